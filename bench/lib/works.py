@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is measured, what limits it, and what it must reach."""
+
+import os
+
+MIB, GIB = 1 << 20, 1 << 30
+MS = 1000000
+CORES = os.cpu_count() or 1
+
+
+class Limit:
+    """A figure of the machine that a figure of the tool is compared with."""
+
+    def __init__(self, name, *args):
+        self.name, self.args = name, [str(a) for a in args]
+
+    def measure(self, place):
+        argv = [place.path(a[1:]) if a.startswith('@') else a for a in self.args]
+        return int(place.run([place.program('limit')] + argv)[1])
+
+
+class CopyLimit(Limit):
+    """Writes a new file, which is removed afterwards."""
+
+    def __init__(self, name, size, threads):
+        super().__init__(name, 'copy', size, '@copy', threads)
+
+    def measure(self, place):
+        try:
+            return super().measure(place)
+        finally:
+            place.remove('copy')
+
+
+class FillLimit(Limit):
+    """Fills memory from the image that is there: after a restart."""
+
+    def __init__(self, name, size, threads):
+        super().__init__(name, 'fill', size, '@image', threads)
+
+
+class DescriptorsLimit(Limit):
+    def measure(self, place):
+        os.makedirs(place.path('limit.files'), exist_ok=True)
+        return super().measure(place)
+
+
+class Work:
+    """
+    before, after: limits that are measured before the checkpoint and after the restart
+    beside: which of them a figure is shown beside, the first being the one of the ratio
+    targets: figure -> ('ns', most) or ('x', most times the limit)
+    """
+
+    def __init__(self, name, program, *args, memory=0, items=0, repeat=1, before=(), after=(),
+                 beside=None, targets=None, quick=True):
+        self.name, self.program, self.args = name, program, args
+        self.memory, self.items, self.repeat = memory, items, repeat
+        self.before, self.after = before, after
+        self.beside, self.targets = beside or {}, targets or {}
+        self.quick = quick
+
+
+class Linear:
+    """Cost per item of the larger work against that of the smaller."""
+
+    def __init__(self, larger, smaller, most=1.5):
+        self.larger, self.smaller, self.most = larger, smaller, most
+
+
+def memory(name, size, targets=None, **more):
+    copies = [CopyLimit('plain copy', size, 1), CopyLimit('on %d cores' % CORES, size, CORES)]
+    fills = [FillLimit('populate and fill', size, 1),
+             FillLimit('fill on %d cores' % CORES, size, CORES)]
+    return Work(name, 'memory', size, memory=size, before=copies, after=fills,
+                beside={'checkpoint': ['plain copy', 'on %d cores' % CORES],
+                        'restart': ['populate and fill', 'fill on %d cores' % CORES]},
+                targets=targets, **more)
+
+
+def counted(program, n, noun, limit, targets=None, **more):
+    return Work('%d %s' % (n, noun), program, n, items=n, before=[limit],
+                beside={'restart': [limit.name]}, targets=targets, **more)
+
+
+def processes(n, **more):
+    return counted('processes', n, 'process' if n == 1 else 'processes',
+                   Limit('fork and exit', 'fork', n), **more)
+
+
+def threads(n, **more):
+    return counted('threads', n, 'threads', Limit('create and join', 'threads', n), **more)
+
+
+def descriptors(n, **more):
+    return counted('descriptors', n, 'descriptors',
+                   DescriptorsLimit('open', 'descriptors', n, '@limit.files'), **more)
+
+
+ALL = [
+    memory('1 MiB', MIB, repeat=4, targets={
+        'freeze': ('ns', 3 * MS), 'checkpoint': ('ns', 15 * MS), 'restart': ('ns', 15 * MS)}),
+    memory('256 MiB', 256 * MIB),
+    memory('1 GiB', GIB, targets={'checkpoint': ('x', 1.3), 'restart': ('x', 1.3)}),
+    memory('4 GiB', 4 * GIB, quick=False),
+    processes(1, repeat=2),
+    processes(10, repeat=2),
+    processes(100, repeat=2, targets={
+        'checkpoint': ('ns', 120 * MS), 'restart': ('ns', 150 * MS)}),
+    processes(1000),
+    threads(200, repeat=2),
+    threads(2000),
+    descriptors(1000, repeat=2),
+    descriptors(10000),
+    Linear('1000 processes', '100 processes'),
+    Linear('2000 threads', '200 threads'),
+    Linear('10000 descriptors', '1000 descriptors'),
+]

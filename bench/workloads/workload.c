@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "workload.h"
+
+void give_up(const char *what)
+{
+	fprintf(stderr, "%s: %s: %s\n", program_invocation_short_name, what, strerror(errno));
+	_exit(1);
+}
+
+uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+size_t parse_size(const char *s)
+{
+	char *end;
+	size_t n = strtoull(s, &end, 10);
+
+	need(end != s && !*end);
+	return n;
+}
+
+void raise_descriptors(void)
+{
+	struct rlimit limit;
+
+	need(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	limit.rlim_cur = limit.rlim_max;
+	need(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+void *map_memory(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	need(p != MAP_FAILED);
+	/* Fails only where there are no huge pages to be kept out. */
+	madvise(p, size, MADV_NOHUGEPAGE);
+	return p;
+}
+
+/* splitmix64: the n-th word can be had without those before it, and no word comes twice. */
+static uint64_t word(uint64_t n)
+{
+	uint64_t z = (n + 1) * 0x9e3779b97f4a7c15;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return z ^ (z >> 31);
+}
+
+void fill_memory(void *memory, size_t size)
+{
+	uint64_t *p = memory;
+
+	for (size_t i = 0; i < size / sizeof(*p); i++)
+		p[i] = word(i);
+}
+
+int memory_is_filled(const void *memory, size_t size)
+{
+	const uint64_t *p = memory;
+
+	for (size_t i = 0; i < size / sizeof(*p); i++)
+		if (p[i] != word(i))
+			return 0;
+	return 1;
+}
+
+static int open_file(const char *directory, size_t i)
+{
+	char path[4096];
+
+	/* A hundred files, each opened many times over. */
+	snprintf(path, sizeof(path), "%s/file.%zu", directory, i % 100);
+	return open(path, O_RDWR | O_CREAT, 0600);
+}
+
+int open_descriptors(size_t n, const char *directory)
+{
+	int last = -1, ends[2];
+	size_t i = 0;
+
+	while (i < n) {
+		switch (i % 8) {
+		case 0:
+			last = open("/dev/null", O_RDWR);
+			break;
+		case 2:
+			need(pipe(ends) == 0);
+			last = ends[1];
+			i++;
+			break;
+		case 4:
+		case 6:
+			last = dup(last);
+			break;
+		default:
+			last = open_file(directory, i);
+		}
+		need(last >= 0);
+		i++;
+	}
+	return last;
+}
+
+void answer_later(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	need(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+}
+
+static void answered(int sig)
+{
+	(void)sig;
+}
+
+static void make_file(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+	need(fd >= 0);
+	close(fd);
+}
+
+void sleep_and_answer(const char *ready, int (*intact)(void *arg), void *arg)
+{
+	struct sigaction action = {.sa_handler = answered};
+	char alive[4096];
+	sigset_t none;
+
+	need(snprintf(alive, sizeof(alive), "%s.alive", ready) < (int)sizeof(alive));
+	need(sigaction(SIGUSR1, &action, NULL) == 0);
+	sigemptyset(&none);
+	make_file(ready);
+	for (;;) {
+		sigsuspend(&none);
+		need(intact(arg));
+		make_file(alive);
+	}
+}

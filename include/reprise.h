@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * reprise: checkpoint and restart of running Linux applications.
+ *
+ * Every options structure begins with its own size, so that programs built
+ * against an older version keep working: members beyond the size that the caller gives are taken as
+ * zero, and zero is always the default. All calls are safe to make from several threads at once.
+ * None prints, exits or changes signal dispositions.
+ */
+#ifndef REPRISE_H
+#define REPRISE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define REPRISE_API __attribute__((visibility("default")))
+
+/* What went wrong: one line for people, a stable code for programs. */
+struct reprise_error {
+	char code[48];	 /* "pid-none"; empty when nothing went wrong */
+	int err;	 /* negative errno */
+	char text[1600]; /* "<object>: <reason>; <advice> [<code>]" */
+};
+
+/* Progress and trace callbacks run on threads of the library. */
+typedef void (*reprise_progress_fn)(void *arg, const char *phase, uint64_t done, uint64_t total);
+typedef void (*reprise_trace_fn)(void *arg, const char *line);
+/* For check, and for a checkpoint that is refused: called once for each obstacle. */
+typedef void (*reprise_problem_fn)(void *arg, const struct reprise_error *problem);
+
+enum reprise_after { REPRISE_AFTER_RUN = 0, REPRISE_AFTER_STOP = 1, REPRISE_AFTER_KILL = 2 };
+
+/* Figures of an operation. Times in nanoseconds, counted from the call. */
+struct reprise_stats {
+	uint64_t frozen_ns;  /* how long the application stood still */
+	uint64_t resumed_ns; /* when the caller could go on */
+	uint64_t durable_ns; /* when the image was complete (and synced, if asked) */
+	uint64_t tasks, processes, descriptors;
+	uint64_t pages, zero_pages;
+	uint64_t memory_bytes; /* page contents before compression */
+	uint64_t image_bytes;
+};
+
+struct reprise_checkpoint_options {
+	size_t size;
+	enum reprise_after after;
+	int jobs;     /* threads; 0: one a core */
+	int compress; /* 0 none, 1 lz4, 2 zstd */
+	int compress_level;
+	int freeze_timeout_ms; /* for one task to come to a stop; 0: 10 s */
+	reprise_progress_fn progress;
+	reprise_trace_fn trace;
+	reprise_problem_fn problem;
+	void *arg;		     /* for the callbacks */
+	struct reprise_stats *stats; /* filled in when not NULL */
+};
+
+/*
+ * Saves the tree rooted at `pid` to `fd` (file, pipe or socket). Returns 0, or a negative errno
+ * with *error filled in (error may be NULL).
+ *
+ * pid 0 is the calling process itself: then it returns a positive number once
+ * the image is written, and 0 in the process that a restart of the image makes.
+ */
+REPRISE_API int reprise_checkpoint(pid_t pid, int fd,
+				   const struct reprise_checkpoint_options *options,
+				   struct reprise_error *error);
+
+/*
+ * The same to a file by name: written under a temporary name (mode 0600), synced and renamed, so
+ * that it is complete or does not exist. An existing file is kept unless `replace` is set.
+ */
+REPRISE_API int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
+					const struct reprise_checkpoint_options *options,
+					struct reprise_error *error);
+
+enum reprise_changed_files { REPRISE_CHANGED_REFUSE = 0, REPRISE_CHANGED_ALLOW = 1 };
+
+struct reprise_restarted;
+
+struct reprise_restart_options {
+	size_t size;
+	int pidns; /* in a new pid namespace */
+	int jobs;
+	enum reprise_changed_files changed_files;
+	int leave_stopped; /* every process is left in a group stop */
+	int stdio[3];	   /* descriptors that take the place of the outside terminal or pipe on
+			    * 0, 1, 2; used where use_stdio is set */
+	int use_stdio;
+	reprise_progress_fn progress;
+	reprise_trace_fn trace;
+	reprise_problem_fn problem; /* also called for files that changed but are allowed */
+	void *arg;
+	struct reprise_stats *stats;
+	/*
+	 * Called once everything is ready, and before a single task runs: the moment to write a
+	 * pidfile or to hand over a terminal. The pidfd is not there yet. A negative errno undoes
+	 * the restart.
+	 */
+	int (*ready)(void *arg, const struct reprise_restarted *restarted);
+};
+
+struct reprise_restarted {
+	size_t size;
+	pid_t pid;  /* of the root task, as the caller sees it: its child */
+	int pidfd;  /* of the same; the caller closes it */
+	pid_t init; /* with pidns: the init of the new namespace, a child of the caller and parent
+		       of the root; else 0 */
+	int tty_foreground; /* the root's process group was in the foreground of its terminal */
+	pid_t pgrp; /* process group of the root, as the caller sees it; 0 if it is the caller's own
+		     */
+};
+
+/*
+ * Reads an image from `fd` and brings its tasks back as descendants of the caller. They run when it
+ * returns. The caller waits for result->pid (or result->init, whose exit status is that of the
+ * root). On failure nothing is left behind.
+ */
+REPRISE_API int reprise_restart(int fd, const struct reprise_restart_options *options,
+				struct reprise_restarted *result, struct reprise_error *error);
+
+/* Writes the steps that a restart would take, one a line, as text to be freed by the caller. */
+REPRISE_API int reprise_plan(int fd, char **text, struct reprise_error *error);
+
+/*
+ * Looks for everything that would prevent a checkpoint of pid, without touching it. pid 0: the
+ * kernel only. Each obstacle goes to options->problem. Returns their number, or a negative errno.
+ */
+REPRISE_API int reprise_check(pid_t pid, const struct reprise_checkpoint_options *options,
+			      struct reprise_error *error);
+/* What this kernel offers, as lines "name\tyes|no|reason\n", to be freed by the caller. */
+REPRISE_API int reprise_kernel_features(char **text);
+
+/* What is in an image, as a JSON document to be freed by the caller. */
+REPRISE_API int reprise_inspect(int fd, char **json, struct reprise_error *error);
+
+/* Whole and undamaged? Reads everything. */
+REPRISE_API int reprise_verify(int fd, struct reprise_error *error);
+
+/* The advice and explanation of an error code; -ENOENT for an unknown one. Static strings. */
+REPRISE_API int reprise_explain(const char *code, const char **advice, const char **explanation);
+/* The i-th error code, NULL past the last. */
+REPRISE_API const char *reprise_code(unsigned int i);
+/* A row of the table of kinds of objects: name and what is supported; -ENOENT past the last. */
+REPRISE_API int reprise_kind(unsigned int i, const char **name, const char **support);
+
+REPRISE_API const char *reprise_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

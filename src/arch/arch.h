@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_ARCH_ARCH_H
+#define REPRISE_ARCH_ARCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/user.h>
+
+/*
+ * All that depends on the processor. src/arch/README says what a port supplies.
+ */
+
+/* Kernel-internal results of an interrupted system call, seen in the result register at a stop. */
+#define ARCH_ERESTARTSYS	   512
+#define ARCH_ERESTARTNOINTR	   513
+#define ARCH_ERESTARTNOHAND	   514
+#define ARCH_ERESTART_RESTARTBLOCK 516
+
+/* regs.c */
+
+/* The system call that the task is in or is just leaving, -1 if it stopped in user code. */
+long arch_call_nr(const struct user_regs_struct *regs);
+/* What it returned. */
+long arch_call_result(const struct user_regs_struct *regs);
+uint64_t arch_call_arg(const struct user_regs_struct *regs, unsigned int i);
+void arch_set_call_arg(struct user_regs_struct *regs, unsigned int i, uint64_t v);
+/* The task issues call `nr` once more, with the arguments that are in its registers. */
+void arch_reissue(struct user_regs_struct *regs, long nr);
+/* As if call `nr` had just been interrupted with that code: what is done about it when the task
+ * leaves its stop. */
+void arch_set_interrupted(struct user_regs_struct *regs, long nr, int code);
+/* The call behind restart_syscall(2). */
+long arch_restart_syscall_nr(void);
+/* The number that this code, which ends with a system call, loads for it; -1 if it is not seen to.
+ */
+long arch_call_loaded(const uint8_t *code, size_t len);
+/* Code of another width than ours. */
+bool arch_is_compat(const struct user_regs_struct *regs);
+uint64_t arch_ip(const struct user_regs_struct *regs);
+void arch_set_ip(struct user_regs_struct *regs, uint64_t ip);
+uint64_t arch_sp(const struct user_regs_struct *regs);
+/* Bytes below the stack pointer that belong to the running function. */
+size_t arch_red_zone(void);
+/* Goes on at ip, outside any system call, with flags that the code there may rely on. */
+void arch_set_run(struct user_regs_struct *regs, uint64_t ip);
+/* Goes on at a `system call; return` at ip, returning to the word at sp. */
+void arch_set_call(struct user_regs_struct *regs, uint64_t ip, uint64_t sp, long nr,
+		   const uint64_t args[6]);
+
+/* frame.c */
+
+/* Bytes from the stack pointer up that arch_frame_build() fills. */
+size_t arch_frame_size(uint32_t xstate_len);
+/* The alignment of the address `at`. */
+#define ARCH_FRAME_ALIGN 64
+/*
+ * Writes what has to be on the stack at address `at` so that a return with the
+ * stack pointer at `at` brings back the given state by way of the rt_sigreturn
+ * at `sigreturn`. `size` is arch_frame_size().
+ */
+void arch_frame_build(uint8_t *buf, size_t size, uint64_t at, uint64_t sigreturn,
+		      const struct user_regs_struct *regs, uint64_t sigmask, const void *xstate,
+		      uint32_t xstate_len);
+
+/* gadget.c */
+
+struct arch_gadgets {
+	uint64_t syscall_ret; /* 0: not found yet */
+	uint64_t sigreturn;
+};
+
+/* The longest sequence that is looked for: pieces of text must overlap by one byte less. */
+#define ARCH_GADGET_MAX 16
+/* Looks for the gadgets that are missing in a piece of text that is at `base` in the task. */
+void arch_gadgets_find(struct arch_gadgets *g, const uint8_t *text, size_t len, uint64_t base);
+/* Code that has both, to be placed at `at`. */
+size_t arch_gadgets_code(const uint8_t **ret);
+
+/* xstate.c */
+
+/* Length of the extended state register set of this processor and kernel. */
+uint32_t arch_xstate_size(void);
+/* The part of it that a signal frame must hold, given its contents. */
+uint32_t arch_xstate_frame_size(const void *xstate, uint32_t len, uint64_t *features);
+
+/* agent.S */
+
+extern const uint8_t arch_agent_code[], arch_agent_code_end[];
+/* The call that stops the agent, and the instruction after it. */
+extern const uint8_t arch_agent_syscall[];
+extern const uint8_t arch_agent_raised[];
+
+#endif

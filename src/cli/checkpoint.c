@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS };
+
+struct request {
+	pid_t pid;
+	const char *output;
+	bool force;
+	struct reprise_checkpoint_options opt;
+	struct reprise_stats stats;
+};
+
+static int parse_compress(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	long level;
+
+	opt->compress_level = 0;
+	if (!strcmp(s, "none")) {
+		opt->compress = 0;
+	} else if (!strcmp(s, "lz4")) {
+		opt->compress = 1;
+	} else if (!strcmp(s, "zstd")) {
+		opt->compress = 2;
+	} else if (!strncmp(s, "zstd:", 5)) {
+		if (parse_number(s + 5, 1, 22, &level) < 0)
+			return usage_error(
+				cli, "a level of zstd is a number from 1 to 22, not '%s'", s + 5);
+		opt->compress = 2;
+		opt->compress_level = (int)level;
+	} else {
+		return usage_error(cli, "--compress takes none, lz4, zstd or zstd:LEVEL, not '%s'",
+				   s);
+	}
+	return -1;
+}
+
+static int parse_after(struct cli *cli, struct request *q, enum reprise_after after)
+{
+	if (q->opt.after != REPRISE_AFTER_RUN && q->opt.after != after)
+		return usage_error(cli, "--kill and --stop exclude each other");
+	q->opt.after = after;
+	return -1;
+}
+
+static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
+{
+	switch (c) {
+	case 'o':
+		q->output = optarg;
+		return -1;
+	case 'j':
+		return parse_jobs(cli, optarg);
+	case OPT_KILL:
+		return parse_after(cli, q, REPRISE_AFTER_KILL);
+	case OPT_STOP:
+		return parse_after(cli, q, REPRISE_AFTER_STOP);
+	case OPT_FORCE:
+		q->force = true;
+		return -1;
+	case OPT_COMPRESS:
+		return parse_compress(cli, optarg, &q->opt);
+	default:
+		return common_option(cli, c, argv);
+	}
+}
+
+static int parse(struct cli *cli, struct request *q, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"output", required_argument, NULL, 'o'},
+		{"jobs", required_argument, NULL, 'j'},
+		{"kill", no_argument, NULL, OPT_KILL},
+		{"stop", no_argument, NULL, OPT_STOP},
+		{"force", no_argument, NULL, OPT_FORCE},
+		{"compress", required_argument, NULL, OPT_COMPRESS},
+		COMMON_OPTIONS,
+	};
+	int c, r;
+
+	while ((c = getopt_long(argc, argv, SHORT_OPTIONS "o:j:", options, NULL)) != -1)
+		if ((r = parse_option(cli, q, c, argv)) >= 0)
+			return r;
+	if (argc == optind)
+		return usage_error(cli, "no pid given");
+	if (argc - optind > 1)
+		return usage_error(cli, "one process at a time: its descendants come along");
+	if ((r = parse_pid(cli, argv[optind], &q->pid)) >= 0)
+		return r;
+	if (!q->output || !*q->output)
+		return usage_error(
+			cli, "no destination given: say -o FILE, or -o - for standard output");
+	if (!strcmp(q->output, "-")) {
+		/* Standard output holds the image and nothing else. */
+		cli->json_out = stderr;
+		if (isatty(STDOUT_FILENO))
+			return usage_error(
+				cli, "standard output is a terminal, which can hold no image");
+	}
+	return common_begin(cli, argv);
+}
+
+/* Devices and fifos are written to; only a file can be made under another name and renamed. */
+static bool is_special(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
+}
+
+static int save(struct cli *cli, struct request *q, struct reprise_error *e)
+{
+	int fd, r;
+
+	if (!strcmp(q->output, "-"))
+		return reprise_checkpoint(q->pid, STDOUT_FILENO, &q->opt, e);
+	if (!is_special(q->output))
+		return reprise_checkpoint_file(q->pid, q->output, q->force, &q->opt, e);
+	fd = open(q->output, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0) {
+		r = -errno;
+		own_error(cli, "output", r, "cannot open %s: %s", q->output, strerrordesc_np(-r));
+		return r;
+	}
+	r = reprise_checkpoint(q->pid, fd, &q->opt, e);
+	close(fd);
+	return r;
+}
+
+static void report(struct cli *cli, const struct request *q)
+{
+	static const char *const after[] = {"run", "stop", "kill"};
+
+	if (cli->json)
+		print_json(cli, json_pack("{s:i, s:o, s:s, s:o}", "pid", (int)q->pid, "image",
+					  json_text(q->output), "after", after[q->opt.after],
+					  "figures", figures_json(&q->stats, FIGURES_CHECKPOINT)));
+	else if (cli->verbose)
+		print_figures(&q->stats, FIGURES_CHECKPOINT);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct request q = {
+		.opt =
+			{
+				.size = sizeof(q.opt),
+				.progress = on_progress,
+				.problem = on_problem,
+				.arg = cli,
+				.stats = &q.stats,
+			},
+	};
+	struct reprise_error e = {};
+	int r = parse(cli, &q, argc, argv);
+
+	if (r >= 0)
+		return r;
+	q.opt.jobs = cli->jobs;
+	q.opt.trace = cli->log ? on_trace : NULL;
+	/* A reader that goes away is an error with a name, not our death. */
+	signal(SIGPIPE, SIG_IGN);
+	progress_begin(cli);
+	r = save(cli, &q, &e);
+	progress_end(cli);
+	if (r < 0)
+		return e.code[0] ? library_error(cli, &e) : EXIT_FAILED;
+	report(cli, &q);
+	return EXIT_OK;
+}
+
+const struct command checkpoint_command = {
+	.name = "checkpoint",
+	.arguments = "PID -o FILE",
+	.summary = "Save a process and its descendants as an image",
+	.help = "The application goes on running, unless --kill or --stop is given.\n"
+		"\n"
+		"  -o, --output FILE   the image; - is standard output\n"
+		"  --kill              kill the application once the image is complete\n"
+		"  --stop              leave the application stopped (SIGCONT makes it go on)\n"
+		"  --force             replace FILE if it exists\n"
+		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
+	.run = run,
+};

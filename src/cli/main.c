@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+const struct command *const commands[] = {
+	&checkpoint_command, &restart_command, &check_command, &inspect_command,
+	&verify_command,     &explain_command, &help_command,  NULL,
+};
+
+const struct command *command_by_name(const char *name)
+{
+	for (const struct command *const *c = commands; *c; c++)
+		if (!strcmp((*c)->name, name))
+			return *c;
+	return NULL;
+}
+
+/* A descriptor that we open must never become a standard stream by accident. */
+static void fill_standard_streams(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	if (argc < 2)
+		return usage_error(cli, "no command given");
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		printf("reprise %s\n", reprise_version());
+		return EXIT_OK;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return print_overview();
+	cli->command = command_by_name(argv[1]);
+	if (!cli->command)
+		return usage_error(cli, "there is no command '%s'", argv[1]);
+	return cli->command->run(cli, argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+	struct cli cli = {.json_out = stdout, .lock = PTHREAD_MUTEX_INITIALIZER};
+	int status;
+
+	fill_standard_streams();
+	/* Inherited as ignored, it would make the kernel reap our children unseen. */
+	signal(SIGCHLD, SIG_DFL);
+	/* Complaints are ours, and in one form. */
+	opterr = 0;
+	/* An error in the very option before --json is one JSON object as well. */
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--json"))
+			cli.json = true;
+	status = run(&cli, argc, argv);
+	if ((fflush(stdout) || ferror(stdout)) && status == EXIT_OK) {
+		cli.json = false;
+		status = own_error(&cli, "output", -errno, "cannot write to standard output: %s",
+				   strerrordesc_np(errno));
+	}
+	log_line(&cli, "exit status %d", status);
+	if (cli.log)
+		fclose(cli.log);
+	json_decref(cli.problems);
+	return status;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+int parse_number(const char *s, long min, long max, long *ret)
+{
+	char *end;
+	long n;
+
+	/* strtol would let a sign and white space pass. */
+	if (*s < '0' || *s > '9')
+		return -EINVAL;
+	errno = 0;
+	n = strtol(s, &end, 10);
+	if (errno || *end || n < min || n > max)
+		return -EINVAL;
+	*ret = n;
+	return 0;
+}
+
+int parse_pid(struct cli *cli, const char *s, pid_t *ret)
+{
+	long n;
+
+	if (parse_number(s, 1, INT_MAX, &n) < 0)
+		return usage_error(cli, "'%s' is not a pid", s);
+	*ret = (pid_t)n;
+	return -1;
+}
+
+int parse_jobs(struct cli *cli, const char *s)
+{
+	long n;
+
+	if (parse_number(s, 1, 1024, &n) < 0)
+		return usage_error(cli, "--jobs takes a number from 1 to 1024, not '%s'", s);
+	cli->jobs = (int)n;
+	return -1;
+}
+
+static int unknown_option(struct cli *cli, char **argv)
+{
+	const char *arg = argv[optind - 1];
+
+	/* A cluster of short options: optind still points to it, or just behind. */
+	if (optopt && optopt < OPT_JSON && strncmp(arg, "--", 2) != 0) {
+		if (argv[optind] && argv[optind][0] == '-' && strchr(argv[optind], optopt))
+			arg = argv[optind];
+		if (arg[0] == '-' && arg[1] >= '0' && arg[1] <= '9')
+			return usage_error(cli, "'%s' is not a pid", arg);
+		return usage_error(cli, "there is no option -%c", optopt);
+	}
+	if (optopt >= OPT_JSON || strchr(arg, '='))
+		return usage_error(
+			cli, "option '%s' is not understood (a value where none belongs?)", arg);
+	return usage_error(cli, "there is no option '%s'", arg);
+}
+
+int common_option(struct cli *cli, int c, char **argv)
+{
+	switch (c) {
+	case OPT_JSON:
+		cli->json = true;
+		return -1;
+	case 'q':
+		cli->quiet = true;
+		return -1;
+	case 'v':
+		cli->verbose = true;
+		return -1;
+	case OPT_LOG_FILE:
+		cli->log_path = optarg;
+		return -1;
+	case 'h':
+		return print_command_help(cli->command);
+	case ':':
+		return usage_error(cli, "option '%s' needs a value", argv[optind - 1]);
+	default:
+		return unknown_option(cli, argv);
+	}
+}
+
+int common_begin(struct cli *cli, char **argv)
+{
+	int fd;
+
+	if (cli->quiet && cli->verbose)
+		return usage_error(cli, "-q and -v exclude each other");
+	cli->problems = json_array();
+	if (!cli->problems)
+		return own_error(cli, "no-memory", -ENOMEM, "cannot start");
+	if (!cli->log_path)
+		return -1;
+	/* A trace tells what is in memory and in files: for the eyes of its owner only. */
+	fd = open(cli->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0600);
+	if (fd >= 0)
+		cli->log = fdopen(fd, "a");
+	if (!cli->log) {
+		int err = -errno;
+
+		if (fd >= 0)
+			close(fd);
+		return own_error(cli, "output", err, "cannot open the log file %s: %s",
+				 cli->log_path, strerrordesc_np(-err));
+	}
+	setvbuf(cli->log, NULL, _IOLBF, 0);
+	log_line(cli, "reprise %s, pid %d", reprise_version(), getpid());
+	for (int i = 0; argv[i]; i++)
+		log_line(cli, "argument %d: %s", i, argv[i]);
+	return -1;
+}

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+enum { OPT_DETACH = OPT_OWN, OPT_PIDFILE, OPT_PIDNS, OPT_CHANGED_FILES, OPT_PLAN };
+
+struct request {
+	const char *image;
+	const char *pidfile;
+	char pidfile_tmp[PATH_MAX];
+	int pidfile_fd;
+	bool pidfile_written;
+	bool detach, plan;
+	bool complained; /* by ourselves, while the library was at work */
+	bool job_begun;
+	struct job job;
+	struct cli *cli;
+	struct reprise_restart_options opt;
+	struct reprise_stats stats;
+	struct reprise_restarted result;
+};
+
+static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
+{
+	switch (c) {
+	case 'i':
+		q->image = optarg;
+		return -1;
+	case 'j':
+		return parse_jobs(cli, optarg);
+	case 'd':
+		q->detach = true;
+		return -1;
+	case OPT_PIDFILE:
+		q->pidfile = optarg;
+		return -1;
+	case OPT_PIDNS:
+		q->opt.pidns = 1;
+		return -1;
+	case OPT_PLAN:
+		q->plan = true;
+		return -1;
+	case OPT_CHANGED_FILES:
+		if (!strcmp(optarg, "refuse"))
+			q->opt.changed_files = REPRISE_CHANGED_REFUSE;
+		else if (!strcmp(optarg, "allow"))
+			q->opt.changed_files = REPRISE_CHANGED_ALLOW;
+		else
+			return usage_error(cli, "--changed-files takes refuse or allow, not '%s'",
+					   optarg);
+		return -1;
+	default:
+		return common_option(cli, c, argv);
+	}
+}
+
+static int parse(struct cli *cli, struct request *q, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"input", required_argument, NULL, 'i'},
+		{"jobs", required_argument, NULL, 'j'},
+		{"detach", no_argument, NULL, 'd'},
+		{"pidfile", required_argument, NULL, OPT_PIDFILE},
+		{"pidns", no_argument, NULL, OPT_PIDNS},
+		{"changed-files", required_argument, NULL, OPT_CHANGED_FILES},
+		{"plan", no_argument, NULL, OPT_PLAN},
+		COMMON_OPTIONS,
+	};
+	int c, r;
+
+	while ((c = getopt_long(argc, argv, SHORT_OPTIONS "i:j:d", options, NULL)) != -1)
+		if ((r = parse_option(cli, q, c, argv)) >= 0)
+			return r;
+	if (argc > optind)
+		return usage_error(cli, "'%s' is one argument too many: the image is given with -i",
+				   argv[optind]);
+	if (!q->image)
+		return usage_error(cli, "no image given: say -i FILE, or -i - for standard input");
+	if (q->plan && (q->detach || q->pidfile))
+		return usage_error(cli,
+				   "--plan restarts nothing: --detach and --pidfile make no sense");
+	if (q->pidfile && !*q->pidfile)
+		return usage_error(cli, "the name of the pidfile is empty");
+	return common_begin(cli, argv);
+}
+
+static int print_plan(struct cli *cli, int fd)
+{
+	struct reprise_error e = {};
+	char *text = NULL, *save = NULL;
+	json_t *steps;
+
+	if (reprise_plan(fd, &text, &e) < 0)
+		return library_error(cli, &e);
+	if (!cli->json) {
+		fputs(text, stdout);
+		free(text);
+		return EXIT_OK;
+	}
+	steps = json_array();
+	for (char *s = strtok_r(text, "\n", &save); s; s = strtok_r(NULL, "\n", &save))
+		json_array_append_new(steps, json_text(s));
+	free(text);
+	return print_json(cli, json_pack("{s:o}", "plan", steps));
+}
+
+/* Made before the restart, so that a place that cannot be written to is found while it is harmless.
+ */
+static int pidfile_begin(struct cli *cli, struct request *q)
+{
+	int n, err;
+
+	q->pidfile_fd = -1;
+	if (!q->pidfile)
+		return -1;
+	n = snprintf(q->pidfile_tmp, sizeof(q->pidfile_tmp), "%s.XXXXXX", q->pidfile);
+	if (n < (int)sizeof(q->pidfile_tmp))
+		q->pidfile_fd = mkostemp(q->pidfile_tmp, O_CLOEXEC);
+	else
+		errno = ENAMETOOLONG;
+	if (q->pidfile_fd < 0) {
+		err = -errno;
+		q->pidfile_tmp[0] = '\0';
+		return own_error(cli, "output", err, "cannot write the pidfile %s: %s", q->pidfile,
+				 strerrordesc_np(-err));
+	}
+	return -1;
+}
+
+static void pidfile_abandon(struct request *q)
+{
+	if (q->pidfile_fd >= 0) {
+		close(q->pidfile_fd);
+		unlink(q->pidfile_tmp);
+		q->pidfile_fd = -1;
+	}
+	if (q->pidfile_written)
+		unlink(q->pidfile);
+}
+
+static int pidfile_commit(struct request *q, pid_t pid)
+{
+	int err = 0;
+
+	if (!q->pidfile)
+		return 0;
+	if (fchmod(q->pidfile_fd, 0644) < 0 || dprintf(q->pidfile_fd, "%d\n", pid) < 0 ||
+	    rename(q->pidfile_tmp, q->pidfile) < 0)
+		err = -errno;
+	if (err)
+		return own_error(q->cli, "output", err, "cannot write the pidfile %s: %s",
+				 q->pidfile, strerrordesc_np(-err));
+	close(q->pidfile_fd);
+	q->pidfile_fd = -1;
+	q->pidfile_written = true;
+	return 0;
+}
+
+/* Everything is made and nothing runs: what must be in place when it does, is done here. */
+static int on_ready(void *arg, const struct reprise_restarted *r)
+{
+	struct request *q = ((struct cli *)arg)->request;
+
+	if (pidfile_commit(q, r->pid) != 0) {
+		q->complained = true;
+		return -EIO;
+	}
+	if (!q->detach) {
+		job_begin(&q->job, r);
+		q->job_begun = true;
+	}
+	return 0;
+}
+
+static int restart_failed(struct cli *cli, struct request *q, const struct reprise_error *e)
+{
+	if (q->job_begun)
+		job_abandon(&q->job);
+	pidfile_abandon(q);
+	return q->complained ? EXIT_FAILED : library_error(cli, e);
+}
+
+/* The terminal that is left for reading when the image itself came by standard input. */
+static int terminal_for_input(void)
+{
+	for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++)
+		if (isatty(fd) && (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+			return fd;
+	return open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void hand_over_streams(struct request *q)
+{
+	q->opt.use_stdio = 1;
+	q->opt.stdio[0] = strcmp(q->image, "-") ? STDIN_FILENO : terminal_for_input();
+	q->opt.stdio[1] = STDOUT_FILENO;
+	q->opt.stdio[2] = STDERR_FILENO;
+}
+
+static void report(struct cli *cli, const struct request *q)
+{
+	if (cli->json)
+		print_json(cli, json_pack("{s:i, s:i, s:O, s:o}", "pid", (int)q->result.pid, "init",
+					  (int)q->result.init, "warnings", cli->problems, "figures",
+					  figures_json(&q->stats, FIGURES_RESTART)));
+	else if (cli->verbose)
+		print_figures(&q->stats, FIGURES_RESTART);
+}
+
+static int restart(struct cli *cli, struct request *q, int fd)
+{
+	struct reprise_error e = {};
+	int r;
+
+	if (q->plan)
+		return print_plan(cli, fd);
+	r = pidfile_begin(cli, q);
+	if (r >= 0)
+		return r;
+	hand_over_streams(q);
+	progress_begin(cli);
+	r = reprise_restart(fd, &q->opt, &q->result, &e);
+	progress_end(cli);
+	if (r < 0)
+		return restart_failed(cli, q, &e);
+	close(fd);
+	log_line(cli, "running: root task %d, init %d, process group %d", q->result.pid,
+		 q->result.init, q->result.pgrp);
+	report(cli, q);
+	return q->detach ? EXIT_OK : job_end(job_wait(&q->job, q->result.pidfd));
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct request q = {
+		.opt =
+			{
+				.size = sizeof(q.opt),
+				.progress = on_progress,
+				.problem = on_problem,
+				.arg = cli,
+				.stats = &q.stats,
+				.ready = on_ready,
+			},
+		.cli = cli,
+		.result = {.size = sizeof(q.result), .pidfd = -1},
+	};
+	int r = parse(cli, &q, argc, argv), fd;
+
+	if (r >= 0)
+		return r;
+	cli->request = &q;
+	q.opt.jobs = cli->jobs;
+	q.opt.trace = cli->log ? on_trace : NULL;
+	cli->problems_are_warnings = true;
+	fd = open_image(cli, q.image);
+	return fd < 0 ? -fd : restart(cli, &q, fd);
+}
+
+const struct command restart_command = {
+	.name = "restart",
+	.arguments = "-i FILE",
+	.summary = "Bring back what an image holds",
+	.help = "Waits until the first of the processes ends, and ends with its exit status.\n"
+		"\n"
+		"  -i, --input FILE    the image; - is standard input\n"
+		"  -d, --detach        return as soon as everything runs\n"
+		"  --pidfile FILE      write the pid of the first process there\n"
+		"  --pidns             in a new pid namespace: the same pids inside, never a collision\n"
+		"  --changed-files=HOW what to do if a file has changed since: refuse (the default) or allow\n"
+		"  --plan              print the steps and do nothing\n"
+		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
+	.run = run,
+};

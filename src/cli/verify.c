@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	static const struct option options[] = {COMMON_OPTIONS};
+	struct reprise_error e = {};
+	int c, r, fd;
+
+	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1)
+		if ((r = common_option(cli, c, argv)) >= 0)
+			return r;
+	if ((r = common_begin(cli, argv)) >= 0)
+		return r;
+	if (argc - optind != 1)
+		return usage_error(cli, argc == optind ? "no image given" : "one image at a time");
+	fd = open_image(cli, argv[optind]);
+	if (fd < 0)
+		return -fd;
+	r = reprise_verify(fd, &e);
+	close(fd);
+	if (r < 0)
+		return library_error(cli, &e);
+	if (cli->json)
+		return print_json(cli, json_pack("{s:b}", "whole", 1));
+	if (!cli->quiet) {
+		print_escaped(stdout, argv[optind]);
+		puts(": whole and undamaged");
+	}
+	return EXIT_OK;
+}
+
+const struct command verify_command = {
+	.name = "verify",
+	.arguments = "FILE",
+	.summary = "Tell whether an image is whole and undamaged",
+	.help = "Everything in it is read. FILE may be - for standard input. The exit status is 0 if\n"
+		"the image is good and 1 if it is not.\n\n",
+	.run = run,
+};

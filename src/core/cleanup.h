@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_CLEANUP_H
+#define REPRISE_CORE_CLEANUP_H
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/*
+ * Resources are released by scope: `_cleanup_(close_fd) int fd = -EBADF;`.
+ * Destructors accept what was never acquired and keep errno.
+ */
+#define _cleanup_(destructor) __attribute__((cleanup(destructor)))
+
+static inline void close_fd(int *fd)
+{
+	int saved = errno;
+
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -EBADF;
+	errno = saved;
+}
+
+static inline void free_ptr(void *pp)
+{
+	void *p = *(void **)pp;
+
+	free(p);
+}
+
+static inline void close_stream(FILE **f)
+{
+	if (*f)
+		fclose(*f);
+	*f = NULL;
+}
+
+static inline void close_directory(DIR **d)
+{
+	if (*d)
+		closedir(*d);
+	*d = NULL;
+}
+
+/* Ownership moves out of a cleanup variable. */
+static inline int take_fd(int *fd)
+{
+	int taken = *fd;
+
+	*fd = -EBADF;
+	return taken;
+}
+
+#define take_ptr(pp)                       \
+	({                                 \
+		__auto_type _pp = (pp);    \
+		__auto_type _taken = *_pp; \
+		*_pp = NULL;               \
+		_taken;                    \
+	})
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_KABI_H
+#define REPRISE_CORE_KABI_H
+
+#include <assert.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+/*
+ * Kernel interfaces that are newer than the headers of the oldest distribution
+ * we build on. Sorted by the kernel header that defines them. Sizes are part
+ * of the interface, hence the assertions. What is here says nothing about the
+ * running kernel: probe.
+ */
+
+/* linux/fcntl.h */
+#ifndef F_GETOWNER_UIDS
+#define F_GETOWNER_UIDS 17 /* real and effective uid that F_SETOWN has recorded */
+#endif
+#ifndef F_DUPFD_QUERY
+#define F_DUPFD_QUERY 1027 /* 6.10: 1 if both descriptors are the same open file */
+#endif
+
+/* linux/fs.h, whose own names cannot be used beside those of sys/mount.h (6.7) */
+struct pagemap_region {
+	uint64_t start;
+	uint64_t end;
+	uint64_t categories;
+};
+struct pagemap_scan_arg {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;
+	uint64_t vec;
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interface");
+#define PAGEMAP_SCAN_CMD   _IOWR('f', 16, struct pagemap_scan_arg)
+#define PAGEMAP_IS_FILE	   (1 << 2)
+#define PAGEMAP_IS_PRESENT (1 << 3)
+#define PAGEMAP_IS_SWAPPED (1 << 4)
+#define PAGEMAP_IS_PFNZERO (1 << 5)
+#define PAGEMAP_IS_GUARD   (1 << 8) /* 6.16 */
+
+/* linux/inotify.h */
+#ifndef INOTIFY_IOC_SETNEXTWD
+#define INOTIFY_IOC_SETNEXTWD _IOW('I', 0, int32_t) /* 4.17 */
+#endif
+
+/* linux/memfd.h */
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* 6.3 */
+#endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U /* 6.3 */
+#endif
+
+/* linux/mman.h, asm-generic/mman-common.h */
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* 6.11 */
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102 /* 6.13 */
+#endif
+
+/* linux/pidfd.h */
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL /* 6.9 */
+#endif
+#ifndef PIDFD_GET_INFO
+struct pidfd_info {
+	uint64_t mask;
+	uint64_t cgroupid;
+	uint32_t pid, tgid, ppid;
+	uint32_t ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+	int32_t exit_code;
+};
+static_assert(sizeof(struct pidfd_info) == 64, "first version of struct pidfd_info");
+#define PIDFD_GET_INFO _IOWR(0xFF, 11, struct pidfd_info) /* 6.13 */
+#endif
+#ifndef PIDFD_INFO_EXIT
+#define PIDFD_INFO_EXIT (1UL << 3) /* 6.15 */
+#endif
+
+/* linux/timerfd.h */
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t) /* 3.17 */
+#endif
+
+/* linux/prctl.h */
+#ifndef PR_SET_MDWE
+#define PR_SET_MDWE 65 /* 6.3 */
+#define PR_GET_MDWE 66
+#endif
+#ifndef PR_SET_MEMORY_MERGE
+#define PR_SET_MEMORY_MERGE 67 /* 6.4 */
+#define PR_GET_MEMORY_MERGE 68
+#endif
+#ifndef PR_TIMER_CREATE_RESTORE_IDS
+#define PR_TIMER_CREATE_RESTORE_IDS 77 /* 6.15 */
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA	     0x53564d41 /* 5.17 */
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+/* asm/unistd.h */
+#ifndef __NR_mseal
+#define __NR_mseal 462 /* 6.10 */
+#endif
+
+/* linux/ptrace.h */
+#ifndef PTRACE_EVENT_STOP
+#define PTRACE_EVENT_STOP 128
+#endif
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211 /* 6.4 */
+struct ptrace_sud_config {
+	uint64_t mode, selector, offset, len;
+};
+static_assert(sizeof(struct ptrace_sud_config) == 32, "part of the request");
+#endif
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_CONTEXT_H
+#define REPRISE_FS_CONTEXT_H
+
+#include "core/objects.h"
+#include "core/scratch.h"
+#include "core/vec.h"
+#include "fs/file.h"
+#include "fs/inode.h"
+
+/*
+ * What the room keeps during one checkpoint and one restart. Private to the
+ * rooms of files (fs, net, ipc).
+ */
+
+/* A description that was seen. Its message is complete when all have been seen. */
+struct file_entry {
+	uint64_t id;
+	const struct file_ops *ops; /* NULL: refused while checking */
+	Reprise__File *msg;
+	pid_t pid, tid;
+	int fd; /* where it was met first */
+	char *comm;
+	char *link;
+	uint64_t dev, ino, rdev;
+	size_t table; /* index of the table in which it was met */
+	bool is_socket;
+	uint64_t private; /* of its kind */
+};
+
+struct inode_entry {
+	uint64_t id;
+	int fd; /* readable descriptor of contents that have to be saved, or -1 */
+	VEC(struct page_run) runs;
+	Reprise__Inode msg; /* strings belong to files_checkpoint.scratch */
+};
+
+/* A pipe, by <device, inode>: its two ends are descriptions. */
+struct pipe_entry {
+	uint64_t id;
+	struct file_entry *read_end, *write_end; /* first met; NULL: not in the tree */
+	bool other_end; /* somebody, somewhere, holds the end that we have not seen */
+	bool fifo;
+	bool packets; /* O_DIRECT is set on an end, or boundaries were seen */
+	Reprise__Pipe *msg;
+};
+
+/* What file system a device number means. */
+struct device_seen {
+	uint64_t dev, type, block_size;
+};
+
+struct table_entry {
+	uint64_t id;
+	pid_t tid; /* a task that has it */
+	Reprise__Files *msg;
+};
+
+struct files_checkpoint {
+	struct kcmp_index *by_file, *by_table,
+		*by_fs;			   /* class n is entry n - 1 of by_class, tables, fss */
+	VEC(struct file_entry *) by_class; /* NULL where it could not be looked at */
+	VEC(struct file_entry *)
+	files; /* by id: all descriptions; ops is NULL where one was refused while checking */
+	VEC(struct table_entry) tables;
+	VEC(uint64_t) fss;
+	VEC(struct inode_entry) inodes;
+	VEC(struct pipe_entry) pipes; /* by id */
+	struct scratch scratch;	      /* messages and names, until the records are put */
+	uint64_t memory_dev;	      /* device of memfds and shared anonymous memory */
+	struct unix_checkpoint *unix_sockets;
+	struct sockopt_defaults *sockopts;
+	struct multicast_groups *multicast;
+	VEC(struct device_seen) devices;
+	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */
+};
+
+/* A description on the restart side. */
+struct file_open {
+	uint64_t id;
+	const Reprise__File *msg;
+	const struct file_ops *ops;
+	int fd;
+	int other;    /* made together with another, until its turn comes; -1 */
+	bool pty_set; /* of a master: owner and mode of the slave's name have been set */
+	bool async;   /* O_ASYNC has been set */
+};
+
+struct inode_open {
+	uint64_t id;
+	const Reprise__Inode *msg;
+	int fd;		   /* of nameless ones */
+	uint64_t dev, ino; /* of the file that was checked */
+	bool checked;
+	int shmid; /* System V: the segment, where it is attached here, and */
+	void *map;
+	bool made; /* whether it has to be removed if the restart fails */
+};
+
+struct pipe_open {
+	uint64_t id;
+	const Reprise__Pipe *msg;
+	int ends[2]; /* ours, until the end: read, write */
+	bool taken[2];
+};
+
+struct files_restart {
+	int patience_ms; /* how long we may still wait for others to let go of names and locks */
+	VEC(struct file_open) files;   /* sorted by id */
+	VEC(struct inode_open) inodes; /* sorted by id */
+	VEC(struct pipe_open) pipes;   /* sorted by id */
+	int stdio[3]; /* what stands in for outside streams, with flags adjusted; -1 not asked yet
+		       */
+	struct unix_restart *unix_sockets;
+	uint64_t soft_limit;
+};
+
+#define FILE_STANDARD(fd) (1u << (fd))
+
+/* The element of a vector sorted by ids, or NULL. */
+#define vec_find_id(vec, wanted)                               \
+	({                                                     \
+		__typeof__((vec)->v) _found = NULL;            \
+		size_t _lo = 0, _hi = (vec)->n;                \
+                                                               \
+		while (_lo < _hi && !_found) {                 \
+			size_t _mid = _lo + (_hi - _lo) / 2;   \
+                                                               \
+			if ((vec)->v[_mid].id == (wanted))     \
+				_found = &(vec)->v[_mid];      \
+			else if ((vec)->v[_mid].id < (wanted)) \
+				_lo = _mid + 1;                \
+			else                                   \
+				_hi = _mid;                    \
+		}                                              \
+		_found;                                        \
+	})
+
+/* "descriptor 7 (socket:[4711]) of task 4242 (redis-server)" in front of an error. */
+int file_error_object(struct error *e, int r, const struct file_entry *f);
+
+/* The entry of a description that was met before, by its object id; NULL. */
+struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);
+
+/* A descriptor of ours, opened anew with other flags through /proc/self/fd. */
+int reopen_fd(int proc_fd, int fd, int flags);
+
+/* Kinds that stand in for something outside: see outside.c. */
+int file_outside_restart(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e);
+/* The stand-in for standard stream n, -1 if there is none. */
+int file_outside_stream(struct restart *r, const Reprise__File *msg, int n);
+
+/* Closes what is ours, and takes back what a restart that failed has made. */
+void inodes_restart_end(struct restart *r);
+
+/*
+ * Names, ports and locks are in use as long as the original is not quite dead: an image that is
+ * streamed arrives a moment before that. Waits a little and returns true if it is worth another
+ * attempt.
+ */
+bool files_restart_patience(struct restart *r);
+
+/* Raises the soft limit of open files to the hard one; returns the old value if it changed, else 0.
+ */
+uint64_t nofile_raise(void);
+void nofile_restore(uint64_t soft);
+
+#endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * epoll at the restart. An entry is known by its description and by the number
+ * under which it was added, with which the application will name it again. So each description is
+ * put on that number for the moment of the adding: in a thread with a descriptor table of its own,
+ * where nobody is disturbed.
+ *
+ * A signalfd reports the signals of the process that adds it (signalfd_poll()), so a task has to do
+ * that itself.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/epoll_private.h"
+#include "fs/file_kinds.h"
+
+int epoll_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->epoll)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an epoll set without its message");
+	for (size_t i = 0; i < msg->epoll->n_entries; i++) {
+		const Reprise__EpollEntry *m = msg->epoll->entries[i];
+
+		if (m->fd < 0 || m->fd > 1 << 30 || !restart_find(r, RECORD_FILE, m->file))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "an epoll set with an improper entry %d", m->fd);
+	}
+	return 0;
+}
+
+int epoll_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		  struct error *e)
+{
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make an epoll set");
+	*ret_fd = fd;
+	return 0;
+}
+
+static bool added_by_task(const struct restart *r, const Reprise__EpollEntry *m)
+{
+	const Reprise__File *file = restart_find(r, RECORD_FILE, m->file);
+
+	return file->kind == FILE_SIGNALFD;
+}
+
+/* Whatever has that number here is put aside and back. */
+static int add_as(int set, int fd, const Reprise__EpollEntry *m)
+{
+	struct epoll_event event = {.events = m->events, .data.u64 = m->data};
+	int aside = -1, r = 0;
+
+	if (fd == m->fd)
+		return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+	if (fcntl(m->fd, F_GETFD) >= 0) {
+		aside = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
+		if (aside < 0)
+			return -errno;
+	}
+	if (set == m->fd)
+		set = aside;
+	if (dup3(fd, m->fd, O_CLOEXEC) < 0 || epoll_ctl(set, EPOLL_CTL_ADD, m->fd, &event) < 0)
+		r = -errno;
+	/* Closing a duplicate takes nothing out of the set. */
+	if (aside >= 0) {
+		dup3(aside, m->fd, O_CLOEXEC);
+		close(aside);
+	} else {
+		close(m->fd);
+	}
+	return r;
+}
+
+static int fill_set(struct restart *r, const struct file_open *set, struct error *e)
+{
+	const Reprise__Epoll *msg = set->msg->epoll;
+
+	for (size_t i = 0; i < msg->n_entries; i++) {
+		const Reprise__EpollEntry *m = msg->entries[i];
+		int res;
+
+		if (added_by_task(r, m))
+			continue;
+		res = add_as(set->fd, files_restart_fd(r, m->file), m);
+		if (res < 0)
+			return error_errno(e, res, E_RESTORE,
+					   "cannot add descriptor %d to an epoll set", m->fd);
+	}
+	return 0;
+}
+
+struct fill {
+	struct restart *r;
+	struct error *e;
+	int result;
+};
+
+static void *fill_all(void *arg)
+{
+	struct fill *f = arg;
+
+	if (unshare(CLONE_FILES) < 0) {
+		f->result = error_errno(f->e, -errno, E_SYSTEM, "cannot copy the descriptor table");
+		return NULL;
+	}
+	vec_for_each (set, &f->r->files->files)
+		if (set->ops == &epoll_file_ops && f->result >= 0)
+			f->result = fill_set(f->r, set, f->e);
+	return NULL;
+}
+
+int epoll_restart_all(struct restart *r, struct error *e)
+{
+	struct fill f = {.r = r, .e = e};
+	bool any = false;
+	pthread_t thread;
+	int err;
+
+	vec_for_each (set, &r->files->files)
+		any |= set->ops == &epoll_file_ops && set->msg->epoll->n_entries;
+	if (!any)
+		return 0;
+	err = pthread_create(&thread, NULL, fill_all, &f);
+	if (err)
+		return error_errno(e, -err, E_SYSTEM, "cannot make a thread");
+	pthread_join(thread, NULL);
+	return f.result;
+}
+
+/* ---- in a task ---- */
+
+static bool holds(const Reprise__Files *table, int fd, uint64_t file)
+{
+	for (size_t i = 0; i < table->n_fds; i++)
+		if (table->fds[i]->fd == fd)
+			return table->fds[i]->file == file;
+	return false;
+}
+
+static int add_in_task(struct restart_task *t, int set, const Reprise__EpollEntry *m,
+		       struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	struct epoll_event event = {.events = m->events, .data.u64 = m->data};
+	uint32_t at = batch_data(&b, &event, sizeof(event));
+	int call =
+		batch_call(&b, SYS_epoll_ctl, VAL(set), VAL(EPOLL_CTL_ADD), VAL(m->fd), DATA(at));
+	int res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+
+	/* Tables of relatives hold the same set: the first has added it. */
+	if (res < 0 || batch_result(&b, call) == -EEXIST)
+		return res;
+	if (batch_result(&b, call) < 0)
+		return error_errno(e, (int)batch_result(&b, call), E_RESTORE,
+				   "cannot add descriptor %d to an epoll set", m->fd);
+	return 0;
+}
+
+int epoll_restart_table(struct restart *r, struct restart_task *t, const Reprise__Files *table,
+			struct error *e)
+{
+	for (size_t i = 0; i < table->n_fds; i++) {
+		const Reprise__File *file = restart_find(r, RECORD_FILE, table->fds[i]->file);
+		int res = 0;
+
+		if (file->kind != FILE_EPOLL)
+			continue;
+		for (size_t k = 0; k < file->epoll->n_entries && res >= 0; k++) {
+			const Reprise__EpollEntry *m = file->epoll->entries[k];
+
+			if (added_by_task(r, m) && holds(table, m->fd, m->file))
+				res = add_in_task(t, table->fds[i]->fd, m, e);
+		}
+		if (res < 0)
+			return res;
+	}
+	return 0;
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_FILE_H
+#define REPRISE_FS_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "model/checkpoint.h"
+#include "model/restart.h"
+
+/*
+ * Open file descriptions. A kind is one file in src/fs, src/net or src/ipc with
+ * a struct file_ops, one row in the table of fs/file_kinds.c, one message in
+ * the schema, one test.
+ */
+enum file_kind {		   /* numbers stand in images: for ever */
+		 FILE_REGULAR = 1, /* and directories, O_PATH */
+		 FILE_PIPE = 2,
+		 FILE_DEVICE = 3,
+		 FILE_TTY_OUTSIDE = 4,
+		 FILE_EVENTFD = 5,
+		 FILE_EPOLL = 6,
+		 FILE_TIMERFD = 7,
+		 FILE_SIGNALFD = 8,
+		 FILE_INOTIFY = 9,
+		 FILE_PIDFD = 10,
+		 FILE_UNIX = 11,
+		 FILE_INET = 12,
+		 FILE_NETLINK = 13,
+		 FILE_PTY = 14,
+		 FILE_FIFO = 15,
+		 FILE_PROC = 16,
+		 FILE_NSFS = 17,
+		 FILE_MQUEUE = 18,
+		 FILE_FANOTIFY = 19,
+		 FILE_IO_URING = 20,
+		 FILE_USERFAULTFD = 21,
+		 FILE_PACKET = 22,
+		 FILE_BPF = 23,
+};
+
+/* One open file description as it is seen from outside. */
+struct file_seen {
+	const struct checkpoint_process *process;
+	pid_t tid;
+	int fd;	     /* its number in that task: the first one met */
+	uint64_t id; /* object id */
+	int local;   /* our duplicate (pidfd_getfd): same description, so change nothing in it */
+	struct stat st;
+	unsigned int flags; /* F_GETFL */
+	uint64_t pos;
+	int mnt_id;
+	char *link;		  /* readlink of /proc/PID/fd/N */
+	char *fdinfo;		  /* text of /proc/PID/fdinfo/N */
+	struct file_entry *entry; /* of this description, see fs/context.h */
+};
+
+struct file_ops {
+	enum file_kind kind;
+	const char *name;    /* "eventfd" */
+	const char *support; /* one line for the table of supported kinds */
+	/* Is it of this kind? Kinds are asked in the order of the table. */
+	bool (*match)(const struct file_seen *f);
+	/*
+	 * Refuses what cannot be saved and fills in msg; runs both while checking (nothing is
+	 * stopped; contents need not be collected then) and in a checkpoint. What msg points to
+	 * must stay valid until the record is written: allocate from `scratch`, which is freed by
+	 * the caller.
+	 */
+	int (*checkpoint)(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			  struct scratch *scratch, struct error *e);
+	/*
+	 * Runs when every description has been seen and before the thaw, for what
+	 * must know about others (members of an epoll set, both ends of a pipe). May be NULL.
+	 */
+	int (*checkpoint_all)(struct checkpoint *c, struct error *e);
+	/* Frees what the kind kept; also runs when it was never asked for anything. May be NULL. */
+	void (*checkpoint_end)(struct checkpoint *c);
+	/* Checks an unpacked message: references, counts, enumerations. Creates nothing. */
+	int (*validate)(const struct restart *r, const Reprise__File *msg, struct error *e);
+	/* Opens it in this process. Flags, position and owner are set by the caller where the kind
+	 * does not. */
+	int (*restart)(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		       struct error *e);
+	bool after_tasks; /* needs the tasks to exist (a pidfd, files of /proc) */
+	/* Second pass, when every description is open. May be NULL. */
+	int (*finish)(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
+		      struct error *e);
+	/* Third pass, once for the kind, when finish() ran for all: what concerns several. May be
+	 * NULL. */
+	int (*restart_all)(struct restart *r, struct error *e);
+	/* What only a task can do, with its table filled (the first task of each table). May be
+	 * NULL. */
+	int (*restart_table)(struct restart *r, struct restart_task *t, const Reprise__Files *table,
+			     struct error *e);
+	/* Frees what the kind kept; also runs when it was never asked for anything. May be NULL. */
+	void (*restart_end)(struct restart *r);
+	/* One line for inspect: "counter 7, semaphore". */
+	void (*describe)(const Reprise__File *msg, char *buf, size_t size);
+};
+
+extern const struct file_ops *const file_kinds[]; /* NULL-terminated */
+
+/* ---- what src/operation calls ---- */
+
+int files_checkpoint_begin(struct checkpoint *c, struct error *e) must_check;
+void files_checkpoint_end(struct checkpoint *c); /* accepts that begin never ran */
+/* The descriptor table and the fs_struct of a task; saved at first sight. Runs while checking, too
+ * (kcmp works on running tasks). */
+int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+		     uint64_t *ret_files, struct error *e) must_check;
+int fs_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, uint64_t *ret_fs,
+		  struct error *e) must_check;
+/* When all tables have been seen: what concerns several descriptions (checkpoint_all), and the
+ * records of pipes and the like. */
+int files_checkpoint_finish(struct checkpoint *c, struct error *e) must_check;
+
+/* How many descriptors the saved tables have together. */
+uint64_t files_checkpoint_count(const struct checkpoint *c);
+
+int files_restart_validate(const struct restart *r, struct error *e) must_check;
+int files_restart_begin(struct restart *r, struct error *e) must_check;
+void files_restart_end(struct restart *r); /* closes all of ours */
+/* Opens every description; the second call, after the tasks were made, those with after_tasks, and
+ * runs finish(). */
+int files_restart_open(struct restart *r, struct error *e) must_check;
+int files_restart_open_late(struct restart *r, struct error *e) must_check;
+/* Fills the descriptor table of a task (the first that refers to this table), then closes the
+ * control socket in it. */
+int files_restart_fill(struct restart *r, struct restart_task *t, struct error *e) must_check;
+/* Working directory, root, umask of a task (the first that refers to this fs). */
+int fs_restart(struct restart *r, struct restart_task *t, struct error *e) must_check;
+/* Our descriptor of an open file description, -1 if it is not open. */
+int files_restart_fd(const struct restart *r, uint64_t file_id);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "fs/file_kinds.h"
+
+#include <stddef.h>
+
+#include "net/socket_kinds.h"
+
+/* Asked in this order: those that look at more come first. */
+/* clang-format off */
+const struct file_ops *const file_kinds[] = {
+	&pipe_file_ops,
+	&fifo_file_ops,
+	&device_file_ops,
+	&pty_file_ops,
+	&tty_outside_file_ops,
+	&proc_file_ops,
+	&regular_file_ops,
+	&eventfd_file_ops,
+	&timerfd_file_ops,
+	&signalfd_file_ops,
+	&inotify_file_ops,
+	&pidfd_file_ops,
+	&epoll_file_ops,
+	&unix_file_ops,
+	&inet_file_ops,
+	&netlink_file_ops,
+	NULL,
+};
+/* clang-format on */

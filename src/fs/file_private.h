@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_FILE_PRIVATE_H
+#define REPRISE_FS_FILE_PRIVATE_H
+
+#include "fs/context.h"
+
+/* Between file.c, file_restart.c, files.c and the kinds that open one description before another.
+ */
+
+/*
+ * Saves a description at its first sight: f->local, st, link, fdinfo, fd, tid and
+ * process are given (fd -1: in a queue, no process). Sets f->id and f->entry.
+ */
+int file_save(struct checkpoint *c, struct file_seen *f, struct error *e) must_check;
+
+/* The open description of an id; NULL. */
+struct file_open *file_open_find(const struct restart *r, uint64_t id);
+/* Opens it before its turn comes. */
+int file_open_now(struct restart *r, struct file_open *f, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening the descriptions of an image in this process. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/fdinfo.h"
+#include "fs/file_private.h"
+#include "fs/setown.h"
+
+/* What F_SETFL can change (fs/fcntl.c, SETFL_MASK). */
+#define SETFL_MASK (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME)
+
+static const struct file_ops *kind_by_number(uint32_t kind)
+{
+	for (const struct file_ops *const *k = file_kinds; *k; k++)
+		if ((*k)->kind == kind)
+			return *k;
+	return NULL;
+}
+
+struct file_open *file_open_find(const struct restart *r, uint64_t id)
+{
+	return vec_find_id(&r->files->files, id);
+}
+
+int files_restart_fd(const struct restart *r, uint64_t file_id)
+{
+	const struct file_open *f = r->files ? file_open_find(r, file_id) : NULL;
+
+	return f ? f->fd : -1;
+}
+
+/* ---- validation ---- */
+
+static int validate_file(const struct restart *r, uint64_t id, const Reprise__File *msg,
+			 struct error *e)
+{
+	const struct file_ops *ops = kind_by_number(msg->kind);
+
+	if (!ops)
+		return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
+				 "open file %llu is of kind %u, which this version does not know",
+				 (unsigned long long)id, msg->kind);
+	if (msg->pos > INT64_MAX || msg->standard > 7)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "open file %llu is impossible",
+				 (unsigned long long)id);
+	for (size_t i = 0; i < msg->n_locks; i++)
+		if (msg->locks[i]->end > INT64_MAX || msg->locks[i]->start > msg->locks[i]->end)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "open file %llu has an impossible lock",
+					 (unsigned long long)id);
+	return ops->validate(r, msg, e);
+}
+
+static int validate_table(const struct restart *r, uint64_t id, const Reprise__Files *msg,
+			  struct error *e)
+{
+	for (size_t i = 0; i < msg->n_fds; i++) {
+		const Reprise__Fd *fd = msg->fds[i];
+
+		if (fd->fd < 0 || fd->fd > 1 << 30 || (i && fd->fd <= msg->fds[i - 1]->fd))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "descriptor table %llu is not in order",
+					 (unsigned long long)id);
+		if (!restart_find(r, RECORD_FILE, fd->file))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "descriptor %d of table %llu refers to no open file",
+					 fd->fd, (unsigned long long)id);
+	}
+	for (size_t i = 0; i < msg->n_locks; i++)
+		if (msg->locks[i]->end > INT64_MAX || msg->locks[i]->start > msg->locks[i]->end)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "descriptor table %llu has an impossible lock",
+					 (unsigned long long)id);
+	return 0;
+}
+
+static int validate_directory(const struct restart *r, uint64_t id, struct error *e)
+{
+	const Reprise__Inode *inode = restart_find(r, RECORD_INODE, id);
+	int res = inode_validate(r, id, e);
+
+	if (res >= 0 && !S_ISDIR(inode->mode))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%s should be a directory",
+				 inode->path);
+	return res;
+}
+
+int files_restart_validate(const struct restart *r, struct error *e)
+{
+	const Reprise__Files *table;
+	const Reprise__File *file;
+	const Reprise__Fs *fs;
+	uint64_t id;
+	int res = 0;
+
+	for (size_t i = 0; res >= 0 && (file = restart_nth(r, RECORD_FILE, i, &id)); i++)
+		res = validate_file(r, id, file, e);
+	for (size_t i = 0; res >= 0 && (table = restart_nth(r, RECORD_FILES, i, &id)); i++)
+		res = validate_table(r, id, table, e);
+	for (size_t i = 0; res >= 0 && (fs = restart_nth(r, RECORD_FS, i, &id)); i++) {
+		res = validate_directory(r, fs->cwd, e);
+		if (res >= 0 && fs->root)
+			res = validate_directory(r, fs->root, e);
+		if (res >= 0 && fs->umask > 0777)
+			res = error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible umask");
+	}
+	return res;
+}
+
+/* ---- begin and end ---- */
+
+static int compare_file(const void *a, const void *b)
+{
+	const struct file_open *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int compare_pipe(const void *a, const void *b)
+{
+	const struct pipe_open *x = a, *y = b;
+
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static int collect(struct restart *r, struct error *e)
+{
+	struct files_restart *fr = r->files;
+	const Reprise__File *file;
+	const Reprise__Pipe *pipe;
+	uint64_t id;
+
+	for (size_t i = 0; (file = restart_nth(r, RECORD_FILE, i, &id)); i++) {
+		struct file_open *f = vec_push(&fr->files);
+
+		if (!f)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the open files");
+		*f = (struct file_open){.id = id,
+					.msg = file,
+					.ops = kind_by_number(file->kind),
+					.fd = -1,
+					.other = -1};
+	}
+	for (size_t i = 0; (pipe = restart_nth(r, RECORD_PIPE, i, &id)); i++) {
+		struct pipe_open *p = vec_push(&fr->pipes);
+
+		if (!p)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the pipes");
+		*p = (struct pipe_open){.id = id, .msg = pipe, .ends = {-1, -1}};
+	}
+	if (fr->files.n)
+		qsort(fr->files.v, fr->files.n, sizeof(*fr->files.v), compare_file);
+	if (fr->pipes.n)
+		qsort(fr->pipes.v, fr->pipes.n, sizeof(*fr->pipes.v), compare_pipe);
+	return 0;
+}
+
+bool files_restart_patience(struct restart *r)
+{
+	const struct timespec pause = {.tv_nsec = 20 * 1000000L};
+
+	if (r->files->patience_ms <= 0)
+		return false;
+	r->files->patience_ms -= 20;
+	nanosleep(&pause, NULL);
+	return true;
+}
+
+int files_restart_begin(struct restart *r, struct error *e)
+{
+	struct files_restart *fr = calloc(1, sizeof(*fr));
+
+	if (!fr)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the open files");
+	r->files = fr;
+	fr->patience_ms = 1000;
+	fr->stdio[0] = fr->stdio[1] = fr->stdio[2] = -1;
+	fr->soft_limit = nofile_raise();
+	return collect(r, e);
+}
+
+void files_restart_end(struct restart *r)
+{
+	struct files_restart *fr = r->files;
+
+	if (!fr)
+		return;
+	for (const struct file_ops *const *k = file_kinds; *k; k++)
+		if ((*k)->restart_end)
+			(*k)->restart_end(r);
+	vec_for_each (f, &fr->files) {
+		close_fd(&f->fd);
+		close_fd(&f->other);
+	}
+	for (int i = 0; i < 3; i++)
+		close_fd(&fr->stdio[i]);
+	inodes_restart_end(r);
+	nofile_restore(fr->soft_limit);
+	vec_free(&fr->files);
+	vec_free(&fr->inodes);
+	vec_free(&fr->pipes);
+	free(fr);
+	r->files = NULL;
+}
+
+/* ---- opening ---- */
+
+static int set_flags(const struct file_open *f, struct error *e)
+{
+	int is = fcntl(f->fd, F_GETFL), wanted;
+
+	if (is < 0)
+		return error_errno(e, -errno, E_SYSTEM, "F_GETFL");
+	/* O_ASYNC is set by the task. */
+	wanted = (is & ~SETFL_MASK) | ((int)f->msg->flags & SETFL_MASK & ~O_ASYNC);
+	if (wanted != is && fcntl(f->fd, F_SETFL, wanted) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot set its flags to %#o",
+				   f->msg->flags);
+	return 0;
+}
+
+static int take_lock(struct restart *r, const struct file_open *f, const Reprise__FileLock *lock,
+		     struct error *e)
+{
+	struct flock l = {.l_type = lock->write ? F_WRLCK : F_RDLCK,
+			  .l_whence = SEEK_SET,
+			  .l_start = (off_t)lock->start,
+			  .l_len = lock->end == INT64_MAX ? 0
+							  : (off_t)(lock->end - lock->start + 1)};
+	int res;
+
+	do
+		if (lock->type == LOCK_FLOCK)
+			res = flock(f->fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
+		else
+			res = fcntl(f->fd, F_OFD_SETLK, &l);
+	while (res < 0 && errno == EAGAIN && files_restart_patience(r));
+	if (res < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot take its %s lock again%s",
+				   lock->type == LOCK_FLOCK ? "flock" : "OFD",
+				   errno == EAGAIN ? ", somebody else holds it" : "");
+	return 0;
+}
+
+int file_open_now(struct restart *r, struct file_open *f, struct error *e)
+{
+	int res = f->ops->restart(r, f->id, f->msg, &f->fd, e);
+
+	if (res < 0)
+		return res;
+	if (f->msg->outside || (f->msg->flags & O_PATH))
+		return 0;
+	return set_flags(f, e);
+}
+
+static int name_error(const struct restart *r, const struct file_open *f, int res, struct error *e)
+{
+	const Reprise__Files *table;
+
+	/* The first table that has it tells the number by which users know it. */
+	for (size_t i = 0; (table = restart_nth(r, RECORD_FILES, i, NULL)); i++)
+		for (size_t k = 0; k < table->n_fds; k++)
+			if (table->fds[k]->file == f->id)
+				return error_object(e, res, "descriptor %d (%s)", table->fds[k]->fd,
+						    f->ops->name);
+	return error_object(e, res, "open file %llu (%s)", (unsigned long long)f->id, f->ops->name);
+}
+
+static int open_all(struct restart *r, bool late, struct error *e)
+{
+	vec_for_each (f, &r->files->files) {
+		int res;
+
+		if (f->ops->after_tasks != late || f->fd >= 0)
+			continue;
+		res = file_open_now(r, f, e);
+		if (res < 0)
+			return name_error(r, f, res, e);
+	}
+	return 0;
+}
+
+int files_restart_open(struct restart *r, struct error *e)
+{
+	return open_all(r, false, e);
+}
+
+int files_restart_open_late(struct restart *r, struct error *e)
+{
+	int res = open_all(r, true, e);
+
+	if (res < 0)
+		return res;
+	vec_for_each (f, &r->files->files) {
+		for (size_t i = 0; i < f->msg->n_locks && res >= 0; i++)
+			res = take_lock(r, f, f->msg->locks[i], e);
+		if (res >= 0 && f->ops->finish)
+			res = f->ops->finish(r, f->id, f->msg, f->fd, e);
+		if (res >= 0 && f->msg->owner && !f->msg->outside)
+			res = file_set_owner(r, f->fd, f->msg, e);
+		if (res < 0)
+			return name_error(r, f, res, e);
+	}
+	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
+		if ((*k)->restart_all)
+			res = (*k)->restart_all(r, e);
+	return res;
+}

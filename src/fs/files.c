@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Descriptor tables (struct files_struct) at the checkpoint. The restart side is
+ * in files_restart.c.
+ */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "core/procfs.h"
+#include "fs/fdinfo.h"
+#include "fs/file_private.h"
+
+/* One table while it is being read. */
+struct table {
+	struct checkpoint *c;
+	const struct checkpoint_process *process;
+	pid_t tid;
+	int pidfd;
+	int info_dir, link_dir; /* /proc/TID/fdinfo and fd */
+	VEC(Reprise__Fd *) fds;
+	VEC(struct held_lock) locks;
+};
+
+/* A POSIX lock is seen on every descriptor of its inode. */
+struct held_lock {
+	uint64_t dev, ino;
+	Reprise__PosixLock *msg;
+};
+
+/*
+ * The text is made by one call of the kind's show_fdinfo() and handed out from a
+ * buffer (seq_file), so that a read that leaves room has seen the end.
+ */
+static char *read_text(int dir, const char *name)
+{
+	_cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+	char small[2048], *text = NULL;
+	size_t size = sizeof(small), used = 0;
+	ssize_t n = fd < 0 ? -1 : read(fd, small, size);
+
+	if (n < 0)
+		return NULL;
+	if ((size_t)n < size)
+		return strndup(small, (size_t)n);
+	do {
+		char *more = realloc(text, size * 2 + 1);
+
+		if (!more) {
+			free(text);
+			return NULL;
+		}
+		if (!text)
+			memcpy(more, small, (size_t)n);
+		text = more;
+		used += (size_t)n;
+		size *= 2;
+		n = read(fd, text + used, size - used);
+	} while (n > 0);
+	text[used] = '\0';
+	return text;
+}
+
+static char *read_link(int dir, const char *name)
+{
+	char buf[4096 + 16];
+	ssize_t n = readlinkat(dir, name, buf, sizeof(buf) - 1);
+
+	return n < 0 ? NULL : strndup(buf, (size_t)n);
+}
+
+/* Cheap to learn and equal for equal descriptions, so that few need to be compared. */
+static uint64_t description_hash(const struct stat *st, const char *fdinfo)
+{
+	uint64_t number = 0;
+
+	/* All anonymous inodes are one. */
+	ignore(proc_field_u64(fdinfo, "eventfd-id", 10, &number), "only eventfds have one");
+	return (number + st->st_ino * 0x9e3779b97f4a7c15ULL) ^ st->st_dev << 32 ^ st->st_rdev << 8 ^
+	       st->st_mode;
+}
+
+/*
+ * A descriptor that goes away under our eyes: no news while checking, as the
+ * tasks run; otherwise its task has been killed.
+ */
+static int gone(struct table *t, int fd, int err, struct error *e)
+{
+	if (t->c->checking)
+		return 0;
+	return error_errno(e, err, err == -EPERM || err == -EACCES ? E_PERMISSION : E_TASK_GONE,
+			   "cannot look at descriptor %d of task %d (%s)", fd, t->tid,
+			   t->process->comm);
+}
+
+static int see_new(struct table *t, int fd, const char *name, char *fdinfo, const struct stat *st,
+		   struct error *e)
+{
+	_cleanup_(free_ptr) char *link = read_link(t->link_dir, name);
+	_cleanup_(close_fd) int local = -EBADF;
+	struct file_seen f = {
+		.process = t->process, .tid = t->tid, .fd = fd, .link = link, .fdinfo = fdinfo};
+	struct file_entry **slot = vec_push(&t->c->files->by_class);
+	int r;
+
+	if (!slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the table of files");
+	local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
+	if (local < 0 || !link)
+		return gone(t, fd, -errno, e);
+	f.local = local;
+	f.st = *st;
+	r = file_save(t->c, &f, e);
+	t->c->files->by_class.v[t->c->files->by_class.n - 1] = f.entry;
+	return r;
+}
+
+static bool can_hold(const struct file_entry *f, bool write)
+{
+	unsigned int mode = f->msg->flags & O_ACCMODE;
+
+	return mode == O_RDWR || mode == (write ? O_WRONLY : O_RDONLY);
+}
+
+static int add_lock(struct table *t, const struct file_entry *f, int fd,
+		    const struct fdinfo_lock *lock, struct error *e)
+{
+	struct held_lock *held;
+
+	if (!can_hold(f, lock->write))
+		return 0;
+	vec_for_each (h, &t->locks)
+		if (h->dev == f->dev && h->ino == f->ino && h->msg->start == lock->start)
+			return 0;
+	held = vec_push(&t->locks);
+	if (held)
+		held->msg = scratch_message(&t->c->files->scratch, Reprise__PosixLock,
+					    reprise__posix_lock__init);
+	if (!held || !held->msg)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a lock");
+	held->dev = f->dev;
+	held->ino = f->ino;
+	held->msg->fd = fd;
+	held->msg->write = lock->write;
+	held->msg->start = lock->start;
+	held->msg->end = lock->end;
+	return 0;
+}
+
+static int see_locks(struct table *t, const struct file_entry *f, int fd, const char *fdinfo,
+		     struct error *e)
+{
+	const char *text = fdinfo;
+	struct fdinfo_lock lock;
+	int r;
+
+	while ((r = fdinfo_next_lock(&text, &lock)) > 0) {
+		if (lock.type != LOCK_POSIX)
+			continue;
+		r = add_lock(t, f, fd, &lock, e);
+		if (r < 0)
+			return r;
+	}
+	return 0; /* one that is not understood was refused with the description */
+}
+
+static int add_fd(struct table *t, struct file_entry *f, int fd, const char *fdinfo,
+		  struct error *e)
+{
+	Reprise__Fd *msg = scratch_message(&t->c->files->scratch, Reprise__Fd, reprise__fd__init);
+	Reprise__Fd **slot = vec_push(&t->fds);
+	struct fdinfo info;
+
+	if (!msg || !slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor");
+	if (fdinfo_parse(fdinfo, &info) < 0)
+		return error_set(e, -EINVAL, E_SYSTEM,
+				 "the fdinfo of descriptor %d of task %d is not understood", fd,
+				 t->tid);
+	msg->fd = fd;
+	msg->cloexec = info.flags & O_CLOEXEC;
+	msg->file = f->id;
+	*slot = msg;
+	if (fd <= 2)
+		f->msg->standard |= FILE_STANDARD(fd);
+	return see_locks(t, f, fd, fdinfo, e);
+}
+
+static int see_fd(struct table *t, int fd, const char *name, struct error *e)
+{
+	struct files_checkpoint *fc = t->c->files;
+	_cleanup_(free_ptr) char *fdinfo = NULL;
+	struct file_entry *f;
+	struct stat st;
+	uint64_t class;
+	bool is_new;
+	int r;
+
+	if (fstatat(t->link_dir, name, &st, 0) < 0)
+		return gone(t, fd, -errno, e);
+	fdinfo = read_text(t->info_dir, name);
+	if (!fdinfo)
+		return gone(t, fd, -errno, e);
+	r = kcmp_index_get(fc->by_file, description_hash(&st, fdinfo), t->tid, (unsigned long)fd,
+			   &class, &is_new);
+	if (r < 0)
+		return gone(t, fd, r, e);
+	if (is_new) {
+		r = see_new(t, fd, name, fdinfo, &st, e);
+		if (r < 0)
+			return r;
+	}
+	f = class <= fc->by_class.n ? fc->by_class.v[class - 1] : NULL;
+	return f ? add_fd(t, f, fd, fdinfo, e) : 0;
+}
+
+static int read_table(struct table *t, struct error *e)
+{
+	_cleanup_(close_directory) DIR *d = NULL;
+	struct dirent *entry;
+	int fd;
+
+	fd = fcntl(t->link_dir, F_DUPFD_CLOEXEC, 0);
+	d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d) {
+		close_fd(&fd);
+		return error_errno(e, -errno, E_SYSTEM, "cannot list the descriptors of task %d",
+				   t->tid);
+	}
+	for (errno = 0; (entry = readdir(d)); errno = 0) {
+		int r;
+
+		if (!isdigit((unsigned char)entry->d_name[0]))
+			continue;
+		r = see_fd(t, atoi(entry->d_name), entry->d_name, e);
+		if (r < 0)
+			return r;
+	}
+	if (errno)
+		return error_errno(e, -errno, E_SYSTEM, "cannot list the descriptors of task %d",
+				   t->tid);
+	return 0;
+}
+
+static int make_message(struct table *t, struct table_entry *entry, struct error *e)
+{
+	struct scratch *s = &t->c->files->scratch;
+	Reprise__Files *msg = scratch_message(s, Reprise__Files, reprise__files__init);
+
+	if (msg) {
+		msg->fds = scratch_copy(s, t->fds.v, t->fds.n * sizeof(*t->fds.v));
+		msg->locks = scratch_alloc(s, t->locks.n * sizeof(*msg->locks));
+	}
+	if (!msg || !msg->fds || !msg->locks)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a table of descriptors");
+	msg->n_fds = t->fds.n;
+	for (size_t i = 0; i < t->locks.n; i++)
+		msg->locks[msg->n_locks++] = t->locks.v[i].msg;
+	entry->msg = msg;
+	return 0;
+}
+
+/*
+ * A descriptor for pidfd_getfd(), which takes the table of that very task: of
+ * the thread where the kernel can (6.9), else of the process.
+ */
+static int open_pidfd(pid_t tid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = (int)syscall(SYS_pidfd_open, tid, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+static int save_table(struct table *t, struct table_entry *entry, struct error *e)
+{
+	_cleanup_(close_fd) int pidfd = open_pidfd(t->tid);
+	_cleanup_(close_fd) int info_dir = -EBADF;
+	_cleanup_(close_fd) int link_dir = -EBADF;
+	int r;
+
+	if (pidfd < 0)
+		return error_errno(e, pidfd, E_TASK_GONE, "cannot open task %d", t->tid);
+	info_dir = procfs_open(t->c->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/fdinfo", t->tid);
+	if (info_dir < 0)
+		return info_dir;
+	link_dir = procfs_open(t->c->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/fd", t->tid);
+	if (link_dir < 0)
+		return link_dir;
+	t->pidfd = pidfd;
+	t->info_dir = info_dir;
+	t->link_dir = link_dir;
+	r = read_table(t, e);
+	return r < 0 ? r : make_message(t, entry, e);
+}
+
+int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+		     uint64_t *ret_files, struct error *e)
+{
+	struct table t = {.c = c, .process = p, .tid = tid};
+	struct files_checkpoint *fc = c->files;
+	struct table_entry *entry;
+	uint64_t class;
+	bool is_new;
+	int r;
+
+	r = kcmp_index_get(fc->by_table, 0, tid, 0, &class, &is_new);
+	if (r < 0)
+		return error_errno(e, r, r == -ESRCH ? E_TASK_GONE : E_PERMISSION,
+				   "cannot compare the descriptor table of task %d", tid);
+	if (!is_new) {
+		*ret_files = fc->tables.v[class - 1].id;
+		return 0;
+	}
+	entry = vec_push(&fc->tables);
+	if (!entry)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of tables");
+	entry->id = objects_fresh(c->objects);
+	entry->tid = tid;
+	*ret_files = entry->id;
+	r = save_table(&t, entry, e);
+	vec_free(&t.fds);
+	vec_free(&t.locks);
+	return r;
+}

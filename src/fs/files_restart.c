@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Filling the descriptor table of a task.
+ *
+ * The table holds nothing but the control socket, which first moves above the
+ * highest number that is wanted. Descriptors are received in ascending order of
+ * their targets, so that the k-th arrives at number k, at or below its target. Moving
+ * begins with the highest: whatever stands on its target has been moved before. The cost is
+ * a batch for some hundred descriptors, whatever their numbers.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/fdinfo.h"
+#include "fs/file_private.h"
+#include "fs/send_fds.h"
+
+#define CALLS_MAX 128 /* in one batch */
+
+/* Calls none of which may fail, run when enough have come together. */
+struct calls {
+	struct restart_task *task;
+	struct batch batch;
+	const char *what;
+	int n;
+};
+
+static int calls_run(struct calls *c, struct error *e)
+{
+	int r = 0;
+
+	if (c->n)
+		r = agent_run(c->task->process->agent, c->task->tid, NULL, &c->batch, e);
+	for (int i = 0; i < c->n && r >= 0; i++)
+		if (batch_result(&c->batch, i) < 0)
+			r = error_errno(e, (int)batch_result(&c->batch, i), E_RESTORE,
+					"cannot %s in task %d", c->what, c->task->vtid);
+	batch_reset(&c->batch);
+	c->n = 0;
+	return r;
+}
+
+static int calls_added(struct calls *c, struct error *e)
+{
+	return ++c->n < CALLS_MAX ? 0 : calls_run(c, e);
+}
+
+/* Another number for the control socket, above all targets: raises the soft limit of the task if it
+ * must. */
+static int move_socket(struct restart *r, struct restart_task *t, int highest, int *ret,
+		       struct error *e)
+{
+	struct rlimit limit = {};
+	int res = 0;
+
+	for (int attempt = 0; attempt < 2; attempt++) {
+		_cleanup_(batch_free) struct batch b = {};
+		int dup = batch_call(&b, SYS_fcntl, VAL(r->control_remote), VAL(F_DUPFD_CLOEXEC),
+				     VAL(highest + 1));
+
+		batch_must(&b, dup);
+		batch_call(&b, SYS_close, VAL(r->control_remote));
+		res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+		if (res < 0)
+			return res;
+		res = (int)batch_result(&b, dup);
+		if (res >= 0) {
+			*ret = res;
+			return 0;
+		}
+		if (prlimit(t->process->pid, RLIMIT_NOFILE, NULL, &limit) < 0 ||
+		    limit.rlim_cur == limit.rlim_max)
+			break;
+		limit.rlim_cur = limit.rlim_max;
+		if (prlimit(t->process->pid, RLIMIT_NOFILE, &limit, NULL) < 0)
+			break;
+	}
+	return error_errno(e, res, E_CREDENTIALS,
+			   "task %d has a descriptor %d, and the limit of open files here is %llu",
+			   t->vtid, highest, (unsigned long long)limit.rlim_max);
+}
+
+static int receive(struct restart *r, struct restart_task *t, const Reprise__Files *msg, int socket,
+		   struct error *e)
+{
+	_cleanup_(free_ptr) int *fds = calloc(msg->n_fds + 1, sizeof(int));
+	_cleanup_(free_ptr) int *remote = calloc(msg->n_fds + 1, sizeof(int));
+	int res;
+
+	if (!fds || !remote)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor table");
+	for (size_t i = 0; i < msg->n_fds; i++) {
+		const struct file_open *f = file_open_find(r, msg->fds[i]->file);
+
+		fds[i] = -1;
+		if (f->msg->outside)
+			fds[i] = file_outside_stream(r, f->msg, msg->fds[i]->fd);
+		if (fds[i] < 0)
+			fds[i] = f->fd;
+	}
+	res = send_fds_over(r, t, socket, fds, msg->n_fds, remote, e);
+	for (size_t i = 0; i < msg->n_fds && res >= 0; i++)
+		if (remote[i] != (int)i)
+			res = error_set(e, -EIO, E_INTERNAL,
+					"the descriptor table of task %d was not empty", t->vtid);
+	return res;
+}
+
+static int move(struct restart_task *t, const Reprise__Files *msg, struct error *e)
+{
+	struct calls c = {.task = t, .what = "move descriptors"};
+	int r = 0;
+
+	for (size_t i = msg->n_fds; i-- > 0 && r >= 0;) {
+		const Reprise__Fd *fd = msg->fds[i];
+
+		if (fd->fd == (int)i) {
+			if (fd->cloexec) /* as it was received */
+				continue;
+			batch_call(&c.batch, SYS_fcntl, VAL(i), VAL(F_SETFD), VAL(0));
+		} else {
+			batch_call(&c.batch, SYS_dup3, VAL(i), VAL(fd->fd),
+				   VAL(fd->cloexec ? O_CLOEXEC : 0));
+			r = calls_added(&c, e);
+			if (r < 0)
+				break;
+			batch_call(&c.batch, SYS_close, VAL(i));
+		}
+		r = calls_added(&c, e);
+	}
+	if (r >= 0)
+		r = calls_run(&c, e);
+	batch_free(&c.batch);
+	return r;
+}
+
+/*
+ * O_ASYNC remembers the number of the descriptor through which it is set, and
+ * the signal tells it (si_fd): so the task sets it itself.
+ */
+static int set_async(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
+		     struct error *e)
+{
+	struct calls c = {.task = t, .what = "set O_ASYNC"};
+	int res = 0;
+
+	for (size_t i = 0; i < msg->n_fds && res >= 0; i++) {
+		struct file_open *f = file_open_find(r, msg->fds[i]->file);
+
+		if (!(f->msg->flags & O_ASYNC) || f->msg->outside || f->async)
+			continue;
+		f->async = true;
+		batch_call(&c.batch, SYS_fcntl, VAL(msg->fds[i]->fd), VAL(F_SETFL),
+			   VAL(f->msg->flags));
+		res = calls_added(&c, e);
+	}
+	if (res >= 0)
+		res = calls_run(&c, e);
+	batch_free(&c.batch);
+	return res;
+}
+
+/*
+ * POSIX locks belong to the table (fl_owner is current->files), and go with the
+ * first descriptor of the file that is closed: they come last.
+ */
+static int try_locks(struct restart_task *t, const Reprise__Files *msg, struct error *e)
+{
+	struct calls c = {.task = t, .what = "take a POSIX lock again (somebody else may hold it)"};
+	int r = 0;
+
+	for (size_t i = 0; i < msg->n_locks && r >= 0; i++) {
+		const Reprise__PosixLock *m = msg->locks[i];
+		struct flock lock = {.l_type = m->write ? F_WRLCK : F_RDLCK,
+				     .l_whence = SEEK_SET,
+				     .l_start = (off_t)m->start,
+				     .l_len = m->end == INT64_MAX ? 0
+								  : (off_t)(m->end - m->start + 1)};
+		uint32_t at = batch_data(&c.batch, &lock, sizeof(lock));
+
+		batch_call(&c.batch, SYS_fcntl, VAL(m->fd), VAL(F_SETLK), DATA(at));
+		r = calls_added(&c, e);
+	}
+	if (r >= 0)
+		r = calls_run(&c, e);
+	batch_free(&c.batch);
+	return r;
+}
+
+static int take_locks(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
+		      struct error *e)
+{
+	int res = try_locks(t, msg, e);
+
+	/* To take one again that is held already changes nothing. */
+	while (res == -EAGAIN && files_restart_patience(r)) {
+		error_clear(e);
+		res = try_locks(t, msg, e);
+	}
+	return res;
+}
+
+static int close_socket(struct restart_task *t, int socket, struct error *e)
+{
+	struct calls c = {.task = t, .what = "close the control socket"};
+	int r;
+
+	batch_call(&c.batch, SYS_close, VAL(socket));
+	c.n = 1;
+	r = calls_run(&c, e);
+	batch_free(&c.batch);
+	return r;
+}
+
+int files_restart_fill(struct restart *r, struct restart_task *t, struct error *e)
+{
+	const Reprise__Files *msg = restart_find(r, RECORD_FILES, t->msg->files);
+	int highest = msg->n_fds ? msg->fds[msg->n_fds - 1]->fd : -1;
+	int socket = r->control_remote, res = 0;
+
+	/* Numbers below it must all be free, so it may not stand among them either. */
+	if (socket <= highest)
+		res = move_socket(r, t, highest, &socket, e);
+	if (res >= 0)
+		res = receive(r, t, msg, socket, e);
+	if (res >= 0)
+		res = move(t, msg, e);
+	if (res >= 0)
+		res = set_async(r, t, msg, e);
+	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
+		if ((*k)->restart_table)
+			res = (*k)->restart_table(r, t, msg, e);
+	if (res >= 0)
+		res = take_locks(r, t, msg, e);
+	return res < 0 ? res : close_socket(t, socket, e);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Working directory, root directory and umask: struct fs_struct, shared by CLONE_FS. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/context.h"
+
+static int save_directory(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			  const char *which, uint64_t *ret_id, struct error *e)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+	_cleanup_(close_fd) int fd = -EBADF;
+	int r;
+
+	r = procfs_readlink(c->proc_fd, &link, e, "%d/%s", tid, which);
+	if (r < 0)
+		return r;
+	/* The kernel writes paths from our root: "/" is a root like ours. */
+	if (!strcmp(which, "root") && !strcmp(link, "/"))
+		return 0;
+	fd = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY, e, "%d/%s", tid, which);
+	if (fd < 0)
+		return fd;
+	r = inode_checkpoint(c, p, fd, link, ret_id, e);
+	if (r < 0)
+		error_object(e, r, "%s directory of task %d (%s)",
+			     strcmp(which, "root") ? "working" : "root", tid, p->comm);
+	return checkpoint_refuse(c, r, e);
+}
+
+static int save_fs(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid, uint64_t id,
+		   struct error *e)
+{
+	Reprise__Fs msg = REPRISE__FS__INIT;
+	_cleanup_(free_ptr) char *status = NULL;
+	uint64_t umask_value;
+	ssize_t n;
+	int r;
+
+	n = procfs_read(c->proc_fd, &status, e, "%d/status", tid);
+	if (n < 0)
+		return (int)n;
+	if (proc_field_u64(status, "Umask", 8, &umask_value) < 0)
+		return error_set(e, -ENOSYS, E_KERNEL_TOO_OLD,
+				 "the kernel does not tell the umask");
+	msg.umask = (uint32_t)umask_value;
+	r = save_directory(c, p, tid, "root", &msg.root, e);
+	if (r >= 0)
+		r = save_directory(c, p, tid, "cwd", &msg.cwd, e);
+	return r < 0 ? r : checkpoint_put(c, RECORD_FS, id, &msg.base, e);
+}
+
+int fs_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, uint64_t *ret_fs,
+		  struct error *e)
+{
+	struct files_checkpoint *fc = c->files;
+	uint64_t class, *entry;
+	bool is_new;
+	int r;
+
+	r = kcmp_index_get(fc->by_fs, 0, tid, 0, &class, &is_new);
+	if (r < 0)
+		return error_errno(e, r, r == -ESRCH ? E_TASK_GONE : E_PERMISSION,
+				   "cannot compare the working directory of task %d", tid);
+	if (!is_new) {
+		*ret_fs = fc->fss.v[class - 1];
+		return 0;
+	}
+	entry = vec_push(&fc->fss);
+	if (!entry)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of directories");
+	*entry = *ret_fs = objects_fresh(c->objects);
+	return save_fs(c, p, tid, *ret_fs, e);
+}
+
+/* ---- restart ---- */
+
+static int send_directory(struct restart *r, struct restart_task *t, uint64_t inode,
+			  int *ret_remote, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	int res;
+
+	res = inode_open(r, inode, O_PATH | O_DIRECTORY, &fd, e);
+	if (res < 0)
+		return res;
+	return restart_send_fds(r, t, &fd, 1, ret_remote, e);
+}
+
+int fs_restart(struct restart *r, struct restart_task *t, struct error *e)
+{
+	const Reprise__Fs *msg = restart_find(r, RECORD_FS, t->msg->fs);
+	_cleanup_(batch_free) struct batch b = {};
+	int root = -1, cwd = -1, calls[4], n = 0, res = 0;
+	uint32_t dot;
+
+	if (msg->root)
+		res = send_directory(r, t, msg->root, &root, e);
+	if (res >= 0)
+		res = send_directory(r, t, msg->cwd, &cwd, e);
+	if (res < 0)
+		return error_object(e, res, "directories of task %d", t->vtid);
+	dot = batch_data(&b, ".", 2);
+	if (msg->root) {
+		calls[n++] = batch_call(&b, SYS_fchdir, VAL(root));
+		calls[n++] = batch_call(&b, SYS_chroot, DATA(dot));
+	}
+	calls[n++] = batch_call(&b, SYS_fchdir, VAL(cwd));
+	calls[n++] = batch_call(&b, SYS_umask, VAL(msg->umask));
+	batch_call(&b, SYS_close, VAL(cwd));
+	if (msg->root)
+		batch_call(&b, SYS_close, VAL(root));
+	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	for (int i = 0; i < n && res >= 0; i++)
+		if (batch_result(&b, calls[i]) < 0)
+			res = error_errno(e, (int)batch_result(&b, calls[i]), E_RESTORE,
+					  "cannot set the working or root directory");
+	return res < 0 ? error_object(e, res, "task %d", t->vtid) : 0;
+}

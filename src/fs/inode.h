@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_INODE_H
+#define REPRISE_FS_INODE_H
+
+#include "model/checkpoint.h"
+#include "model/restart.h"
+
+/*
+ * What a path led to, shared by open files, mappings, executables and working
+ * directories: saved once by <device, inode>. Files without a name (deleted,
+ * memfd, shared anonymous and System V memory) carry their contents with them
+ * as a page group <inode id, stage 0>; all inode groups stand before those of the address spaces.
+ */
+enum inode_kind { /* numbers stand in images: for ever */
+		  INODE_NAMED = 1,
+		  INODE_DELETED = 2,
+		  INODE_MEMFD = 3,
+		  INODE_SHARED_ANON = 4, /* "/dev/zero (deleted)" */
+		  INODE_SYSV_SHM = 5,	 /* "/SYSV%08x (deleted)" */
+		  INODE_HUGETLB = 6, /* "/anon_hugepage (deleted)" and memfds with MFD_HUGETLB */
+};
+
+/*
+ * fd: any descriptor of ours of that inode (O_PATH will do for named ones); it is duplicated if it
+ * must be kept. `link` is how the kernel names it (readlink, or the name in /proc/PID/maps). Saves
+ * the record at first sight.
+ */
+int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
+		     const char *link, uint64_t *ret_id, struct error *e) must_check;
+/* Sum of the contents to come, and the page groups themselves, in the order of ids. */
+uint64_t inodes_page_bytes(struct checkpoint *c);
+int inodes_save_pages(struct checkpoint *c, struct error *e) must_check;
+
+int inode_validate(const struct restart *r, uint64_t id, struct error *e) must_check;
+/* Makes the nameless ones and reads their contents; checks that the named ones are there and
+ * unchanged. */
+int inodes_restart(struct restart *r, struct error *e) must_check;
+/* A new open file description of it. flags as for open(2). For INODE_NAMED the file that is opened
+ * is verified to be the one that was checked. */
+int inode_open(struct restart *r, uint64_t id, int flags, int *ret_fd, struct error *e) must_check;
+
+/*
+ * The id by which a System V segment is attached (shmat) in a task, so that it counts as attached:
+ * mappings of INODE_SYSV_SHM are made that way. -EINVAL for other kinds.
+ */
+int inode_sysv_shmid(const struct restart *r, uint64_t id);
+/*
+ * When all mappings exist and nothing can fail any more but the resuming: seals that would have
+ * hindered the mappings, and removed System V segments are removed again. What this call leaves
+ * behind stays even if files_restart_end() follows.
+ */
+int inodes_restart_seal(struct restart *r, struct error *e) must_check;
+
+#endif

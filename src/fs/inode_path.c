@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files that have a name, or had one.
+ *
+ * At the checkpoint: the kernel names a file by the path that it has now (d_path()), and puts "
+ * (deleted)" behind it when the name was removed. Neither can be trusted blindly: a name may end
+ * like that, and something may have been mounted over the path. So the path counts if it leads to
+ * the same inode.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "core/cleanup.h"
+#include "fs/inode_private.h"
+
+#ifndef SYSFS_MAGIC
+#define SYSFS_MAGIC 0x62656572
+#endif
+
+#define DELETED_SUFFIX " (deleted)"
+
+static bool leads_to(const char *path, const struct stat *st)
+{
+	struct stat here;
+
+	return path[0] == '/' && lstat(path, &here) == 0 && here.st_dev == st->st_dev &&
+	       here.st_ino == st->st_ino && ((here.st_mode ^ st->st_mode) & S_IFMT) == 0;
+}
+
+/* Sizes and times of files there are made up on the spot. */
+static bool is_pseudo(const struct device_seen *fs)
+{
+	static const unsigned int types[] = {PROC_SUPER_MAGIC,	  SYSFS_MAGIC,	 CGROUP_SUPER_MAGIC,
+					     CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC,
+					     SECURITYFS_MAGIC,	  BPF_FS_MAGIC,	 BINFMTFS_MAGIC};
+	if (!fs)
+		return false;
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		if (fs->type == types[i])
+			return true;
+	return false;
+}
+
+static int set_path(struct checkpoint *c, struct inode_entry *entry, const char *path, size_t len,
+		    enum inode_kind kind, struct error *e)
+{
+	char *copy = scratch_alloc(&c->files->scratch, len + 1);
+
+	if (!copy)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	memcpy(copy, path, len);
+	entry->msg.path = copy;
+	entry->msg.kind = kind;
+	return 0;
+}
+
+static int refuse_deleted(const char *link, const struct stat *st, struct error *e)
+{
+	if (S_ISREG(st->st_mode) && st->st_nlink > 0)
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "%s was removed, but the file has another name (hard link) that "
+				 "is not known",
+				 link);
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s is a special file without a name", link);
+}
+
+static int recognise_deleted(struct checkpoint *c, const struct stat *st, const char *link,
+			     size_t len, struct inode_entry *entry, struct error *e)
+{
+	char *path = strndup(link, len);
+	bool back;
+	int r;
+
+	if (!path)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	back = leads_to(path, st); /* removed and linked again: another dentry */
+	r = set_path(c, entry, path, len, back ? INODE_NAMED : INODE_DELETED, e);
+	free(path);
+	if (r < 0 || back)
+		return r;
+	/* Some file systems count a removed directory as having a link. */
+	if (!S_ISDIR(st->st_mode) && !S_ISFIFO(st->st_mode) &&
+	    (!S_ISREG(st->st_mode) || st->st_nlink > 0))
+		return refuse_deleted(link, st, e);
+	return 0;
+}
+
+int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			 struct inode_entry *entry, struct error *e)
+{
+	size_t len = strlen(link), suffix = strlen(DELETED_SUFFIX);
+
+	if (leads_to(link, st)) {
+		entry->msg.pseudo = is_pseudo(inode_device(c, fd, st));
+		return set_path(c, entry, link, len, INODE_NAMED, e);
+	}
+	if (link[0] == '/' && len > suffix && !strcmp(link + len - suffix, DELETED_SUFFIX))
+		return recognise_deleted(c, st, link, len - suffix, entry, e);
+	if (link[0] == '/' && st->st_nlink == 0)
+		return recognise_deleted(c, st, link, len, entry, e);
+	return error_set(
+		e, -ESTALE, E_FILE_STATE,
+		"the path %s does not lead to the file: something is mounted over it, or it "
+		"belongs to another mount namespace",
+		link);
+}
+
+/* ---- restart ---- */
+
+static const char *type_name(mode_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return "file";
+	case S_IFDIR:
+		return "directory";
+	case S_IFCHR:
+		return "character device";
+	case S_IFBLK:
+		return "block device";
+	case S_IFIFO:
+		return "fifo";
+	case S_IFLNK:
+		return "symbolic link";
+	case S_IFSOCK:
+		return "socket";
+	default:
+		return "object of unknown type";
+	}
+}
+
+/* What differs, in words; false if nothing does. */
+static bool differs(const Reprise__Inode *msg, const struct stat *st, char *buf, size_t size)
+{
+	if ((st->st_mode ^ msg->mode) & S_IFMT) {
+		snprintf(buf, size, "it was a %s and is a %s", type_name(msg->mode),
+			 type_name(st->st_mode));
+		return true;
+	}
+	if (S_ISCHR(msg->mode) || S_ISBLK(msg->mode)) {
+		snprintf(buf, size, "it was device %u:%u and is %u:%u", major(msg->rdev),
+			 minor(msg->rdev), major(st->st_rdev), minor(st->st_rdev));
+		return msg->rdev != st->st_rdev;
+	}
+	if (!S_ISREG(msg->mode) || msg->pseudo || msg->output)
+		return false;
+	if (msg->size != (uint64_t)st->st_size) {
+		snprintf(buf, size, "its size was %llu and is %llu", (unsigned long long)msg->size,
+			 (unsigned long long)st->st_size);
+		return true;
+	}
+	if (msg->mtime_sec != st->st_mtim.tv_sec || msg->mtime_nsec != st->st_mtim.tv_nsec) {
+		snprintf(buf, size, "it was modified %s the checkpoint",
+			 st->st_mtim.tv_sec < msg->mtime_sec ? "last at another time before"
+							     : "after");
+		return true;
+	}
+	if (msg->ino != st->st_ino) {
+		snprintf(buf, size, "its inode was %llu and is %llu", (unsigned long long)msg->ino,
+			 (unsigned long long)st->st_ino);
+		return true;
+	}
+	return false;
+}
+
+int inode_named_check(struct restart *r, struct inode_open *inode, struct error *e)
+{
+	const Reprise__Inode *msg = inode->msg;
+	struct error warning = {};
+	struct stat st;
+	char what[256];
+
+	if (lstat(msg->path, &st) < 0) {
+		/* Files of tasks appear with the tasks. */
+		if (msg->pseudo && (errno == ENOENT || errno == ENOTDIR))
+			return 0;
+		if (errno == ENOENT || errno == ENOTDIR)
+			return error_set(e, -ENOENT, E_FILE_MISSING, "%s is not there any more",
+					 msg->path);
+		return error_errno(e, -errno, E_FILE_OPEN, "cannot look at %s", msg->path);
+	}
+	inode->dev = st.st_dev;
+	inode->ino = st.st_ino;
+	inode->checked = true;
+	if (!differs(msg, &st, what, sizeof(what)))
+		return 0;
+	/* Another type cannot be opened in its place, whatever the user allows. */
+	if (!r->changed_files_allowed || ((st.st_mode ^ msg->mode) & S_IFMT))
+		return error_set(e, -ESTALE, E_FILE_CHANGED, "%s has changed: %s", msg->path, what);
+	error_set(&warning, -ESTALE, E_FILE_CHANGED, "%s has changed: %s", msg->path, what);
+	if (r->warn)
+		r->warn(r->warn_arg, &warning);
+	return 0;
+}
+
+int inode_named_open(struct restart *r, const struct inode_open *inode, int flags, int *ret_fd,
+		     struct error *e)
+{
+	const char *path = inode->msg->path;
+	/*
+	 * First without effect, to see that it is the file that was checked; then
+	 * through the descriptor, so that nobody can put another in its place.
+	 */
+	_cleanup_(close_fd) int at = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	int fd;
+
+	if (at < 0)
+		return error_errno(e, -errno, errno == ENOENT ? E_FILE_MISSING : E_FILE_OPEN,
+				   "cannot open %s", path);
+	if (fstat(at, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", path);
+	if (inode->checked && (st.st_dev != inode->dev || st.st_ino != inode->ino))
+		return error_set(e, -ESTALE, E_FILE_CHANGED, "%s was replaced during the restart",
+				 path);
+	if (flags & (O_PATH | O_NOFOLLOW)) /* both are seen in F_GETFL */
+		fd = open(path, flags);
+	else
+		fd = reopen_fd(r->proc_fd, at, flags);
+	if (fd < 0)
+		return error_errno(e, flags & (O_PATH | O_NOFOLLOW) ? -errno : fd, E_FILE_OPEN,
+				   "cannot open %s", path);
+	*ret_fd = fd;
+	return 0;
+}

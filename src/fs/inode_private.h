@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_INODE_PRIVATE_H
+#define REPRISE_FS_INODE_PRIVATE_H
+
+#include "fs/context.h"
+
+/* Between the files of one subject: inode.c and inode_*.c. */
+
+/* The file system of an inode, asked once for each device; NULL if it cannot be told. */
+const struct device_seen *inode_device(struct checkpoint *c, int fd, const struct stat *st);
+
+/* Is the inode one of those that stand for memory: on the kernel's own tmpfs, or on hugetlbfs
+ * without a name? Sets entry->msg.kind. */
+bool inode_memory_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			    struct inode_entry *entry);
+/* What is special about its kind: name, seals, key. */
+int inode_memory_checkpoint(struct checkpoint *c, int fd, const char *link,
+			    struct inode_entry *entry, struct error *e) must_check;
+int inode_memory_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+
+int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e) must_check;
+int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+/* The tasks are attached: what was removed is removed again, what was not stays. */
+int inode_sysv_finish(struct inode_open *inode, struct error *e) must_check;
+void inode_sysv_release(struct inode_open *inode);
+
+struct inode_open *inode_find(const struct restart *r, uint64_t id);
+/* The file behind a mapping of ours, by /proc/self/map_files. `path` is scratch. */
+int inode_open_mapping(int proc_fd, const void *map, uint64_t size, char *path, size_t path_size);
+
+/*
+ * Named or deleted? Sets kind and path. Runs before the identity is known,
+ * since two names of one file are two inodes here.
+ */
+int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			 struct inode_entry *entry, struct error *e) must_check;
+int inode_named_check(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+int inode_named_open(struct restart *r, const struct inode_open *inode, int flags, int *ret_fd,
+		     struct error *e) must_check;
+int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+
+/* Which parts of the file hold data: entry->runs, msg.contents. Keeps a descriptor for reading
+ * them. */
+int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
+			   struct inode_entry *entry, struct error *e) must_check;
+/* Contents only: into inode->map if there is one, else into inode->fd. */
+int inode_contents_fill(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+/* Size, contents, owner, mode, times of a new nameless file. */
+int inode_contents_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Descriptions whose other end is outside the tree. Standard streams are
+ * replaced, descriptor by descriptor, by what the restart was given; other
+ * descriptors of the old terminal by the terminal of the restart.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/context.h"
+
+/*
+ * The stand-in is shared with whoever gave it to us. Where the application wants other
+ * flags than it has, a terminal is opened anew, so that theirs stay as they are; anything else is
+ * what any program does to a descriptor that it inherits.
+ */
+static int with_flags(struct restart *r, int given, unsigned int wanted)
+{
+	int flags = fcntl(given, F_GETFL), fd;
+
+	if (flags >= 0 && ((unsigned int)flags ^ wanted) & O_NONBLOCK && isatty(given)) {
+		fd = reopen_fd(r->proc_fd, given,
+			       (flags & O_ACCMODE) | (int)(wanted & O_NONBLOCK) | O_NOCTTY |
+				       O_CLOEXEC);
+		if (fd >= 0)
+			return fd;
+	}
+	fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		return -errno;
+	if (flags >= 0 && !(flags & O_NONBLOCK) && (wanted & O_NONBLOCK))
+		ignore(fcntl(fd, F_SETFL, flags | O_NONBLOCK), "some files know no such flag");
+	return fd;
+}
+
+int file_outside_stream(struct restart *r, const Reprise__File *msg, int n)
+{
+	struct files_restart *fr = r->files;
+
+	if (n < 0 || n > 2 || r->stdio[n] < 0)
+		return -1;
+	if (fr->stdio[n] < 0)
+		fr->stdio[n] = with_flags(r, r->stdio[n], msg->flags);
+	return fr->stdio[n];
+}
+
+int file_outside_restart(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e)
+{
+	int fd = -1;
+
+	for (int n = 0; n <= 2 && fd < 0; n++)
+		if (msg->standard & FILE_STANDARD(n))
+			fd = file_outside_stream(r, msg, n);
+	if (fd >= 0)
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	else if (msg->kind == FILE_TTY_OUTSIDE && r->tty_fd >= 0)
+		fd = with_flags(r, r->tty_fd, msg->flags);
+	else
+		return error_set(
+			e, -ENXIO, E_FILE_OPEN,
+			"it led outside the tree (%s), and nothing was given to replace it",
+			msg->kind == FILE_TTY_OUTSIDE ? "a terminal" : "a standard stream");
+	if (fd < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot duplicate a standard stream");
+	*ret_fd = fd;
+	return 0;
+}

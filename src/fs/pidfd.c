@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A pidfd of a process or thread of the tree. One of a process that has gone is
+ * made again from a stand-in that ended in the same way.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "core/procfs.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+
+static bool pidfd_match(const struct file_seen *f)
+{
+	size_t len;
+
+	return strstr(f->link, "pidfd") && f->link[0] != '/' && proc_field(f->fdinfo, "Pid", &len);
+}
+
+/* Where the kernel remembers it (6.15), also after the process was reaped. */
+static int exit_status(int fd)
+{
+	struct pidfd_info info = {.mask = PIDFD_INFO_EXIT};
+
+	if (ioctl(fd, PIDFD_GET_INFO, &info) < 0 || !(info.mask & PIDFD_INFO_EXIT))
+		return 0;
+	return info.exit_code;
+}
+
+static bool in_tree(struct checkpoint *c, pid_t pid)
+{
+	vec_for_each (p, &c->freezer.processes) {
+		if (p->pid == pid)
+			return true;
+		vec_for_each (t, &p->threads)
+			if (t->tid == pid)
+				return true;
+	}
+	return false;
+}
+
+static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			    struct scratch *scratch, struct error *e)
+{
+	Reprise__PidFd *m = scratch_message(scratch, Reprise__PidFd, reprise__pid_fd__init);
+	size_t len;
+	int pid = atoi(proc_field(f->fdinfo, "Pid", &len));
+
+	if (!m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pidfd");
+	msg->pidfd = m;
+	m->thread = f->flags & PIDFD_THREAD;
+	if (pid == 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "its process is in another pid namespace");
+	if (pid < 0) {
+		m->status = exit_status(f->local);
+		return 0;
+	}
+	if (!in_tree(c, pid))
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "its process %d is outside the tree", pid);
+	m->pid = pid;
+	return 0;
+}
+
+static int pidfd_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->pidfd || msg->pidfd->pid < 0)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a pidfd of no process");
+	return 0;
+}
+
+_Noreturn static void end_like(int status)
+{
+	if (WIFSIGNALED(status)) {
+		struct kernel_sigaction {
+			uint64_t handler, flags, restorer, mask;
+		} act = {};
+		uint64_t none = 0;
+
+		/* The caller's handlers are not ours to run. */
+		syscall(SYS_rt_sigaction, WTERMSIG(status), &act, NULL, sizeof(uint64_t));
+		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(uint64_t));
+		syscall(SYS_kill, syscall(SYS_getpid), WTERMSIG(status));
+	}
+	for (;;)
+		syscall(SYS_exit_group, WEXITSTATUS(status));
+}
+
+/* A process that ends as that one did, and is reaped: without fork handlers, and without a SIGCHLD
+ * to the caller. */
+static int stand_in(int status)
+{
+	int fd = -1;
+	struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&fd};
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0)
+		end_like(status);
+	if (pid < 0)
+		return -errno;
+	while (waitpid((pid_t)pid, NULL, __WALL | __WNOTHREAD) < 0 && errno == EINTR)
+		;
+	return fd;
+}
+
+struct dead {
+	pid_t tree;
+	int status;
+	int result;
+};
+
+/* Children of this thread alone are born in the namespace of the tree, where the tasks can name
+ * them. */
+static void *make_dead(void *arg)
+{
+	struct dead *d = arg;
+	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, d->tree, 0);
+
+	if (tree < 0 || setns(tree, CLONE_NEWPID) < 0)
+		d->result = -errno;
+	else
+		d->result = stand_in(d->status);
+	return NULL;
+}
+
+static int dead_pidfd(struct restart *r, int status)
+{
+	struct dead d = {.tree = r->processes.v[0].pid, .status = status};
+	pthread_t thread;
+	int res;
+
+	if (!r->pidns)
+		return stand_in(status);
+	res = pthread_create(&thread, NULL, make_dead, &d);
+	if (res)
+		return -res;
+	pthread_join(thread, NULL);
+	return d.result;
+}
+
+static int pidfd_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+			 struct error *e)
+{
+	const Reprise__PidFd *m = msg->pidfd;
+	pid_t pid = m->pid ? restart_real_pid(r, m->pid) : 0;
+	int fd;
+
+	if (m->pid && !pid)
+		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the process %d of a pidfd is missing",
+				 m->pid);
+	if (pid)
+		fd = (int)syscall(SYS_pidfd_open, pid, m->thread ? PIDFD_THREAD : 0);
+	else
+		fd = dead_pidfd(r, m->status);
+	if (fd < 0)
+		return error_errno(e, pid ? -errno : fd, E_RESTORE, "cannot open process %d",
+				   m->pid);
+	*ret_fd = fd;
+	return 0;
+}
+
+static void pidfd_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	if (msg->pidfd && msg->pidfd->pid)
+		snprintf(buf, size, "%s %d", msg->pidfd->thread ? "thread" : "process",
+			 msg->pidfd->pid);
+	else
+		snprintf(buf, size, "of a process that has gone");
+}
+
+const struct file_ops pidfd_file_ops = {
+	.kind = FILE_PIDFD,
+	.name = "pidfd",
+	.support = "of processes and threads of the tree, and of those that have gone",
+	.match = pidfd_match,
+	.checkpoint = pidfd_checkpoint,
+	.validate = pidfd_validate,
+	.restart = pidfd_restart,
+	.after_tasks = true,
+	.describe = pidfd_describe,
+};

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_PIPE_PRIVATE_H
+#define REPRISE_FS_PIPE_PRIVATE_H
+
+#include "fs/context.h"
+
+/* Copies what is in the pipe behind f->local into p->msg, without consuming it. */
+int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct pipe_entry *p,
+		       struct error *e) must_check;
+/* Makes both ends, non-blocking. */
+int pipe_make(struct pipe_open *p, struct error *e) must_check;
+int fifo_make(struct restart *r, struct pipe_open *p, const Reprise__File *msg,
+	      struct error *e) must_check;
+int pipe_contents_fill(struct pipe_open *p, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_SEND_FDS_H
+#define REPRISE_FS_SEND_FDS_H
+
+#include <sys/socket.h>
+
+#include "model/restart.h"
+
+#define SCM_FDS_MAX 253 /* SCM_MAX_FD of the kernel: descriptors in one message */
+
+/* restart_send_fds() for any number of descriptors, and a control socket that may have been moved
+ * in this task. */
+int send_fds_over(struct restart *r, struct restart_task *t, int socket, const int *fds, size_t n,
+		  int *remote, struct error *e) must_check;
+
+#endif

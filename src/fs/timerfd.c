@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Timers go on with the time that they had left; those set to an absolute time
+ * of the wall clock expire at that time.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "core/procfs.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+
+#define NSEC_PER_SEC 1000000000ULL
+
+static bool timerfd_match(const struct file_seen *f)
+{
+	return !strcmp(f->link, "anon_inode:[timerfd]");
+}
+
+static bool follows_wall_clock(int clock)
+{
+	return clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_ALARM;
+}
+
+/* The clock by which absolute times of a timer are meant. */
+static clockid_t base_clock(int clock)
+{
+	if (clock == CLOCK_REALTIME_ALARM)
+		return CLOCK_REALTIME;
+	return clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME : clock;
+}
+
+static uint64_t now_ns(int clock)
+{
+	struct timespec ts = {};
+
+	clock_gettime(base_clock(clock), &ts);
+	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
+}
+
+static uint64_t to_ns(const struct timespec *ts)
+{
+	return (uint64_t)ts->tv_sec * NSEC_PER_SEC + (uint64_t)ts->tv_nsec;
+}
+
+static struct timespec from_ns(uint64_t ns)
+{
+	return (struct timespec){(time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC)};
+}
+
+/*
+ * Asking for the time left makes the kernel count the expirations of a periodic
+ * timer that nobody has read since the first one (timerfd_get_remaining()): the ticks have to be
+ * read after it.
+ */
+static int read_timer(struct checkpoint *c, const struct file_seen *f, Reprise__TimerFd *m,
+		      struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	struct itimerspec its;
+	uint64_t clock, flags;
+	ssize_t n;
+
+	if (timerfd_gettime(f->local, &its) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "timerfd_gettime");
+	n = procfs_read(c->proc_fd, &text, e, "self/fdinfo/%d", f->local);
+	if (n < 0)
+		return (int)n;
+	if (proc_field_u64(text, "clockid", 10, &clock) < 0 ||
+	    proc_field_u64(text, "ticks", 10, &m->ticks) < 0 ||
+	    proc_field_u64(text, "settime flags", 8, &flags) < 0)
+		return error_set(e, -EINVAL, E_KERNEL_TOO_OLD, "its fdinfo is not understood");
+	m->clock = (int32_t)clock;
+	m->settime_flags = (uint32_t)flags;
+	m->value_ns = to_ns(&its.it_value);
+	m->interval_ns = to_ns(&its.it_interval);
+	return 0;
+}
+
+static int timerfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			      struct scratch *scratch, struct error *e)
+{
+	Reprise__TimerFd *m = scratch_message(scratch, Reprise__TimerFd, reprise__timer_fd__init);
+	int r;
+
+	if (!m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a timerfd");
+	msg->timerfd = m;
+	if (c->checking)
+		return 0;
+	r = read_timer(c, f, m, e);
+	if (r < 0)
+		return r;
+	if (m->value_ns && follows_wall_clock(m->clock) && (m->settime_flags & TFD_TIMER_ABSTIME)) {
+		m->absolute = true;
+		m->value_ns += now_ns(m->clock);
+	}
+	return 0;
+}
+
+static int timerfd_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->timerfd ||
+	    msg->timerfd->settime_flags & ~(uint32_t)(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper timerfd");
+	return 0;
+}
+
+static int arm(int fd, const Reprise__TimerFd *m, struct error *e)
+{
+	struct itimerspec its = {.it_interval = from_ns(m->interval_ns)};
+	uint64_t value = m->value_ns;
+
+	if (value && (m->settime_flags & TFD_TIMER_ABSTIME) && !m->absolute)
+		value += now_ns(m->clock);
+	its.it_value = from_ns(value);
+	if (timerfd_settime(fd, (int)m->settime_flags, &its, NULL) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot set a timerfd");
+	/* After the setting, which forgets them. */
+	if (m->ticks && ioctl(fd, TFD_IOC_SET_TICKS, &m->ticks) < 0)
+		return error_errno(e, -errno, E_KERNEL_TOO_OLD,
+				   "cannot set the unread expirations of a timerfd");
+	return 0;
+}
+
+static int timerfd_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+			   struct error *e)
+{
+	_cleanup_(close_fd) int fd = timerfd_create(msg->timerfd->clock, TFD_CLOEXEC);
+	int res;
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make a timerfd of clock %d",
+				   msg->timerfd->clock);
+	res = arm(fd, msg->timerfd, e);
+	if (res < 0)
+		return res;
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+static void timerfd_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	const Reprise__TimerFd *m = msg->timerfd;
+
+	snprintf(buf, size, "clock %d, %s%s, %llu unread", m ? m->clock : 0,
+		 m && m->value_ns ? "armed" : "disarmed", m && m->interval_ns ? ", periodic" : "",
+		 m ? (unsigned long long)m->ticks : 0);
+}
+
+const struct file_ops timerfd_file_ops = {
+	.kind = FILE_TIMERFD,
+	.name = "timerfd",
+	.support = "all clocks, absolute and periodic, unread expirations",
+	.match = timerfd_match,
+	.checkpoint = timerfd_checkpoint,
+	.validate = timerfd_validate,
+	.restart = timerfd_restart,
+	.describe = timerfd_describe,
+};

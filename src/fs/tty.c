@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The terminal outside: the slave of a pseudo-terminal whose master nobody in
+ * the tree holds, a console, a serial line. Its settings belong to those
+ * outside; the restart puts its own terminal in its place.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/major.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+
+#include "core/procfs.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+
+static bool is_controlling_alias(dev_t rdev)
+{
+	return rdev == makedev(TTYAUX_MAJOR, 0); /* /dev/tty */
+}
+
+static bool tty_match(const struct file_seen *f)
+{
+	unsigned int number = major(f->st.st_rdev);
+
+	if (!S_ISCHR(f->st.st_mode))
+		return false;
+	return number == TTY_MAJOR || f->st.st_rdev == makedev(TTYAUX_MAJOR, 0) ||
+	       f->st.st_rdev == makedev(TTYAUX_MAJOR, 1) ||
+	       (number >= UNIX98_PTY_SLAVE_MAJOR &&
+		number < UNIX98_PTY_SLAVE_MAJOR + UNIX98_PTY_MAJOR_COUNT);
+}
+
+static int tty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			  struct scratch *scratch, struct error *e)
+{
+	struct proc_stat stat;
+	unsigned int dev;
+	int unread = 0, r;
+
+	msg->tty = scratch_message(scratch, Reprise__TtyFile, reprise__tty_file__init);
+	if (!msg->tty)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a terminal");
+	msg->outside = true;
+	msg->tty->tty = f->st.st_rdev;
+	/* /dev/tty and /dev/console stand for another. */
+	if (ioctl(f->local, TIOCGDEV, &dev) == 0)
+		msg->tty->tty = makedev((dev >> 8) & 0xfff, (dev & 0xff) | (dev >> 12 & 0xfff00));
+	if (ioctl(f->local, FIONREAD, &unread) == 0 && unread > 0)
+		msg->tty->unread = (uint32_t)unread;
+	msg->tty->controlling = is_controlling_alias(f->st.st_rdev);
+	if (msg->tty->controlling || !f->process)
+		return 0;
+	r = proc_stat_read(c->proc_fd, f->process->frozen->pid, f->tid, &stat, e);
+	if (r < 0)
+		return r;
+	/* Both in the kernel's old encoding, new_encode_dev(). */
+	f->entry->private = (dev_t)stat.tty_nr == f->st.st_rdev;
+	return 0;
+}
+
+/* Is it the terminal on some standard stream? */
+static bool is_standard(const struct checkpoint *c, uint64_t rdev)
+{
+	vec_for_each (f, &c->files->files)
+		if ((*f)->ops == &tty_outside_file_ops && (*f)->rdev == rdev && (*f)->msg->standard)
+			return true;
+	return false;
+}
+
+static int tty_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (f, &c->files->files) {
+		int r;
+
+		if ((*f)->ops != &tty_outside_file_ops || !(*f)->msg->outside ||
+		    (*f)->msg->tty->controlling || (*f)->private || is_standard(c, (*f)->rdev))
+			continue;
+		r = error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			      "it is a terminal that is neither the controlling one nor a standard "
+			      "stream, and nobody in the tree holds its other side");
+		r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int tty_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->tty)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a terminal without its message");
+	return 0;
+}
+
+static int tty_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		       struct error *e)
+{
+	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC;
+	int fd = -ENXIO;
+
+	if (msg->tty->controlling && r->tty_fd >= 0) {
+		fd = open("/dev/tty", flags);
+		if (fd < 0)
+			fd = reopen_fd(r->proc_fd, r->tty_fd, flags);
+	}
+	if (fd < 0)
+		return file_outside_restart(r, msg, ret_fd, e);
+	*ret_fd = fd;
+	return 0;
+}
+
+static void tty_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	/* Also asked about images that nobody has validated. */
+	if (!msg->tty || msg->tty->controlling)
+		snprintf(buf, size, "the controlling terminal");
+	else
+		snprintf(buf, size, "terminal %u:%u outside the tree", major(msg->tty->tty),
+			 minor(msg->tty->tty));
+}
+
+const struct file_ops tty_outside_file_ops = {
+	.kind = FILE_TTY_OUTSIDE,
+	.name = "terminal",
+	.support =
+		"the terminal from which a tree was started: the restart puts its own in its place",
+	.match = tty_match,
+	.checkpoint = tty_checkpoint,
+	.checkpoint_all = tty_checkpoint_all,
+	.validate = tty_validate,
+	.restart = tty_restart,
+	.describe = tty_describe,
+};

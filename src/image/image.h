@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_IMAGE_IMAGE_H
+#define REPRISE_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <protobuf-c/protobuf-c.h>
+
+#include "core/error.h"
+
+/*
+ * The image: a stream of records, written and read once, front to back; see
+ * doc/image-format.md. This layer knows framing, checksums and pages, and
+ * nothing of what the records mean.
+ *
+ *	file header			magic, version, architecture, kernel, processor
+ *	state records			protobuf messages, one an object
+ *	STATE_END			counts and digest of the state part
+ *	PAGES ...			contents, grouped (see below)
+ *	END				totals and digest of the whole stream
+ *	INDEX, TRAILER			only on a seekable file
+ */
+#define IMAGE_VERSION 1
+
+/* Frame types of the image layer itself; state records use 256 and up (proto/types). */
+enum image_frame {
+	FRAME_PAD = 1,
+	FRAME_STATE_END = 2,
+	FRAME_PAGES = 3,
+	FRAME_END = 4,
+	FRAME_INDEX = 5,
+	FRAME_STATE_FIRST = 256,
+};
+
+/* Record flag: a reader that does not know the type may skip it. */
+#define RECORD_OPTIONAL 1u
+
+struct image_info {
+	uint32_t version;
+	char arch[16]; /* uname -m */
+	char sysname[65], release[65], kernel_version[65];
+	uint64_t created_ns; /* CLOCK_REALTIME */
+	uint8_t uuid[16];    /* identity of this image */
+	uint64_t xfeatures;  /* XCR0 of the processor */
+	uint32_t xstate_size;
+	char cpu[128]; /* model name, for messages */
+};
+/* Fills in all that describes this machine. */
+void image_info_here(struct image_info *ret);
+
+struct image_totals {
+	uint64_t state_records, state_bytes;
+	uint64_t page_frames, pages, zero_pages, page_bytes; /* page_bytes as stored */
+	uint64_t total_bytes;				     /* of the whole stream */
+	uint8_t digest[32]; /* of the whole stream, see the format */
+};
+
+/*
+ * A run of pages of one object, in units of bytes: an address in an address
+ * space (object = mm id), or an offset in a shared-memory object or a saved file.
+ */
+struct page_run {
+	uint64_t address;
+	uint64_t length; /* multiple of 4096 */
+};
+
+/*
+ * Page contents are written and read in groups. A group is all the pages of one
+ * object that are filled at one stage of the restart; the plan of the restart
+ * takes groups in the order in which they stand in the image. (Stages above 0 exist for pages that
+ * a parent had to hold while it forked, see doc/design.md on copy-on-write.)
+ */
+struct page_group {
+	uint64_t object;
+	uint32_t stage;
+};
+
+/* ---- writing ---- */
+struct image_writer;
+
+enum image_compress { COMPRESS_NONE = 0, COMPRESS_LZ4 = 1, COMPRESS_ZSTD = 2 };
+
+struct image_writer_options {
+	int jobs; /* threads for page contents; 0: one a core */
+	enum image_compress compress;
+	int level;
+	/* Called from the writing thread now and then; a negative return ends the operation with
+	 * it. */
+	int (*progress)(void *arg, uint64_t done, uint64_t total);
+	void *progress_arg;
+};
+
+/* fd stays the caller's; any kind of descriptor will do. */
+int image_writer_new(struct image_writer **ret, int fd, const struct image_info *info,
+		     const struct image_writer_options *opt, struct error *e) must_check;
+/* Adds a state record to the buffer; nothing is written to fd before image_write_state(). */
+int image_put(struct image_writer *w, uint32_t type, uint32_t flags, uint64_t id,
+	      const ProtobufCMessage *msg, struct error *e) must_check;
+/* Writes header, state records and STATE_END. */
+int image_write_state(struct image_writer *w, struct error *e) must_check;
+
+/*
+ * Reads `len` bytes at `address` of the group's object into buf; called from
+ * several threads at once. Returns 0 or a negative errno with its sentence in e (a struct error of
+ * the calling thread).
+ */
+typedef int (*page_source)(void *arg, uint64_t address, void *buf, size_t len, struct error *e);
+/* Runs that are all zero are stored without data. Total announced by image_expect() is for progress
+ * only. */
+int image_put_pages(struct image_writer *w, const struct page_group *group,
+		    const struct page_run *runs, size_t nruns, page_source source, void *arg,
+		    struct error *e) must_check;
+void image_expect(struct image_writer *w, uint64_t page_bytes);
+/* Writes END (and the index). The caller syncs and renames. */
+int image_finish(struct image_writer *w, struct image_totals *ret, struct error *e) must_check;
+void image_writer_free(struct image_writer *w); /* accepts NULL */
+
+/* ---- reading ---- */
+struct image_reader;
+
+struct image_record {
+	uint32_t type, flags;
+	uint64_t id;
+	const uint8_t *data;
+	size_t len;
+	uint64_t offset; /* in the stream, for messages */
+};
+
+/*
+ * Reads and checks the header and the whole state part (framing, lengths,
+ * checksums, digest, order) before anything else can be asked of it.
+ */
+int image_reader_new(struct image_reader **ret, int fd, int jobs, struct error *e) must_check;
+const struct image_info *image_reader_info(const struct image_reader *r);
+size_t image_record_count(const struct image_reader *r);
+const struct image_record *image_record(const struct image_reader *r, size_t i);
+
+/*
+ * Delivers page contents; called from several threads at once, for different
+ * ranges. data == NULL: zero pages.
+ */
+typedef int (*page_sink)(void *arg, uint64_t address, const void *data, size_t len,
+			 struct error *e);
+/*
+ * Feeds all pages of `group` to the sink; it must be the next group in the
+ * image (a group without pages is not in the image, and gives nothing). Checksums are verified
+ * before the sink sees a byte.
+ */
+int image_read_pages(struct image_reader *r, const struct page_group *group, page_sink sink,
+		     void *arg, struct error *e) must_check;
+/* Looks at the next group without taking it: 1 and *ret, or 0 at the end record. */
+int image_next_group(struct image_reader *r, struct page_group *ret, struct error *e) must_check;
+/* Reads to the end record (skipping groups, verifying checksums) and checks totals and digest. */
+int image_read_end(struct image_reader *r, struct image_totals *ret, struct error *e) must_check;
+void image_reader_set_progress(struct image_reader *r,
+			       int (*progress)(void *arg, uint64_t done, uint64_t total),
+			       void *arg);
+/* The total is announced in the STATE_END record. */
+uint64_t image_reader_page_bytes(const struct image_reader *r);
+void image_reader_free(struct image_reader *r); /* accepts NULL */
+
+#endif

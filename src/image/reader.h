@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_IMAGE_READER_H
+#define REPRISE_IMAGE_READER_H
+
+#include "core/vec.h"
+#include "image/frame.h"
+#include "image/stream.h"
+
+/*
+ * Shared by reader.c (header and state part), pages_read.c (page groups) and
+ * read_end.c (what stands behind them). Nothing that is read is trusted.
+ */
+
+struct pages_reader;
+
+struct image_reader {
+	struct stream in;
+	struct progress progress; /* in bytes of pages */
+	int jobs;
+	struct image_info info;
+
+	uint8_t *state; /* the frames of the state part */
+	size_t state_len;
+	uint64_t state_offset;
+	VEC(struct image_record) records;
+
+	struct digest *digest;
+	struct image_totals totals;    /* counted */
+	VEC(struct index_entry) index; /* as the writer must have made it */
+
+	/* The next frame of the page part, looked at in advance. */
+	uint64_t offset; /* of that frame, or of what comes first behind those taken */
+	bool peeked, at_end, ended;
+	struct frame next;
+	struct pages_header next_pages;
+	uint64_t group_end; /* address behind the last frame of the last group */
+	bool groups_read;   /* by image_read_pages(): then none may be left over */
+
+	struct pages_reader *pages;
+	int failed; /* after which the place in the stream is unknown */
+	struct error error;
+};
+
+/* All of `len` bytes, or an error: there being less means that the image was cut. */
+int reader_take(struct image_reader *r, void *buf, size_t len, uint64_t offset, const char *what,
+		struct error *e) must_check;
+int reader_damaged(uint64_t offset, const char *what, struct error *e);
+
+/*
+ * Looks at the frame at r->offset, passing over padding and optional frames of
+ * unknown type: afterwards r->at_end is set, or next and next_pages are valid.
+ */
+int reader_peek(struct image_reader *r, struct error *e) must_check;
+/* The peeked pages frame is being taken: accounts for its header. */
+int reader_taken(struct image_reader *r, struct error *e) must_check;
+
+int pages_reader_new(struct pages_reader **ret, struct image_reader *r, struct error *e) must_check;
+/* Takes all frames of the peeked group. sink may be NULL. */
+int pages_reader_group(struct pages_reader *pr, const struct page_group *group, page_sink sink,
+		       void *arg, struct error *e) must_check;
+void pages_reader_free(struct pages_reader *pr); /* accepts NULL */
+
+#endif

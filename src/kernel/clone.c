@@ -1,0 +1,501 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "kernel/clone.h"
+#include "mm/mm.h"
+
+#define THREADS_AT_ONCE 128
+
+/* Who is made while the plan is carried out. */
+struct made_helper {
+	pid_t pid; /* real */
+	pid_t vpid;
+	struct agent *agent;
+};
+
+struct maker {
+	struct restart *r;
+	const struct tree_plan *plan;
+	struct made_helper *helpers;
+	struct error *e;
+};
+
+/* One task that can be told to do something. */
+struct actor {
+	pid_t pid;
+	struct agent *agent;
+	const struct restart_process *process; /* NULL for a helper */
+};
+
+static struct actor actor_of(struct maker *m, struct tree_actor a)
+{
+	if (a.helper)
+		return (struct actor){m->helpers[a.index].pid, m->helpers[a.index].agent, NULL};
+	return (struct actor){m->r->processes.v[a.index].pid, m->r->processes.v[a.index].agent,
+			      &m->r->processes.v[a.index]};
+}
+
+static long do_call(struct maker *m, struct tree_actor a, long nr, uint64_t a1, uint64_t a2)
+{
+	struct actor actor = actor_of(m, a);
+	const uint64_t args[6] = {a1, a2};
+
+	return agent_syscall(actor.agent, actor.pid, NULL, m->e, nr, args);
+}
+
+int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e)
+{
+	struct tree_node *nodes = calloc(r->processes.n + 1, sizeof(*nodes));
+
+	if (!nodes)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan of the restart");
+	for (size_t i = 0; i < r->processes.n; i++) {
+		const struct restart_process *p = &r->processes.v[i];
+
+		nodes[i] = (struct tree_node){
+			.pid = p->vpid,
+			.pgid = p->msg->pgid,
+			.sid = p->msg->sid,
+			.parent = p->parent ? (int)(p->parent - r->processes.v) : -1,
+			.zombie = p->msg->zombie,
+			.owns_mm = p->mm_owner,
+			.subreaper = p->msg->child_subreaper,
+			.has_threads = p->tasks.n > 1,
+		};
+		if (p->mm && p->mm_owner) {
+			nodes[i].inherits = mm_restart_inherits(r, p, &nodes[i].after);
+			nodes[i].last_stage = mm_restart_last_stage(r, p);
+		}
+	}
+	*ret = nodes;
+	return 0;
+}
+
+static const Reprise__Task *leader_of(const struct restart_process *p)
+{
+	return p && p->tasks.n ? p->tasks.v[0].msg : NULL;
+}
+
+/* Which of its maker's tables a new process shares. */
+static uint64_t sharing_flags(const struct restart_process *maker,
+			      const struct restart_process *child)
+{
+	const Reprise__Task *a = leader_of(maker), *b = leader_of(child);
+	uint64_t flags = 0;
+
+	if (!a || !b || a->is_zombie || b->is_zombie)
+		return 0;
+	if (a->files == b->files)
+		flags |= CLONE_FILES;
+	if (a->fs == b->fs)
+		flags |= CLONE_FS;
+	if (maker->mm_id == child->mm_id) {
+		flags |= CLONE_VM;
+		if (maker->msg->sighand == child->msg->sighand)
+			flags |= CLONE_SIGHAND;
+	}
+	return flags;
+}
+
+/* Is table `id` first met in process i, that is, not shared with its parent? */
+static bool begins(const struct restart *r, size_t i, uint64_t flag)
+{
+	const struct restart_process *p = &r->processes.v[i];
+
+	return !p->parent || !(sharing_flags(p->parent, p) & flag);
+}
+
+static int check_table(const struct restart *r, uint64_t flag,
+		       uint64_t (*id)(const struct restart_process *), const char *what,
+		       struct error *e)
+{
+	for (size_t i = 0; i < r->processes.n; i++) {
+		if (r->processes.v[i].msg->zombie || !begins(r, i, flag))
+			continue;
+		for (size_t j = 0; j < i; j++)
+			if (!r->processes.v[j].msg->zombie && begins(r, j, flag) &&
+			    id(&r->processes.v[i]) == id(&r->processes.v[j]))
+				return error_set(
+					e, -EOPNOTSUPP, E_TASK_STATE,
+					"processes %d and %d share %s, but their parents do not",
+					r->processes.v[j].vpid, r->processes.v[i].vpid, what);
+	}
+	return 0;
+}
+
+static uint64_t files_id(const struct restart_process *p)
+{
+	return leader_of(p)->files;
+}
+
+static uint64_t fs_id(const struct restart_process *p)
+{
+	return leader_of(p)->fs;
+}
+
+static uint64_t mm_id(const struct restart_process *p)
+{
+	return p->mm_id;
+}
+
+int tree_check_sharing(const struct restart *r, struct error *e)
+{
+	int res = check_table(r, CLONE_FILES, files_id, "descriptors", e);
+
+	if (res >= 0)
+		res = check_table(r, CLONE_FS, fs_id, "the working directory", e);
+	return res < 0 ? res : check_table(r, CLONE_VM, mm_id, "memory", e);
+}
+
+/* Adds clone3() with a chosen id to a batch; the id stands behind the arguments. */
+static int add_clone(struct batch *b, uint64_t flags, int exit_signal, pid_t vtid)
+{
+	const struct clone_args args = {
+		.flags = flags | CLONE_PTRACE,
+		.exit_signal = (uint64_t)(exit_signal > 0 ? exit_signal : 0),
+		.set_tid_size = 1,
+	};
+	uint32_t at = batch_data(b, &args, sizeof(args));
+	uint32_t tid = batch_data(b, &vtid, sizeof(vtid));
+
+	batch_pointer(b, at + (uint32_t)offsetof(struct clone_args, set_tid), tid);
+	return batch_call(b, SYS_clone3, DATA(at), VAL(sizeof(args)));
+}
+
+static int clone_failed(struct maker *m, long res, pid_t vpid)
+{
+	if (res == -EEXIST)
+		return error_set(m->e, (int)res, E_PID_TAKEN, "pid %d is taken", vpid);
+	if (res == -EPERM)
+		return error_set(m->e, (int)res, E_PID_CHOOSE, "may not choose pid %d", vpid);
+	return error_errno(m->e, (int)res, E_RESTORE, "cannot make task %d", vpid);
+}
+
+/* What a task is called in its innermost pid namespace: the last number of NSpid. */
+static pid_t inner_pid(struct restart *r, pid_t pid, pid_t tid)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	struct error unused = {};
+	const char *v, *end;
+	size_t len;
+
+	if (procfs_read(r->proc_fd, &status, &unused, "%d/task/%d/status", pid, tid) < 0)
+		return 0;
+	v = proc_field(status, "NSpid", &len);
+	if (!v)
+		return 0;
+	end = v + len;
+	while (end > v && end[-1] != '\t' && end[-1] != ' ')
+		end--;
+	return (pid_t)strtol(end, NULL, 10);
+}
+
+/* Our name for the child that its parent calls vpid: the newest of the parent's children, which
+ * stands last. */
+static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid)
+{
+	_cleanup_(free_ptr) char *list = NULL;
+	struct error unused = {};
+	ssize_t len;
+
+	if (!m->r->pidns)
+		return vpid;
+	len = procfs_read(m->r->proc_fd, &list, &unused, "%d/task/%d/children", parent, parent);
+	while (len > 0) {
+		pid_t pid;
+
+		while (len > 0 && list[len - 1] == ' ')
+			list[--len] = '\0';
+		while (len > 0 && list[len - 1] != ' ')
+			len--;
+		pid = (pid_t)atoi(list + len);
+		if (pid > 0 && inner_pid(m->r, pid, pid) == vpid)
+			return pid;
+	}
+	return 0;
+}
+
+int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e)
+{
+	struct trace_stop stop;
+	int res = trace_wait(pid, &stop, -1, e);
+
+	if (res < 0)
+		return res;
+	if (stop.kind == TRACE_EXITED)
+		return error_set(e, -ESRCH, E_TASK_GONE, "task %d ended while it was being made",
+				 p->vpid);
+	p->pid = pid;
+	if (p->tasks.n)
+		p->tasks.v[0].tid = pid;
+	return agent_captive(&p->agent, pid, r->agent_at, e);
+}
+
+static pid_t real_parent(struct maker *m, const struct tree_step *s)
+{
+	struct restart_process *child = &m->r->processes.v[s->node];
+
+	return s->its_parent ? child->parent->pid : actor_of(m, s->actor).pid;
+}
+
+static int do_fork(struct maker *m, const struct tree_step *s)
+{
+	struct restart_process *child = &m->r->processes.v[s->node];
+	struct actor a = actor_of(m, s->actor);
+	_cleanup_(batch_free) struct batch b = {};
+	uint64_t flags = a.process ? sharing_flags(a.process, child) : 0;
+	int call, r;
+	pid_t pid;
+
+	if (s->its_parent)
+		call = add_clone(&b, flags | CLONE_PARENT, 0, child->vpid);
+	else
+		call = add_clone(&b, flags, child->msg->exit_signal, child->vpid);
+	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
+	if (r < 0)
+		return r;
+	if (batch_result(&b, call) < 0)
+		return clone_failed(m, batch_result(&b, call), child->vpid);
+	pid = outer_child(m, real_parent(m, s), child->vpid);
+	if (!pid)
+		return error_set(m->e, -ESRCH, E_RESTORE, "task %d was made but is not found",
+				 child->vpid);
+	restart_trace(m->r, "task %d made by %d", child->vpid, a.pid);
+	return stub_adopt(m->r, child, pid, m->e);
+}
+
+/* The exit signal of those whom a helper makes with CLONE_PARENT is its own. */
+static int helper_exit_signal(struct maker *m, int helper)
+{
+	vec_for_each (s, &m->plan->steps)
+		if (s->type == STEP_FORK && s->actor.helper && s->actor.index == helper)
+			return m->r->processes.v[s->node].msg->exit_signal;
+	return SIGCHLD;
+}
+
+static int do_fork_helper(struct maker *m, const struct tree_step *s)
+{
+	struct made_helper *h = &m->helpers[s->node];
+	struct actor a = actor_of(m, s->actor);
+	_cleanup_(batch_free) struct batch b = {};
+	struct trace_stop stop;
+	int call, r;
+
+	h->vpid = m->plan->helpers.v[s->node].pid;
+	call = add_clone(&b, 0, helper_exit_signal(m, s->node), h->vpid);
+	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
+	if (r < 0)
+		return r;
+	if (batch_result(&b, call) < 0)
+		return clone_failed(m, batch_result(&b, call), h->vpid);
+	h->pid = outer_child(m, a.pid, h->vpid);
+	if (!h->pid)
+		return error_set(m->e, -ESRCH, E_RESTORE, "helper %d was made but is not found",
+				 h->vpid);
+	r = trace_wait(h->pid, &stop, -1, m->e);
+	return r < 0 ? r : agent_captive(&h->agent, h->pid, m->r->agent_at, m->e);
+}
+
+/* Lets a captive end by itself: the registers of an exit_group(2), or of a deadly signal. */
+static int let_end(struct agent *agent, pid_t pid, int status, struct error *e)
+{
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	struct trace_stop stop;
+	int r;
+
+	r = agent_exit(agent, pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, sig, false, e);
+	if (r < 0)
+		return r;
+	do {
+		r = trace_wait(pid, &stop, -1, e);
+		if (r >= 0 && stop.kind != TRACE_EXITED)
+			r = trace_cont(pid, stop.kind == TRACE_SIGNAL ? stop.signal : 0, e);
+	} while (r >= 0 && stop.kind != TRACE_EXITED);
+	return r;
+}
+
+static int do_retire(struct maker *m, const struct tree_step *s)
+{
+	struct made_helper *h = &m->helpers[s->node];
+	struct actor a = actor_of(m, s->actor);
+	const uint64_t args[6] = {(uint64_t)h->vpid, 0, __WALL, 0};
+	int r = let_end(h->agent, h->pid, 0, m->e);
+	long res;
+
+	if (r < 0)
+		return r;
+	res = agent_syscall(a.agent, a.pid, NULL, m->e, SYS_wait4, args);
+	return res < 0 ? error_errno(m->e, (int)res, E_RESTORE, "cannot reap helper %d", h->vpid)
+		       : 0;
+}
+
+static int call_step(struct maker *m, const struct tree_step *s, long nr, uint64_t a2,
+		     const char *what)
+{
+	long res = do_call(m, s->actor, nr, 0, a2);
+
+	if (res < 0)
+		return error_errno(m->e, (int)res, E_RESTORE, "task %d: %s",
+				   actor_of(m, s->actor).pid, what);
+	return 0;
+}
+
+/* Threads that have a table of their own leave the one they were made with. */
+static int unshare_tables(struct restart_process *p, struct restart_task *t, struct error *e)
+{
+	const Reprise__Task *leader = leader_of(p);
+	uint64_t flags = 0;
+	long res;
+
+	if (t->msg->files != leader->files && !leader->is_zombie)
+		flags |= CLONE_FILES;
+	if (t->msg->fs != leader->fs && !leader->is_zombie)
+		flags |= CLONE_FS;
+	if (!flags)
+		return 0;
+	res = agent_syscall(p->agent, t->tid, NULL, e, SYS_unshare, (const uint64_t[6]){flags});
+	return res < 0 ? error_errno(e, (int)res, E_RESTORE, "thread %d: unshare", t->vtid) : 0;
+}
+
+static int clone_threads(struct maker *m, struct restart_process *p, size_t first, size_t last)
+{
+	const uint64_t flags =
+		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	_cleanup_(batch_free) struct batch b = {};
+	int r;
+
+	for (size_t i = first; i < last; i++)
+		batch_must(&b, add_clone(&b, flags, 0, p->tasks.v[i].vtid));
+	r = agent_run(p->agent, p->pid, NULL, &b, m->e);
+	if (r < 0)
+		return r;
+	if (batch_failed(&b) >= 0)
+		return clone_failed(m, batch_result(&b, batch_failed(&b)),
+				    p->tasks.v[first + (size_t)batch_failed(&b)].vtid);
+	return 0;
+}
+
+/* In a pid namespace of its own: which of the threads that we see is which. */
+static int find_threads(struct maker *m, struct restart_process *p)
+{
+	_cleanup_(close_directory) DIR *dir = NULL;
+	int fd = procfs_open(m->r->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, m->e, "%d/task",
+			     p->pid);
+	struct dirent *d;
+
+	if (fd < 0)
+		return fd;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close_fd(&fd);
+		return error_set(m->e, -ENOMEM, E_NO_MEMORY, "no memory for a directory");
+	}
+	while ((d = readdir(dir))) {
+		pid_t tid = (pid_t)atoi(d->d_name), vtid = tid ? inner_pid(m->r, p->pid, tid) : 0;
+
+		for (size_t i = 1; i < p->tasks.n && vtid; i++)
+			if (p->tasks.v[i].vtid == vtid)
+				p->tasks.v[i].tid = tid;
+	}
+	return 0;
+}
+
+static int do_threads(struct maker *m, struct restart_process *p)
+{
+	int r = 0;
+
+	for (size_t i = 1; i < p->tasks.n && r >= 0; i += THREADS_AT_ONCE)
+		r = clone_threads(m, p, i,
+				  i + THREADS_AT_ONCE < p->tasks.n ? i + THREADS_AT_ONCE
+								   : p->tasks.n);
+	for (size_t i = 1; i < p->tasks.n; i++)
+		p->tasks.v[i].tid = p->tasks.v[i].vtid;
+	if (r >= 0 && m->r->pidns)
+		r = find_threads(m, p);
+	for (size_t i = 1; i < p->tasks.n && r >= 0; i++) {
+		struct trace_stop stop;
+
+		r = trace_wait(p->tasks.v[i].tid, &stop, -1, m->e);
+		if (r >= 0)
+			r = unshare_tables(p, &p->tasks.v[i], m->e);
+	}
+	return r;
+}
+
+static int carry_out(struct maker *m, const struct tree_step *s)
+{
+	struct restart_process *p = s->actor.helper ? NULL : &m->r->processes.v[s->actor.index];
+
+	switch (s->type) {
+	case STEP_FORK:
+		return do_fork(m, s);
+	case STEP_FORK_HELPER:
+		return do_fork_helper(m, s);
+	case STEP_SETSID:
+		return call_step(m, s, SYS_setsid, 0, "setsid");
+	case STEP_BUILD:
+		return mm_restart_build(m->r, p, m->e);
+	case STEP_FILL:
+		return mm_restart_fill(m->r, p, s->stage, m->e);
+	case STEP_THREADS:
+		return do_threads(m, p);
+	case STEP_SETPGID:
+		return call_step(m, s, SYS_setpgid, (uint64_t)s->pgid, "setpgid");
+	case STEP_RETIRE:
+		return do_retire(m, s);
+	}
+	return error_set(m->e, -EINVAL, E_INTERNAL, "step %d of the plan", s->type);
+}
+
+int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e)
+{
+	_cleanup_(free_ptr) struct made_helper *helpers =
+		calloc(plan->helpers.n + 1, sizeof(*helpers));
+	struct maker m = {r, plan, helpers, e};
+	int res = helpers ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan");
+
+	for (size_t i = 0; i < plan->steps.n && res >= 0; i++)
+		res = carry_out(&m, &plan->steps.v[i]);
+	for (size_t i = 0; helpers && i < plan->helpers.n; i++)
+		ignore(agent_return(helpers[i].agent, NULL), "helpers have ended");
+	return res;
+}
+
+static int name_zombie(struct restart_process *p, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	char comm[16] = "";
+
+	strncpy(comm, p->msg->comm ? p->msg->comm : "", sizeof(comm) - 1);
+	batch_call(&b, SYS_prctl, VAL(PR_SET_NAME), DATA(batch_data(&b, comm, sizeof(comm))),
+		   VAL(0), VAL(0), VAL(0));
+	return agent_run(p->agent, p->pid, NULL, &b, e);
+}
+
+int tree_make_zombies(struct restart *r, struct error *e)
+{
+	for (size_t i = r->processes.n; i > 0; i--) {
+		struct restart_process *p = &r->processes.v[i - 1];
+		int res;
+
+		if (!p->msg->zombie)
+			continue;
+		res = name_zombie(p, e);
+		if (res >= 0)
+			res = let_end(p->agent, p->pid, p->msg->exit_status, e);
+		if (res < 0)
+			return error_object(e, res, "task %d (zombie)", p->vpid);
+	}
+	return 0;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_KERNEL_CLONE_H
+#define REPRISE_KERNEL_CLONE_H
+
+#include "kernel/tree.h"
+#include "model/restart.h"
+
+/*
+ * Carrying out the plan of a tree: making tasks in their real parents, with
+ * their ids, and placing them in sessions and groups.
+ */
+
+/* The nodes of the plan, one for each of r->processes; to be freed. */
+int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e) must_check;
+
+/*
+ * Tables that are shared must be shared with the process that makes a task, so
+ * that clone flags can express it.
+ */
+int tree_check_sharing(const struct restart *r, struct error *e) must_check;
+
+/* The root stub exists, is traced and holds nothing but the agent. Its address space is built on
+ * the way (mm room). */
+int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e) must_check;
+
+/*
+ * Zombies end, after all else has been set up; leaders that exited while their threads go on do so
+ * when they are let go.
+ */
+int tree_make_zombies(struct restart *r, struct error *e) must_check;
+
+/* Adopts a new stub that is traced and stopped: waits for its first stop and makes its agent. */
+int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "kernel/ldt.h"
+#include "kernel/prctl.h"
+#include "kernel/process.h"
+#include "kernel/rlimit.h"
+#include "kernel/signal.h"
+#include "kernel/task.h"
+#include "kernel/timer.h"
+
+#define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3 */
+
+static const char *const namespaces[PROCESS_NAMESPACES] = {"mnt",  "net",    "ipc",  "uts",
+							   "user", "cgroup", "time", "pid"};
+
+int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
+{
+	if (kcmp_index_new(&x->mm, KCMP_VM) < 0 || kcmp_index_new(&x->sighand, KCMP_SIGHAND) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
+	for (size_t i = 0; i < PROCESS_NAMESPACES; i++)
+		ignore(procfs_readlink(c->proc_fd, &x->namespaces[i], NULL, "%d/ns/%s", c->self,
+				       namespaces[i]),
+		       "not every kernel has every kind");
+	return 0;
+}
+
+void process_index_free(struct process_index *x)
+{
+	kcmp_index_free(x->mm);
+	kcmp_index_free(x->sighand);
+	for (size_t i = 0; i < PROCESS_NAMESPACES; i++)
+		free(x->namespaces[i]);
+}
+
+static int identify(struct checkpoint *c, struct kcmp_index *index, enum record_type kind,
+		    const struct checkpoint_process *p, uint64_t *ret_id, bool *ret_new,
+		    struct error *e)
+{
+	bool unused;
+	uint64_t class;
+	int r = kcmp_index_get(index, 0, p->tid, 0, &class, &unused);
+
+	if (r < 0)
+		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM, "kcmp");
+	r = objects_get(c->objects, kind, class, 0, ret_id, ret_new);
+	return r < 0 ? error_set(e, r, E_NO_MEMORY, "no memory for the object table") : 0;
+}
+
+int process_identify_mm(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
+			struct error *e)
+{
+	bool unused;
+
+	return identify(c, x->mm, RECORD_MM, p, &p->mm, &unused, e);
+}
+
+/* Tree scope: the tasks live where we do. */
+static int check_namespaces(struct checkpoint *c, const struct process_index *x,
+			    struct checkpoint_process *p, struct error *e)
+{
+	for (size_t i = 0; i < PROCESS_NAMESPACES; i++) {
+		_cleanup_(free_ptr) char *theirs = NULL;
+		int r;
+
+		if (!x->namespaces[i])
+			continue;
+		/* The first failure is enough: it would be the same for all. */
+		r = procfs_readlink(c->proc_fd, &theirs, e, "%d/ns/%s", p->tid, namespaces[i]);
+		if (r < 0)
+			return r;
+		if (strcmp(theirs, x->namespaces[i]) == 0)
+			continue;
+		error_set(e, -EXDEV, E_TASK_NAMESPACE, "is in another %s namespace than reprise",
+			  namespaces[i]);
+		r = checkpoint_refuse(c, -EXDEV, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* The class of an ELF file is the fifth byte; a 32-bit program has 32-bit tasks. */
+static int check_exe(struct checkpoint *c, struct checkpoint_process *p, struct error *e)
+{
+	char ident[5] = "";
+	_cleanup_(close_fd) int fd =
+		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/exe", p->tid);
+
+	if (fd < 0) {
+		error_clear(e); /* no link, or not ours to read: it is looked at with the address
+				   space */
+		return 0;
+	}
+	if (pread(fd, ident, sizeof(ident), 0) == sizeof(ident) &&
+	    memcmp(ident, "\177ELF\1", 5) == 0)
+		return error_set(e, -ENOEXEC, E_TASK_COMPAT, "is a 32-bit program");
+	return 0;
+}
+
+int process_check(struct checkpoint *c, const struct process_index *x, struct checkpoint_process *p,
+		  struct error *e)
+{
+	int r;
+
+	if (p->frozen->zombie)
+		return 0;
+	r = check_namespaces(c, x, p, e);
+	if (r < 0)
+		return checkpoint_refuse(c, r, e);
+	r = checkpoint_refuse(c, check_exe(c, p, e), e);
+	vec_for_each (t, &p->frozen->threads) {
+		if (r < 0)
+			break;
+		if (!t->zombie)
+			r = checkpoint_refuse(c, task_check(c, p, t->tid, e), e);
+	}
+	return r;
+}
+
+static int save_place(struct checkpoint *c, struct checkpoint_process *p, Reprise__Process *msg,
+		      struct scratch *s, struct error *e)
+{
+	const struct frozen_process *f = p->frozen;
+	struct proc_stat st;
+	int r = proc_stat_read(c->proc_fd, f->pid, f->pid, &st, e);
+
+	if (r < 0)
+		return r;
+	msg->pid = f->pid;
+	msg->ppid = f->pid == c->freezer.root ? 0 : f->ppid;
+	msg->ptid = f->ptid;
+	msg->pgid = st.pgrp;
+	msg->sid = st.session;
+	msg->exit_signal = st.exit_signal;
+	msg->zombie = f->zombie;
+	msg->exit_status = f->job_stopped ? f->threads.v[0].unreported : f->exit_code;
+	msg->start_time = f->start_time;
+	msg->job_stopped = f->job_stopped;
+	msg->stop_signal = f->stop_signal;
+	msg->tty_nr = (uint64_t)(uint32_t)st.tty_nr;
+	msg->controlling_tty = st.tty_nr != 0;
+	msg->tty_pgrp = st.tpgid;
+	msg->comm = scratch_string(s, st.comm);
+	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
+}
+
+static int read_number(struct checkpoint *c, pid_t pid, const char *name, int base, uint64_t *ret)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	struct error unused = {};
+	ssize_t len = procfs_read(c->proc_fd, &text, &unused, "%d/%s", pid, name);
+
+	if (len <= 0)
+		return -ENOENT;
+	*ret = strtoull(text, NULL, base);
+	return 0;
+}
+
+/* /proc/PID/oom_score_adj and coredump_filter can be absent, depending on the kernel's
+ * configuration. */
+static void save_proc_settings(struct checkpoint *c, pid_t pid, Reprise__Process *msg)
+{
+	uint64_t v;
+
+	if (read_number(c, pid, "oom_score_adj", 10, &v) == 0)
+		msg->oom_score_adj = (int32_t)v;
+	if (read_number(c, pid, "coredump_filter", 16, &v) == 0)
+		msg->coredump_filter = (uint32_t)v;
+}
+
+struct process_query {
+	struct sighand_query sighand;
+	struct prctl_query prctl;
+	struct timers_query timers;
+	struct ldt_query ldt;
+	int membarrier;
+};
+
+static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struct batch *b,
+		       struct process_query *q, struct scratch *s, struct error *e)
+{
+	sighand_query(b, &q->sighand);
+	prctl_process_query(b, &q->prctl);
+	ldt_query(b, &q->ldt);
+	q->membarrier = batch_call(b, SYS_membarrier, VAL(GET_REGISTRATIONS), VAL(0), VAL(0));
+	return timers_query(c, p, b, &q->timers, s, e);
+}
+
+static int save_sighand(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
+			struct batch *b, const struct process_query *q, Reprise__Process *msg,
+			struct scratch *s, struct error *e)
+{
+	Reprise__Sighand table = REPRISE__SIGHAND__INIT;
+	bool new;
+	int r = identify(c, x->sighand, RECORD_SIGHAND, p, &msg->sighand, &new, e);
+
+	if (r < 0 || !new)
+		return r;
+	if (sighand_collect(b, &q->sighand, &table, s) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
+	return checkpoint_put(c, RECORD_SIGHAND, msg->sighand, &table.base, e);
+}
+
+static int save_shared(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
+		       struct batch *b, struct process_query *q, Reprise__Process *msg,
+		       struct scratch *s, struct error *e)
+{
+	int r = save_sighand(c, x, p, b, q, msg, s, e);
+
+	if (r < 0)
+		return r;
+	prctl_process_collect(b, &q->prctl, msg);
+	if (batch_result(b, q->membarrier) > 0)
+		msg->membarrier = (uint64_t)batch_result(b, q->membarrier);
+	r = ldt_collect(b, &q->ldt, msg, s, e);
+	if (r < 0)
+		return r;
+	r = timers_collect(b, &q->timers, msg, s, e);
+	if (r >= 0)
+		r = pending_checkpoint(p->tid, true, &msg->n_pending, &msg->pending, s, e);
+	if (r >= 0)
+		r = rlimits_checkpoint(c->proc_fd, p->tid, msg, s, e);
+	save_proc_settings(c, p->frozen->pid, msg);
+	msg->mm = p->mm;
+	return r;
+}
+
+/*
+ * Each thread executes one batch; the first also answers for the process.
+ * The record of the process stands before those of its threads.
+ */
+static int save_threads(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
+			Reprise__Process *msg, struct scratch *s, struct error *e)
+{
+	bool first = true;
+
+	vec_for_each (t, &p->frozen->threads) {
+		_cleanup_(batch_free) struct batch b = {};
+		struct process_query pq = {};
+		struct task_query tq = {};
+		int r = 0;
+
+		if (t->zombie) {
+			r = task_checkpoint_exited(c, p, t->tid, e);
+			if (r < 0)
+				return r;
+			continue;
+		}
+		if (first)
+			r = ask_process(c, p, &b, &pq, s, e);
+		task_query(&b, &tq);
+		if (r >= 0)
+			r = agent_run(p->agent, t->tid, t->cpu, &b, e);
+		if (r >= 0 && first) {
+			r = save_shared(c, x, p, &b, &pq, msg, s, e);
+			if (r >= 0)
+				r = checkpoint_put(c, RECORD_PROCESS, objects_fresh(c->objects),
+						   &msg->base, e);
+			first = false;
+		}
+		if (r >= 0)
+			r = task_checkpoint(c, p, t, &b, &tq, e);
+		if (r < 0)
+			return error_object(e, r, "thread %d", t->tid);
+	}
+	return 0;
+}
+
+int process_checkpoint(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
+		       struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Process msg = REPRISE__PROCESS__INIT;
+	int r = save_place(c, p, &msg, &s, e);
+
+	if (r < 0)
+		return r;
+	if (p->frozen->zombie)
+		return checkpoint_put(c, RECORD_PROCESS, objects_fresh(c->objects), &msg.base, e);
+	msg.leader_exited = p->frozen->threads.n && p->frozen->threads.v[0].zombie;
+	return save_threads(c, x, p, &msg, &s, e);
+}
+
+static int validate_zombie(const Reprise__Process *m, struct error *e)
+{
+	if (!WIFEXITED(m->exit_status) && !WIFSIGNALED(m->exit_status))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "zombie %d with wait status 0x%x",
+				 m->pid, m->exit_status);
+	return 0;
+}
+
+int process_validate(const struct restart *r, const Reprise__Process *m, struct error *e)
+{
+	const Reprise__Sighand *table = restart_find(r, RECORD_SIGHAND, m->sighand);
+	int res;
+
+	if (m->pid <= 0 || m->ppid < 0 || m->pgid < 0 || m->sid < 0 || m->exit_signal < -1 ||
+	    m->exit_signal > NSIG_ALL)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "process %d is impossible", m->pid);
+	if (m->zombie)
+		return validate_zombie(m, e);
+	if (!table || !restart_find(r, RECORD_MM, m->mm))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "process %d refers to what is not there", m->pid);
+	for (size_t i = 0; i < m->n_pending; i++)
+		if (m->pending[i]->raw.len != sizeof(siginfo_t))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a siginfo of %zu bytes",
+					 m->pending[i]->raw.len);
+	res = ldt_validate(m, e);
+	if (res >= 0)
+		res = sighand_validate(table, e);
+	if (res >= 0)
+		res = timers_validate(m, e);
+	return res < 0 ? res : rlimits_validate(m, e);
+}
+
+int process_restart_shared(struct restart *r, struct restart_process *p, bool sighand,
+			   struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	struct restart_task *leader = &p->tasks.v[0];
+	int failed, res = 0;
+
+	if (sighand && sighand_restart(&b, restart_find(r, RECORD_SIGHAND, p->msg->sighand)) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
+	prctl_process_restart(&b, p->msg);
+	ldt_restart(&b, p->msg);
+	for (unsigned int bit = 0; bit < 16; bit++)
+		if (p->msg->membarrier & (1u << bit))
+			batch_must(&b,
+				   batch_call(&b, SYS_membarrier, VAL(1u << bit), VAL(0), VAL(0)));
+	res = agent_run(p->agent, leader->tid, NULL, &b, e);
+	if (res < 0)
+		return res;
+	failed = batch_failed(&b);
+	if (failed >= 0)
+		return error_errno(e, (int)batch_result(&b, failed), E_RESTORE,
+				   "cannot restore the state of a process (system call %ld)",
+				   batch_number(&b, failed));
+	return pending_restart(r, leader, true, p->msg->n_pending, p->msg->pending, e);
+}
+
+static int write_number(struct restart *r, pid_t pid, const char *name, const char *fmt, long v,
+			struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(r->proc_fd, O_WRONLY | O_CLOEXEC, e, "%d/%s", pid, name);
+
+	if (fd < 0)
+		return fd;
+	if (dprintf(fd, fmt, v) < 0)
+		return error_errno(e, -errno, errno == EACCES ? E_CREDENTIALS : E_RESTORE,
+				   "cannot set %s to %ld", name, v);
+	return 0;
+}
+
+static int restore_proc_settings(struct restart *r, struct restart_process *p, struct error *e)
+{
+	_cleanup_(free_ptr) char *now = NULL;
+	ssize_t len = procfs_read(r->proc_fd, &now, e, "%d/oom_score_adj", p->pid);
+	int res = 0;
+
+	if (len > 0 && atoi(now) != p->msg->oom_score_adj)
+		res = write_number(r, p->pid, "oom_score_adj", "%ld", p->msg->oom_score_adj, e);
+	else if (len < 0)
+		error_clear(e);
+	if (res >= 0 && p->msg->coredump_filter)
+		res = write_number(r, p->pid, "coredump_filter", "0x%lx",
+				   (long)p->msg->coredump_filter, e);
+	return res;
+}
+
+int process_restart_last(struct restart *r, struct restart_process *p, struct error *e)
+{
+	int res = restore_proc_settings(r, p, e);
+
+	if (res >= 0)
+		res = timers_restart(r, p, e);
+	return res < 0 ? res : rlimits_restart(p, e);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_KERNEL_RLIMIT_H
+#define REPRISE_KERNEL_RLIMIT_H
+
+#include "core/scratch.h"
+#include "kernel.pb-c.h"
+#include "model/checkpoint.h"
+#include "model/restart.h"
+
+/* Resource limits of a process, read and set from outside. */
+
+/* The text of /proc/PID/limits. Pure. */
+int rlimits_parse(const char *text, Reprise__Process *msg, struct scratch *s,
+		  struct error *e) must_check;
+int rlimits_checkpoint(int proc_fd, pid_t pid, Reprise__Process *msg, struct scratch *s,
+		       struct error *e) must_check;
+int rlimits_validate(const Reprise__Process *msg, struct error *e) must_check;
+/* Raises nothing that need not be raised: that would need CAP_SYS_RESOURCE. */
+int rlimits_restart(const struct restart_process *p, struct error *e) must_check;
+
+#endif

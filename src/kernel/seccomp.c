@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include "core/cleanup.h"
+#include "kernel/seccomp.h"
+
+#define FILTERS_MAX 64
+
+static int read_filter(pid_t tid, unsigned long index, Reprise__SeccompFilter *f, struct scratch *s,
+		       struct error *e)
+{
+	int n = trace_get_seccomp_filter(tid, index, NULL, e);
+	int r;
+
+	if (n < 0)
+		return n;
+	f->insns.len = (size_t)n * sizeof(struct sock_filter);
+	f->insns.data = scratch_alloc(s, f->insns.len + 1);
+	if (!f->insns.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a seccomp filter");
+	r = trace_get_seccomp_filter(tid, index, (struct sock_filter *)f->insns.data, e);
+	return r < 0 ? r : trace_get_seccomp_flags(tid, index, &f->flags, e);
+}
+
+static int read_filters(pid_t tid, Reprise__Task *msg, struct scratch *s, struct error *e)
+{
+	msg->seccomp = scratch_alloc(s, FILTERS_MAX * sizeof(*msg->seccomp));
+	if (!msg->seccomp)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for seccomp filters");
+	for (unsigned long i = 0;; i++) {
+		Reprise__SeccompFilter *f;
+		int r;
+
+		if (i == FILTERS_MAX)
+			return error_set(e, -E2BIG, E_TASK_STATE,
+					 "has more than %d seccomp filters", FILTERS_MAX);
+		f = scratch_message(s, Reprise__SeccompFilter, reprise__seccomp_filter__init);
+		if (!f)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for seccomp filters");
+		r = read_filter(tid, i, f, s, e);
+		if (r == -ENOENT && i) {
+			error_clear(e);
+			break;
+		}
+		if (r < 0)
+			return r;
+		msg->seccomp[msg->n_seccomp++] = f;
+	}
+	return 0;
+}
+
+int seccomp_checkpoint(pid_t tid, unsigned int mode, Reprise__Task *msg, struct scratch *s,
+		       struct error *e)
+{
+	int r;
+
+	msg->seccomp_mode = mode;
+	if (mode != SECCOMP_MODE_FILTER)
+		return 0;
+	r = read_filters(tid, msg, s, e);
+	if (r == -EACCES || r == -EPERM) {
+		error_clear(e);
+		return error_set(e, r, E_TASK_SECCOMP,
+				 "has seccomp filters, which may not be read");
+	}
+	return r;
+}
+
+int seccomp_validate(const Reprise__Task *msg, struct error *e)
+{
+	if (msg->seccomp_mode > SECCOMP_MODE_FILTER)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "seccomp mode %u",
+				 msg->seccomp_mode);
+	for (size_t i = 0; i < msg->n_seccomp; i++) {
+		size_t len = msg->seccomp[i]->insns.len;
+
+		if (len == 0 || len % sizeof(struct sock_filter) ||
+		    len / sizeof(struct sock_filter) > BPF_MAXINSNS)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "a seccomp filter of %zu bytes", len);
+	}
+	return 0;
+}
+
+static int install_filter(struct restart_task *t, const Reprise__SeccompFilter *f, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	const struct sock_fprog prog = {
+		.len = (unsigned short)(f->insns.len / sizeof(struct sock_filter))};
+	uint32_t insns = batch_data(&b, f->insns.data, (uint32_t)f->insns.len);
+	uint32_t at = batch_data(&b, &prog, sizeof(prog));
+	int call, r;
+
+	batch_pointer(&b, at + (uint32_t)offsetof(struct sock_fprog, filter), insns);
+	call = batch_call(&b, SYS_seccomp, VAL(SECCOMP_SET_MODE_FILTER), VAL(f->flags), DATA(at));
+	r = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	if (r >= 0 && batch_result(&b, call) < 0)
+		r = error_errno(e, (int)batch_result(&b, call), E_RESTORE,
+				"cannot install a seccomp filter");
+	return r;
+}
+
+int seccomp_restart(struct restart_task *t, struct error *e)
+{
+	const Reprise__Task *m = t->msg;
+	int r;
+
+	if (m->seccomp_mode == 0)
+		return 0;
+	r = trace_set_options(t->tid, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP, e);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < m->n_seccomp; i++) {
+		r = install_filter(t, m->seccomp[i], e);
+		if (r < 0)
+			return r;
+	}
+	if (m->seccomp_mode == SECCOMP_MODE_STRICT) {
+		const uint64_t args[6] = {PR_SET_SECCOMP, SECCOMP_MODE_STRICT};
+		long res = agent_syscall(t->process->agent, t->tid, NULL, e, SYS_prctl, args);
+
+		if (res < 0)
+			return error_errno(e, (int)res, E_RESTORE,
+					   "cannot enter strict seccomp mode");
+	}
+	return 0;
+}

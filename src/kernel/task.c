@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file.h"
+#include "kernel/cred.h"
+#include "kernel/sched.h"
+#include "kernel/seccomp.h"
+#include "kernel/task.h"
+
+#define MEMPOLICY_NODES 1024
+
+struct mempolicy {
+	int32_t mode;
+	uint32_t pad;
+	uint64_t nodes[MEMPOLICY_NODES / 64];
+};
+
+int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	uint64_t mode = 0, tracer = 0;
+	const char *state;
+	size_t unused;
+	ssize_t len = procfs_read(c->proc_fd, &status, e, "%d/task/%d/status", p->frozen->pid, tid);
+
+	if (len < 0)
+		return (int)len;
+	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
+	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
+	if (tracer && (pid_t)tracer != c->self)
+		return error_set(e, -EBUSY, E_TASK_TRACED, "is traced by process %d", (int)tracer);
+	state = proc_field(status, "State", &unused);
+	if (state && freezer_in_vfork(&c->freezer, p->frozen->pid, tid, *state))
+		return error_set(e, -EBUSY, E_TASK_VFORK,
+				 "thread %d waits in vfork() for its child", tid);
+	if (mode != SECCOMP_MODE_DISABLED && geteuid() != 0)
+		return error_set(e, -EACCES, E_TASK_SECCOMP, "is confined by seccomp");
+	return 0;
+}
+
+void task_query(struct batch *b, struct task_query *q)
+{
+	altstack_query(b, &q->altstack);
+	prctl_task_query(b, &q->prctl);
+	q->securebits =
+		batch_call(b, SYS_prctl, VAL(PR_GET_SECUREBITS), VAL(0), VAL(0), VAL(0), VAL(0));
+	q->timerslack =
+		batch_call(b, SYS_prctl, VAL(PR_GET_TIMERSLACK), VAL(0), VAL(0), VAL(0), VAL(0));
+	q->mempolicy = batch_data(b, NULL, sizeof(struct mempolicy));
+	q->mempolicy_call =
+		batch_call(b, SYS_get_mempolicy, DATA(q->mempolicy),
+			   DATA(q->mempolicy + (uint32_t)offsetof(struct mempolicy, nodes)),
+			   VAL(MEMPOLICY_NODES), VAL(0), VAL(0));
+}
+
+static int collect_mempolicy(struct batch *b, const struct task_query *q, Reprise__Task *msg,
+			     struct scratch *s)
+{
+	const struct mempolicy *mp = batch_at(b, q->mempolicy);
+
+	/* ENOSYS without CONFIG_NUMA; mode 0 is the default policy */
+	if (batch_result(b, q->mempolicy_call) < 0 || mp->mode == 0)
+		return 0;
+	msg->mempolicy.data = scratch_copy(s, mp, sizeof(*mp));
+	msg->mempolicy.len = sizeof(*mp);
+	return msg->mempolicy.data ? 0 : -ENOMEM;
+}
+
+static int read_personality(int proc_fd, pid_t pid, pid_t tid, uint32_t *ret, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t len = procfs_read(proc_fd, &text, e, "%d/task/%d/personality", pid, tid);
+
+	if (len < 0)
+		return (int)len;
+	*ret = (uint32_t)strtoul(text, NULL, 16);
+	return 0;
+}
+
+static int read_comm(int proc_fd, pid_t pid, pid_t tid, char **ret, struct scratch *s,
+		     struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t len = procfs_read(proc_fd, &text, e, "%d/task/%d/comm", pid, tid);
+
+	if (len < 0)
+		return (int)len;
+	if (len && text[len - 1] == '\n')
+		text[len - 1] = '\0';
+	*ret = scratch_string(s, text);
+	return *ret ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
+}
+
+int task_outside(int proc_fd, pid_t pid, pid_t tid, char **ret_status, Reprise__Task *msg,
+		 struct scratch *s, struct error *e)
+{
+	ssize_t len = procfs_read(proc_fd, ret_status, e, "%d/task/%d/status", pid, tid);
+	int r;
+
+	if (len < 0)
+		return (int)len;
+	msg->creds = scratch_message(s, Reprise__Credentials, reprise__credentials__init);
+	msg->sched = scratch_message(s, Reprise__Scheduling, reprise__scheduling__init);
+	if (!msg->creds || !msg->sched)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a task");
+	r = cred_parse(*ret_status, msg->creds, s, e);
+	if (r >= 0)
+		r = sched_checkpoint(tid, msg->sched, s, e);
+	return r < 0 ? r : read_personality(proc_fd, pid, tid, &msg->personality, e);
+}
+
+static int save_registers(struct checkpoint *c, struct checkpoint_process *p,
+			  const struct frozen_thread *t, Reprise__Task *msg, struct scratch *s,
+			  struct error *e)
+{
+	struct resume_state resume = {};
+	int r = freezer_resume_state(&c->freezer, p->frozen, t, &resume, e);
+
+	if (r < 0)
+		return r;
+	msg->regs.data = scratch_copy(s, &resume.regs, sizeof(resume.regs));
+	msg->regs.len = sizeof(resume.regs);
+	msg->xstate.data = t->cpu->xstate;
+	msg->xstate.len = t->cpu->xstate_len;
+	msg->sigmask = t->cpu->sigmask;
+	if (resume.timed) {
+		msg->timeout_form = resume.timeout_form;
+		msg->timeout_arg = resume.timeout_arg;
+		msg->timeout_ns = resume.remaining_ns;
+	}
+	return msg->regs.data ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for registers");
+}
+
+static int save_user_pointers(pid_t tid, Reprise__Task *msg, struct error *e)
+{
+	struct trace_rseq rseq = {};
+	void *head = NULL;
+	size_t len = 0;
+	int r;
+
+	if (syscall(SYS_get_robust_list, tid, &head, &len) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "get_robust_list");
+	msg->robust_list = (uint64_t)(uintptr_t)head;
+	msg->robust_list_len = len;
+	r = trace_get_rseq(tid, &rseq, e);
+	if (r < 0)
+		return r;
+	msg->rseq = rseq.address;
+	msg->rseq_size = rseq.size;
+	msg->rseq_signature = rseq.signature;
+	msg->rseq_flags = rseq.flags;
+	return 0;
+}
+
+static int save_rest(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+		     const char *status, Reprise__Task *msg, struct scratch *s, struct error *e)
+{
+	uint64_t mode = 0;
+	int r;
+
+	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
+	r = seccomp_checkpoint(tid, (unsigned int)mode, msg, s, e);
+	if (r >= 0)
+		r = pending_checkpoint(tid, false, &msg->n_pending, &msg->pending, s, e);
+	if (r >= 0)
+		r = read_comm(c->proc_fd, p->frozen->pid, tid, &msg->comm, s, e);
+	if (r >= 0)
+		r = save_user_pointers(tid, msg, e);
+	if (r >= 0)
+		r = files_checkpoint(c, p, tid, &msg->files, e);
+	if (r >= 0)
+		r = fs_checkpoint(c, p, tid, &msg->fs, e);
+	return r;
+}
+
+int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct frozen_thread *t,
+		    struct batch *b, const struct task_query *q, struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	_cleanup_(free_ptr) char *status = NULL;
+	Reprise__Task msg = REPRISE__TASK__INIT;
+	int r;
+
+	msg.tid = t->tid;
+	msg.pid = p->frozen->pid;
+	r = task_outside(c->proc_fd, p->frozen->pid, t->tid, &status, &msg, &s, e);
+	if (r < 0)
+		return r;
+	r = altstack_collect(b, &q->altstack, &msg, e);
+	if (r < 0)
+		return r;
+	prctl_task_collect(b, &q->prctl, &msg);
+	if (batch_result(b, q->timerslack) > 0)
+		msg.sched->timerslack_ns = (uint64_t)batch_result(b, q->timerslack);
+	if (batch_result(b, q->securebits) >= 0)
+		msg.creds->securebits = (uint32_t)batch_result(b, q->securebits);
+	if (collect_mempolicy(b, q, &msg, &s) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a memory policy");
+	r = save_registers(c, p, t, &msg, &s, e);
+	if (r >= 0)
+		r = save_rest(c, p, t->tid, status, &msg, &s, e);
+	return r < 0 ? r : checkpoint_put(c, RECORD_TASK, objects_fresh(c->objects), &msg.base, e);
+}
+
+int task_checkpoint_exited(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+			   struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Task msg = REPRISE__TASK__INIT;
+	int r;
+
+	msg.tid = tid;
+	msg.pid = p->frozen->pid;
+	msg.is_zombie = true;
+	r = read_comm(c->proc_fd, p->frozen->pid, tid, &msg.comm, &s, e);
+	return r < 0 ? r : checkpoint_put(c, RECORD_TASK, objects_fresh(c->objects), &msg.base, e);
+}
+
+static int validate_pending(const Reprise__Task *m, struct error *e)
+{
+	for (size_t i = 0; i < m->n_pending; i++)
+		if (m->pending[i]->raw.len != sizeof(siginfo_t))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a siginfo of %zu bytes",
+					 m->pending[i]->raw.len);
+	return 0;
+}
+
+int task_validate(const struct restart *r, const Reprise__Task *m, struct error *e)
+{
+	int res;
+
+	if (m->is_zombie)
+		return 0;
+	if (m->regs.len != sizeof(struct user_regs_struct) || m->xstate.len < 576 ||
+	    m->xstate.len > XSTATE_MAX)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "registers of %zu and %zu bytes",
+				 m->regs.len, m->xstate.len);
+	if (m->timeout_form > TIMEOUT_TIMESPEC || m->timeout_arg > 5)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "time-out form %u of argument %u",
+				 m->timeout_form, m->timeout_arg);
+	if (m->mempolicy.len && m->mempolicy.len != sizeof(struct mempolicy))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a memory policy of %zu bytes",
+				 m->mempolicy.len);
+	if (!restart_find(r, RECORD_FILES, m->files) || !restart_find(r, RECORD_FS, m->fs))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a task without files");
+	res = validate_pending(m, e);
+	if (res >= 0)
+		res = cred_validate(m->creds, e);
+	if (res >= 0)
+		res = sched_validate(m->sched, e);
+	return res < 0 ? res : seccomp_validate(m, e);
+}
+
+static void set_rseq(struct batch *b, const Reprise__Task *m)
+{
+	if (m->rseq)
+		batch_must(b, batch_call(b, SYS_rseq, VAL(m->rseq), VAL(m->rseq_size), VAL(0),
+					 VAL(m->rseq_signature)));
+}
+
+static void set_mempolicy(struct batch *b, const Reprise__Task *m)
+{
+	struct mempolicy mp;
+	uint32_t at;
+
+	if (!m->mempolicy.len)
+		return;
+	memcpy(&mp, m->mempolicy.data, sizeof(mp));
+	at = batch_data(b, &mp, sizeof(mp));
+	batch_must(b, batch_call(b, SYS_set_mempolicy, VAL(mp.mode),
+				 DATA(at + (uint32_t)offsetof(struct mempolicy, nodes)),
+				 VAL(MEMPOLICY_NODES)));
+}
+
+static int run(struct restart_task *t, struct batch *b, const char *what, struct error *e)
+{
+	int r = b->ncalls ? agent_run(t->process->agent, t->tid, NULL, b, e) : 0;
+	int failed = r < 0 ? -1 : batch_failed(b);
+
+	if (failed >= 0) {
+		r = (int)batch_result(b, failed);
+		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot restore %s (system call %ld)", what,
+				   batch_number(b, failed));
+	}
+	return r;
+}
+
+static int restore_plain(struct restart_task *t, const Reprise__Task *now, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	const Reprise__Task *m = t->msg;
+	char comm[16] = "";
+
+	strncpy(comm, m->comm ? m->comm : "", sizeof(comm) - 1);
+	batch_must(&b,
+		   batch_call(&b, SYS_prctl, VAL(PR_SET_NAME),
+			      DATA(batch_data(&b, comm, sizeof(comm))), VAL(0), VAL(0), VAL(0)));
+	altstack_restart(&b, m);
+	prctl_task_restart(&b, m);
+	batch_must(&b, batch_call(&b, SYS_set_robust_list, VAL(m->robust_list),
+				  VAL(m->robust_list_len)));
+	set_rseq(&b, m);
+	batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_TIMERSLACK),
+				  VAL(m->sched->timerslack_ns), VAL(0), VAL(0), VAL(0)));
+	set_mempolicy(&b, m);
+	if (m->personality != now->personality)
+		batch_must(&b, batch_call(&b, SYS_personality, VAL(m->personality)));
+	return run(t, &b, "the state of a thread", e);
+}
+
+static int restore_identity(struct restart_task *t, const Reprise__Task *now, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	const Reprise__Task *m = t->msg;
+	const Reprise__Process *p = t->process->msg;
+
+	cred_restart(&b, m->creds, now->creds);
+	if (m->pdeath_signal)
+		batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_PDEATHSIG),
+					  VAL(m->pdeath_signal), VAL(0), VAL(0), VAL(0)));
+	/* 2 (dumpable by root only) cannot be asked for: it is what a change of credentials leaves
+	 * where fs.suid_dumpable says so. */
+	batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(p->dumpable == 1),
+				  VAL(0), VAL(0), VAL(0)));
+	return run(t, &b, "credentials", e);
+}
+
+int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task *now,
+		 struct error *e)
+{
+	int res = restore_plain(t, now, e);
+
+	if (res >= 0)
+		res = sched_restart(t->tid, t->msg->sched, now->sched, e);
+	if (res >= 0)
+		res = pending_restart(r, t, false, t->msg->n_pending, t->msg->pending, e);
+	/* Filters before credentials: without no_new_privs, installing them needs CAP_SYS_ADMIN. */
+	if (res >= 0)
+		res = seccomp_restart(t, e);
+	return res < 0 ? res : restore_identity(t, now, e);
+}
+
+#define ERESTART_RESTARTBLOCK 516 /* include/linux/errno.h */
+
+/* In the order of the system call's arguments. */
+static unsigned long long *argument(struct user_regs_struct *regs, unsigned int i)
+{
+	unsigned long long *const args[] = {&regs->rdi, &regs->rsi, &regs->rdx,
+					    &regs->r10, &regs->r8,  &regs->r9};
+
+	return args[i];
+}
+
+/* The calls that go on by a restart block; others are issued again, see set_timeout(). */
+static bool has_restart_block(long nr)
+{
+	return nr == SYS_nanosleep || nr == SYS_clock_nanosleep || nr == SYS_poll ||
+	       nr == SYS_futex;
+}
+
+int task_restart_sleep(struct restart_task *t, struct error *e)
+{
+	const Reprise__Task *m = t->msg;
+	const struct timespec left = {(time_t)(m->timeout_ns / 1000000000),
+				      (long)(m->timeout_ns % 1000000000)};
+	bool timespec = m->timeout_form == TIMEOUT_TIMESPEC;
+	struct user_regs_struct regs;
+	uint64_t args[6];
+
+	memcpy(&regs, m->regs.data, sizeof(regs));
+	if (m->timeout_form == TIMEOUT_NONE || !has_restart_block((long)regs.orig_rax))
+		return 0;
+	for (unsigned int i = 0; i < 6; i++)
+		args[i] = *argument(&regs, i);
+	if (!timespec)
+		args[m->timeout_arg] = (m->timeout_ns + 999999) / 1000000;
+	return agent_begin_sleep(t->process->agent, t->tid, (long)regs.orig_rax, args,
+				 timespec ? (int)m->timeout_arg : -1, &left, &t->asleep, e);
+}
+
+/*
+ * A call that is issued again, with the time that was left. A struct timespec
+ * goes below the red zone of the thread's stack: the kernel reads it at once,
+ * before anything else can be there.
+ */
+static int set_timeout(struct restart_task *t, struct user_regs_struct *regs, struct error *e)
+{
+	const Reprise__Task *m = t->msg;
+	unsigned long long *arg = argument(regs, m->timeout_arg);
+	const uint64_t left[2] = {m->timeout_ns / 1000000000, m->timeout_ns % 1000000000};
+	uint64_t at = (regs->rsp - 128 - sizeof(left)) & ~15ull;
+
+	if (t->asleep) {
+		regs->rax = (unsigned long long)-ERESTART_RESTARTBLOCK;
+		return 0;
+	}
+	switch (m->timeout_form) {
+	case TIMEOUT_NONE:
+		return 0;
+	case TIMEOUT_REGISTER_MS:
+		*arg = (m->timeout_ns + 999999) / 1000000;
+		return 0;
+	case TIMEOUT_TIMESPEC:
+		*arg = at;
+		return mem_write(t->tid, at, left, sizeof(left), e);
+	}
+	return error_set(e, -EINVAL, E_INTERNAL, "time-out form %u", m->timeout_form);
+}
+
+int task_restart_registers(struct restart_task *t, struct error *e)
+{
+	const Reprise__Task *m = t->msg;
+	_Alignas(64) uint8_t xstate[XSTATE_MAX] = {};
+	uint32_t room = sizeof(xstate), len;
+	struct user_regs_struct regs;
+	int r;
+
+	/*
+	 * The task is in a signal-type stop, so that the kernel itself issues an
+	 * interrupted system call again when it is let go, see freezer_resume_state().
+	 */
+	memcpy(&regs, m->regs.data, sizeof(regs));
+	r = set_timeout(t, &regs, e);
+	if (r < 0)
+		return r;
+	/* The kernel takes the full size of this processor's state only. */
+	r = trace_get_xstate(t->tid, xstate, &room, e);
+	if (r < 0)
+		return r;
+	len = m->xstate.len < room ? (uint32_t)m->xstate.len : room;
+	memset(xstate, 0, sizeof(xstate));
+	memcpy(xstate, m->xstate.data, len);
+	r = trace_set_xstate(t->tid, xstate, room, e);
+	if (r >= 0)
+		r = trace_set_regs(t->tid, &regs, e);
+	return r < 0 ? r : trace_set_sigmask(t->tid, m->sigmask, e);
+}

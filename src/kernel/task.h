@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_KERNEL_TASK_H
+#define REPRISE_KERNEL_TASK_H
+
+#include "kernel/process.h"
+#include "kernel/prctl.h"
+#include "kernel/signal.h"
+#include "model/checkpoint.h"
+#include "model/restart.h"
+
+/*
+ * One thread: registers, signal mask and queue, credentials, scheduling and
+ * what else the kernel keeps in struct task_struct.
+ */
+
+/* What cannot be saved, looked for without touching the thread. */
+int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+	       struct error *e) must_check;
+
+/* Questions that only the thread can answer; the process's own are asked with its first thread. */
+struct task_query {
+	struct altstack_query altstack;
+	struct prctl_query prctl;
+	int securebits;
+	int timerslack;
+	uint32_t mempolicy;
+	int mempolicy_call;
+};
+void task_query(struct batch *b, struct task_query *q);
+/* Completes and puts the record, from the answers and from outside. */
+int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct frozen_thread *t,
+		    struct batch *b, const struct task_query *q, struct error *e) must_check;
+/* A leader that has exited while its threads go on: nothing is left of it but its name and id. */
+int task_checkpoint_exited(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
+			   struct error *e) must_check;
+
+int task_validate(const struct restart *r, const Reprise__Task *m, struct error *e) must_check;
+/*
+ * All but registers: what must be set while the stub is privileged, then
+ * seccomp, credentials and what depends on them. `now`: the credentials and scheduling that all
+ * stubs have.
+ */
+int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task *now,
+		 struct error *e) must_check;
+/* A thread that slept in a system call with a time-out is put to sleep again; before its registers.
+ */
+int task_restart_sleep(struct restart_task *t, struct error *e) must_check;
+/* Registers, extended state, signal mask; the task is ready to be let go. */
+int task_restart_registers(struct restart_task *t, struct error *e) must_check;
+
+/* The status file of a thread, to be freed, and credentials, scheduling and personality as it tells
+ * them. */
+int task_outside(int proc_fd, pid_t pid, pid_t tid, char **ret_status, Reprise__Task *msg,
+		 struct scratch *s, struct error *e) must_check;
+
+#endif

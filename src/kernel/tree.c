@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "kernel/tree.h"
+
+struct planner {
+	struct tree_plan *plan;
+	const struct tree_node *nodes;
+	size_t n;
+	pid_t *session; /* the session that each has at this point of the plan */
+	bool *made;
+	struct error *e;
+};
+
+static struct tree_actor process_actor(int i)
+{
+	return (struct tree_actor){false, i};
+}
+
+static struct tree_actor helper_actor(int i)
+{
+	return (struct tree_actor){true, i};
+}
+
+static struct tree_step *step(struct planner *p, enum tree_step_type type, struct tree_actor actor)
+{
+	struct tree_step *s = vec_push(&p->plan->steps);
+
+	if (!s)
+		return NULL;
+	s->type = type;
+	s->actor = actor;
+	return s;
+}
+
+static int out_of_memory(struct planner *p)
+{
+	return error_set(p->e, -ENOMEM, E_NO_MEMORY, "no memory for the plan of the restart");
+}
+
+static int find(const struct planner *p, pid_t pid)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->nodes[i].pid == pid)
+			return (int)i;
+	return -1;
+}
+
+static int find_helper(const struct planner *p, pid_t pid)
+{
+	for (size_t i = 0; i < p->plan->helpers.n; i++)
+		if (p->plan->helpers.v[i].pid == pid)
+			return (int)i;
+	return -1;
+}
+
+/* The sessions and groups that the root merely inherited are those of the restart itself. */
+static bool outside_session(const struct planner *p, pid_t sid)
+{
+	return sid == p->nodes[0].sid && sid != p->nodes[0].pid;
+}
+
+static bool outside_group(const struct planner *p, pid_t pgid)
+{
+	return pgid == p->nodes[0].pgid && find(p, pgid) < 0;
+}
+
+static int add_helper(struct planner *p, pid_t pid, struct tree_actor maker)
+{
+	struct tree_helper *h = vec_push(&p->plan->helpers);
+	struct tree_step *s;
+	int index = (int)p->plan->helpers.n - 1;
+
+	if (!h)
+		return out_of_memory(p);
+	h->pid = pid;
+	h->maker = maker;
+	s = step(p, STEP_FORK_HELPER, maker);
+	if (!s)
+		return out_of_memory(p);
+	s->node = index;
+	return index;
+}
+
+static int plan_process(struct planner *p, int i);
+
+static int fork_by(struct planner *p, struct tree_actor actor, int child, bool its_parent,
+		   pid_t session)
+{
+	struct tree_step *s = step(p, STEP_FORK, actor);
+
+	if (!s)
+		return out_of_memory(p);
+	s->node = child;
+	s->its_parent = its_parent;
+	p->session[child] = session;
+	p->made[child] = true;
+	return plan_process(p, child);
+}
+
+/* A child in a session that its parent is not in: its leader has gone, or is a sibling. */
+static int fork_stranger(struct planner *p, int parent, int child)
+{
+	pid_t sid = p->nodes[child].sid;
+	int leader = find(p, sid), helper;
+
+	if (leader >= 0) {
+		if (p->nodes[leader].parent != parent || !p->made[leader])
+			return error_set(
+				p->e, -EOPNOTSUPP, E_TASK_STATE,
+				"process %d is in session %d, whose leader is neither an ancestor nor an elder sibling",
+				p->nodes[child].pid, sid);
+		return fork_by(p, process_actor(leader), child, true, sid);
+	}
+	helper = find_helper(p, sid);
+	if (helper >= 0 && (p->plan->helpers.v[helper].maker.helper ||
+			    p->plan->helpers.v[helper].maker.index != parent))
+		return error_set(
+			p->e, -EOPNOTSUPP, E_TASK_STATE,
+			"processes of several parents are in session %d, whose leader has gone",
+			sid);
+	if (helper < 0) {
+		helper = add_helper(p, sid, process_actor(parent));
+		if (helper < 0)
+			return helper;
+		if (!step(p, STEP_SETSID, helper_actor(helper)))
+			return out_of_memory(p);
+	}
+	return fork_by(p, helper_actor(helper), child, true, sid);
+}
+
+static int fork_child(struct planner *p, int parent, int child)
+{
+	pid_t sid = p->nodes[child].sid, now = p->session[parent];
+
+	if (sid == now || sid == p->nodes[child].pid || outside_session(p, sid))
+		return fork_by(p, process_actor(parent), child, false, now);
+	return fork_stranger(p, parent, child);
+}
+
+/* Children that must be made in the session which their parent is about to leave. */
+static bool in_old_session(const struct planner *p, int parent, int child)
+{
+	const struct tree_node *leader = &p->nodes[parent];
+
+	return leader->sid == leader->pid && p->nodes[child].sid != leader->sid &&
+	       p->nodes[child].sid == p->session[parent];
+}
+
+enum which { OLD_SESSION, EMPTY_PARENT, BETWEEN_STAGES };
+
+static int fork_children(struct planner *p, int parent, enum which which, uint32_t stage)
+{
+	for (size_t c = (size_t)parent + 1; c < p->n; c++) {
+		const struct tree_node *child = &p->nodes[c];
+		int r;
+
+		if (child->parent != parent || p->made[c])
+			continue;
+		if (which == OLD_SESSION && !in_old_session(p, parent, (int)c))
+			continue;
+		if (which == EMPTY_PARENT && child->inherits)
+			continue;
+		if (which == BETWEEN_STAGES && (!child->inherits || child->after != stage))
+			continue;
+		r = fork_child(p, parent, (int)c);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int build_and_fill(struct planner *p, int i)
+{
+	const struct tree_node *node = &p->nodes[i];
+	struct tree_step *s;
+	int r;
+
+	if (!node->owns_mm || node->zombie)
+		return 0;
+	if (!step(p, STEP_BUILD, process_actor(i)))
+		return out_of_memory(p);
+	for (uint32_t stage = 0; stage <= node->last_stage; stage++) {
+		s = step(p, STEP_FILL, process_actor(i));
+		if (!s)
+			return out_of_memory(p);
+		s->stage = stage;
+		r = fork_children(p, i, BETWEEN_STAGES, stage);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int plan_process(struct planner *p, int i)
+{
+	const struct tree_node *node = &p->nodes[i];
+	int r = fork_children(p, i, OLD_SESSION, 0);
+
+	if (r < 0)
+		return r;
+	if (node->sid == node->pid) {
+		if (!step(p, STEP_SETSID, process_actor(i)))
+			return out_of_memory(p);
+		p->session[i] = node->sid;
+	}
+	r = fork_children(p, i, EMPTY_PARENT, 0);
+	if (r >= 0)
+		r = build_and_fill(p, i);
+	if (r >= 0 && node->has_threads && !step(p, STEP_THREADS, process_actor(i)))
+		return out_of_memory(p);
+	return r;
+}
+
+static int join_group(struct planner *p, struct tree_actor actor, pid_t pgid)
+{
+	struct tree_step *s = step(p, STEP_SETPGID, actor);
+
+	if (!s)
+		return out_of_memory(p);
+	s->pgid = pgid;
+	return 0;
+}
+
+/* The first member sees to it that the group exists. */
+static int found_group(struct planner *p, int member)
+{
+	pid_t pgid = p->nodes[member].pgid;
+	int leader = find(p, pgid), helper;
+
+	if (leader >= 0)
+		return join_group(p, process_actor(leader), pgid);
+	if (find_helper(p, pgid) >= 0)
+		return 0; /* the leader of a session that has gone leads this group, too */
+	helper = add_helper(p, pgid, process_actor(member));
+	return helper < 0 ? helper : join_group(p, helper_actor(helper), pgid);
+}
+
+static int plan_groups(struct planner *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct tree_node *node = &p->nodes[i];
+		bool first = true;
+		int r = 0;
+
+		if (node->pgid == node->sid && node->pid == node->sid)
+			continue; /* a session leader leads its group */
+		if (outside_group(p, node->pgid))
+			continue;
+		for (size_t j = 0; j < i && first; j++)
+			first = p->nodes[j].pgid != node->pgid;
+		if (first && node->pgid != node->sid)
+			r = found_group(p, (int)i);
+		if (r >= 0 && node->pgid != node->pid)
+			r = join_group(p, process_actor((int)i), node->pgid);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int retire_helpers(struct planner *p)
+{
+	for (size_t i = p->plan->helpers.n; i > 0; i--) {
+		struct tree_step *s = step(p, STEP_RETIRE, p->plan->helpers.v[i - 1].maker);
+
+		if (!s)
+			return out_of_memory(p);
+		s->node = (int)i - 1;
+	}
+	return 0;
+}
+
+static int check_nodes(struct planner *p)
+{
+	for (size_t i = 0; i < p->n; i++) {
+		const struct tree_node *node = &p->nodes[i];
+
+		if (node->pid <= 0 || node->parent >= (int)i || (i == 0) != (node->parent < 0))
+			return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+					 "the parent of process %d does not stand before it",
+					 node->pid);
+		if (i && p->nodes[node->parent].zombie)
+			return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+					 "process %d is the child of a zombie", node->pid);
+	}
+	return 0;
+}
+
+int tree_plan_make(struct tree_plan *plan, const struct tree_node *nodes, size_t n, struct error *e)
+{
+	_cleanup_(free_ptr) pid_t *session = calloc(n + 1, sizeof(*session));
+	_cleanup_(free_ptr) bool *made = calloc(n + 1, sizeof(*made));
+	struct planner p = {plan, nodes, n, session, made, e};
+	int r;
+
+	if (!session || !made)
+		return out_of_memory(&p);
+	if (n == 0)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no process in the image");
+	r = check_nodes(&p);
+	if (r < 0)
+		return r;
+	made[0] = true;
+	session[0] = nodes[0].sid == nodes[0].pid ? 0 : nodes[0].sid;
+	r = plan_process(&p, 0);
+	if (r >= 0)
+		r = plan_groups(&p);
+	return r < 0 ? r : retire_helpers(&p);
+}
+
+static void print_actor(const struct tree_plan *plan, const struct tree_node *nodes,
+			struct tree_actor a, FILE *f)
+{
+	if (a.helper)
+		fprintf(f, "helper %d", plan->helpers.v[a.index].pid);
+	else
+		fprintf(f, "%d", nodes[a.index].pid);
+}
+
+static void print_step(const struct tree_plan *plan, const struct tree_node *nodes,
+		       const struct tree_step *s, FILE *f)
+{
+	switch (s->type) {
+	case STEP_FORK:
+		fprintf(f, " forks %d%s%s", nodes[s->node].pid,
+			s->its_parent ? " for its parent" : "",
+			nodes[s->node].zombie ? " (zombie)" : "");
+		break;
+	case STEP_FORK_HELPER:
+		fprintf(f, " forks helper %d", plan->helpers.v[s->node].pid);
+		break;
+	case STEP_SETSID:
+		fprintf(f, " begins a session");
+		break;
+	case STEP_BUILD:
+		fprintf(f, " builds its address space");
+		break;
+	case STEP_FILL:
+		fprintf(f, " is filled, stage %u", s->stage);
+		break;
+	case STEP_THREADS:
+		fprintf(f, " makes its threads");
+		break;
+	case STEP_SETPGID:
+		fprintf(f, " enters process group %d", s->pgid);
+		break;
+	case STEP_RETIRE:
+		fprintf(f, " reaps helper %d", plan->helpers.v[s->node].pid);
+		break;
+	}
+	fputc('\n', f);
+}
+
+void tree_plan_print(const struct tree_plan *plan, const struct tree_node *nodes, FILE *f)
+{
+	vec_for_each (s, &plan->steps) {
+		print_actor(plan, nodes, s->actor, f);
+		print_step(plan, nodes, s, f);
+	}
+}
+
+void tree_plan_free(struct tree_plan *plan)
+{
+	vec_free(&plan->steps);
+	vec_free(&plan->helpers);
+}

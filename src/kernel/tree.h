@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_KERNEL_TREE_H
+#define REPRISE_KERNEL_TREE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/types.h>
+
+#include "core/error.h"
+#include "core/vec.h"
+
+/*
+ * The plan by which a tree of processes is made: a list of typed steps, derived
+ * from the image alone and carried out afterwards. It is a pure function, so
+ * that it can be printed (`restart --plan`), compared in tests and fuzzed.
+ *
+ * Who may be made by whom:
+ * - every process is made by its real parent (clone3 with set_tid), depth first;
+ * - a session is inherited or made by setsid(2), nothing else: children in the old session of a
+ *   session leader are made before its setsid();
+ * - members of a session whose leader has gone, or lives elsewhere, are made by a member with
+ * CLONE_PARENT: they get the member's parent. A leader that has gone is played by a helper with its
+ * pid, which ends when all is done;
+ * - process groups come last, when all sessions are there; a group whose leader has gone gets a
+ * helper, too;
+ * - children that inherit copy-on-write pages are made between the stages in which their parent's
+ * memory is filled, all others before it.
+ */
+struct tree_node {
+	pid_t pid, pgid, sid;
+	int parent; /* index of the real parent, -1: outside. Parents stand before children. */
+	bool zombie;
+	bool owns_mm;  /* builds and fills its address space */
+	bool inherits; /* pages of the parent, after the parent's stage `after` */
+	uint32_t after;
+	uint32_t last_stage;
+	bool subreaper;
+	bool has_threads;
+};
+
+/* Who carries out a step: the index of a process, or of a helper. */
+struct tree_actor {
+	bool helper;
+	int index;
+};
+
+enum tree_step_type {
+	STEP_FORK,	  /* actor makes `node`; its_parent: with CLONE_PARENT */
+	STEP_FORK_HELPER, /* actor makes helper `node` */
+	STEP_SETSID,	  /* actor */
+	STEP_BUILD,	  /* address space of actor */
+	STEP_FILL,	  /* pages of `stage` of actor */
+	STEP_THREADS,	  /* threads of actor */
+	STEP_SETPGID,	  /* actor joins (or founds) group `pgid` */
+	STEP_RETIRE,	  /* helper `node` ends, reaped by actor */
+};
+
+struct tree_step {
+	enum tree_step_type type;
+	struct tree_actor actor;
+	int node;
+	bool its_parent;
+	uint32_t stage;
+	pid_t pgid;
+};
+
+struct tree_helper {
+	pid_t pid;
+	struct tree_actor maker;
+};
+
+struct tree_plan {
+	VEC(struct tree_step) steps;
+	VEC(struct tree_helper) helpers;
+};
+
+/* nodes[0] is the root, which exists when the plan begins. Refuses what cannot be made
+ * (E_TASK_STATE). */
+int tree_plan_make(struct tree_plan *plan, const struct tree_node *nodes, size_t n,
+		   struct error *e) must_check;
+void tree_plan_print(const struct tree_plan *plan, const struct tree_node *nodes, FILE *f);
+void tree_plan_free(struct tree_plan *plan);
+
+#endif

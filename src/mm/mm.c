@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mm/mm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "mm/order.h"
+#include "mm/pages.h"
+#include "mm/state.h"
+#include "mm/vdso.h"
+
+/*
+ * Checkpoint of address spaces: the layout from smaps, the pages from the page
+ * map, the fields from stat and auxv.
+ */
+
+static int no_memory(struct error *e)
+{
+	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the layout of an address space");
+}
+
+int mm_checkpoint_begin(struct checkpoint *c, struct error *e)
+{
+	_cleanup_(free_ptr) struct mm_checkpoint *mm = calloc(1, sizeof(*mm));
+
+	if (!mm || mapped_cache_new(&mm->mapped) < 0)
+		return no_memory(e);
+	c->mm = take_ptr(&mm);
+	return 0;
+}
+
+void mm_checkpoint_end(struct checkpoint *c)
+{
+	if (!c->mm)
+		return;
+	vec_for_each (m, &c->mm->mms) {
+		vec_free(&m->pages);
+		vec_free(&m->maybe_shared);
+		vec_free(&m->shared);
+		vec_free(&m->contents);
+	}
+	vec_free(&c->mm->mms);
+	scratch_free(&c->mm->scratch);
+	vec_free(&c->mm->seen);
+	mapped_cache_free(c->mm->mapped);
+	free(c->mm);
+	c->mm = NULL;
+}
+
+/* ---- mappings ---- */
+
+static int error_vma(struct error *e, int r, const struct vma *v)
+{
+	if (v->name[0])
+		error_object(e, r, "mapping %lx-%lx (%s)", (unsigned long)v->start,
+			     (unsigned long)v->end, v->name);
+	else
+		error_object(e, r, "mapping %lx-%lx", (unsigned long)v->start,
+			     (unsigned long)v->end);
+	return r;
+}
+
+static bool is_anon_name(const struct vma *v)
+{
+	return strncmp(v->name, "[anon:", 6) == 0 || strncmp(v->name, "[anon_shmem:", 12) == 0;
+}
+
+/* "[anon:NAME]" is how the kernel prints the NAME that was given. */
+static char *anon_name(struct scratch *s, const struct vma *v)
+{
+	char *name = scratch_string(s, strchr(v->name, ':') + 1);
+	size_t n = name ? strlen(name) : 0;
+
+	if (n && name[n - 1] == ']')
+		name[n - 1] = '\0';
+	return name;
+}
+
+static int put_vma(struct mm_state *m, const struct vma *v, uint64_t inode, struct error *e)
+{
+	Reprise__Vma *msg = scratch_message(m->scratch, Reprise__Vma, reprise__vma__init);
+
+	if (!msg)
+		return no_memory(e);
+	msg->start = v->start;
+	msg->end = v->end;
+	msg->prot = v->prot;
+	msg->kind = v->kind;
+	msg->flags = v->flags;
+	msg->inode = inode;
+	msg->offset = inode ? v->offset : 0;
+	msg->write_open = v->shared && vma_has(v, "mw");
+	msg->page_size = vma_has(v, "ht") ? v->page_size << 10 : 0;
+	if (is_anon_name(v)) {
+		msg->name = anon_name(m->scratch, v);
+		if (!msg->name)
+			return no_memory(e);
+	}
+	m->msg->vmas[m->msg->n_vmas++] = msg;
+	if (vma_keeps_pages(msg) && (v->shared_kb || v->swap_kb)) {
+		struct span *s = vec_push(&m->maybe_shared);
+
+		if (!s)
+			return no_memory(e);
+		*s = (struct span){v->start, v->end};
+	}
+	return 0;
+}
+
+static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		    const struct vma_list *list, struct vma *v, struct error *e)
+{
+	uint64_t inode = 0;
+	int r = vma_classify(v, e);
+
+	if (r >= 0 && (v->kind == VMA_FILE || v->kind == VMA_SYSV))
+		r = mapped_inode(c, p, list, v, &inode, e);
+	if (r < 0)
+		return checkpoint_refuse(c, error_vma(e, r, v), e);
+	if (v->kind == VMA_IGNORED)
+		return 0;
+	return put_vma(m, v, inode, e);
+}
+
+/*
+ * Memory of ours that stands in the task for the time of the checkpoint. What mlockall(MCL_FUTURE)
+ * of the task did to it tells about the setting, which can be read in no other way.
+ */
+static bool is_agent(const struct checkpoint_process *p, const struct vma *v, Reprise__Mm *msg)
+{
+	uint64_t at = p->agent ? agent_address(p->agent) : 0;
+
+	if (!at || v->start < at || v->start >= at + AGENT_SIZE)
+		return false;
+	if (vma_has(v, "lo"))
+		msg->future_lock = MCL_FUTURE | (vma_has(v, "lf") ? MCL_ONFAULT : 0);
+	return true;
+}
+
+static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		     struct error *e)
+{
+	_cleanup_(vma_list_free) struct vma_list list = {};
+	int r = (int)procfs_read(c->proc_fd, &list.text, e, "%d/smaps", p->tid);
+
+	if (r < 0)
+		return r;
+	r = vma_parse(list.text, &list);
+	if (r == -ENOMEM)
+		return no_memory(e);
+	if (r < 0)
+		return error_set(e, r, E_INTERNAL, "/proc/%d/smaps is not understood", p->tid);
+	m->msg->vmas = scratch_alloc(m->scratch, (list.vmas.n + 1) * sizeof(*m->msg->vmas));
+	if (!m->msg->vmas)
+		return no_memory(e);
+	vec_for_each (v, &list.vmas) {
+		if (is_agent(p, v, m->msg))
+			continue;
+		r = take_vma(c, p, m, &list, v, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* ---- fields ---- */
+
+const struct cpu_state *mm_cpu_of(const struct checkpoint_process *p)
+{
+	vec_for_each (t, &p->frozen->threads)
+		if (t->tid == p->tid)
+			return t->cpu;
+	return NULL;
+}
+
+/* Only the task itself is told where its heap ends, to the byte. */
+static int take_brk(const struct checkpoint_process *p, Reprise__Mm *msg, struct error *e)
+{
+	const uint64_t args[6] = {0};
+	long r = agent_syscall(p->agent, p->tid, mm_cpu_of(p), e, __NR_brk, args);
+
+	if (r < 0)
+		return (int)r;
+	msg->brk = (uint64_t)r;
+	return 0;
+}
+
+static int take_auxv(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		     struct error *e)
+{
+	_cleanup_(free_ptr) char *auxv = NULL;
+	ssize_t n = procfs_read(c->proc_fd, &auxv, e, "%d/auxv", p->tid);
+
+	if (n < 0)
+		return (int)n;
+	m->msg->auxv.data = scratch_copy(m->scratch, auxv, (size_t)n);
+	m->msg->auxv.len = (size_t)n;
+	return m->msg->auxv.data || n == 0 ? 0 : no_memory(e);
+}
+
+static int take_fields(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		       struct error *e)
+{
+	Reprise__Mm *msg = m->msg;
+	struct proc_stat stat;
+	int r = proc_stat_read(c->proc_fd, p->tid, p->tid, &stat, e);
+
+	if (r < 0)
+		return r;
+	msg->start_code = stat.start_code;
+	msg->end_code = stat.end_code;
+	msg->start_data = stat.start_data;
+	msg->end_data = stat.end_data;
+	msg->start_brk = stat.start_brk;
+	msg->start_stack = stat.start_stack;
+	msg->arg_start = stat.arg_start;
+	msg->arg_end = stat.arg_end;
+	msg->env_start = stat.env_start;
+	msg->env_end = stat.env_end;
+	r = take_auxv(c, p, m, e);
+	return r < 0 ? r : take_brk(p, msg, e);
+}
+
+/* ---- pages ---- */
+
+static int take_pages(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		      struct error *e)
+{
+	struct span_vec where = {};
+	_cleanup_(close_fd) int fd =
+		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", p->tid);
+	int r = fd < 0 ? fd : 0;
+
+	for (size_t i = 0; r >= 0 && i < m->msg->n_vmas; i++) {
+		const Reprise__Vma *v = m->msg->vmas[i];
+		struct span *s;
+
+		if (!vma_keeps_pages(v))
+			continue;
+		s = vec_push(&where);
+		if (s)
+			*s = (struct span){v->start, v->end};
+		else
+			r = no_memory(e);
+	}
+	if (r >= 0)
+		r = pagemap_scan(fd, &where, &m->pages, e);
+	vec_free(&where);
+	return r < 0 ? r : mm_frames(fd, m, e);
+}
+
+/* ---- one address space ---- */
+
+static int take_mm(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		   struct error *e)
+{
+	int r = take_vmas(c, p, m, e);
+
+	if (r < 0)
+		return r;
+	r = mm_vdso_checkpoint(m->msg, e);
+	if (r < 0)
+		r = checkpoint_refuse(c, r, e);
+	if (r >= 0) {
+		r = mapped_exe(c, p, &m->msg->exe, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, error_object(e, r, "executable"), e);
+	}
+	if (r < 0 || c->checking)
+		return r;
+	r = take_fields(c, p, m, e);
+	return r < 0 ? r : take_pages(c, p, m, e);
+}
+
+/* Object ids are small numbers. Returns 1, or 0 if that id has been here before. */
+static int first_sight(struct mm_checkpoint *mm, uint64_t id)
+{
+	while (mm->seen.n <= id)
+		if (!vec_push(&mm->seen))
+			return -ENOMEM;
+	if (mm->seen.v[id])
+		return 0;
+	mm->seen.v[id] = true;
+	return 1;
+}
+
+int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e)
+{
+	struct mm_state *m;
+	int r;
+
+	if (!p->mm || p->frozen->zombie)
+		return 0;
+	r = first_sight(c->mm, p->mm);
+	if (r <= 0)
+		return r < 0 ? no_memory(e) : 0;
+	m = vec_push(&c->mm->mms);
+	if (!m)
+		return no_memory(e);
+	m->id = p->mm;
+	m->process = (size_t)(p - c->processes.v);
+	m->tid = p->tid;
+	m->scratch = &c->mm->scratch;
+	m->msg = scratch_message(m->scratch, Reprise__Mm, reprise__mm__init);
+	if (!m->msg)
+		return no_memory(e);
+	return take_mm(c, p, m, e);
+}
+
+int mm_checkpoint_finish(struct checkpoint *c, struct error *e)
+{
+	int r = mm_share(c, e);
+
+	if (r < 0)
+		return r;
+	vec_for_each (m, &c->mm->mms) {
+		c->mm->page_bytes += m->msg->page_bytes;
+		r = checkpoint_put(c, RECORD_MM, m->id, &m->msg->base, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+uint64_t mm_page_bytes(struct checkpoint *c)
+{
+	return c->mm->page_bytes;
+}
+
+/* ---- contents ---- */
+
+struct save {
+	struct checkpoint *c;
+	struct mm_state **owned; /* by process: the address space that it owns, or NULL */
+	/* the group that is being written: its runs, and where each is read from */
+	const struct content_run *runs;
+	size_t n;
+};
+
+static const struct content_run *run_at(const struct save *save, uint64_t address)
+{
+	size_t low = 0, high = save->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (address >= save->runs[mid].end)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return &save->runs[low];
+}
+
+/* Called from several threads at once. What is asked for lies in runs, but may go from one into the
+ * next. */
+static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	const struct save *save = arg;
+
+	while (len) {
+		const struct content_run *run = run_at(save, address);
+		const struct mm_state *m = &save->c->mm->mms.v[run->source];
+		size_t n = run->end - address < len ? run->end - address : len;
+		int r;
+
+		if (run->shared)
+			r = pages_read_shared(save->c->proc_fd, m->tid, address, buf, n, e);
+		else
+			r = pages_read(save->c->proc_fd, m->tid, address, buf, n, e);
+		if (r < 0)
+			return error_object(e, r, "task %d (%s)", m->tid,
+					    save->c->processes.v[m->process].comm);
+		buf = (char *)buf + n;
+		address += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int save_stage(struct save *save, const struct mm_state *m, uint32_t stage, struct error *e)
+{
+	const struct page_group group = {m->id, stage};
+	_cleanup_(free_ptr) struct page_run *runs = NULL;
+	size_t first = 0, n, nruns = 0;
+
+	while (first < m->contents.n && m->contents.v[first].stage < stage)
+		first++;
+	for (n = 0; first + n < m->contents.n && m->contents.v[first + n].stage == stage; n++)
+		;
+	if (n == 0)
+		return 0;
+	runs = calloc(n, sizeof(*runs));
+	if (!runs)
+		return no_memory(e);
+	save->runs = m->contents.v + first;
+	save->n = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct content_run *run = &save->runs[i];
+		uint64_t length = run->end - run->start;
+
+		/* where they are read from is nothing to the image */
+		if (nruns && runs[nruns - 1].address + runs[nruns - 1].length == run->start)
+			runs[nruns - 1].length += length;
+		else
+			runs[nruns++] = (struct page_run){run->start, length};
+	}
+	return image_put_pages(save->c->image, &group, runs, nruns, read_contents, save, e);
+}
+
+static int save_step(void *arg, size_t node, enum mm_step step, uint32_t stage, struct error *e)
+{
+	struct save *save = arg;
+
+	return step == MM_STEP_FILL ? save_stage(save, save->owned[node], stage, e) : 0;
+}
+
+struct pid_index {
+	pid_t pid;
+	size_t process;
+};
+
+static int by_pid(const void *a, const void *b)
+{
+	const struct pid_index *x = a, *y = b;
+
+	return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+int mm_process_parents(const struct checkpoint *c, ssize_t *ret)
+{
+	size_t n = c->processes.n;
+	_cleanup_(free_ptr) struct pid_index *index = calloc(n + 1, sizeof(*index));
+
+	if (!index)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		index[i] = (struct pid_index){c->processes.v[i].frozen->pid, i};
+	qsort(index, n, sizeof(*index), by_pid);
+	for (size_t i = 0; i < n; i++) {
+		const struct pid_index key = {c->processes.v[i].frozen->ppid, 0};
+		const struct pid_index *found = bsearch(&key, index, n, sizeof(key), by_pid);
+
+		ret[i] = found && found->process < i ? (ssize_t)found->process : -1;
+	}
+	return 0;
+}
+
+int mm_save_pages(struct checkpoint *c, struct error *e)
+{
+	size_t n = c->processes.n;
+	_cleanup_(free_ptr) struct mm_order_node *nodes = calloc(n + 1, sizeof(*nodes));
+	_cleanup_(free_ptr) struct mm_state **owned = calloc(n + 1, sizeof(struct mm_state *));
+	_cleanup_(free_ptr) ssize_t *parents = calloc(n + 1, sizeof(*parents));
+	struct save save = {.c = c, .owned = owned};
+
+	if (!nodes || !owned || !parents || mm_process_parents(c, parents) < 0)
+		return no_memory(e);
+	vec_for_each (m, &c->mm->mms) {
+		owned[m->process] = m;
+		nodes[m->process].owner = true;
+		nodes[m->process].inherits = m->msg->parent != 0;
+		nodes[m->process].stage = m->msg->parent_stage;
+		nodes[m->process].last_stage = m->msg->last_stage;
+	}
+	for (size_t i = 0; i < n; i++)
+		nodes[i].parent = parents[i];
+	return mm_walk(nodes, n, save_step, &save, e);
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MM_MM_H
+#define REPRISE_MM_MM_H
+
+#include "model/checkpoint.h"
+#include "model/restart.h"
+
+/*
+ * Address spaces, as src/operation sees them.
+ */
+
+int mm_checkpoint_begin(struct checkpoint *c, struct error *e) must_check;
+void mm_checkpoint_end(struct checkpoint *c);
+/*
+ * Layout, page map and fields of the address space of p->mm (object id given by
+ * the caller, who knows by kcmp who shares it): refuses what cannot be saved; when not checking,
+ * writes the record. While checking it reads /proc only.
+ */
+int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e) must_check;
+/*
+ * Between the records and the thaw: finds pages shared copy-on-write between relatives, decides
+ * stages (doc/design.md), and puts the RECORD_MM records.
+ */
+int mm_checkpoint_finish(struct checkpoint *c, struct error *e) must_check;
+/* Bytes of page contents to come; then the page groups, in the order in which a restart takes them.
+ * Tasks are stopped. */
+uint64_t mm_page_bytes(struct checkpoint *c);
+int mm_save_pages(struct checkpoint *c, struct error *e) must_check;
+
+int mm_restart_validate(const struct restart *r, struct error *e) must_check;
+int mm_restart_begin(struct restart *r, struct error *e) must_check;
+void mm_restart_end(struct restart *r);
+/* Chooses r->agent_at: AGENT_SIZE bytes that are free in every address space of the image and in
+ * ours. */
+int mm_restart_choose_agent(struct restart *r, struct error *e) must_check;
+/*
+ * Turns the address space that p's first task has now (a copy of ours, or of its parent's) into the
+ * one that was saved: mappings, vDSO. Then fills pages stage by stage: mm_restart_fill(stage)
+ * before each child that inherits copy-on-write pages, the last after all. What would hinder
+ * forking or filling (DONTFORK, locks, seals, prctl fields, exe link) comes in mm_restart_finish().
+ */
+/* Leaves nothing but the agent, so that what is forked from a stub that waits for its own build
+ * costs little. Optional. */
+int mm_restart_empty(struct restart *r, struct restart_process *p, struct error *e) must_check;
+int mm_restart_build(struct restart *r, struct restart_process *p, struct error *e) must_check;
+int mm_restart_fill(struct restart *r, struct restart_process *p, uint32_t stage,
+		    struct error *e) must_check;
+int mm_restart_finish(struct restart *r, struct restart_process *p, struct error *e) must_check;
+/* Does this process inherit pages from its parent, so that it has to be forked after the parent's
+ * stage *ret_stage? */
+bool mm_restart_inherits(const struct restart *r, const struct restart_process *p,
+			 uint32_t *ret_stage);
+uint32_t mm_restart_last_stage(const struct restart *r, const struct restart_process *p);
+
+#endif

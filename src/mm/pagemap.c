@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mm/pagemap.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+
+enum { ENTRIES_AT_ONCE = 4096, REGIONS_AT_ONCE = 1024 };
+
+static int failed(struct error *e, int r)
+{
+	return error_errno(e, r, r == -ESRCH ? E_TASK_GONE : E_VMA_READ,
+			   "cannot read the page map");
+}
+
+static int add(struct page_spans *to, uint64_t start, uint64_t end, bool guard)
+{
+	struct page_span *last = to->n ? &to->v[to->n - 1] : NULL;
+
+	if (last && last->end == start && last->guard == guard) {
+		last->end = end;
+		return 0;
+	}
+	last = vec_push(to);
+	if (!last)
+		return -ENOMEM;
+	*last = (struct page_span){start, end, guard};
+	return 0;
+}
+
+int pagemap_entries(int fd, uint64_t start, uint64_t *entries, size_t n, struct error *e)
+{
+	size_t done = 0, want = n * sizeof(*entries);
+
+	while (done < want) {
+		ssize_t r = pread(fd, (char *)entries + done, want - done,
+				  (off_t)(start / PAGE_BYTES * sizeof(*entries) + done));
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		/* the end of the file comes early when the address space has gone */
+		if (r <= 0)
+			return failed(e, r ? -errno : -ESRCH);
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+/* Zero pages cannot be told from others here; they are found to be zero when they are read. */
+static int read_range(int fd, uint64_t start, uint64_t end, struct page_spans *ret, struct error *e)
+{
+	uint64_t entries[ENTRIES_AT_ONCE];
+
+	while (start < end) {
+		size_t n = (end - start) / PAGE_BYTES;
+		int r;
+
+		if (n > ENTRIES_AT_ONCE)
+			n = ENTRIES_AT_ONCE;
+		r = pagemap_entries(fd, start, entries, n, e);
+		if (r < 0)
+			return r;
+		for (size_t i = 0; i < n; i++, start += PAGE_BYTES) {
+			uint64_t v = entries[i];
+
+			/* a guard page has the swap bit as well */
+			if (!(v & (PAGEMAP_GUARD | PAGEMAP_SWAPPED | PAGEMAP_PRESENT)))
+				continue;
+			if (!(v & PAGEMAP_GUARD) && (v & PAGEMAP_FILE))
+				continue;
+			r = add(ret, start, start + PAGE_BYTES, v & PAGEMAP_GUARD);
+			if (r < 0)
+				return error_errno(e, r, E_NO_MEMORY, "no memory for the page map");
+		}
+	}
+	return 0;
+}
+
+int pagemap_read(int fd, const struct span_vec *where, struct page_spans *ret, struct error *e)
+{
+	vec_for_each (s, where) {
+		int r = read_range(fd, s->start, s->end, ret, e);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What one region of a scan adds, within one of the spans. */
+static int take_region(int fd, const struct pagemap_region *region, uint64_t start, uint64_t end,
+		       bool guards_known, struct page_spans *ret, struct error *e)
+{
+	int r;
+
+	if (region->categories & PAGEMAP_IS_GUARD)
+		r = add(ret, start, end, true);
+	else if ((region->categories & PAGEMAP_IS_SWAPPED) && !guards_known)
+		return read_range(fd, start, end, ret, e);
+	else if (region->categories & PAGEMAP_IS_PFNZERO)
+		return 0;
+	else
+		r = add(ret, start, end, false);
+	return r < 0 ? error_errno(e, r, E_NO_MEMORY, "no memory for the page map") : 0;
+}
+
+/* Regions come in order of address; `at` is where in the spans the last one ended. */
+static int take_regions(int fd, const struct pagemap_region *regions, size_t n,
+			const struct span_vec *where, size_t *at, bool guards_known,
+			struct page_spans *ret, struct error *e)
+{
+	for (size_t i = 0; i < n; i++) {
+		const struct pagemap_region *region = &regions[i];
+
+		while (*at < where->n && where->v[*at].end <= region->start)
+			(*at)++;
+		for (size_t j = *at; j < where->n && where->v[j].start < region->end; j++) {
+			const struct span *s = &where->v[j];
+			uint64_t start = s->start > region->start ? s->start : region->start;
+			uint64_t end = s->end < region->end ? s->end : region->end;
+			int r = take_region(fd, region, start, end, guards_known, ret, e);
+
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
+}
+
+/*
+ * Where a scan has come to. The kernel collects 512 regions at a time; after a walk that went on
+ * past those and came to its end, walk_end still tells where they ended (6.18). Starting over from
+ * there would give the same regions twice. With room left for more there are no more, and a region
+ * that was given is never before the place to go on from.
+ */
+static uint64_t scan_progress(const struct pagemap_scan_arg *arg,
+			      const struct pagemap_region *regions, size_t n)
+{
+	if (n < arg->vec_len)
+		return arg->end;
+	return regions[n - 1].end > arg->walk_end ? regions[n - 1].end : arg->walk_end;
+}
+
+/*
+ * Pages of files are left out by the kernel (category FILE inverted). PAGEMAP_IS_GUARD came
+ * with 6.16; before it a guard page looks like a swapped one, and its entry has to be read.
+ */
+static int scan_range(int fd, const struct span *range, const struct span_vec *where, size_t *at,
+		      bool *guards_known, struct page_spans *ret, struct error *e)
+{
+	struct pagemap_region regions[REGIONS_AT_ONCE];
+	struct pagemap_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = range->start,
+		.end = range->end,
+		.vec = (uint64_t)(uintptr_t)regions,
+		.vec_len = REGIONS_AT_ONCE,
+		.category_mask = PAGEMAP_IS_FILE,
+		.category_inverted = PAGEMAP_IS_FILE,
+	};
+
+	while (arg.start < arg.end) {
+		uint64_t guard = *guards_known ? PAGEMAP_IS_GUARD : 0;
+		int r, n;
+
+		arg.category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED | guard;
+		arg.return_mask = PAGEMAP_IS_SWAPPED | PAGEMAP_IS_PFNZERO | guard;
+		n = ioctl(fd, PAGEMAP_SCAN_CMD, &arg);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EINVAL && *guards_known) {
+			*guards_known = false;
+			continue;
+		}
+		if (n < 0)
+			return -errno;
+		r = take_regions(fd, regions, (size_t)n, where, at, *guards_known, ret, e);
+		if (r < 0)
+			return r;
+		arg.start = scan_progress(&arg, regions, (size_t)n);
+	}
+	return 0;
+}
+
+/*
+ * The walk of the page tables skips what is not there, so that many mappings are
+ * scanned in one call. What lies between two spans may be a large shared mapping, which is not
+ * worth a walk.
+ */
+int pagemap_scan(int fd, const struct span_vec *where, struct page_spans *ret, struct error *e)
+{
+	const uint64_t far = 16ul << 20;
+	bool guards_known = true;
+	size_t at = 0;
+
+	for (size_t i = 0, j; i < where->n; i = j) {
+		struct span range = where->v[i];
+		int r;
+
+		for (j = i + 1; j < where->n && where->v[j].start - range.end < far; j++)
+			range.end = where->v[j].end;
+		r = scan_range(fd, &range, where, &at, &guards_known, ret, e);
+		if ((r == -ENOTTY || r == -EINVAL) && ret->n == 0)
+			return pagemap_read(fd, where, ret, e);
+		if (r < 0)
+			return failed(e, r);
+	}
+	return 0;
+}

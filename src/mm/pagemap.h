@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MM_PAGEMAP_H
+#define REPRISE_MM_PAGEMAP_H
+
+#include "mm/vma.h"
+
+/* Kinds of PageRange. Numbers stand in images: for ever. */
+enum page_kind {
+	PAGE_OWN = 1,	    /* contents in the page group <mm, stage> */
+	PAGE_INHERITED = 2, /* what the parent holds when it forks at parent_stage; stage 0 */
+	PAGE_GUARD = 3,	    /* MADV_GUARD_INSTALL, when all else is done */
+	PAGE_DROPPED = 4,   /* held for a child until `stage`, then given up */
+};
+
+/* A run of pages in a page table. */
+struct page_span {
+	uint64_t start, end;
+	bool guard; /* else own contents, in memory or swapped out */
+};
+
+struct page_spans {
+	struct page_span *v;
+	size_t n, cap;
+};
+
+/*
+ * The pages of the spans `where` (sorted, of private mappings) that hold contents of their own, and
+ * guard pages. Pages of the file behind a private mapping, untouched ones and the shared zero page
+ * are left out: they come back by themselves. fd: of /proc/PID/pagemap.
+ */
+int pagemap_scan(int fd, const struct span_vec *where, struct page_spans *ret,
+		 struct error *e) must_check;
+/* The same by reading the entries one by one: what kernels before 6.7 offer. */
+int pagemap_read(int fd, const struct span_vec *where, struct page_spans *ret,
+		 struct error *e) must_check;
+
+/* Bits of the entries of /proc/PID/pagemap. */
+#define PAGEMAP_FRAME	  ((1ull << 55) - 1) /* all zero without CAP_SYS_ADMIN */
+#define PAGEMAP_EXCLUSIVE (1ull << 56)
+#define PAGEMAP_GUARD	  (1ull << 58)
+#define PAGEMAP_FILE	  (1ull << 61)
+#define PAGEMAP_SWAPPED	  (1ull << 62)
+#define PAGEMAP_PRESENT	  (1ull << 63)
+/* Entries of the n pages from `start` on. */
+int pagemap_entries(int fd, uint64_t start, uint64_t *entries, size_t n,
+		    struct error *e) must_check;
+
+#endif

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MM_STATE_H
+#define REPRISE_MM_STATE_H
+
+#include "core/scratch.h"
+#include "mm/cow.h"
+#include "mm/mm.h"
+#include "mm/pagemap.h"
+#include "mm/vma.h"
+
+/* What this room keeps while a checkpoint lasts. */
+
+/* Contents that go into one page group, and whose memory they are read from. */
+struct content_run {
+	uint64_t start, end;
+	size_t source; /* index of a mm_state */
+	uint32_t stage;
+	bool shared; /* copy-on-write with others: see pages_read_shared() */
+};
+
+struct content_runs {
+	struct content_run *v;
+	size_t n, cap;
+};
+
+/* One address space. */
+struct mm_state {
+	uint64_t id;
+	size_t process; /* the first one of c->processes that has it */
+	pid_t tid;
+	struct scratch *scratch;      /* holds msg; of all together */
+	Reprise__Mm *msg;	      /* `pages` is filled in at the end */
+	struct page_spans pages;      /* what the page table holds */
+	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
+	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
+	struct content_runs contents; /* by stage, then by address */
+};
+
+struct mapped_cache;
+
+struct mm_checkpoint {
+	VEC(struct mm_state) mms; /* in the order of processes */
+	struct scratch scratch;	  /* for records */
+	VEC(bool) seen;		  /* by object id */
+	struct mapped_cache *mapped;
+	uint64_t page_bytes;
+};
+
+/*
+ * The inode behind a file mapping, by whatever way there is to its descriptor.
+ */
+int mapped_cache_new(struct mapped_cache **ret) must_check;
+void mapped_cache_free(struct mapped_cache *cache);
+int mapped_inode(struct checkpoint *c, const struct checkpoint_process *p,
+		 const struct vma_list *list, const struct vma *v, uint64_t *ret_id,
+		 struct error *e) must_check;
+int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_t *ret_id,
+	       struct error *e) must_check;
+
+/*
+ * A copy of shared anonymous memory, as far as the mappings of a task show it: *ret_covered
+ * (offsets). For users who may not open it.
+ */
+int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const struct vma_list *list,
+	      const struct vma *v, struct span_vec *ret_covered, int *ret_fd,
+	      struct error *e) must_check;
+/* Registers of the thread through which the process is looked at. */
+const struct cpu_state *mm_cpu_of(const struct checkpoint_process *p);
+
+/* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
+int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;
+
+/* For each process the index of its real parent in c->processes, -1: none of them. Parents come
+ * first. */
+int mm_process_parents(const struct checkpoint *c, ssize_t *ret) must_check;
+
+/* Pages shared between relatives: sets parents, stages, contents and page ranges of all records
+ * (src/mm/share.c). */
+int mm_share(struct checkpoint *c, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "model/checkpoint.h"
+
+void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
+{
+	char line[512];
+	va_list ap;
+
+	if (!c->trace)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(line, sizeof(line), fmt, ap);
+	va_end(ap);
+	c->trace(c->trace_arg, line);
+}
+
+int checkpoint_refuse(struct checkpoint *c, int r, struct error *e)
+{
+	if (r >= 0 || !c->checking || e->code == ERROR_NONE)
+		return r;
+	/* What has ended meanwhile is no obstacle. */
+	if (e->code == E_TASK_GONE) {
+		error_clear(e);
+		return 0;
+	}
+	return problems_add(&c->problems, e);
+}
+
+int checkpoint_put(struct checkpoint *c, enum record_type type, uint64_t id,
+		   const ProtobufCMessage *msg, struct error *e)
+{
+	if (c->checking)
+		return 0;
+	return image_put(c->image, type, 0, id, msg, e);
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MODEL_CHECKPOINT_H
+#define REPRISE_MODEL_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include "core/error.h"
+#include "core/objects.h"
+#include "core/scratch.h"
+#include "core/vec.h"
+#include "image/image.h"
+#include "model/record.h"
+#include "remote/batch.h"
+#include "remote/freeze.h"
+
+/*
+ * The context of one checkpoint, or of one check (`checking`): the same code
+ * looks at the tasks in both, but a check never stops a task, never runs
+ * anything in one, and collects every refusal instead of ending at the first.
+ */
+struct checkpoint {
+	int proc_fd;
+	bool checking;
+	struct freezer freezer;
+	struct image_writer *image;		  /* NULL while checking */
+	struct objects *objects;		  /* who has been seen before */
+	struct problems problems;		  /* while checking */
+	VEC(struct checkpoint_process) processes; /* in the order of freezer.processes */
+	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
+			       none */
+	pid_t self;
+	int jobs;
+	void (*trace)(void *arg, const char *line); /* may be NULL */
+	void *trace_arg;
+
+	/* private state of the rooms, made by their begin and freed by their end functions */
+	struct files_checkpoint *files;
+	struct mm_checkpoint *mm;
+};
+
+struct checkpoint_process {
+	struct frozen_process *frozen;
+	pid_t tid; /* a thread that lives: through it /proc is read (a leader may be a zombie) */
+	char comm[16];
+	uint64_t mm;	     /* object id; equal for processes made with CLONE_VM */
+	struct agent *agent; /* live; NULL while checking, and for zombies */
+};
+
+/* Traces one line of what is being done; cheap when nobody listens. */
+void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/*
+ * How a refusal is reported: when checking it is added to c->problems, *e is
+ * cleared and 0 is returned, so that the caller goes on with the next object;
+ * otherwise it is returned as it is.
+ */
+int checkpoint_refuse(struct checkpoint *c, int r, struct error *e);
+
+/*
+ * Saves an object's record under its id, unless checking. The id comes from
+ * c->objects, so that an object is saved once, before its first use.
+ */
+int checkpoint_put(struct checkpoint *c, enum record_type type, uint64_t id,
+		   const ProtobufCMessage *msg, struct error *e) must_check;
+
+#endif

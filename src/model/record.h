@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MODEL_RECORD_H
+#define REPRISE_MODEL_RECORD_H
+
+#include "image/image.h"
+
+/* Types of the state records, one per kind of object. Numbers are for ever. */
+enum record_type {
+	RECORD_TREE = FRAME_STATE_FIRST,
+	RECORD_PROCESS = 257,
+	RECORD_TASK = 258,
+	RECORD_SIGHAND = 259,
+	RECORD_MM = 260,
+	RECORD_FILES = 261,
+	RECORD_FS = 262,
+	RECORD_FILE = 263,
+	RECORD_INODE = 264,
+	RECORD_PIPE = 265,
+	/* 270-299: src/fs; 300-339: src/net; 340-359: src/ipc; 360-: src/ns */
+};
+
+/* Order of the state part: what is referred to stands before what refers to it. */
+
+#endif

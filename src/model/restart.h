@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MODEL_RESTART_H
+#define REPRISE_MODEL_RESTART_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/vec.h"
+#include "image/image.h"
+#include "kernel.pb-c.h"
+#include "mm.pb-c.h"
+#include "fs.pb-c.h"
+#include "model/record.h"
+#include "remote/batch.h"
+
+/*
+ * The context of one restart. Records are unpacked and validated before a
+ * single task is made, and are found by their id from then on.
+ *
+ * Two kinds of pids: those of the image ("virtual", as the tasks see them) and
+ * those by which we know the tasks (different in a new pid namespace).
+ */
+struct restart {
+	int proc_fd; /* /proc in which real pids are valid */
+	struct image_reader *image;
+	struct restart_records *records;
+	VEC(struct restart_process) processes; /* in the order of creation: parents first */
+	bool pidns;
+	bool changed_files_allowed;
+	int stdio[3]; /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */
+	int tty_fd;   /* the controlling terminal of the restart, for other descriptors of the old
+			 one; -1 none */
+	uint64_t agent_at;  /* where the agent stands in every address space that we make */
+	int control;	    /* our end of the socket through which descriptors reach the tasks */
+	int control_remote; /* its descriptor number in every task */
+	int jobs;
+	void (*trace)(void *arg, const char *line);
+	void *trace_arg;
+	void (*warn)(void *arg, const struct error *problem); /* changed files that are allowed */
+	void *warn_arg;
+
+	/* private state of the rooms */
+	struct files_restart *files;
+	struct mm_restart *mm;
+};
+
+struct restart_process {
+	pid_t pid;  /* real; 0 before it is made */
+	pid_t vpid; /* in the image */
+	const Reprise__Process *msg;
+	const Reprise__Mm *mm; /* NULL for a zombie */
+	uint64_t mm_id;
+	struct agent *agent; /* captive, shared with CLONE_VM relatives */
+	bool let_go;
+	bool mm_owner;			/* the first process of its mm: it builds and fills it */
+	struct restart_process *parent; /* NULL: outside */
+	VEC(struct restart_task) tasks; /* leader first */
+};
+
+struct restart_task {
+	pid_t tid, vtid;
+	const Reprise__Task *msg;
+	struct restart_process *process;
+	bool asleep; /* the kernel holds the time-out of the call that it was in */
+};
+
+void restart_trace(struct restart *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The unpacked message of an object, or NULL if there is none of that type and id. */
+const void *restart_find(const struct restart *r, enum record_type type, uint64_t id);
+/* The i-th object of a type in image order, NULL past the last; *ret_id may be NULL. */
+const void *restart_nth(const struct restart *r, enum record_type type, size_t i, uint64_t *ret_id);
+/* A task of the tree by its virtual pid or tid, NULL if there is none. */
+struct restart_task *restart_task_by_vtid(struct restart *r, pid_t vtid);
+/* Real pid of a process or thread of the image, 0 if none. */
+pid_t restart_real_pid(struct restart *r, pid_t vpid);
+
+/*
+ * Hands descriptors of ours to a task: sends them over the control socket and lets it receive them.
+ * They arrive close-on-exec at the lowest free numbers; remote[i] tells which. Up to 253 at once.
+ */
+int restart_send_fds(struct restart *r, struct restart_task *t, const int *fds, size_t n,
+		     int *remote, struct error *e) must_check;
+
+#endif

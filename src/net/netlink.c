@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Netlink sockets without anything pending: their port, groups and options. */
+#include <errno.h>
+#include <linux/netlink.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "net/socket.h"
+#include "net/socket_kinds.h"
+
+static bool netlink_match(const struct file_seen *f)
+{
+	return socket_family(f) == AF_NETLINK;
+}
+
+static int save_groups(int fd, Reprise__NetlinkSocket *m, struct scratch *s, struct error *e)
+{
+	uint32_t bits[64] = {}; /* nlk->ngroups is 1024 at the most */
+	socklen_t len = sizeof(bits);
+
+	if (getsockopt(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, bits, &len) < 0)
+		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "NETLINK_LIST_MEMBERSHIPS");
+	if (len > sizeof(bits))
+		return error_set(e, -E2BIG, E_FILE_STATE, "too many groups");
+	m->groups = scratch_alloc(s, sizeof(bits) * 8 * sizeof(*m->groups));
+	if (!m->groups)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for groups");
+	for (uint32_t i = 0; i < len * 8; i++)
+		if (bits[i / 32] & 1u << i % 32)
+			m->groups[m->n_groups++] = i + 1;
+	return 0;
+}
+
+static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			      struct scratch *scratch, struct error *e)
+{
+	Reprise__NetlinkSocket *m =
+		scratch_message(scratch, Reprise__NetlinkSocket, reprise__netlink_socket__init);
+	struct pollfd p = {.fd = f->local, .events = POLLIN};
+	struct sockaddr_nl at = {}, peer = {};
+	socklen_t len = sizeof(at), peer_len = sizeof(peer);
+	int r;
+
+	if (!m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
+	msg->netlink = m;
+	r = socket_checkpoint(c, f, &m->socket, scratch, e);
+	if (r < 0)
+		return r;
+	if (poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLERR)))
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "it holds messages that have not been read yet; try again");
+	if (getsockname(f->local, (struct sockaddr *)&at, &len) < 0 ||
+	    getpeername(f->local, (struct sockaddr *)&peer, &peer_len) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "address of a netlink socket");
+	m->port = at.nl_pid;
+	m->peer_port = peer.nl_pid;
+	m->peer_groups = peer.nl_groups;
+	if (m->peer_port)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it is connected to another program (port %u)", m->peer_port);
+	return save_groups(f->local, m, scratch, e);
+}
+
+static int netlink_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->netlink)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a netlink socket without message");
+	return socket_validate(msg->netlink->socket, AF_NETLINK, e);
+}
+
+/* The port is most often the pid of whoever bound first: where that is taken the kernel chooses. */
+static int bind_port(int fd, const Reprise__NetlinkSocket *m, struct error *e)
+{
+	struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_pid = m->port};
+
+	if (!m->port)
+		return 0;
+	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0)
+		return 0;
+	at.nl_pid = 0;
+	if (errno != EADDRINUSE || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot bind a netlink socket");
+	return 0;
+}
+
+static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+			   struct error *e)
+{
+	const Reprise__NetlinkSocket *m = msg->netlink;
+	_cleanup_(close_fd) int fd = -EBADF;
+	int res;
+
+	res = socket_make(m->socket, &fd, e);
+	if (res >= 0)
+		res = socket_set_options(fd, m->socket, e);
+	if (res >= 0)
+		res = bind_port(fd, m, e);
+	if (res < 0)
+		return res;
+	for (size_t i = 0; i < m->n_groups; i++)
+		if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &m->groups[i],
+			       sizeof(m->groups[i])) < 0)
+			return error_errno(e, -errno, E_RESTORE, "cannot join netlink group %u",
+					   m->groups[i]);
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+static void netlink_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	snprintf(buf, size, "protocol %d, port %u",
+		 msg->netlink && msg->netlink->socket ? msg->netlink->socket->protocol : -1,
+		 msg->netlink ? msg->netlink->port : 0);
+}
+
+const struct file_ops netlink_file_ops = {
+	.kind = FILE_NETLINK,
+	.name = "netlink socket",
+	.support = "without pending messages: port, groups, options",
+	.match = netlink_match,
+	.checkpoint = netlink_checkpoint,
+	.validate = netlink_validate,
+	.restart = netlink_restart,
+	.describe = netlink_describe,
+};

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/sock_diag.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <linux/unix_diag.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+
+static int send_request(int fd, struct error *e)
+{
+	struct {
+		struct nlmsghdr h;
+		struct unix_diag_req r;
+	} msg = {
+		.h = {.nlmsg_len = sizeof(msg),
+		      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+		.r = {.sdiag_family = AF_UNIX,
+		      .udiag_states = ~0u,
+		      .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER |
+				    UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN},
+	};
+
+	if (send(fd, &msg, sizeof(msg), 0) != (ssize_t)sizeof(msg))
+		return error_errno(e, -errno, E_SYSTEM, "cannot ask for the Unix sockets");
+	return 0;
+}
+
+static int copy_bytes(const struct rtattr *a, void *ret, uint32_t *ret_len, size_t unit)
+{
+	size_t len = RTA_PAYLOAD(a);
+	void *copy = malloc(len + 1);
+
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, RTA_DATA(a), len);
+	*(void **)ret = copy;
+	*ret_len = (uint32_t)(len / unit);
+	return 0;
+}
+
+static int take_attribute(struct unix_info *u, const struct rtattr *a)
+{
+	switch (a->rta_type) {
+	case UNIX_DIAG_NAME:
+		return copy_bytes(a, &u->name, &u->name_len, 1);
+	case UNIX_DIAG_ICONS:
+		return copy_bytes(a, &u->clients, &u->nclients, sizeof(uint32_t));
+	case UNIX_DIAG_VFS: {
+		const struct unix_diag_vfs *v = RTA_DATA(a);
+
+		u->has_file = true;
+		u->file_ino = v->udiag_vfs_ino;
+		u->file_dev = v->udiag_vfs_dev;
+		return 0;
+	}
+	case UNIX_DIAG_PEER:
+		u->has_peer = true;
+		memcpy(&u->peer, RTA_DATA(a), sizeof(u->peer));
+		return 0;
+	case UNIX_DIAG_RQLEN: {
+		const struct unix_diag_rqlen *q = RTA_DATA(a);
+
+		u->rqueue = q->udiag_rqueue;
+		u->wqueue = q->udiag_wqueue;
+		return 0;
+	}
+	case UNIX_DIAG_SHUTDOWN:
+		u->shutdown = *(const uint8_t *)RTA_DATA(a);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+static int take_socket(struct unix_table *t, const struct nlmsghdr *h)
+{
+	const struct unix_diag_msg *m = NLMSG_DATA(h);
+	struct unix_info *u = vec_push(&t->list);
+	const struct rtattr *a = (const struct rtattr *)(m + 1);
+	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
+	int r = 0;
+
+	if (!u)
+		return -ENOMEM;
+	u->ino = m->udiag_ino;
+	u->type = m->udiag_type;
+	u->state = m->udiag_state;
+	for (; r >= 0 && RTA_OK(a, left); a = RTA_NEXT(a, left))
+		r = take_attribute(u, a);
+	return r;
+}
+
+/* 1 at the end of the dump. */
+static int take_messages(struct unix_table *t, const void *buf, size_t len)
+{
+	const struct nlmsghdr *h = buf;
+
+	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+		int r;
+
+		if (h->nlmsg_type == NLMSG_DONE)
+			return 1;
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
+		r = take_socket(t, h);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int compare_ino(const void *a, const void *b)
+{
+	const struct unix_info *x = a, *y = b;
+
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+int unix_table_read(struct unix_table *ret, struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	const size_t size = 256 * 1024;
+	_cleanup_(free_ptr) void *buf = malloc(size);
+	int r;
+
+	if (fd < 0 || !buf)
+		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "cannot use sock_diag");
+	r = send_request(fd, e);
+	if (r < 0)
+		return r;
+	do {
+		ssize_t n = recv(fd, buf, size, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		r = n < 0 ? -errno : take_messages(ret, buf, (size_t)n);
+	} while (r == 0);
+	if (r < 0)
+		return error_errno(e, r, E_SYSTEM, "cannot list the Unix sockets");
+	if (ret->list.n)
+		qsort(ret->list.v, ret->list.n, sizeof(*ret->list.v), compare_ino);
+	return 0;
+}
+
+const struct unix_info *unix_table_find(const struct unix_table *t, uint64_t ino)
+{
+	struct unix_info key = {.ino = (uint32_t)ino};
+
+	if (!t->list.n || ino != key.ino)
+		return NULL;
+	return bsearch(&key, t->list.v, t->list.n, sizeof(key), compare_ino);
+}
+
+void unix_table_free(struct unix_table *t)
+{
+	vec_for_each (u, &t->list) {
+		free(u->name);
+		free(u->clients);
+	}
+	vec_free(&t->list);
+}

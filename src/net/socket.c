@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/socket.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "net/sockopt.h"
+
+int socket_family(const struct file_seen *f)
+{
+	int family;
+	socklen_t len = sizeof(family);
+
+	if (!S_ISSOCK(f->st.st_mode) || (f->flags & O_PATH) ||
+	    getsockopt(f->local, SOL_SOCKET, SO_DOMAIN, &family, &len) < 0)
+		return -1;
+	return family;
+}
+
+static int get_int(int fd, int name, int *ret, struct error *e)
+{
+	socklen_t len = sizeof(*ret);
+
+	if (getsockopt(fd, SOL_SOCKET, name, ret, &len) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "getsockopt %d", name);
+	return 0;
+}
+
+/* The length is counted in instructions, in both directions (sk_get_filter()). */
+static int save_filter(int fd, Reprise__Socket *m, struct scratch *s, struct error *e)
+{
+	socklen_t n = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) < 0)
+		return errno == EACCES ? error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+						   "an eBPF program is attached to the socket")
+				       : 0;
+	if (!n)
+		return 0;
+	m->filter.len = n * sizeof(struct sock_filter);
+	m->filter.data = scratch_alloc(s, m->filter.len);
+	if (!m->filter.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket filter");
+	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, m->filter.data, &n) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot read the filter of a socket");
+	return 0;
+}
+
+int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__Socket **ret,
+		      struct scratch *s, struct error *e)
+{
+	Reprise__Socket *m = scratch_message(s, Reprise__Socket, reprise__socket__init);
+	int r;
+
+	if (!m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
+	*ret = m;
+	r = get_int(f->local, SO_DOMAIN, &m->family, e);
+	if (r >= 0)
+		r = get_int(f->local, SO_TYPE, &m->type, e);
+	if (r >= 0)
+		r = get_int(f->local, SO_PROTOCOL, &m->protocol, e);
+	if (r < 0)
+		return r;
+	m->uid = f->st.st_uid;
+	m->gid = f->st.st_gid;
+	m->mode = f->st.st_mode & 07777;
+	r = save_filter(f->local, m, s, e);
+	return r < 0 ? r : sockopt_save(f->local, m, &c->files->sockopts, s, e);
+}
+
+int socket_validate(const Reprise__Socket *m, int family, struct error *e)
+{
+	if (!m || (family >= 0 && m->family != family) || m->type < 1 || m->type > SOCK_PACKET)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket of an improper kind");
+	if (m->filter.len % sizeof(struct sock_filter) || m->filter.len > 8 * BPF_MAXINSNS)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket with an improper filter");
+	return sockopt_validate(m, e);
+}
+
+int socket_set_owner(int fd, const Reprise__Socket *m, struct error *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of a socket");
+	if ((st.st_uid != m->uid || st.st_gid != m->gid) && fchown(fd, m->uid, m->gid) < 0)
+		return error_errno(e, -errno, E_CREDENTIALS,
+				   "cannot give a socket to user %u, group %u", m->uid, m->gid);
+	if ((st.st_mode & 07777) != m->mode && fchmod(fd, m->mode & 07777) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot set the mode of a socket");
+	return 0;
+}
+
+int socket_make(const Reprise__Socket *m, int *ret_fd, struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(m->family, m->type | SOCK_CLOEXEC, m->protocol);
+	int r;
+
+	if (fd < 0)
+		return error_errno(e, -errno, errno == EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot make a socket of family %d, type %d, protocol %d",
+				   m->family, m->type, m->protocol);
+	r = socket_set_owner(fd, m, e);
+	if (r < 0)
+		return r;
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+int socket_set_options(int fd, const Reprise__Socket *m, struct error *e)
+{
+	const int on = 1;
+	struct sock_fprog prog = {
+		.len = (unsigned short)(m->filter.len / sizeof(struct sock_filter)),
+		.filter = (struct sock_filter *)m->filter.data};
+	int r = sockopt_restore(fd, m, e);
+
+	if (r < 0)
+		return r;
+	if (prog.len && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot attach the filter of a socket");
+	if (m->type == SOCK_STREAM)
+		ignore(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)),
+		       "bind() will tell if it mattered");
+	return 0;
+}
+
+int socket_settle(int fd, const Reprise__Socket *m, struct error *e)
+{
+	int reuse = 0;
+
+	for (size_t i = 0; i < m->n_options; i++)
+		if (m->options[i]->level == SOL_SOCKET && m->options[i]->name == SO_REUSEADDR)
+			reuse = 1;
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "SO_REUSEADDR");
+	return 0;
+}
+
+int socket_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),
+		   ProtobufCBinaryData *ret, struct scratch *s, struct error *e)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = sizeof(ss);
+
+	if (get(fd, (struct sockaddr *)&ss, &len) < 0)
+		return errno == ENOTCONN ? 0
+					 : error_errno(e, -errno, E_SYSTEM, "address of a socket");
+	ret->len = len;
+	ret->data = scratch_copy(s, &ss, len);
+	if (!ret->data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an address");
+	return 0;
+}

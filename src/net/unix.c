@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Unix sockets at the checkpoint: state, peers, names. The queues are in unix_queue.c, names in
+ * unix_name.c. */
+#include "net/unix.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <linux/sockios.h>
+#include <unistd.h>
+
+#include "core/procfs.h"
+#include "net/socket.h"
+#include "net/socket_kinds.h"
+#include "net/unix_cred.h"
+
+static bool unix_match(const struct file_seen *f)
+{
+	return socket_family(f) == AF_UNIX;
+}
+
+static int get_table(struct checkpoint *c, struct unix_checkpoint **ret, struct error *e)
+{
+	struct unix_checkpoint *u = c->files->unix_sockets;
+	int r;
+
+	if (!u)
+		u = c->files->unix_sockets = calloc(1, sizeof(*u));
+	if (!u)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the Unix sockets");
+	*ret = u;
+	if (u->read)
+		return 0;
+	r = unix_table_read(&u->table, e);
+	u->read = r >= 0;
+	return r;
+}
+
+static bool is_stream(const Reprise__UnixSocket *m)
+{
+	return m->socket->type != SOCK_DGRAM;
+}
+
+static int refuse_in_flight(const struct file_seen *f, struct error *e)
+{
+	uint64_t n;
+
+	if (proc_field_u64(f->fdinfo, "scm_fds", 10, &n) < 0 || !n)
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "%llu descriptors wait in its queue to be received; try again",
+			 (unsigned long long)n);
+}
+
+static void look_at_connection(const struct file_seen *f, const struct unix_info *info,
+			       struct unix_seen *seen, Reprise__UnixSocket *m)
+{
+	struct pollfd p = {.fd = f->local};
+	int queued = 0;
+
+	seen->info = info;
+	seen->has_peer = info->has_peer;
+	seen->peer = info->peer;
+	/* Polling does not take the error away, SO_ERROR would. */
+	m->reset = is_stream(m) && poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+	seen->pending_data = ioctl(f->local, SIOCOUTQ, &queued) == 0 && queued;
+}
+
+static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			   struct scratch *scratch, struct error *e)
+{
+	Reprise__UnixSocket *m =
+		scratch_message(scratch, Reprise__UnixSocket, reprise__unix_socket__init);
+	struct unix_seen *seen = scratch_alloc(scratch, sizeof(*seen));
+	const struct unix_info *info;
+	struct unix_checkpoint *u = NULL;
+	int r;
+
+	if (!m || !seen)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
+	msg->unix_socket = m;
+	f->entry->private = (uint64_t)(uintptr_t)seen;
+	r = get_table(c, &u, e);
+	if (r >= 0)
+		r = socket_checkpoint(c, f, &m->socket, scratch, e);
+	if (r < 0)
+		return r;
+	info = unix_table_find(&u->table, f->st.st_ino);
+	if (!info)
+		return error_set(e, -ENOENT, E_TASK_NAMESPACE,
+				 "it is not among the Unix sockets of this network namespace");
+	unix_cred_save(f->local, m);
+	m->shutdown = info->shutdown;
+	m->state = info->state == TCP_LISTEN ? UNIX_LISTENING : UNIX_UNCONNECTED;
+	m->backlog = info->state == TCP_LISTEN ? (int32_t)info->wqueue : 0;
+	look_at_connection(f, info, seen, m);
+	r = unix_name_save(c, f, info, m, scratch, e);
+	if (r >= 0)
+		r = refuse_in_flight(f, e);
+	if (r >= 0 && m->state != UNIX_LISTENING && !c->checking)
+		r = unix_queue_save(f, m, scratch, e);
+	return r;
+}
+
+/* ---- when all have been seen ---- */
+
+static int compare_ino(const void *a, const void *b)
+{
+	const struct file_entry *x = *(struct file_entry *const *)a,
+				*y = *(struct file_entry *const *)b;
+
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+static int index_sockets(struct checkpoint *c, struct unix_checkpoint *u, struct error *e)
+{
+	vec_for_each (f, &c->files->files) {
+		struct file_entry **slot;
+
+		if ((*f)->ops != &unix_file_ops)
+			continue;
+		slot = vec_push(&u->by_ino);
+		if (!slot)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the Unix sockets");
+		*slot = *f;
+	}
+	if (u->by_ino.n)
+		qsort(u->by_ino.v, u->by_ino.n, sizeof(*u->by_ino.v), compare_ino);
+	return 0;
+}
+
+static struct file_entry *by_ino(const struct unix_checkpoint *u, uint64_t ino)
+{
+	struct file_entry key = {.ino = ino}, *keyp = &key, **found;
+
+	if (!u->by_ino.n || !ino)
+		return NULL;
+	found = bsearch(&keyp, u->by_ino.v, u->by_ino.n, sizeof(keyp), compare_ino);
+	return found ? *found : NULL;
+}
+
+static const struct unix_seen *seen_of(const struct file_entry *f)
+{
+	return (const struct unix_seen *)(uintptr_t)f->private;
+}
+
+/* Marks those that wait for a listener of the tree, so that they are not taken for orphans. */
+static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *u,
+			    struct file_entry *f, struct error *e)
+{
+	const struct unix_info *info = seen_of(f)->info;
+	Reprise__UnixSocket *m = f->msg->unix_socket;
+
+	m->pending = scratch_alloc(&c->files->scratch, (info->nclients + 1) * sizeof(uint64_t));
+	if (!m->pending)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a backlog");
+	for (uint32_t i = 0; i < info->nclients; i++) {
+		struct file_entry *client = by_ino(u, info->clients[i]);
+
+		if (!client)
+			return error_set(
+				e, -EBUSY, E_FILE_OUTSIDE,
+				"a client outside the tree waits there to be accepted; try "
+				"again");
+		if (seen_of(client)->pending_data)
+			return error_set(e, -EBUSY, E_FILE_STATE,
+					 "a client waits there to be accepted and has sent data "
+					 "already; try again");
+		client->msg->unix_socket->state = UNIX_PENDING;
+		m->pending[m->n_pending++] = client->id;
+	}
+	return 0;
+}
+
+static int peer_outside(struct file_entry *f, struct error *e)
+{
+	Reprise__UnixSocket *m = f->msg->unix_socket;
+
+	if (!is_stream(m) && m->peer_name.len) { /* as good as a name: syslog and the like */
+		m->state = UNIX_CONNECTED;
+		return 0;
+	}
+	if (f->msg->standard) {
+		f->msg->outside = true;
+		return 0;
+	}
+	if (m->peer_name.len > 1)
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "the Unix socket is connected to %s%s, outside the tree",
+				 m->peer_name.data[0] ? "" : "@",
+				 (const char *)m->peer_name.data + !m->peer_name.data[0]);
+	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			 "the other side of this Unix socket is outside the tree");
+}
+
+static int resolve_peer(const struct unix_checkpoint *u, struct file_entry *f, struct error *e)
+{
+	const struct unix_seen *seen = seen_of(f);
+	Reprise__UnixSocket *m = f->msg->unix_socket;
+	struct file_entry *peer = by_ino(u, seen->peer);
+
+	if (!seen->has_peer || m->state == UNIX_PENDING || m->state == UNIX_LISTENING)
+		return 0;
+	if (peer) {
+		m->state = UNIX_CONNECTED;
+		m->peer = peer->id;
+		return 0;
+	}
+	if (!seen->peer && (!is_stream(m) || m->shutdown == 3)) {
+		m->state = UNIX_PEER_GONE;
+		return 0;
+	}
+	return peer_outside(f, e);
+}
+
+static int unix_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	struct unix_checkpoint *u = c->files->unix_sockets;
+	int r;
+
+	if (!u)
+		return 0;
+	r = index_sockets(c, u, e);
+	for (size_t i = 0; i < u->by_ino.n && r >= 0; i++) {
+		struct file_entry *f = u->by_ino.v[i];
+
+		if (f->msg->unix_socket->state != UNIX_LISTENING)
+			continue;
+		r = resolve_listener(c, u, f, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, f), e);
+	}
+	for (size_t i = 0; i < u->by_ino.n && r >= 0; i++) {
+		r = resolve_peer(u, u->by_ino.v[i], e);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, u->by_ino.v[i]), e);
+	}
+	return r;
+}
+
+static void unix_checkpoint_end(struct checkpoint *c)
+{
+	struct unix_checkpoint *u = c->files->unix_sockets;
+
+	if (!u)
+		return;
+	unix_table_free(&u->table);
+	vec_free(&u->by_ino);
+	free(u);
+	c->files->unix_sockets = NULL;
+}
+
+static void unix_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	static const char *const states[] = {"?",	  "not connected", "listening",
+					     "connected", "peer gone",	   "waits to be accepted"};
+	const Reprise__UnixSocket *m = msg->unix_socket;
+	bool abstract = m && m->name.len && !m->name.data[0];
+
+	if (!m || !m->socket) {
+		snprintf(buf, size, "?");
+		return;
+	}
+	snprintf(buf, size, "%s, %s%s%s%.*s, %zu queued",
+		 m->socket->type == SOCK_STREAM	 ? "stream"
+		 : m->socket->type == SOCK_DGRAM ? "datagram"
+						 : "seqpacket",
+		 states[m->state <= UNIX_PENDING ? m->state : 0], m->name.len ? ", " : "",
+		 abstract ? "@" : "", (int)m->name.len - abstract,
+		 m->name.len ? (const char *)m->name.data + abstract : "", m->n_queue);
+}
+
+const struct file_ops unix_file_ops = {
+	.kind = FILE_UNIX,
+	.name = "unix socket",
+	.support =
+		"stream, datagram and seqpacket; pairs, connected, listening with backlog, bound, "
+		"shut down, peer gone; queued data; descriptors in flight are refused",
+	.match = unix_match,
+	.checkpoint = unix_checkpoint,
+	.checkpoint_all = unix_checkpoint_all,
+	.checkpoint_end = unix_checkpoint_end,
+	.validate = unix_validate,
+	.restart = unix_restart_open,
+	.after_tasks = true, /* as late as can be: the name may be in use till then */
+	.finish = unix_restart_finish,
+	.restart_all = unix_restart_all,
+	.restart_end = unix_restart_end,
+	.describe = unix_describe,
+};

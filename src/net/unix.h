@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NET_UNIX_H
+#define REPRISE_NET_UNIX_H
+
+#include "fs/context.h"
+#include "net.pb-c.h"
+#include "net/sock_diag.h"
+
+enum unix_state { /* numbers stand in images: for ever */
+		  UNIX_UNCONNECTED = 1,
+		  UNIX_LISTENING = 2,
+		  UNIX_CONNECTED = 3,
+		  UNIX_PEER_GONE = 4, /* was connected, the other side has been closed */
+		  UNIX_PENDING = 5,   /* waits in the backlog of a listener of the tree */
+};
+
+#define UNIX_RCV_SHUTDOWN  1u
+#define UNIX_SEND_SHUTDOWN 2u
+
+/* What is learnt about a socket before all have been seen. */
+struct unix_seen {
+	uint64_t peer; /* inode */
+	bool has_peer;
+	bool pending_data; /* it has sent something before it was accepted */
+	const struct unix_info *info;
+};
+
+/* During a checkpoint: files_checkpoint.unix_sockets. */
+struct unix_checkpoint {
+	struct unix_table table;
+	bool read;
+	VEC(struct file_entry *) by_ino; /* sorted */
+};
+
+/* During a restart: files_restart.unix_sockets. */
+struct unix_bound {
+	uint64_t id;
+	char *reach;  /* a path that leads to it now */
+	bool scratch; /* in the scratch directory */
+};
+
+struct unix_restart {
+	char *scratch;		      /* directory for names whose path is gone; NULL: not made */
+	VEC(struct unix_bound) bound; /* with a path */
+	struct unix_table table;
+	bool read;
+};
+
+/* Messages and bytes that wait to be read, without taking them. */
+int unix_queue_save(const struct file_seen *f, Reprise__UnixSocket *m, struct scratch *s,
+		    struct error *e) must_check;
+/* Sends them again through `from`, the other side. */
+int unix_queue_fill(struct restart *r, int from, const Reprise__UnixSocket *m,
+		    struct error *e) must_check;
+/* The same for a datagram socket that several may send to. */
+int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
+			      struct error *e) must_check;
+
+/* Names and paths: unix_name.c */
+int unix_name_save(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
+		   Reprise__UnixSocket *m, struct scratch *s, struct error *e) must_check;
+/* Gives a socket its name; id 0: for a moment only (a listener from which sockets have been
+ * accepted). */
+int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
+		   struct error *e) must_check;
+/* Connects to a socket of ours, by the id with which it was bound. */
+int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__UnixSocket *to,
+		      struct error *e) must_check;
+/* Connects to a name of somebody outside. */
+int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e) must_check;
+void unix_names_end(struct restart *r);
+
+int unix_validate(const struct restart *r, const Reprise__File *msg, struct error *e);
+int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		      struct error *e);
+int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
+			struct error *e);
+int unix_restart_all(struct restart *r, struct error *e);
+void unix_restart_end(struct restart *r);
+
+#endif

@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Names of Unix sockets. An abstract name is just bytes. A path is kept by the
+ * kernel as it was given to bind(), relative or not, and leads (or has led) to
+ * an inode: both have to come back. Names whose path is gone are bound in a scratch directory,
+ * below which the same text is looked up (chroot), and removed at the end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "net/unix.h"
+
+#ifndef SIOCUNIXFILE
+#define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0) /* 4.12 */
+#endif
+
+static bool same_file(const char *path, const struct unix_info *info, struct stat *st)
+{
+	/* The kernel's encoding has 20 bits of minor number. */
+	return lstat(path, st) == 0 && S_ISSOCK(st->st_mode) &&
+	       (uint32_t)st->st_ino == info->file_ino &&
+	       st->st_dev == makedev(info->file_dev >> 20, info->file_dev & 0xfffff);
+}
+
+/* Where the kernel says that the file is: needs CAP_NET_ADMIN. */
+static char *path_by_kernel(struct checkpoint *c, const struct file_seen *f)
+{
+	_cleanup_(close_fd) int fd = ioctl(f->local, SIOCUNIXFILE, 0);
+	char *link = NULL;
+
+	if (fd < 0 || procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)
+		return NULL;
+	return link;
+}
+
+/* A relative name was most likely bound in the directory in which the task still is. */
+static char *path_by_name(struct checkpoint *c, const struct file_seen *f, const char *name)
+{
+	_cleanup_(free_ptr) char *cwd = NULL;
+	char *path;
+
+	if (name[0] == '/')
+		return strdup(name);
+	if (procfs_readlink(c->proc_fd, &cwd, NULL, "%d/cwd", f->tid) < 0 ||
+	    asprintf(&path, "%s/%s", cwd, name) < 0)
+		return NULL;
+	return path;
+}
+
+static int set_path(Reprise__UnixSocket *m, const char *path, const struct stat *st,
+		    const char *name, struct scratch *s)
+{
+	size_t len = strlen(path), tail = strlen(name);
+
+	m->path = scratch_string(s, path);
+	m->path_mode = st->st_mode & 07777;
+	m->path_uid = st->st_uid;
+	m->path_gid = st->st_gid;
+	if (!m->path)
+		return -ENOMEM;
+	if (name[0] == '/' || len <= tail + 1 || strcmp(path + len - tail, name))
+		return 0;
+	m->directory = scratch_copy(s, path, len - tail);
+	if (!m->directory)
+		return -ENOMEM;
+	m->directory[len - tail - 1] = '\0'; /* in place of the slash */
+	return 0;
+}
+
+static int save_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),
+			ProtobufCBinaryData *ret, struct scratch *s)
+{
+	struct sockaddr_un un = {};
+	socklen_t len = sizeof(un), head = offsetof(struct sockaddr_un, sun_path);
+
+	if (get(fd, (struct sockaddr *)&un, &len) < 0 || len <= head)
+		return 0;
+	if (len > sizeof(un))
+		len = sizeof(un);
+	ret->len = len - head;
+	ret->data = scratch_copy(s, un.sun_path, ret->len);
+	return ret->data ? 0 : -ENOMEM;
+}
+
+int unix_name_save(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
+		   Reprise__UnixSocket *m, struct scratch *s, struct error *e)
+{
+	char *paths[2] = {}, name[128] = "";
+	struct stat st;
+	int r;
+
+	r = save_address(f->local, getsockname, &m->name, s);
+	if (r >= 0)
+		r = save_address(f->local, getpeername, &m->peer_name, s);
+	if (r >= 0 && info->has_file && m->name.len && m->name.data[0]) {
+		memcpy(name, m->name.data, m->name.len < 127 ? m->name.len : 127);
+		paths[0] = path_by_kernel(c, f);
+		paths[1] = path_by_name(c, f, name);
+		for (int i = 0; i < 2; i++)
+			if (paths[i] && same_file(paths[i], info, &st)) {
+				r = set_path(m, paths[i], &st, name, s);
+				break;
+			}
+	}
+	free(paths[0]);
+	free(paths[1]);
+	if (r < 0)
+		return error_set(e, r, E_NO_MEMORY, "no memory for the name of a socket");
+	return 0;
+}
+
+/* ---- restart ---- */
+
+/* A call whose paths are looked up from elsewhere, in a thread with directories of its own. */
+struct at {
+	const char *root, *directory; /* NULL: as they are */
+	int (*call)(int, const struct sockaddr *, socklen_t);
+	int fd;
+	struct sockaddr_un un;
+	socklen_t len;
+	int result;
+};
+
+static void *call_at(void *arg)
+{
+	struct at *at = arg;
+
+	if (unshare(CLONE_FS) < 0 || (at->root && chroot(at->root) < 0) ||
+	    chdir(at->directory ? at->directory : "/") < 0 ||
+	    at->call(at->fd, (struct sockaddr *)&at->un, at->len) < 0)
+		at->result = -errno;
+	return NULL;
+}
+
+static int run_at(struct at *at)
+{
+	pthread_t thread;
+	int r;
+
+	if (!at->root && !at->directory)
+		return at->call(at->fd, (struct sockaddr *)&at->un, at->len) < 0 ? -errno : 0;
+	r = pthread_create(&thread, NULL, call_at, at);
+	if (r)
+		return -r;
+	pthread_join(thread, NULL);
+	return at->result;
+}
+
+static void set_address(struct at *at, const void *name, size_t len)
+{
+	at->un.sun_family = AF_UNIX;
+	memcpy(at->un.sun_path, name, len);
+	at->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+}
+
+static int get_state(struct restart *r, struct unix_restart **ret, struct error *e)
+{
+	struct unix_restart *u = r->files->unix_sockets;
+
+	if (!u)
+		u = r->files->unix_sockets = calloc(1, sizeof(*u));
+	if (!u)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the Unix sockets");
+	*ret = u;
+	return 0;
+}
+
+static int remember(struct unix_restart *u, uint64_t id, const char *root, const char *path,
+		    struct error *e)
+{
+	struct unix_bound *b = vec_push(&u->bound);
+
+	if (!b || asprintf(&b->reach, "%s%s%s", root ? root : "", root && path[0] != '/' ? "/" : "",
+			   path) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the name of a socket");
+	b->id = id;
+	b->scratch = root;
+	return 0;
+}
+
+/* Does any socket live behind this file? */
+static int is_live(struct unix_restart *u, const struct stat *st, struct error *e)
+{
+	int r = u->read ? 0 : unix_table_read(&u->table, e);
+
+	if (r < 0)
+		return r;
+	u->read = true;
+	vec_for_each (x, &u->table.list)
+		if (x->has_file && x->file_ino == (uint32_t)st->st_ino &&
+		    makedev(x->file_dev >> 20, x->file_dev & 0xfffff) == st->st_dev)
+			return 1;
+	return 0;
+}
+
+/* What the original left behind is removed; anything else stays. */
+static int make_room(struct restart *rs, struct unix_restart *u, const char *path, struct error *e)
+{
+	struct stat st;
+	int r;
+
+	if (lstat(path, &st) < 0)
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(e, -EEXIST, E_RESTORE, "%s is in the way of a socket", path);
+	while ((r = is_live(u, &st, e)) > 0 && files_restart_patience(rs)) {
+		unix_table_free(&u->table);
+		u->read = false;
+	}
+	if (r > 0)
+		return error_set(e, -EADDRINUSE, E_RESTORE,
+				 "the socket %s is in use by another program (the original, if it "
+				 "still runs)",
+				 path);
+	if (r >= 0 && unlink(path) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot remove the stale socket %s", path);
+	return r;
+}
+
+static int bind_in_place(struct restart *rs, struct unix_restart *u, uint64_t id, struct at *at,
+			 const Reprise__UnixSocket *m, struct error *e)
+{
+	int r = make_room(rs, u, m->path, e);
+
+	if (r < 0)
+		return r;
+	at->directory = m->directory[0] ? m->directory : NULL;
+	r = run_at(at);
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
+	if (chmod(m->path, m->path_mode & 07777) < 0 ||
+	    lchown(m->path, m->path_uid, m->path_gid) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot set owner and mode of %s",
+				   m->path);
+	return remember(u, id, NULL, m->path, e);
+}
+
+static int make_scratch(struct unix_restart *u, struct error *e)
+{
+	char template[] = "/tmp/reprise-XXXXXX";
+
+	if (u->scratch)
+		return 0;
+	if (!mkdtemp(template))
+		return error_errno(e, -errno, E_RESTORE, "cannot make a directory in /tmp");
+	u->scratch = strdup(template);
+	if (!u->scratch) {
+		rmdir(template);
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	}
+	return 0;
+}
+
+/* All directories of `path`, below `root`. A name that climbs out of it is none that we follow. */
+static int make_directories(const char *root, const char *path)
+{
+	_cleanup_(free_ptr) char *full = NULL;
+
+	if (strstr(path, ".."))
+		return -EINVAL;
+	if (asprintf(&full, "%s/%s", root, path) < 0)
+		return -ENOMEM;
+	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+		*p = '\0';
+		if (mkdir(full, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return 0;
+}
+
+static int bind_in_scratch(struct unix_restart *u, uint64_t id, struct at *at, const char *name,
+			   struct error *e)
+{
+	_cleanup_(free_ptr) char *path = NULL;
+	int r = make_scratch(u, e);
+
+	if (r < 0)
+		return r;
+	r = make_directories(u->scratch, name);
+	if (r >= 0 && asprintf(&path, "%s/%s", u->scratch, name) < 0)
+		r = -ENOMEM;
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot make directories for %s", name);
+	ignore(unlink(path), "of an earlier socket of that name");
+	if (name[0] == '/')
+		at->root = u->scratch;
+	else
+		at->directory = u->scratch;
+	r = run_at(at);
+	if (r < 0)
+		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot bind a socket to %s, whose file has gone", name);
+	return remember(u, id, u->scratch, name, e);
+}
+
+int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
+		   struct error *e)
+{
+	struct at at = {.call = bind, .fd = fd};
+	char name[sizeof(at.un.sun_path) + 1] = "";
+	struct unix_restart *u = NULL;
+	int res;
+
+	if (!m->name.len)
+		return 0;
+	res = get_state(r, &u, e);
+	if (res < 0)
+		return res;
+	set_address(&at, m->name.data, m->name.len);
+	memcpy(name, m->name.data, m->name.len);
+	if (!name[0]) {
+		do
+			res = run_at(&at);
+		while (res == -EADDRINUSE && files_restart_patience(r));
+		if (res < 0)
+			return error_errno(e, res, E_RESTORE,
+					   "cannot bind a socket to the abstract name @%s",
+					   name + 1);
+		return 0;
+	}
+	if (id && m->path[0])
+		return bind_in_place(r, u, id, &at, m, e);
+	return bind_in_scratch(u, id, &at, name, e);
+}
+
+static int connect_path(int fd, const char *path, struct error *e)
+{
+	_cleanup_(free_ptr) char *copy = strdup(path);
+	struct at at = {.call = connect, .fd = fd};
+	char *slash = copy ? strrchr(copy, '/') : NULL;
+	int r;
+
+	if (!slash || strlen(slash + 1) >= sizeof(at.un.sun_path))
+		return error_set(e, -EINVAL, E_RESTORE, "cannot connect to %s", path);
+	/* From its directory: the whole path may be longer than an address. */
+	*slash = '\0';
+	at.directory = copy[0] ? copy : "/";
+	set_address(&at, slash + 1, strlen(slash + 1) + 1);
+	r = run_at(&at);
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s", path);
+	return 0;
+}
+
+int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__UnixSocket *to,
+		      struct error *e)
+{
+	struct unix_restart *u = r->files->unix_sockets;
+
+	if (to->name.len && !to->name.data[0])
+		return unix_name_connect_outside(fd, &to->name, e);
+	for (size_t i = u ? u->bound.n : 0; i-- > 0;)
+		if (u->bound.v[i].id == id)
+			return connect_path(fd, u->bound.v[i].reach, e);
+	return error_set(e, -ENOTCONN, E_RESTORE, "a socket has no name to connect to");
+}
+
+int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e)
+{
+	struct at at = {.call = connect, .fd = fd};
+	int r;
+
+	set_address(&at, name->data, name->len);
+	r = run_at(&at);
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %.*s",
+				   (int)name->len, (const char *)name->data);
+	return 0;
+}
+
+/* From the leaf up: what is not empty is not ours. */
+static void remove_scratch(const char *root, char *path)
+{
+	ignore(unlink(path), "may have been replaced by a later one of the same name");
+	for (char *slash; (slash = strrchr(path, '/')) && slash > path;) {
+		*slash = '\0';
+		if (strlen(path) < strlen(root) || rmdir(path) < 0)
+			break;
+	}
+}
+
+void unix_names_end(struct restart *r)
+{
+	struct unix_restart *u = r->files->unix_sockets;
+
+	if (!u)
+		return;
+	vec_for_each (b, &u->bound) {
+		if (b->scratch)
+			remove_scratch(u->scratch, b->reach);
+		free(b->reach);
+	}
+	if (u->scratch)
+		ignore(rmdir(u->scratch), "most often it has gone with the last name in it");
+	free(u->scratch);
+	vec_free(&u->bound);
+	unix_table_free(&u->table);
+	free(u);
+	r->files->unix_sockets = NULL;
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/pidns.h"
+
+struct request {
+	pid_t vpid;
+};
+
+struct answer {
+	int err;
+	enum { STEP_MOUNT, STEP_CLONE } what;
+};
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -errno;
+}
+
+static int map_ids(uid_t uid, gid_t gid, struct error *e)
+{
+	char map[64];
+	int r;
+
+	/* setgroups must be given up before an unprivileged gid map is taken (user_namespaces(7))
+	 */
+	r = write_file("/proc/self/setgroups", "deny");
+	if (r < 0)
+		return error_errno(e, r, E_NAMESPACE, "cannot write /proc/self/setgroups");
+	snprintf(map, sizeof(map), "%u %u 1", uid, uid);
+	r = write_file("/proc/self/uid_map", map);
+	if (r < 0)
+		return error_errno(e, r, E_NAMESPACE, "cannot map the user id");
+	snprintf(map, sizeof(map), "%u %u 1", gid, gid);
+	r = write_file("/proc/self/gid_map", map);
+	return r < 0 ? error_errno(e, r, E_NAMESPACE, "cannot map the group id") : 0;
+}
+
+int pidns_enter(struct error *e)
+{
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	int r;
+
+	if (unshare(CLONE_NEWNS) < 0) {
+		if (errno != EPERM)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make a mount namespace");
+		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make a user namespace");
+		r = map_ids(uid, gid, e);
+		if (r < 0)
+			return r;
+	}
+	/* What is mounted from now on is seen by nobody else. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
+	return 0;
+}
+
+static int mount_proc(void)
+{
+	return mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ? -errno
+											  : 0;
+}
+
+static void tell(int channel, int err, int what)
+{
+	const struct answer a = {err, what};
+
+	if (write(channel, &a, sizeof(a)) != sizeof(a))
+		_exit(1);
+}
+
+static long raw_clone3(const struct clone_args *args)
+{
+	return syscall(SYS_clone3, args, sizeof(*args));
+}
+
+/* Reaps until no child is left; ends as the root did. */
+static void __attribute__((noreturn)) init_loop(pid_t root)
+{
+	int status, root_status = 0;
+	pid_t pid;
+	sigset_t all;
+
+	/* Signals are collected, not handled: SIGTERM and SIGHUP are passed on to the root. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	for (;;) {
+		int sig;
+
+		while ((pid = waitpid(-1, &status, __WALL | WNOHANG)) > 0) {
+			if (pid != root)
+				continue;
+			root_status = status;
+			root = 0;
+		}
+		if (pid < 0 && errno == ECHILD)
+			break;
+		sig = sigwaitinfo(&all, NULL);
+		if (root > 0 && (sig == SIGTERM || sig == SIGHUP))
+			kill(root, sig);
+	}
+	if (WIFSIGNALED(root_status))
+		_exit(128 + WTERMSIG(root_status));
+	_exit(WEXITSTATUS(root_status));
+}
+
+static void __attribute__((noreturn)) init_main(int channel, stub_main stub, void *arg)
+{
+	struct clone_args args = {.exit_signal = SIGCHLD, .set_tid_size = 1};
+	struct request req;
+	pid_t tid;
+	long pid;
+	int err;
+
+	prctl(PR_SET_NAME, "reprise-init");
+	tell(channel, mount_proc(), STEP_MOUNT);
+	if (read(channel, &req, sizeof(req)) != sizeof(req))
+		_exit(1);
+	tid = req.vpid;
+	args.set_tid = (uint64_t)(uintptr_t)&tid;
+	pid = raw_clone3(&args);
+	if (pid == 0)
+		stub(arg);
+	err = pid < 0 ? -errno : 0;
+	/* Of what the coordinator has opened nothing may be held by us when the tasks run. */
+	channel = dup2(channel, 0);
+	syscall(SYS_close_range, 1u, ~0u, 0u);
+	tell(channel, err, STEP_CLONE);
+	if (pid < 0)
+		_exit(1);
+	/*
+	 * Until the restart is complete its end ends us, and with us the namespace:
+	 * the coordinator closes its side without a word only when it dies.
+	 */
+	if (read(channel, &req, sizeof(req)) != sizeof(req))
+		_exit(1);
+	close(channel);
+	init_loop((pid_t)pid);
+}
+
+static int ask(int channel, const char *what, struct error *e)
+{
+	struct answer a;
+
+	if (read(channel, &a, sizeof(a)) != sizeof(a))
+		return error_set(e, -ESRCH, E_NAMESPACE,
+				 "the init of the new pid namespace has ended");
+	if (a.err < 0)
+		return error_errno(e, a.err, E_NAMESPACE, "%s", what);
+	return 0;
+}
+
+int pidns_make_init(struct pidns *ns, bool root_is_init, stub_main stub, void *arg, struct error *e)
+{
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_PARENT | CLONE_CLEAR_SIGHAND};
+	int pair[2];
+	long pid;
+
+	ns->channel = -EBADF;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	pid = raw_clone3(&args);
+	if (pid == 0) {
+		close(pair[0]);
+		if (!root_is_init)
+			init_main(pair[1], stub, arg);
+		tell(pair[1], mount_proc(), STEP_MOUNT);
+		stub(arg);
+	}
+	close_fd(&pair[1]);
+	ns->channel = pair[0];
+	if (pid < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a pid namespace");
+	ns->init = (pid_t)pid;
+	return ask(ns->channel, "cannot mount /proc in the new pid namespace", e);
+}
+
+static pid_t only_child(struct restart *r, pid_t parent)
+{
+	_cleanup_(free_ptr) char *list = NULL;
+	struct error unused = {};
+
+	if (procfs_read(r->proc_fd, &list, &unused, "%d/task/%d/children", parent, parent) < 0)
+		return 0;
+	return (pid_t)atoi(list);
+}
+
+/* The restart is complete: init goes on by itself. */
+int pidns_release(struct pidns *ns, struct error *e)
+{
+	const struct request req = {};
+
+	if (ns->channel >= 0 && send(ns->channel, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
+		return error_set(e, -ESRCH, E_NAMESPACE,
+				 "the init of the new pid namespace has ended");
+	return 0;
+}
+
+int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret, struct error *e)
+{
+	const struct request req = {vpid};
+	int res;
+
+	if (send(ns->channel, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
+		return error_set(e, -ESRCH, E_NAMESPACE,
+				 "the init of the new pid namespace has ended");
+	res = ask(ns->channel, "cannot make the root task", e);
+	if (res < 0)
+		return res;
+	*ret = only_child(r, ns->init);
+	return *ret > 0 ? 0 : error_set(e, -ESRCH, E_RESTORE, "the root task is not found");
+}

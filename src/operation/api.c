@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The public interface (include/reprise.h): options by size, errors by value,
+ * each operation in a worker process.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/file.h"
+#include "operation/features.h"
+#include "operation/output.h"
+#include "operation/selfsave.h"
+#include "operation/worker.h"
+
+/* What the caller's structure does not have is zero, which is the default. */
+static void copy_options(void *to, size_t size, const void *from)
+{
+	size_t given = from ? *(const size_t *)from : 0;
+
+	memset(to, 0, size);
+	if (from)
+		memcpy(to, from, given < size ? given : size);
+}
+
+static void give_error(struct reprise_error *to, const struct reprise_error *from)
+{
+	if (to)
+		*to = *from;
+}
+
+static int give(int r, struct error *e, struct reprise_error *error)
+{
+	if (r >= 0)
+		return r;
+	if (e->code == ERROR_NONE)
+		error_errno(e, r, E_INTERNAL, "the operation failed");
+	if (error)
+		error_export(e, error);
+	return r;
+}
+
+struct checkpoint_job {
+	pid_t pid;
+	int fd;
+	const char *path; /* for messages; NULL: only the descriptor is known */
+	struct reprise_checkpoint_options opt;
+};
+
+static int checkpoint_work(void *arg, struct report *rep, struct worker_result *result,
+			   struct error *e)
+{
+	struct checkpoint_job *job = arg;
+
+	int r = operation_checkpoint(job->pid, job->fd, &job->opt, rep, &result->stats, e);
+
+	if (r < 0 && e->code == E_OUTPUT && job->path)
+		error_object(e, r, "%s", job->path);
+	return r;
+}
+
+static struct worker_callbacks callbacks(const struct reprise_checkpoint_options *opt)
+{
+	return (struct worker_callbacks){opt->progress, opt->trace, opt->problem, opt->arg};
+}
+
+static int checkpoint(pid_t pid, int fd, const char *path,
+		      const struct reprise_checkpoint_options *options, struct reprise_error *error)
+{
+	struct checkpoint_job job = {pid ? pid : getpid(), fd, path};
+	struct worker_callbacks cb;
+	struct worker_result result;
+
+	copy_options(&job.opt, sizeof(job.opt), options);
+	cb = callbacks(&job.opt);
+	if (pid == 0)
+		return selfsave(checkpoint_work, &job, job.opt.stats, error);
+	worker_run(checkpoint_work, &job, &cb, &result);
+	give_error(error, &result.error);
+	if (job.opt.stats)
+		*job.opt.stats = result.stats;
+	return result.ret;
+}
+
+struct check_job {
+	pid_t pid;
+};
+
+static int check_work(void *arg, struct report *rep, struct worker_result *result, struct error *e)
+{
+	const struct check_job *job = arg;
+	int kernel = features_check(rep);
+
+	(void)result;
+	return job->pid && kernel >= 0 ? operation_check(job->pid, rep, e) + kernel : kernel;
+}
+
+int reprise_check(pid_t pid, const struct reprise_checkpoint_options *options,
+		  struct reprise_error *error)
+{
+	struct reprise_checkpoint_options opt;
+	struct check_job job = {pid};
+	struct worker_callbacks cb;
+	struct worker_result result;
+
+	copy_options(&opt, sizeof(opt), options);
+	cb = callbacks(&opt);
+	worker_run(check_work, &job, &cb, &result);
+	give_error(error, &result.error);
+	return result.ret;
+}
+
+struct restart_job {
+	int fd;
+	struct reprise_restart_options opt;
+};
+
+static int restart_work(void *arg, struct report *rep, struct worker_result *result,
+			struct error *e)
+{
+	struct restart_job *job = arg;
+
+	return operation_restart(job->fd, &job->opt, rep, &result->stats, &result->restarted, e);
+}
+
+/* Stubs of a restart that failed are children of ours, killed already. */
+static void reap_failed(const struct reprise_restarted *failed)
+{
+	if (failed->init > 0)
+		waitpid(failed->init, NULL, __WALL);
+	else if (failed->pid > 0)
+		waitpid(failed->pid, NULL, __WALL);
+}
+
+static void give_restarted(struct reprise_restarted *to, const struct reprise_restarted *from)
+{
+	struct reprise_restarted full = *from;
+	size_t size = to->size && to->size < sizeof(full) ? to->size : sizeof(full);
+
+	full.size = size;
+	full.pidfd = (int)syscall(SYS_pidfd_open, full.pid, 0);
+	if (full.pidfd >= 0)
+		fcntl(full.pidfd, F_SETFD, FD_CLOEXEC);
+	memcpy(to, &full, size);
+}
+
+int reprise_restart(int fd, const struct reprise_restart_options *options,
+		    struct reprise_restarted *restarted, struct reprise_error *error)
+{
+	struct restart_job job = {fd};
+	struct worker_callbacks cb;
+	struct worker_result result;
+
+	copy_options(&job.opt, sizeof(job.opt), options);
+	cb = (struct worker_callbacks){job.opt.progress, job.opt.trace, job.opt.problem,
+				       job.opt.arg, job.opt.ready};
+	worker_run(restart_work, &job, &cb, &result);
+	give_error(error, &result.error);
+	if (result.ret < 0) {
+		reap_failed(&result.restarted);
+		return result.ret;
+	}
+	if (job.opt.stats)
+		*job.opt.stats = result.stats;
+	if (restarted)
+		give_restarted(restarted, &result.restarted);
+	return 0;
+}
+
+int reprise_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *options,
+		       struct reprise_error *error)
+{
+	return checkpoint(pid, fd, NULL, options, error);
+}
+
+int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
+			    const struct reprise_checkpoint_options *options,
+			    struct reprise_error *error)
+{
+	struct error e = {};
+	struct output out = OUTPUT_INIT;
+	uint64_t begun = clock_now_ns();
+	int r = output_open(&out, path, replace != 0, &e);
+
+	if (r < 0)
+		return give(r, &e, error);
+	r = checkpoint(pid, out.fd, path, options, error);
+	/* A restarted copy of ourselves (0) has nothing to do with the file. */
+	if (r < 0 || (pid == 0 && r == 0)) {
+		output_abandon(&out);
+		return r;
+	}
+	if (output_commit(&out, &e) < 0) {
+		output_abandon(&out);
+		return give(e.err, &e, error);
+	}
+	if (options && options->size >= sizeof(*options) && options->stats)
+		options->stats->durable_ns = clock_now_ns() - begun;
+	return r;
+}
+
+/* Reading an image needs no worker: nothing is traced, made or entered. */
+int reprise_plan(int fd, char **text, struct reprise_error *error)
+{
+	struct error e = {};
+
+	return give(operation_plan(fd, text, &e), &e, error);
+}
+
+int reprise_inspect(int fd, char **json, struct reprise_error *error)
+{
+	struct error e = {};
+
+	return give(operation_inspect(fd, json, &e), &e, error);
+}
+
+int reprise_verify(int fd, struct reprise_error *error)
+{
+	struct error e = {};
+
+	return give(operation_verify(fd, &e), &e, error);
+}
+
+int reprise_kernel_features(char **text)
+{
+	return features_list(text);
+}
+
+int reprise_explain(const char *code, const char **advice, const char **explanation)
+{
+	enum error_code c = error_code_by_name(code);
+
+	if (c == ERROR_NONE)
+		return -ENOENT;
+	*advice = error_code_info(c)->advice;
+	*explanation = error_code_info(c)->explanation;
+	return 0;
+}
+
+const char *reprise_code(unsigned int i)
+{
+	return i + 1 < ERROR_CODE_COUNT ? error_code_info((enum error_code)(i + 1))->name : NULL;
+}
+
+int reprise_kind(unsigned int i, const char **name, const char **support)
+{
+	for (unsigned int k = 0; file_kinds[k]; k++)
+		if (k == i) {
+			*name = file_kinds[k]->name;
+			*support = file_kinds[k]->support;
+			return 0;
+		}
+	return -ENOENT;
+}
+
+const char *reprise_version(void)
+{
+	return REPRISE_VERSION;
+}

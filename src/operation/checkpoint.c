@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file.h"
+#include "fs/inode.h"
+#include "kernel/process.h"
+#include "mm/mm.h"
+#include "mm/vdso.h"
+#include "operation/operation.h"
+#include "operation/target.h"
+
+/* One pass over a tree: a check that only looks, or the checkpoint itself. */
+struct pass {
+	struct checkpoint c;
+	struct process_index index;
+	struct agent_found found;
+	struct report *rep;
+	char *cpu_flags;
+	struct mm_vdso vdso;
+};
+
+static void pass_end(struct pass *p)
+{
+	struct checkpoint *c = &p->c;
+
+	vec_for_each (cp, &c->processes)
+		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
+	freezer_free(&c->freezer);
+	mm_checkpoint_end(c);
+	files_checkpoint_end(c);
+	process_index_free(&p->index);
+	objects_free(c->objects);
+	problems_free(&c->problems);
+	vec_free(&c->processes);
+	image_writer_free(c->image);
+	mm_vdso_free(&p->vdso);
+	free(p->cpu_flags);
+	close_fd(&c->proc_fd);
+}
+
+static int pass_begin(struct pass *p, pid_t pid, struct report *rep, bool checking, int timeout_ms,
+		      struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	int r;
+
+	memset(p, 0, sizeof(*p));
+	c->proc_fd = -EBADF;
+	p->rep = rep;
+	c->checking = checking;
+	c->self = getpid();
+	if (report_traces(rep)) {
+		c->trace = report_trace;
+		c->trace_arg = rep;
+	}
+	r = procfs_open_root(&c->proc_fd, e);
+	if (r < 0)
+		return r;
+	c->freezer = (struct freezer){
+		.proc_fd = c->proc_fd,
+		.root = pid,
+		.self = c->self,
+		.timeout_ms = timeout_ms > 0 ? timeout_ms : 10000,
+	};
+	if (objects_new(&c->objects) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
+	r = process_index_new(c, &p->index, e);
+	if (r >= 0)
+		r = files_checkpoint_begin(c, e);
+	return r < 0 ? r : mm_checkpoint_begin(c, e);
+}
+
+static int name_process(struct checkpoint *c, struct checkpoint_process *cp, struct error *e)
+{
+	struct proc_stat st;
+	int r = proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &st, e);
+
+	if (r < 0)
+		return r;
+	memcpy(cp->comm, st.comm, sizeof(cp->comm) - 1);
+	return 0;
+}
+
+/* One entry for each process of the freezer, in its order. */
+static int list_processes(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+
+	vec_for_each (f, &c->freezer.processes) {
+		struct checkpoint_process *cp = vec_push(&c->processes);
+		int r;
+
+		if (!cp)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the tree");
+		cp->frozen = f;
+		cp->tid = f->pid;
+		vec_for_each (t, &f->threads)
+			if (!t->zombie) {
+				cp->tid = t->tid;
+				break;
+			}
+		r = name_process(c, cp, e);
+		if (r >= 0 && !f->zombie)
+			r = process_identify_mm(c, &p->index, cp, e);
+		if (r == -ESRCH && c->checking) {
+			error_clear(e); /* it has ended meanwhile */
+			c->processes.n--;
+			continue;
+		}
+		if (r < 0)
+			return error_object(e, r, "task %d (%s)", f->pid, cp->comm);
+	}
+	return 0;
+}
+
+static int check_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	size_t before = c->problems.n;
+	uint64_t unused;
+	int r = process_check(c, &p->index, cp, e);
+
+	if (cp->frozen->zombie)
+		return r;
+	/* Nothing else can be learnt of a task that we may not look at. */
+	for (size_t i = before; i < c->problems.n; i++)
+		if (c->problems.v[i].code == E_PERMISSION)
+			return r;
+	if (r >= 0)
+		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
+	vec_for_each (t, &cp->frozen->threads) {
+		if (r < 0 || t->zombie)
+			continue;
+		r = checkpoint_refuse(c, files_checkpoint(c, cp, t->tid, &unused, e), e);
+		if (r >= 0)
+			r = checkpoint_refuse(c, fs_checkpoint(c, cp, t->tid, &unused, e), e);
+	}
+	return r;
+}
+
+/* A task that ends while we look is no obstacle. */
+static int check_tree(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	int r = freezer_survey(&c->freezer, e);
+
+	if (r >= 0)
+		r = list_processes(p, e);
+	vec_for_each (cp, &c->processes) {
+		size_t before = c->problems.n;
+
+		if (r < 0)
+			break;
+		r = check_process(p, cp, e);
+		for (size_t i = before; i < c->problems.n; i++)
+			error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
+				     cp->comm);
+		if (r == -ESRCH) {
+			error_clear(e);
+			r = 0;
+		}
+	}
+	return r < 0 ? r : checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
+}
+
+/* Looks at the tree without touching it; returns how many problems were reported. */
+static int look(pid_t pid, struct report *rep, struct error *first, struct error *e)
+{
+	_cleanup_(pass_end) struct pass p;
+	int r = pass_begin(&p, pid, rep, true, 0, e);
+
+	if (r >= 0)
+		r = check_tree(&p, e);
+	for (size_t i = 0; i < p.c.problems.n; i++) {
+		if (i == 0)
+			*first = p.c.problems.v[0];
+		report_problem(rep, &p.c.problems.v[i]);
+	}
+	return r < 0 ? r : (int)p.c.problems.n;
+}
+
+int operation_check(pid_t pid, struct report *rep, struct error *e)
+{
+	struct error first = {};
+	int r;
+
+	r = target_check(pid, e);
+	if (r < 0) {
+		report_problem(rep, e);
+		error_clear(e);
+		return 1;
+	}
+	return look(pid, rep, &first, e);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* What the record of the tree says about this machine: known before anything is stopped. */
+static int describe_machine(struct pass *p, struct error *e)
+{
+	int r = target_cpu_flags(p->c.proc_fd, &p->cpu_flags, e);
+
+	/* every 64-bit task has the same vDSO */
+	return r < 0 ? r : mm_vdso_own(p->c.proc_fd, &p->vdso, e);
+}
+
+static int put_tree(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	Reprise__Tree msg = REPRISE__TREE__INIT;
+	char host[65] = "";
+
+	gethostname(host, sizeof(host) - 1);
+	msg.vdso.data = p->vdso.code;
+	msg.vdso.len = p->vdso.len;
+	msg.vdso_address_delta = p->vdso.vdso - p->vdso.vvar;
+	msg.root_pid = c->freezer.root;
+	msg.page_size = (uint32_t)sysconf(_SC_PAGESIZE);
+	msg.boottime_ns = clock_ns(CLOCK_BOOTTIME);
+	msg.monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+	msg.realtime_ns = clock_ns(CLOCK_REALTIME);
+	msg.checkpointer_sid = getsid(0);
+	msg.hostname = host;
+	msg.cpu_flags = p->cpu_flags;
+	return checkpoint_put(c, RECORD_TREE, objects_fresh(c->objects), &msg.base, e);
+}
+
+static int save_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	struct frozen_thread *borrowed = NULL;
+	int r = 0;
+
+	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->comm);
+	r = process_check(c, &p->index, cp, e);
+	vec_for_each (t, &cp->frozen->threads)
+		if (!t->zombie && !borrowed)
+			borrowed = t;
+	if (r >= 0 && borrowed)
+		r = agent_borrow(&cp->agent, c->proc_fd, borrowed->tid, borrowed->cpu, &p->found,
+				 e);
+	if (r >= 0)
+		r = process_checkpoint(c, &p->index, cp, e);
+	if (r >= 0 && !cp->frozen->zombie)
+		r = mm_checkpoint(c, cp, e);
+	if (r >= 0 && cp->agent)
+		r = agent_return(take_ptr(&cp->agent), e);
+	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->comm) : 0;
+}
+
+static int save_state(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	int r = put_tree(p, e);
+
+	if (r >= 0)
+		r = list_processes(p, e);
+	vec_for_each (cp, &c->processes)
+		if (r >= 0)
+			r = save_process(p, cp, e);
+	if (r >= 0)
+		r = files_checkpoint_finish(c, e);
+	if (r >= 0)
+		r = mm_checkpoint_finish(c, e);
+	if (r < 0)
+		return r;
+	image_expect(c->image, inodes_page_bytes(c) + mm_page_bytes(c));
+	return image_write_state(c->image, e);
+}
+
+static int save_memory(struct pass *p, struct image_totals *totals, struct error *e)
+{
+	int r = inodes_save_pages(&p->c, e);
+
+	if (r >= 0)
+		r = mm_save_pages(&p->c, e);
+	return r < 0 ? r : image_finish(p->c.image, totals, e);
+}
+
+static int image_progress(void *arg, uint64_t done, uint64_t total)
+{
+	report_progress(arg, "saving", done, total);
+	return 0;
+}
+
+static int open_image(struct pass *p, int fd, const struct reprise_checkpoint_options *opt,
+		      struct error *e)
+{
+	const struct image_writer_options wo = {
+		.jobs = opt->jobs,
+		.compress = (enum image_compress)opt->compress,
+		.level = opt->compress_level,
+		.progress = image_progress,
+		.progress_arg = p->rep,
+	};
+	struct image_info info;
+
+	image_info_here(&info);
+	p->c.jobs = opt->jobs;
+	if (fstat(fd, &p->c.output) < 0)
+		return error_errno(e, -errno, E_OUTPUT, "the destination cannot be used");
+	return image_writer_new(&p->c.image, fd, &info, &wo, e);
+}
+
+static void count(const struct checkpoint *c, const struct image_totals *totals,
+		  struct reprise_stats *stats)
+{
+	stats->processes = c->processes.n;
+	vec_for_each (f, &c->freezer.processes)
+		stats->tasks += f->threads.n;
+	stats->descriptors = files_checkpoint_count(c);
+	stats->pages = totals->pages;
+	stats->zero_pages = totals->zero_pages;
+	stats->memory_bytes = (totals->pages - totals->zero_pages) * 4096;
+	stats->image_bytes = totals->total_bytes;
+}
+
+static int let_go(struct pass *p, enum reprise_after after, struct error *e)
+{
+	switch (after) {
+	case REPRISE_AFTER_KILL:
+		return freezer_kill(&p->c.freezer, e);
+	case REPRISE_AFTER_STOP:
+		return freezer_stop(&p->c.freezer, e);
+	case REPRISE_AFTER_RUN:
+		break;
+	}
+	freezer_thaw(&p->c.freezer);
+	return 0;
+}
+
+static int save(pid_t pid, int fd, const struct reprise_checkpoint_options *opt, struct report *rep,
+		uint64_t begun, struct reprise_stats *stats, struct error *e)
+{
+	_cleanup_(pass_end) struct pass p;
+	struct image_totals totals = {};
+	uint64_t frozen;
+	int r = pass_begin(&p, pid, rep, false, opt->freeze_timeout_ms, e);
+
+	if (r >= 0)
+		r = open_image(&p, fd, opt, e);
+	if (r >= 0)
+		r = describe_machine(&p, e);
+	if (r < 0)
+		return r;
+	frozen = clock_now_ns();
+	r = freezer_freeze(&p.c.freezer, e);
+	if (r >= 0)
+		r = save_state(&p, e);
+	if (r >= 0)
+		r = save_memory(&p, &totals, e);
+	if (r < 0)
+		return r;
+	count(&p.c, &totals, stats);
+	r = let_go(&p, opt->after, e);
+	stats->frozen_ns = clock_now_ns() - frozen;
+	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
+	return r;
+}
+
+int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
+			 struct report *rep, struct reprise_stats *stats, struct error *e)
+{
+	struct error first = {};
+	uint64_t begun = clock_now_ns();
+	int r = target_check(pid, e);
+
+	if (r >= 0)
+		r = look(pid, rep, &first, e);
+	if (r > 0) {
+		*e = first;
+		return first.err < 0 ? first.err : -EOPNOTSUPP;
+	}
+	return r < 0 ? r : save(pid, fd, opt, rep, begun, stats, e);
+}

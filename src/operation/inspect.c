@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is in an image, as a JSON document (doc/inspect.md); and whether an
+ * image is whole. Nothing is made, opened or traced: only the image is read.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "fs/file.h"
+#include "mm/vma.h"
+#include "model/records.h"
+#include "operation/operation.h"
+
+struct document {
+	struct image_reader *image;
+	struct restart_records *records;
+	json_t *root;
+};
+
+static void document_end(struct document *d)
+{
+	json_decref(d->root);
+	records_free(d->records);
+	image_reader_free(d->image);
+}
+
+/* Names in an image are bytes; JSON strings are UTF-8. */
+static json_t *json_bytes(const char *s)
+{
+	json_t *j = json_string(s ? s : "");
+	char *copy;
+
+	if (j)
+		return j;
+	copy = strdup(s);
+	for (char *p = copy; p && *p; p++)
+		if ((unsigned char)*p >= 0x80)
+			*p = '?';
+	j = json_string(copy ? copy : "");
+	free(copy);
+	return j;
+}
+
+static void set_number(json_t *o, const char *key, uint64_t v)
+{
+	json_object_set_new(o, key, json_integer((json_int_t)v));
+}
+
+static void set_hex(json_t *o, const char *key, uint64_t v)
+{
+	char text[24];
+
+	snprintf(text, sizeof(text), "%" PRIx64, v);
+	json_object_set_new(o, key, json_string(text));
+}
+
+static void describe_image(struct document *d, const Reprise__Tree *tree)
+{
+	const struct image_info *info = image_reader_info(d->image);
+	json_t *o = json_object();
+	char uuid[40];
+
+	for (int i = 0; i < 16; i++)
+		snprintf(uuid + 2 * i, 3, "%02x", info->uuid[i]);
+	set_number(o, "version", info->version);
+	json_object_set_new(o, "arch", json_bytes(info->arch));
+	json_object_set_new(o, "sysname", json_bytes(info->sysname));
+	json_object_set_new(o, "release", json_bytes(info->release));
+	json_object_set_new(o, "cpu", json_bytes(info->cpu));
+	json_object_set_new(o, "hostname", json_bytes(tree->hostname));
+	set_number(o, "created_ns", info->created_ns);
+	json_object_set_new(o, "uuid", json_string(uuid));
+	json_object_set_new(d->root, "image", o);
+	set_number(d->root, "root_pid", (uint64_t)tree->root_pid);
+}
+
+static const char *inode_path(const struct document *d, uint64_t id)
+{
+	const Reprise__Inode *in = records_find(d->records, RECORD_INODE, id);
+
+	return in ? in->path : "";
+}
+
+static const char *state_of(const Reprise__Process *p)
+{
+	if (p->zombie)
+		return "zombie";
+	return p->job_stopped ? "stopped" : "running";
+}
+
+/* Threads stand behind their process or before it; all are found by pid. */
+static json_t *threads_of(const struct document *d, const Reprise__Process *p, json_t *o)
+{
+	json_t *list = json_array();
+	const Reprise__Task *t;
+
+	for (size_t i = 0; (t = records_nth(d->records, RECORD_TASK, i, NULL)); i++) {
+		json_t *one;
+
+		if (t->pid != p->pid)
+			continue;
+		one = json_object();
+		set_number(one, "tid", (uint64_t)t->tid);
+		json_object_set_new(one, "comm", json_bytes(t->comm));
+		json_array_append_new(list, one);
+		if (t->tid == p->pid || !json_object_get(o, "files")) {
+			set_number(o, "files", t->files);
+			set_number(o, "fs", t->fs);
+			json_object_set_new(o, "comm", json_bytes(t->comm));
+		}
+	}
+	return list;
+}
+
+static void describe_processes(struct document *d)
+{
+	json_t *list = json_array();
+	const Reprise__Process *p;
+
+	for (size_t i = 0; (p = records_nth(d->records, RECORD_PROCESS, i, NULL)); i++) {
+		const Reprise__Mm *mm = records_find(d->records, RECORD_MM, p->mm);
+		json_t *o = json_object();
+
+		set_number(o, "pid", (uint64_t)p->pid);
+		set_number(o, "ppid", (uint64_t)p->ppid);
+		set_number(o, "pgid", (uint64_t)p->pgid);
+		set_number(o, "sid", (uint64_t)p->sid);
+		json_object_set_new(o, "comm", json_bytes(p->comm));
+		json_object_set_new(o, "state", json_string(state_of(p)));
+		json_object_set_new(o, "exe", json_bytes(mm ? inode_path(d, mm->exe) : ""));
+		if (!p->zombie)
+			set_number(o, "mm", p->mm);
+		json_object_set_new(o, "threads", threads_of(d, p, o));
+		json_array_append_new(list, o);
+	}
+	json_object_set_new(d->root, "processes", list);
+}
+
+static json_t *describe_vma(const struct document *d, const Reprise__Vma *v)
+{
+	json_t *o = json_object();
+	char prot[5] = "----";
+
+	if (v->prot & 1)
+		prot[0] = 'r';
+	if (v->prot & 2)
+		prot[1] = 'w';
+	if (v->prot & 4)
+		prot[2] = 'x';
+	prot[3] = v->flags & VMA_SHARED ? 's' : 'p';
+	set_hex(o, "start", v->start);
+	set_hex(o, "end", v->end);
+	json_object_set_new(o, "prot", json_string(prot));
+	set_number(o, "offset", v->offset);
+	json_object_set_new(o, "kind", json_string(vma_kind_name(v->kind)));
+	json_object_set_new(o, "path", json_bytes(v->inode ? inode_path(d, v->inode) : v->name));
+	return o;
+}
+
+static void describe_memory(struct document *d)
+{
+	json_t *list = json_array();
+	const Reprise__Mm *mm;
+	uint64_t id;
+
+	for (size_t i = 0; (mm = records_nth(d->records, RECORD_MM, i, &id)); i++) {
+		json_t *o = json_object(), *vmas = json_array();
+
+		set_number(o, "id", id);
+		set_number(o, "memory_bytes", mm->page_bytes);
+		for (size_t j = 0; j < mm->n_vmas; j++)
+			json_array_append_new(vmas, describe_vma(d, mm->vmas[j]));
+		json_object_set_new(o, "vmas", vmas);
+		json_array_append_new(list, o);
+	}
+	json_object_set_new(d->root, "address_spaces", list);
+}
+
+static void describe_tables(struct document *d)
+{
+	json_t *list = json_array();
+	const Reprise__Files *table;
+	uint64_t id;
+
+	for (size_t i = 0; (table = records_nth(d->records, RECORD_FILES, i, &id)); i++) {
+		json_t *o = json_object(), *fds = json_array();
+
+		set_number(o, "id", id);
+		for (size_t j = 0; j < table->n_fds; j++) {
+			json_t *fd = json_object();
+
+			set_number(fd, "fd", (uint64_t)table->fds[j]->fd);
+			set_number(fd, "file", table->fds[j]->file);
+			json_object_set_new(fd, "cloexec", json_boolean(table->fds[j]->cloexec));
+			json_array_append_new(fds, fd);
+		}
+		json_object_set_new(o, "fds", fds);
+		json_array_append_new(list, o);
+	}
+	json_object_set_new(d->root, "descriptor_tables", list);
+}
+
+static const struct file_ops *kind_of(uint32_t kind)
+{
+	for (size_t i = 0; file_kinds[i]; i++)
+		if ((uint32_t)file_kinds[i]->kind == kind)
+			return file_kinds[i];
+	return NULL;
+}
+
+/* Of the kinds that have a name in the file system. */
+static const char *file_path(const struct document *d, const Reprise__File *f)
+{
+	if (f->regular)
+		return inode_path(d, f->regular->inode);
+	if (f->device)
+		return inode_path(d, f->device->inode);
+	if (f->pipe)
+		return inode_path(d, f->pipe->inode);
+	return f->tty ? inode_path(d, f->tty->inode) : "";
+}
+
+static void describe_files(struct document *d)
+{
+	json_t *list = json_array();
+	const Reprise__File *f;
+	uint64_t id;
+
+	for (size_t i = 0; (f = records_nth(d->records, RECORD_FILE, i, &id)); i++) {
+		const struct file_ops *ops = kind_of(f->kind);
+		char text[512] = "";
+		json_t *o = json_object();
+
+		if (ops && ops->describe)
+			ops->describe(f, text, sizeof(text));
+		set_number(o, "id", id);
+		json_object_set_new(o, "kind", json_string(ops ? ops->name : "unknown"));
+		set_number(o, "flags", f->flags);
+		set_number(o, "pos", f->pos);
+		json_object_set_new(o, "path", json_bytes(file_path(d, f)));
+		json_object_set_new(o, "detail", json_bytes(text));
+		json_array_append_new(list, o);
+	}
+	json_object_set_new(d->root, "open_files", list);
+}
+
+static int describe_sizes(struct document *d, struct error *e)
+{
+	struct image_totals t = {};
+	json_t *o = json_object();
+	char digest[65];
+	int r = image_read_end(d->image, &t, e);
+
+	if (r < 0) {
+		json_decref(o);
+		return r;
+	}
+	for (int i = 0; i < 32; i++)
+		snprintf(digest + 2 * i, 3, "%02x", t.digest[i]);
+	set_number(o, "pages", t.pages - t.zero_pages);
+	set_number(o, "zero_pages", t.zero_pages);
+	set_number(o, "memory_bytes", (t.pages - t.zero_pages) * 4096);
+	set_number(o, "state_bytes", t.state_bytes);
+	set_number(o, "page_bytes", t.page_bytes);
+	set_number(o, "total_bytes", t.total_bytes);
+	json_object_set_new(d->root, "sizes", o);
+	json_object_set_new(d->root, "digest", json_string(digest));
+	return 0;
+}
+
+int operation_inspect(int fd, char **json, struct error *e)
+{
+	_cleanup_(document_end) struct document d = {};
+	const Reprise__Tree *tree;
+	int r = image_reader_new(&d.image, fd, 0, e);
+
+	if (r >= 0)
+		r = records_load(&d.records, d.image, e);
+	if (r < 0)
+		return r;
+	tree = records_nth(d.records, RECORD_TREE, 0, NULL);
+	if (!tree)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no tree record");
+	d.root = json_object();
+	describe_image(&d, tree);
+	describe_processes(&d);
+	describe_memory(&d);
+	describe_tables(&d);
+	describe_files(&d);
+	r = describe_sizes(&d, e);
+	if (r < 0)
+		return r;
+	*json = json_dumps(d.root, JSON_INDENT(1));
+	return *json ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the document");
+}
+
+int operation_verify(int fd, struct error *e)
+{
+	struct image_reader *image = NULL;
+	struct restart_records *records = NULL;
+	struct image_totals totals;
+	int r = image_reader_new(&image, fd, 0, e);
+
+	if (r >= 0)
+		r = records_load(&records, image, e);
+	if (r >= 0)
+		r = image_read_end(image, &totals, e);
+	records_free(records);
+	image_reader_free(image);
+	return r;
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_OPERATION_OPERATION_H
+#define REPRISE_OPERATION_OPERATION_H
+
+#include "core/error.h"
+#include "reprise.h"
+
+/*
+ * The operations, alone in seeing every kind of object. Each runs in a worker
+ * process of its own (worker.c): it traces tasks and waits for them, enters namespaces and forks,
+ * none of which a library may do to the program that uses it.
+ */
+
+/* What a worker tells the caller while it works. All may be called on any thread of the worker. */
+struct report;
+void report_progress(struct report *rep, const char *phase, uint64_t done, uint64_t total);
+void report_trace(void *rep, const char *line);
+void report_problem(struct report *rep, const struct error *problem);
+/* Asks the caller of a restart whether to let the tasks run: 0, or a negative errno. */
+int report_ready(struct report *rep, const struct reprise_restarted *restarted) must_check;
+bool report_traces(const struct report *rep);
+
+uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
+void error_export(const struct error *e, struct reprise_error *ret);
+
+int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
+			 struct report *rep, struct reprise_stats *stats,
+			 struct error *e) must_check;
+/* Returns the number of problems. */
+int operation_check(pid_t pid, struct report *rep, struct error *e) must_check;
+int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
+		      struct reprise_stats *stats, struct reprise_restarted *result,
+		      struct error *e) must_check;
+int operation_plan(int fd, char **text, struct error *e) must_check;
+int operation_inspect(int fd, char **json, struct error *e) must_check;
+int operation_verify(int fd, struct error *e) must_check;
+
+#endif

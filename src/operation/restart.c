@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/rseq.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/id_set.h"
+#include "core/procfs.h"
+#include "fs/file.h"
+#include "fs/inode.h"
+#include "kernel/clone.h"
+#include "kernel/process.h"
+#include "kernel/task.h"
+#include "mm/mm.h"
+#include "ns/pidns.h"
+#include "operation/load.h"
+#include "operation/operation.h"
+#include "operation/resume.h"
+#include "operation/terminal.h"
+
+/* The root stub, until it is traced. Its descriptor of the control socket is the only one it keeps.
+ */
+struct stub {
+	int control;
+	int report; /* written to when it is ready */
+};
+
+static void __attribute__((noreturn)) stub_run(void *arg)
+{
+	const struct stub *s = arg;
+	sigset_t all;
+	char byte = 1;
+
+	/* glibc registered an rseq area for our thread; fork keeps the registration. */
+	if (__rseq_size)
+		syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, 1,
+			RSEQ_SIG);
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	prctl(PR_SET_PDEATHSIG, 0);
+	if (s->control > 3)
+		syscall(SYS_close_range, 0u, (unsigned int)s->control - 1, 0u);
+	syscall(SYS_close_range, (unsigned int)s->control + 1, ~0u, 0u);
+	/* The coordinator holds the other end: its death is the end of this read, and ours. */
+	if (write(s->control, &byte, 1) == 1)
+		while (read(s->control, &byte, 1) > 0)
+			continue;
+	_exit(1);
+}
+
+static int open_control(struct restart *r, struct stub *stub, struct error *e)
+{
+	int pair[2], high;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	/* out of the way of the tables to come */
+	high = fcntl(pair[1], F_DUPFD_CLOEXEC, 512);
+	if (high < 0)
+		high = pair[1];
+	else
+		close(pair[1]);
+	r->control = pair[0];
+	r->control_remote = high;
+	stub->control = high;
+	return 0;
+}
+
+static int place_agent(struct restart *r, struct error *e)
+{
+	void *want, *at;
+	int res = mm_restart_choose_agent(r, e);
+
+	if (res < 0)
+		return res;
+	want = (void *)(uintptr_t)r->agent_at;
+	at = mmap(want, AGENT_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	if (at == MAP_FAILED)
+		return error_errno(e, -errno, E_RESTORE, "cannot place the agent");
+	agent_place(at);
+	return 0;
+}
+
+/* Who has a pid that we need? */
+static int check_pids(struct restart *r, struct error *e)
+{
+	vec_for_each (p, &r->processes)
+		for (size_t i = 0; i < p->tasks.n || i == 0; i++) {
+			pid_t vtid = p->tasks.n ? p->tasks.v[i].vtid : p->vpid;
+			struct error unused = {};
+			struct proc_stat st;
+
+			if (proc_stat_read(r->proc_fd, vtid, vtid, &st, &unused) == 0)
+				return error_set(e, -EEXIST, E_PID_TAKEN, "pid %d is taken by %s",
+						 vtid, st.comm);
+		}
+	return 0;
+}
+
+static int fork_root(struct restart *r, struct stub *stub, pid_t *ret, struct error *e)
+{
+	pid_t vpid = r->processes.v[0].vpid;
+	struct clone_args args = {
+		.flags = CLONE_PARENT | CLONE_CLEAR_SIGHAND,
+		.set_tid = (uint64_t)(uintptr_t)&vpid,
+		.set_tid_size = 1,
+	};
+	long pid = syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0)
+		stub_run(stub);
+	if (pid < 0 && errno == EPERM)
+		return error_set(e, -EPERM, E_PID_CHOOSE, "may not choose pid %d", vpid);
+	if (pid < 0 && errno == EEXIST)
+		return error_set(e, -EEXIST, E_PID_TAKEN, "pid %d is taken", vpid);
+	if (pid < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make task %d", vpid);
+	*ret = (pid_t)pid;
+	return 0;
+}
+
+static int make_root(struct restart *r, struct pidns *ns, struct stub *stub, pid_t *ret,
+		     struct error *e)
+{
+	pid_t vpid = r->processes.v[0].vpid;
+	int res;
+
+	if (!r->pidns)
+		return fork_root(r, stub, ret, e);
+	res = pidns_make_init(ns, vpid == 1, stub_run, stub, e);
+	if (res < 0)
+		return res;
+	if (vpid != 1)
+		return pidns_make_root(ns, r, vpid, ret, e);
+	*ret = ns->init;
+	return 0;
+}
+
+/* From here on the stub dies with us; it keeps nothing of our memory but the agent. */
+static int capture_root(struct restart *r, pid_t pid, struct error *e)
+{
+	const uint64_t below[6] = {0, r->agent_at};
+	const uint64_t above[6] = {r->agent_at + AGENT_SIZE,
+				   0x7ffffffff000 - r->agent_at - AGENT_SIZE};
+	struct restart_process *root = &r->processes.v[0];
+	char byte;
+	int res;
+
+	if (read(r->control, &byte, 1) != 1)
+		return error_set(e, -ESRCH, E_TASK_GONE,
+				 "the root task ended while it was being made");
+	res = trace_seize(pid, PTRACE_O_EXITKILL, e);
+	if (res >= 0)
+		res = trace_interrupt(pid, e);
+	if (res >= 0)
+		res = stub_adopt(r, root, pid, e);
+	if (res < 0)
+		return res;
+	if (agent_syscall(root->agent, pid, NULL, e, SYS_munmap, below) < 0 ||
+	    agent_syscall(root->agent, pid, NULL, e, SYS_munmap, above) < 0)
+		return error_set(e, -EIO, E_RESTORE, "cannot empty the address space of a stub");
+	return 0;
+}
+
+typedef int (*table_fn)(struct restart *r, struct restart_task *t, struct error *e);
+
+static uint64_t files_of(const Reprise__Task *m)
+{
+	return m->files;
+}
+
+static uint64_t fs_of(const Reprise__Task *m)
+{
+	return m->fs;
+}
+
+/* Each table is filled by the first task that refers to it. */
+static int for_each_table(struct restart *r, uint64_t (*id)(const Reprise__Task *), table_fn fill,
+			  struct error *e)
+{
+	_cleanup_(id_set_free) struct id_set done = {};
+
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks) {
+			int res = t->msg->is_zombie ? 0 : id_set_add(&done, id(t->msg));
+
+			if (res < 0)
+				return error_set(e, res, E_NO_MEMORY, "no memory for the tree");
+			if (res > 0)
+				res = fill(r, t, e);
+			if (res < 0)
+				return error_object(e, res, "task %d (%s)", p->vpid, t->msg->comm);
+		}
+	return 0;
+}
+
+/* Directories first: the control socket leaves with the filling of the table that holds it. */
+static int fill_tables(struct restart *r, struct error *e)
+{
+	int res = for_each_table(r, fs_of, fs_restart, e);
+
+	return res < 0 ? res : for_each_table(r, files_of, files_restart_fill, e);
+}
+
+static int restart_progress(void *arg, uint64_t done, uint64_t total)
+{
+	report_progress(arg, "restoring", done, total);
+	return 0;
+}
+
+static int open_everything(struct restart *r, struct error *e)
+{
+	int res = files_restart_begin(r, e);
+
+	if (res >= 0)
+		res = inodes_restart(r, e);
+	return res < 0 ? res : files_restart_open(r, e);
+}
+
+static int build_tree(struct loaded *l, struct pidns *ns, struct stub *stub, pid_t *root,
+		      struct error *e)
+{
+	struct restart *r = &l->r;
+	int res = place_agent(r, e);
+
+	if (res >= 0)
+		res = open_control(r, stub, e);
+	if (res >= 0)
+		res = make_root(r, ns, stub, root, e);
+	if (res >= 0)
+		res = capture_root(r, *root, e);
+	if (res >= 0)
+		res = tree_make(r, &l->plan, e);
+	if (res >= 0)
+		res = terminal_restart(r, e);
+	if (res >= 0)
+		res = files_restart_open_late(r, e);
+	return res < 0 ? res : fill_tables(r, e);
+}
+
+static int set_options(struct restart *r, const struct reprise_restart_options *opt,
+		       struct report *rep)
+{
+	r->pidns = opt->pidns != 0;
+	r->changed_files_allowed = opt->changed_files == REPRISE_CHANGED_ALLOW;
+	if (opt->use_stdio)
+		memcpy(r->stdio, opt->stdio, sizeof(r->stdio));
+	r->warn = restart_warn;
+	r->warn_arg = rep;
+	if (report_traces(rep)) {
+		r->trace = report_trace;
+		r->trace_arg = rep;
+	}
+	image_reader_set_progress(r->image, restart_progress, rep);
+	return terminal_find(r);
+}
+
+static void fill_result(const struct loaded *l, const struct pidns *ns,
+			struct reprise_restarted *result)
+{
+	const struct restart_process *root = &l->r.processes.v[0];
+	bool own_group = root->msg->pgid == root->vpid;
+
+	result->pid = root->pid;
+	result->init = l->r.pidns && root->vpid != 1 ? ns->init : 0;
+	result->pgrp = own_group ? root->pid : 0;
+	result->tty_foreground =
+		root->msg->controlling_tty && root->msg->tty_pgrp == root->msg->pgid;
+}
+
+static void fill_stats(const struct loaded *l, const struct image_totals *totals, uint64_t begun,
+		       struct reprise_stats *stats)
+{
+	const Reprise__Files *table;
+
+	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
+	stats->processes = l->r.processes.n;
+	vec_for_each (p, &l->r.processes)
+		stats->tasks += p->tasks.n;
+	for (size_t i = 0; (table = restart_nth(&l->r, RECORD_FILES, i, NULL)); i++)
+		stats->descriptors += table->n_fds;
+	stats->pages = totals->pages;
+	stats->zero_pages = totals->zero_pages;
+	stats->memory_bytes = (totals->pages - totals->zero_pages) * 4096;
+	stats->image_bytes = totals->total_bytes;
+}
+
+static int ask_caller(const struct loaded *l, const struct pidns *ns, struct report *rep,
+		      struct reprise_restarted *result, struct error *e)
+{
+	int res;
+
+	fill_result(l, ns, result);
+	res = report_ready(rep, result);
+	return res < 0 ? error_set(e, res, E_INTERRUPTED, "the caller gave the restart up") : 0;
+}
+
+static void kill_all(struct restart *r, pid_t root, const struct pidns *ns)
+{
+	vec_for_each (p, &r->processes)
+		if (p->pid > 0)
+			kill(p->pid, SIGKILL);
+	if (root > 0)
+		kill(root, SIGKILL);
+	if (r->pidns && ns->init > 0)
+		kill(ns->init, SIGKILL);
+}
+
+int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
+		      struct reprise_stats *stats, struct reprise_restarted *result,
+		      struct error *e)
+{
+	_cleanup_(restart_unload) struct loaded l;
+	struct pidns ns = {.channel = -EBADF};
+	struct image_totals totals = {};
+	struct stub stub = {};
+	uint64_t begun = clock_now_ns();
+	pid_t root = 0;
+	int res = restart_load(&l, fd, opt->jobs, e);
+
+	if (res >= 0)
+		res = restart_check_machine(&l, e);
+	if (res >= 0)
+		res = set_options(&l.r, opt, rep);
+	if (res >= 0)
+		res = l.r.pidns ? pidns_enter(e) : check_pids(&l.r, e);
+	if (res >= 0)
+		res = open_everything(&l.r, e);
+	if (res >= 0)
+		res = build_tree(&l, &ns, &stub, &root, e);
+	if (res >= 0)
+		res = image_read_end(l.r.image, &totals, e);
+	if (res >= 0)
+		res = resume_prepare(&l.r, e);
+	/* A reader or writer less is what the tasks see of what we hold. */
+	files_restart_end(&l.r);
+	close_fd(&l.r.tty_fd);
+	if (res >= 0)
+		res = pidns_release(&ns, e);
+	if (res >= 0)
+		res = ask_caller(&l, &ns, rep, result, e);
+	if (res >= 0)
+		res = resume_all(&l.r, opt->leave_stopped != 0, e);
+	if (res < 0) {
+		kill_all(&l.r, root, &ns);
+		result->pid = root;
+		result->init = ns.init;
+		return res;
+	}
+	fill_stats(&l, &totals, begun, stats);
+	return 0;
+}
+
+int operation_plan(int fd, char **text, struct error *e)
+{
+	_cleanup_(restart_unload) struct loaded l;
+	size_t size;
+	FILE *f;
+	int res = restart_load(&l, fd, 1, e);
+
+	if (res < 0)
+		return res;
+	f = open_memstream(text, &size);
+	if (!f)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan");
+	tree_plan_print(&l.plan, l.nodes, f);
+	fclose(f);
+	return 0;
+}

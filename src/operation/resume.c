@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "core/scratch.h"
+#include "fs/inode.h"
+#include "kernel/clone.h"
+#include "kernel/process.h"
+#include "kernel/task.h"
+#include "mm/mm.h"
+#include "operation/operation.h"
+#include "operation/resume.h"
+
+void restart_warn(void *report, const struct error *problem)
+{
+	report_problem(report, problem);
+}
+
+/* What every stub inherited from us: only differences have to be set. */
+static int read_own_state(struct restart *r, Reprise__Task *now, struct scratch *s, struct error *e)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	int res = task_outside(r->proc_fd, getpid(), getpid(), &status, now, s, e);
+	int bits = prctl(PR_GET_SECUREBITS);
+
+	if (res >= 0)
+		now->creds->securebits = bits > 0 ? (uint32_t)bits : 0;
+	return res;
+}
+
+static bool first_of_sighand(struct restart *r, const struct restart_process *p)
+{
+	vec_for_each (q, &r->processes) {
+		if (q == p)
+			return true;
+		if (!q->msg->zombie && q->msg->sighand == p->msg->sighand)
+			return false;
+	}
+	return true;
+}
+
+static int prepare_process(struct restart *r, struct restart_process *p, const Reprise__Task *now,
+			   struct error *e)
+{
+	int res = 0;
+
+	if (p->mm_owner)
+		res = mm_restart_finish(r, p, e);
+	if (res >= 0)
+		res = process_restart_shared(r, p, first_of_sighand(r, p), e);
+	if (res >= 0)
+		res = process_restart_last(r, p, e);
+	vec_for_each (t, &p->tasks) {
+		if (res < 0)
+			break;
+		if (!t->msg->is_zombie)
+			res = task_restart(r, t, now, e);
+		if (res < 0)
+			error_object(e, res, "thread %d", t->vtid);
+	}
+	return res;
+}
+
+/* Is another process of the same address space still to be prepared? Then the agent is needed. */
+static bool last_of_mm(struct restart *r, const struct restart_process *p)
+{
+	for (const struct restart_process *q = r->processes.v; q < p; q++)
+		if (q->mm_id == p->mm_id && !q->msg->zombie)
+			return false;
+	return true;
+}
+
+/* A leader that has exited while its threads go on does so again, before its agent leaves. */
+static int end_leader(struct restart *r, struct restart_process *p, struct error *e)
+{
+	int status = p->msg->exit_status;
+	int res = agent_exit(p->agent, p->pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, 0, true,
+			     e);
+
+	if (res >= 0)
+		res = trace_cont(p->pid, 0, e);
+	/* Its end is reported to nobody before the last thread's (delay_group_leader()). */
+	for (int tries = 0; res >= 0 && tries < 1000; tries++) {
+		struct proc_stat st;
+
+		res = proc_stat_read(r->proc_fd, p->pid, p->pid, &st, e);
+		if (res >= 0 && st.state == 'Z')
+			return 0;
+		usleep(1000);
+	}
+	return res < 0 ? res : error_set(e, -ETIMEDOUT, E_RESTORE, "the leader does not end");
+}
+
+/*
+ * All registers are set, then the agent's mapping is removed through one thread,
+ * whose registers are set again.
+ */
+static int set_registers(struct restart *r, struct restart_process *p, struct error *e)
+{
+	struct restart_task *last = &p->tasks.v[p->tasks.n - 1];
+	int res = 0;
+
+	if (p->tasks.v[0].msg->is_zombie)
+		res = end_leader(r, p, e);
+	vec_for_each (t, &p->tasks)
+		if (res >= 0 && !t->msg->is_zombie) {
+			res = task_restart_sleep(t, e);
+			if (res >= 0)
+				res = task_restart_registers(t, e);
+		}
+	if (res >= 0 && last_of_mm(r, p)) {
+		res = agent_unmap(p->agent, last->tid, e);
+		if (res >= 0)
+			res = task_restart_registers(last, e);
+	}
+	return res;
+}
+
+static int let_go(struct restart_process *p, bool stopped, struct error *e)
+{
+	int res = 0;
+
+	/* Taken before the first instruction: a task leaves its trace stop through get_signal(). */
+	if ((stopped || p->msg->job_stopped) && kill(p->pid, SIGSTOP) < 0)
+		return error_errno(e, -errno, E_RESTORE, "task %d cannot be stopped", p->vpid);
+	vec_for_each (t, &p->tasks)
+		if (res >= 0 && !t->msg->is_zombie)
+			res = trace_detach(t->tid, 0, e);
+	p->let_go = true;
+	return res;
+}
+
+/*
+ * A stopped process enters its stop while its parent is still ours: the parent
+ * waits for it, takes the report if it had taken it before, and loses the
+ * SIGCHLD of it when its signal actions are set. (The image has the signal if it was pending.)
+ */
+static int stop_process(struct restart_process *p, struct error *e)
+{
+	const uint64_t wait[6] = {P_PID, (uint64_t)p->vpid, 0,
+				  WSTOPPED | (p->msg->exit_status ? WNOWAIT : 0)};
+	long res = let_go(p, true, e);
+
+	if (res >= 0 && p->parent)
+		res = agent_syscall(p->parent->agent, p->parent->tasks.v[0].tid, NULL, e,
+				    SYS_waitid, wait);
+	return res < 0 ? error_errno(e, (int)res, E_RESTORE, "cannot stop task %d", p->vpid) : 0;
+}
+
+static int prepare(struct restart *r, struct restart_process *p, const Reprise__Task *now,
+		   struct error *e)
+{
+	int res = prepare_process(r, p, now, e);
+
+	if (res >= 0)
+		res = set_registers(r, p, e);
+	if (res >= 0 && p->msg->job_stopped && p->parent)
+		res = stop_process(p, e);
+	return res < 0 ? error_object(e, res, "task %d (%s)", p->vpid, p->tasks.v[0].msg->comm) : 0;
+}
+
+/* Children before parents, see stop_process(). */
+int resume_prepare(struct restart *r, struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Task now = REPRISE__TASK__INIT;
+	int res = tree_make_zombies(r, e);
+
+	if (res >= 0)
+		res = read_own_state(r, &now, &s, e);
+	for (size_t i = r->processes.n; i > 0 && res >= 0; i--)
+		if (!r->processes.v[i - 1].msg->zombie)
+			res = prepare(r, &r->processes.v[i - 1], &now, e);
+	return res < 0 ? res : inodes_restart_seal(r, e);
+}
+
+int resume_all(struct restart *r, bool stopped, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (p, &r->processes)
+		if (res >= 0 && !p->msg->zombie && !p->let_go)
+			res = let_go(p, stopped, e);
+	return res;
+}

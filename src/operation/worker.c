@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "operation/worker.h"
+
+/* One message a packet on a SOCK_SEQPACKET pair. */
+struct message {
+	enum {
+		MESSAGE_PROGRESS,
+		MESSAGE_TRACE,
+		MESSAGE_PROBLEM,
+		MESSAGE_READY,
+		MESSAGE_RESULT
+	} type;
+	union {
+		struct {
+			char phase[32];
+			uint64_t done, total;
+		} progress;
+		char line[512];
+		struct reprise_error problem;
+		struct reprise_restarted ready;
+		struct worker_result result;
+	};
+};
+
+struct report {
+	int fd;
+	bool progress, trace, ready;
+};
+
+uint64_t clock_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+void error_export(const struct error *e, struct reprise_error *ret)
+{
+	const struct error_code_info *info = error_code_info(e->code);
+
+	memset(ret, 0, sizeof(*ret));
+	snprintf(ret->code, sizeof(ret->code), "%s", info->name);
+	ret->err = e->err;
+	error_format(e, ret->text, sizeof(ret->text));
+}
+
+static void send_message(const struct report *rep, const struct message *m)
+{
+	ssize_t n;
+
+	do {
+		n = send(rep->fd, m, sizeof(*m), MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+}
+
+void report_progress(struct report *rep, const char *phase, uint64_t done, uint64_t total)
+{
+	struct message m = {.type = MESSAGE_PROGRESS, .progress = {.done = done, .total = total}};
+
+	if (!rep->progress)
+		return;
+	snprintf(m.progress.phase, sizeof(m.progress.phase), "%s", phase);
+	send_message(rep, &m);
+}
+
+bool report_traces(const struct report *rep)
+{
+	return rep->trace;
+}
+
+void report_trace(void *arg, const char *line)
+{
+	struct report *rep = arg;
+	struct message m = {.type = MESSAGE_TRACE};
+
+	if (!rep->trace)
+		return;
+	snprintf(m.line, sizeof(m.line), "%s", line);
+	send_message(rep, &m);
+}
+
+void report_problem(struct report *rep, const struct error *problem)
+{
+	struct message m = {.type = MESSAGE_PROBLEM};
+
+	if (rep->fd < 0)
+		return;
+	error_export(problem, &m.problem);
+	send_message(rep, &m);
+}
+
+int report_ready(struct report *rep, const struct reprise_restarted *restarted)
+{
+	struct message m = {.type = MESSAGE_READY, .ready = *restarted};
+	ssize_t n;
+	int answer;
+
+	if (!rep->ready)
+		return 0;
+	m.ready.size = sizeof(m.ready);
+	m.ready.pidfd = -1;
+	send_message(rep, &m);
+	do {
+		n = recv(rep->fd, &answer, sizeof(answer), 0);
+	} while (n < 0 && errno == EINTR);
+	return n == sizeof(answer) ? answer : -EPIPE;
+}
+
+struct report *report_mute(void)
+{
+	static struct report mute = {.fd = -EBADF}; /* never written to */
+
+	return &mute;
+}
+
+static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
+			const struct worker_callbacks *cb)
+{
+	struct report rep = {fd, cb->progress != NULL, cb->trace != NULL, cb->ready != NULL};
+	struct message m = {.type = MESSAGE_RESULT};
+	struct error e = {};
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	/* A process of its own, which soon ends: memory that is given back is only faulted in
+	 * again. */
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
+	mallopt(M_MMAP_THRESHOLD, 4 << 20);
+	mallopt(M_TOP_PAD, 1 << 20);
+	m.result.ret = work(arg, &rep, &m.result, &e);
+	if (m.result.ret < 0) {
+		if (e.code == ERROR_NONE)
+			error_errno(&e, m.result.ret, E_INTERNAL, "the operation failed");
+		error_export(&e, &m.result.error);
+	}
+	send_message(&rep, &m);
+	_exit(0);
+}
+
+static void dispatch(int fd, const struct message *m, const struct worker_callbacks *cb,
+		     struct worker_result *result)
+{
+	int answer;
+
+	switch (m->type) {
+	case MESSAGE_PROGRESS:
+		if (cb->progress)
+			cb->progress(cb->arg, m->progress.phase, m->progress.done,
+				     m->progress.total);
+		break;
+	case MESSAGE_TRACE:
+		if (cb->trace)
+			cb->trace(cb->arg, m->line);
+		break;
+	case MESSAGE_PROBLEM:
+		if (cb->problem)
+			cb->problem(cb->arg, &m->problem);
+		break;
+	case MESSAGE_READY:
+		answer = cb->ready(cb->arg, &m->ready);
+		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
+		       "a worker that died says so next");
+		break;
+	case MESSAGE_RESULT:
+		*result = m->result;
+		break;
+	}
+}
+
+/* The worker may leave children that hold its end of the socket: the result ends the conversation.
+ */
+static void relay(int fd, const struct worker_callbacks *cb, struct worker_result *result)
+{
+	struct message m = {.type = MESSAGE_PROGRESS};
+
+	while (m.type != MESSAGE_RESULT) {
+		ssize_t n = recv(fd, &m, sizeof(m), 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n != sizeof(m))
+			return;
+		dispatch(fd, &m, cb, result);
+	}
+}
+
+static int fail(struct worker_result *result, int r, const char *what)
+{
+	struct error e = {};
+
+	result->ret = error_errno(&e, r, E_SYSTEM, "%s", what);
+	error_export(&e, &result->error);
+	return r;
+}
+
+int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
+	       struct worker_result *result)
+{
+	_cleanup_(close_fd) int ours = -EBADF;
+	pid_t pid, parent = getpid();
+	int pair[2], status;
+
+	memset(result, 0, sizeof(*result));
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return fail(result, -errno, "socketpair");
+	ours = pair[0];
+	fflush(NULL);
+	pid = fork();
+	if (pid < 0) {
+		close_fd(&pair[1]);
+		return fail(result, -errno, "fork");
+	}
+	if (pid == 0) {
+		close_fd(&ours);
+		worker_main(parent, pair[1], work, arg, cb);
+	}
+	close_fd(&pair[1]);
+	result->ret = -EINTR;
+	relay(ours, cb, result);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		continue;
+	if (result->ret == -EINTR && !result->error.code[0]) {
+		struct error e = {};
+
+		error_set(&e, -EINTR, E_INTERRUPTED, "the operation was ended from outside");
+		error_export(&e, &result->error);
+	}
+	return result->ret;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_REMOTE_AGENT_H
+#define REPRISE_REMOTE_AGENT_H
+
+#include "arch/arch.h"
+#include "arch/wire.h"
+#include "remote/batch.h"
+
+/*
+ * Private to src/remote. The mapping of an agent: one page of code, then from
+ * AGENT_HEADER_AT the header, the calls and the data of the batch that is run.
+ */
+struct slot {
+	uint64_t at; /* of the word that the last `return` takes */
+	uint64_t end;
+	size_t used;   /* how much of it was ever written */
+	uint8_t *kept; /* its contents, NULL: all zero */
+};
+
+struct agent {
+	bool live;
+	pid_t tid;	  /* whose address space it is */
+	uint64_t mapping; /* 0: none */
+
+	/* the rest for a live one only */
+	int proc_fd;
+	const struct cpu_state *saved; /* of tid */
+	struct arch_gadgets gadgets;
+	struct slot slot;   /* where signal frame and, without a mapping, data stand */
+	uint64_t patched;   /* where gadgets had to be placed, 0: nowhere */
+	uint64_t ignorable; /* signals that the process ignores, by choice or by default */
+	pid_t unfiltered;   /* a thread without seccomp filters and system call dispatch */
+	pid_t last_tid;	    /* another one that was borrowed, in case tid dies */
+	const struct cpu_state *last_saved;
+};
+
+#define AGENT_ROOM    (AGENT_SIZE - AGENT_HEADER_AT - WIRE_HEADER_SIZE) /* for calls and data */
+#define SIGNAL_BIT(s) (1ULL << ((s)-1))
+
+/* Signals by which a fault in the code itself is reported: blocking them would change their
+ * actions. */
+#define FAULT_SIGNALS                                                                         \
+	(SIGNAL_BIT(SIGSEGV) | SIGNAL_BIT(SIGBUS) | SIGNAL_BIT(SIGILL) | SIGNAL_BIT(SIGFPE) | \
+	 SIGNAL_BIT(SIGTRAP) | SIGNAL_BIT(SIGSYS))
+
+/* batch.c */
+
+/* Ready to be sent: nothing failed, results preset, pointers resolved for data at `data_at`. */
+int batch_prepare(struct batch *b, uint64_t data_at, struct error *e) must_check;
+
+/* agent.c */
+
+/* Where the data of the batch will be, 16-byte aligned, in a mapping. */
+uint64_t agent_data_at(const struct agent *a, const struct batch *b);
+int agent_load(const struct agent *a, pid_t tid, struct batch *b, struct agent_header *h,
+	       struct error *e) must_check;
+int agent_unload(const struct agent *a, pid_t tid, struct batch *b, struct error *e) must_check;
+uint64_t agent_raised_at(const struct agent *a);
+/* The signals that are pending for the thread or its process, as bits. */
+int agent_pending(pid_t tid, uint64_t *ret, struct error *e) must_check;
+
+/* captive.c, live.c */
+int captive_run(struct agent *a, pid_t tid, struct batch *b, struct error *e) must_check;
+int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *b,
+	     struct error *e) must_check;
+long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
+		  long nr, const uint64_t args[6]) must_check;
+int live_return(struct agent *a, struct error *e) must_check;
+
+/* text.c: looks through the code of the task, first at `likely`. *patched: where it had to be
+ * placed, else 0. */
+struct maps;
+int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, const struct arch_gadgets *likely,
+		      struct arch_gadgets *ret, uint64_t *patched, struct error *e) must_check;
+void text_unpatch(int proc_fd, pid_t tid, uint64_t patched);
+
+/* slot.c: memory that the application does not use, of at least `size` bytes. */
+int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret,
+	      struct error *e) must_check;
+int slot_clear(const struct slot *s, pid_t tid, struct error *e) must_check;
+void slot_free(struct slot *s);
+
+#endif

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_REMOTE_FREEZE_H
+#define REPRISE_REMOTE_FREEZE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/error.h"
+#include "core/vec.h"
+#include "remote/ptrace.h"
+
+/*
+ * Stopping a process tree consistently: no task escapes by fork or clone while
+ * we go round. The tasks are found by /proc/PID/task/TID/children, which lists
+ * the children of each thread (CONFIG_PROC_CHILDREN), and the search is
+ * repeated until a pass over stopped tasks finds nothing new.
+ */
+struct frozen_thread {
+	pid_t tid;
+	/*
+	 * Of a leader in a group stop: the stop signal if its parent has not been told of the stop
+	 * yet, else 0. As /proc/PID/stat had it when the thread was met first: a tracer changes it.
+	 */
+	int unreported;
+	bool zombie; /* a leader that has exited while its threads go on */
+	struct trace_stop stop;
+	/*
+	 * The call from which our stop alone made the kernel return -EINTR, -1 if none. The task
+	 * has been set to issue it again, with what was left of a time-out in a register.
+	 */
+	long syscall_eintr;
+	uint64_t asleep_since;	/* CLOCK_MONOTONIC ns when it went to sleep last, or a little later;
+				   0 unknown */
+	char wchan[48];		/* where it slept before it was stopped, "" unknown */
+	struct cpu_state *cpu;	/* as it has to be put back; NULL for a zombie */
+	bool attached, stopped; /* private */
+	unsigned int looks;	/* private: how often it was let sleep to see where */
+	uint64_t switches;	/* private: voluntary context switches before it was stopped */
+};
+
+struct frozen_process {
+	pid_t pid;
+	pid_t ppid;	  /* parent inside the tree; for the root its real parent */
+	pid_t ptid;	  /* thread of the parent whose child it is, 0 unknown */
+	bool zombie;	  /* ended, not reaped: no threads are listed */
+	bool job_stopped; /* in a group stop (SIGSTOP, SIGTSTP...): stays so */
+	int stop_signal;
+	int exit_code;			   /* wait status of a zombie */
+	uint64_t start_time;		   /* /proc/PID/stat field 22, clock ticks */
+	VEC(struct frozen_thread) threads; /* the leader first, if it lives; then by tid */
+};
+
+struct freezer {
+	int proc_fd; /* /proc as seen by us; not owned */
+	pid_t root;
+	pid_t self;	/* our own pid: never frozen, with what descends from it left out too */
+	int timeout_ms; /* for one task to come to a stop */
+	bool attached;
+	bool moving;		 /* private: tasks came or went while we looked */
+	uint64_t interrupted_at; /* CLOCK_MONOTONIC ns just before the first task was stopped */
+	VEC(struct frozen_process) processes; /* parents before children */
+};
+
+/*
+ * Finds the tree without stopping anything: fills `processes` with pids and
+ * thread ids only. Used by `check` and before a freeze. What cannot be stopped because it waits in
+ * vfork() is given some time to come out of it.
+ */
+int freezer_survey(struct freezer *f, struct error *e) must_check;
+
+/*
+ * Does a running tree's thread, in this state of /proc/TID/stat, wait in vfork()
+ * for its child? It cannot be stopped until the child has called exec or ended.
+ */
+bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state);
+
+/*
+ * Stops every task of the tree and reads registers, extended state and masks.
+ * On failure everything stopped so far has been let go again, unharmed.
+ */
+int freezer_freeze(struct freezer *f, struct error *e) must_check;
+
+/*
+ * Lets all go. Each thread's registers are as they were; tasks in a group stop stay in it; a signal
+ * that was about to be delivered is delivered. Safe to call twice.
+ */
+void freezer_thaw(struct freezer *f);
+
+/*
+ * Ends them instead: SIGKILL to every process (`--kill`), or leaves each in a
+ * group stop by SIGSTOP (`--stop`).
+ */
+int freezer_kill(struct freezer *f, struct error *e) must_check;
+int freezer_stop(struct freezer *f, struct error *e) must_check;
+
+void freezer_free(struct freezer *f); /* thaws first */
+
+/*
+ * The registers with which this thread must be resumed in a *new* task, where no restart block
+ * exists, from a signal-type stop: the kernel then issues system calls that our stop
+ * interrupted again. remaining_ns: for calls with a relative time-out, how much of it was left
+ * (rule of src/remote/sleep.c); UINT64_MAX if not such a call.
+ */
+struct resume_state {
+	struct user_regs_struct regs;
+	bool timed; /* a relative time-out must be set anew before resuming */
+	enum { TIMEOUT_NONE, TIMEOUT_REGISTER_MS, TIMEOUT_TIMESPEC } timeout_form;
+	unsigned int timeout_arg; /* index of the argument that holds it or points to it */
+	uint64_t remaining_ns;
+};
+int freezer_resume_state(const struct freezer *f, const struct frozen_process *p,
+			 const struct frozen_thread *t, struct resume_state *ret,
+			 struct error *e) must_check;
+
+#endif

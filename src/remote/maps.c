@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "remote/maps.h"
+
+#include <stdlib.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+
+/* Skips n fields. */
+static const char *skip(const char *at, int n)
+{
+	while (n-- > 0) {
+		at += strcspn(at, " \n");
+		at += strspn(at, " ");
+	}
+	return at;
+}
+
+/* "start-end perms offset dev inode   name". */
+static bool parse_line(const char *line, const char *eol, struct map_entry *m)
+{
+	const char *perms, *name;
+	char *at;
+	size_t len;
+
+	*m = (struct map_entry){};
+	m->start = strtoull(line, &at, 16);
+	if (*at != '-')
+		return false;
+	m->end = strtoull(at + 1, &at, 16);
+	perms = at + 1;
+	if (*at != ' ' || eol - perms < 4)
+		return false;
+	m->perms = (perms[0] == 'r' ? MAP_READ : 0) | (perms[1] == 'w' ? MAP_WRITE : 0) |
+		   (perms[2] == 'x' ? MAP_EXEC : 0) | (perms[3] == 's' ? MAP_IS_SHARED : 0);
+	m->inode = strtoull(skip(perms, 3), &at, 10);
+	name = at + strspn(at, " ");
+	len = (size_t)(eol - name);
+	if (len >= sizeof(m->name)) {
+		name = eol - (sizeof(m->name) - 1);
+		len = sizeof(m->name) - 1;
+	}
+	memcpy(m->name, name, len);
+	return true;
+}
+
+static bool is_wanted(const struct map_entry *m, uint64_t sp)
+{
+	return (m->perms & MAP_EXEC) || !strcmp(m->name, "[stack]") ||
+	       (m->start <= sp && sp < m->end);
+}
+
+int maps_read(int proc_fd, pid_t tid, uint64_t sp, struct maps *ret, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t len = procfs_read(proc_fd, &text, e, "%d/maps", tid);
+
+	if (len < 0)
+		return (int)len;
+	for (char *line = text; *line;) {
+		char *eol = strchrnul(line, '\n');
+		struct map_entry m, *keep;
+
+		if (parse_line(line, eol, &m) && is_wanted(&m, sp)) {
+			keep = vec_push(&ret->entries);
+			if (!keep)
+				return error_set(e, -ENOMEM, E_NO_MEMORY,
+						 "cannot list the mappings of task %d", tid);
+			*keep = m;
+		}
+		line = *eol ? eol + 1 : eol;
+	}
+	return 0;
+}
+
+void maps_free(struct maps *m)
+{
+	vec_free(&m->entries);
+}

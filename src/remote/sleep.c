@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include "arch/arch.h"
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "remote/survey.h"
+
+/*
+ * System calls that sleep, and what a stop does to them. Most are restarted by
+ * the kernel when the task goes on. Some return -EINTR after a bare stop, though
+ * no handler has run: those are issued again. In a new task nothing is left of
+ * what the kernel knew about a time-out, so that what remains of it has to be
+ * worked out: the time-out that was asked for, less the time that the task had slept.
+ *
+ * When it fell asleep is told by /proc/PID/sched, in a clock of the processor that it
+ * slept on. All errors are on the safe side: a sleep may last a little longer than
+ * asked for, never shorter.
+ */
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
+
+#define NS_PER_S       1000000000ULL
+#define NS_PER_MS      1000000ULL
+#define CODE_BEFORE    48
+#define AWAIT_TRIES    20
+#define AWAIT_NS       50000
+#define CALIBRATE_NS   20000
+#define MAX_TIMESPEC_S (1ULL << 33) /* longer sleeps are taken for endless ones */
+
+struct sleeping_call {
+	long nr;
+	int form; /* of a relative time-out */
+	unsigned int arg;
+	bool eintr; /* a bare stop makes it return -EINTR */
+};
+
+static const struct sleeping_call sleeping_calls[] = {
+	{SYS_nanosleep, TIMEOUT_TIMESPEC, 0, false},
+	{SYS_clock_nanosleep, TIMEOUT_TIMESPEC, 2, false},
+	{SYS_futex, TIMEOUT_TIMESPEC, 3, false},
+#ifdef SYS_poll
+	{SYS_poll, TIMEOUT_REGISTER_MS, 2, false},
+	{SYS_epoll_wait, TIMEOUT_REGISTER_MS, 3, true},
+	/* If its time-out cannot be written back, this and the next two are not restarted. */
+	{SYS_select, TIMEOUT_NONE, 0, true},
+#endif
+	{SYS_pselect6, TIMEOUT_NONE, 0, true},
+	{SYS_ppoll, TIMEOUT_NONE, 0, true},
+	{SYS_epoll_pwait, TIMEOUT_REGISTER_MS, 3, true},
+	{SYS_epoll_pwait2, TIMEOUT_TIMESPEC, 3, true},
+	{SYS_rt_sigtimedwait, TIMEOUT_TIMESPEC, 2, true},
+	{SYS_semop, TIMEOUT_NONE, 0, true},
+	{SYS_semtimedop, TIMEOUT_TIMESPEC, 3, true},
+	{SYS_io_getevents, TIMEOUT_TIMESPEC, 4, true},
+	{SYS_io_pgetevents, TIMEOUT_TIMESPEC, 4, true},
+	{SYS_io_uring_enter, TIMEOUT_NONE, 0, true},
+	{SYS_futex_waitv, TIMEOUT_NONE, 0, true},
+	/* Sockets with SO_RCVTIMEO or SO_SNDTIMEO; nothing has been moved when they return -EINTR.
+	 */
+	{SYS_read, TIMEOUT_NONE, 0, true},
+	{SYS_readv, TIMEOUT_NONE, 0, true},
+	{SYS_write, TIMEOUT_NONE, 0, true},
+	{SYS_writev, TIMEOUT_NONE, 0, true},
+	{SYS_recvfrom, TIMEOUT_NONE, 0, true},
+	{SYS_recvmsg, TIMEOUT_NONE, 0, true},
+	{SYS_recvmmsg, TIMEOUT_NONE, 0, true},
+	{SYS_sendto, TIMEOUT_NONE, 0, true},
+	{SYS_sendmsg, TIMEOUT_NONE, 0, true},
+	{SYS_sendmmsg, TIMEOUT_NONE, 0, true},
+	{SYS_accept, TIMEOUT_NONE, 0, true},
+	{SYS_accept4, TIMEOUT_NONE, 0, true},
+	{SYS_connect, TIMEOUT_NONE, 0, true},
+};
+
+static const struct sleeping_call *sleeping_call(long nr)
+{
+	for (size_t i = 0; i < sizeof(sleeping_calls) / sizeof(*sleeping_calls); i++)
+		if (sleeping_calls[i].nr == nr)
+			return &sleeping_calls[i];
+	return NULL;
+}
+
+/* Does this call, with these arguments, have a relative time-out that ends? */
+static bool is_timed(const struct sleeping_call *call, const uint64_t args[6])
+{
+	if (!call || call->form == TIMEOUT_NONE)
+		return false;
+	if (call->nr == SYS_clock_nanosleep && (args[1] & TIMER_ABSTIME))
+		return false;
+	if (call->nr == SYS_futex && (args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT)
+		return false;
+	if (call->form == TIMEOUT_REGISTER_MS)
+		return (int32_t)args[call->arg] > 0;
+	return args[call->arg] != 0;
+}
+
+uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* A line "name   :   12.345678" of /proc/PID/sched, in units of its last digit. */
+static bool sched_field(const char *text, const char *name, uint64_t *ret)
+{
+	const char *at = text;
+	size_t len = strlen(name);
+	char *end;
+
+	while ((at = strstr(at, name))) {
+		if ((at == text || at[-1] == '\n') && (at[len] == ' ' || at[len] == ':'))
+			break;
+		at += len;
+	}
+	at = at ? strchr(at, ':') : NULL;
+	if (!at)
+		return false;
+	*ret = strtoull(at + 1, &end, 10);
+	if (end == at + 1)
+		return false;
+	if (*end == '.') {
+		for (int digits = 0; digits < 6; digits++) {
+			end++;
+			if (*end < '0' || *end > '9')
+				return false;
+			*ret = *ret * 10 + (uint64_t)(*end - '0');
+		}
+	}
+	return true;
+}
+
+static bool read_sched(int proc_fd, const char *path, uint64_t *exec_start, uint64_t *switches)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	return procfs_read(proc_fd, &text, NULL, "%s/sched", path) > 0 &&
+	       sched_field(text, "se.exec_start", exec_start) &&
+	       sched_field(text, "nr_voluntary_switches", switches);
+}
+
+/*
+ * The clock differs from one processor to the next (it leaves out the time that
+ * went into interrupts), so we go there and compare. After a sleep our own exec_start is that of
+ * our waking up, hence never later than the time that we read afterwards.
+ */
+static bool calibrate(int proc_fd, int cpu, int64_t *offset)
+{
+	uint64_t exec_start, switches;
+	cpu_set_t before, there;
+	bool ok;
+
+	if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(before), &before) < 0)
+		return false;
+	CPU_ZERO(&there);
+	CPU_SET((size_t)cpu, &there);
+	if (sched_setaffinity(0, sizeof(there), &there) < 0)
+		return false;
+	nanosleep(&(struct timespec){.tv_nsec = CALIBRATE_NS}, NULL);
+	ok = read_sched(proc_fd, "thread-self", &exec_start, &switches);
+	*offset = (int64_t)(monotonic_ns() - exec_start);
+	return sched_setaffinity(0, sizeof(before), &before) == 0 && ok;
+}
+
+static bool clock_offset(int proc_fd, int cpu, struct sched_clocks *clocks, int64_t *offset)
+{
+	struct sched_clock *c;
+
+	vec_for_each (known, &clocks->clocks) {
+		if (known->cpu == cpu) {
+			*offset = known->offset;
+			return true;
+		}
+	}
+	if (!calibrate(proc_fd, cpu, offset))
+		return false;
+	c = vec_push(&clocks->clocks);
+	if (c)
+		*c = (struct sched_clock){cpu, *offset};
+	return true;
+}
+
+/* The processor is field 39 of /proc/PID/stat. */
+static int last_cpu(int proc_fd, pid_t pid, pid_t tid)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	const char *at;
+
+	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/stat", pid, tid) <= 0)
+		return -1;
+	at = strrchr(text, ')');
+	for (int field = 2; at && field < 39; field++)
+		at = strchr(at + 1, ' ');
+	return at ? atoi(at + 1) : -1;
+}
+
+static void observe_since(int proc_fd, pid_t pid, struct frozen_thread *t,
+			  struct sched_clocks *clocks)
+{
+	uint64_t exec_start;
+	int64_t offset;
+	char path[48];
+
+	snprintf(path, sizeof(path), "%d/task/%d", pid, t->tid);
+	if (read_sched(proc_fd, path, &exec_start, &t->switches) &&
+	    clock_offset(proc_fd, last_cpu(proc_fd, pid, t->tid), clocks, &offset))
+		t->asleep_since = exec_start + (uint64_t)offset;
+}
+
+static void observe_wchan(int proc_fd, pid_t pid, struct frozen_thread *t)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/wchan", pid, t->tid) > 0)
+		snprintf(t->wchan, sizeof(t->wchan), "%s", text);
+}
+
+void sleep_await(int proc_fd, pid_t pid, struct frozen_thread *t)
+{
+	struct proc_stat st;
+
+	for (int i = 0; i < AWAIT_TRIES; i++) {
+		if (proc_stat_read(proc_fd, pid, t->tid, &st, NULL) < 0)
+			return;
+		if (st.state == 'S')
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = AWAIT_NS}, NULL);
+	}
+	observe_wchan(proc_fd, pid, t);
+}
+
+static bool is_futex_wait(uint64_t op)
+{
+	op &= FUTEX_CMD_MASK;
+	return op == FUTEX_WAIT || op == FUTEX_WAIT_BITSET;
+}
+
+static bool is_small(uint64_t v)
+{
+	return v < 4096;
+}
+
+/* Could these be the arguments of that call? */
+static bool fits(long nr, const uint64_t args[6])
+{
+	switch (nr) {
+	case SYS_nanosleep:
+		return !is_small(args[0]) && (!args[1] || !is_small(args[1]));
+	case SYS_clock_nanosleep:
+		return (is_small(args[0]) || (int32_t)args[0] < 0) && is_small(args[1]) &&
+		       !is_small(args[2]);
+	case SYS_futex:
+		return !is_small(args[0]) && is_futex_wait(args[1]) && !is_small(args[3]);
+	default:
+		return args[1] < 1 << 20 && (int32_t)args[2] >= 0;
+	}
+}
+
+/*
+ * The function in which restart_syscall(2) sleeps. That of nanosleep does not show, since it
+ * counts as part of the scheduler: it is the one that remains.
+ */
+static bool sleeps_in(const char *wchan, long nr)
+{
+	bool futex = strstr(wchan, "futex"), polls = strstr(wchan, "poll");
+
+	if (!*wchan || !strcmp(wchan, "0"))
+		return false;
+	if (nr == SYS_nanosleep || nr == SYS_clock_nanosleep)
+		return !futex && !polls;
+	return nr == SYS_futex ? futex : polls;
+}
+
+/*
+ * Which call restart_syscall(2) stands for: there are four. Where the task sleeps tells
+ * them apart, if we may know; else the code before the call may, which loads its
+ * number; else its arguments, if they fit one call alone.
+ */
+static long restarted_call(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6])
+{
+	static const long calls[] = {
+		SYS_clock_nanosleep,
+		SYS_nanosleep,
+		SYS_futex,
+#ifdef SYS_poll
+		SYS_poll,
+#endif
+	};
+	uint8_t code[CODE_BEFORE];
+	long only = -1, loaded = -1;
+	int fitting = 0;
+
+	if (mem_read(tid, ip - sizeof(code), code, sizeof(code), NULL) == 0)
+		loaded = arch_call_loaded(code, sizeof(code));
+	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
+		if (!fits(calls[i], args))
+			continue;
+		if (loaded == calls[i] || sleeps_in(wchan, calls[i]))
+			return calls[i];
+		only = calls[i];
+		fitting++;
+	}
+	return fitting == 1 ? only : -1;
+}
+
+void sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	uint64_t args[6] = {}, ip;
+	long nr;
+
+	/* "running", or the number and arguments of the call that it sleeps in. */
+	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/syscall", pid, t->tid) <= 0 ||
+	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
+		   &args[3], &args[4], &args[5], &ip) != 8)
+		return;
+	if (nr == arch_restart_syscall_nr()) {
+		observe_wchan(proc_fd, pid, t);
+		nr = restarted_call(t->tid, t->wchan, ip, args);
+	}
+	if (is_timed(sleeping_call(nr), args))
+		observe_since(proc_fd, pid, t, clocks);
+}
+
+void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)
+{
+	uint64_t exec_start, switches;
+	char path[48];
+
+	if (!t->asleep_since)
+		return;
+	snprintf(path, sizeof(path), "%d/task/%d", pid, t->tid);
+	/* One more: into the stop. */
+	if (!read_sched(proc_fd, path, &exec_start, &switches) || switches != t->switches + 1)
+		t->asleep_since = 0;
+}
+
+static void read_args(const struct user_regs_struct *regs, uint64_t args[6])
+{
+	for (unsigned int i = 0; i < 6; i++)
+		args[i] = arch_call_arg(regs, i);
+}
+
+/* How long the thread had slept at least. */
+static uint64_t slept_ns(const struct freezer *f, const struct frozen_thread *t)
+{
+	if (!t->asleep_since || t->asleep_since >= f->interrupted_at)
+		return 0;
+	return f->interrupted_at - t->asleep_since;
+}
+
+static uint64_t less(uint64_t total, uint64_t slept)
+{
+	return slept < total ? total - slept : 0;
+}
+
+/* Is there a signal pending that ends the call for good: one with a handler, or one that kills or
+ * stops? */
+static int interrupted_for_good(const struct freezer *f, pid_t pid, pid_t tid, bool *ret,
+				struct error *e)
+{
+	const uint64_t ignored_by_default = 1ULL << (SIGCHLD - 1) | 1ULL << (SIGURG - 1) |
+					    1ULL << (SIGWINCH - 1) | 1ULL << (SIGCONT - 1);
+	uint64_t own, shared, blocked, ignored, caught;
+	_cleanup_(free_ptr) char *status = NULL;
+	ssize_t len = procfs_read(f->proc_fd, &status, e, "%d/task/%d/status", pid, tid);
+
+	if (len < 0)
+		return (int)len;
+	if (proc_field_u64(status, "SigPnd", 16, &own) ||
+	    proc_field_u64(status, "ShdPnd", 16, &shared) ||
+	    proc_field_u64(status, "SigBlk", 16, &blocked) ||
+	    proc_field_u64(status, "SigIgn", 16, &ignored) ||
+	    proc_field_u64(status, "SigCgt", 16, &caught))
+		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood", tid);
+	*ret = (own | shared) & ~blocked & ~ignored & (caught | ~ignored_by_default);
+	return 0;
+}
+
+int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t, bool *changed,
+		    struct error *e)
+{
+	struct user_regs_struct *regs = &t->cpu->regs;
+	long nr = arch_call_nr(regs);
+	const struct sleeping_call *call;
+	uint64_t args[6];
+	bool for_good = false;
+	int r;
+
+	read_args(regs, args);
+	if (nr == arch_restart_syscall_nr())
+		t->cpu->restarted_nr = restarted_call(t->tid, t->wchan, arch_ip(regs), args);
+	call = nr >= 0 && arch_call_result(regs) == -EINTR ? sleeping_call(nr) : NULL;
+	/* Job control interrupts such calls in any case. */
+	if (!call || !call->eintr || t->stop.kind != TRACE_EVENT_STOP)
+		return 0;
+	r = interrupted_for_good(f, pid, t->tid, &for_good, e);
+	if (r < 0 || for_good)
+		return r;
+	if (call->form == TIMEOUT_REGISTER_MS && is_timed(call, args)) {
+		uint64_t left = less(args[call->arg] * NS_PER_MS, slept_ns(f, t));
+
+		arch_set_call_arg(regs, call->arg, (left + NS_PER_MS - 1) / NS_PER_MS);
+	}
+	arch_reissue(regs, nr);
+	t->syscall_eintr = nr;
+	*changed = true;
+	return 0;
+}
+
+static int read_timespec(pid_t tid, uint64_t at, uint64_t *ret, struct error *e)
+{
+	struct timespec ts;
+	int r = mem_read(tid, at, &ts, sizeof(ts), e);
+
+	if (r < 0)
+		return r;
+	if (ts.tv_sec < 0 || (uint64_t)ts.tv_sec > MAX_TIMESPEC_S || ts.tv_nsec < 0)
+		*ret = UINT64_MAX;
+	else
+		*ret = (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return 0;
+}
+
+/* Where the kernel left the remainder of a nanosleep that was interrupted, 0 if it did not. */
+static uint64_t remainder_at(long nr, const uint64_t args[6])
+{
+	if (nr == SYS_nanosleep)
+		return args[1];
+	return nr == SYS_clock_nanosleep ? args[3] : 0;
+}
+
+/* What is left of the time-out of a call that goes on in a new task. */
+static int remaining_time(const struct freezer *f, const struct frozen_thread *t,
+			  const struct sleeping_call *call, const uint64_t args[6],
+			  struct resume_state *ret, struct error *e)
+{
+	uint64_t total, remainder = remainder_at(call->nr, args);
+	int r;
+
+	if (call->form == TIMEOUT_REGISTER_MS) {
+		total = args[call->arg] * NS_PER_MS;
+		if (t->syscall_eintr >= 0) {
+			ret->remaining_ns = total; /* reduced already */
+			return 0;
+		}
+	} else {
+		/* The remainder was written when the sleep was interrupted, that is when we stopped
+		 * the task. */
+		r = read_timespec(t->tid, remainder ? remainder : args[call->arg], &total, e);
+		if (r < 0)
+			return r;
+	}
+	if (total == UINT64_MAX || remainder)
+		ret->remaining_ns = total;
+	else
+		/*
+		 * One that was interrupted before has slept longer than since it
+		 * last fell asleep, by how much nobody knows: it will sleep too long.
+		 */
+		ret->remaining_ns = less(total, slept_ns(f, t));
+	return 0;
+}
+
+static bool is_restart_code(long result)
+{
+	return result == -ARCH_ERESTARTSYS || result == -ARCH_ERESTARTNOINTR ||
+	       result == -ARCH_ERESTARTNOHAND || result == -ARCH_ERESTART_RESTARTBLOCK;
+}
+
+int freezer_resume_state(const struct freezer *f, const struct frozen_process *p,
+			 const struct frozen_thread *t, struct resume_state *ret, struct error *e)
+{
+	long nr = arch_call_nr(&t->cpu->regs), result = arch_call_result(&t->cpu->regs);
+	const struct sleeping_call *call;
+	uint64_t args[6];
+	int r;
+
+	*ret = (struct resume_state){.regs = t->cpu->regs, .remaining_ns = UINT64_MAX};
+	if (t->syscall_eintr >= 0)
+		nr = t->syscall_eintr; /* the registers issue it again already */
+	else if (nr < 0 || !is_restart_code(result))
+		return 0;
+	if (nr == arch_restart_syscall_nr())
+		nr = t->cpu->restarted_nr;
+	if (nr < 0)
+		return error_set(
+			e, -ENOTSUP, E_TASK_STATE,
+			"thread %d of process %d is in a system call that cannot be told (restart_syscall, in %s)",
+			t->tid, p->pid, *t->wchan ? t->wchan : "an unknown place");
+	/*
+	 * A new task has no restart block. The other codes are left to the
+	 * kernel, which alone knows whether a signal that is delivered first makes the
+	 * call fail with -EINTR.
+	 */
+	if (result == -ARCH_ERESTART_RESTARTBLOCK)
+		arch_set_interrupted(&ret->regs, nr, ARCH_ERESTARTNOHAND);
+	read_args(&ret->regs, args);
+	call = sleeping_call(nr);
+	if (!is_timed(call, args))
+		return 0;
+	r = remaining_time(f, t, call, args, ret, e);
+	if (r < 0 || ret->remaining_ns == UINT64_MAX)
+		return r;
+	ret->timed = true;
+	ret->timeout_form = call->form;
+	ret->timeout_arg = call->arg;
+	return 0;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "remote/agent.h"
+#include "remote/maps.h"
+
+#define PAGE		4096UL
+#define LOOK_PAGES	64 /* from the low end of the stack */
+#define PAGEMAP_PRESENT (1ULL << 63)
+#define PAGEMAP_SWAPPED (1ULL << 62) /* set for guard pages as well */
+
+/*
+ * Should a signal handler of the application run on top of the frame (which takes
+ * our death at the wrong moment), its own frame needs room below.
+ */
+#define ROOM_BELOW 24576UL
+
+static bool is_zero_page(pid_t tid, uint64_t at)
+{
+	uint64_t page[PAGE / sizeof(uint64_t)];
+
+	if (mem_read(tid, at, page, sizeof(page), NULL) < 0)
+		return false;
+	for (size_t i = 0; i < PAGE / sizeof(uint64_t); i++)
+		if (page[i])
+			return false;
+	return true;
+}
+
+/* How many pages from the low end of the stack have never been used, or hold nothing. */
+static size_t unused_pages(int proc_fd, pid_t tid, const struct map_entry *stack)
+{
+	_cleanup_(close_fd) int fd = procfs_open(proc_fd, O_RDONLY, NULL, "%d/pagemap", tid);
+	size_t n = (stack->end - stack->start) / PAGE, i;
+	uint64_t pages[LOOK_PAGES];
+
+	if (n > LOOK_PAGES)
+		n = LOOK_PAGES;
+	if (fd < 0 || pread(fd, pages, n * sizeof(*pages), (off_t)(stack->start / PAGE * 8)) !=
+			      (ssize_t)(n * sizeof(*pages)))
+		return 0;
+	for (i = 0; i < n; i++) {
+		if (pages[i] & PAGEMAP_SWAPPED)
+			break;
+		if ((pages[i] & PAGEMAP_PRESENT) && !is_zero_page(tid, stack->start + i * PAGE))
+			break;
+	}
+	return i;
+}
+
+static bool is_writable(const struct map_entry *m)
+{
+	return (m->perms & (MAP_READ | MAP_WRITE | MAP_IS_SHARED)) == (MAP_READ | MAP_WRITE);
+}
+
+/* Below the low-water mark of the main thread's stack. */
+static bool slot_below_stack(int proc_fd, pid_t tid, struct maps *maps, size_t size,
+			     struct slot *ret)
+{
+	vec_for_each (m, &maps->entries) {
+		uint64_t room, below;
+
+		if (strcmp(m->name, "[stack]") || !is_writable(m))
+			continue;
+		room = unused_pages(proc_fd, tid, m) * PAGE;
+		if (room < size)
+			return false;
+		below = room - size < ROOM_BELOW ? (room - size) & ~(PAGE - 1) : ROOM_BELOW;
+		*ret = (struct slot){.at = m->start + below, .end = m->start + room};
+		return true;
+	}
+	return false;
+}
+
+/* As the kernel itself would put a signal frame; sp is below the red zone. */
+static bool slot_below_sp(pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret)
+{
+	uint64_t end = sp & ~(ARCH_FRAME_ALIGN - 1UL), at;
+
+	if (sp < size + PAGE)
+		return false;
+	at = (end - size) & ~(ARCH_FRAME_ALIGN - 1UL);
+	vec_for_each (m, &maps->entries) {
+		if (m->start > at || end > m->end || !is_writable(m))
+			continue;
+		ret->kept = malloc(end - at);
+		if (!ret->kept || mem_read(tid, at, ret->kept, end - at, NULL) < 0)
+			return false;
+		ret->at = at;
+		ret->end = end;
+		return true;
+	}
+	return false;
+}
+
+int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret,
+	      struct error *e)
+{
+	*ret = (struct slot){};
+	if (slot_below_stack(proc_fd, tid, maps, size, ret) ||
+	    slot_below_sp(tid, sp, maps, size, ret))
+		return 0;
+	slot_free(ret);
+	return error_set(e, -ENOSPC, E_REMOTE,
+			 "task %d has no room for %zu bytes on any stack of its own", tid, size);
+}
+
+/* What was there comes back: zeros, or what lay below the stack pointer. */
+int slot_clear(const struct slot *s, pid_t tid, struct error *e)
+{
+	_cleanup_(free_ptr) uint8_t *zeros = NULL;
+	size_t size = s->used < s->end - s->at ? s->used : s->end - s->at;
+
+	if (s->kept)
+		return mem_write(tid, s->at, s->kept, s->end - s->at, e);
+	zeros = calloc(1, size + 1);
+	if (!zeros)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot clear the stack of task %d", tid);
+	return mem_write(tid, s->at, zeros, size, e);
+}
+
+void slot_free(struct slot *s)
+{
+	free(s->kept);
+	*s = (struct slot){};
+}

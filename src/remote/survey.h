@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_REMOTE_SURVEY_H
+#define REPRISE_REMOTE_SURVEY_H
+
+#include "remote/freeze.h"
+
+/* Private to src/remote: what freeze.c, survey.c and sleep.c share. */
+
+/* A set of small positive numbers, each with a value. */
+struct tid_map {
+	struct {
+		pid_t tid;
+		uint32_t value;
+	} * v;
+	size_t n, size;
+};
+
+/* Adds; false if it is there already. On -ENOMEM too, which *ret tells. */
+int tid_map_add(struct tid_map *m, pid_t tid,
+		uint32_t value) must_check; /* 1 added, 0 known, -ENOMEM */
+bool tid_map_find(const struct tid_map *m, pid_t tid, uint32_t *ret);
+void tid_map_free(struct tid_map *m);
+
+/* Walks the tree into now->processes, which is empty. */
+int survey_walk(struct freezer *now, struct error *e) must_check;
+void survey_free(struct freezer *f);
+
+/* sleep.c */
+
+/* The clock of /proc/PID/sched on one processor, against CLOCK_MONOTONIC. */
+struct sched_clock {
+	int cpu;
+	int64_t offset;
+};
+struct sched_clocks {
+	VEC(struct sched_clock) clocks;
+};
+
+uint64_t monotonic_ns(void);
+/* Where a running tree's thread sleeps, and since when, for calls with a time-out. */
+void sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks);
+/* Waits a moment for a thread that runs to fall asleep, and sees where. */
+void sleep_await(int proc_fd, pid_t pid, struct frozen_thread *t);
+/* After the stop: forgets what was observed if the thread has run in between. */
+void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t);
+/*
+ * Undoes what the stop itself did to the call in progress, in t->cpu; *changed
+ * tells whether the registers have to be written.
+ */
+int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t, bool *changed,
+		    struct error *e) must_check;
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program for the tests in Python. It says that it is ready, waits, and then does as
+ * its arguments say, in their order; those before "wait" are done before.
+ *
+ *	wait		be ready, and wait until told to go on
+ *	exit N		end so
+ *	signal N	end by that signal
+ *	open PATH	open the file for reading
+ *	map PATH	map it privately
+ *	memory N	fill N MiB
+ *	odd		open descriptors of kinds that cannot be saved: two of them
+ *	quiet		not dumpable
+ *	namespace	its own network namespace
+ *	thread		start a thread
+ *	child		fork, and go on in both; the parent's verdict counts
+ *	talk		lines on standard output, and what comes on standard input; see below
+ *	pass		end with a verdict
+ */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <linux/perf_event.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+static char *filled;
+static size_t filled_size;
+
+static void *sleep_on(void *arg)
+{
+	for (;;)
+		pause();
+	return NULL;
+}
+
+static void open_odd(void)
+{
+	struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE,
+				       .size = sizeof(attr),
+				       .config = PERF_COUNT_SW_TASK_CLOCK};
+	int rules[4] = {1};
+
+	/* A performance counter, and the rules of a sandbox. */
+	CHECK(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) >= 0);
+	CHECK(syscall(SYS_landlock_create_ruleset, rules, 8, 0) >= 0);
+}
+
+static void on_interrupt(int sig)
+{
+	static const char text[] = "talk: interrupted\n";
+
+	(void)!write(1, text, sizeof(text) - 1);
+}
+
+/*
+ * Like a program at a terminal: echoes lines, tells of interrupts and of the window,
+ * ends at "quit".
+ */
+static int talk(void)
+{
+	struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESTART};
+	int terminal = open("/dev/tty", O_RDWR);
+	char line[256];
+	ssize_t n;
+
+	sigaction(SIGINT, &action, NULL);
+	setvbuf(stdout, NULL, _IONBF, 0);
+	printf("talk: terminal %d, foreground %d\n", isatty(0) && isatty(1),
+	       tcgetpgrp(0) == getpgrp());
+	for (int count = 1;; count++) {
+		n = read(0, line, sizeof(line) - 1);
+		if (n <= 0) {
+			printf("talk %d: end, %s\n", count, n ? strerror(errno) : "no input");
+			return 3;
+		}
+		line[strcspn(line, "\n")] = '\0';
+		printf("talk %d: <%s>\n", count, line);
+		if (!strcmp(line, "tty")) {
+			int fd = open("/dev/tty", O_RDWR);
+
+			dprintf(fd, "talk %d: /dev/tty opened\n", count);
+			dprintf(terminal, "talk %d: /dev/tty kept\n", count);
+			close(fd);
+		}
+		if (!strcmp(line, "quit"))
+			return 42;
+	}
+}
+
+static void map_file(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+
+	CHECK(fd >= 0);
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, fd, 0) != MAP_FAILED);
+	close(fd);
+}
+
+static void fill(size_t size)
+{
+	filled = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(filled != MAP_FAILED);
+	test_fill(filled, size, 5);
+	filled_size = size;
+}
+
+static int step(const char *what, const char *value)
+{
+	pthread_t thread;
+
+	if (!strcmp(what, "wait")) {
+		test_wait();
+	} else if (!strcmp(what, "exit")) {
+		_exit(atoi(value));
+	} else if (!strcmp(what, "signal")) {
+		raise(atoi(value));
+	} else if (!strcmp(what, "open")) {
+		CHECK(open(value, O_RDONLY) >= 0);
+	} else if (!strcmp(what, "map")) {
+		map_file(value);
+	} else if (!strcmp(what, "memory")) {
+		fill((size_t)atoi(value) << 20);
+	} else if (!strcmp(what, "odd")) {
+		open_odd();
+		return 1;
+	} else if (!strcmp(what, "quiet")) {
+		CHECK(!prctl(PR_SET_DUMPABLE, 0));
+		return 1;
+	} else if (!strcmp(what, "namespace")) {
+		CHECK(!unshare(CLONE_NEWNET));
+		return 1;
+	} else if (!strcmp(what, "thread")) {
+		CHECK(!pthread_create(&thread, NULL, sleep_on, NULL));
+		return 1;
+	} else if (!strcmp(what, "child")) {
+		if (fork() == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			sleep_on(NULL);
+		}
+		return 1;
+	} else if (!strcmp(what, "talk")) {
+		_exit(talk());
+	} else if (!strcmp(what, "pass")) {
+		if (filled)
+			CHECK_FILLED(filled, filled_size, 5);
+		test_pass();
+	} else {
+		test_fail(__FILE__, __LINE__, "what is '%s'?", what);
+	}
+	return strcmp(what, "wait") ? 2 : 1;
+}
+
+int main(int argc, char **argv)
+{
+	test_init();
+	for (int i = 1; i < argc;)
+		i += step(argv[i], i + 1 < argc ? argv[i + 1] : "");
+	test_pass();
+}

@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What cannot be saved: a clear refusal, the program untouched, no file left."""
+
+import os
+import resource
+import signal
+import time
+
+from case import MS_NODEV, Failed, Skipped, libc, system
+
+PTRACE_SEIZE, PTRACE_DETACH, PTRACE_INTERRUPT = 0x4206, 17, 0x4207
+MS_RDONLY, MS_REMOUNT = 1, 32
+
+
+def save(case, pid, *args, image='image', **more):
+    return case.reprise('checkpoint', str(pid), '-o', case.path(image), *args, **more)
+
+
+def unharmed(case, pid, *files):
+    """No file was left, and the program goes on as if nothing had been."""
+    case.expect_files(*files)
+    case.finish(pid)
+
+
+def test_no_such_process(case):
+    case.refused(save(case, 2345678), 'pid-none', 2345678)
+    case.refused(case.reprise('check', '2345678'), 'pid-none', 2345678)
+    case.expect_files()
+
+
+def test_process_that_has_gone(case):
+    pid = case.victim('exit', 3)
+    case.wait(pid)
+    case.refused(save(case, pid), 'pid-none', pid)
+    case.expect_files()
+
+
+def test_usage(case):
+    pid = case.victim('wait', 'pass')
+    for args in (['checkpoint'], ['checkpoint', 'nonsense', '-o', 'x'], ['checkpoint', '-o', 'x'],
+                 ['checkpoint', str(pid)], ['checkpoint', '-5', '-o', 'x'],
+                 ['checkpoint', '%d.5' % pid, '-o', 'x'], ['checkpoint', '99999999999', '-o', 'x'],
+                 ['checkpoint', str(pid), str(pid), '-o', 'x'],
+                 ['checkpoint', str(pid), '-o', 'x', '--nonsense'],
+                 ['checkpoint', str(pid), '-o', 'x', '--compress', 'nonsense'],
+                 ['checkpoint', str(pid), '-o', 'x', '--kill', '--stop'],
+                 ['checkpoint', str(pid), '-o', 'x', '-j', '-1'], ['restart'],
+                 ['restart', '-i'], ['restart', 'x'], ['verify'], ['inspect'], ['nonsense'], [],
+                 ['restart', '-i', 'x', '--changed-files=nonsense']):
+        case.refused(case.reprise(*args), 'usage', status=2)
+    if os.listdir(case.work):
+        raise Failed('there is a file: %s' % os.listdir(case.work))
+    unharmed(case, pid)
+
+
+def test_zombie(case):
+    pid = case.spawn(['/bin/true'])
+    # Not reaped as long as we do not look.
+    while True:
+        with open('/proc/%d/stat' % pid) as file:
+            if file.read().rpartition(')')[2].split()[0] == 'Z':
+                break
+    reader, writer = os.pipe()
+    tool = os.fork()
+    if tool == 0:
+        os.dup2(writer, 2)
+        os.execv(case.reprise_path, [case.reprise_path, 'checkpoint', str(pid), '-o',
+                                     case.path('image')])
+    os.close(writer)
+    os.waitpid(tool, 0)
+    with open(reader) as file:
+        case.refused((1, '', file.read()), 'pid-zombie', pid)
+    case.expect_files()
+
+
+def test_thread(case):
+    pid = case.victim('thread', 'wait', 'pass')
+    tid = max(int(name) for name in os.listdir('/proc/%d/task' % pid))
+    case.refused(save(case, tid), 'pid-thread', tid, pid)
+    unharmed(case, pid)
+
+
+def test_ourselves(case):
+    """The tool, the shell it was started from, and that one's parent."""
+    script = '%s checkpoint %s -o %s; echo $? >&2' % (case.reprise_path, '%s', case.path('image'))
+    for script, more in ((script % '$$', {}),
+                         ('/bin/sh -c \'%s\'; :' % (script % '$PPID'), {})):
+        code, out, err = case.run(['/bin/sh', '-c', script], **more)
+        lines = err.splitlines()
+        if len(lines) != 2 or lines[1] != '1':
+            raise Failed('not one line and a status of 1: %s' % err)
+        case.refused((1, out, lines[0] + '\n'), 'pid-self')
+    case.expect_files()
+
+
+def test_init(case):
+    """Pid 1, an ancestor of all."""
+    case.refused(save(case, 1), 'pid-self', 1)
+    case.expect_files()
+
+
+def test_kernel_thread(case):
+    if not os.path.exists('/proc/2/stat'):
+        raise Skipped('no kernel thread is seen from here')
+    with open('/proc/2/stat') as file:
+        if int(file.read().rpartition(')')[2].split()[6]) & 0x200000 == 0:
+            raise Skipped('pid 2 is not a kernel thread')
+    case.refused(save(case, 2), 'pid-kernel', 2)
+    case.expect_files()
+
+
+# Kernel threads are seen in the first pid namespace only.
+test_kernel_thread.outside = True
+
+
+def test_vfork(case):
+    """Seen beforehand: nothing is stopped to wait for what will not come."""
+    pid = case.start('vfork_wait')
+    for look in (lambda: case.reprise('check', str(pid)), lambda: save(case, pid)):
+        begin = time.monotonic()
+        case.refused(look(), 'task-vfork', 'vfork_wait')
+        if time.monotonic() - begin > 5:
+            raise Failed('it took %.1f s' % (time.monotonic() - begin))
+    unharmed(case, pid)
+
+
+def test_traced(case):
+    pid = case.victim('wait', 'pass')
+    if libc.ptrace(PTRACE_SEIZE, pid, None, None) < 0:
+        raise Skipped('no ptrace here')
+    case.refused(save(case, pid), 'task-traced', pid, 'victim')
+    libc.ptrace(PTRACE_INTERRUPT, pid, None, None)
+    os.waitpid(pid, 0)
+    libc.ptrace(PTRACE_DETACH, pid, None, None)
+    unharmed(case, pid)
+
+
+def test_another_user(case):
+    pid = case.victim('wait', 'pass')
+    case.refused(save(case, pid, uid=65534), 'permission', pid, 'victim')
+    unharmed(case, pid)
+
+
+def test_not_dumpable(case):
+    pid = case.victim('quiet', 'wait', 'pass', uid=65534)
+    case.refused(save(case, pid, uid=65534), 'permission', pid, 'victim')
+    unharmed(case, pid)
+
+
+def test_another_namespace(case):
+    pid = case.victim('namespace', 'wait', 'pass')
+    case.refused(save(case, pid), 'task-namespace', pid, 'victim')
+    unharmed(case, pid)
+
+
+def test_pipe_to_the_outside(case):
+    """A descriptor above the standard ones, whose other end nobody of the tree has."""
+    reader, writer = os.pipe()
+
+    def before():
+        os.dup2(0, 9)
+        null = os.open('/dev/null', os.O_RDONLY)
+        os.dup2(null, 0)
+
+    pid = case.victim('wait', 'pass', stdin=reader, before=before)
+    case.refused(save(case, pid), 'file-outside', pid, 'victim', '9')
+    unharmed(case, pid)
+    os.close(writer)
+
+
+def test_one_kind_only(case):
+    """Two obstacles, two lines."""
+    pid = case.victim('odd', 'wait', 'pass')
+    code, out, err = save(case, pid, '--kill')
+    lines = err.splitlines()
+    if code != 1 or len(lines) != 2 or any(not line.endswith('[file-kind]') for line in lines):
+        raise Failed('exit status %d: %s' % (code, err))
+    unharmed(case, pid)
+
+
+def test_directory_is_missing(case):
+    pid = case.victim('wait', 'pass')
+    case.refused(save(case, pid, image='no/image'), 'output', case.path('no/image'))
+    unharmed(case, pid)
+
+
+def test_directory_instead(case):
+    pid = case.victim('wait', 'pass')
+    os.mkdir(case.path('directory'))
+    case.refused(save(case, pid, '--force', image='directory'), 'output', case.path('directory'))
+    unharmed(case, pid, 'directory')
+
+
+def mounted(case, options, flags=0):
+    where = case.path('mounted')
+    os.mkdir(where)
+    system('mount', b'none', where.encode(), b'tmpfs', MS_NODEV | flags, options.encode())
+    return where
+
+
+def test_read_only(case):
+    pid = case.victim('wait', 'pass')
+    where = mounted(case, 'size=1m', MS_RDONLY)
+    case.refused(save(case, pid, image='mounted/image'), 'output', where + '/image')
+    case.expect_files(directory=where)
+    unharmed(case, pid, 'mounted')
+
+
+def test_full(case):
+    for mode in ('--kill', '--stop', '-q'):
+        pid = case.victim('memory', 4, 'wait', 'pass')
+        where = case.path('mounted')
+        if not os.path.exists(where):
+            mounted(case, 'size=1m')
+        case.refused(save(case, pid, mode, image='mounted/image'), 'output', where + '/image',
+                     'space')
+        case.expect_files(directory=where)
+        case.expect_files('mounted')
+        case.go(mode)
+        case.expect_pass(1, [case.wait_verdict(pid, 'the program')], name=mode)
+        case.hold()
+
+
+def test_full_device(case):
+    pid = case.victim('wait', 'pass')
+    full = os.open('/dev/full', os.O_WRONLY)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', '-', '--kill', stdout=full), 'output',
+                 'space')
+    unharmed(case, pid)
+
+
+def test_reader_goes_away(case):
+    pid = case.victim('memory', 4, 'wait', 'pass')
+    reader, writer = os.pipe()
+    os.close(reader)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', '-', '--kill', stdout=writer),
+                 'output')
+    unharmed(case, pid)
+
+
+def test_file_size_limit(case):
+    pid = case.victim('memory', 4, 'wait', 'pass')
+
+    def before():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    case.refused(save(case, pid, '--kill', before=before), 'output', case.path('image'))
+    unharmed(case, pid)
+
+
+def test_terminal_as_output(case):
+    import pty
+    pid = case.victim('wait', 'pass')
+    master, slave = pty.openpty()
+    result = case.reprise('checkpoint', str(pid), '-o', '-', stdout=slave)
+    case.refused(result, 'usage' if result[0] == 2 else 'output', status=result[0])
+    unharmed(case, pid)
+
+
+def test_interrupted(case):
+    """Ctrl-C while it is being written: the program goes on, and nothing is left."""
+    pid = case.victim('memory', 64, 'wait', 'pass')
+    reader, writer = os.pipe()
+    tool = case.start_reprise('checkpoint', str(pid), '-o', '-', '--kill', stdout=writer)
+    os.close(writer)
+    os.read(reader, 1)
+    os.kill(tool, signal.SIGINT)
+    code = case.wait(tool)
+    if code not in (1, 130):
+        raise Failed('exit status %d' % code)
+    os.close(reader)
+    tool = case.start_reprise('checkpoint', str(pid), '-o', case.path('image'), '--kill')
+    time.sleep(0.01)
+    os.kill(tool, signal.SIGTERM)
+    code = case.wait(tool)
+    if code == 0:
+        raise Skipped('it was over before it could be interrupted')
+    unharmed(case, pid)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs at a terminal: saved at one, restarted at another, under a shell with job control."""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import termios
+import time
+
+from case import Failed
+
+
+class Terminal:
+    """A pseudo terminal with a shell on it."""
+
+    def __init__(self, case):
+        self.case = case
+        self.text = ''
+        self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 50, 200, 0, 0))
+
+        def before():
+            os.setsid()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+        self.shell = case.spawn(['/bin/bash', '--norc', '--noprofile', '-i'], stdin=slave,
+                                stdout=slave, stderr=slave, before=before,
+                                env={'PS1': 'ready> ', 'TERM': 'dumb', 'HISTFILE': '',
+                                     'TEST_CONTROL': case.control})
+        os.close(slave)
+        self.expect('ready> ')
+
+    def expect(self, pattern, seconds=15):
+        """Waits until there is such text, and forgets all up to its end."""
+        end = time.monotonic() + seconds
+        while True:
+            match = re.search(pattern, self.text)
+            if match:
+                self.text = self.text[match.end():]
+                return match
+            if time.monotonic() > end:
+                raise Failed('no "%s" on the terminal, but: %r' % (pattern, self.text))
+            if select.select([self.master], [], [], 0.05)[0]:
+                try:
+                    self.text += os.read(self.master, 65536).decode(errors='replace')
+                except OSError:
+                    raise Failed('the terminal was hung up before "%s": %r' % (pattern, self.text))
+            self.case.reap()
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def line(self, text):
+        self.type(text + '\n')
+
+    def end(self):
+        os.close(self.master)
+        self.case.wait(self.shell)
+
+
+def victim(case, terminal):
+    """Starts the program in the shell's foreground; its pid."""
+    terminal.line(os.path.join(case.build, 'test/lib/victim') + ' talk')
+    terminal.expect('talk: terminal 1, foreground 1')
+    return foreground(terminal)
+
+
+def foreground(terminal):
+    return struct.unpack('i', fcntl.ioctl(terminal.master, termios.TIOCGPGRP, b'1234'))[0]
+
+
+def converse(terminal, count):
+    """What is typed arrives, and control characters do what they should."""
+    terminal.line('hello')
+    terminal.expect('talk %d: <hello>' % count)
+    terminal.line('tty')
+    terminal.expect('talk %d: <tty>' % (count + 1))
+    terminal.expect('talk %d: /dev/tty opened' % (count + 1))
+    terminal.expect('talk %d: /dev/tty kept' % (count + 1))
+    terminal.type('\x03')
+    terminal.expect('talk: interrupted')
+    terminal.type('\x1a')
+    terminal.expect(r'Stopped')
+    terminal.expect('ready> ')
+    terminal.line('fg')
+    terminal.expect(r'reprise|victim')
+    terminal.line('after fg')
+    terminal.expect('talk %d: <after fg>' % (count + 2))
+    return count + 3
+
+
+def at_a_terminal(case, *args):
+    first = Terminal(case)
+    pid = victim(case, first)
+    first.line('before')
+    first.expect('talk 1: <before>')
+    image = case.checkpoint(pid, '--kill', '-q')
+    first.expect('Killed')
+    first.expect('ready> ')
+    first.end()
+    second = Terminal(case)
+    second.line('%s restart -i %s %s' % (case.reprise_path, image, ' '.join(args)))
+    count = converse(second, 2)
+    second.line('quit')
+    second.expect('talk %d: <quit>' % count)
+    second.expect('ready> ')
+    second.line('echo status $?')
+    second.expect('status 42')
+    second.end()
+    case.expect_nobody()
+
+
+def test_tree(case):
+    at_a_terminal(case)
+
+
+def test_pidns(case):
+    at_a_terminal(case, '--pidns')
+
+
+def test_same_terminal(case):
+    """Saved and killed, and restarted on the terminal where it was."""
+    terminal = Terminal(case)
+    pid = victim(case, terminal)
+    image = case.checkpoint(pid, '--kill', '-q')
+    terminal.expect('ready> ')
+    terminal.line('%s restart -i %s' % (case.reprise_path, image))
+    count = converse(terminal, 1)
+    terminal.line('quit')
+    terminal.expect('talk %d: <quit>' % count)
+    terminal.end()
+
+
+def test_left_running(case):
+    """A checkpoint does not disturb a program that reads from its terminal."""
+    terminal = Terminal(case)
+    pid = victim(case, terminal)
+    for i in range(5):
+        case.checkpoint(pid, '-q', '--force')
+    count = converse(terminal, 1)
+    if foreground(terminal) != pid:
+        raise Failed('the program is not in the foreground')
+    terminal.line('quit')
+    terminal.expect('talk %d: <quit>' % count)
+    terminal.line('echo status $?')
+    terminal.expect('status 42')
+    terminal.end()
+
+
+def test_background(case):
+    """Restarted in the background, it is stopped when it wants to read, like any program."""
+    first = Terminal(case)
+    pid = victim(case, first)
+    image = case.checkpoint(pid, '--kill', '-q')
+    first.expect('ready> ')
+    first.end()
+    second = Terminal(case)
+    second.line('%s restart -i %s &' % (case.reprise_path, image))
+    second.expect(r'\[1\] \d+')
+    time.sleep(0.3)
+    second.line('')
+    second.expect('Stopped')
+    second.line('fg')
+    second.line('in front')
+    second.expect('talk 1: <in front>')
+    second.line('quit')
+    second.expect('talk 2: <quit>')
+    second.end()
+
+
+def test_interrupt_kills(case):
+    """Ctrl-C ends a program that does nothing about it, and the shell sees that."""
+    first = Terminal(case)
+    first.line('sleep 1000')
+    case.until(lambda: foreground(first) != first.shell, 'sleep in the foreground')
+    time.sleep(0.1)
+    image = case.checkpoint(foreground(first), '--kill', '-q')
+    first.expect('Killed')
+    first.expect('ready> ')
+    first.line('%s restart -i %s' % (case.reprise_path, image))
+    time.sleep(0.3)
+    first.type('\x03')
+    first.expect('ready> ')
+    first.line('echo status $?')
+    first.expect('status 130')
+    first.end()
+    case.expect_nobody()
+
+
+def test_from_pipe(case):
+    """The image from a pipe, the terminal from standard output."""
+    first = Terminal(case)
+    pid = victim(case, first)
+    image = case.checkpoint(pid, '--kill', '-q')
+    first.expect('ready> ')
+    first.line('cat %s | %s restart -i -' % (image, case.reprise_path))
+    time.sleep(0.3)
+    first.line('by pipe')
+    first.expect('talk 1: <by pipe>')
+    first.line('quit')
+    first.expect('talk 2: <quit>')
+    first.end()

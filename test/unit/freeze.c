@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "remote/freeze.h"
+#include "unit.h"
+
+#define MS 1000
+
+/* What the tree and the test tell each other. */
+struct shared {
+	_Atomic unsigned long count;
+	_Atomic unsigned long signals;
+	_Atomic pid_t pid[4];
+	_Atomic bool go;
+};
+
+static struct shared *shared;
+static int proc_fd;
+
+static void no_error(const struct error *e, int r)
+{
+	char text[2048];
+
+	if (r >= 0)
+		return;
+	error_format(e, text, sizeof(text));
+	fail_msg("%s", text);
+}
+
+/* The process that a function makes, and its descendants, end with the test. */
+static pid_t start(void (*body)(void))
+{
+	pid_t pid;
+
+	memset((void *)shared, 0, sizeof(*shared));
+	pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		body();
+		_exit(0);
+	}
+	return pid;
+}
+
+static void end(pid_t pid)
+{
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, __WALL);
+}
+
+static struct freezer make_freezer(pid_t root)
+{
+	return (struct freezer){
+		.proc_fd = proc_fd, .root = root, .self = getpid(), .timeout_ms = 2000};
+}
+
+static void wait_for(const _Atomic pid_t *what)
+{
+	for (int i = 0; !*what && i < 2000; i++)
+		usleep(MS);
+	assert_true(*what);
+}
+
+static char state_of(pid_t pid)
+{
+	struct proc_stat st;
+
+	return proc_stat_read(proc_fd, pid, pid, &st, NULL) == 0 ? st.state : '-';
+}
+
+static void wait_for_state(pid_t pid, const char *states)
+{
+	for (int i = 0; !strchr(states, state_of(pid)) && i < 2000; i++)
+		usleep(MS);
+	assert_non_null(strchr(states, state_of(pid)));
+}
+
+static void refused(pid_t root, enum error_code code)
+{
+	_cleanup_(freezer_free) struct freezer f = make_freezer(root);
+	struct error e = {};
+
+	f.timeout_ms = 300;
+	assert_true(freezer_freeze(&f, &e) < 0);
+	if (e.code != code)
+		fail_msg("%s, not %s: %s", error_code_info(e.code)->name,
+			 error_code_info(code)->name, e.text);
+	assert_false(f.attached);
+}
+
+/* Forks and clones all the time; every task counts. */
+static void *count_once(void *arg)
+{
+	shared->count++;
+	return NULL;
+}
+
+static void multiply(void)
+{
+	signal(SIGCHLD, SIG_IGN);
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	for (;;) {
+		pid_t pid = fork();
+		pthread_t t;
+
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (!pthread_create(&t, NULL, count_once, NULL))
+				pthread_join(t, NULL);
+			shared->count++;
+			if (fork() == 0)
+				shared->count++;
+			_exit(0);
+		}
+		shared->count++;
+		shared->pid[0] = getpid();
+		/* As many at once as two processors can cope with. */
+		if (shared->count % 64 == 0)
+			usleep(100);
+	}
+}
+
+static void test_multiplying(void **state)
+{
+	pid_t pid = start(multiply);
+	struct error e = {};
+
+	wait_for(&shared->pid[0]);
+	for (int i = 0; i < 100; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+		unsigned long before;
+		int r = freezer_freeze(&f, &e);
+
+		no_error(&e, r);
+		before = shared->count;
+		usleep(2 * MS);
+		/* A task in the tree that got away would have counted. */
+		assert_int_equal(shared->count, before);
+		freezer_thaw(&f);
+		for (int j = 0; shared->count == before && j < 1000; j++)
+			usleep(MS);
+		assert_true(shared->count != before);
+	}
+	end(pid);
+}
+
+static void count_signal(int sig)
+{
+	shared->signals++;
+}
+
+static void take_signals(void)
+{
+	struct sigaction sa = {.sa_handler = count_signal};
+
+	sigaction(SIGRTMIN, &sa, NULL);
+	shared->pid[0] = getpid();
+	while (!shared->go) {
+		usleep(200);
+		shared->count++;
+	}
+}
+
+/* None is lost, wherever it meets the stop. */
+static void test_signals(void **state)
+{
+	pid_t pid = start(take_signals);
+	unsigned long sent = 0;
+	struct error e = {};
+	int status;
+
+	wait_for(&shared->pid[0]);
+	for (int i = 0; i < 500; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+
+		sent += sigqueue(pid, SIGRTMIN, (union sigval){}) == 0;
+		no_error(&e, freezer_freeze(&f, &e));
+		sent += sigqueue(pid, SIGRTMIN, (union sigval){}) == 0;
+		freezer_thaw(&f);
+	}
+	assert_int_equal(sent, 1000);
+	for (int i = 0; shared->signals < sent && i < 1000; i++)
+		usleep(MS);
+	assert_int_equal(shared->signals, sent);
+	shared->go = true;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void *stay(void *arg)
+{
+	shared->pid[1] = gettid();
+	for (;;) {
+		usleep(MS);
+		shared->count++;
+	}
+	return NULL;
+}
+
+/* A leader that has exited, a zombie, and one that waits. */
+static void leave_zombies(void)
+{
+	pthread_t t;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(3);
+	shared->pid[2] = child;
+	pthread_create(&t, NULL, stay, NULL);
+	while (!shared->pid[1])
+		usleep(MS);
+	shared->pid[0] = getpid();
+	syscall(SYS_exit, 0);
+}
+
+static void test_zombies(void **state)
+{
+	pid_t pid = start(leave_zombies);
+	struct freezer f = make_freezer(pid);
+	struct error e = {};
+
+	wait_for(&shared->pid[0]);
+	wait_for_state(pid, "Z");
+	wait_for_state(shared->pid[2], "Z");
+	for (int i = 0; i < 3; i++) {
+		no_error(&e, freezer_freeze(&f, &e));
+		assert_int_equal(f.processes.n, 2);
+		assert_false(f.processes.v[0].zombie);
+		assert_int_equal(f.processes.v[0].threads.n, 2);
+		assert_true(f.processes.v[0].threads.v[0].zombie);
+		assert_int_equal(f.processes.v[0].threads.v[1].tid, shared->pid[1]);
+		assert_non_null(f.processes.v[0].threads.v[1].cpu);
+		assert_true(f.processes.v[1].zombie);
+		assert_int_equal(f.processes.v[1].pid, shared->pid[2]);
+		assert_int_equal(f.processes.v[1].ppid, pid);
+		assert_int_equal(f.processes.v[1].threads.n, 0);
+		freezer_free(&f);
+	}
+	end(pid);
+}
+
+static void run_threads(void)
+{
+	pthread_t t;
+
+	pthread_create(&t, NULL, stay, NULL);
+	pthread_create(&t, NULL, stay, NULL);
+	shared->pid[0] = getpid();
+	stay(NULL);
+}
+
+/* Stopped by job control before: stopped after, until somebody continues it. */
+static void test_job_stop(void **state)
+{
+	pid_t pid = start(run_threads);
+	struct error e = {};
+
+	wait_for(&shared->pid[0]);
+	for (int i = 0; i < 50; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+		unsigned long before;
+
+		kill(pid, SIGSTOP);
+		if (i % 2) /* else it stops while we freeze it */
+			wait_for_state(pid, "T");
+		no_error(&e, freezer_freeze(&f, &e));
+		/* Without that the signal may be pending still. */
+		if (i % 2) {
+			assert_true(f.processes.v[0].job_stopped);
+			assert_int_equal(f.processes.v[0].stop_signal, SIGSTOP);
+		}
+		freezer_thaw(&f);
+		wait_for_state(pid, "T");
+		before = shared->count;
+		usleep(5 * MS);
+		assert_int_equal(shared->count, before);
+		kill(pid, SIGCONT);
+		for (int j = 0; shared->count == before && j < 1000; j++)
+			usleep(MS);
+		assert_true(shared->count != before);
+	}
+	end(pid);
+}
+
+static void test_stop_and_kill(void **state)
+{
+	pid_t pid = start(run_threads);
+	struct freezer f = make_freezer(pid);
+	struct error e = {};
+	unsigned long before;
+	int status;
+
+	wait_for(&shared->pid[0]);
+	no_error(&e, freezer_freeze(&f, &e));
+	before = shared->count;
+	no_error(&e, freezer_stop(&f, &e));
+	freezer_free(&f);
+	wait_for_state(pid, "T");
+	usleep(5 * MS);
+	assert_int_equal(shared->count, before);
+	kill(pid, SIGCONT);
+	f = make_freezer(pid);
+	no_error(&e, freezer_freeze(&f, &e));
+	no_error(&e, freezer_kill(&f, &e));
+	freezer_free(&f);
+	assert_int_equal(waitpid(pid, &status, __WALL),
+			 -1); /* we were its tracer and took it away */
+	assert_int_equal(kill(pid, 0), -1);
+}
+
+/* A child of vfork() that calls exec after a while, or never does. */
+static void vfork_long(void)
+{
+	shared->pid[0] = getpid();
+	if (vfork() == 0) {
+		shared->pid[1] = (pid_t)syscall(SYS_getpid);
+		while (!shared->go)
+			usleep(100 * MS);
+		execl("/bin/sleep", "sleep", "100", NULL);
+		_exit(1);
+	}
+	pause();
+}
+
+static void *say_go(void *arg)
+{
+	usleep(300 * MS);
+	shared->go = true;
+	return NULL;
+}
+
+static void test_vfork(void **state)
+{
+	pid_t pid = start(vfork_long), child;
+	struct freezer f = make_freezer(pid);
+	struct error e = {};
+	pthread_t t;
+
+	wait_for(&shared->pid[1]);
+	child = shared->pid[1];
+	wait_for_state(pid, "D");
+	refused(pid, E_TASK_VFORK);
+	/* Nothing is left in the way of the child. */
+	wait_for_state(child, "S");
+	pthread_create(&t, NULL, say_go, NULL);
+	no_error(&e, freezer_freeze(&f, &e));
+	pthread_join(t, NULL);
+	assert_int_equal(f.processes.n, 2);
+	assert_int_equal(f.processes.v[1].pid, child);
+	assert_non_null(f.processes.v[0].threads.v[0].cpu);
+	freezer_free(&f);
+	kill(child, SIGKILL);
+	end(pid);
+}
+
+static void be_traced(void)
+{
+	pid_t child = fork();
+
+	if (child == 0) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+	}
+	waitpid(child, NULL, 0);
+	shared->pid[0] = child;
+	pause();
+}
+
+static void test_refusals(void **state)
+{
+	pid_t pid = start(run_threads), thread, traced;
+
+	wait_for(&shared->pid[0]);
+	wait_for(&shared->pid[1]);
+	thread = shared->pid[1] != pid ? shared->pid[1] : pid + 1;
+	refused(thread, E_PID_THREAD);
+	refused(getpid(), E_PID_SELF);
+	kill(pid, SIGKILL);
+	wait_for_state(pid, "Z");
+	refused(pid, E_PID_ZOMBIE);
+	end(pid);
+	refused(pid, E_PID_NONE);
+	pid = start(be_traced);
+	wait_for(&shared->pid[0]);
+	traced = shared->pid[0];
+	refused(pid, E_TASK_TRACED);
+	refused(traced, E_TASK_TRACED);
+	kill(traced, SIGKILL);
+	end(pid);
+}
+
+/* The tree holds ourselves: we and ours are left out. */
+static void freeze_parent(void)
+{
+	struct freezer f = make_freezer(getppid());
+	struct error e = {};
+	pid_t child = fork();
+
+	if (child == 0)
+		for (;;)
+			pause();
+	f.self = getpid();
+	if (freezer_freeze(&f, &e) < 0) {
+		fprintf(stderr, "%s\n", e.text);
+	} else {
+		shared->count = f.processes.n;
+		freezer_thaw(&f);
+	}
+	freezer_free(&f);
+	kill(child, SIGKILL);
+	shared->pid[0] = getpid();
+}
+
+static void test_self(void **state)
+{
+	pid_t pid = start(freeze_parent);
+
+	wait_for(&shared->pid[0]);
+	assert_int_equal(shared->count, 1);
+	end(pid);
+}
+
+/* Threads that come and go, and exec in the middle of all. */
+static pid_t shared_parent;
+static char parent_text[16];
+
+static void *exec_again(void *arg)
+{
+	usleep((useconds_t)(uintptr_t)arg);
+	/* The signal that tells of a parent's death is the leader's alone. */
+	if (getppid() == shared_parent)
+		execl("/proc/self/exe", "freeze", "exec-again", parent_text, NULL);
+	else
+		_exit(0);
+	return NULL; /* another was faster */
+}
+
+static void keep_executing(void)
+{
+	pthread_t t;
+
+	if (!shared_parent)
+		shared_parent = getppid();
+	snprintf(parent_text, sizeof(parent_text), "%d", shared_parent);
+	for (int i = 0; i < 4; i++)
+		pthread_create(&t, NULL, exec_again,
+			       (void *)(uintptr_t)(500 + (getpid() + i * 37 + time(NULL)) % 900));
+	for (;;)
+		pause();
+}
+
+static void test_exec(void **state)
+{
+	pid_t pid = start(keep_executing);
+	struct error e = {};
+
+	usleep(20 * MS);
+	for (int i = 0; i < 200; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+
+		no_error(&e, freezer_freeze(&f, &e));
+		assert_int_equal(f.processes.n, 1);
+		vec_for_each (t, &f.processes.v[0].threads) {
+			struct proc_stat st;
+
+			assert_int_equal(proc_stat_read(proc_fd, pid, t->tid, &st, &e), 0);
+			assert_int_equal(st.state, 't');
+		}
+		freezer_thaw(&f);
+		usleep((useconds_t)(i * 13) % 700);
+	}
+	assert_int_equal(kill(pid, 0), 0);
+	end(pid);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_multiplying),   cmocka_unit_test(test_signals),
+		cmocka_unit_test(test_zombies),	      cmocka_unit_test(test_job_stop),
+		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_vfork),
+		cmocka_unit_test(test_refusals),      cmocka_unit_test(test_self),
+		cmocka_unit_test(test_exec),
+	};
+	struct error e = {};
+
+	if (argc > 2 && !strcmp(argv[1], "exec-again")) {
+		shared_parent = atoi(argv[2]);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		keep_executing();
+	}
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
+	if (shared == MAP_FAILED || procfs_open_root(&proc_fd, &e) < 0)
+		return 1;
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/tree.h"
+#include "unit.h"
+
+static void expect_plan(const struct tree_node *nodes, size_t n, const char *want)
+{
+	struct tree_plan plan = {};
+	struct error e = {};
+	char *text = NULL;
+	size_t size;
+	FILE *f;
+
+	if (tree_plan_make(&plan, nodes, n, &e) < 0)
+		fail_msg("%s", e.text);
+	f = open_memstream(&text, &size);
+	tree_plan_print(&plan, nodes, f);
+	fclose(f);
+	assert_string_equal(text, want);
+	free(text);
+	tree_plan_free(&plan);
+}
+
+static int plan_error(const struct tree_node *nodes, size_t n)
+{
+	struct tree_plan plan = {};
+	struct error e = {};
+	int r = tree_plan_make(&plan, nodes, n, &e);
+
+	tree_plan_free(&plan);
+	return r;
+}
+
+/* A job of a shell: the root leads its group, the session is the shell's. */
+static void test_job(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 5, .parent = -1, .owns_mm = true},
+		{.pid = 11, .pgid = 10, .sid = 5, .parent = 0, .owns_mm = true},
+	};
+
+	expect_plan(nodes, 2,
+		    "10 forks 11\n11 builds its address space\n11 is filled, stage 0\n"
+		    "10 builds its address space\n10 is filled, stage 0\n"
+		    "10 enters process group 10\n11 enters process group 10\n");
+}
+
+/* A child that inherits pages is forked when the parent has them. */
+static void test_inherits(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1, .owns_mm = true, .last_stage = 1},
+		{.pid = 11, .pgid = 10, .sid = 10, .parent = 0, .owns_mm = true, .inherits = true},
+	};
+
+	expect_plan(nodes, 2,
+		    "10 begins a session\n10 builds its address space\n10 is filled, stage 0\n"
+		    "10 forks 11\n11 builds its address space\n11 is filled, stage 0\n"
+		    "10 is filled, stage 1\n11 enters process group 10\n");
+}
+
+/* The child stayed in the session that its parent has left. */
+static void test_old_session(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1},
+		{.pid = 20, .pgid = 20, .sid = 20, .parent = 0},
+		{.pid = 21, .pgid = 10, .sid = 10, .parent = 1},
+		{.pid = 22, .pgid = 20, .sid = 20, .parent = 1},
+	};
+
+	expect_plan(
+		nodes, 4,
+		"10 begins a session\n10 forks 20\n20 forks 21\n20 begins a session\n20 forks 22\n"
+		"21 enters process group 10\n22 enters process group 20\n");
+}
+
+/* Session 30 and group 40 have lost their leaders: helpers play them. */
+static void test_dead_leaders(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1},
+		{.pid = 31, .pgid = 30, .sid = 30, .parent = 0},
+		{.pid = 32, .pgid = 40, .sid = 30, .parent = 0},
+	};
+
+	expect_plan(
+		nodes, 3,
+		"10 begins a session\n10 forks helper 30\nhelper 30 begins a session\n"
+		"helper 30 forks 31 for its parent\nhelper 30 forks 32 for its parent\n"
+		"31 enters process group 30\n32 forks helper 40\nhelper 40 enters process group 40\n"
+		"32 enters process group 40\n32 reaps helper 40\n10 reaps helper 30\n");
+}
+
+static void test_impossible(void **state)
+{
+	const struct tree_node orphan[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1},
+		{.pid = 11, .pgid = 10, .sid = 10, .parent = 2},
+		{.pid = 12, .pgid = 10, .sid = 10, .parent = 0},
+	};
+	const struct tree_node zombie[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1, .zombie = true},
+		{.pid = 11, .pgid = 10, .sid = 10, .parent = 0},
+	};
+
+	assert_int_equal(plan_error(NULL, 0), -EBADMSG);
+	assert_int_equal(plan_error(orphan, 3), -EBADMSG);
+	assert_int_equal(plan_error(zombie, 2), -EBADMSG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_job),	    cmocka_unit_test(test_inherits),
+		cmocka_unit_test(test_old_session), cmocka_unit_test(test_dead_leaders),
+		cmocka_unit_test(test_impossible),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
