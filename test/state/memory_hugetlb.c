@@ -2,7 +2,6 @@
 /* Pages of hugetlbfs, private and shared.
  *
  * needs: root
- * not-in: both: there are huge pages for one only
  */
 #include "harness.h"
 
