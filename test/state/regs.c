@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <asm/prctl.h>
+#include <cpuid.h>
 #include <pthread.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -92,6 +93,18 @@ static void *general(void *arg)
 	return NULL;
 }
 
+/*
+ * Processors of AMD save the pointers to the last x87 instruction only while an
+ * exception is pending; any context switch may lose them (X86_BUG_FXSAVE_LEAK).
+ * Those of Hygon are their descendants.
+ */
+static int forgets_x87_pointers(void)
+{
+	unsigned int a, b, c, d;
+
+	return __get_cpuid(0, &a, &b, &c, &d) && (b == signature_AMD_ebx || !memcmp(&b, "Hygo", 4));
+}
+
 static void *x87(void *arg)
 {
 	struct {
@@ -116,7 +129,8 @@ static void *x87(void *arg)
 	CHECK_EQUAL(after.control, before.control);
 	CHECK_EQUAL(after.status, before.status);
 	CHECK_EQUAL(after.tag, before.tag);
-	CHECK_EQUAL(after.ip, before.ip);
+	if (!forgets_x87_pointers() || after.ip)
+		CHECK_EQUAL(after.ip, before.ip);
 	CHECK(!memcmp(after.st, before.st, sizeof(after.st)));
 	CHECK_EQUAL(is, mxcsr);
 	return NULL;
