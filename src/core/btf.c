@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/btf.h"
+
+#include <errno.h>
+#include <linux/btf.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEPTH_MAX 16 /* of unnamed members and typedefs */
+
+struct btf {
+	void *data;
+	const char *types, *types_end;
+	const char *names;
+	uint32_t names_len;
+	const struct btf_type **by_id; /* by_id[0] is void: NULL */
+	uint32_t n;
+};
+
+/* Bytes behind the common part. */
+static int extra_bytes(const struct btf_type *t)
+{
+	uint32_t n = BTF_INFO_VLEN(t->info);
+
+	switch (BTF_INFO_KIND(t->info)) {
+	case BTF_KIND_INT:
+	case BTF_KIND_VAR:
+	case BTF_KIND_DECL_TAG:
+		return 4;
+	case BTF_KIND_ARRAY:
+		return sizeof(struct btf_array);
+	case BTF_KIND_STRUCT:
+	case BTF_KIND_UNION:
+		return (int)(n * sizeof(struct btf_member));
+	case BTF_KIND_ENUM:
+		return (int)(n * sizeof(struct btf_enum));
+	case BTF_KIND_FUNC_PROTO:
+		return (int)(n * sizeof(struct btf_param));
+	case BTF_KIND_DATASEC:
+		return (int)(n * sizeof(struct btf_var_secinfo));
+	case BTF_KIND_ENUM64:
+		return (int)(n * 12);
+	case BTF_KIND_PTR:
+	case BTF_KIND_FWD:
+	case BTF_KIND_TYPEDEF:
+	case BTF_KIND_VOLATILE:
+	case BTF_KIND_CONST:
+	case BTF_KIND_RESTRICT:
+	case BTF_KIND_FUNC:
+	case BTF_KIND_FLOAT:
+	case BTF_KIND_TYPE_TAG:
+		return 0;
+	default:
+		return -EINVAL; /* its size is unknown, and with it the place of the next */
+	}
+}
+
+static int index_types(struct btf *b)
+{
+	uint32_t cap = 0;
+
+	b->n = 1;
+	for (const char *at = b->types; at < b->types_end;) {
+		const struct btf_type *t = (const struct btf_type *)at;
+		int extra;
+
+		if (b->n >= cap) {
+			const struct btf_type **more;
+
+			cap = cap ? cap * 2 : 1 << 16;
+			more = reallocarray(b->by_id, cap, sizeof(*more));
+			if (!more)
+				return -ENOMEM;
+			b->by_id = more;
+			b->by_id[0] = NULL;
+		}
+		if ((size_t)(b->types_end - at) < sizeof(*t))
+			return -EINVAL;
+		extra = extra_bytes(t);
+		if (extra < 0 || (size_t)(b->types_end - at) < sizeof(*t) + (size_t)extra)
+			return -EINVAL;
+		b->by_id[b->n++] = t;
+		at += sizeof(*t) + (size_t)extra;
+	}
+	return 0;
+}
+
+static int parse(struct btf *b, size_t size)
+{
+	const struct btf_header *h = b->data;
+	const char *body;
+
+	if (size < sizeof(*h) || h->magic != BTF_MAGIC || h->hdr_len > size || h->type_off % 4 ||
+	    (uint64_t)h->type_off + h->type_len > size - h->hdr_len ||
+	    (uint64_t)h->str_off + h->str_len > size - h->hdr_len || !h->str_len)
+		return -EINVAL;
+	body = (const char *)b->data + h->hdr_len;
+	b->types = body + h->type_off;
+	b->types_end = b->types + h->type_len;
+	b->names = body + h->str_off;
+	b->names_len = h->str_len;
+	return b->names[b->names_len - 1] ? -EINVAL : index_types(b);
+}
+
+int btf_new(struct btf **ret, void *data, size_t size)
+{
+	struct btf *b = calloc(1, sizeof(*b));
+	int r;
+
+	if (!b) {
+		free(data);
+		return -ENOMEM;
+	}
+	b->data = data;
+	r = parse(b, size);
+	if (r < 0) {
+		btf_free(b);
+		return r;
+	}
+	*ret = b;
+	return 0;
+}
+
+void btf_free(struct btf *b)
+{
+	if (!b)
+		return;
+	free(b->data);
+	free(b->by_id);
+	free(b);
+}
+
+static const char *name_at(const struct btf *b, uint32_t offset)
+{
+	return offset < b->names_len ? b->names + offset : "";
+}
+
+static const struct btf_type *type_of(const struct btf *b, uint32_t id)
+{
+	for (int depth = 0; depth < DEPTH_MAX && id && id < b->n; depth++) {
+		const struct btf_type *t = b->by_id[id];
+
+		switch (BTF_INFO_KIND(t->info)) {
+		case BTF_KIND_TYPEDEF:
+		case BTF_KIND_VOLATILE:
+		case BTF_KIND_CONST:
+		case BTF_KIND_TYPE_TAG:
+			id = t->type;
+			break;
+		default:
+			return t;
+		}
+	}
+	return NULL;
+}
+
+static bool is_structure(const struct btf_type *t)
+{
+	return t && (BTF_INFO_KIND(t->info) == BTF_KIND_STRUCT ||
+		     BTF_INFO_KIND(t->info) == BTF_KIND_UNION);
+}
+
+static int find(const struct btf *b, const char *name, bool structure)
+{
+	for (uint32_t i = 1; i < b->n; i++) {
+		const struct btf_type *t = b->by_id[i];
+
+		if ((structure ? is_structure(t) : BTF_INFO_KIND(t->info) == BTF_KIND_FUNC) &&
+		    !strcmp(name_at(b, t->name_off), name))
+			return (int)i;
+	}
+	return -ENOENT;
+}
+
+int btf_function(const struct btf *b, const char *name)
+{
+	return find(b, name, false);
+}
+
+int btf_structure(const struct btf *b, const char *name)
+{
+	return find(b, name, true);
+}
+
+int btf_size(const struct btf *b, int structure)
+{
+	const struct btf_type *t = structure > 0 ? type_of(b, (uint32_t)structure) : NULL;
+
+	return is_structure(t) ? (int)t->size : -ENOENT;
+}
+
+static int bit_offset(const struct btf_type *t, const struct btf_member *m)
+{
+	return (int)(BTF_INFO_KFLAG(t->info) ? BTF_MEMBER_BIT_OFFSET(m->offset) : m->offset);
+}
+
+/* In bits; *ret_type is the type of the member. */
+static int find_member(const struct btf *b, const struct btf_type *t, const char *name, size_t len,
+		       int depth, uint32_t *ret_type)
+{
+	const struct btf_member *m = (const struct btf_member *)(t + 1);
+
+	for (uint32_t i = 0; i < BTF_INFO_VLEN(t->info); i++, m++) {
+		const char *is = name_at(b, m->name_off);
+		const struct btf_type *inner;
+		int at;
+
+		if (*is) {
+			if (strlen(is) != len || memcmp(is, name, len))
+				continue;
+			*ret_type = m->type;
+			return bit_offset(t, m);
+		}
+		inner = type_of(b, m->type);
+		if (!is_structure(inner) || depth >= DEPTH_MAX)
+			continue;
+		at = find_member(b, inner, name, len, depth + 1, ret_type);
+		if (at >= 0)
+			return at + bit_offset(t, m);
+	}
+	return -ENOENT;
+}
+
+int btf_offset(const struct btf *b, int structure, const char *member)
+{
+	const struct btf_type *t = structure > 0 ? type_of(b, (uint32_t)structure) : NULL;
+	int bits = 0;
+
+	for (;;) {
+		size_t len = strcspn(member, ".");
+		uint32_t type = 0;
+		int at;
+
+		if (!is_structure(t))
+			return -ENOENT;
+		at = find_member(b, t, member, len, 0, &type);
+		if (at < 0)
+			return at;
+		bits += at;
+		if (!member[len])
+			break;
+		member += len + 1;
+		t = type_of(b, type);
+	}
+	return bits % 8 ? -ENOENT : bits / 8;
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_BTF_H
+#define REPRISE_CORE_BTF_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * The kernel's description of its own types (/sys/kernel/btf/vmlinux): where the
+ * members of a structure stand. Only what is needed of it is understood.
+ */
+struct btf;
+
+/* Takes the bytes, which free() must release. -EINVAL if they make no sense. */
+int btf_new(struct btf **ret, void *data, size_t size);
+void btf_free(struct btf *b); /* accepts NULL */
+
+/* The id of a function or of a structure (or union), -ENOENT if there is none. */
+int btf_function(const struct btf *b, const char *name);
+int btf_structure(const struct btf *b, const char *name);
+int btf_size(const struct btf *b, int structure);
+/* Offset of a member in bytes. "a.b" goes into member structures; unnamed ones are searched. */
+int btf_offset(const struct btf *b, int structure, const char *member);
+
+#endif

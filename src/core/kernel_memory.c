@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A BPF program that is run by reading an iterator over the one task of its
+ * link (kernel/bpf/task_iter.c). It tells the address of that task, and copies
+ * what we ask for into an array that is mapped here.
+ */
+#include "core/kernel_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/btf.h"
+#include "core/cleanup.h"
+
+#define COPY_MAX 4096
+
+/* The one element of the array. */
+struct window {
+	uint64_t task;
+	uint64_t address;
+	uint64_t length;
+	int64_t result;
+	uint8_t data[COPY_MAX];
+};
+
+struct kernel_memory {
+	struct btf *btf;
+	struct window *window;
+	int map, program, own; /* own: a link to a thread of ours */
+};
+
+static long bpf(int command, union bpf_attr *attr)
+{
+	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
+
+	return r < 0 ? -errno : r;
+}
+
+static uint64_t pointer(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+#define INSN(c, d, s, o, i) \
+	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
+#define MOVE(d, s)	  INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
+#define SET(d, i)	  INSN(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
+#define ADD(d, i)	  INSN(BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, i)
+#define LOAD(d, s, o)	  INSN(BPF_LDX | BPF_MEM | BPF_DW, d, s, o, 0)
+#define STORE(d, o, s)	  INSN(BPF_STX | BPF_MEM | BPF_DW, d, s, o, 0)
+#define CALL(f)		  INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
+#define IF_ZERO(r, o)	  INSN(BPF_JMP | BPF_JEQ | BPF_K, r, 0, o, 0)
+#define IF_ABOVE(r, i, o) INSN(BPF_JMP | BPF_JGT | BPF_K, r, 0, o, i)
+#define MEMBER(m)	  ((int16_t)offsetof(struct window, m))
+
+/*
+ * These instructions may be used under the GPL, version 2, as well: the kernel gives
+ * the helper that reads its memory to programs which say so.
+ */
+static int load_program(struct kernel_memory *k, int iterator)
+{
+	const struct bpf_insn program[] = {
+		LOAD(BPF_REG_7, BPF_REG_1, 8), /* struct bpf_iter__task: meta, task */
+		IF_ZERO(BPF_REG_7, 18),	       /* called once more at the end */
+		INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0),
+		INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, k->map),
+		INSN(0, 0, 0, 0, 0),
+		MOVE(BPF_REG_2, BPF_REG_10),
+		ADD(BPF_REG_2, -4),
+		CALL(BPF_FUNC_map_lookup_elem),
+		IF_ZERO(BPF_REG_0, 11),
+		MOVE(BPF_REG_8, BPF_REG_0),
+		STORE(BPF_REG_8, MEMBER(task), BPF_REG_7),
+		LOAD(BPF_REG_3, BPF_REG_8, MEMBER(address)),
+		IF_ZERO(BPF_REG_3, 7),
+		LOAD(BPF_REG_2, BPF_REG_8, MEMBER(length)),
+		IF_ABOVE(BPF_REG_2, COPY_MAX, 5),
+		IF_ZERO(BPF_REG_2, 4),
+		MOVE(BPF_REG_1, BPF_REG_8),
+		ADD(BPF_REG_1, MEMBER(data)),
+		CALL(BPF_FUNC_probe_read_kernel),
+		STORE(BPF_REG_8, MEMBER(result), BPF_REG_0),
+		SET(BPF_REG_0, 0),
+		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_TRACING,
+		.expected_attach_type = BPF_TRACE_ITER,
+		.attach_btf_id = (uint32_t)iterator,
+		.insns = pointer(program),
+		.insn_cnt = sizeof(program) / sizeof(program[0]),
+		.license = pointer("Dual MIT/GPL"),
+	};
+
+	return (int)bpf(BPF_PROG_LOAD, &attr);
+}
+
+static int link_task(const struct kernel_memory *k, pid_t tid)
+{
+	union bpf_iter_link_info info = {.task.tid = (uint32_t)tid};
+	union bpf_attr attr = {
+		.link_create = {.prog_fd = (uint32_t)k->program,
+				.attach_type = BPF_TRACE_ITER,
+				.iter_info = pointer(&info),
+				.iter_info_len = sizeof(info)},
+	};
+
+	return (int)bpf(BPF_LINK_CREATE, &attr);
+}
+
+/* Runs the program once. */
+static int run(struct kernel_memory *k, int link)
+{
+	union bpf_attr attr = {.iter_create = {.link_fd = (uint32_t)link}};
+	_cleanup_(close_fd) int fd = (int)bpf(BPF_ITER_CREATE, &attr);
+	char unused[8];
+
+	if (fd < 0)
+		return fd;
+	k->window->task = 0;
+	k->window->result = -ENODATA;
+	if (read(fd, unused, sizeof(unused)) < 0)
+		return -errno;
+	return k->window->task ? 0 : -ESRCH;
+}
+
+static int read_btf(struct kernel_memory *k)
+{
+	_cleanup_(close_fd) int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
+	size_t done = 0, size;
+	struct stat st;
+	char *data;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	size = (size_t)st.st_size;
+	data = malloc(size + 1);
+	if (!data)
+		return -ENOMEM;
+	while (done < size) {
+		ssize_t n = read(fd, data + done, size - done);
+
+		if (n <= 0)
+			break;
+		done += (size_t)n;
+	}
+	if (done == size)
+		return btf_new(&k->btf, data, size);
+	free(data);
+	return -EIO;
+}
+
+static int open_window(struct kernel_memory *k)
+{
+	union bpf_attr attr = {
+		.map_type = BPF_MAP_TYPE_ARRAY,
+		.key_size = 4,
+		.value_size = sizeof(struct window),
+		.max_entries = 1,
+		.map_flags = BPF_F_MMAPABLE,
+	};
+	void *at;
+
+	k->map = (int)bpf(BPF_MAP_CREATE, &attr);
+	if (k->map < 0)
+		return k->map;
+	at = mmap(NULL, sizeof(struct window), PROT_READ | PROT_WRITE, MAP_SHARED, k->map, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	k->window = at;
+	return 0;
+}
+
+static int open_all(struct kernel_memory *k)
+{
+	int r = read_btf(k), iterator;
+
+	if (r < 0)
+		return r;
+	iterator = btf_function(k->btf, "bpf_iter_task");
+	if (iterator < 0)
+		return -EOPNOTSUPP;
+	r = open_window(k);
+	if (r < 0)
+		return r;
+	k->program = load_program(k, iterator);
+	if (k->program < 0)
+		return k->program;
+	k->own = link_task(k, (pid_t)syscall(SYS_gettid));
+	if (k->own < 0)
+		return k->own;
+	/* Before 6.1 the filter was not known, and the address would be that of any task. */
+	r = run(k, k->own);
+	return r < 0 ? r : kernel_offset(k, "task_struct", "pid");
+}
+
+int kernel_memory_open(struct kernel_memory **ret, struct error *e)
+{
+	struct kernel_memory *k = calloc(1, sizeof(*k));
+	int r;
+
+	if (!k)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF program");
+	k->map = k->program = k->own = -EBADF;
+	r = open_all(k);
+	if (r < 0) {
+		kernel_memory_free(k);
+		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_KERNEL_TOO_OLD,
+				   "the memory of the kernel cannot be read (BPF)");
+	}
+	*ret = k;
+	return 0;
+}
+
+void kernel_memory_free(struct kernel_memory *k)
+{
+	if (!k)
+		return;
+	if (k->window)
+		munmap(k->window, sizeof(*k->window));
+	close_fd(&k->own);
+	close_fd(&k->program);
+	close_fd(&k->map);
+	btf_free(k->btf);
+	free(k);
+}
+
+int kernel_read(struct kernel_memory *k, uint64_t address, void *buf, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		size_t part = len - done < COPY_MAX ? len - done : COPY_MAX;
+		int r;
+
+		k->window->address = address + done;
+		k->window->length = part;
+		r = address ? run(k, k->own) : -EFAULT;
+		if (r < 0)
+			return r;
+		if (k->window->result < 0)
+			return -EFAULT;
+		memcpy((char *)buf + done, k->window->data, part);
+		done += part;
+	}
+	return 0;
+}
+
+uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address)
+{
+	uint64_t p;
+
+	return kernel_read(k, address, &p, sizeof(p)) < 0 ? 0 : p;
+}
+
+int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret)
+{
+	_cleanup_(close_fd) int link = link_task(k, tid);
+	uint32_t number = 0;
+	int r;
+
+	if (link < 0)
+		return link;
+	k->window->address = 0;
+	r = run(k, link);
+	if (r < 0)
+		return r;
+	*ret = k->window->task;
+	/* Is it what the types say? Its number is that of the initial pid namespace. */
+	r = kernel_read(k, *ret + (uint64_t)kernel_offset(k, "task_struct", "pid"), &number,
+			sizeof(number));
+	return r < 0 ? r : number ? 0 : -EINVAL;
+}
+
+int kernel_offset(const struct kernel_memory *k, const char *structure, const char *member)
+{
+	return btf_offset(k->btf, btf_structure(k->btf, structure), member);
+}
+
+int kernel_size(const struct kernel_memory *k, const char *structure)
+{
+	return btf_size(k->btf, btf_structure(k->btf, structure));
+}

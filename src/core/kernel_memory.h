@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_KERNEL_MEMORY_H
+#define REPRISE_CORE_KERNEL_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/error.h"
+
+/*
+ * Reading memory of the kernel, for what no interface tells. It takes
+ * CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN) in the initial user namespace and a kernel with
+ * BTF, 6.1 or newer. Nothing is ever written there, and an address that is not mapped is an error,
+ * no harm. What is read may change meanwhile unless something holds it still: the caller checks
+ * what it can.
+ */
+struct kernel_memory;
+
+int kernel_memory_open(struct kernel_memory **ret, struct error *e) must_check;
+void kernel_memory_free(struct kernel_memory *k); /* accepts NULL */
+
+/* 0, or -EFAULT where nothing is. */
+int kernel_read(struct kernel_memory *k, uint64_t address, void *buf, size_t len) must_check;
+/* A pointer, or 0 where nothing is. */
+uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address);
+/* Address of the struct task_struct of a thread, which has to be kept alive by other means. */
+int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
+/* Where a member stands in a structure, in bytes: "task_struct", "sysvsem.undo_list". -ENOENT if
+ * this kernel has no such thing. */
+int kernel_offset(const struct kernel_memory *k, const char *structure, const char *member);
+/* Size of a structure, or -ENOENT. */
+int kernel_size(const struct kernel_memory *k, const char *structure);
+
+#endif
