@@ -103,6 +103,15 @@ struct reprise_restart_options {
 	 * the restart.
 	 */
 	int (*ready)(void *arg, const struct reprise_restarted *restarted);
+	/*
+	 * For containers. An empty directory on which the root of the container is mounted, where
+	 * nobody else sees it; a directory for its writable layers, which stay there and are the
+	 * caller's to remove; and "PATH=OTHER" pairs, NULL at the end, for what takes the place of
+	 * directories of the host.
+	 */
+	const char *root;
+	const char *layers;
+	const char *const *map_mounts;
 };
 
 struct reprise_restarted {

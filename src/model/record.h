@@ -16,6 +16,8 @@ enum record_type {
 	RECORD_FILE = 263,
 	RECORD_INODE = 264,
 	RECORD_PIPE = 265,
+	RECORD_CONTAINER = 360,
+	RECORD_LAYER = 361,
 	/* 270-299: src/fs; 300-339: src/net; 340-359: src/ipc; 360-: src/ns */
 };
 

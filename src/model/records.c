@@ -8,6 +8,7 @@
 #include "kernel.pb-c.h"
 #include "mm.pb-c.h"
 #include "fs.pb-c.h"
+#include "ns.pb-c.h"
 
 /* The one list of record types. */
 static const struct record_schema schemas[] = {
@@ -21,6 +22,8 @@ static const struct record_schema schemas[] = {
 	{RECORD_FILE, "file", &reprise__file__descriptor},
 	{RECORD_INODE, "inode", &reprise__inode__descriptor},
 	{RECORD_PIPE, "pipe", &reprise__pipe__descriptor},
+	{RECORD_CONTAINER, "container", &reprise__container__descriptor},
+	{RECORD_LAYER, "layer", &reprise__layer__descriptor},
 };
 
 const struct record_schema *record_schema(uint32_t type)

@@ -23,8 +23,8 @@ struct request {
 };
 
 struct answer {
-	int err;
-	enum { STEP_MOUNT, STEP_CLONE } what;
+	int ret;
+	struct error error;
 };
 
 static int write_file(const char *path, const char *text)
@@ -76,18 +76,27 @@ int pidns_enter(struct error *e)
 	return 0;
 }
 
-static int mount_proc(void)
+int pidns_mount_proc(void *arg, struct error *e)
 {
-	return mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ? -errno
-											  : 0;
+	(void)arg;
+	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE,
+				   "cannot mount /proc in the new pid namespace");
+	return 0;
 }
 
-static void tell(int channel, int err, int what)
+static void tell(int channel, const struct answer *a)
 {
-	const struct answer a = {err, what};
-
-	if (write(channel, &a, sizeof(a)) != sizeof(a))
+	if (write(channel, a, sizeof(*a)) != sizeof(*a))
 		_exit(1);
+}
+
+static void mount_and_tell(int channel, mounts_fn mounts, void *arg)
+{
+	struct answer a = {};
+
+	a.ret = mounts(arg, &a.error);
+	tell(channel, &a);
 }
 
 static long raw_clone3(const struct clone_args *args)
@@ -125,16 +134,17 @@ static void __attribute__((noreturn)) init_loop(pid_t root)
 	_exit(WEXITSTATUS(root_status));
 }
 
-static void __attribute__((noreturn)) init_main(int channel, stub_main stub, void *arg)
+static void __attribute__((noreturn))
+init_main(int channel, mounts_fn mounts, void *mounts_arg, stub_main stub, void *arg)
 {
 	struct clone_args args = {.exit_signal = SIGCHLD, .set_tid_size = 1};
+	struct answer made = {};
 	struct request req;
 	pid_t tid;
 	long pid;
-	int err;
 
 	prctl(PR_SET_NAME, "reprise-init");
-	tell(channel, mount_proc(), STEP_MOUNT);
+	mount_and_tell(channel, mounts, mounts_arg);
 	if (read(channel, &req, sizeof(req)) != sizeof(req))
 		_exit(1);
 	tid = req.vpid;
@@ -142,11 +152,13 @@ static void __attribute__((noreturn)) init_main(int channel, stub_main stub, voi
 	pid = raw_clone3(&args);
 	if (pid == 0)
 		stub(arg);
-	err = pid < 0 ? -errno : 0;
+	if (pid < 0)
+		made.ret =
+			error_errno(&made.error, -errno, E_NAMESPACE, "cannot make the root task");
 	/* Of what the coordinator has opened nothing may be held by us when the tasks run. */
 	channel = dup2(channel, 0);
 	syscall(SYS_close_range, 1u, ~0u, 0u);
-	tell(channel, err, STEP_CLONE);
+	tell(channel, &made);
 	if (pid < 0)
 		_exit(1);
 	/*
@@ -159,22 +171,23 @@ static void __attribute__((noreturn)) init_main(int channel, stub_main stub, voi
 	init_loop((pid_t)pid);
 }
 
-static int ask(int channel, const char *what, struct error *e)
+static int ask(int channel, struct error *e)
 {
 	struct answer a;
 
 	if (read(channel, &a, sizeof(a)) != sizeof(a))
 		return error_set(e, -ESRCH, E_NAMESPACE,
 				 "the init of the new pid namespace has ended");
-	if (a.err < 0)
-		return error_errno(e, a.err, E_NAMESPACE, "%s", what);
-	return 0;
+	if (a.ret < 0)
+		*e = a.error;
+	return a.ret;
 }
 
-int pidns_make_init(struct pidns *ns, bool root_is_init, stub_main stub, void *arg, struct error *e)
+int pidns_make_init(struct pidns *ns, bool root_is_init, mounts_fn mounts, void *mounts_arg,
+		    stub_main stub, void *arg, struct error *e)
 {
 	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_PARENT | CLONE_CLEAR_SIGHAND};
-	int pair[2];
+	int pair[2], r;
 	long pid;
 
 	ns->channel = -EBADF;
@@ -184,8 +197,8 @@ int pidns_make_init(struct pidns *ns, bool root_is_init, stub_main stub, void *a
 	if (pid == 0) {
 		close(pair[0]);
 		if (!root_is_init)
-			init_main(pair[1], stub, arg);
-		tell(pair[1], mount_proc(), STEP_MOUNT);
+			init_main(pair[1], mounts, mounts_arg, stub, arg);
+		mount_and_tell(pair[1], mounts, mounts_arg);
 		stub(arg);
 	}
 	close_fd(&pair[1]);
@@ -193,7 +206,11 @@ int pidns_make_init(struct pidns *ns, bool root_is_init, stub_main stub, void *a
 	if (pid < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make a pid namespace");
 	ns->init = (pid_t)pid;
-	return ask(ns->channel, "cannot mount /proc in the new pid namespace", e);
+	r = ask(ns->channel, e);
+	/* A stub has nothing more to say there. */
+	if (root_is_init)
+		close_fd(&ns->channel);
+	return r;
 }
 
 static pid_t only_child(struct restart *r, pid_t parent)
@@ -225,7 +242,7 @@ int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret,
 	if (send(ns->channel, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
 		return error_set(e, -ESRCH, E_NAMESPACE,
 				 "the init of the new pid namespace has ended");
-	res = ask(ns->channel, "cannot make the root task", e);
+	res = ask(ns->channel, e);
 	if (res < 0)
 		return res;
 	*ret = only_child(r, ns->init);

@@ -25,12 +25,16 @@ typedef void (*stub_main)(void *arg) __attribute__((noreturn));
 
 /* Enters new user (if needed) and mount namespaces: this process only sees the change. */
 int pidns_enter(struct error *e) must_check;
+/* What the first process of the new namespace mounts there, before anything else. */
+typedef int (*mounts_fn)(void *arg, struct error *e);
+/* The least there can be: a new /proc over the old one. */
+int pidns_mount_proc(void *arg, struct error *e);
 /*
  * Makes the first process of the new namespace. root_is_init: it becomes the
- * stub itself, after /proc has been mounted.
+ * stub itself, after everything has been mounted.
  */
-int pidns_make_init(struct pidns *ns, bool root_is_init, stub_main stub, void *arg,
-		    struct error *e) must_check;
+int pidns_make_init(struct pidns *ns, bool root_is_init, mounts_fn mounts, void *mounts_arg,
+		    stub_main stub, void *arg, struct error *e) must_check;
 /* The root stub, a child of init, with the chosen pid inside; *ret is its real pid. */
 int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret,
 		    struct error *e) must_check;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -13,6 +14,7 @@
 #include "kernel/process.h"
 #include "mm/mm.h"
 #include "mm/vdso.h"
+#include "ns/container.h"
 #include "operation/operation.h"
 #include "operation/target.h"
 
@@ -24,6 +26,7 @@ struct pass {
 	struct report *rep;
 	char *cpu_flags;
 	struct mm_vdso vdso;
+	struct container *container; /* the caller's */
 };
 
 static void pass_end(struct pass *p)
@@ -45,8 +48,18 @@ static void pass_end(struct pass *p)
 	close_fd(&c->proc_fd);
 }
 
-static int pass_begin(struct pass *p, pid_t pid, struct report *rep, bool checking, int timeout_ms,
-		      struct error *e)
+/* /proc of the namespaces that we are in. */
+static int open_proc(struct checkpoint *c, const struct container *ct, struct error *e)
+{
+	if (ct->proc_fd < 0)
+		return procfs_open_root(&c->proc_fd, e);
+	c->proc_fd = fcntl(ct->proc_fd, F_DUPFD_CLOEXEC, 3);
+	return c->proc_fd < 0 ? error_errno(e, -errno, E_SYSTEM, "cannot duplicate a descriptor")
+			      : 0;
+}
+
+static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *rep,
+		      bool checking, int timeout_ms, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	int r;
@@ -54,13 +67,14 @@ static int pass_begin(struct pass *p, pid_t pid, struct report *rep, bool checki
 	memset(p, 0, sizeof(*p));
 	c->proc_fd = -EBADF;
 	p->rep = rep;
+	p->container = ct;
 	c->checking = checking;
 	c->self = getpid();
 	if (report_traces(rep)) {
 		c->trace = report_trace;
 		c->trace_arg = rep;
 	}
-	r = procfs_open_root(&c->proc_fd, e);
+	r = open_proc(c, ct, e);
 	if (r < 0)
 		return r;
 	c->freezer = (struct freezer){
@@ -68,6 +82,9 @@ static int pass_begin(struct pass *p, pid_t pid, struct report *rep, bool checki
 		.root = pid,
 		.self = c->self,
 		.timeout_ms = timeout_ms > 0 ? timeout_ms : 10000,
+		.root_is_init = ct->outside >= 0,
+		.kill = container_kill,
+		.kill_arg = ct,
 	};
 	if (objects_new(&c->objects) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
@@ -171,10 +188,14 @@ static int check_tree(struct pass *p, struct error *e)
 }
 
 /* Looks at the tree without touching it; returns how many problems were reported. */
-static int look(pid_t pid, struct report *rep, struct error *first, struct error *e)
+static int look(pid_t pid, struct container *ct, struct report *rep, struct error *first,
+		struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
-	int r = pass_begin(&p, pid, rep, true, 0, e);
+	int r = pass_begin(&p, pid, ct, rep, true, 0, e);
+
+	if (r >= 0)
+		r = checkpoint_refuse(&p.c, container_check_tasks(ct, e), e);
 
 	if (r >= 0)
 		r = check_tree(&p, e);
@@ -188,16 +209,19 @@ static int look(pid_t pid, struct report *rep, struct error *first, struct error
 
 int operation_check(pid_t pid, struct report *rep, struct error *e)
 {
+	_cleanup_(container_free) struct container ct = {.proc_fd = -EBADF, .outside = -EBADF};
 	struct error first = {};
 	int r;
 
 	r = target_check(pid, e);
+	if (r >= 0)
+		r = container_enter(&ct, &pid, e);
 	if (r < 0) {
 		report_problem(rep, e);
 		error_clear(e);
 		return 1;
 	}
-	return look(pid, rep, &first, e);
+	return look(pid, &ct, rep, &first, e);
 }
 
 static uint64_t clock_ns(clockid_t id)
@@ -267,6 +291,10 @@ static int save_state(struct pass *p, struct error *e)
 	int r = put_tree(p, e);
 
 	if (r >= 0)
+		r = container_check_tasks(p->container, e);
+	if (r >= 0)
+		r = container_checkpoint(c, p->container, e);
+	if (r >= 0)
 		r = list_processes(p, e);
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
@@ -277,14 +305,17 @@ static int save_state(struct pass *p, struct error *e)
 		r = mm_checkpoint_finish(c, e);
 	if (r < 0)
 		return r;
-	image_expect(c->image, inodes_page_bytes(c) + mm_page_bytes(c));
+	image_expect(c->image,
+		     container_page_bytes(p->container) + inodes_page_bytes(c) + mm_page_bytes(c));
 	return image_write_state(c->image, e);
 }
 
 static int save_memory(struct pass *p, struct image_totals *totals, struct error *e)
 {
-	int r = inodes_save_pages(&p->c, e);
+	int r = container_save_pages(&p->c, p->container, e);
 
+	if (r >= 0)
+		r = inodes_save_pages(&p->c, e);
 	if (r >= 0)
 		r = mm_save_pages(&p->c, e);
 	return r < 0 ? r : image_finish(p->c.image, totals, e);
@@ -342,13 +373,14 @@ static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 	return 0;
 }
 
-static int save(pid_t pid, int fd, const struct reprise_checkpoint_options *opt, struct report *rep,
-		uint64_t begun, struct reprise_stats *stats, struct error *e)
+static int save(pid_t pid, struct container *ct, int fd,
+		const struct reprise_checkpoint_options *opt, struct report *rep, uint64_t begun,
+		struct reprise_stats *stats, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	struct image_totals totals = {};
 	uint64_t frozen;
-	int r = pass_begin(&p, pid, rep, false, opt->freeze_timeout_ms, e);
+	int r = pass_begin(&p, pid, ct, rep, false, opt->freeze_timeout_ms, e);
 
 	if (r >= 0)
 		r = open_image(&p, fd, opt, e);
@@ -374,15 +406,19 @@ static int save(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
+	_cleanup_(container_free) struct container ct = {.proc_fd = -EBADF, .outside = -EBADF};
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
 
+	ct.mounts.with_overlays = true;
 	if (r >= 0)
-		r = look(pid, rep, &first, e);
+		r = container_enter(&ct, &pid, e);
+	if (r >= 0)
+		r = look(pid, &ct, rep, &first, e);
 	if (r > 0) {
 		*e = first;
 		return first.err < 0 ? first.err : -EOPNOTSUPP;
 	}
-	return r < 0 ? r : save(pid, fd, opt, rep, begun, stats, e);
+	return r < 0 ? r : save(pid, &ct, fd, opt, rep, begun, stats, e);
 }

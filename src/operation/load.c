@@ -12,6 +12,7 @@
 #include "kernel/task.h"
 #include "mm/mm.h"
 #include "model/records.h"
+#include "ns/container.h"
 #include "operation/load.h"
 #include "operation/target.h"
 
@@ -144,6 +145,8 @@ static int validate(struct restart *r, struct error *e)
 		if (res < 0)
 			return error_object(e, res, "task %d of the image", p->vpid);
 	}
+	if (res >= 0)
+		res = container_validate(r, e);
 	if (res >= 0)
 		res = files_restart_validate(r, e);
 	return res < 0 ? res : mm_restart_validate(r, e);

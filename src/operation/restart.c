@@ -23,6 +23,7 @@
 #include "kernel/process.h"
 #include "kernel/task.h"
 #include "mm/mm.h"
+#include "ns/container.h"
 #include "ns/pidns.h"
 #include "operation/load.h"
 #include "operation/operation.h"
@@ -131,15 +132,19 @@ static int fork_root(struct restart *r, struct stub *stub, pid_t *ret, struct er
 	return 0;
 }
 
-static int make_root(struct restart *r, struct pidns *ns, struct stub *stub, pid_t *ret,
-		     struct error *e)
+static int make_root(struct restart *r, struct container_restart *cr, struct pidns *ns,
+		     struct stub *stub, pid_t *ret, struct error *e)
 {
 	pid_t vpid = r->processes.v[0].vpid;
+	bool mounts = cr->msg && cr->msg->own & CLONE_NEWNS;
 	int res;
 
-	if (!r->pidns)
-		return fork_root(r, stub, ret, e);
-	res = pidns_make_init(ns, vpid == 1, stub_run, stub, e);
+	if (!r->pidns) {
+		res = mounts ? container_restart_mounts(cr, e) : 0;
+		return res < 0 ? res : fork_root(r, stub, ret, e);
+	}
+	res = pidns_make_init(ns, vpid == 1, mounts ? container_restart_mounts : pidns_mount_proc,
+			      cr, stub_run, stub, e);
 	if (res < 0)
 		return res;
 	if (vpid != 1)
@@ -229,20 +234,33 @@ static int open_everything(struct restart *r, struct error *e)
 	return res < 0 ? res : files_restart_open(r, e);
 }
 
-static int build_tree(struct loaded *l, struct pidns *ns, struct stub *stub, pid_t *root,
-		      struct error *e)
+/* The first process, which mounts what belongs to its container. */
+static int begin_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns,
+		      struct stub *stub, pid_t *root, struct error *e)
 {
 	struct restart *r = &l->r;
-	int res = place_agent(r, e);
+	int res = container_restart_begin(r, cr, e);
 
+	if (res >= 0 && !cr->msg)
+		res = r->pidns ? pidns_enter(e) : 0;
+	if (res >= 0 && !r->pidns)
+		res = check_pids(r, e);
+	if (res >= 0)
+		res = place_agent(r, e);
 	if (res >= 0)
 		res = open_control(r, stub, e);
 	if (res >= 0)
-		res = make_root(r, ns, stub, root, e);
+		res = make_root(r, cr, ns, stub, root, e);
 	if (res >= 0)
 		res = capture_root(r, *root, e);
-	if (res >= 0)
-		res = tree_make(r, &l->plan, e);
+	return res < 0 ? res : container_restart_files(r, cr, e);
+}
+
+static int build_tree(struct loaded *l, struct error *e)
+{
+	struct restart *r = &l->r;
+	int res = tree_make(r, &l->plan, e);
+
 	if (res >= 0)
 		res = terminal_restart(r, e);
 	if (res >= 0)
@@ -253,7 +271,7 @@ static int build_tree(struct loaded *l, struct pidns *ns, struct stub *stub, pid
 static int set_options(struct restart *r, const struct reprise_restart_options *opt,
 		       struct report *rep)
 {
-	r->pidns = opt->pidns != 0;
+	r->pidns = opt->pidns != 0 || container_has_pidns(r);
 	r->changed_files_allowed = opt->changed_files == REPRISE_CHANGED_ALLOW;
 	if (opt->use_stdio)
 		memcpy(r->stdio, opt->stdio, sizeof(r->stdio));
@@ -324,6 +342,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 {
 	_cleanup_(restart_unload) struct loaded l;
 	struct pidns ns = {.channel = -EBADF};
+	struct container_restart cr = {.place = {opt->root, opt->layers, opt->map_mounts}};
 	struct image_totals totals = {};
 	struct stub stub = {};
 	uint64_t begun = clock_now_ns();
@@ -335,11 +354,11 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0)
 		res = set_options(&l.r, opt, rep);
 	if (res >= 0)
-		res = l.r.pidns ? pidns_enter(e) : check_pids(&l.r, e);
+		res = begin_tree(&l, &cr, &ns, &stub, &root, e);
 	if (res >= 0)
 		res = open_everything(&l.r, e);
 	if (res >= 0)
-		res = build_tree(&l, &ns, &stub, &root, e);
+		res = build_tree(&l, e);
 	if (res >= 0)
 		res = image_read_end(l.r.image, &totals, e);
 	if (res >= 0)

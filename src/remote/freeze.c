@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 #include "arch/arch.h"
@@ -566,13 +567,49 @@ static void reap(struct frozen_thread *t)
 	}
 }
 
+/* 0 also for a process that has ended. */
+static int send_signal(const struct freezer *f, pid_t pid, int sig, struct error *e)
+{
+	int r;
+
+	if (f->root_is_init)
+		r = f->kill(f->kill_arg, pid, sig);
+	else
+		r = kill(pid, sig) < 0 ? -errno : 0;
+	if (r < 0 && r != -ESRCH)
+		return error_errno(e, r, E_PERMISSION, "cannot send signal %d to process %d", sig,
+				   pid);
+	return 0;
+}
+
+/*
+ * The end of a pid namespace is the end of everybody in it, us included: so it
+ * comes when we end, before any task runs again.
+ */
+static int kill_at_exit(struct freezer *f, struct error *e)
+{
+	int r = f->kill(f->kill_arg, f->root, SIGKILL);
+
+	if (r < 0)
+		return error_errno(e, r, E_PERMISSION, "cannot kill process %d", f->root);
+	vec_for_each (p, &f->processes)
+		vec_for_each (t, &p->threads)
+			if (t->attached && r >= 0)
+				r = trace_set_options(t->tid, PTRACE_O_EXITKILL, e);
+	if (r >= 0)
+		f->attached = false;
+	return r;
+}
+
 int freezer_kill(struct freezer *f, struct error *e)
 {
 	int r = 0;
 
+	if (f->root_is_init)
+		return kill_at_exit(f, e);
 	vec_for_each (p, &f->processes)
-		if (!p->zombie && kill(p->pid, SIGKILL) < 0 && errno != ESRCH)
-			r = error_errno(e, -errno, E_PERMISSION, "cannot kill process %d", p->pid);
+		if (!p->zombie && r >= 0)
+			r = send_signal(f, p->pid, SIGKILL, e);
 	if (r < 0)
 		return r;
 	vec_for_each (p, &f->processes) {
@@ -593,8 +630,8 @@ int freezer_stop(struct freezer *f, struct error *e)
 	 * user mode and stops all others of its process, those that we still hold as well.
 	 */
 	vec_for_each (p, &f->processes)
-		if (!p->zombie && !p->job_stopped && kill(p->pid, SIGSTOP) < 0 && errno != ESRCH)
-			r = error_errno(e, -errno, E_PERMISSION, "cannot stop process %d", p->pid);
+		if (!p->zombie && !p->job_stopped && r >= 0)
+			r = send_signal(f, p->pid, SIGSTOP, e);
 	freezer_thaw(f);
 	return r;
 }

@@ -56,6 +56,13 @@ struct freezer {
 	pid_t root;
 	pid_t self;	/* our own pid: never frozen, with what descends from it left out too */
 	int timeout_ms; /* for one task to come to a stop */
+	/*
+	 * The root is the init of the pid namespace that we are in: signals reach it
+	 * from outside only, by this function (0 or a negative errno).
+	 */
+	bool root_is_init;
+	int (*kill)(void *arg, pid_t pid, int sig);
+	void *kill_arg;
 	bool attached;
 	bool moving;		 /* private: tasks came or went while we looked */
 	uint64_t interrupted_at; /* CLOCK_MONOTONIC ns just before the first task was stopped */

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/container.h"
+#include "ns/settings.h"
+
+#define KILL_TIMEOUT_MS 10000
+
+static const struct {
+	const char *name;
+	int flag;
+} kinds[] = {
+	{"user", CLONE_NEWUSER}, {"mnt", CLONE_NEWNS},	      {"pid", CLONE_NEWPID},
+	{"net", CLONE_NEWNET},	 {"ipc", CLONE_NEWIPC},	      {"uts", CLONE_NEWUTS},
+	{"time", CLONE_NEWTIME}, {"cgroup", CLONE_NEWCGROUP},
+};
+
+void container_free(struct container *ct)
+{
+	vec_for_each (l, &ct->layers)
+		layer_free(*l);
+	vec_free(&ct->layers);
+	mounts_survey_free(&ct->mounts);
+	scratch_free(&ct->s);
+	close_fd(&ct->proc_fd);
+	close_fd(&ct->outside);
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the container");
+}
+
+static int compare_namespaces(int proc_fd, pid_t pid, uint64_t *ret, struct error *e)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		_cleanup_(free_ptr) char *theirs = NULL, *ours = NULL;
+
+		/* Not every kernel has every kind. */
+		if (procfs_readlink(proc_fd, &ours, NULL, "%d/ns/%s", getpid(), kinds[i].name) < 0)
+			continue;
+		if (procfs_readlink(proc_fd, &theirs, e, "%d/ns/%s", pid, kinds[i].name) < 0) {
+			/* Somebody else's task: the refusal that follows is about that. */
+			error_clear(e);
+			return 0;
+		}
+		if (strcmp(theirs, ours))
+			*ret |= (uint64_t)kinds[i].flag;
+	}
+	return 0;
+}
+
+/* The innermost of the pids that a task has, one a level. */
+static pid_t inner_pid(int proc_fd, pid_t pid)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	struct error unused = {};
+	const char *value;
+	pid_t last = 0;
+	size_t len;
+
+	if (procfs_read(proc_fd, &status, &unused, "%d/status", pid) < 0)
+		return 0;
+	value = proc_field(status, "NSpid", &len);
+	for (const char *s = value; s && s < value + len;) {
+		char *end;
+
+		last = (pid_t)strtol(s, &end, 10);
+		if (end == s)
+			break;
+		s = end;
+	}
+	return last;
+}
+
+/* A /proc for the namespaces that we are in, whether one is mounted there or not. */
+static int open_proc(struct container *ct, struct error *e)
+{
+	_cleanup_(close_fd) int fs = fsopen("proc", FSOPEN_CLOEXEC);
+
+	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return error_errno(e, -errno, E_NAMESPACE,
+				   "cannot look into /proc of the container");
+	ct->proc_fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	return ct->proc_fd < 0 ? error_errno(e, -errno, E_NAMESPACE,
+					     "cannot look into /proc of the container")
+			       : 0;
+}
+
+struct signal_request {
+	int sig;
+};
+
+/* SIGKILL is due when the other process ends, and with it its hold on the tasks. */
+static void await_end(int init)
+{
+	struct pollfd pfd = {.fd = init, .events = POLLIN};
+
+	syscall(SYS_pidfd_send_signal, init, SIGKILL, NULL, 0);
+	poll(&pfd, 1, KILL_TIMEOUT_MS);
+}
+
+/* The process that stays outside: sends what the other asks for, and ends with it. */
+static void __attribute__((noreturn)) stay_outside(int socket, int init, pid_t child)
+{
+	struct signal_request req;
+	int status = 0, r;
+	bool kills = false;
+
+	while (recv(socket, &req, sizeof(req), 0) == sizeof(req)) {
+		kills |= req.sig == SIGKILL;
+		r = req.sig == SIGKILL						 ? 0
+		    : syscall(SYS_pidfd_send_signal, init, req.sig, NULL, 0) < 0 ? -errno
+										 : 0;
+		if (send(socket, &r, sizeof(r), MSG_NOSIGNAL) != sizeof(r))
+			break;
+	}
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		continue;
+	if (kills)
+		await_end(init);
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+static int go_on_inside(struct container *ct, int pidfd, struct error *e)
+{
+	int pair[2];
+	pid_t child;
+	char byte;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	child = fork();
+	if (child < 0) {
+		close(pair[0]);
+		close(pair[1]);
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the pid namespace");
+	}
+	if (child > 0) {
+		close(pair[1]);
+		stay_outside(pair[0], pidfd, child);
+	}
+	close(pair[0]);
+	ct->outside = pair[1];
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	/* If it died before that, nobody else holds the other end. */
+	if (recv(pair[1], &byte, 1, MSG_DONTWAIT) == 0)
+		_exit(1);
+	return 0;
+}
+
+static int enter_all(struct container *ct, pid_t pid, struct error *e)
+{
+	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	int r = 0;
+
+	if (pidfd < 0)
+		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
+	if (setns(pidfd, (int)ct->own) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
+				   pid);
+	if (ct->own & CLONE_NEWPID)
+		r = go_on_inside(ct, pidfd, e);
+	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
+		r = open_proc(ct, e);
+	return r;
+}
+
+/* Interfaces that every network namespace has, whether it wants them or not. */
+static bool made_by_kernel(const char *name)
+{
+	static const char *const names[] = {"tunl0", "gre0",	"gretap0",  "erspan0", "ip_vti0",
+					    "sit0",  "ip6tnl0", "ip6_vti0", "ip6gre0", NULL};
+
+	for (size_t i = 0; names[i]; i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
+static int describe_network(struct container *ct, struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {.ifr_name = "lo"};
+	struct if_nameindex *list = if_nameindex();
+	int r = 0;
+
+	if (fd < 0 || !list || ioctl(fd, SIOCGIFFLAGS, &ifr) < 0)
+		r = error_errno(e, -errno, E_SYSTEM, "cannot list the network interfaces");
+	ct->msg.loopback_up = ifr.ifr_flags & IFF_UP;
+	for (struct if_nameindex *i = list; i && i->if_index && r >= 0; i++)
+		if (strcmp(i->if_name, "lo") && !made_by_kernel(i->if_name))
+			r = error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
+				      "network interface %s cannot be saved", i->if_name);
+	if (list)
+		if_freenameindex(list);
+	return r;
+}
+
+static int describe(struct container *ct, struct error *e)
+{
+	struct utsname uts;
+
+	reprise__container__init(&ct->msg);
+	ct->msg.own = ct->own;
+	if (uname(&uts) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "uname");
+	ct->msg.nodename = scratch_string(&ct->s, uts.nodename);
+	ct->msg.domainname = scratch_string(&ct->s, uts.domainname);
+	if (!ct->msg.nodename || !ct->msg.domainname)
+		return no_memory(e);
+	ct->msg.derived_mounts = ct->mounts.derived;
+	ct->msg.mounts = ct->mounts.mounts.v;
+	ct->msg.n_mounts = ct->mounts.mounts.n;
+	ct->msg.unmounted = ct->mounts.unmounted.v;
+	ct->msg.n_unmounted = ct->mounts.unmounted.n;
+	if (ct->own & CLONE_NEWNET) {
+		int r = describe_network(ct, e);
+
+		if (r < 0)
+			return r;
+	}
+	return settings_checkpoint(ct->proc_fd, &ct->msg, &ct->s, e);
+}
+
+int container_enter(struct container *ct, pid_t *pid, struct error *e)
+{
+	_cleanup_(close_fd) int proc_fd = -EBADF;
+	pid_t inner = 0;
+	int r = procfs_open_root(&proc_fd, e);
+
+	if (r >= 0)
+		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
+	if (r < 0 || !ct->own)
+		return r;
+	if (ct->own & CLONE_NEWUSER)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "is in another user namespace than reprise");
+	if (ct->own & CLONE_NEWPID) {
+		inner = inner_pid(proc_fd, *pid);
+		if (inner != 1)
+			return error_set(
+				e, -EXDEV, E_TASK_NAMESPACE,
+				"lives in a container, and is not the first process there");
+	}
+	if (ct->own & CLONE_NEWNS)
+		r = mounts_survey(proc_fd, *pid, &ct->mounts, &ct->s, e);
+	if (r >= 0)
+		r = enter_all(ct, *pid, e);
+	if (r >= 0)
+		r = describe(ct, e);
+	if (r >= 0 && inner)
+		*pid = inner;
+	return r;
+}
+
+int container_check_tasks(const struct container *ct, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = NULL;
+	struct dirent *d;
+	int fd;
+
+	if (!(ct->own & CLONE_NEWPID))
+		return 0;
+	fd = openat(ct->proc_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir)
+		return error_errno(e, -errno, E_SYSTEM, "cannot read /proc");
+	while ((d = readdir(dir))) {
+		pid_t pid = (pid_t)atoi(d->d_name);
+		struct error unused = {};
+		struct proc_stat st;
+
+		if (pid <= 1 || pid == getpid() ||
+		    proc_stat_read(ct->proc_fd, pid, pid, &st, &unused) < 0 || st.ppid)
+			continue;
+		return error_object(
+			e,
+			error_set(e, -EBUSY, E_CONTAINER_STATE,
+				  "was put into the container from outside; end it first"),
+			"task %d (%s)", pid, st.comm);
+	}
+	return 0;
+}
+
+int container_kill(void *arg, pid_t pid, int sig)
+{
+	const struct container *ct = arg;
+	const struct signal_request req = {sig};
+	int r;
+
+	if (pid != 1 || ct->outside < 0)
+		return kill(pid, sig) < 0 ? -errno : 0;
+	if (send(ct->outside, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req) ||
+	    recv(ct->outside, &r, sizeof(r), 0) != sizeof(r))
+		return -EPIPE;
+	return r;
+}
+
+int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	if (!ct->own)
+		return 0;
+	vec_for_each (l, &ct->mounts.layers) {
+		struct layer **slot = vec_push(&ct->layers);
+		int r;
+
+		if (!slot)
+			return no_memory(e);
+		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
+		if (r < 0)
+			return r;
+	}
+	return checkpoint_put(c, RECORD_CONTAINER, objects_fresh(c->objects), &ct->msg.base, e);
+}
+
+uint64_t container_page_bytes(const struct container *ct)
+{
+	uint64_t sum = 0;
+
+	vec_for_each (l, &ct->layers)
+		sum += layer_page_bytes(*l);
+	return sum;
+}
+
+/* In the order in which a restart needs them: first what lies below an overlay. */
+int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	int r = 0;
+
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < ct->layers.n && r >= 0; i++)
+			if ((ct->mounts.layers.v[i].mount->kind == MOUNT_OVERLAY) == (pass == 0))
+				r = layer_save_pages(c, ct->layers.v[i], e);
+	return r;
+}

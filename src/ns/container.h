@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_CONTAINER_H
+#define REPRISE_NS_CONTAINER_H
+
+#include "model/checkpoint.h"
+#include "model/restart.h"
+#include "ns.pb-c.h"
+#include "ns/layer.h"
+#include "ns/mounts.h"
+
+/*
+ * A container: a tree whose root has namespaces of its own.
+ *
+ * At a checkpoint this process enters them, all of them, the pid namespace by
+ * a child that goes on in its place. From there the tree is one like any other, whose root is
+ * process 1: paths, pids, sockets and objects are those that the tasks see.
+ *
+ * Leaving a process that is not of the container outside is needed for one thing: no signal from
+ * inside can end the init of a pid namespace (SIGNAL_UNKILLABLE).
+ */
+struct container {
+	uint64_t own; /* CLONE_NEW*; 0: it is none */
+	struct scratch s;
+	Reprise__Container msg;
+	struct mounts_survey mounts;
+	VEC(struct layer *) layers;
+	int proc_fd; /* of the namespace; -1: ours */
+	int outside; /* to whoever sends signals for us; -1: none */
+};
+
+/*
+ * Enters the namespaces of *pid that are not ours; *pid becomes its pid there. Nothing happens
+ * where it has none. In the end the worker is another process than before: the one before waits for
+ * it and ends.
+ */
+int container_enter(struct container *ct, pid_t *pid, struct error *e) must_check;
+/* No task of the pid namespace is without a parent in it but its init. */
+int container_check_tasks(const struct container *ct, struct error *e) must_check;
+/* Sends a signal to a task of the tree; to init from outside. As kill(2): 0 or a negative errno. */
+int container_kill(void *arg, pid_t pid, int sig);
+
+/* The record of the container and its layers; the tasks stand still. */
+int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+uint64_t container_page_bytes(const struct container *ct);
+int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+void container_free(struct container *ct);
+
+/* ---- restart ---- */
+
+struct container_restart {
+	const Reprise__Container *msg; /* NULL: the image is of none */
+	struct mounts_place place;
+};
+
+/* Does the image hold a container with a pid namespace of its own? */
+bool container_has_pidns(const struct restart *r);
+int container_validate(const struct restart *r, struct error *e) must_check;
+/* Makes the namespaces but that of pids, and the writable layers, which are filled. */
+int container_restart_begin(struct restart *r, struct container_restart *cr,
+			    struct error *e) must_check;
+/* In the first process of the new pid namespace: mounts everything. A step of pidns_make_init(). */
+int container_restart_mounts(void *arg, struct error *e) must_check;
+/* Fills what lies on new file systems in memory. */
+int container_restart_files(struct restart *r, const struct container_restart *cr,
+			    struct error *e) must_check;
+
+#endif

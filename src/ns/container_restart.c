@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "ns/container.h"
+#include "ns/settings.h"
+
+#define SUPPORTED                                                                             \
+	((uint64_t)(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
+		    CLONE_NEWCGROUP))
+
+static int invalid(struct error *e, const char *what)
+{
+	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%s", what);
+}
+
+static const Reprise__Container *container_of(const struct restart *r)
+{
+	return restart_nth(r, RECORD_CONTAINER, 0, NULL);
+}
+
+bool container_has_pidns(const struct restart *r)
+{
+	const Reprise__Container *msg = container_of(r);
+
+	return msg && msg->own & CLONE_NEWPID;
+}
+
+int container_validate(const struct restart *r, struct error *e)
+{
+	const Reprise__Container *msg = container_of(r);
+	const Reprise__Layer *layer;
+	int res;
+
+	for (size_t i = 0; (layer = restart_nth(r, RECORD_LAYER, i, NULL)); i++) {
+		res = layer_validate(layer, e);
+		if (res < 0)
+			return res;
+	}
+	if (!msg)
+		return 0;
+	if (restart_nth(r, RECORD_CONTAINER, 1, NULL))
+		return invalid(e, "there are two containers");
+	if (msg->own & ~SUPPORTED)
+		return invalid(e, "a namespace of unknown kind");
+	if ((msg->own & CLONE_NEWPID) && r->processes.v[0].vpid != 1)
+		return invalid(e, "a container without its first process");
+	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
+		return invalid(e, "a host name that is too long");
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->layer && !restart_find(r, RECORD_LAYER, msg->mounts[i]->layer))
+			return invalid(e, "a layer is not in the image");
+	res = mounts_validate(msg, e);
+	return res < 0 ? res : settings_validate(msg, e);
+}
+
+static int loopback_up(struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+
+	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
+		return error_errno(e, -errno, E_NAMESPACE,
+				   "cannot bring the loopback interface up");
+	return 0;
+}
+
+static int make_namespaces(const Reprise__Container *msg, struct error *e)
+{
+	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
+
+	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
+	if (msg->own & CLONE_NEWPID)
+		flags |= CLONE_NEWNS;
+	if (unshare(flags) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
+	if ((flags & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
+	if (msg->own & CLONE_NEWUTS &&
+	    (sethostname(msg->nodename, strlen(msg->nodename)) < 0 ||
+	     setdomainname(msg->domainname, strlen(msg->domainname)) < 0))
+		return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name");
+	if ((msg->own & CLONE_NEWNET) && msg->loopback_up)
+		return loopback_up(e);
+	return 0;
+}
+
+/* What lies below an overlay may not change once it is mounted. */
+static int fill_overlays(struct restart *r, struct container_restart *cr, struct error *e)
+{
+	for (size_t i = 0; i < cr->msg->n_mounts; i++) {
+		const Reprise__Mount *m = cr->msg->mounts[i];
+		_cleanup_(close_fd) int fd = -EBADF;
+		int res;
+
+		if (m->kind != MOUNT_OVERLAY || !m->layer)
+			continue;
+		fd = mounts_upper(&cr->place, m, e);
+		res = fd < 0 ? fd : layer_restart(r, m->layer, fd, e);
+		if (res < 0)
+			return error_object(e, res, "writable layer of %s", m->point);
+	}
+	return 0;
+}
+
+int container_restart_begin(struct restart *r, struct container_restart *cr, struct error *e)
+{
+	int res;
+
+	cr->msg = container_of(r);
+	if (!cr->msg)
+		return 0;
+	if (!cr->msg->derived_mounts && cr->msg->n_mounts && !cr->place.root)
+		return error_set(e, -EINVAL, E_CONTAINER_STATE,
+				 "the image is of a container, which needs a directory of its own");
+	res = make_namespaces(cr->msg, e);
+	if (res >= 0)
+		res = settings_restart(r->proc_fd, cr->msg, e);
+	return res < 0 ? res : fill_overlays(r, cr, e);
+}
+
+int container_restart_mounts(void *arg, struct error *e)
+{
+	const struct container_restart *cr = arg;
+
+	return mounts_restart(cr->msg, &cr->place, e);
+}
+
+int container_restart_files(struct restart *r, const struct container_restart *cr, struct error *e)
+{
+	for (size_t i = 0; cr->msg && i < cr->msg->n_mounts; i++) {
+		const Reprise__Mount *m = cr->msg->mounts[i];
+		_cleanup_(close_fd) int fd = -EBADF;
+		int res = 0;
+
+		if (m->kind != MOUNT_TMPFS || !m->layer)
+			continue;
+		fd = open(m->point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (fd < 0)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open %s",
+					   m->point);
+		res = layer_restart(r, m->layer, fd, e);
+		if (res >= 0 && (m->flags & MS_RDONLY) &&
+		    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)
+			res = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it read-only");
+		if (res < 0)
+			return error_object(e, res, "mount %s", m->point);
+	}
+	return 0;
+}

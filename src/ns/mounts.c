@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mounts of a container: where each comes from. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/mounts.h"
+
+void mounts_survey_free(struct mounts_survey *m)
+{
+	vec_for_each (l, &m->layers)
+		close_fd(&l->dir_fd);
+	vec_free(&m->layers);
+	vec_free(&m->mounts);
+	vec_free(&m->unmounted);
+	mount_table_free(&m->theirs);
+	mount_table_free(&m->ours);
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+}
+
+static const struct mount_line *by_id(const struct mount_table *t, int id)
+{
+	vec_for_each (m, t)
+		if (m->id == id)
+			return m;
+	return NULL;
+}
+
+static const struct mount_line *root_of(const struct mount_table *t)
+{
+	vec_for_each (m, t)
+		if (!strcmp(m->point, "/") && (m->id == m->parent || !by_id(t, m->parent)))
+			return m;
+	return NULL;
+}
+
+static bool below(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	if (!strcmp(dir, "/"))
+		return true;
+	return !strncmp(path, dir, len) && (path[len] == '/' || !path[len]);
+}
+
+static char *join(struct scratch *s, const char *dir, const char *rest)
+{
+	size_t n = strlen(dir) + strlen(rest) + 2;
+	char *path = scratch_alloc(s, n);
+
+	if (!path)
+		return NULL;
+	if (!strcmp(dir, "/"))
+		snprintf(path, n, "%s%s", *rest == '/' ? "" : "/", *rest ? rest : "");
+	else
+		snprintf(path, n, "%s%s", dir, strcmp(rest, "/") ? rest : "");
+	return path;
+}
+
+/* A path by which the host reaches the same place of the same file system. */
+static char *host_path(const struct mounts_survey *sv, const struct mount_line *m,
+		       const struct stat *want, struct scratch *s)
+{
+	vec_for_each (h, &sv->ours) {
+		struct stat st;
+		char *path;
+
+		if (h->dev != m->dev || !below(m->root, h->root))
+			continue;
+		path = join(s, h->point,
+			    strcmp(h->root, "/") ? m->root + strlen(h->root) : m->root);
+		if (path && stat(path, &st) == 0 && st.st_dev == want->st_dev &&
+		    st.st_ino == want->st_ino)
+			return path;
+	}
+	return NULL;
+}
+
+static const Reprise__Mount *same_fs(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	for (size_t i = 0; i < sv->mounts.n; i++) {
+		const struct mount_line *line = by_id(&sv->theirs, sv->mounts.v[i]->id);
+
+		if (line && line->dev == m->dev && below(m->root, line->root))
+			return sv->mounts.v[i];
+	}
+	return NULL;
+}
+
+static bool is_one_of(const char *type, const char *const *list)
+{
+	for (; *list; list++)
+		if (!strcmp(type, *list))
+			return true;
+	return false;
+}
+
+/* Their contents are made up by the kernel for the namespaces of who mounts them. */
+static const char *const fresh_types[] = {"proc",    "sysfs",	"devpts",   "mqueue",
+					  "cgroup2", "cgroup",	"bpf",	    "securityfs",
+					  "tracefs", "debugfs", "configfs", NULL};
+static const char *const memory_types[] = {"tmpfs", "ramfs", NULL};
+
+/* Options that mount(2) takes as flags, or that tell what the kernel chose. */
+static char *fs_data(struct scratch *s, const char *super)
+{
+	_cleanup_(free_ptr) char *copy = strdup(super);
+	char *save = NULL, *out = scratch_alloc(s, strlen(super) + 2);
+
+	if (!copy || !out)
+		return NULL;
+	for (char *w = strtok_r(copy, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
+		if (!strcmp(w, "rw") || !strcmp(w, "ro") || !strncmp(w, "seclabel", 8))
+			continue;
+		if (*out)
+			strcat(out, ",");
+		strcat(out, w);
+	}
+	return out;
+}
+
+static int add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, struct error *e)
+{
+	struct mount_layer *l = fd < 0 ? NULL : vec_push(&sv->layers);
+
+	if (!l) {
+		close_fd(&fd);
+		return no_memory(e);
+	}
+	l->mount = msg;
+	l->dir_fd = fd;
+	return 0;
+}
+
+static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
+			struct scratch *s, struct error *e)
+{
+	_cleanup_(free_ptr) char *lower = mount_option(m->super, "lowerdir");
+	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
+	int fd;
+
+	if (!lower)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "the lower directories of the overlay are not known");
+	msg->kind = MOUNT_OVERLAY;
+	msg->lower = scratch_string(s, lower);
+	if (!msg->lower)
+		return no_memory(e);
+	msg->data = scratch_string(s, mount_has_option(m->super, "userxattr") ? "userxattr" : "");
+	if (!upper)
+		return 0;
+	msg->external = scratch_string(s, upper);
+	if (!sv->with_overlays)
+		return 0;
+	fd = open(upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT,
+				   "cannot open the writable layer %s", upper);
+	msg->layer = 1; /* the id follows when it is saved */
+	return add_layer(sv, msg, fd, e);
+}
+
+static int look_memory(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		       Reprise__Mount *msg, struct scratch *s, struct error *e)
+{
+	struct stat st;
+	int fd;
+
+	if (strcmp(m->root, "/"))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "only a part of the %s is mounted", m->type);
+	msg->kind = MOUNT_TMPFS;
+	msg->data = fs_data(s, m->super);
+	fd = procfs_open(proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, e, "%d/root%s", pid,
+			 m->point);
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0 || st.st_dev != m->dev) {
+		close_fd(&fd);
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT, "is hidden by another mount");
+	}
+	msg->layer = 1;
+	return add_layer(sv, msg, fd, e);
+}
+
+/* Where the contents of a mount come from. */
+static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		       Reprise__Mount *msg, struct scratch *s, struct error *e)
+{
+	const Reprise__Mount *other = same_fs(sv, m);
+	_cleanup_(close_fd) int at = -EBADF;
+	struct stat st;
+
+	if (other && other->kind != MOUNT_EXTERNAL) {
+		const struct mount_line *line = by_id(&sv->theirs, other->id);
+
+		msg->kind = MOUNT_BIND;
+		msg->of = other->id;
+		/* relative to what that one shows */
+		msg->root = scratch_string(
+			s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
+		return msg->root ? 0 : no_memory(e);
+	}
+	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	if (at < 0)
+		return at;
+	if (fstat(at, &st) == 0 && (msg->external = host_path(sv, m, &st, s))) {
+		msg->kind = MOUNT_EXTERNAL;
+		return 0;
+	}
+	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
+		return look_overlay(sv, m, msg, s, e);
+	if (is_one_of(m->type, memory_types))
+		return look_memory(sv, proc_fd, pid, m, msg, s, e);
+	if (!is_one_of(m->type, fresh_types) || strcmp(m->root, "/"))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "no path outside the container leads to it");
+	msg->kind = MOUNT_FRESH;
+	msg->data = fs_data(s, m->super);
+	return msg->data ? 0 : no_memory(e);
+}
+
+static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		   struct scratch *s, struct error *e)
+{
+	Reprise__Mount *msg = scratch_message(s, Reprise__Mount, reprise__mount__init);
+	Reprise__Mount **slot;
+	int r;
+
+	if (!msg)
+		return no_memory(e);
+	msg->id = m->id;
+	msg->parent = m->parent;
+	msg->root = m->root;
+	msg->point = m->point;
+	msg->type = m->type;
+	msg->source = m->source;
+	msg->flags = mount_flags(m->options);
+	msg->super_readonly = mount_has_option(m->super, "ro");
+	msg->shared = m->shared != 0;
+	msg->unbindable = m->unbindable;
+	r = look_source(sv, proc_fd, pid, m, msg, s, e);
+	if (r < 0)
+		return error_object(e, r, "mount %s (%s)", m->point, m->type);
+	slot = vec_push(&sv->mounts);
+	if (!slot)
+		return no_memory(e);
+	*slot = msg;
+	return 0;
+}
+
+static const struct mount_line *find_same(const struct mount_table *t, const struct mount_line *m)
+{
+	vec_for_each (x, t)
+		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point))
+			return x;
+	return NULL;
+}
+
+static int add_remount(struct mounts_survey *sv, const struct mount_line *m, struct scratch *s,
+		       struct error *e)
+{
+	Reprise__Mount *msg = scratch_message(s, Reprise__Mount, reprise__mount__init);
+	Reprise__Mount **slot = msg ? vec_push(&sv->mounts) : NULL;
+
+	if (!slot)
+		return no_memory(e);
+	*slot = msg;
+	msg->kind = MOUNT_REMOUNT;
+	msg->id = m->id;
+	msg->parent = m->parent;
+	msg->point = m->point;
+	msg->flags = mount_flags(m->options);
+	return 0;
+}
+
+static int look_unmounted(struct mounts_survey *sv, struct error *e)
+{
+	for (size_t i = sv->ours.n; i-- > 0;) {
+		char **slot;
+
+		if (find_same(&sv->theirs, &sv->ours.v[i]))
+			continue;
+		slot = vec_push(&sv->unmounted);
+		if (!slot)
+			return no_memory(e);
+		*slot = sv->ours.v[i].point;
+	}
+	return 0;
+}
+
+/* Peer groups with several members, or with masters, say who sees whose mounts. */
+static int check_propagation(const struct mounts_survey *sv, struct error *e)
+{
+	for (size_t i = 0; i < sv->theirs.n; i++) {
+		const struct mount_line *m = &sv->theirs.v[i];
+
+		if (sv->derived && find_same(&sv->ours, m))
+			continue;
+		/* A master outside sends what the host mounts from then on: a restart is cut off
+		 * from it. */
+		for (size_t j = 0; j < sv->theirs.n; j++)
+			if ((m->master && sv->theirs.v[j].shared == m->master) ||
+			    (j < i && m->shared && sv->theirs.v[j].shared == m->shared))
+				return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+						 "mount %s shares its mounts with %s", m->point,
+						 sv->theirs.v[j].point);
+	}
+	return 0;
+}
+
+static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
+			      const struct mount_line *m, struct scratch *s, struct error *e)
+{
+	const struct mount_line *same = sv->derived ? find_same(&sv->ours, m) : NULL;
+
+	if (!same)
+		return look_at(sv, proc_fd, pid, m, s, e);
+	if (mount_flags(same->options) != mount_flags(m->options))
+		return add_remount(sv, m, s, e);
+	return 0;
+}
+
+/* Parents first: the kernel lists mounts by their age, and an old one may have been moved. */
+static int look_all(struct mounts_survey *sv, int proc_fd, pid_t pid, struct scratch *s,
+		    struct error *e)
+{
+	bool *done = scratch_alloc(s, sv->theirs.n * sizeof(*done) + 1);
+	size_t left = sv->theirs.n, before = left + 1;
+
+	if (!done)
+		return no_memory(e);
+	while (left && left < before) {
+		before = left;
+		for (size_t i = 0; i < sv->theirs.n; i++) {
+			const struct mount_line *m = &sv->theirs.v[i];
+			const struct mount_line *parent = by_id(&sv->theirs, m->parent);
+			int r;
+
+			if (done[i] || (parent && parent != m && !done[parent - sv->theirs.v]))
+				continue;
+			r = look_at_difference(sv, proc_fd, pid, m, s, e);
+			if (r < 0)
+				return r;
+			done[i] = true;
+			left--;
+		}
+	}
+	return 0;
+}
+
+int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *sv, struct scratch *s,
+		  struct error *e)
+{
+	const struct mount_line *root, *host;
+	int r = mount_table_read(proc_fd, pid, &sv->theirs, e);
+
+	if (r >= 0)
+		r = mount_table_read(proc_fd, getpid(), &sv->ours, e);
+	if (r < 0)
+		return r;
+	root = root_of(&sv->theirs);
+	host = root_of(&sv->ours);
+	if (!root || !host)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "the root of the mounts is not known");
+	sv->derived = root->dev == host->dev && !strcmp(root->root, host->root);
+	r = check_propagation(sv, e);
+	if (r >= 0 && sv->derived)
+		r = look_unmounted(sv, e);
+	return r < 0 ? r : look_all(sv, proc_fd, pid, s, e);
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_MOUNTS_H
+#define REPRISE_NS_MOUNTS_H
+
+#include "core/scratch.h"
+#include "model/restart.h"
+#include "ns.pb-c.h"
+#include "ns/mount_table.h"
+
+/* How a mount comes about. Numbers stand in images. */
+enum mount_kind {
+	MOUNT_EXTERNAL = 1, /* a directory or file of the host, bound */
+	MOUNT_BIND = 2,	    /* part of another mount of the container */
+	MOUNT_FRESH = 3,    /* a pseudo file system: a new instance */
+	MOUNT_TMPFS = 4,    /* with the contents of a layer */
+	MOUNT_OVERLAY = 5,  /* files of the host, and a layer over them */
+	MOUNT_REMOUNT = 6,  /* of a copy of the host's mounts: other flags */
+};
+
+/* Private contents that go into the image. */
+struct mount_layer {
+	Reprise__Mount *mount;
+	int dir_fd;
+};
+
+struct mounts_survey {
+	struct mount_table theirs, ours;
+	VEC(Reprise__Mount *) mounts;
+	VEC(char *) unmounted;
+	VEC(struct mount_layer) layers;
+	bool derived;
+	bool with_overlays; /* the writable layers of overlays go into the image */
+};
+
+/*
+ * Looks at the mounts of a task in another mount namespace, from outside: what
+ * is there, and where it comes from. `s` keeps the messages.
+ */
+int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scratch *s,
+		  struct error *e) must_check;
+void mounts_survey_free(struct mounts_survey *m);
+
+int mounts_validate(const Reprise__Container *msg, struct error *e) must_check;
+
+/* Where writable layers are made on the host, and what takes the place of what was outside. */
+struct mounts_place {
+	const char *root;	/* an empty directory: the container's root is mounted there */
+	const char *layers;	/* directory for writable layers: N/upper and N/work */
+	const char *const *map; /* "A=B" pairs, NULL at the end; may be NULL */
+};
+
+/* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */
+int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m,
+		 struct error *e) must_check;
+/*
+ * Mounts everything, and makes it the root of this process and of all others
+ * of the mount namespace. To be called in the new pid namespace, whose /proc it mounts.
+ */
+int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place,
+		   struct error *e) must_check;
+
+#endif

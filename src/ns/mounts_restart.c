@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The mounts of a container, made again from the host's files and from the image. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "ns/mounts.h"
+
+#define PATH_SIZE 8192
+
+static int invalid(struct error *e, const char *what)
+{
+	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%s", what);
+}
+
+static const Reprise__Mount *by_id(const Reprise__Container *msg, int id)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->id == id)
+			return msg->mounts[i];
+	return NULL;
+}
+
+static bool absolute(const char *path)
+{
+	size_t len = strlen(path);
+
+	return path[0] == '/' && len < 4096 && !strstr(path, "/../") &&
+	       !(len >= 3 && !strcmp(path + len - 3, "/.."));
+}
+
+static int validate_mount(const Reprise__Container *msg, size_t i, struct error *e)
+{
+	const Reprise__Mount *m = msg->mounts[i], *of;
+
+	if (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT)
+		return invalid(e, "a mount of unknown kind");
+	if (!absolute(m->point))
+		return invalid(e, "a mount has an impossible path");
+	if (m->kind == MOUNT_EXTERNAL && !absolute(m->external))
+		return invalid(e, "a mount has an impossible source");
+	if (m->kind == MOUNT_REMOUNT && !msg->derived_mounts)
+		return invalid(e, "a mount that is not there is changed");
+	if (m->kind == MOUNT_BIND) {
+		of = by_id(msg, m->of);
+		if (!of || of == m || (*m->root && !absolute(m->root)))
+			return invalid(e, "a mount of a part of nothing");
+	}
+	if (m->kind == MOUNT_OVERLAY && !absolute(m->lower))
+		return invalid(e, "an overlay without a lower directory");
+	for (size_t j = 0; j < i; j++)
+		if (msg->mounts[j]->id == m->id)
+			return invalid(e, "two mounts have the same id");
+	if (i == 0 && !msg->derived_mounts && strcmp(m->point, "/"))
+		return invalid(e, "the first mount is not the root");
+	return 0;
+}
+
+int mounts_validate(const Reprise__Container *msg, struct error *e)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		int r = validate_mount(msg, i, e);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int make_directory(const char *path, struct error *e)
+{
+	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make %s", path);
+	return 0;
+}
+
+int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m, struct error *e)
+{
+	char path[PATH_SIZE];
+	int r, fd;
+
+	snprintf(path, sizeof(path), "%s/%d", place->layers, m->id);
+	r = make_directory(path, e);
+	snprintf(path, sizeof(path), "%s/%d/work", place->layers, m->id);
+	if (r >= 0)
+		r = make_directory(path, e);
+	snprintf(path, sizeof(path), "%s/%d/upper", place->layers, m->id);
+	if (r >= 0)
+		r = make_directory(path, e);
+	if (r < 0)
+		return r;
+	fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? error_errno(e, -errno, E_NAMESPACE, "cannot open %s", path) : fd;
+}
+
+struct build {
+	const Reprise__Container *msg;
+	const struct mounts_place *place;
+	const char *root; /* prefix of all mount points; "" for a copy of the host's */
+};
+
+/* Where a mount goes: below the new root, by a path that no link leads astray. */
+static int target(const struct build *b, const char *point, char *path, size_t size,
+		  struct error *e)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+	_cleanup_(close_fd) int root = -EBADF, fd = -EBADF;
+	char link[64];
+	ssize_t n;
+
+	if (!*b->root || !strcmp(point, "/")) {
+		snprintf(path, size, "%s%s", b->root, *b->root ? "" : point);
+		return 0;
+	}
+	root = open(b->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root >= 0)
+		fd = (int)syscall(SYS_openat2, root, point, &how, sizeof(how));
+	if (fd < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "there is no %s to mount on",
+				   point);
+	/* mount(2) takes a path; /proc is the host's while the root is not changed yet. */
+	snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);
+	n = readlink(link, path, size - 1);
+	if (n < 0)
+		snprintf(path, size, "%s%s", b->root, point);
+	else
+		path[n] = '\0';
+	return 0;
+}
+
+static const char *mapped(const struct mounts_place *place, const char *external)
+{
+	size_t len = strlen(external);
+
+	for (const char *const *pair = place->map; pair && *pair; pair++)
+		if (!strncmp(*pair, external, len) && (*pair)[len] == '=')
+			return *pair + len + 1;
+	return external;
+}
+
+static int bind(const char *from, const char *to, struct error *e)
+{
+	if (mount(from, to, NULL, MS_BIND, NULL) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s", from);
+	return 0;
+}
+
+static int bind_part(const struct build *b, const Reprise__Mount *m, const char *to,
+		     struct error *e)
+{
+	const Reprise__Mount *of = by_id(b->msg, m->of);
+	char from[PATH_SIZE], path[PATH_SIZE];
+	int r = target(b, of->point, path, sizeof(path), e);
+
+	if (r < 0)
+		return r;
+	snprintf(from, sizeof(from), "%s%s", path, strcmp(m->root, "/") ? m->root : "");
+	return bind(from, to, e);
+}
+
+static int overlay(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
+{
+	char data[PATH_SIZE];
+	const char *extra = *m->data ? "," : "";
+
+	if (m->layer)
+		snprintf(data, sizeof(data),
+			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s",
+			 mapped(b->place, m->lower), b->place->layers, m->id, b->place->layers,
+			 m->id, extra, m->data);
+	else if (*m->external)
+		snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s/../work%s%s",
+			 mapped(b->place, m->lower), m->external, m->external, extra, m->data);
+	else
+		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mapped(b->place, m->lower), extra,
+			 m->data);
+	if (mount("overlay", to, "overlay", 0, data) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
+				   data);
+	return 0;
+}
+
+static int fresh(const Reprise__Mount *m, const char *to, struct error *e)
+{
+	unsigned long flags = m->flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
+
+	if (mount(m->source, to, m->type, flags, m->data) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount a new %s", m->type);
+	return 0;
+}
+
+/* Read-only comes last: layers are still to be filled. */
+static int set_flags(const Reprise__Mount *m, const char *to, bool with_readonly, struct error *e)
+{
+	unsigned long flags = m->flags & ~(with_readonly ? 0UL : (unsigned long)MS_RDONLY);
+
+	if (mount(NULL, to, NULL, MS_REMOUNT | MS_BIND | flags, NULL) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set the flags");
+	return 0;
+}
+
+static int mount_one(const struct build *b, const Reprise__Mount *m, struct error *e)
+{
+	char to[PATH_SIZE];
+	int r = target(b, m->point, to, sizeof(to), e);
+
+	if (r < 0)
+		return r;
+	switch (m->kind) {
+	case MOUNT_EXTERNAL:
+		r = bind(mapped(b->place, m->external), to, e);
+		break;
+	case MOUNT_BIND:
+		r = bind_part(b, m, to, e);
+		break;
+	case MOUNT_OVERLAY:
+		r = overlay(b, m, to, e);
+		break;
+	case MOUNT_FRESH:
+	case MOUNT_TMPFS:
+		r = fresh(m, to, e);
+		break;
+	default:
+		break;
+	}
+	if (r < 0)
+		return r;
+	r = target(b, m->point, to, sizeof(to), e);
+	if (r >= 0)
+		r = set_flags(m, to, m->kind != MOUNT_TMPFS, e);
+	return r;
+}
+
+static int change_root(const char *root, struct error *e)
+{
+	/* The old root is mounted over the new one, and taken away from there (pivot_root(2)). */
+	if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot change the root");
+	return 0;
+}
+
+static int set_propagation(const Reprise__Container *msg, struct error *e)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+		unsigned long how = m->unbindable ? MS_UNBINDABLE : m->shared ? MS_SHARED : 0;
+
+		if (how && mount(NULL, m->point, NULL, how, NULL) < 0)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT,
+					   "cannot set the propagation of mount %s", m->point);
+	}
+	return 0;
+}
+
+int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place, struct error *e)
+{
+	struct build b = {msg, place, msg->derived_mounts ? "" : place->root};
+	int r = 0;
+
+	for (size_t i = 0; i < msg->n_unmounted; i++)
+		if (umount2(msg->unmounted[i], MNT_DETACH) < 0 && errno != EINVAL &&
+		    errno != ENOENT)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot unmount %s",
+					   msg->unmounted[i]);
+	for (size_t i = 0; i < msg->n_mounts && r >= 0; i++) {
+		r = mount_one(&b, msg->mounts[i], e);
+		if (r < 0)
+			error_object(e, r, "mount %s (%s)", msg->mounts[i]->point,
+				     msg->mounts[i]->type);
+	}
+	if (r >= 0 && !msg->derived_mounts)
+		r = change_root(place->root, e);
+	return r < 0 ? r : set_propagation(msg, e);
+}
