@@ -46,6 +46,17 @@ struct reprise_stats {
 	uint64_t image_bytes;
 };
 
+/*
+ * What to do with a removed file that has another name (hard link) which cannot be found: refuse;
+ * save its contents, so that it is a file of its own afterwards; or give it a new name, beside the
+ * removed one, which stays.
+ */
+enum reprise_deleted {
+	REPRISE_DELETED_REFUSE = 0,
+	REPRISE_DELETED_SAVE = 1,
+	REPRISE_DELETED_LINK = 2,
+};
+
 struct reprise_checkpoint_options {
 	size_t size;
 	enum reprise_after after;
@@ -58,6 +69,7 @@ struct reprise_checkpoint_options {
 	reprise_problem_fn problem;
 	void *arg;		     /* for the callbacks */
 	struct reprise_stats *stats; /* filled in when not NULL */
+	enum reprise_deleted deleted;
 };
 
 /*

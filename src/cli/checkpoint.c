@@ -8,7 +8,7 @@
 
 #include "cli/cli.h"
 
-enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS };
+enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS, OPT_DELETED };
 
 struct request {
 	pid_t pid;
@@ -42,6 +42,19 @@ static int parse_compress(struct cli *cli, const char *s, struct reprise_checkpo
 	return -1;
 }
 
+static int parse_deleted(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	if (!strcmp(s, "refuse"))
+		opt->deleted = REPRISE_DELETED_REFUSE;
+	else if (!strcmp(s, "save"))
+		opt->deleted = REPRISE_DELETED_SAVE;
+	else if (!strcmp(s, "link"))
+		opt->deleted = REPRISE_DELETED_LINK;
+	else
+		return usage_error(cli, "--deleted takes refuse, save or link, not '%s'", s);
+	return -1;
+}
+
 static int parse_after(struct cli *cli, struct request *q, enum reprise_after after)
 {
 	if (q->opt.after != REPRISE_AFTER_RUN && q->opt.after != after)
@@ -67,6 +80,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_COMPRESS:
 		return parse_compress(cli, optarg, &q->opt);
+	case OPT_DELETED:
+		return parse_deleted(cli, optarg, &q->opt);
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -81,6 +96,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
+		{"deleted", required_argument, NULL, OPT_DELETED},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -187,6 +203,8 @@ const struct command checkpoint_command = {
 		"  --stop              leave the application stopped (SIGCONT makes it go on)\n"
 		"  --force             replace FILE if it exists\n"
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --deleted=HOW       a removed file with another name that is not found:\n"
+		"                      refuse (the default), save its contents, or link a new name\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

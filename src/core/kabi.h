@@ -14,6 +14,11 @@
  * running kernel: probe.
  */
 
+/* linux/fanotify.h */
+#ifndef FAN_PRE_ACCESS
+#define FAN_PRE_ACCESS 0x00100000 /* 6.14 */
+#endif
+
 /* linux/fcntl.h */
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17 /* real and effective uid that F_SETOWN has recorded */

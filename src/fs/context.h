@@ -50,6 +50,11 @@ struct device_seen {
 	uint64_t dev, type, block_size;
 };
 
+/* A name that was made for a file that had lost the one by which it was known. */
+struct made_link {
+	const char *path; /* NULL: it could not be made */
+};
+
 struct table_entry {
 	uint64_t id;
 	pid_t tid; /* a task that has it */
@@ -72,6 +77,7 @@ struct files_checkpoint {
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;
 	VEC(struct device_seen) devices;
+	VEC(struct made_link) links;
 	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */
 };
 
@@ -97,6 +103,11 @@ struct inode_open {
 	bool made; /* whether it has to be removed if the restart fails */
 };
 
+/* A directory that has to go again. */
+struct removed_dir {
+	char *path;
+};
+
 struct pipe_open {
 	uint64_t id;
 	const Reprise__Pipe *msg;
@@ -106,9 +117,10 @@ struct pipe_open {
 
 struct files_restart {
 	int patience_ms; /* how long we may still wait for others to let go of names and locks */
-	VEC(struct file_open) files;   /* sorted by id */
-	VEC(struct inode_open) inodes; /* sorted by id */
-	VEC(struct pipe_open) pipes;   /* sorted by id */
+	VEC(struct file_open) files;	 /* sorted by id */
+	VEC(struct inode_open) inodes;	 /* sorted by id */
+	VEC(struct pipe_open) pipes;	 /* sorted by id */
+	VEC(struct removed_dir) removed; /* in the order in which they were made */
 	int stdio[3]; /* what stands in for outside streams, with flags adjusted; -1 not asked yet
 		       */
 	struct unix_restart *unix_sockets;
@@ -141,6 +153,11 @@ int file_error_object(struct error *e, int r, const struct file_entry *f);
 
 /* The entry of a description that was met before, by its object id; NULL. */
 struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);
+
+/* For a kind's checkpoint_all: a refusal names the description, and a check goes on. */
+int file_for_each(struct checkpoint *c, const struct file_ops *ops,
+		  int (*fn)(struct checkpoint *c, const struct file_entry *f, struct error *e),
+		  struct error *e);
 
 /* A descriptor of ours, opened anew with other flags through /proc/self/fd. */
 int reopen_fd(int proc_fd, int fd, int flags);

@@ -192,18 +192,7 @@ static int resolve(struct checkpoint *c, const struct file_entry *set, struct er
 
 static int epoll_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	vec_for_each (f, &c->files->files) {
-		int r;
-
-		if ((*f)->ops != &epoll_file_ops)
-			continue;
-		r = resolve(c, *f, e);
-		if (r < 0)
-			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
+	return file_for_each(c, &epoll_file_ops, resolve, e);
 }
 
 static void epoll_describe(const Reprise__File *msg, char *buf, size_t size)

@@ -23,6 +23,7 @@
 #include "fs/context.h"
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
+#include "fs/inode_private.h"
 #include "net/sockopt.h"
 
 int reopen_fd(int proc_fd, int fd, int flags)
@@ -83,6 +84,21 @@ struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id)
 	return NULL;
 }
 
+int file_for_each(struct checkpoint *c, const struct file_ops *ops,
+		  int (*fn)(struct checkpoint *c, const struct file_entry *f, struct error *e),
+		  struct error *e)
+{
+	vec_for_each (f, &c->files->files) {
+		int r = (*f)->ops == ops ? fn(c, *f, e) : 0;
+
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* ---- begin and end ---- */
 
 static uint64_t memory_device(void)
@@ -116,6 +132,7 @@ void files_checkpoint_end(struct checkpoint *c)
 	for (const struct file_ops *const *k = file_kinds; *k; k++)
 		if ((*k)->checkpoint_end)
 			(*k)->checkpoint_end(c);
+	inode_deleted_end(c);
 	vec_for_each (inode, &fc->inodes) {
 		close_fd(&inode->fd);
 		vec_free(&inode->runs);

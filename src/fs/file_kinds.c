@@ -19,6 +19,7 @@ const struct file_ops *const file_kinds[] = {
 	&timerfd_file_ops,
 	&signalfd_file_ops,
 	&inotify_file_ops,
+	&fanotify_file_ops,
 	&pidfd_file_ops,
 	&epoll_file_ops,
 	&unix_file_ops,

@@ -206,6 +206,7 @@ void files_restart_end(struct restart *r)
 	vec_free(&fr->files);
 	vec_free(&fr->inodes);
 	vec_free(&fr->pipes);
+	vec_free(&fr->removed);
 	free(fr);
 	r->files = NULL;
 }

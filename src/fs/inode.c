@@ -227,11 +227,12 @@ int inodes_restart(struct restart *r, struct error *e)
 
 	for (size_t i = 0; i < r->files->inodes.n && res >= 0; i++)
 		res = restart_one(r, &r->files->inodes.v[i], e);
-	return res < 0 ? res : 0;
+	return res < 0 ? res : inode_deleted_finish(r, e);
 }
 
 void inodes_restart_end(struct restart *r)
 {
+	inode_deleted_release(r);
 	vec_for_each (inode, &r->files->inodes) {
 		inode_sysv_release(inode);
 		close_fd(&inode->fd);

@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files that were removed while they were open. They are made again under the
- * name that they had, opened and removed at once, so that even the link texts in /proc are the
- * same. Where that name is in use by now, a name beside it is taken; where the directory cannot be
- * written or has gone, a file without a name in /tmp or in memory.
+ * Files that were removed while they were open.
+ *
+ * One that has another name still is a file like any other, if that name can be found; what is
+ * done otherwise is for the user to say. All others are saved with their contents, and made again
+ * under the name that they had, opened and removed at once, so that even the link texts in /proc
+ * are the same. Where that name is in use by now, a name beside it is taken; where the directory
+ * cannot be written, a file without a name in /tmp or in memory.
+ *
+ * A directory that was removed, with what had been in it, is made again until all that was in it
+ * has been made, so that ".." leads where it led. Then it is removed again.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +20,110 @@
 #include <sys/stat.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "fs/inode_private.h"
+#include "fs/inode_search.h"
+
+/* ---- checkpoint ---- */
+
+/* O_TMPFILE: fs/dcache.c, d_mark_tmpfile_name() */
+static bool is_tmpfile_name(const char *path)
+{
+	const char *name = strrchr(path, '/') + 1;
+
+	return name[0] == '#' && name[1] && strspn(name + 1, "0123456789") == strlen(name + 1);
+}
+
+/* The other name of a file that has one: beside the removed one, or among what the tree has open.
+ */
+static char *find_link(struct checkpoint *c, const struct stat *st, const char *path,
+		       struct error *e)
+{
+	_cleanup_(free_ptr) char *dir = strdup(path);
+	_cleanup_(close_fd) int fd = -EBADF;
+	char *link = NULL;
+
+	if (!dir)
+		return NULL;
+	strrchr(dir, '/')[1] = '\0';
+	fd = inode_search_directory(dir, st->st_dev, st->st_ino);
+	if (fd < 0)
+		fd = inode_search(c, 0, st->st_dev, st->st_ino);
+	if (fd < 0 || procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)
+		return NULL;
+	return link;
+}
+
+/* A new name beside the removed one, which stays: the image refers to it. */
+static int make_link(struct checkpoint *c, int fd, const char *path, struct inode_entry *entry,
+		     struct error *e)
+{
+	char old[32], *name = scratch_alloc(&c->files->scratch, strlen(path) + 48);
+	struct made_link *made = vec_push(&c->files->links);
+
+	if (!name || !made)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
+	snprintf(name, strlen(path) + 48, "%s.reprise-%d-%zu", path, (int)c->self,
+		 c->files->links.n);
+	*made = (struct made_link){};
+	snprintf(old, sizeof(old), "self/fd/%d", fd);
+	if (linkat(c->proc_fd, old, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
+		return error_errno(e, -errno, E_FILE_STATE, "cannot give %s the name %s", path,
+				   name);
+	made->path = name;
+	entry->msg.kind = INODE_NAMED;
+	entry->msg.path = name;
+	return 0;
+}
+
+static int recognise_linked(struct checkpoint *c, int fd, const struct stat *st, const char *path,
+			    struct inode_entry *entry, struct error *e)
+{
+	_cleanup_(free_ptr) char *other = find_link(c, st, path, e);
+
+	if (other) {
+		entry->msg.kind = INODE_NAMED;
+		entry->msg.path = scratch_string(&c->files->scratch, other);
+		return entry->msg.path ? 0
+				       : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	}
+	if (c->deleted == DELETED_LINK && !c->checking)
+		return make_link(c, fd, path, entry, e);
+	if (c->deleted == DELETED_REFUSE)
+		return error_set(e, -EBUSY, E_FILE_LINKED,
+				 "%s was removed, but the file has another name (hard link) that "
+				 "is not known",
+				 path);
+	entry->msg.kind = INODE_DELETED;
+	entry->msg.path = (char *)path;
+	return 0;
+}
+
+int inode_deleted_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			    const char *path, struct inode_entry *entry, struct error *e)
+{
+	/* Some file systems count a removed directory as having a link. */
+	if (!S_ISDIR(st->st_mode) && st->st_nlink > 0)
+		return recognise_linked(c, fd, st, path, entry, e);
+	if (!S_ISDIR(st->st_mode) && !S_ISFIFO(st->st_mode) && !S_ISREG(st->st_mode))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "%s is a special file without a name", link);
+	entry->msg.kind = INODE_DELETED;
+	entry->msg.path = (char *)path;
+	entry->msg.tmpfile = S_ISREG(st->st_mode) && is_tmpfile_name(path);
+	return 0;
+}
+
+void inode_deleted_end(struct checkpoint *c)
+{
+	/* Names that no image refers to. */
+	vec_for_each (made, &c->files->links)
+		if (made->path && !c->complete)
+			ignore(unlink(made->path), "it is one name too many, no more");
+	vec_free(&c->files->links);
+}
+
+/* ---- restart ---- */
 
 /* The inode at `path`, made by us: a descriptor of it, or a negative errno. */
 static int make_at(const char *path, mode_t mode)
@@ -55,34 +164,157 @@ static int make_beside(const char *path, mode_t mode, uint64_t id)
 	return make_unlinked(name, mode);
 }
 
-/* Only what has contents can be anywhere. */
-static int make_elsewhere(mode_t mode)
+static int make_elsewhere(mode_t mode, uint64_t id)
 {
-	int fd = -EOPNOTSUPP;
+	int fd;
 
 	if (!S_ISREG(mode))
-		return fd;
+		return make_beside("/tmp/deleted", mode, id);
 	fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
 		fd = memfd_create("deleted", MFD_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
+/* Made by O_TMPFILE: the application may yet give it a name with linkat(). */
+static int make_tmpfile(const char *path)
+{
+	_cleanup_(free_ptr) char *dir = strdup(path);
+	int fd;
+
+	if (!dir)
+		return -ENOMEM;
+	strrchr(dir, '/')[1] = '\0';
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+/* ---- removed directories ---- */
+
+static struct inode_open *removed_directory(struct restart *r, const char *path)
+{
+	vec_for_each (inode, &r->files->inodes)
+		if (inode->msg->kind == INODE_DELETED && inode->fd < 0 &&
+		    S_ISDIR(inode->msg->mode) && !strcmp(inode->msg->path, path))
+			return inode;
+	return NULL;
+}
+
+/* One directory that is to go again; it may be one that somebody has open. */
+static int make_directory(struct restart *r, const char *path)
+{
+	_cleanup_(free_ptr) char *copy = strdup(path);
+	struct inode_open *inode = removed_directory(r, path);
+	struct removed_dir *made = vec_push(&r->files->removed);
+	int fd;
+
+	if (!copy || !made) {
+		if (made)
+			r->files->removed.n--;
+		return -ENOMEM;
+	}
+	fd = make_at(path, S_IFDIR);
+	if (fd < 0) {
+		r->files->removed.n--;
+		return fd;
+	}
+	*made = (struct removed_dir){.path = take_ptr(&copy)};
+	if (inode)
+		inode->fd = fd;
+	else
+		close(fd);
+	return 0;
+}
+
+/* The directories above `path` that are missing. */
+static int make_parents(struct restart *r, const char *path)
+{
+	_cleanup_(free_ptr) char *prefix = strdup(path);
+	struct stat st;
+	int res = 0;
+
+	if (!prefix)
+		return -ENOMEM;
+	for (char *slash = strchr(prefix + 1, '/'); slash && res >= 0;
+	     slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		if (lstat(prefix, &st) < 0)
+			res = errno == ENOENT ? make_directory(r, prefix) : -errno;
+		*slash = '/';
+	}
+	return res;
+}
+
+static int remove_again(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	while (r->files->removed.n) {
+		struct removed_dir *made = &r->files->removed.v[r->files->removed.n - 1];
+
+		if (rmdir(made->path) < 0 && res >= 0)
+			res = error_errno(e, -errno, E_RESTORE,
+					  "cannot remove the directory %s again", made->path);
+		free(made->path);
+		r->files->removed.n--;
+	}
+	return res;
+}
+
+void inode_deleted_release(struct restart *r)
+{
+	ignore(remove_again(r, NULL), "there are any after a failure only, which is reported");
+}
+
+int inode_deleted_finish(struct restart *r, struct error *e)
+{
+	int res = remove_again(r, e);
+
+	vec_for_each (inode, &r->files->inodes)
+		if (res >= 0 && inode->msg->kind == INODE_DELETED && inode->fd >= 0 &&
+		    S_ISDIR(inode->msg->mode))
+			res = inode_contents_restart(r, inode, e);
+	return res;
+}
+
+static int make(struct restart *r, const struct inode_open *inode)
+{
+	const Reprise__Inode *msg = inode->msg;
+	int fd = make_parents(r, msg->path);
+
+	if (fd < 0)
+		return fd;
+	fd = msg->tmpfile ? make_tmpfile(msg->path) : -EOPNOTSUPP;
+	if (fd < 0)
+		fd = make_unlinked(msg->path, msg->mode);
+	return fd == -EEXIST ? make_beside(msg->path, msg->mode, inode->id) : fd;
+}
+
 int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct error *e)
 {
 	const Reprise__Inode *msg = inode->msg;
-	int fd = make_unlinked(msg->path, msg->mode), first = fd;
+	int fd = -EEXIST, first;
 
-	if (fd == -EEXIST)
-		fd = make_beside(msg->path, msg->mode, inode->id);
+	if (inode->fd >= 0) /* a directory, made for the sake of what is in it */
+		return 0;
+	if (S_ISDIR(msg->mode)) {
+		fd = make_parents(r, msg->path);
+		if (fd >= 0)
+			fd = make_directory(r, msg->path);
+		if (inode->fd >= 0)
+			return 0;
+	}
+	if (fd < 0)
+		fd = make(r, inode);
+	first = fd;
 	if (fd < 0) {
 		restart_trace(r, "%s cannot be made again in its directory: %s", msg->path,
 			      strerrordesc_np(-fd));
-		fd = make_elsewhere(msg->mode);
+		fd = make_elsewhere(msg->mode, inode->id);
 	}
 	if (fd < 0)
 		return error_errno(e, first, E_RESTORE, "cannot make the deleted %s %s again",
 				   S_ISDIR(msg->mode) ? "directory" : "file", msg->path);
 	inode->fd = fd;
-	return inode_contents_restart(r, inode, e);
+	return S_ISDIR(msg->mode) ? 0 : inode_contents_restart(r, inode, e);
 }

@@ -59,50 +59,55 @@ static int set_path(struct checkpoint *c, struct inode_entry *entry, const char 
 	return 0;
 }
 
-static int refuse_deleted(const char *link, const struct stat *st, struct error *e)
+/* A directory of /proc about a task: it comes and goes with the task. */
+static int check_task(struct checkpoint *c, const char *link, const struct device_seen *fs,
+		      struct error *e)
 {
-	if (S_ISREG(st->st_mode) && st->st_nlink > 0)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "%s was removed, but the file has another name (hard link) that "
-				 "is not known",
-				 link);
-	return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s is a special file without a name", link);
+	int pid;
+
+	if (!fs || fs->type != PROC_SUPER_MAGIC || sscanf(link, "/proc/%d", &pid) != 1 ||
+	    checkpoint_has_task(c, pid))
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			 "%s is about a task outside the tree, or one that has ended", link);
 }
 
-static int recognise_deleted(struct checkpoint *c, const struct stat *st, const char *link,
+static int recognise_deleted(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			     size_t len, struct inode_entry *entry, struct error *e)
 {
-	char *path = strndup(link, len);
-	bool back;
-	int r;
+	char *path = scratch_alloc(&c->files->scratch, len + 1);
 
 	if (!path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	back = leads_to(path, st); /* removed and linked again: another dentry */
-	r = set_path(c, entry, path, len, back ? INODE_NAMED : INODE_DELETED, e);
-	free(path);
-	if (r < 0 || back)
-		return r;
-	/* Some file systems count a removed directory as having a link. */
-	if (!S_ISDIR(st->st_mode) && !S_ISFIFO(st->st_mode) &&
-	    (!S_ISREG(st->st_mode) || st->st_nlink > 0))
-		return refuse_deleted(link, st, e);
-	return 0;
+	memcpy(path, link, len);
+	/* Removed and linked again: another dentry. */
+	if (leads_to(path, st))
+		return set_path(c, entry, path, len, INODE_NAMED, e);
+	return inode_deleted_recognise(c, fd, st, link, path, entry, e);
 }
 
 int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			 struct inode_entry *entry, struct error *e)
 {
 	size_t len = strlen(link), suffix = strlen(DELETED_SUFFIX);
+	const struct device_seen *fs = inode_device(c, fd, st);
+	int r;
 
 	if (leads_to(link, st)) {
-		entry->msg.pseudo = is_pseudo(inode_device(c, fd, st));
-		return set_path(c, entry, link, len, INODE_NAMED, e);
+		entry->msg.pseudo = is_pseudo(fs);
+		r = check_task(c, link, fs, e);
+		return r < 0 ? r : set_path(c, entry, link, len, INODE_NAMED, e);
 	}
+	if (is_pseudo(fs))
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_STATE,
+			"%s is not found by its path (it was removed, or something is mounted "
+			"over it), and nobody but the kernel could make it",
+			link);
 	if (link[0] == '/' && len > suffix && !strcmp(link + len - suffix, DELETED_SUFFIX))
-		return recognise_deleted(c, st, link, len - suffix, entry, e);
+		return recognise_deleted(c, fd, st, link, len - suffix, entry, e);
 	if (link[0] == '/' && st->st_nlink == 0)
-		return recognise_deleted(c, st, link, len, entry, e);
+		return recognise_deleted(c, fd, st, link, len, entry, e);
 	return error_set(
 		e, -ESTALE, E_FILE_STATE,
 		"the path %s does not lead to the file: something is mounted over it, or it "
@@ -184,9 +189,10 @@ int inode_named_check(struct restart *r, struct inode_open *inode, struct error 
 					 msg->path);
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot look at %s", msg->path);
 	}
+	/* The tasks may get a /proc of their own. */
 	inode->dev = st.st_dev;
 	inode->ino = st.st_ino;
-	inode->checked = true;
+	inode->checked = !msg->pseudo;
 	if (!differs(msg, &st, what, sizeof(what)))
 		return 0;
 	/* Another type cannot be opened in its place, whatever the user allows. */

@@ -38,6 +38,15 @@ int inode_named_check(struct restart *r, struct inode_open *inode, struct error 
 int inode_named_open(struct restart *r, const struct inode_open *inode, int flags, int *ret_fd,
 		     struct error *e) must_check;
 int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
+/* When all are made: directories that had been removed are removed again. */
+int inode_deleted_finish(struct restart *r, struct error *e) must_check;
+void inode_deleted_end(struct checkpoint *c);
+void inode_deleted_release(struct restart *r);
+/* A file that was removed, at the checkpoint: a name that it has still, one that is made for it, or
+ * its contents. Sets kind and path. */
+int inode_deleted_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			    const char *path, struct inode_entry *entry,
+			    struct error *e) must_check;
 
 /* Which parts of the file hold data: entry->runs, msg.contents. Keeps a descriptor for reading
  * them. */

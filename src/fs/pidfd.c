@@ -40,18 +40,6 @@ static int exit_status(int fd)
 	return info.exit_code;
 }
 
-static bool in_tree(struct checkpoint *c, pid_t pid)
-{
-	vec_for_each (p, &c->freezer.processes) {
-		if (p->pid == pid)
-			return true;
-		vec_for_each (t, &p->threads)
-			if (t->tid == pid)
-				return true;
-	}
-	return false;
-}
-
 static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			    struct scratch *scratch, struct error *e)
 {
@@ -70,7 +58,7 @@ static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 		m->status = exit_status(f->local);
 		return 0;
 	}
-	if (!in_tree(c, pid))
+	if (!checkpoint_has_task(c, pid))
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 				 "its process %d is outside the tree", pid);
 	m->pid = pid;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files below /proc/PID of tasks of the tree. They belong to a task, not to a
- * path, and exist as soon as the task does. (Other files of /proc are like any
- * other file.)
+ * Files of /proc. Those below /proc/PID belong to a task, not to a path, and
+ * exist as soon as the task does. All are opened in the /proc of the tasks, which
+ * in a new pid namespace is another than ours.
  */
 #include <ctype.h>
 #include <errno.h>
@@ -14,55 +14,90 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "core/cleanup.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 
-#define PROC "/proc/"
+#define PROC "/proc"
 
 static bool proc_match(const struct file_seen *f)
 {
+	size_t len = strlen(PROC);
 	struct statfs fs;
 
-	return !strncmp(f->link, PROC, strlen(PROC)) &&
-	       isdigit((unsigned char)f->link[strlen(PROC)]) && fstatfs(f->local, &fs) == 0 &&
-	       fs.f_type == PROC_SUPER_MAGIC;
+	return !strncmp(f->link, PROC, len) && (f->link[len] == '/' || !f->link[len]) &&
+	       fstatfs(f->local, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC;
 }
 
-static bool in_tree(struct checkpoint *c, pid_t pid)
+/* What is named by a descriptor or an address is there only when the task is complete. */
+static bool comes_late(const char *path)
 {
-	vec_for_each (p, &c->freezer.processes) {
-		if (p->pid == pid)
-			return true;
-		vec_for_each (t, &p->threads)
-			if (t->tid == pid)
-				return true;
+	static const char *const dirs[] = {"fd/", "fdinfo/", "map_files/"};
+	const char *task = path;
+
+	if (!strncmp(path, "task/", 5)) {
+		task = strchr(path + 5, '/');
+		task = task ? task + 1 : path;
 	}
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++)
+		if (!strncmp(task, dirs[i], strlen(dirs[i])))
+			return true;
 	return false;
+}
+
+static int check_state(struct checkpoint *c, const struct file_seen *f, const Reprise__ProcFile *m,
+		       struct error *e)
+{
+	const char *suffix = strstr(f->link, " (deleted)");
+
+	/* A thread that has ended keeps the file as a task that has ended does. */
+	if ((suffix && !suffix[strlen(" (deleted)")]) ||
+	    (m->pid && !checkpoint_has_task(c, m->pid)))
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "it is about a task outside the tree, or one that has ended");
+	if (m->pid && comes_late(m->path))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it stands for a descriptor or mapping of a task, which is made "
+				 "after it");
+	return 0;
 }
 
 static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			   struct scratch *scratch, struct error *e)
 {
-	const char *text = f->link + strlen(PROC);
-	char *rest;
-	long pid = strtol(text, &rest, 10);
+	const char *rest = f->link + strlen(PROC);
 
 	msg->proc = scratch_message(scratch, Reprise__ProcFile, reprise__proc_file__init);
-	if (msg->proc)
-		msg->proc->path = scratch_string(scratch, *rest == '/' ? rest + 1 : ".");
-	if (!msg->proc || !msg->proc->path)
+	if (!msg->proc)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
-	if (strstr(f->link, " (deleted)") || !in_tree(c, (pid_t)pid))
-		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-				 "it is about a task outside the tree, or one that has ended");
-	msg->proc->pid = (int32_t)pid;
-	return 0;
+	if (rest[0] == '/' && isdigit((unsigned char)rest[1])) {
+		char *end;
+
+		msg->proc->pid = (int32_t)strtol(rest + 1, &end, 10);
+		rest = end;
+	}
+	msg->proc->path = scratch_string(scratch, *rest == '/' ? rest + 1 : ".");
+	if (!msg->proc->path)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
+	return check_state(c, f, msg->proc, e);
+}
+
+/* It leads nowhere but below that directory. */
+static bool is_below(const char *path)
+{
+	for (;;) {
+		if (path[0] == '/' || !strcmp(path, "..") || !strncmp(path, "../", 3))
+			return false;
+		path = strchr(path, '/');
+		if (!path)
+			return true;
+		path++;
+	}
 }
 
 static int proc_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
-	if (!msg->proc || msg->proc->pid <= 0 || msg->proc->path[0] == '/' ||
-	    strstr(msg->proc->path, ".."))
+	if (!msg->proc || msg->proc->pid < 0 || !is_below(msg->proc->path))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper file of /proc");
 	return 0;
 }
@@ -70,34 +105,43 @@ static int proc_validate(const struct restart *r, const Reprise__File *msg, stru
 static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			struct error *e)
 {
-	pid_t pid = restart_real_pid(r, msg->proc->pid);
+	const Reprise__ProcFile *m = msg->proc;
+	_cleanup_(close_fd) int fd = -EBADF;
 	char path[4200];
-	int fd;
 
-	if (!pid)
-		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the task %d is missing",
-				 msg->proc->pid);
-	snprintf(path, sizeof(path), "%d/%s", pid, msg->proc->path);
-	fd = openat(r->proc_fd, path, (int)msg->flags | O_CLOEXEC | O_NOCTTY);
+	if (m->pid && !restart_real_pid(r, m->pid))
+		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the task %d is missing", m->pid);
+	/*
+	 * The init of a new pid namespace has mounted its /proc over ours: what is found there
+	 * has the numbers that the tasks know.
+	 */
+	if (m->pid)
+		snprintf(path, sizeof(path), PROC "/%d/%s", m->pid, m->path);
+	else
+		snprintf(path, sizeof(path), PROC "/%s", m->path);
+	fd = open(path, (int)(msg->flags & ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC)) |
+				O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
-		return error_errno(e, -errno, E_FILE_OPEN, "cannot open /proc/%s", path);
-	*ret_fd = fd;
+		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(fd, (off_t)msg->pos, SEEK_SET) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot go to position %llu",
 				   (unsigned long long)msg->pos);
+	*ret_fd = take_fd(&fd);
 	return 0;
 }
 
 static void proc_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	snprintf(buf, size, "/proc/%d/%s", msg->proc ? msg->proc->pid : 0,
-		 msg->proc ? msg->proc->path : "");
+	if (msg->proc && msg->proc->pid)
+		snprintf(buf, size, PROC "/%d/%s", msg->proc->pid, msg->proc->path);
+	else
+		snprintf(buf, size, PROC "/%s", msg->proc ? msg->proc->path : "");
 }
 
 const struct file_ops proc_file_ops = {
 	.kind = FILE_PROC,
 	.name = "proc file",
-	.support = "files of /proc about tasks of the tree",
+	.support = "of the machine, and about tasks and threads of the tree",
 	.match = proc_match,
 	.checkpoint = proc_checkpoint,
 	.validate = proc_validate,

@@ -29,6 +29,18 @@ int checkpoint_refuse(struct checkpoint *c, int r, struct error *e)
 	return problems_add(&c->problems, e);
 }
 
+bool checkpoint_has_task(const struct checkpoint *c, pid_t tid)
+{
+	vec_for_each (p, &c->freezer.processes) {
+		if (p->pid == tid)
+			return true;
+		vec_for_each (t, &p->threads)
+			if (t->tid == tid)
+				return true;
+	}
+	return false;
+}
+
 int checkpoint_put(struct checkpoint *c, enum record_type type, uint64_t id,
 		   const ProtobufCMessage *msg, struct error *e)
 {

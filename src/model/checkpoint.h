@@ -23,6 +23,8 @@
 struct checkpoint {
 	int proc_fd;
 	bool checking;
+	bool complete; /* the image is written */
+	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
 	struct freezer freezer;
 	struct image_writer *image;		  /* NULL while checking */
 	struct objects *objects;		  /* who has been seen before */
@@ -58,6 +60,9 @@ void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
  * otherwise it is returned as it is.
  */
 int checkpoint_refuse(struct checkpoint *c, int r, struct error *e);
+
+/* Is it one of the tasks (processes, zombies, threads) that are being saved? */
+bool checkpoint_has_task(const struct checkpoint *c, pid_t tid);
 
 /*
  * Saves an object's record under its id, unless checking. The id comes from

@@ -90,6 +90,7 @@ static int checkpoint(pid_t pid, int fd, const char *path,
 
 struct check_job {
 	pid_t pid;
+	struct reprise_checkpoint_options opt;
 };
 
 static int check_work(void *arg, struct report *rep, struct worker_result *result, struct error *e)
@@ -98,19 +99,19 @@ static int check_work(void *arg, struct report *rep, struct worker_result *resul
 	int kernel = features_check(rep);
 
 	(void)result;
-	return job->pid && kernel >= 0 ? operation_check(job->pid, rep, e) + kernel : kernel;
+	return job->pid && kernel >= 0 ? operation_check(job->pid, &job->opt, rep, e) + kernel
+				       : kernel;
 }
 
 int reprise_check(pid_t pid, const struct reprise_checkpoint_options *options,
 		  struct reprise_error *error)
 {
-	struct reprise_checkpoint_options opt;
 	struct check_job job = {pid};
 	struct worker_callbacks cb;
 	struct worker_result result;
 
-	copy_options(&opt, sizeof(opt), options);
-	cb = callbacks(&opt);
+	copy_options(&job.opt, sizeof(job.opt), options);
+	cb = callbacks(&job.opt);
 	worker_run(check_work, &job, &cb, &result);
 	give_error(error, &result.error);
 	return result.ret;

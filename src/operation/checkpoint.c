@@ -59,7 +59,7 @@ static int open_proc(struct checkpoint *c, const struct container *ct, struct er
 }
 
 static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *rep,
-		      bool checking, int timeout_ms, struct error *e)
+		      bool checking, const struct reprise_checkpoint_options *opt, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	int r;
@@ -70,6 +70,9 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	p->container = ct;
 	c->checking = checking;
 	c->self = getpid();
+	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
+		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK
+							    : DELETED_REFUSE;
 	if (report_traces(rep)) {
 		c->trace = report_trace;
 		c->trace_arg = rep;
@@ -81,7 +84,7 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 		.proc_fd = c->proc_fd,
 		.root = pid,
 		.self = c->self,
-		.timeout_ms = timeout_ms > 0 ? timeout_ms : 10000,
+		.timeout_ms = opt->freeze_timeout_ms > 0 ? opt->freeze_timeout_ms : 10000,
 		.root_is_init = ct->outside >= 0,
 		.kill = container_kill,
 		.kill_arg = ct,
@@ -188,11 +191,11 @@ static int check_tree(struct pass *p, struct error *e)
 }
 
 /* Looks at the tree without touching it; returns how many problems were reported. */
-static int look(pid_t pid, struct container *ct, struct report *rep, struct error *first,
-		struct error *e)
+static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint_options *opt,
+		struct report *rep, struct error *first, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
-	int r = pass_begin(&p, pid, ct, rep, true, 0, e);
+	int r = pass_begin(&p, pid, ct, rep, true, opt, e);
 
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(ct, e), e);
@@ -207,7 +210,8 @@ static int look(pid_t pid, struct container *ct, struct report *rep, struct erro
 	return r < 0 ? r : (int)p.c.problems.n;
 }
 
-int operation_check(pid_t pid, struct report *rep, struct error *e)
+int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
+		    struct error *e)
 {
 	_cleanup_(container_free) struct container ct = {.proc_fd = -EBADF, .outside = -EBADF};
 	struct error first = {};
@@ -221,7 +225,7 @@ int operation_check(pid_t pid, struct report *rep, struct error *e)
 		error_clear(e);
 		return 1;
 	}
-	return look(pid, &ct, rep, &first, e);
+	return look(pid, &ct, opt, rep, &first, e);
 }
 
 static uint64_t clock_ns(clockid_t id)
@@ -380,7 +384,7 @@ static int save(pid_t pid, struct container *ct, int fd,
 	_cleanup_(pass_end) struct pass p;
 	struct image_totals totals = {};
 	uint64_t frozen;
-	int r = pass_begin(&p, pid, ct, rep, false, opt->freeze_timeout_ms, e);
+	int r = pass_begin(&p, pid, ct, rep, false, opt, e);
 
 	if (r >= 0)
 		r = open_image(&p, fd, opt, e);
@@ -396,6 +400,7 @@ static int save(pid_t pid, struct container *ct, int fd,
 		r = save_memory(&p, &totals, e);
 	if (r < 0)
 		return r;
+	p.c.complete = true;
 	count(&p.c, &totals, stats);
 	r = let_go(&p, opt->after, e);
 	stats->frozen_ns = clock_now_ns() - frozen;
@@ -415,7 +420,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	if (r >= 0)
 		r = container_enter(&ct, &pid, e);
 	if (r >= 0)
-		r = look(pid, &ct, rep, &first, e);
+		r = look(pid, &ct, opt, rep, &first, e);
 	if (r > 0) {
 		*e = first;
 		return first.err < 0 ? first.err : -EOPNOTSUPP;

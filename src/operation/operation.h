@@ -27,7 +27,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 			 struct report *rep, struct reprise_stats *stats,
 			 struct error *e) must_check;
 /* Returns the number of problems. */
-int operation_check(pid_t pid, struct report *rep, struct error *e) must_check;
+int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
+		    struct error *e) must_check;
 int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
 		      struct reprise_stats *stats, struct reprise_restarted *result,
 		      struct error *e) must_check;

@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Groups of fanotify with their marks on inodes, mounts and file systems. Where a group decides
+ * about the accesses of others, somebody may wait for an answer that nobody can see: refused.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "core/procfs.h"
+#include "fs/context.h"
+#include "fs/fdinfo.h"
+#include "fs/file_kinds.h"
+#include "fs/watch.h"
+
+#define PERMISSION_EVENTS (FAN_OPEN_PERM | FAN_ACCESS_PERM | FAN_OPEN_EXEC_PERM | FAN_PRE_ACCESS)
+#define CLASSES		  (FAN_CLASS_CONTENT | FAN_CLASS_PRE_CONTENT)
+#define MARK_ON		  (FAN_MARK_MOUNT | FAN_MARK_FILESYSTEM)
+#define MARK_IGNORE	  (FAN_MARK_IGNORED_SURV_MODIFY | FAN_MARK_IGNORE)
+#define MARK_FLAGS	  (MARK_IGNORE | FAN_MARK_EVICTABLE)
+
+static bool fanotify_match(const struct file_seen *f)
+{
+	return !strcmp(f->link, "anon_inode:[fanotify]");
+}
+
+/* A mark until all files have been seen. */
+struct fanotify_seen {
+	struct watch_inode inode;
+	int mount;
+	Reprise__FanotifyMark *msg;
+};
+
+/* fs/notify/fdinfo.c, fanotify_fdinfo() */
+static int parse_mark(const char *line, struct fanotify_seen *w)
+{
+	const char *rest = strstr(line, "mflags:");
+	Reprise__FanotifyMark *m = w->msg;
+	unsigned int sdev = 0;
+
+	if (sscanf(line, "fanotify ino:%" SCNx64 " sdev:%x", &w->inode.ino, &sdev) == 2)
+		m->on = 0;
+	else if (sscanf(line, "fanotify mnt_id:%x", (unsigned int *)&w->mount) == 1)
+		m->on = FAN_MARK_MOUNT;
+	else if (sscanf(line, "fanotify sdev:%x", &sdev) == 1)
+		m->on = FAN_MARK_FILESYSTEM;
+	else
+		return -EINVAL;
+	if (!rest || sscanf(rest, "mflags:%x mask:%x ignored_mask:%x", &m->flags, &m->mask,
+			    &m->ignored) != 3)
+		return -EINVAL;
+	w->inode.dev = watch_dev(sdev);
+	return watch_parse_handle(line, &w->inode);
+}
+
+static size_t count_marks(const char *text)
+{
+	size_t n = 0;
+
+	for (; fdinfo_find_line(&text, "fanotify "); fdinfo_skip_line(&text))
+		n++;
+	return n;
+}
+
+static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct scratch *s,
+		      struct error *e)
+{
+	size_t n = count_marks(f->fdinfo);
+	struct fanotify_seen *seen = scratch_alloc(s, (n + 1) * sizeof(*seen));
+	const char *text = f->fdinfo;
+
+	m->marks = scratch_alloc(s, (n + 1) * sizeof(*m->marks));
+	if (!seen || !m->marks)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for marks");
+	if (!fdinfo_find_line(&text, "fanotify flags:") ||
+	    sscanf(text, "fanotify flags:%x event-flags:%x", &m->flags, &m->event_flags) != 2)
+		return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
+	for (fdinfo_skip_line(&text); fdinfo_find_line(&text, "fanotify ");
+	     fdinfo_skip_line(&text)) {
+		struct fanotify_seen *w = &seen[m->n_marks];
+
+		w->msg = scratch_message(s, Reprise__FanotifyMark, reprise__fanotify_mark__init);
+		if (!w->msg)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mark");
+		if (parse_mark(text, w) < 0 || w->msg->flags & ~(unsigned int)MARK_FLAGS)
+			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
+		m->marks[m->n_marks++] = w->msg;
+	}
+	f->entry->private = (uint64_t)(uintptr_t)seen;
+	return 0;
+}
+
+static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			       struct scratch *scratch, struct error *e)
+{
+	int queued = 0, r;
+
+	msg->fanotify = scratch_message(scratch, Reprise__Fanotify, reprise__fanotify__init);
+	if (!msg->fanotify)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a fanotify group");
+	r = read_marks(f, msg->fanotify, scratch, e);
+	if (r < 0)
+		return r;
+	if (msg->fanotify->flags & CLASSES)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it decides about accesses (permission events), and somebody may "
+				 "be waiting for its answer");
+	if (ioctl(f->local, FIONREAD, &queued) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
+	if (queued && !c->checking)
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "it holds events that have not been read yet; try again");
+	return 0;
+}
+
+/* The root of a mount, by its number or that of its device. */
+static int find_mount(struct checkpoint *c, const struct fanotify_seen *w, uint64_t *ret_inode,
+		      struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	const char *line;
+	ssize_t n = procfs_read(c->proc_fd, &text, e, "self/mountinfo");
+
+	if (n < 0)
+		return (int)n;
+	for (line = text; *line; fdinfo_skip_line(&line)) {
+		_cleanup_(close_fd) int fd = -EBADF;
+		_cleanup_(free_ptr) char *link = NULL;
+		unsigned int ma, mi;
+		char point[4096];
+		int id, r;
+
+		if (sscanf(line, "%d %*d %u:%u %*s %4095s", &id, &ma, &mi, point) != 4)
+			continue;
+		if (w->msg->on == FAN_MARK_MOUNT ? id != w->mount : makedev(ma, mi) != w->inode.dev)
+			continue;
+		fd = open(point, O_PATH | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		r = procfs_readlink(c->proc_fd, &link, e, "self/fd/%d", fd);
+		return r < 0 ? r : inode_checkpoint(c, NULL, fd, link, ret_inode, e);
+	}
+	return error_set(e, -ESTALE, E_FILE_STATE,
+			 "it has a mark on a mount or file system that is not found");
+}
+
+static int save_marks(struct checkpoint *c, const struct file_entry *f, struct error *e)
+{
+	struct fanotify_seen *seen = (struct fanotify_seen *)(uintptr_t)f->private;
+	int r = 0;
+
+	for (size_t i = 0; i < f->msg->fanotify->n_marks && r >= 0; i++) {
+		Reprise__FanotifyMark *m = seen[i].msg;
+
+		if (m->on)
+			r = find_mount(c, &seen[i], &m->inode, e);
+		else
+			r = watch_save(c, f, &seen[i].inode, "one of its marks", &m->inode, e);
+	}
+	return r;
+}
+
+static int fanotify_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	return file_for_each(c, &fanotify_file_ops, save_marks, e);
+}
+
+/* ---- restart ---- */
+
+static int fanotify_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	if (!msg->fanotify || msg->fanotify->flags & CLASSES)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper fanotify group");
+	for (size_t i = 0; i < msg->fanotify->n_marks; i++) {
+		const Reprise__FanotifyMark *m = msg->fanotify->marks[i];
+		int res = inode_validate(r, m->inode, e);
+
+		if (res < 0)
+			return res;
+		if ((m->on && m->on != FAN_MARK_MOUNT && m->on != FAN_MARK_FILESYSTEM) ||
+		    (m->flags & ~(unsigned int)MARK_FLAGS) || (m->mask & PERMISSION_EVENTS))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper mark");
+	}
+	return 0;
+}
+
+static int mark(int fd, unsigned int flags, uint64_t mask, const char *path)
+{
+	if (!mask)
+		return 0;
+	return fanotify_mark(fd, FAN_MARK_ADD | flags, mask, AT_FDCWD, path) < 0 ? -errno : 0;
+}
+
+static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, struct error *e)
+{
+	_cleanup_(close_fd) int target = -EBADF;
+	unsigned int flags = m->on | (m->flags & FAN_MARK_EVICTABLE);
+	unsigned int ignore = m->flags & FAN_MARK_IGNORE ? FAN_MARK_IGNORE : FAN_MARK_IGNORED_MASK;
+	char path[32];
+	int res = watch_open(r, m->inode, &target, path, sizeof(path), e);
+
+	if (res < 0)
+		return res;
+	res = mark(fd, flags, m->mask, path);
+	if (res >= 0)
+		res = mark(fd, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
+			   m->ignored, path);
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot mark %s", watch_name(r, m->inode))
+		       : 0;
+}
+
+static int fanotify_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+			    struct error *e)
+{
+	const Reprise__Fanotify *m = msg->fanotify;
+	_cleanup_(close_fd) int fd = fanotify_init(m->flags | FAN_CLOEXEC, m->event_flags);
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make a fanotify group");
+	for (size_t i = 0; i < m->n_marks; i++) {
+		int res = add_mark(r, fd, m->marks[i], e);
+
+		if (res < 0)
+			return res;
+	}
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+static void fanotify_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	snprintf(buf, size, "%zu marks", msg->fanotify ? msg->fanotify->n_marks : 0);
+}
+
+const struct file_ops fanotify_file_ops = {
+	.kind = FILE_FANOTIFY,
+	.name = "fanotify",
+	.support = "marks on files, mounts and file systems; groups for permission events and "
+		   "unread events are refused",
+	.match = fanotify_match,
+	.checkpoint = fanotify_checkpoint,
+	.checkpoint_all = fanotify_checkpoint_all,
+	.validate = fanotify_validate,
+	.restart = fanotify_restart,
+	.describe = fanotify_describe,
+};

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inodes that are watched. The kernel tells an inode and a file handle, from which the
+ * path has to be found again: by open_by_handle_at(2) where that is permitted, else
+ * among the files that the tree has open.
+ */
+#include "fs/watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/fdinfo.h"
+#include "fs/inode_search.h"
+
+static_assert(sizeof(struct file_handle) + MAX_HANDLE_SZ <= sizeof(((struct watch_inode *)0)->room),
+	      "room for the longest handle");
+
+dev_t watch_dev(unsigned int kernel)
+{
+	return makedev(kernel >> 20, kernel & 0xfffff);
+}
+
+int watch_parse_handle(const char *line, struct watch_inode *w)
+{
+	const char *end = strchrnul(line, '\n');
+	const char *hex = strstr(line, "f_handle:");
+	const char *at = strstr(line, "fhandle-bytes:");
+	unsigned int bytes, type, n = 0;
+
+	w->handle = NULL;
+	if (!at || !hex || at > end || hex > end ||
+	    sscanf(at, "fhandle-bytes:%x fhandle-type:%x", &bytes, &type) != 2)
+		return 0;
+	if (bytes > MAX_HANDLE_SZ)
+		return -EINVAL;
+	w->handle = (struct file_handle *)w->room;
+	w->handle->handle_bytes = bytes;
+	w->handle->handle_type = (int)type;
+	for (hex += strlen("f_handle:"); n < bytes; n++, hex += 2)
+		if (sscanf(hex, "%2hhx", &w->handle->f_handle[n]) != 1)
+			return -EINVAL;
+	return 0;
+}
+
+/* Some mount point of the device, through which a handle of it can be opened. */
+static int open_mount_of(struct checkpoint *c, dev_t dev)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	const char *line;
+
+	if (procfs_read(c->proc_fd, &text, NULL, "self/mountinfo") < 0)
+		return -1;
+	for (line = text; *line; fdinfo_skip_line(&line)) {
+		unsigned int ma, mi;
+		char point[4096];
+		struct stat st;
+		int fd;
+
+		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &ma, &mi, point) != 3 ||
+		    makedev(ma, mi) != dev)
+			continue;
+		fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == dev)
+			return fd;
+		close_fd(&fd);
+	}
+	return -1;
+}
+
+static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
+{
+	_cleanup_(close_fd) int mount = w->handle ? open_mount_of(c, w->dev) : -1;
+	int fd;
+
+	if (mount < 0)
+		return -1;
+	fd = open_by_handle_at(mount, w->handle, O_PATH | O_CLOEXEC);
+	if (fd >= 0 && !inode_is(fd, w->dev, w->ino))
+		close_fd(&fd);
+	return fd;
+}
+
+/* One that the tree has open and that was removed, if the watch is on such a one. */
+static uint64_t find_removed(struct checkpoint *c, const struct watch_inode *w)
+{
+	vec_for_each (inode, &c->files->inodes)
+		if (inode->msg.kind == INODE_DELETED && inode->msg.dev == w->dev &&
+		    inode->msg.ino == w->ino)
+			return inode->id;
+	return 0;
+}
+
+int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
+	       const char *what, uint64_t *ret_inode, struct error *e)
+{
+	_cleanup_(close_fd) int fd = open_by_handle(c, w);
+	_cleanup_(free_ptr) char *link = NULL;
+	int r;
+
+	*ret_inode = find_removed(c, w);
+	if (*ret_inode)
+		return 0;
+	if (fd < 0)
+		fd = inode_search(c, f->tid, w->dev, w->ino);
+	if (fd < 0)
+		return error_set(e, -ESTALE, E_FILE_STATE,
+				 "%s is on inode %llu of device %u:%u, whose path cannot be found",
+				 what, (unsigned long long)w->ino, major(w->dev), minor(w->dev));
+	r = procfs_readlink(c->proc_fd, &link, e, "self/fd/%d", fd);
+	return r < 0 ? r : inode_checkpoint(c, NULL, fd, link, ret_inode, e);
+}
+
+int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_t size,
+	       struct error *e)
+{
+	int res = inode_open(r, inode, O_PATH | O_NOFOLLOW, ret_fd, e);
+
+	if (res >= 0)
+		snprintf(path, size, "/proc/self/fd/%d", *ret_fd);
+	return res;
+}
+
+const char *watch_name(const struct restart *r, uint64_t inode)
+{
+	const Reprise__Inode *msg = restart_find(r, RECORD_INODE, inode);
+
+	return msg->path;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_WATCH_H
+#define REPRISE_FS_WATCH_H
+
+#include "fs/context.h"
+
+/* What inotify and fanotify have in common: inodes that are watched, as fdinfo shows them. */
+
+struct watch_inode {
+	uint64_t ino;
+	dev_t dev;
+	struct file_handle *handle; /* NULL: a file system without handles */
+	char room[160] __attribute__((aligned(8)));
+};
+
+/* include/linux/kdev_t.h: 20 bits of minor number. */
+dev_t watch_dev(unsigned int kernel);
+/* The handle at the end of a line; 0 or -EINVAL. */
+int watch_parse_handle(const char *line, struct watch_inode *w);
+/* Finds the watched inode and saves it; its id. `what` is the watch in words. */
+int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
+	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
+/* A path of ours that leads to the inode, whatever has become of its name; valid while fd is. */
+int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_t size,
+	       struct error *e) must_check;
+/* For messages. */
+const char *watch_name(const struct restart *r, uint64_t inode);
+
+#endif
