@@ -193,11 +193,11 @@ static int fanotify_validate(const struct restart *r, const Reprise__File *msg, 
 	return 0;
 }
 
-static int mark(int fd, unsigned int flags, uint64_t mask, const char *path)
+static int mark(struct restart *r, int fd, unsigned int flags, uint64_t mask, const char *path)
 {
 	if (!mask)
 		return 0;
-	return fanotify_mark(fd, FAN_MARK_ADD | flags, mask, AT_FDCWD, path) < 0 ? -errno : 0;
+	return fanotify_mark(fd, FAN_MARK_ADD | flags, mask, r->proc_fd, path) < 0 ? -errno : 0;
 }
 
 static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, struct error *e)
@@ -210,9 +210,9 @@ static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, s
 
 	if (res < 0)
 		return res;
-	res = mark(fd, flags, m->mask, path);
+	res = mark(r, fd, flags, m->mask, path);
 	if (res >= 0)
-		res = mark(fd, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
+		res = mark(r, fd, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
 			   m->ignored, path);
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot mark %s", watch_name(r, m->inode))
 		       : 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Watches of inotify: see watch.c for how the watched inodes are found. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -151,17 +152,21 @@ static int inotify_restart(struct restart *r, uint64_t id, const Reprise__File *
 			   struct error *e)
 {
 	_cleanup_(close_fd) int fd = inotify_init1(IN_CLOEXEC);
+	_cleanup_(close_fd) int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int res = 0;
 
-	if (fd < 0)
+	if (fd < 0 || here < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot make an inotify instance");
-	for (size_t i = 0; i < msg->inotify->n_watches; i++) {
-		int res = add_watch(r, fd, msg->inotify->watches[i], e);
-
-		if (res < 0)
-			return res;
-	}
-	*ret_fd = take_fd(&fd);
-	return 0;
+	/* Watches are added by a path, and /proc may be another one than ours by now. */
+	if (fchdir(r->proc_fd) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot enter /proc");
+	for (size_t i = 0; i < msg->inotify->n_watches && res >= 0; i++)
+		res = add_watch(r, fd, msg->inotify->watches[i], e);
+	if (fchdir(here) < 0 && res >= 0)
+		res = error_errno(e, -errno, E_SYSTEM, "cannot leave /proc");
+	if (res >= 0)
+		*ret_fd = take_fd(&fd);
+	return res < 0 ? res : 0;
 }
 
 static void inotify_describe(const Reprise__File *msg, char *buf, size_t size)

@@ -122,7 +122,7 @@ int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_
 	int res = inode_open(r, inode, O_PATH | O_NOFOLLOW, ret_fd, e);
 
 	if (res >= 0)
-		snprintf(path, size, "/proc/self/fd/%d", *ret_fd);
+		snprintf(path, size, "self/fd/%d", *ret_fd);
 	return res;
 }
 

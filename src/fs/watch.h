@@ -20,7 +20,8 @@ int watch_parse_handle(const char *line, struct watch_inode *w);
 /* Finds the watched inode and saves it; its id. `what` is the watch in words. */
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
-/* A path of ours that leads to the inode, whatever has become of its name; valid while fd is. */
+/* A path below our /proc (proc_fd) that leads to the inode, whatever has become of its name; valid
+ * while fd is. */
 int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_t size,
 	       struct error *e) must_check;
 /* For messages. */
