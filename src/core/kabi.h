@@ -14,6 +14,14 @@
  * running kernel: probe.
  */
 
+/* asm-generic/socket.h */
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83 /* 6.16 */
+#endif
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 0x04 /* 6.5 */
+#endif
+
 /* linux/fanotify.h */
 #ifndef FAN_PRE_ACCESS
 #define FAN_PRE_ACCESS 0x00100000 /* 6.14 */

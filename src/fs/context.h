@@ -19,7 +19,8 @@ struct file_entry {
 	const struct file_ops *ops; /* NULL: refused while checking */
 	Reprise__File *msg;
 	pid_t pid, tid;
-	int fd; /* where it was met first */
+	int fd;		/* where it was met first */
+	bool in_flight; /* met in the queue of a socket: pid, tid and fd are ours */
 	char *comm;
 	char *link;
 	uint64_t dev, ino, rdev;
@@ -79,6 +80,10 @@ struct files_checkpoint {
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
 	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */
+	VEC(int) in_flight; /* ours, of descriptions that were met in a queue: kcmp(2) needs them */
+	/* While checking: queues hold descriptors that can only be seen when everything is stopped,
+	 * so nothing may be called missing. */
+	bool unseen;
 };
 
 /* A description on the restart side. */
@@ -150,6 +155,13 @@ struct files_restart {
 
 /* "descriptor 7 (socket:[4711]) of task 4242 (redis-server)" in front of an error. */
 int file_error_object(struct error *e, int r, const struct file_entry *f);
+
+/*
+ * A descriptor of ours that came out of the queue of a socket: the id of its description, which is
+ * saved if nobody in the tree has it open. Takes the descriptor. *ret is 0 for one that was refused
+ * while checking.
+ */
+int file_in_flight(struct checkpoint *c, int fd, uint64_t *ret, struct error *e) must_check;
 
 /* The entry of a description that was met before, by its object id; NULL. */
 struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);

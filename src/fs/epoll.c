@@ -179,6 +179,8 @@ static int resolve(struct checkpoint *c, const struct file_entry *set, struct er
 	for (size_t i = 0; i < m->n_entries; i++) {
 		const struct file_entry *f = find_member(c, set, m->entries[i], &seen[i]);
 
+		if (!f && c->files->unseen)
+			continue;
 		if (!f)
 			return error_set(
 				e, -EOPNOTSUPP, E_FILE_OUTSIDE,

@@ -60,8 +60,8 @@ void nofile_restore(uint64_t soft)
 
 int file_error_object(struct error *e, int r, const struct file_entry *f)
 {
-	if (f->fd < 0)
-		return error_object(e, r, "%s in a queue", f->link);
+	if (f->in_flight)
+		return error_object(e, r, "%s, in flight in the queue of a socket", f->link);
 	return error_object(e, r, "descriptor %d (%s) of task %d (%s)", f->fd, f->link, f->tid,
 			    f->comm);
 }
@@ -137,6 +137,9 @@ void files_checkpoint_end(struct checkpoint *c)
 		close_fd(&inode->fd);
 		vec_free(&inode->runs);
 	}
+	vec_for_each (fd, &fc->in_flight)
+		close_fd(fd);
+	vec_free(&fc->in_flight);
 	kcmp_index_free(fc->by_file);
 	kcmp_index_free(fc->by_table);
 	kcmp_index_free(fc->by_fs);
@@ -267,7 +270,8 @@ static struct file_entry *new_entry(struct checkpoint *c, const struct file_seen
 	if (!entry)
 		return NULL;
 	entry->id = f->id;
-	entry->pid = f->process ? f->process->frozen->pid : 0;
+	entry->pid = f->process ? f->process->frozen->pid : f->tid;
+	entry->in_flight = !f->process;
 	entry->tid = f->tid;
 	entry->fd = f->fd;
 	entry->dev = f->st.st_dev;
@@ -341,6 +345,9 @@ int files_checkpoint_finish(struct checkpoint *c, struct error *e)
 {
 	int r = 0;
 
+	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
+		if ((*k)->checkpoint_queues)
+			r = checkpoint_refuse(c, (*k)->checkpoint_queues(c, e), e);
 	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
 		if ((*k)->checkpoint_all)
 			r = checkpoint_refuse(c, (*k)->checkpoint_all(c, e), e);

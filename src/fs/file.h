@@ -71,6 +71,11 @@ struct file_ops {
 	int (*checkpoint)(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			  struct scratch *scratch, struct error *e);
 	/*
+	 * Runs when every table has been seen: descriptions that only a queue holds are met here.
+	 * May be NULL.
+	 */
+	int (*checkpoint_queues)(struct checkpoint *c, struct error *e);
+	/*
 	 * Runs when every description has been seen and before the thaw, for what
 	 * must know about others (members of an epoll set, both ends of a pipe). May be NULL.
 	 */

@@ -9,9 +9,15 @@
 
 /*
  * Saves a description at its first sight: f->local, st, link, fdinfo, fd, tid and
- * process are given (fd -1: in a queue, no process). Sets f->id and f->entry.
+ * process are given (no process: in a queue, fd and tid are ours). Sets f->id and f->entry.
  */
 int file_save(struct checkpoint *c, struct file_seen *f, struct error *e) must_check;
+
+/* The text of a file of /proc/PID/fdinfo, to be freed; NULL. */
+char *file_read_info(int dir, const char *name);
+char *file_read_link(int dir, const char *name);
+/* Cheap to learn and equal for equal descriptions, so that few need to be compared. */
+uint64_t file_hash(const struct stat *st, const char *fdinfo);
 
 /* The open description of an id; NULL. */
 struct file_open *file_open_find(const struct restart *r, uint64_t id);

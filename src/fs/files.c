@@ -39,7 +39,7 @@ struct held_lock {
  * The text is made by one call of the kind's show_fdinfo() and handed out from a
  * buffer (seq_file), so that a read that leaves room has seen the end.
  */
-static char *read_text(int dir, const char *name)
+char *file_read_info(int dir, const char *name)
 {
 	_cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
 	char small[2048], *text = NULL;
@@ -68,7 +68,7 @@ static char *read_text(int dir, const char *name)
 	return text;
 }
 
-static char *read_link(int dir, const char *name)
+char *file_read_link(int dir, const char *name)
 {
 	char buf[4096 + 16];
 	ssize_t n = readlinkat(dir, name, buf, sizeof(buf) - 1);
@@ -76,8 +76,7 @@ static char *read_link(int dir, const char *name)
 	return n < 0 ? NULL : strndup(buf, (size_t)n);
 }
 
-/* Cheap to learn and equal for equal descriptions, so that few need to be compared. */
-static uint64_t description_hash(const struct stat *st, const char *fdinfo)
+uint64_t file_hash(const struct stat *st, const char *fdinfo)
 {
 	uint64_t number = 0;
 
@@ -103,7 +102,7 @@ static int gone(struct table *t, int fd, int err, struct error *e)
 static int see_new(struct table *t, int fd, const char *name, char *fdinfo, const struct stat *st,
 		   struct error *e)
 {
-	_cleanup_(free_ptr) char *link = read_link(t->link_dir, name);
+	_cleanup_(free_ptr) char *link = file_read_link(t->link_dir, name);
 	_cleanup_(close_fd) int local = -EBADF;
 	struct file_seen f = {
 		.process = t->process, .tid = t->tid, .fd = fd, .link = link, .fdinfo = fdinfo};
@@ -205,11 +204,11 @@ static int see_fd(struct table *t, int fd, const char *name, struct error *e)
 
 	if (fstatat(t->link_dir, name, &st, 0) < 0)
 		return gone(t, fd, -errno, e);
-	fdinfo = read_text(t->info_dir, name);
+	fdinfo = file_read_info(t->info_dir, name);
 	if (!fdinfo)
 		return gone(t, fd, -errno, e);
-	r = kcmp_index_get(fc->by_file, description_hash(&st, fdinfo), t->tid, (unsigned long)fd,
-			   &class, &is_new);
+	r = kcmp_index_get(fc->by_file, file_hash(&st, fdinfo), t->tid, (unsigned long)fd, &class,
+			   &is_new);
 	if (r < 0)
 		return gone(t, fd, r, e);
 	if (is_new) {

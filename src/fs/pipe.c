@@ -131,7 +131,7 @@ static int all_of(struct checkpoint *c, const struct file_ops *ops, struct error
 		const struct pipe_entry *p = vec_find_id(&c->files->pipes, (*f)->private);
 		int r;
 
-		if ((*f)->ops != ops || !p || !leads_outside(p))
+		if ((*f)->ops != ops || !p || !leads_outside(p) || c->files->unseen)
 			continue;
 		r = check_outside(*f, p, e);
 		if (r < 0)

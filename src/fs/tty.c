@@ -75,7 +75,7 @@ static int tty_checkpoint_all(struct checkpoint *c, struct error *e)
 	vec_for_each (f, &c->files->files) {
 		int r;
 
-		if ((*f)->ops != &tty_outside_file_ops || !(*f)->msg->outside ||
+		if ((*f)->ops != &tty_outside_file_ops || !(*f)->msg->outside || c->files->unseen ||
 		    (*f)->msg->tty->controlling || (*f)->private || is_standard(c, (*f)->rdev))
 			continue;
 		r = error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,

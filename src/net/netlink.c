@@ -10,6 +10,7 @@
 #include "core/cleanup.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
+#include "net/sockopt.h"
 
 static bool netlink_match(const struct file_seen *f)
 {
@@ -106,6 +107,9 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 			       sizeof(m->groups[i])) < 0)
 			return error_errno(e, -errno, E_RESTORE, "cannot join netlink group %u",
 					   m->groups[i]);
+	res = sockopt_restore_late(fd, m->socket, e);
+	if (res < 0)
+		return res;
 	*ret_fd = take_fd(&fd);
 	return 0;
 }

@@ -113,19 +113,28 @@ int socket_make(const Reprise__Socket *m, int *ret_fd, struct error *e)
 	return 0;
 }
 
-int socket_set_options(int fd, const Reprise__Socket *m, struct error *e)
+static int attach_filter(int fd, const Reprise__Socket *m, struct error *e)
 {
-	const int on = 1;
 	struct sock_fprog prog = {
 		.len = (unsigned short)(m->filter.len / sizeof(struct sock_filter)),
 		.filter = (struct sock_filter *)m->filter.data};
-	int r = sockopt_restore(fd, m, e);
 
-	if (r < 0)
-		return r;
 	if (prog.len && setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &prog, sizeof(prog)) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot attach the filter of a socket");
-	if (m->type == SOCK_STREAM)
+	return 0;
+}
+
+int socket_set_options(int fd, const Reprise__Socket *m, struct error *e)
+{
+	const int on = 1;
+	int r = sockopt_restore(fd, m, e);
+
+	/* That of a Unix socket would judge what is put into its queue. */
+	if (r >= 0 && m->family != AF_UNIX)
+		r = attach_filter(fd, m, e);
+	if (r < 0)
+		return r;
+	if (m->type == SOCK_STREAM && m->family != AF_UNIX)
 		ignore(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)),
 		       "bind() will tell if it mattered");
 	return 0;
@@ -140,7 +149,14 @@ int socket_settle(int fd, const Reprise__Socket *m, struct error *e)
 			reuse = 1;
 	if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse)) < 0)
 		return error_errno(e, -errno, E_RESTORE, "SO_REUSEADDR");
-	return 0;
+	return sockopt_restore_late(fd, m, e);
+}
+
+int socket_set_last(int fd, const Reprise__Socket *m, struct error *e)
+{
+	int r = attach_filter(fd, m, e);
+
+	return r < 0 ? r : sockopt_restore_late(fd, m, e);
 }
 
 int socket_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),

@@ -26,6 +26,9 @@ int socket_set_owner(int fd, const Reprise__Socket *m, struct error *e) must_che
  */
 int socket_set_options(int fd, const Reprise__Socket *m, struct error *e) must_check;
 int socket_settle(int fd, const Reprise__Socket *m, struct error *e) must_check;
+/* What a Unix socket gets when its queue has been filled; socket_settle() includes it for others.
+ */
+int socket_set_last(int fd, const Reprise__Socket *m, struct error *e) must_check;
 
 /* An address of a socket: getsockname() or getpeername(), empty if there is none. */
 int socket_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),

@@ -28,13 +28,18 @@
 
 /* Numbers of the kernel, where the headers of libc are older. */
 enum {
+	OPT_SO_TIMESTAMP_NEW = 63,
+	OPT_SO_TIMESTAMPNS_NEW = 64,
+	OPT_SO_TIMESTAMPING_NEW = 65,
 	OPT_SO_PREFER_BUSY_POLL = 69,
+	OPT_SO_BUF_LOCK = 72,
 	OPT_SO_TXREHASH = 74,
 	OPT_SO_RESERVE_MEM = 73,
 	OPT_SO_RCVMARK = 75,
 	OPT_SO_PASSPIDFD = 76,
 	OPT_SO_RCVPRIORITY = 82,
 	OPT_SO_PASSRIGHTS = 83,
+	OPT_SO_INQ = 84,
 	OPT_IP_RECVERR_RFC4884 = 26,
 	OPT_IP_LOCAL_PORT_RANGE = 51,
 	OPT_IP_MULTICAST_ALL = 49,
@@ -77,6 +82,10 @@ static const struct option options[] = {
 	{SOL_SOCKET, SO_TIMESTAMP},
 	{SOL_SOCKET, SO_TIMESTAMPNS},
 	{SOL_SOCKET, SO_TIMESTAMPING},
+	/* The same with other structures: the kernel keeps for all of them which was used last. */
+	{SOL_SOCKET, OPT_SO_TIMESTAMPING_NEW},
+	{SOL_SOCKET, OPT_SO_TIMESTAMP_NEW},
+	{SOL_SOCKET, OPT_SO_TIMESTAMPNS_NEW},
 	{SOL_SOCKET, SO_MARK},
 	{SOL_SOCKET, SO_RXQ_OVFL},
 	{SOL_SOCKET, SO_WIFI_STATUS},
@@ -92,6 +101,10 @@ static const struct option options[] = {
 	{SOL_SOCKET, OPT_SO_PREFER_BUSY_POLL},
 	{SOL_SOCKET, OPT_SO_RCVMARK},
 	{SOL_SOCKET, OPT_SO_RCVPRIORITY},
+	{SOL_SOCKET, OPT_SO_INQ},
+	{SOL_SOCKET, SO_INCOMING_CPU},
+	{SOL_SOCKET, OPT_SO_BUF_LOCK},
+	{SOL_SOCKET, SO_LOCK_FILTER},
 	{SOL_SOCKET, SO_BINDTODEVICE},
 	{IPPROTO_IP, IP_TOS},
 	{IPPROTO_IP, IP_TTL},
@@ -391,11 +404,27 @@ static int set_option(int fd, const Reprise__SocketOption *x)
 		       : 0;
 }
 
-int sockopt_restore(int fd, const Reprise__Socket *m, struct error *e)
+/*
+ * Those of Unix sockets that change what a message carries or whether it is taken, or that give the
+ * socket a name (unix_autobind()): they are set when all queues have been filled.
+ */
+static bool is_late(const Reprise__Socket *m, const Reprise__SocketOption *x)
+{
+	if (x->level != SOL_SOCKET)
+		return false;
+	if (x->name == SO_LOCK_FILTER || x->name == OPT_SO_BUF_LOCK)
+		return true;
+	if (m->family != AF_UNIX)
+		return false;
+	return x->name == SO_PASSCRED || x->name == SO_PASSSEC || x->name == OPT_SO_PASSPIDFD ||
+	       x->name == OPT_SO_PASSRIGHTS || x->name == SO_OOBINLINE;
+}
+
+static int restore(int fd, const Reprise__Socket *m, bool late, struct error *e)
 {
 	for (size_t i = 0; i < m->n_options; i++) {
 		const Reprise__SocketOption *x = m->options[i];
-		int r = set_option(fd, x);
+		int r = is_late(m, x) == late ? set_option(fd, x) : 0;
 
 		if (r < 0)
 			return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
@@ -403,4 +432,19 @@ int sockopt_restore(int fd, const Reprise__Socket *m, struct error *e)
 					   x->level);
 	}
 	return 0;
+}
+
+int sockopt_restore(int fd, const Reprise__Socket *m, struct error *e)
+{
+	return restore(fd, m, false, e);
+}
+
+int sockopt_restore_late(int fd, const Reprise__Socket *m, struct error *e)
+{
+	const int none = 0;
+
+	/* Whoever sets the size of a buffer fixes it, so we have. */
+	ignore(setsockopt(fd, SOL_SOCKET, OPT_SO_BUF_LOCK, &none, sizeof(none)),
+	       "kernels before 5.15 do not tell either");
+	return restore(fd, m, true, e);
 }

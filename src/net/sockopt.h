@@ -14,5 +14,7 @@ int sockopt_save(int fd, Reprise__Socket *m, struct sockopt_defaults **defaults,
 void sockopt_defaults_free(struct sockopt_defaults *list);
 int sockopt_validate(const Reprise__Socket *m, struct error *e) must_check;
 int sockopt_restore(int fd, const Reprise__Socket *m, struct error *e) must_check;
+/* Those that may only be set when nothing else is done with the socket any more. */
+int sockopt_restore_late(int fd, const Reprise__Socket *m, struct error *e) must_check;
 
 #endif

@@ -4,6 +4,7 @@
 #include "net/unix.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <linux/sockios.h>
 #include <unistd.h>
 
+#include "core/cleanup.h"
 #include "core/procfs.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
@@ -45,15 +47,26 @@ static bool is_stream(const Reprise__UnixSocket *m)
 	return m->socket->type != SOCK_DGRAM;
 }
 
-static int refuse_in_flight(const struct file_seen *f, struct error *e)
+/* Descriptors in its queue are compared with those of all tables, so these come first. */
+static int save_queue(struct checkpoint *c, struct unix_checkpoint *u, const struct file_seen *f,
+		      Reprise__UnixSocket *m, struct scratch *scratch, struct error *e)
 {
-	uint64_t n;
+	uint64_t carried = 0;
+	struct unix_carrier *x;
 
-	if (proc_field_u64(f->fdinfo, "scm_fds", 10, &n) < 0 || !n)
-		return 0;
-	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-			 "%llu descriptors wait in its queue to be received; try again",
-			 (unsigned long long)n);
+	/* net/unix/af_unix.c, unix_show_fdinfo() */
+	ignore(proc_field_u64(f->fdinfo, "scm_fds", 10, &carried), "then there are none");
+	if (!carried)
+		return c->checking ? 0 : unix_queue_save(c, f->local, 0, m, scratch, e);
+	x = vec_push(&u->carriers);
+	if (!x)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the Unix sockets");
+	x->entry = f->entry;
+	x->carried = carried;
+	x->fd = fcntl(f->local, F_DUPFD_CLOEXEC, 3);
+	if (x->fd < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot keep a descriptor of it");
+	return 0;
 }
 
 static void look_at_connection(const struct file_seen *f, const struct unix_info *info,
@@ -99,10 +112,32 @@ static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	m->backlog = info->state == TCP_LISTEN ? (int32_t)info->wqueue : 0;
 	look_at_connection(f, info, seen, m);
 	r = unix_name_save(c, f, info, m, scratch, e);
-	if (r >= 0)
-		r = refuse_in_flight(f, e);
-	if (r >= 0 && m->state != UNIX_LISTENING && !c->checking)
-		r = unix_queue_save(f, m, scratch, e);
+	if (r >= 0 && m->state != UNIX_LISTENING)
+		r = save_queue(c, u, f, m, scratch, e);
+	return r;
+}
+
+/* ---- when all tables have been seen ---- */
+
+static int unix_checkpoint_queues(struct checkpoint *c, struct error *e)
+{
+	struct unix_checkpoint *u = c->files->unix_sockets;
+	int r = 0;
+
+	/* More may join while this goes on: sockets that are in flight. */
+	for (size_t i = 0; u && i < u->carriers.n && r >= 0; i++) {
+		struct unix_carrier x = u->carriers.v[i];
+		struct file_entry *f = x.entry;
+
+		if (c->checking)
+			r = unix_queue_look(c, x.fd, x.carried, e);
+		else
+			r = unix_queue_save(c, x.fd, x.carried, f->msg->unix_socket,
+					    &c->files->scratch, e);
+		close_fd(&u->carriers.v[i].fd);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, f), e);
+	}
 	return r;
 }
 
@@ -161,6 +196,8 @@ static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *
 	for (uint32_t i = 0; i < info->nclients; i++) {
 		struct file_entry *client = by_ino(u, info->clients[i]);
 
+		if (!client && c->files->unseen)
+			continue;
 		if (!client)
 			return error_set(
 				e, -EBUSY, E_FILE_OUTSIDE,
@@ -197,7 +234,8 @@ static int peer_outside(struct file_entry *f, struct error *e)
 			 "the other side of this Unix socket is outside the tree");
 }
 
-static int resolve_peer(const struct unix_checkpoint *u, struct file_entry *f, struct error *e)
+static int resolve_peer(struct checkpoint *c, const struct unix_checkpoint *u, struct file_entry *f,
+			struct error *e)
 {
 	const struct unix_seen *seen = seen_of(f);
 	Reprise__UnixSocket *m = f->msg->unix_socket;
@@ -214,7 +252,7 @@ static int resolve_peer(const struct unix_checkpoint *u, struct file_entry *f, s
 		m->state = UNIX_PEER_GONE;
 		return 0;
 	}
-	return peer_outside(f, e);
+	return c->files->unseen ? 0 : peer_outside(f, e);
 }
 
 static int unix_checkpoint_all(struct checkpoint *c, struct error *e)
@@ -235,7 +273,7 @@ static int unix_checkpoint_all(struct checkpoint *c, struct error *e)
 			r = checkpoint_refuse(c, file_error_object(e, r, f), e);
 	}
 	for (size_t i = 0; i < u->by_ino.n && r >= 0; i++) {
-		r = resolve_peer(u, u->by_ino.v[i], e);
+		r = resolve_peer(c, u, u->by_ino.v[i], e);
 		if (r < 0)
 			r = checkpoint_refuse(c, file_error_object(e, r, u->by_ino.v[i]), e);
 	}
@@ -250,6 +288,9 @@ static void unix_checkpoint_end(struct checkpoint *c)
 		return;
 	unix_table_free(&u->table);
 	vec_free(&u->by_ino);
+	vec_for_each (x, &u->carriers)
+		close_fd(&x->fd);
+	vec_free(&u->carriers);
 	free(u);
 	c->files->unix_sockets = NULL;
 }
@@ -279,9 +320,11 @@ const struct file_ops unix_file_ops = {
 	.name = "unix socket",
 	.support =
 		"stream, datagram and seqpacket; pairs, connected, listening with backlog, bound, "
-		"shut down, peer gone; queued data; descriptors in flight are refused",
+		"shut down, peer gone; queued data with its credentials, descriptors in flight and "
+		"out-of-band byte",
 	.match = unix_match,
 	.checkpoint = unix_checkpoint,
+	.checkpoint_queues = unix_checkpoint_queues,
 	.checkpoint_all = unix_checkpoint_all,
 	.checkpoint_end = unix_checkpoint_end,
 	.validate = unix_validate,

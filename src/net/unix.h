@@ -25,11 +25,19 @@ struct unix_seen {
 	const struct unix_info *info;
 };
 
+/* A socket in whose queue are descriptors: it is saved when those of the tables are known. */
+struct unix_carrier {
+	struct file_entry *entry;
+	int fd;
+	uint64_t carried;
+};
+
 /* During a checkpoint: files_checkpoint.unix_sockets. */
 struct unix_checkpoint {
 	struct unix_table table;
 	bool read;
 	VEC(struct file_entry *) by_ino; /* sorted */
+	VEC(struct unix_carrier) carriers;
 };
 
 /* During a restart: files_restart.unix_sockets. */
@@ -46,11 +54,17 @@ struct unix_restart {
 	bool read;
 };
 
-/* Messages and bytes that wait to be read, without taking them. */
-int unix_queue_save(const struct file_seen *f, Reprise__UnixSocket *m, struct scratch *s,
-		    struct error *e) must_check;
-/* Sends them again through `from`, the other side. */
-int unix_queue_fill(struct restart *r, int from, const Reprise__UnixSocket *m,
+/* As many descriptors may a message carry: SCM_MAX_FD of the kernel. */
+#define UNIX_FDS_MAX 253
+
+/* Messages and bytes that wait to be read, without taking them; `carried`: how many descriptors are
+ * among them. */
+int unix_queue_save(struct checkpoint *c, int fd, uint64_t carried, Reprise__UnixSocket *m,
+		    struct scratch *s, struct error *e) must_check;
+/* Looks only at what descriptors they carry, as far as that does not disturb tasks that run. */
+int unix_queue_look(struct checkpoint *c, int fd, uint64_t carried, struct error *e) must_check;
+/* Sends them again through `from`, the other side of `to`. */
+int unix_queue_fill(struct restart *r, int from, int to, const Reprise__UnixSocket *m,
 		    struct error *e) must_check;
 /* The same for a datagram socket that several may send to. */
 int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What waits in the queue of a Unix socket. The first piece can simply be
- * peeked at; to see those behind it SO_PEEK_OFF has to be set, on the socket of the application,
- * for the moment: it concerns nothing but MSG_PEEK.
+ * What waits in the queue of a Unix socket, at the checkpoint. The first piece can simply be peeked
+ * at; to see those behind it SO_PEEK_OFF has to be set, on the socket of the application, and some
+ * more options for the moment: they tell what the kernel adds to a message that is received, and
+ * the tasks are stopped. The restart side is in unix_fill.c.
  */
 #include <errno.h>
 #include <linux/sockios.h>
@@ -15,102 +16,260 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "net/socket.h"
+#include "core/kabi.h"
+#include "fs/context.h"
 #include "net/unix.h"
 
 #define MESSAGE_MAX (1u << 20)
 
 struct reader {
-	const struct file_seen *f;
+	struct checkpoint *c;
+	int fd;
 	Reprise__UnixSocket *m;
 	struct scratch *s;
 	VEC(Reprise__SocketData *) list;
 	char *buf;
+	size_t size;
 	bool stream;
+	int at;		  /* where the next piece begins: SO_PEEK_OFF */
+	uint64_t carried; /* descriptors that have been seen */
+	size_t pieces;	  /* as the kernel hands them out */
 };
 
-static void take_credentials(struct msghdr *msg, Reprise__SocketData *d)
+/* One look. */
+struct peeked {
+	ssize_t n;
+	int flags;
+	struct sockaddr_un from;
+	size_t from_len;
+	bool message; /* there is one, maybe without bytes */
+	struct ucred cred;
+	int fds[UNIX_FDS_MAX];
+	size_t nfds;
+};
+
+static void peeked_drop(struct peeked *p)
+{
+	for (size_t i = 0; i < p->nfds; i++)
+		close_fd(&p->fds[i]);
+	p->nfds = 0;
+}
+
+static void take_control(struct msghdr *msg, struct peeked *p)
 {
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
-		struct ucred cred;
+		int pidfd;
 
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+		if (c->cmsg_level != SOL_SOCKET)
 			continue;
-		memcpy(&cred, CMSG_DATA(c), sizeof(cred));
-		d->credentials = true;
-		d->pid = cred.pid;
-		d->uid = cred.uid;
-		d->gid = cred.gid;
+		switch (c->cmsg_type) {
+		case SCM_CREDENTIALS:
+			memcpy(&p->cred, CMSG_DATA(c), sizeof(p->cred));
+			p->message = true;
+			break;
+		case SCM_RIGHTS:
+			p->nfds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+			memcpy(p->fds, CMSG_DATA(c), p->nfds * sizeof(int));
+			break;
+		case SCM_PIDFD: /* of the sender, made for us */
+			memcpy(&pidfd, CMSG_DATA(c), sizeof(pidfd));
+			close_fd(&pidfd);
+			break;
+		default:
+			break;
+		}
 	}
 }
 
-static int add(struct reader *rd, struct msghdr *msg, size_t len, struct error *e)
+static void peek_into(const struct reader *rd, struct iovec *iov, size_t n, struct peeked *p)
+{
+	/* Room for the descriptors and for all else that a socket may be told to add. */
+	char control[CMSG_SPACE(UNIX_FDS_MAX * sizeof(int)) + 1024] __attribute__((aligned(8)));
+	struct msghdr msg = {.msg_name = &p->from,
+			     .msg_namelen = sizeof(p->from),
+			     .msg_iov = iov,
+			     .msg_iovlen = n,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+
+	memset(p, 0, sizeof(*p));
+	p->n = recvmsg(rd->fd, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (p->n < 0) {
+		p->n = -errno;
+		return;
+	}
+	p->flags = msg.msg_flags;
+	if (msg.msg_namelen > offsetof(struct sockaddr_un, sun_path))
+		p->from_len = msg.msg_namelen - offsetof(struct sockaddr_un, sun_path);
+	take_control(&msg, p);
+	p->message |= p->n > 0;
+}
+
+static void peek(const struct reader *rd, size_t size, struct peeked *p)
+{
+	struct iovec iov = {.iov_base = rd->buf, .iov_len = size};
+
+	peek_into(rd, &iov, 1, p);
+}
+
+static int set_option(int fd, int name, int value, struct error *e)
+{
+	if (setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value)) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "option %d of a Unix socket", name);
+	return 0;
+}
+
+static int add_files(struct reader *rd, struct peeked *p, Reprise__SocketData *d, struct error *e)
+{
+	int r = 0;
+
+	if (!p->nfds)
+		return 0;
+	d->files = scratch_alloc(rd->s, p->nfds * sizeof(*d->files));
+	if (!d->files)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
+	for (size_t i = 0; i < p->nfds && r >= 0; i++)
+		r = file_in_flight(rd->c, take_fd(&p->fds[i]), &d->files[d->n_files++], e);
+	rd->carried += d->n_files;
+	return r;
+}
+
+/* A message that was sent when neither side wanted credentials has none (maybe_add_creds()); the
+ * kernel shows nobody then. */
+static bool has_credentials(const struct ucred *cred)
+{
+	const unsigned int nobody = 65534;
+
+	return cred->pid || cred->uid != nobody || cred->gid != nobody;
+}
+
+static int add(struct reader *rd, struct peeked *p, struct error *e)
 {
 	Reprise__SocketData *d =
 		scratch_message(rd->s, Reprise__SocketData, reprise__socket_data__init);
 	Reprise__SocketData **slot = vec_push(&rd->list);
-	const struct sockaddr_un *from = msg->msg_name;
-	size_t head = offsetof(struct sockaddr_un, sun_path);
 
 	if (!d || !slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
 	*slot = d;
-	d->data.len = len;
-	d->data.data = scratch_copy(rd->s, rd->buf, len);
-	if (msg->msg_namelen > head) {
-		d->sender.len = msg->msg_namelen - head;
-		d->sender.data = scratch_copy(rd->s, from->sun_path, d->sender.len);
+	d->data.len = (size_t)p->n;
+	d->data.data = scratch_copy(rd->s, rd->buf, d->data.len);
+	d->sender.len = p->from_len;
+	d->sender.data = scratch_copy(rd->s, p->from.sun_path, p->from_len);
+	if (has_credentials(&p->cred)) {
+		d->credentials = true;
+		d->pid = p->cred.pid;
+		d->uid = p->cred.uid;
+		d->gid = p->cred.gid;
 	}
-	take_credentials(msg, d);
-	if ((len && !d->data.data) || (d->sender.len && !d->sender.data))
+	rd->at += (int)p->n;
+	if ((d->data.len && !d->data.data) || (d->sender.len && !d->sender.data))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
-	return 0;
+	return add_files(rd, p, d, e);
+}
+
+/*
+ * Where in a look of n bytes do the descriptors begin? The kernel glues what was sent before to the
+ * piece that carries them, which is the last of the look (unix_stream_read_generic()). A
+ * buffer whose last byte is not there fails within that piece, and returns what precedes it.
+ */
+static int find_start(const struct reader *rd, size_t n, size_t *ret, struct error *e)
+{
+	struct iovec iov[2] = {{.iov_base = rd->buf, .iov_len = n - 1},
+			       {.iov_base = NULL, .iov_len = 1}};
+	struct peeked p;
+	int r = set_option(rd->fd, SO_PEEK_OFF, rd->at, e);
+
+	if (r < 0)
+		return r;
+	peek_into(rd, iov, 2, &p);
+	peeked_drop(&p);
+	if (p.n < 0 && p.n != -EFAULT)
+		return error_errno(e, (int)p.n, E_FILE_STATE, "cannot look into its queue");
+	*ret = p.n > 0 ? (size_t)p.n : 0;
+	return set_option(rd->fd, SO_PEEK_OFF, rd->at, e);
+}
+
+/* The pieces of a stream that one look has found. */
+static int add_stream(struct reader *rd, struct peeked *p, struct error *e)
+{
+	size_t before = 0;
+	int r;
+
+	if (!p->nfds)
+		return add(rd, p, e);
+	r = find_start(rd, (size_t)p->n, &before, e);
+	if (r < 0)
+		return r;
+	if (before) {
+		/* It tells of descriptors that are behind it, too. */
+		peeked_drop(p);
+		peek(rd, before, p);
+		peeked_drop(p);
+		if (p->n != (ssize_t)before)
+			return error_set(e, -EIO, E_FILE_STATE, "its queue changes");
+		return add(rd, p, e);
+	}
+	r = set_option(rd->fd, SO_PEEK_OFF, rd->at + (int)p->n, e);
+	return r < 0 ? r : add(rd, p, e);
 }
 
 /* 1 when there is no more. */
 static int peek_one(struct reader *rd, struct error *e)
 {
-	struct sockaddr_un from;
-	char control[256] __attribute__((aligned(8)));
-	struct iovec iov = {.iov_base = rd->buf, .iov_len = MESSAGE_MAX};
-	struct msghdr msg = {.msg_name = &from,
-			     .msg_namelen = sizeof(from),
-			     .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control,
-			     .msg_controllen = sizeof(control)};
-	ssize_t n = recvmsg(rd->f->local, &msg, MSG_PEEK | MSG_DONTWAIT);
+	struct peeked p;
+	int r;
 
-	if (n < 0 &&
-	    (errno == EAGAIN || errno == ECONNRESET || errno == EINVAL || errno == ENOTCONN))
+	peek(rd, rd->size, &p);
+	if (p.n == -EAGAIN || p.n == -ECONNRESET || p.n == -EINVAL || p.n == -ENOTCONN)
 		return 1;
-	if (n < 0)
-		return error_errno(e, -errno, E_FILE_STATE, "cannot look into its queue");
-	/* A message without bytes, or the end? Behind a closed end nothing follows. */
-	if (n == 0 && (rd->stream || (rd->m->shutdown & UNIX_RCV_SHUTDOWN)))
-		return 1;
-	if (msg.msg_flags & MSG_TRUNC)
-		return error_set(e, -EMSGSIZE, E_FILE_STATE, "a message in its queue is too long");
-	return add(rd, &msg, (size_t)n, e);
+	if (p.n < 0)
+		return error_errno(e, (int)p.n, E_FILE_STATE, "cannot look into its queue");
+	if (!p.message || (rd->stream && !p.n)) /* the end of what a closed end has sent */
+		r = 1;
+	else if (p.flags & MSG_CTRUNC)
+		r = error_set(e, -EMFILE, E_FILE_STATE,
+			      "descriptors wait in its queue, and reprise can open no more (ulimit "
+			      "-Hn)");
+	else if (p.flags & MSG_TRUNC)
+		r = error_set(e, -EMSGSIZE, E_FILE_STATE, "a message in its queue is too long");
+	else
+		r = rd->stream ? add_stream(rd, &p, e) : add(rd, &p, e);
+	peeked_drop(&p);
+	rd->pieces++;
+	return r;
+}
+
+/*
+ * A message without bytes that has been peeked at before is passed over when SO_PEEK_OFF is set
+ * (__skb_try_recv_from_queue()): the first of the queue is seen without.
+ */
+static int peek_first(struct reader *rd, struct error *e)
+{
+	struct peeked p;
+	int r = 0;
+
+	if (rd->stream)
+		return 0;
+	peek(rd, rd->size, &p);
+	if (p.n == 0 && p.message)
+		r = add(rd, &p, e);
+	peeked_drop(&p);
+	return r;
 }
 
 static int peek_all(struct reader *rd, struct error *e)
 {
-	int original = -1, offset = 0, r;
-	socklen_t len = sizeof(original);
+	int r = peek_first(rd, e);
 
-	if (getsockopt(rd->f->local, SOL_SOCKET, SO_PEEK_OFF, &original, &len) < 0 ||
-	    setsockopt(rd->f->local, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0)
-		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "SO_PEEK_OFF");
-	do
+	if (r >= 0)
+		r = set_option(rd->fd, SO_PEEK_OFF, 0, e);
+	while (r == 0)
 		r = peek_one(rd, e);
-	while (r == 0);
-	if (setsockopt(rd->f->local, SOL_SOCKET, SO_PEEK_OFF, &original, sizeof(original)) < 0)
-		return error_errno(e, -errno, E_INTERNAL, "SO_PEEK_OFF");
 	return r < 0 ? r : 0;
 }
 
-static int check_all(const struct reader *rd, int queued, struct error *e)
+static int check_all(const struct reader *rd, int queued, uint64_t carried, struct error *e)
 {
 	size_t sum = 0;
 
@@ -119,26 +278,168 @@ static int check_all(const struct reader *rd, int queued, struct error *e)
 	if (rd->stream && sum != (size_t)queued)
 		return error_set(e, -EIO, E_FILE_STATE,
 				 "only %zu of %d bytes in its queue are seen", sum, queued);
+	if (rd->carried != carried)
+		return error_set(e, -EIO, E_FILE_STATE,
+				 "only %llu of %llu descriptors in its queue are seen",
+				 (unsigned long long)rd->carried, (unsigned long long)carried);
 	return 0;
 }
 
-int unix_queue_save(const struct file_seen *f, Reprise__UnixSocket *m, struct scratch *s,
-		    struct error *e)
+/* ---- the byte out of band ---- */
+
+/*
+ * A look ends at the mark, if it began before it, and behind descriptors. (At the beginning of the
+ * queue SIOCATMARK tells.) -1: there is none.
+ */
+static int find_mark(struct reader *rd, int queued, int *ret, struct error *e)
 {
-	struct reader rd = {.f = f, .m = m, .s = s, .stream = m->socket->type == SOCK_STREAM};
-	int queued = 0, r;
+	int at_mark = 0, at = 0, r;
+	struct peeked p;
+
+	ignore(ioctl(rd->fd, SIOCATMARK, &at_mark), "kernels without MSG_OOB");
+	if (at_mark)
+		*ret = 0;
+	if (at_mark || rd->pieces < 2) /* one look has seen all */
+		return 0;
+	r = set_option(rd->fd, SO_PEEK_OFF, 0, e);
+	while (r >= 0 && at < queued && *ret < 0) {
+		bool carries;
+
+		peek(rd, rd->size, &p);
+		carries = p.nfds;
+		peeked_drop(&p);
+		if (p.n <= 0)
+			break;
+		at += (int)p.n;
+		if (!carries && at < queued)
+			*ret = at;
+	}
+	return r;
+}
+
+static int save_mark(struct reader *rd, int queued, struct error *e)
+{
+	int mark = -1, r;
+	bool pending;
 	char byte;
 
-	ignore(ioctl(f->local, SIOCINQ, &queued), "not for sockets that are not connected");
-	/* Without disturbing anything: is there anything at all? */
-	if (!queued && (rd.stream || recv(f->local, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0))
+	/* Inline, it is a byte like the others, though it ends a look no less. */
+	r = set_option(rd->fd, SO_OOBINLINE, 0, e);
+	if (r >= 0)
+		r = set_option(rd->fd, SO_PASSCRED, 0, e);
+	if (r >= 0)
+		r = find_mark(rd, queued, &mark, e);
+	if (r < 0)
+		return r;
+	pending = recv(rd->fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) == 1;
+	if (pending && mark < 0)
+		return error_set(e, -EIO, E_FILE_STATE,
+				 "a byte out of band is in its queue, and its place cannot be "
+				 "found; try again");
+	rd->m->mark = mark >= 0;
+	rd->m->mark_at = mark >= 0 ? (uint64_t)mark : 0;
+	rd->m->mark_read = mark >= 0 && !pending;
+	return 0;
+}
+
+/* ---- all of it ---- */
+
+/* What is set for the moment, and what it was. */
+static const struct toggle {
+	int name, value;
+	bool stream; /* for streams only */
+} toggles[] = {
+	{SO_PEEK_OFF, -1, false},
+	{SO_PASSCRED, 1, false}, /* also tells a message without bytes from the end */
+	{SO_PASSRIGHTS, 1, false},
+	{SO_OOBINLINE, 1, true},
+};
+#define NTOGGLES (sizeof(toggles) / sizeof(toggles[0]))
+
+static int toggle_all(const struct reader *rd, int was[NTOGGLES], struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < NTOGGLES; i++) {
+		socklen_t len = sizeof(was[i]);
+
+		if (getsockopt(rd->fd, SOL_SOCKET, toggles[i].name, &was[i], &len) < 0 ||
+		    (toggles[i].stream && !rd->stream))
+			was[i] = toggles[i].value; /* a kernel without it */
+	}
+	for (size_t i = 0; i < NTOGGLES && r >= 0; i++)
+		if (was[i] != toggles[i].value)
+			r = set_option(rd->fd, toggles[i].name, toggles[i].value, e);
+	return r;
+}
+
+static int toggle_back(const struct reader *rd, const int was[NTOGGLES], struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < NTOGGLES; i++) {
+		int is = was[i];
+		socklen_t len = sizeof(is);
+
+		ignore(getsockopt(rd->fd, SOL_SOCKET, toggles[i].name, &is, &len),
+		       "then it was not set either");
+		if (is != was[i] && r >= 0)
+			r = set_option(rd->fd, toggles[i].name, was[i], e);
+	}
+	return r;
+}
+
+static int save_all(struct reader *rd, int queued, uint64_t carried, struct error *e)
+{
+	int was[NTOGGLES], r = toggle_all(rd, was, e);
+	struct error back = {};
+
+	if (r >= 0)
+		r = peek_all(rd, e);
+	if (r >= 0)
+		r = check_all(rd, queued, carried, e);
+	if (r >= 0 && rd->stream)
+		r = save_mark(rd, queued, e);
+	if (toggle_back(rd, was, &back) < 0 && r >= 0) {
+		*e = back;
+		r = back.err;
+	}
+	return r;
+}
+
+/* Without disturbing anything: is there anything at all? */
+static bool is_empty(const struct reader *rd, int queued)
+{
+	int offset = -1, at_mark = 0;
+	socklen_t len = sizeof(offset);
+	char byte;
+
+	if (queued)
+		return false;
+	if (rd->stream)
+		return ioctl(rd->fd, SIOCATMARK, &at_mark) < 0 || !at_mark;
+	/* One that has its own offset may look beyond the end. */
+	if (getsockopt(rd->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &len) == 0 && offset >= 0)
+		return false;
+	return recv(rd->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
+}
+
+int unix_queue_save(struct checkpoint *c, int fd, uint64_t carried, Reprise__UnixSocket *m,
+		    struct scratch *s, struct error *e)
+{
+	struct reader rd = {
+		.c = c, .fd = fd, .m = m, .s = s, .stream = m->socket->type == SOCK_STREAM};
+	int queued = 0, r;
+
+	ignore(ioctl(fd, SIOCINQ, &queued), "not for sockets that are not connected");
+	if (is_empty(&rd, queued))
 		return 0;
-	rd.buf = malloc(MESSAGE_MAX);
+	/* All of a stream fits into one look. */
+	rd.size = queued < (int)MESSAGE_MAX ? MESSAGE_MAX : (size_t)queued + 1;
+	rd.buf = malloc(rd.size);
 	if (!rd.buf)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
-	r = peek_all(&rd, e);
-	if (r >= 0)
-		r = check_all(&rd, queued, e);
+	r = save_all(&rd, queued, carried, e);
 	if (r >= 0 && rd.list.n) {
 		m->queue = scratch_copy(s, rd.list.v, rd.list.n * sizeof(*rd.list.v));
 		m->n_queue = rd.list.n;
@@ -150,122 +451,24 @@ int unix_queue_save(const struct file_seen *f, Reprise__UnixSocket *m, struct sc
 	return r;
 }
 
-/* ---- restart ---- */
-
-/* Only root may claim to be somebody else; then it stays as it is. */
-static int send_one(struct restart *r, int from, const Reprise__SocketData *d, struct error *e)
+/* The tasks run: SO_PEEK_OFF is left alone, and so the first message that carries any is all that
+ * is seen. */
+int unix_queue_look(struct checkpoint *c, int fd, uint64_t carried, struct error *e)
 {
-	struct ucred cred = {.pid = d->credentials ? restart_real_pid(r, d->pid) : 0,
-			     .uid = d->uid,
-			     .gid = d->gid};
-	char control[CMSG_SPACE(sizeof(cred))] __attribute__((aligned(8))) = {};
-	struct iovec iov = {.iov_base = d->data.data, .iov_len = d->data.len};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	ssize_t n;
+	struct reader rd = {.c = c, .fd = fd};
+	socklen_t len = sizeof(rd.at);
+	struct peeked p = {};
+	uint64_t seen = 0, id;
+	char byte;
+	int r = 0;
 
-	if (cred.pid) {
-		struct cmsghdr *c = (struct cmsghdr *)control;
-
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_CREDENTIALS;
-		c->cmsg_len = CMSG_LEN(sizeof(cred));
-		memcpy(CMSG_DATA(c), &cred, sizeof(cred));
-		msg.msg_control = control;
-		msg.msg_controllen = sizeof(control);
-	}
-	n = sendmsg(from, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	if (n < 0 && errno == EPERM && cred.pid) {
-		msg.msg_control = NULL;
-		msg.msg_controllen = 0;
-		n = sendmsg(from, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-	}
-	if (n != (ssize_t)d->data.len)
-		return error_errno(e, n < 0 ? -errno : -EIO, E_RESTORE,
-				   "cannot put %zu bytes into the queue of a socket", d->data.len);
-	return 0;
-}
-
-/* What one sender had queued may be more than this one's buffer takes. */
-static int widen(int fd)
-{
-	int was = 0, wanted = 64 << 20;
-	socklen_t len = sizeof(was);
-
-	getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &was, &len);
-	ignore(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &wanted, sizeof(wanted)),
-	       "for root only; sending will tell");
-	return was;
-}
-
-static void narrow(int fd, int was)
-{
-	was /= 2; /* doubled when set */
-	ignore(setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &was, sizeof(was)), "as it was");
-}
-
-int unix_queue_fill(struct restart *r, int from, const Reprise__UnixSocket *m, struct error *e)
-{
-	int was, res = 0;
-
-	if (!m->n_queue)
-		return 0;
-	was = widen(from);
-	for (size_t i = 0; i < m->n_queue && res >= 0; i++)
-		res = send_one(r, from, m->queue[i], e);
-	narrow(from, was);
-	return res;
-}
-
-/* The socket of the tree that had this name: its messages are sent by itself. */
-static int find_sender(struct restart *r, const ProtobufCBinaryData *name)
-{
-	vec_for_each (f, &r->files->files) {
-		const Reprise__UnixSocket *m = f->msg->unix_socket;
-
-		if (m && name->len && m->socket->type == SOCK_DGRAM && m->name.len == name->len &&
-		    !memcmp(m->name.data, name->data, name->len))
-			return f->fd;
-	}
-	return -1;
-}
-
-static int send_from(struct restart *r, uint64_t id, const Reprise__UnixSocket *m,
-		     const Reprise__SocketData *d, struct error *e)
-{
-	_cleanup_(close_fd) int own = -EBADF;
-	Reprise__UnixSocket sender = REPRISE__UNIX_SOCKET__INIT;
-	int fd = find_sender(r, &d->sender), res;
-
-	if (fd < 0) {
-		own = fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		if (fd < 0)
-			return error_errno(e, -errno, E_RESTORE, "cannot make a socket");
-		sender.name = d->sender;
-		res = unix_name_bind(r, 0, fd, &sender, e);
-		if (res < 0)
-			return res;
-		widen(fd);
-	}
-	/* Sockets of the tree are connected to their peers later. */
-	res = unix_name_connect(r, fd, id, m, e);
-	if (res >= 0)
-		res = send_one(r, fd, d, e);
-	if (own < 0) {
-		const struct sockaddr none = {.sa_family = AF_UNSPEC};
-
-		ignore(connect(fd, &none, sizeof(none)), "a datagram socket can always do that");
-	}
-	return res;
-}
-
-int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
-			      struct error *e)
-{
-	for (size_t i = 0; i < m->n_queue; i++) {
-		int res = send_from(r, id, m, m->queue[i], e);
-
-		if (res < 0)
-			return res;
-	}
-	return 0;
+	rd.buf = &byte;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &rd.at, &len) == 0 && rd.at < 0)
+		peek(&rd, 1, &p);
+	for (size_t i = 0; i < p.nfds && r >= 0; i++, seen++)
+		r = file_in_flight(c, take_fd(&p.fds[i]), &id, e);
+	peeked_drop(&p);
+	if (seen < carried)
+		c->files->unseen = true;
+	return r;
 }

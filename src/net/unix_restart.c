@@ -31,10 +31,29 @@ static int check_names(const Reprise__UnixSocket *m, struct error *e)
 
 	if (m->name.len > most || m->peer_name.len > most || (m->path[0] && m->path[0] != '/'))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket with an improper name");
-	for (size_t i = 0; i < m->n_queue; i++)
-		if (m->queue[i]->sender.len > most)
+	return 0;
+}
+
+static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
+{
+	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
+
+	for (size_t i = 0; i < m->n_queue; i++) {
+		const Reprise__SocketData *d = m->queue[i];
+
+		if (d->sender.len > most)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "a message with an improper sender");
+		if (d->n_files > UNIX_FDS_MAX)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "a message with %zu descriptors", d->n_files);
+		for (size_t k = 0; k < d->n_files; k++)
+			if (!restart_find(r, RECORD_FILE, d->files[k]))
+				return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+						 "a message carries no open file");
+	}
+	if (m->mark && m->socket->type != SOCK_STREAM)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a mark among messages");
 	return 0;
 }
 
@@ -48,6 +67,8 @@ int unix_validate(const struct restart *r, const Reprise__File *msg, struct erro
 	res = socket_validate(m->socket, AF_UNIX, e);
 	if (res >= 0)
 		res = check_names(m, e);
+	if (res >= 0)
+		res = check_queue(r, m, e);
 	if (res < 0)
 		return res;
 	peer = socket_of(r, m->peer);
@@ -75,8 +96,6 @@ static int make_single(struct restart *r, uint64_t id, const Reprise__UnixSocket
 		res = unix_name_bind(r, id, fd, m, e);
 	if (res >= 0 && m->state == UNIX_LISTENING)
 		res = unix_cred_listen(m, fd, m->backlog, e);
-	if (res >= 0)
-		res = socket_settle(fd, m->socket, e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
@@ -87,9 +106,7 @@ static int dress(int fd, const Reprise__UnixSocket *m, struct error *e)
 {
 	int res = socket_set_owner(fd, m->socket, e);
 
-	if (res >= 0)
-		res = socket_set_options(fd, m->socket, e);
-	return res < 0 ? res : socket_settle(fd, m->socket, e);
+	return res < 0 ? res : socket_set_options(fd, m->socket, e);
 }
 
 static int make_pair(struct restart *r, const Reprise__UnixSocket *m,
@@ -259,7 +276,7 @@ int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, 
 static int finish_orphan(struct restart *r, struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
-	int res = unix_queue_fill(r, f->other, m, e);
+	int res = unix_queue_fill(r, f->other, f->fd, m, e);
 
 	/* A peer that closes with something unread resets the connection (unix_release_sock()). */
 	if (res >= 0 && m->reset && send(f->fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
@@ -278,10 +295,10 @@ int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg
 		return 0;
 	if (m->state == UNIX_PEER_GONE)
 		return finish_orphan(r, f, e);
-	if (!m->n_queue)
+	if (!m->n_queue && !m->mark)
 		return 0;
 	if (peer && peer->peer == id)
-		return unix_queue_fill(r, files_restart_fd(r, m->peer), m, e);
+		return unix_queue_fill(r, files_restart_fd(r, m->peer), fd, m, e);
 	if (m->socket->type == SOCK_DGRAM)
 		return unix_queue_fill_datagrams(r, id, fd, m, e);
 	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "data in the queue of a lonely socket");
@@ -354,9 +371,13 @@ int unix_restart_all(struct restart *r, struct error *e)
 		if (res < 0)
 			return res;
 	}
-	vec_for_each (f, &r->files->files)
-		if (res >= 0 && f->ops == &unix_file_ops && !f->msg->outside)
-			res = shut_down(f, e);
+	vec_for_each (f, &r->files->files) {
+		if (res < 0 || f->ops != &unix_file_ops || f->msg->outside)
+			continue;
+		res = shut_down(f, e);
+		if (res >= 0)
+			res = socket_set_last(f->fd, f->msg->unix_socket->socket, e);
+	}
 	unix_names_end(r);
 	return res;
 }
