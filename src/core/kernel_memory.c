@@ -131,30 +131,79 @@ static int run(struct kernel_memory *k, int link)
 	return k->window->task ? 0 : -ESRCH;
 }
 
+static int read_file(int fd, char *data, size_t size)
+{
+	size_t done = 0;
+
+	while (done < size) {
+		ssize_t n = read(fd, data + done, size - done);
+
+		if (n <= 0)
+			return -EIO;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+/* Without a /sys, in the mount namespace of a container: the kernel's own types have the lowest
+ * number. */
+static int ask_for_btf(void **ret, size_t *ret_size)
+{
+	union bpf_attr next = {}, get = {}, info_of = {};
+	struct bpf_btf_info info = {};
+	_cleanup_(close_fd) int fd = -EBADF;
+	_cleanup_(free_ptr) void *data = NULL;
+	int r = (int)bpf(BPF_BTF_GET_NEXT_ID, &next);
+
+	if (r < 0)
+		return r;
+	get.btf_id = next.next_id;
+	fd = (int)bpf(BPF_BTF_GET_FD_BY_ID, &get);
+	if (fd < 0)
+		return fd;
+	info_of.info.bpf_fd = (uint32_t)fd;
+	info_of.info.info_len = sizeof(info);
+	info_of.info.info = pointer(&info);
+	r = (int)bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
+	if (r < 0)
+		return r;
+	*ret_size = info.btf_size;
+	data = malloc(*ret_size + 1);
+	if (!data)
+		return -ENOMEM;
+	memset(&info, 0, sizeof(info));
+	info.btf = pointer(data);
+	info.btf_size = (uint32_t)*ret_size;
+	r = (int)bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(&data);
+	return 0;
+}
+
 static int read_btf(struct kernel_memory *k)
 {
 	_cleanup_(close_fd) int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
-	size_t done = 0, size;
+	void *data = NULL;
+	size_t size = 0;
 	struct stat st;
-	char *data;
+	int r;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
+	if (fd < 0) {
+		r = ask_for_btf(&data, &size);
+		return r < 0 ? r : btf_new(&k->btf, data, size);
+	}
+	if (fstat(fd, &st) < 0)
 		return -errno;
 	size = (size_t)st.st_size;
 	data = malloc(size + 1);
 	if (!data)
 		return -ENOMEM;
-	while (done < size) {
-		ssize_t n = read(fd, data + done, size - done);
-
-		if (n <= 0)
-			break;
-		done += (size_t)n;
-	}
-	if (done == size)
+	r = read_file(fd, data, size);
+	if (r >= 0)
 		return btf_new(&k->btf, data, size);
 	free(data);
-	return -EIO;
+	return r;
 }
 
 static int open_window(struct kernel_memory *k)

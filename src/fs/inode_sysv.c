@@ -5,7 +5,6 @@
  * and lives on only because it is attached gets its id if that is free.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -15,6 +14,7 @@
 
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
+#include "ipc/sysv.h"
 
 int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e)
 {
@@ -37,21 +37,6 @@ int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e)
 static bool removed(const Reprise__Inode *msg)
 {
 	return msg->shmmode & SHM_DEST;
-}
-
-/*
- * The kernel takes this number for the next segment, and forgets it
- * (ipc_idr_alloc()). Where that is not permitted the id will tell.
- */
-static void ask_for_id(struct restart *r, int id)
-{
-	char text[16];
-	int n = snprintf(text, sizeof(text), "%d", id);
-	_cleanup_(close_fd) int fd =
-		openat(r->proc_fd, "sys/kernel/shm_next_id", O_WRONLY | O_CLOEXEC);
-
-	if (fd >= 0)
-		ignore(write(fd, text, (size_t)n), "see above");
 }
 
 /* What a killed original has left behind: it is what it was, and nobody is attached. */
@@ -94,7 +79,7 @@ static int get_segment(struct restart *r, const Reprise__Inode *msg, bool *ret_m
 
 	if (!removed(msg) && shmctl(msg->shmid, IPC_STAT, &ds) == 0 && is_left_behind(msg, &ds))
 		return msg->shmid;
-	ask_for_id(r, msg->shmid);
+	sysv_ask_for_id(r, SYSV_SHM, msg->shmid);
 	id = shmget(removed(msg) ? IPC_PRIVATE : msg->shmkey, msg->size,
 		    flags | (msg->hugetlb_size ? SHM_HUGETLB : 0));
 	if (id < 0)

@@ -105,6 +105,8 @@ static uint64_t sharing_flags(const struct restart_process *maker,
 		if (maker->msg->sighand == child->msg->sighand)
 			flags |= CLONE_SIGHAND;
 	}
+	if (a->sysvsem && a->sysvsem == b->sysvsem)
+		flags |= CLONE_SYSVSEM;
 	return flags;
 }
 
@@ -149,13 +151,23 @@ static uint64_t mm_id(const struct restart_process *p)
 	return p->mm_id;
 }
 
+/* Images that do not tell have one for each process. */
+static uint64_t undo_id(const struct restart_process *p)
+{
+	const Reprise__Task *leader = leader_of(p);
+
+	return leader->sysvsem ? leader->sysvsem : UINT64_MAX - (uint64_t)p->vpid;
+}
+
 int tree_check_sharing(const struct restart *r, struct error *e)
 {
 	int res = check_table(r, CLONE_FILES, files_id, "descriptors", e);
 
 	if (res >= 0)
 		res = check_table(r, CLONE_FS, fs_id, "the working directory", e);
-	return res < 0 ? res : check_table(r, CLONE_VM, mm_id, "memory", e);
+	if (res >= 0)
+		res = check_table(r, CLONE_VM, mm_id, "memory", e);
+	return res < 0 ? res : check_table(r, CLONE_SYSVSEM, undo_id, "a SEM_UNDO list", e);
 }
 
 /* Adds clone3() with a chosen id to a batch; the id stands behind the arguments. */
@@ -368,15 +380,25 @@ static int unshare_tables(struct restart_process *p, struct restart_task *t, str
 	return res < 0 ? error_errno(e, (int)res, E_RESTORE, "thread %d: unshare", t->vtid) : 0;
 }
 
+/* A leader that has exited has no SEM_UNDO list any more: those that its threads share is the first
+ * one's. */
+static uint64_t shared_undo(const struct restart_process *p)
+{
+	return p->tasks.v[p->tasks.v[0].msg->is_zombie && p->tasks.n > 1].msg->sysvsem;
+}
+
 static int clone_threads(struct maker *m, struct restart_process *p, size_t first, size_t last)
 {
-	const uint64_t flags =
-		CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+	const uint64_t all = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 	_cleanup_(batch_free) struct batch b = {};
 	int r;
 
-	for (size_t i = first; i < last; i++)
-		batch_must(&b, add_clone(&b, flags, 0, p->tasks.v[i].vtid));
+	for (size_t i = first; i < last; i++) {
+		bool shares = p->tasks.v[i].msg->sysvsem == shared_undo(p);
+
+		batch_must(&b, add_clone(&b, all | (shares ? CLONE_SYSVSEM : 0), 0,
+					 p->tasks.v[i].vtid));
+	}
 	r = agent_run(p->agent, p->pid, NULL, &b, m->e);
 	if (r < 0)
 		return r;

@@ -9,6 +9,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/file.h"
+#include "ipc/ipc.h"
 #include "kernel/cred.h"
 #include "kernel/sched.h"
 #include "kernel/seccomp.h"
@@ -177,6 +178,8 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p, pid_t t
 		r = files_checkpoint(c, p, tid, &msg->files, e);
 	if (r >= 0)
 		r = fs_checkpoint(c, p, tid, &msg->fs, e);
+	if (r >= 0)
+		r = ipc_undo_identify(c, p, tid, &msg->sysvsem, e);
 	return r;
 }
 

@@ -33,6 +33,7 @@ struct checkpoint {
 	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
 			       none */
 	pid_t self;
+	bool own_ipc; /* the tree is all that there is in its IPC namespace */
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
@@ -40,6 +41,7 @@ struct checkpoint {
 	/* private state of the rooms, made by their begin and freed by their end functions */
 	struct files_checkpoint *files;
 	struct mm_checkpoint *mm;
+	struct ipc_checkpoint *ipc;
 };
 
 struct checkpoint_process {

@@ -16,9 +16,13 @@ enum record_type {
 	RECORD_FILE = 263,
 	RECORD_INODE = 264,
 	RECORD_PIPE = 265,
+	RECORD_SEM_SET = 270,
+	RECORD_SEM_UNDO = 271,
+	RECORD_MSG_QUEUE = 272,
+	RECORD_IPC_LIMITS = 273,
 	RECORD_CONTAINER = 360,
 	RECORD_LAYER = 361,
-	/* 270-299: src/fs; 300-339: src/net; 340-359: src/ipc; 360-: src/ns */
+	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */
 };
 
 /* Order of the state part: what is referred to stands before what refers to it. */

@@ -8,6 +8,7 @@
 #include "kernel.pb-c.h"
 #include "mm.pb-c.h"
 #include "fs.pb-c.h"
+#include "ipc.pb-c.h"
 #include "ns.pb-c.h"
 
 /* The one list of record types. */
@@ -22,6 +23,10 @@ static const struct record_schema schemas[] = {
 	{RECORD_FILE, "file", &reprise__file__descriptor},
 	{RECORD_INODE, "inode", &reprise__inode__descriptor},
 	{RECORD_PIPE, "pipe", &reprise__pipe__descriptor},
+	{RECORD_SEM_SET, "semaphore set", &reprise__sem_set__descriptor},
+	{RECORD_SEM_UNDO, "semaphore undo", &reprise__sem_undo__descriptor},
+	{RECORD_MSG_QUEUE, "message queue", &reprise__msg_queue__descriptor},
+	{RECORD_IPC_LIMITS, "ipc limits", &reprise__ipc_limits__descriptor},
 	{RECORD_CONTAINER, "container", &reprise__container__descriptor},
 	{RECORD_LAYER, "layer", &reprise__layer__descriptor},
 };

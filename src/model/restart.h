@@ -43,6 +43,7 @@ struct restart {
 	/* private state of the rooms */
 	struct files_restart *files;
 	struct mm_restart *mm;
+	struct ipc_restart *ipc;
 };
 
 struct restart_process {

@@ -62,24 +62,30 @@ static void *run_as(void *arg)
 	return NULL;
 }
 
-int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), void *arg,
-		  struct error *e)
+int unix_cred_as(uid_t uid, gid_t gid, int (*call)(void *arg), void *arg, struct error *e)
 {
-	struct as as = {
-		.uid = seen_by->peer_uid, .gid = seen_by->peer_gid, .call = call, .arg = arg};
+	struct as as = {.uid = uid, .gid = gid, .call = call, .arg = arg};
 	pthread_t thread;
 	int r;
 
-	if (!seen_by->peer_cred || (as.uid == geteuid() && as.gid == getegid()))
+	if (as.uid == geteuid() && as.gid == getegid())
 		return call(arg);
 	r = pthread_create(&thread, NULL, run_as, &as);
 	if (r)
 		return error_errno(e, -r, E_SYSTEM, "cannot make a thread");
 	pthread_join(thread, NULL);
 	if (as.dressed < 0)
-		return error_errno(e, as.dressed, E_CREDENTIALS,
-				   "cannot connect a socket as user %u, group %u", as.uid, as.gid);
+		return error_errno(e, as.dressed, E_CREDENTIALS, "cannot act as user %u, group %u",
+				   as.uid, as.gid);
 	return as.result;
+}
+
+int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), void *arg,
+		  struct error *e)
+{
+	if (!seen_by->peer_cred)
+		return call(arg);
+	return unix_cred_as(seen_by->peer_uid, seen_by->peer_gid, call, arg, e);
 }
 
 struct pair {

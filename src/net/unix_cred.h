@@ -2,6 +2,8 @@
 #ifndef REPRISE_NET_UNIX_CRED_H
 #define REPRISE_NET_UNIX_CRED_H
 
+#include <sys/types.h>
+
 #include "core/error.h"
 #include "net.pb-c.h"
 
@@ -15,6 +17,9 @@ void unix_cred_save(int fd, Reprise__UnixSocket *m);
 int unix_cred_pair(const Reprise__UnixSocket *seen_by, int fds[2], struct error *e) must_check;
 int unix_cred_listen(const Reprise__UnixSocket *seen_by, int fd, int backlog,
 		     struct error *e) must_check;
+/* Any call, with these effective ids. */
+int unix_cred_as(uid_t uid, gid_t gid, int (*call)(void *arg), void *arg,
+		 struct error *e) must_check;
 int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), void *arg,
 		  struct error *e) must_check;
 

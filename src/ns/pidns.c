@@ -55,16 +55,19 @@ static int map_ids(uid_t uid, gid_t gid, struct error *e)
 	return r < 0 ? error_errno(e, r, E_NAMESPACE, "cannot map the group id") : 0;
 }
 
-int pidns_enter(struct error *e)
+int pidns_enter(bool ipc, struct error *e)
 {
+	const int flags = CLONE_NEWNS | (ipc ? CLONE_NEWIPC : 0);
 	uid_t uid = geteuid();
 	gid_t gid = getegid();
 	int r;
 
-	if (unshare(CLONE_NEWNS) < 0) {
+	if (unshare(flags) < 0) {
 		if (errno != EPERM)
-			return error_errno(e, -errno, E_NAMESPACE, "cannot make a mount namespace");
-		if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0)
+			return error_errno(e, -errno, E_NAMESPACE,
+					   "cannot make a mount namespace%s",
+					   ipc ? " and an IPC namespace" : "");
+		if (unshare(CLONE_NEWUSER | flags) < 0)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot make a user namespace");
 		r = map_ids(uid, gid, e);
 		if (r < 0)

@@ -23,8 +23,9 @@ struct pidns {
 /* Code that a new stub runs until it is traced: never returns. Async-signal-safe only. */
 typedef void (*stub_main)(void *arg) __attribute__((noreturn));
 
-/* Enters new user (if needed) and mount namespaces: this process only sees the change. */
-int pidns_enter(struct error *e) must_check;
+/* Enters new user (if needed) and mount namespaces, and an IPC namespace if that is wanted: this
+ * process only sees the change. */
+int pidns_enter(bool ipc, struct error *e) must_check;
 /* What the first process of the new namespace mounts there, before anything else. */
 typedef int (*mounts_fn)(void *arg, struct error *e);
 /* The least there can be: a new /proc over the old one. */

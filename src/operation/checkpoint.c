@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <sched.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "ipc/ipc.h"
 #include "kernel/process.h"
 #include "mm/mm.h"
 #include "mm/vdso.h"
@@ -38,6 +40,7 @@ static void pass_end(struct pass *p)
 	freezer_free(&c->freezer);
 	mm_checkpoint_end(c);
 	files_checkpoint_end(c);
+	ipc_checkpoint_end(c);
 	process_index_free(&p->index);
 	objects_free(c->objects);
 	problems_free(&c->problems);
@@ -68,6 +71,7 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	c->proc_fd = -EBADF;
 	p->rep = rep;
 	p->container = ct;
+	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
 	c->self = getpid();
 	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
@@ -94,6 +98,8 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	r = process_index_new(c, &p->index, e);
 	if (r >= 0)
 		r = files_checkpoint_begin(c, e);
+	if (r >= 0)
+		r = ipc_checkpoint_begin(c, e);
 	return r < 0 ? r : mm_checkpoint_begin(c, e);
 }
 
@@ -161,6 +167,8 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 		r = checkpoint_refuse(c, files_checkpoint(c, cp, t->tid, &unused, e), e);
 		if (r >= 0)
 			r = checkpoint_refuse(c, fs_checkpoint(c, cp, t->tid, &unused, e), e);
+		if (r >= 0)
+			r = checkpoint_refuse(c, ipc_undo_identify(c, cp, t->tid, &unused, e), e);
 	}
 	return r;
 }
@@ -187,7 +195,9 @@ static int check_tree(struct pass *p, struct error *e)
 			r = 0;
 		}
 	}
-	return r < 0 ? r : checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
+	return r < 0 ? r : checkpoint_refuse(c, ipc_checkpoint(c, e), e);
 }
 
 /* Looks at the tree without touching it; returns how many problems were reported. */
@@ -305,6 +315,8 @@ static int save_state(struct pass *p, struct error *e)
 			r = save_process(p, cp, e);
 	if (r >= 0)
 		r = files_checkpoint_finish(c, e);
+	if (r >= 0)
+		r = ipc_checkpoint(c, e);
 	if (r >= 0)
 		r = mm_checkpoint_finish(c, e);
 	if (r < 0)

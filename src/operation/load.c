@@ -7,6 +7,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "ipc/ipc.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/task.h"
@@ -149,6 +150,8 @@ static int validate(struct restart *r, struct error *e)
 		res = container_validate(r, e);
 	if (res >= 0)
 		res = files_restart_validate(r, e);
+	if (res >= 0)
+		res = ipc_restart_validate(r, e);
 	return res < 0 ? res : mm_restart_validate(r, e);
 }
 
@@ -196,6 +199,7 @@ void restart_unload(struct loaded *l)
 	vec_free(&r->processes);
 	mm_restart_end(r);
 	files_restart_end(r);
+	ipc_restart_end(r);
 	records_free(r->records);
 	image_reader_free(r->image);
 	tree_plan_free(&l->plan);

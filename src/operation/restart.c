@@ -19,6 +19,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "ipc/ipc.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/task.h"
@@ -239,10 +240,13 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 		      struct stub *stub, pid_t *root, struct error *e)
 {
 	struct restart *r = &l->r;
+	bool own_ipc = r->pidns && ipc_restart_any(r) && !restart_nth(r, RECORD_CONTAINER, 0, NULL);
 	int res = container_restart_begin(r, cr, e);
 
 	if (res >= 0 && !cr->msg)
-		res = r->pidns ? pidns_enter(e) : 0;
+		res = r->pidns ? pidns_enter(own_ipc, e) : 0;
+	if (res >= 0)
+		res = ipc_restart_begin(r, own_ipc, e);
 	if (res >= 0 && !r->pidns)
 		res = check_pids(r, e);
 	if (res >= 0)
@@ -265,6 +269,8 @@ static int build_tree(struct loaded *l, struct error *e)
 		res = terminal_restart(r, e);
 	if (res >= 0)
 		res = files_restart_open_late(r, e);
+	if (res >= 0)
+		res = ipc_restart_objects(r, e);
 	return res < 0 ? res : fill_tables(r, e);
 }
 
@@ -363,6 +369,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 		res = image_read_end(l.r.image, &totals, e);
 	if (res >= 0)
 		res = resume_prepare(&l.r, e);
+	if (res >= 0)
+		ipc_restart_keep(&l.r);
 	/* A reader or writer less is what the tasks see of what we hold. */
 	files_restart_end(&l.r);
 	close_fd(&l.r.tty_fd);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ipc/ipc.h"
+
+#include <errno.h>
+#include <linux/kcmp.h>
+#include <stdlib.h>
+
+#include "fs/inode.h"
+#include "fs.pb-c.h"
+#include "ipc/limits.h"
+#include "ipc/sysv.h"
+
+int ipc_checkpoint_begin(struct checkpoint *c, struct error *e)
+{
+	c->ipc = calloc(1, sizeof(*c->ipc));
+	if (!c->ipc || kcmp_index_new(&c->ipc->by_undo, KCMP_SYSVSEM) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the table of IPC objects");
+	return 0;
+}
+
+void ipc_checkpoint_end(struct checkpoint *c)
+{
+	struct ipc_checkpoint *x = c->ipc;
+
+	if (!x)
+		return;
+	kcmp_index_free(x->by_undo);
+	kernel_memory_free(x->kernel);
+	for (int i = 0; i < 3; i++)
+		vec_free(&x->objects[i]);
+	vec_free(&x->lists);
+	vec_free(&x->members);
+	vec_free(&x->tids);
+	vec_free(&x->uids);
+	free(x);
+	c->ipc = NULL;
+}
+
+struct kernel_memory *ipc_kernel_memory(struct checkpoint *c)
+{
+	struct ipc_checkpoint *x = c->ipc;
+
+	if (!x->kernel_asked && kernel_memory_open(&x->kernel, &x->kernel_error) < 0)
+		x->kernel = NULL;
+	x->kernel_asked = true;
+	return x->kernel;
+}
+
+int ipc_checkpoint(struct checkpoint *c, struct error *e)
+{
+	int r = sysv_list(c, e);
+
+	if (r >= 0)
+		r = undo_check_sharing(c, e);
+	if (r >= 0)
+		r = undo_checkpoint(c, e);
+	if (r >= 0)
+		r = sem_checkpoint(c, e);
+	if (r >= 0)
+		r = msg_checkpoint(c, e);
+	return r < 0 ? r : limits_checkpoint(c, e);
+}
+
+/* ---- restart ---- */
+
+int ipc_restart_validate(const struct restart *r, struct error *e)
+{
+	int res = sem_validate(r, e);
+
+	if (res >= 0)
+		res = undo_validate(r, e);
+	if (res >= 0)
+		res = msg_validate(r, e);
+	return res < 0 ? res : limits_validate(r, e);
+}
+
+bool ipc_restart_any(const struct restart *r)
+{
+	const Reprise__Inode *inode;
+
+	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
+		if (inode->kind == INODE_SYSV_SHM)
+			return true;
+	return restart_nth(r, RECORD_SEM_SET, 0, NULL) || restart_nth(r, RECORD_MSG_QUEUE, 0, NULL);
+}
+
+/* Nobody outside could reach what is in a namespace of its own. */
+static int refuse_shared(enum sysv_kind kind, const Reprise__IpcPerm *m, struct error *e)
+{
+	if (m->relation != IPC_OUTSIDE_TOO)
+		return 0;
+	error_set(e, -EXDEV, E_IPC_SHARED,
+		  "is used by processes outside the tree, too, and --pidns gives the tree an IPC "
+		  "namespace of its own");
+	return sysv_error(e, -EXDEV, kind, m->id, m->key);
+}
+
+int ipc_restart_begin(struct restart *r, bool own, struct error *e)
+{
+	const Reprise__MsgQueue *queue;
+	const Reprise__SemSet *set;
+	int res = 0;
+
+	r->ipc = calloc(1, sizeof(*r->ipc));
+	if (!r->ipc)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the IPC objects");
+	if (!own)
+		return 0;
+	for (size_t i = 0; res >= 0 && (set = restart_nth(r, RECORD_SEM_SET, i, NULL)); i++)
+		res = refuse_shared(SYSV_SEM, set->perm, e);
+	for (size_t i = 0; res >= 0 && (queue = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++)
+		res = refuse_shared(SYSV_MSG, queue->perm, e);
+	if (res >= 0)
+		limits_restart(r);
+	return res;
+}
+
+int ipc_restart_objects(struct restart *r, struct error *e)
+{
+	int res = sem_restart(r, e);
+
+	return res < 0 ? res : msg_restart(r, e);
+}

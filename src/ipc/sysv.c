@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which System V objects a tree uses. All that are in the IPC namespace are
+ * listed in /proc/sysvipc, whoever may use them.
+ */
+#include "ipc/sysv.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+#include "core/cleanup.h"
+#include "core/procfs.h"
+
+/* Times are told in seconds, and start times of processes are not those of the wall clock. */
+#define SLACK_S 2
+
+static const char *const files[] = {"sem", "msg", "shm"};
+
+int sysv_error(struct error *e, int r, enum sysv_kind kind, int id, int key)
+{
+	static const char *const names[] = {"semaphore set", "message queue",
+					    "shared memory segment"};
+
+	if (!key)
+		return error_object(e, r, "System V %s %d", names[kind], id);
+	return error_object(e, r, "System V %s %d (key %#x)", names[kind], id, (unsigned int)key);
+}
+
+/* ---- what there is ---- */
+
+static bool parse_sem(const char *line, struct sysv_object *o)
+{
+	return sscanf(line, "%d %d %o %" SCNu64 " %u %u %u %u %" SCNd64 " %" SCNd64, &o->key,
+		      &o->id, &o->mode, &o->nsems, &o->uid, &o->gid, &o->cuid, &o->cgid,
+		      &o->times[0], &o->ctime) == 10;
+}
+
+static bool parse_msg(const char *line, struct sysv_object *o)
+{
+	return sscanf(line,
+		      "%d %d %o %*u %" SCNu64 " %d %d %u %u %u %u %" SCNd64 " %" SCNd64 " %" SCNd64,
+		      &o->key, &o->id, &o->mode, &o->qnum, &o->users[0], &o->users[1], &o->uid,
+		      &o->gid, &o->cuid, &o->cgid, &o->times[0], &o->times[1], &o->ctime) == 13;
+}
+
+static bool parse_shm(const char *line, struct sysv_object *o)
+{
+	return sscanf(line,
+		      "%d %d %o %*u %d %d %" SCNu64 " %u %u %u %u %" SCNd64 " %" SCNd64 " %" SCNd64,
+		      &o->key, &o->id, &o->mode, &o->users[0], &o->users[1], &o->nattch, &o->uid,
+		      &o->gid, &o->cuid, &o->cgid, &o->times[0], &o->times[1], &o->ctime) == 13;
+}
+
+static int list_objects(struct checkpoint *c, enum sysv_kind kind, struct error *e)
+{
+	static bool (*const parse[])(const char *, struct sysv_object *) = {parse_sem, parse_msg,
+									    parse_shm};
+	_cleanup_(free_ptr) char *text = NULL;
+	char *line;
+
+	/* Not there: this kernel has no System V IPC. */
+	if (procfs_read(c->proc_fd, &text, NULL, "sysvipc/%s", files[kind]) < 0)
+		return 0;
+	for (line = strchr(text, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
+		struct sysv_object *o = vec_push(&c->ipc->objects[kind]);
+
+		if (!o)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for IPC objects");
+		o->kind = kind;
+		if (!parse[kind](line + 1, o))
+			return error_set(e, -EINVAL, E_SYSTEM, "/proc/sysvipc/%s is not understood",
+					 files[kind]);
+	}
+	return 0;
+}
+
+struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, int id)
+{
+	vec_for_each (o, &c->ipc->objects[kind])
+		if (o->id == id)
+			return o;
+	return NULL;
+}
+
+/* ---- who is in the tree ---- */
+
+static int compare_tids(const void *a, const void *b)
+{
+	return (*(const pid_t *)a > *(const pid_t *)b) - (*(const pid_t *)a < *(const pid_t *)b);
+}
+
+static int add_tid(struct ipc_checkpoint *x, pid_t tid)
+{
+	pid_t *slot = vec_push(&x->tids);
+
+	if (!slot)
+		return -ENOMEM;
+	*slot = tid;
+	return 0;
+}
+
+static int add_user(struct checkpoint *c, const struct checkpoint_process *p)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	uint32_t ids[3], *slot;
+	size_t len;
+	const char *v;
+
+	if (procfs_read(c->proc_fd, &status, NULL, "%d/status", p->tid) < 0)
+		return 0; /* it has ended */
+	v = proc_field(status, "Uid", &len);
+	if (!v || sscanf(v, "%u %u %u", &ids[0], &ids[1], &ids[2]) != 3)
+		return -EINVAL;
+	for (int i = 0; i < 3; i++) {
+		bool known = false;
+
+		vec_for_each (u, &c->ipc->uids)
+			known |= *u == ids[i];
+		if (known)
+			continue;
+		slot = vec_push(&c->ipc->uids);
+		if (!slot)
+			return -ENOMEM;
+		*slot = ids[i];
+	}
+	return 0;
+}
+
+static int64_t clock_s(clockid_t id)
+{
+	struct timespec ts;
+
+	clock_gettime(id, &ts);
+	return ts.tv_sec;
+}
+
+static int list_tasks(struct checkpoint *c, struct error *e)
+{
+	struct ipc_checkpoint *x = c->ipc;
+	int r = 0;
+
+	x->boot = clock_s(CLOCK_REALTIME) - clock_s(CLOCK_BOOTTIME);
+	x->begin = INT64_MAX;
+	vec_for_each (p, &c->processes) {
+		int64_t start = x->boot + (int64_t)p->frozen->start_time / sysconf(_SC_CLK_TCK);
+
+		if (start < x->begin)
+			x->begin = start;
+		if (r >= 0)
+			r = add_tid(x, p->frozen->pid);
+		vec_for_each (t, &p->frozen->threads)
+			if (r >= 0 && t->tid != p->frozen->pid)
+				r = add_tid(x, t->tid);
+		if (r >= 0 && !p->frozen->zombie)
+			r = add_user(c, p);
+		if (r < 0)
+			return error_set(e, r, E_NO_MEMORY, "cannot list the tasks");
+	}
+	if (x->tids.n)
+		qsort(x->tids.v, x->tids.n, sizeof(*x->tids.v), compare_tids);
+	return 0;
+}
+
+/* ---- who waits ---- */
+
+static bool call_kind(long nr, enum sysv_kind *kind)
+{
+	*kind = nr == SYS_msgsnd || nr == SYS_msgrcv ? SYSV_MSG : SYSV_SEM;
+	return nr == SYS_semop || nr == SYS_semtimedop || *kind == SYSV_MSG;
+}
+
+static bool is_restarted(long result)
+{
+	return result == -ARCH_ERESTARTSYS || result == -ARCH_ERESTARTNOINTR ||
+	       result == -ARCH_ERESTARTNOHAND;
+}
+
+/* The call that a stopped thread goes on with, or that a running one sleeps in. */
+static bool waits_in(struct checkpoint *c, const struct checkpoint_process *p,
+		     const struct frozen_thread *t, long *nr, int *id)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	unsigned long first;
+
+	if (t->cpu) {
+		const struct user_regs_struct *regs = &t->cpu->regs;
+
+		*id = (int)arch_call_arg(regs, 0);
+		*nr = t->syscall_eintr >= 0 ? t->syscall_eintr : arch_call_nr(regs);
+		return t->syscall_eintr >= 0 || (*nr >= 0 && is_restarted(arch_call_result(regs)));
+	}
+	if (procfs_read(c->proc_fd, &text, NULL, "%d/task/%d/syscall", p->frozen->pid, t->tid) <=
+		    0 ||
+	    sscanf(text, "%ld %lx", nr, &first) != 2)
+		return false;
+	*id = (int)first;
+	return true;
+}
+
+static int list_blocked(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads) {
+			struct sysv_object *o;
+			enum sysv_kind kind;
+			long nr;
+			int id;
+
+			if (t->zombie || !waits_in(c, p, t, &nr, &id) || !call_kind(nr, &kind))
+				continue;
+			o = sysv_find(c, kind, id);
+			if (o)
+				o->tree = true;
+		}
+	return 0;
+}
+
+/* ---- what follows from it ---- */
+
+static bool in_tree(const struct ipc_checkpoint *x, pid_t tid)
+{
+	return x->tids.n && bsearch(&tid, x->tids.v, x->tids.n, sizeof(*x->tids.v), compare_tids);
+}
+
+void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_t time)
+{
+	struct proc_stat st;
+
+	/* No process at all, or one that is in no pid namespace of ours. */
+	if (!pid) {
+		o->outside |= time != 0;
+		return;
+	}
+	if (in_tree(c->ipc, pid)) {
+		o->tree = true;
+		return;
+	}
+	if (pid == c->self || proc_stat_read(c->proc_fd, pid, pid, &st, NULL) < 0)
+		return;
+	/* One that was started later only has the same number. */
+	if (c->ipc->boot + (int64_t)st.start_time / sysconf(_SC_CLK_TCK) <= time + SLACK_S)
+		o->outside = true;
+}
+
+bool sysv_of_our_user(const struct checkpoint *c, const struct sysv_object *o)
+{
+	vec_for_each (u, &c->ipc->uids)
+		if (*u == o->uid || *u == o->cuid)
+			return true;
+	return false;
+}
+
+enum ipc_relation sysv_relation(const struct checkpoint *c, const struct sysv_object *o)
+{
+	int64_t last = o->ctime;
+
+	if (o->tree || c->own_ipc)
+		return o->outside ? IPC_OUTSIDE_TOO : IPC_OWN;
+	if (o->outside || !sysv_of_our_user(c, o))
+		return IPC_NOT_OURS;
+	for (int i = 0; i < 2; i++)
+		if (o->times[i] > last)
+			last = o->times[i];
+	return last + SLACK_S >= c->ipc->begin ? IPC_PERHAPS : IPC_NOT_OURS;
+}
+
+int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_relation relation,
+		   struct scratch *s, Reprise__IpcPerm **ret, struct error *e)
+{
+	Reprise__IpcPerm *m = scratch_message(s, Reprise__IpcPerm, reprise__ipc_perm__init);
+
+	if (!m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
+	c->ipc->used = true;
+	if (c->own_ipc && relation == IPC_OUTSIDE_TOO)
+		return error_set(e, -EXDEV, E_IPC_SHARED,
+				 "is used by processes outside the container");
+	m->id = o->id;
+	m->key = o->key;
+	m->mode = o->mode;
+	m->uid = o->uid;
+	m->gid = o->gid;
+	m->cuid = o->cuid;
+	m->cgid = o->cgid;
+	m->ctime = o->ctime;
+	m->relation = relation;
+	*ret = m;
+	return 0;
+}
+
+int sysv_list(struct checkpoint *c, struct error *e)
+{
+	size_t n = 0;
+	int r = 0;
+
+	for (enum sysv_kind kind = SYSV_SEM; kind <= SYSV_SHM && r >= 0; kind++) {
+		r = list_objects(c, kind, e);
+		n += c->ipc->objects[kind].n;
+	}
+	if (r < 0 || !n)
+		return r;
+	r = list_tasks(c, e);
+	return r < 0 ? r : list_blocked(c, e);
+}

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * System V objects at a restart. What is there already, unchanged, is used as it
+ * is; what has gone is made again with the number and the key that it had, since the application
+ * knows them; where another one has these the restart is refused, or the object given up if the
+ * tree may not have used it at all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ipc/sysv.h"
+#include "net/unix_cred.h"
+
+int sysv_validate_perm(const Reprise__IpcPerm *m, struct error *e)
+{
+	if (!m || m->id < 0 || m->mode & ~0777u || m->relation < IPC_OWN ||
+	    m->relation > IPC_PERHAPS)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible System V object");
+	return 0;
+}
+
+void sysv_ask_for_id(struct restart *r, enum sysv_kind kind, int id)
+{
+	static const char *const names[] = {"sem", "msg", "shm"};
+	_cleanup_(close_fd) int fd = procfs_open(r->proc_fd, O_WRONLY | O_CLOEXEC, NULL,
+						 "sys/kernel/%s_next_id", names[kind]);
+	char text[16];
+	int n = snprintf(text, sizeof(text), "%d", id);
+
+	if (fd >= 0)
+		ignore(write(fd, text, (size_t)n), "see above");
+}
+
+struct restart_task *sysv_actor(struct restart *r, pid_t vpid)
+{
+	struct restart_task *t = vpid > 0 ? restart_task_by_vtid(r, vpid) : NULL;
+
+	return t && !t->msg->is_zombie && !t->process->msg->zombie ? t : NULL;
+}
+
+struct restart_task *sysv_stand_in(struct restart *r)
+{
+	return &r->processes.v[0].tasks.v[0];
+}
+
+static void warn(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
+		 struct error *problem)
+{
+	sysv_error(problem, -ESTALE, kind, m->id, m->key);
+	if (r->warn)
+		r->warn(r->warn_arg, problem);
+	error_clear(problem);
+}
+
+static int taken(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
+		 const char *what, struct error *e)
+{
+	struct error problem = {};
+
+	if (m->relation != IPC_PERHAPS)
+		return error_set(e, -EEXIST, E_IPC_TAKEN, "%s", what);
+	error_set(&problem, -EEXIST, E_IPC_TAKEN,
+		  "is not made again, as %s; the tree may not need it", what);
+	warn(r, kind, m, &problem);
+	return SYSV_GIVEN_UP;
+}
+
+int sysv_is_there(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int stat,
+		  const struct ipc_perm *now, int of_key, struct error *e)
+{
+	if (stat == 0 && now->__key == m->key)
+		return SYSV_PRESENT;
+	if (stat != -EINVAL)
+		return taken(r, kind, m, "another one has its number", e);
+	if (of_key >= 0)
+		return taken(r, kind, m, "another one has its key", e);
+	if (m->relation == IPC_OUTSIDE_TOO)
+		return error_set(
+			e, -ENOENT, E_IPC_SHARED,
+			"is not there any more, and was used by processes outside the tree, too");
+	return SYSV_ABSENT;
+}
+
+bool sysv_same_perm(const Reprise__IpcPerm *m, const struct ipc_perm *now)
+{
+	return m->uid == now->uid && m->gid == now->gid && m->cuid == now->cuid &&
+	       m->cgid == now->cgid && m->mode == (now->mode & 0777u);
+}
+
+int sysv_changed(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, bool same,
+		 int64_t ctime, struct error *e)
+{
+	struct error problem = {};
+
+	/* Those who share it change it: it has to be the same one, no more. */
+	if (m->relation == IPC_OUTSIDE_TOO)
+		same = ctime == m->ctime;
+	if (same)
+		return m->relation != IPC_PERHAPS;
+	if (m->relation == IPC_OUTSIDE_TOO)
+		error_set(&problem, -ESTALE, E_IPC_CHANGED,
+			  "is another one than at the checkpoint, or was set anew");
+	else
+		error_set(&problem, -ESTALE, E_IPC_CHANGED, "was changed after the checkpoint");
+	if (m->relation != IPC_PERHAPS && !r->changed_files_allowed) {
+		*e = problem;
+		return -ESTALE;
+	}
+	warn(r, kind, m, &problem);
+	return m->relation != IPC_PERHAPS;
+}
+
+struct creation {
+	enum sysv_kind kind;
+	key_t key;
+	int n;
+};
+
+static int create(void *arg)
+{
+	const struct creation *c = arg;
+	const int flags = IPC_CREAT | IPC_EXCL | 0600;
+	int id = c->kind == SYSV_SEM ? semget(c->key, c->n, flags) : msgget(c->key, flags);
+
+	return id < 0 ? -errno : id;
+}
+
+static void destroy(enum sysv_kind kind, int id)
+{
+	if (kind == SYSV_SEM)
+		semctl(id, 0, IPC_RMID);
+	else
+		msgctl(id, IPC_RMID, NULL);
+}
+
+int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int n,
+		struct error *e)
+{
+	struct creation c = {kind, m->key, n};
+	struct ipc_made *made = vec_push(&r->ipc->made);
+	int id;
+
+	if (!made)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
+	sysv_ask_for_id(r, kind, m->id);
+	id = unix_cred_as(m->cuid, m->cgid, create, &c, e);
+	*made = (struct ipc_made){kind, id};
+	if (id < 0)
+		return error_errno(e, id, E_RESTORE, "cannot be made");
+	if (id != m->id)
+		return error_set(e, -EPERM, E_CREDENTIALS,
+				 "cannot have its number again (it would be %d)", id);
+	return id;
+}
+
+void ipc_restart_keep(struct restart *r)
+{
+	if (r->ipc)
+		r->ipc->made.n = 0;
+}
+
+void ipc_restart_end(struct restart *r)
+{
+	if (!r->ipc)
+		return;
+	vec_for_each (m, &r->ipc->made)
+		if (m->id >= 0)
+			destroy(m->kind, m->id);
+	vec_free(&r->ipc->made);
+	free(r->ipc);
+	r->ipc = NULL;
+}

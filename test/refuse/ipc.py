@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""System V IPC at a restart: what is gone, changed, taken by others or shared with them."""
+
+import ctypes
+import os
+
+from case import Failed, expect_killed, libc
+
+KEY, QUEUE = 0x5eaf00d, 0xfeed
+IPC_RMID, GETVAL, SETVAL, IPC_CREAT = 0, 12, 16, 0o1000
+
+
+class Operation(ctypes.Structure):
+    _fields_ = [('num', ctypes.c_ushort), ('op', ctypes.c_short), ('flags', ctypes.c_short)]
+
+
+def operate(set_id, num, op):
+    if libc.semop(set_id, ctypes.byref(Operation(num, op, 0)), 1) < 0:
+        raise Failed('semop: %s' % os.strerror(ctypes.get_errno()))
+
+
+def listed(kind='sem'):
+    """Numbers of all objects."""
+    with open('/proc/sysvipc/' + kind) as file:
+        return [int(line.split()[1]) for line in file.readlines()[1:]]
+
+
+def remove(kind='sem'):
+    for number in listed(kind):
+        if kind == 'sem':
+            libc.semctl(number, 0, IPC_RMID)
+        else:
+            libc.msgctl(number, IPC_RMID, None)
+
+
+def saved(case, name):
+    pid = case.start(name)
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+
+
+def passes(case, *args):
+    tool = case.restart(*args)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(tool, 'the restarted program')])
+
+
+def refused(case, code, *words, args=()):
+    case.refused(case.reprise('restart', '-i', case.path('image'), '-q', *args), code, *words)
+    case.expect_nobody()
+
+
+def test_gone(case):
+    """Made again with numbers, keys, values and lists."""
+    for name, kind in (('sysv_sem', 'sem'), ('sysv_undo', 'sem'), ('sysv_msg', 'msg')):
+        saved(case, name)
+        numbers = listed(kind)
+        remove(kind)
+        passes(case)
+        if listed(kind):
+            raise Failed('%s are there after the end, of %s' % (listed(kind), numbers))
+        case.hold()
+        for verdict in os.listdir(case.control):
+            os.unlink(case.path(verdict))
+
+
+def test_changed(case):
+    """A value that is not the one of the image, nor the one that the end of the tree left."""
+    saved(case, 'sysv_undo')
+    number, = listed()
+    operate(number, 1, 1)
+    refused(case, 'ipc-changed', 'semaphore set %d' % number)
+    operate(number, 1, -1)
+    passes(case)
+
+
+def test_changed_but_allowed(case):
+    saved(case, 'sysv_sem')
+    number = libc.semget(KEY, 0, 0)
+    operate(number, 0, 1)
+    refused(case, 'ipc-changed', 'semaphore set %d (key %#x)' % (number, KEY))
+    tool = case.restart('--changed-files=allow')
+    case.go()
+    case.wait_verdict(tool, 'the restarted program')
+    if not any('is 6' in text for text in case.verdicts()):
+        raise Failed('not used as it is: %s' % case.verdicts())
+    case.kill_all()
+
+
+def test_held_by_others(case):
+    """What a task held by SEM_UNDO was taken by somebody else meanwhile."""
+    saved(case, 'sysv_undo')
+    number, = listed()
+    operate(number, 0, -1)
+    refused(case, 'ipc-changed', number, args=['--changed-files=allow'])
+    if libc.semctl(number, 1, GETVAL) != 0x1000:
+        raise Failed('a restart that failed has changed it')
+
+
+def test_message_changed(case):
+    saved(case, 'sysv_msg')
+    number = libc.msgget(QUEUE, 0)
+    text = ctypes.create_string_buffer((1).to_bytes(8, 'little') + b'surplus')
+    libc.msgsnd(number, text, 7, 0)
+    refused(case, 'ipc-changed', 'message queue %d (key %#x)' % (number, QUEUE))
+
+
+def test_key_taken(case):
+    saved(case, 'sysv_sem')
+    remove()
+    other = libc.semget(KEY, 1, 0o600 | IPC_CREAT)
+    refused(case, 'ipc-taken', '%#x' % KEY)
+    if listed() != [other]:
+        raise Failed('something was left: %s' % listed())
+    passes(case, '--pidns')
+
+
+def test_nothing_left(case):
+    """One is made again before another is refused."""
+    saved(case, 'sysv_sem')
+    number = libc.semget(KEY, 0, 0)
+    rest = [other for other in listed() if other != number]
+    libc.semctl(number, 0, IPC_RMID)
+    libc.semctl(rest[-1], 0, SETVAL, 3)
+    refused(case, 'ipc-changed', rest[-1])
+    if listed() != rest:
+        raise Failed('%s are there instead of %s' % (listed(), rest))
+
+
+def test_shared(case):
+    """Used by us, too: it must be there, and the same."""
+    pid = case.start('sysv_sem')
+    number = libc.semget(KEY, 0, 0)
+    operate(number, 3, 1)
+    operate(number, 3, -1)
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    refused(case, 'ipc-shared', number, args=['--pidns'])
+    passes(case)
+    libc.semctl(number, 0, IPC_RMID)
+    refused(case, 'ipc-shared', number)
+
+
+def test_undo_of_an_ordinary_user(case):
+    """Who may not look into the kernel cannot know the adjustments."""
+    pid = case.start('sysv_undo', uid=65534)
+    result = case.reprise('checkpoint', str(pid), '-o', case.path('image'), uid=65534)
+    lines = result[2].splitlines()
+    if result[0] != 1 or not lines or any('[ipc-state]' not in line for line in lines):
+        raise Failed('exit status %d: %s' % result[::2])
+    if 'SEM_UNDO' not in lines[0] or 'sysv_undo' not in lines[0]:
+        raise Failed(lines[0])
+    case.expect_files()
+    case.finish(pid)
