@@ -77,6 +77,7 @@ struct files_checkpoint {
 	struct unix_checkpoint *unix_sockets;
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;
+	struct pty_masters *ptys;
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
 	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */
@@ -93,7 +94,7 @@ struct file_open {
 	const struct file_ops *ops;
 	int fd;
 	int other;    /* made together with another, until its turn comes; -1 */
-	bool pty_set; /* of a master: owner and mode of the slave's name have been set */
+	bool pty_session; /* of a master: its session has it */
 	bool async;   /* O_ASYNC has been set */
 };
 

@@ -2,7 +2,8 @@
 /*
  * Pseudo-terminals of which the tree holds the master: a terminal multiplexer,
  * script(1), sshd. Slaves are seen as terminals first (tty.c), and become part of their
- * pseudo-terminal when all descriptions are known.
+ * pseudo-terminal when all descriptions are known. What is between the two sides is in
+ * pty_contents.c, sessions in pty_session.c.
  */
 #include <asm/termbits.h>
 #include <errno.h>
@@ -23,6 +24,7 @@
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
 #include "fs/pty_ioctl.h"
+#include "fs/pty_private.h"
 
 static bool pty_match(const struct file_seen *f)
 {
@@ -43,6 +45,24 @@ static int get_flag(int fd, unsigned long request, protobuf_c_boolean *ret, stru
 	return 0;
 }
 
+/* Settings that only a privileged user may change: hardly anybody has them. */
+static int save_locked(int fd, Reprise__PtyFile *m, struct scratch *s, struct error *e)
+{
+	static const struct termios none;
+	struct termios locked;
+
+	memset(&locked, 0, sizeof(locked));
+	if (ioctl(fd, TIOCGLCKTRMIOS, &locked) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "TIOCGLCKTRMIOS");
+	if (!memcmp(&locked, &none, sizeof(none)))
+		return 0;
+	m->termios_locked.len = sizeof(locked);
+	m->termios_locked.data = scratch_copy(s, &locked, sizeof(locked));
+	if (!m->termios_locked.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pseudo-terminal");
+	return 0;
+}
+
 static int save_settings(int fd, Reprise__PtyFile *m, struct scratch *s, struct error *e)
 {
 	struct termios2 termios;
@@ -58,10 +78,26 @@ static int save_settings(int fd, Reprise__PtyFile *m, struct scratch *s, struct 
 	m->winsize.data = scratch_copy(s, &size, sizeof(size));
 	if (!m->termios.data || !m->winsize.data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pseudo-terminal");
-	r = get_flag(fd, TIOCGPKT, &m->packet, e);
+	r = save_locked(fd, m, s, e);
+	if (r >= 0)
+		r = get_flag(fd, TIOCGPKT, &m->packet, e);
 	if (r >= 0)
 		r = get_flag(fd, TIOCGPTLCK, &m->locked, e);
 	return r < 0 ? r : get_flag(fd, TIOCGEXCL, &m->exclusive, e);
+}
+
+int pty_refuse_discipline(int fd, struct error *e)
+{
+	int discipline = 0;
+
+	if (ioctl(fd, TIOCGETD, &discipline) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "TIOCGETD");
+	if (discipline)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "line discipline %d (a network protocol, for instance) is on the "
+				 "terminal, and cannot be saved",
+				 discipline);
+	return 0;
 }
 
 static void save_node(Reprise__PtyFile *m)
@@ -83,7 +119,7 @@ static int pty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	Reprise__PtyFile *m = scratch_message(scratch, Reprise__PtyFile, reprise__pty_file__init);
 	struct pollfd p = {.fd = f->local, .events = POLLIN};
 	uint64_t index;
-	int r, unread = 0;
+	int r;
 
 	if (!m || proc_field_u64(f->fdinfo, "tty-index", 10, &index) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pseudo-terminal");
@@ -95,11 +131,11 @@ static int pty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 		return r;
 	save_node(m);
 	m->hung_up = poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
-	if (!c->checking && ioctl(f->local, FIONREAD, &unread) == 0 && unread)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "the pseudo-terminal holds %d bytes of output that have not been "
-				 "read; try again",
-				 unread);
+	r = pty_refuse_discipline(f->local, e);
+	if (r >= 0 && !c->checking)
+		r = pty_master_keep(c, f->entry, f->local, e);
+	if (r < 0)
+		return r;
 	return inode_checkpoint(c, f->process, f->local, f->link, &m->inode, e);
 }
 
@@ -113,7 +149,7 @@ static struct file_entry *master_of(const struct checkpoint *c, uint64_t tty)
 }
 
 /* A terminal whose master is here is not outside. */
-static int adopt_slave(struct checkpoint *c, struct file_entry *f, const struct file_entry *master,
+static int adopt_slave(struct checkpoint *c, struct file_entry *f, struct file_entry *master,
 		       struct error *e)
 {
 	Reprise__PtyFile *m =
@@ -121,13 +157,11 @@ static int adopt_slave(struct checkpoint *c, struct file_entry *f, const struct 
 
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pseudo-terminal");
-	if (f->msg->tty->unread && !c->checking)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "the pseudo-terminal holds %u bytes of input that have not been "
-				 "read; try again",
-				 f->msg->tty->unread);
 	m->pty = master->id;
 	m->index = master->msg->pty->index;
+	m->exclusive = f->msg->tty->exclusive;
+	m->by_alias = f->msg->tty->controlling;
+	master->msg->pty->slave_known = true;
 	f->ops = &pty_file_ops;
 	f->msg->kind = FILE_PTY;
 	f->msg->pty = m;
@@ -139,10 +173,10 @@ static int adopt_slave(struct checkpoint *c, struct file_entry *f, const struct 
 static int pty_checkpoint_all(struct checkpoint *c, struct error *e)
 {
 	vec_for_each (f, &c->files->files) {
-		const struct file_entry *master;
+		struct file_entry *master;
 		int r;
 
-		if ((*f)->ops != &tty_outside_file_ops)
+		if ((*f)->ops != &tty_outside_file_ops || (*f)->msg->tty->hung_up)
 			continue;
 		master = master_of(c, (*f)->msg->tty->tty);
 		if (!master)
@@ -153,7 +187,7 @@ static int pty_checkpoint_all(struct checkpoint *c, struct error *e)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return c->checking ? 0 : pty_contents_save(c, e);
 }
 
 /* ---- restart ---- */
@@ -162,15 +196,18 @@ static int pty_validate(const struct restart *r, const Reprise__File *msg, struc
 {
 	const Reprise__PtyFile *m = msg->pty;
 	const Reprise__File *master;
+	int res;
 
 	if (!m || m->index < 0)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a pseudo-terminal without number");
 	if (m->master) {
 		if (m->termios.len != sizeof(struct termios2) ||
-		    m->winsize.len != sizeof(struct winsize))
+		    m->winsize.len != sizeof(struct winsize) ||
+		    (m->termios_locked.len && m->termios_locked.len != sizeof(struct termios)))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "a pseudo-terminal without settings");
-		return inode_validate(r, m->inode, e);
+		res = pty_contents_validate(m, e);
+		return res < 0 ? res : inode_validate(r, m->inode, e);
 	}
 	master = restart_find(r, RECORD_FILE, m->pty);
 	if (!master || master->kind != FILE_PTY || !master->pty || !master->pty->master)
@@ -198,15 +235,19 @@ static void close_all(int *fds, size_t n)
 
 /*
  * The kernel gives out the lowest number that is free (devpts_new_index()): those
- * below the wanted one are taken for the moment.
+ * below the wanted one are taken for the moment. inode 0: whatever /dev/ptmx is.
  */
-static int open_master(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e)
+static int open_numbered(struct restart *r, uint64_t inode, unsigned int flags, int wanted,
+			 int *ret_fd, int *ret_index, struct error *e)
 {
 	int low[ATTEMPTS_MAX], index = -1, fd = -1, res = 0;
 	size_t n = 0;
 
 	while (n < ATTEMPTS_MAX) {
-		res = inode_open(r, msg->pty->inode, (int)msg->flags | O_NOCTTY, &fd, e);
+		if (inode)
+			res = inode_open(r, inode, (int)flags | O_NOCTTY, &fd, e);
+		else if ((fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
+			res = error_errno(e, -errno, E_RESTORE, "cannot open /dev/ptmx");
 		if (res < 0)
 			break;
 		if (ioctl(fd, TIOCGPTN, &index) < 0) {
@@ -214,7 +255,7 @@ static int open_master(struct restart *r, const Reprise__File *msg, int *ret_fd,
 			close(fd);
 			break;
 		}
-		if (index >= msg->pty->index)
+		if (index >= wanted)
 			break;
 		low[n++] = fd;
 	}
@@ -222,22 +263,42 @@ static int open_master(struct restart *r, const Reprise__File *msg, int *ret_fd,
 	if (res < 0)
 		return res;
 	if (n == ATTEMPTS_MAX)
-		return error_set(e, -EMFILE, E_RESTORE, "cannot make pseudo-terminal %d",
-				 msg->pty->index);
+		return error_set(e, -EMFILE, E_RESTORE, "cannot make pseudo-terminal %d", wanted);
 	*ret_fd = fd;
-	if (index != msg->pty->index)
-		warn_number(r, msg->pty->index, index);
+	*ret_index = index;
 	return 0;
 }
 
-static int set_node(int master, const Reprise__PtyFile *m, struct error *e)
+static int open_slave(int master, int flags, int *ret_fd, struct error *e)
 {
-	_cleanup_(close_fd) int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	struct stat st;
+	int fd = ioctl(master, TIOCGPTPEER, flags | O_NOCTTY | O_CLOEXEC);
 
-	if (slave < 0 || fstat(slave, &st) < 0)
+	if (fd < 0)
 		return error_errno(e, -errno, E_RESTORE,
 				   "cannot open the slave of a pseudo-terminal");
+	*ret_fd = fd;
+	return 0;
+}
+
+int pty_open_dead(struct restart *r, unsigned int index, int flags, int *ret_fd, struct error *e)
+{
+	_cleanup_(close_fd) int master = -EBADF;
+	const int unlocked = 0;
+	int unused, res = open_numbered(r, 0, 0, (int)index, &master, &unused, e);
+
+	if (res < 0)
+		return res;
+	if (ioctl(master, TIOCSPTLCK, &unlocked) < 0)
+		return error_errno(e, -errno, E_RESTORE, "TIOCSPTLCK");
+	return open_slave(master, flags, ret_fd, e);
+}
+
+static int set_node(int slave, const Reprise__PtyFile *m, struct error *e)
+{
+	struct stat st;
+
+	if (fstat(slave, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of a pseudo-terminal");
 	if ((st.st_uid != m->uid || st.st_gid != m->gid) && fchown(slave, m->uid, m->gid) < 0)
 		return error_errno(e, -errno, E_CREDENTIALS,
 				   "cannot give a pseudo-terminal to user %u, group %u", m->uid,
@@ -248,92 +309,73 @@ static int set_node(int master, const Reprise__PtyFile *m, struct error *e)
 	return 0;
 }
 
+/* Nobody has it yet: nobody is told of a change. */
+static int set_settings(const struct pty_sides *p, const Reprise__PtyFile *m, struct error *e)
+{
+	const int on = 1;
+	int res = set_node(p->slave, m, e);
+
+	if (res >= 0 && (ioctl(p->slave, TCSETS2, m->termios.data) < 0 ||
+			 ioctl(p->slave, TIOCSWINSZ, m->winsize.data) < 0))
+		res = error_errno(e, -errno, E_RESTORE, "cannot set up a pseudo-terminal");
+	if (res >= 0)
+		res = pty_contents_put(p->master, p->slave, m, e);
+	if (res >= 0 && m->packet && ioctl(p->master, TIOCPKT, &on) < 0)
+		res = error_errno(e, -errno, E_RESTORE, "cannot set packet mode");
+	if (res >= 0 && m->termios_locked.len &&
+	    ioctl(p->slave, TIOCSLCKTRMIOS, m->termios_locked.data) < 0)
+		res = error_errno(e, -errno, E_CREDENTIALS,
+				  "cannot lock the settings of a pseudo-terminal");
+	return res;
+}
+
 static int restart_master(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e)
 {
-	const int unlocked = 0;
+	const Reprise__PtyFile *m = msg->pty;
 	_cleanup_(close_fd) int fd = -EBADF;
-	int res = open_master(r, msg, &fd, e);
+	struct pty_sides sides = {.slave = -1, .exclusive = -1};
+	int index, res;
+
+	res = open_numbered(r, m->inode, msg->flags, m->index, &fd, &index, e);
+	if (res < 0)
+		return res;
+	if (index != m->index)
+		warn_number(r, m->index, index);
+	sides.master = fd;
+	res = pty_sides_open(&sides);
+	if (res < 0)
+		return error_errno(e, res, E_RESTORE, "cannot open the slave of a pseudo-terminal");
+	res = set_settings(&sides, m, e);
+	/* It stays unlocked, for others to be opened; and is hung up only where that was so. */
+	sides.untouched = !m->hung_up;
+	sides.locked = false;
+	pty_sides_close(&sides);
+	if (res >= 0)
+		*ret_fd = take_fd(&fd);
+	return res;
+}
+
+static int restart_slave(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e)
+{
+	struct file_open *master = vec_find_id(&r->files->files, msg->pty->pty);
+	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK));
+	int res = master->fd >= 0 ? 0 : file_open_now(r, master, e);
 
 	if (res < 0)
 		return res;
-	if (ioctl(fd, TIOCSPTLCK, &unlocked) < 0)
-		return error_errno(e, -errno, E_RESTORE, "TIOCSPTLCK");
-	/* To open and close a slave hangs up the master until the next one is opened: only where
-	 * that was so. */
-	if (msg->pty->hung_up) {
-		res = set_node(fd, msg->pty, e);
-		if (res < 0)
+	if (msg->pty->by_alias) {
+		res = pty_open_alias(r, master, flags, ret_fd, e);
+		if (res != -ENOTTY)
 			return res;
 	}
-	*ret_fd = take_fd(&fd);
-	return 0;
+	return open_slave(master->fd, flags, ret_fd, e);
 }
 
 static int pty_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		       struct error *e)
 {
-	struct file_open *master;
-	int fd, res;
-
-	if (msg->pty->master)
-		return restart_master(r, msg, ret_fd, e);
-	master = vec_find_id(&r->files->files, msg->pty->pty);
-	res = master->fd >= 0 ? 0 : file_open_now(r, master, e);
-	if (res < 0)
-		return res;
-	fd = ioctl(master->fd, TIOCGPTPEER,
-		   (int)(msg->flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno(e, -errno, E_RESTORE,
-				   "cannot open the slave of a pseudo-terminal");
-	*ret_fd = fd;
-	if (!master->pty_set) {
-		const Reprise__PtyFile *m = master->msg->pty;
-
-		master->pty_set = true;
-		return set_node(master->fd, m, e);
-	}
-	return 0;
-}
-
-/* The terminal of a session: only its leader can make it so. */
-static int set_session(struct restart *r, struct restart_process *p, int master, struct error *e)
-{
-	_cleanup_(close_fd) int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	_cleanup_(batch_free) struct batch b = {};
-	struct restart_task *t = &p->tasks.v[0];
-	int32_t group = p->msg->tty_pgrp;
-	int remote, res, take;
-
-	if (slave < 0)
-		return error_errno(e, -errno, E_RESTORE,
-				   "cannot open the slave of a pseudo-terminal");
-	res = restart_send_fds(r, t, &slave, 1, &remote, e);
-	if (res < 0)
-		return res;
-	take = batch_call(&b, SYS_ioctl, VAL(remote), VAL(TIOCSCTTY), VAL(0));
-	if (group > 0 && group != p->msg->pgid && restart_task_by_vtid(r, group))
-		batch_call(&b, SYS_ioctl, VAL(remote), VAL(TIOCSPGRP),
-			   DATA(batch_data(&b, &group, sizeof(group))));
-	batch_call(&b, SYS_close, VAL(remote));
-	res = agent_run(p->agent, t->tid, NULL, &b, e);
-	if (res >= 0 && batch_result(&b, take) < 0)
-		res = error_errno(e, (int)batch_result(&b, take), E_RESTORE,
-				  "cannot make a pseudo-terminal the terminal of session %d",
-				  p->vpid);
-	return res;
-}
-
-static int set_settings(const struct file_open *f, struct error *e)
-{
-	const Reprise__PtyFile *m = f->msg->pty;
-	const int on = 1;
-
-	if (ioctl(f->fd, TCSETS2, m->termios.data) < 0 ||
-	    ioctl(f->fd, TIOCSWINSZ, m->winsize.data) < 0 ||
-	    (m->packet && ioctl(f->fd, TIOCPKT, &on) < 0))
-		return error_errno(e, -errno, E_RESTORE, "cannot set up a pseudo-terminal");
-	return 0;
+	return msg->pty->master ? restart_master(r, msg, ret_fd, e)
+				: restart_slave(r, msg, ret_fd, e);
 }
 
 /* From now on nobody opens the slave. */
@@ -349,25 +391,15 @@ static int set_locks(const struct file_open *f, struct error *e)
 
 static int pty_restart_all(struct restart *r, struct error *e)
 {
-	vec_for_each (f, &r->files->files) {
-		int res;
+	int res = 0;
 
-		if (f->ops != &pty_file_ops || !f->msg->pty->master)
-			continue;
-		/* Size and settings come before the session: nobody is told of a change. */
-		res = set_settings(f, e);
-		vec_for_each (p, &r->processes)
-			if (res >= 0 && p->msg->controlling_tty && p->msg->sid == p->vpid &&
-			    !p->msg->zombie &&
-			    p->msg->tty_nr == makedev(UNIX98_PTY_SLAVE_MAJOR,
-						      (unsigned int)f->msg->pty->index))
-				res = set_session(r, p, f->fd, e);
-		if (res >= 0)
+	vec_for_each (f, &r->files->files)
+		if (f->ops == &pty_file_ops && f->msg->pty->master && res >= 0)
+			res = pty_session_restart(r, f, e);
+	vec_for_each (f, &r->files->files)
+		if (f->ops == &pty_file_ops && res >= 0)
 			res = set_locks(f, e);
-		if (res < 0)
-			return res;
-	}
-	return 0;
+	return res;
 }
 
 static void pty_describe(const Reprise__File *msg, char *buf, size_t size)
@@ -380,11 +412,13 @@ const struct file_ops pty_file_ops = {
 	.kind = FILE_PTY,
 	.name = "pseudo-terminal",
 	.support =
-		"both sides inside: settings, size, packet mode, sessions, foreground groups; not "
-		"with unread input or output, and without a line that is half typed",
+		"both sides inside: settings, size, packet mode, sessions, foreground groups, output "
+		"that is stopped, what is queued both ways, a line that is half typed; not with a "
+		"line discipline of its own",
 	.match = pty_match,
 	.checkpoint = pty_checkpoint,
 	.checkpoint_all = pty_checkpoint_all,
+	.checkpoint_end = pty_masters_free,
 	.validate = pty_validate,
 	.restart = pty_restart,
 	.after_tasks = true, /* as late as can be: the number may be in use till then */

@@ -15,10 +15,17 @@
 #include "core/procfs.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "fs/pty_private.h"
 
 static bool is_controlling_alias(dev_t rdev)
 {
 	return rdev == makedev(TTYAUX_MAJOR, 0); /* /dev/tty */
+}
+
+static bool is_slave(uint64_t rdev)
+{
+	return major(rdev) >= UNIX98_PTY_SLAVE_MAJOR &&
+	       major(rdev) < UNIX98_PTY_SLAVE_MAJOR + UNIX98_PTY_MAJOR_COUNT;
 }
 
 static bool tty_match(const struct file_seen *f)
@@ -28,28 +35,52 @@ static bool tty_match(const struct file_seen *f)
 	if (!S_ISCHR(f->st.st_mode))
 		return false;
 	return number == TTY_MAJOR || f->st.st_rdev == makedev(TTYAUX_MAJOR, 0) ||
-	       f->st.st_rdev == makedev(TTYAUX_MAJOR, 1) ||
-	       (number >= UNIX98_PTY_SLAVE_MAJOR &&
-		number < UNIX98_PTY_SLAVE_MAJOR + UNIX98_PTY_MAJOR_COUNT);
+	       f->st.st_rdev == makedev(TTYAUX_MAJOR, 1) || is_slave(f->st.st_rdev);
+}
+
+static int save_state(int fd, dev_t rdev, Reprise__File *msg, struct error *e)
+{
+	Reprise__TtyFile *m = msg->tty;
+	int exclusive = 0, unread = 0;
+	unsigned int dev;
+
+	m->tty = rdev;
+	/* hung_up_tty_ioctl() has one answer to all questions, for ever */
+	if (ioctl(fd, TIOCGDEV, &dev) < 0 && errno == EIO &&
+	    (is_slave(rdev) || is_controlling_alias(rdev))) {
+		if (!is_slave(rdev))
+			m->tty = makedev(UNIX98_PTY_SLAVE_MAJOR, 0);
+		m->hung_up = true;
+		return 0;
+	}
+	msg->outside = true;
+	/* /dev/tty and /dev/console stand for another. */
+	if (ioctl(fd, TIOCGDEV, &dev) == 0)
+		m->tty = makedev((dev >> 8) & 0xfff, (dev & 0xff) | (dev >> 12 & 0xfff00));
+	if (ioctl(fd, FIONREAD, &unread) == 0 && unread > 0)
+		m->unread = (uint32_t)unread;
+	if (ioctl(fd, TIOCGEXCL, &exclusive) == 0)
+		m->exclusive = exclusive != 0;
+	return pty_refuse_discipline(fd, e);
 }
 
 static int tty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			  struct scratch *scratch, struct error *e)
 {
 	struct proc_stat stat;
-	unsigned int dev;
-	int unread = 0, r;
+	int r;
 
 	msg->tty = scratch_message(scratch, Reprise__TtyFile, reprise__tty_file__init);
 	if (!msg->tty)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a terminal");
-	msg->outside = true;
-	msg->tty->tty = f->st.st_rdev;
-	/* /dev/tty and /dev/console stand for another. */
-	if (ioctl(f->local, TIOCGDEV, &dev) == 0)
-		msg->tty->tty = makedev((dev >> 8) & 0xfff, (dev & 0xff) | (dev >> 12 & 0xfff00));
-	if (ioctl(f->local, FIONREAD, &unread) == 0 && unread > 0)
-		msg->tty->unread = (uint32_t)unread;
+	r = save_state(f->local, f->st.st_rdev, msg, e);
+	if (r < 0 || msg->tty->hung_up)
+		return r;
+	if (msg->tty->exclusive && !c->checking) {
+		r = pty_exclusive_keep(c, f->entry, f->local, e);
+		if (r < 0)
+			return r;
+	}
 	msg->tty->controlling = is_controlling_alias(f->st.st_rdev);
 	if (msg->tty->controlling || !f->process)
 		return 0;
@@ -92,6 +123,9 @@ static int tty_validate(const struct restart *r, const Reprise__File *msg, struc
 {
 	if (!msg->tty)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a terminal without its message");
+	if (msg->tty->hung_up && !is_slave(msg->tty->tty))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a terminal of an unknown kind that is hung up");
 	return 0;
 }
 
@@ -101,6 +135,8 @@ static int tty_restart(struct restart *r, uint64_t id, const Reprise__File *msg,
 	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK)) | O_NOCTTY | O_CLOEXEC;
 	int fd = -ENXIO;
 
+	if (msg->tty->hung_up)
+		return pty_open_dead(r, minor(msg->tty->tty), flags, ret_fd, e);
 	if (msg->tty->controlling && r->tty_fd >= 0) {
 		fd = open("/dev/tty", flags);
 		if (fd < 0)
@@ -117,6 +153,8 @@ static void tty_describe(const Reprise__File *msg, char *buf, size_t size)
 	/* Also asked about images that nobody has validated. */
 	if (!msg->tty || msg->tty->controlling)
 		snprintf(buf, size, "the controlling terminal");
+	else if (msg->tty->hung_up)
+		snprintf(buf, size, "/dev/pts/%u, hung up", minor(msg->tty->tty));
 	else
 		snprintf(buf, size, "terminal %u:%u outside the tree", major(msg->tty->tty),
 			 minor(msg->tty->tty));
@@ -126,7 +164,8 @@ const struct file_ops tty_outside_file_ops = {
 	.kind = FILE_TTY_OUTSIDE,
 	.name = "terminal",
 	.support =
-		"the terminal from which a tree was started: the restart puts its own in its place",
+		"the terminal from which a tree was started: the restart puts its own in its place; "
+		"pseudo-terminals that are hung up",
 	.match = tty_match,
 	.checkpoint = tty_checkpoint,
 	.checkpoint_all = tty_checkpoint_all,
