@@ -126,13 +126,14 @@ static int pty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	msg->pty = m;
 	m->master = true;
 	m->index = (int32_t)index;
-	r = save_settings(f->local, m, scratch, e);
+	r = pty_refuse_discipline(f->local, e);
+	if (r >= 0)
+		r = save_settings(f->local, m, scratch, e);
 	if (r < 0)
 		return r;
 	save_node(m);
 	m->hung_up = poll(&p, 1, 0) > 0 && (p.revents & POLLHUP);
-	r = pty_refuse_discipline(f->local, e);
-	if (r >= 0 && !c->checking)
+	if (!c->checking)
 		r = pty_master_keep(c, f->entry, f->local, e);
 	if (r < 0)
 		return r;

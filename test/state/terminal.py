@@ -4,8 +4,10 @@
 import fcntl
 import os
 import pty
+import random
 import re
 import select
+import signal
 import struct
 import termios
 import time
@@ -203,3 +205,22 @@ def test_from_pipe(case):
     first.line('quit')
     first.expect('talk 2: <quit>')
     first.end()
+
+
+def test_killed_in_between(case):
+    """What is in pseudo-terminals survives a checkpoint that is killed at any moment."""
+    pid = case.start('pty_contents')
+    chance = random.Random(int(time.time()))
+    for i in range(10):
+        tool = case.start_reprise('checkpoint', str(pid), '-o', case.path('image.%d' % i), '-q')
+        time.sleep(chance.random() * 0.12)
+        workers = [other for other, comm in case.others() if comm == 'reprise' and other != tool]
+        for process in workers[:1] + [tool]:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        case.wait(tool)
+        case.until(lambda: not any(comm == 'reprise' for _, comm in case.others()),
+                   'the end of the checkpoint')
+    case.finish(pid)
