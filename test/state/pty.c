@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -37,7 +39,8 @@ static int foreground(void *arg)
 
 static int session(void *arg)
 {
-	int fd;
+	struct stat st;
+	int fd, alias;
 	pid_t pid;
 
 	close(master);
@@ -47,8 +50,13 @@ static int session(void *arg)
 	dup2(fd, 0);
 	dup2(fd, 1);
 	close(fd);
+	alias = open("/dev/tty", O_RDWR);
+	CHECK(alias >= 0);
 	pid = test_fork(foreground, NULL);
 	test_reap(pid, 2);
+	CHECK(!fstat(alias, &st));
+	CHECK_EQUAL(st.st_rdev, makedev(5, 0));
+	CHECK_EQUAL(tcgetsid(alias), getpid());
 	fd = open("/dev/tty", O_RDWR);
 	CHECK(fd >= 0);
 	CHECK_EQUAL(tcgetsid(fd), getpid());
