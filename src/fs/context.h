@@ -93,9 +93,9 @@ struct file_open {
 	const Reprise__File *msg;
 	const struct file_ops *ops;
 	int fd;
-	int other;    /* made together with another, until its turn comes; -1 */
+	int other;	  /* made together with another, until its turn comes; -1 */
 	bool pty_session; /* of a master: its session has it */
-	bool async;   /* O_ASYNC has been set */
+	bool async;	  /* O_ASYNC has been set */
 };
 
 struct inode_open {
