@@ -33,6 +33,8 @@ struct inode_entry {
 	uint64_t id;
 	int fd; /* readable descriptor of contents that have to be saved, or -1 */
 	VEC(struct page_run) runs;
+	VEC(uint64_t)
+	positions;	    /* of the runs in c->store, in pieces of STORE_PIECE; none: not kept */
 	Reprise__Inode msg; /* strings belong to files_checkpoint.scratch */
 };
 

@@ -29,6 +29,8 @@ int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, i
 		     const char *link, uint64_t *ret_id, struct error *e) must_check;
 /* Sum of the contents to come, and the page groups themselves, in the order of ids. */
 uint64_t inodes_page_bytes(struct checkpoint *c);
+/* Puts the contents into c->store, so that the tasks can go on. */
+int inodes_keep_pages(struct checkpoint *c, struct error *e) must_check;
 int inodes_save_pages(struct checkpoint *c, struct error *e) must_check;
 
 int inode_validate(const struct restart *r, uint64_t id, struct error *e) must_check;

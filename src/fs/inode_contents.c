@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "image/store.h"
 #include "fs/inode_private.h"
 
 #define PAGE	     4096ULL
@@ -103,17 +104,84 @@ uint64_t inodes_page_bytes(struct checkpoint *c)
 	return sum;
 }
 
+static int keep_run(struct checkpoint *c, struct inode_entry *entry, const struct page_run *run,
+		    struct error *e)
+{
+	for (uint64_t at = 0; at < run->length; at += STORE_PIECE) {
+		uint64_t len = run->length - at < STORE_PIECE ? run->length - at : STORE_PIECE;
+		uint64_t *position = vec_push(&entry->positions);
+		int r;
+
+		if (!position)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+		r = store_put(c->store, true, run->address + at, len, read_contents, entry,
+			      position, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int inodes_keep_pages(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (entry, &c->files->inodes)
+		vec_for_each (run, &entry->runs) {
+			int r = keep_run(c, entry, run, e);
+
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+struct kept {
+	const struct checkpoint *c;
+	const struct inode_entry *entry;
+};
+
+/* What is asked for may go from one run into the next. */
+static int read_kept(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	const struct kept *kept = arg;
+	const struct inode_entry *entry = kept->entry;
+	size_t piece = 0;
+
+	for (size_t i = 0; len && i < entry->runs.n; i++) {
+		const struct page_run *run = &entry->runs.v[i];
+
+		while (len && address >= run->address && address < run->address + run->length) {
+			uint64_t at = address - run->address, in = at % STORE_PIECE;
+			uint64_t left = run->length - at, n = STORE_PIECE - in;
+			int r;
+
+			n = n < left ? n : left;
+			n = n < len ? n : len;
+			r = store_get(kept->c->store,
+				      entry->positions.v[piece + at / STORE_PIECE] + in, buf, n, e);
+			if (r < 0)
+				return r;
+			buf = (char *)buf + n;
+			address += n;
+			len -= n;
+		}
+		piece += (run->length + STORE_PIECE - 1) / STORE_PIECE;
+	}
+	return len ? error_set(e, -EINVAL, E_INTERNAL, "contents that were not kept") : 0;
+}
+
 int inodes_save_pages(struct checkpoint *c, struct error *e)
 {
 	/* Ids grow with the order in which inodes were met. */
 	vec_for_each (entry, &c->files->inodes) {
 		struct page_group group = {.object = entry->id, .stage = 0};
+		struct kept kept = {c, entry};
 		int r;
 
 		if (!entry->msg.contents)
 			continue;
-		r = image_put_pages(c->image, &group, entry->runs.v, entry->runs.n, read_contents,
-				    entry, e);
+		r = image_put_pages(c->image, &group, entry->runs.v, entry->runs.n,
+				    entry->positions.n ? read_kept : read_contents,
+				    entry->positions.n ? (void *)&kept : (void *)entry, e);
 		if (r < 0)
 			return r;
 		close_fd(&entry->fd);

@@ -24,7 +24,7 @@ static void *codec_raw(struct pages_codec *c)
 }
 
 /* Most pages that are not zero show it in their first word. */
-static bool page_is_zero(const void *page)
+bool page_is_zero(const void *page)
 {
 	const uint64_t *p = page, *end = p + IMAGE_PAGE / sizeof(*p);
 

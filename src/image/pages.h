@@ -33,6 +33,7 @@ struct pages_codec {
 };
 void pages_codec_free(struct pages_codec *c);
 
+bool page_is_zero(const void *page);
 /*
  * Makes a sealed frame in buf, which has room for PAGES_BLOCK_MAX. Without compression the
  * data begin at a multiple of the page size in buf, and the size is such a multiple.

@@ -8,8 +8,6 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "mm/order.h"
-#include "mm/pages.h"
 #include "mm/state.h"
 #include "mm/vdso.h"
 
@@ -42,6 +40,7 @@ void mm_checkpoint_end(struct checkpoint *c)
 		vec_free(&m->maybe_shared);
 		vec_free(&m->shared);
 		vec_free(&m->contents);
+		vec_free(&m->kept);
 	}
 	vec_free(&c->mm->mms);
 	scratch_free(&c->mm->scratch);
@@ -324,150 +323,4 @@ int mm_checkpoint_finish(struct checkpoint *c, struct error *e)
 			return r;
 	}
 	return 0;
-}
-
-uint64_t mm_page_bytes(struct checkpoint *c)
-{
-	return c->mm->page_bytes;
-}
-
-/* ---- contents ---- */
-
-struct save {
-	struct checkpoint *c;
-	struct mm_state **owned; /* by process: the address space that it owns, or NULL */
-	/* the group that is being written: its runs, and where each is read from */
-	const struct content_run *runs;
-	size_t n;
-};
-
-static const struct content_run *run_at(const struct save *save, uint64_t address)
-{
-	size_t low = 0, high = save->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= save->runs[mid].end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return &save->runs[low];
-}
-
-/* Called from several threads at once. What is asked for lies in runs, but may go from one into the
- * next. */
-static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
-{
-	const struct save *save = arg;
-
-	while (len) {
-		const struct content_run *run = run_at(save, address);
-		const struct mm_state *m = &save->c->mm->mms.v[run->source];
-		size_t n = run->end - address < len ? run->end - address : len;
-		int r;
-
-		if (run->shared)
-			r = pages_read_shared(save->c->proc_fd, m->tid, address, buf, n, e);
-		else
-			r = pages_read(save->c->proc_fd, m->tid, address, buf, n, e);
-		if (r < 0)
-			return error_object(e, r, "task %d (%s)", m->tid,
-					    save->c->processes.v[m->process].comm);
-		buf = (char *)buf + n;
-		address += n;
-		len -= n;
-	}
-	return 0;
-}
-
-static int save_stage(struct save *save, const struct mm_state *m, uint32_t stage, struct error *e)
-{
-	const struct page_group group = {m->id, stage};
-	_cleanup_(free_ptr) struct page_run *runs = NULL;
-	size_t first = 0, n, nruns = 0;
-
-	while (first < m->contents.n && m->contents.v[first].stage < stage)
-		first++;
-	for (n = 0; first + n < m->contents.n && m->contents.v[first + n].stage == stage; n++)
-		;
-	if (n == 0)
-		return 0;
-	runs = calloc(n, sizeof(*runs));
-	if (!runs)
-		return no_memory(e);
-	save->runs = m->contents.v + first;
-	save->n = n;
-	for (size_t i = 0; i < n; i++) {
-		const struct content_run *run = &save->runs[i];
-		uint64_t length = run->end - run->start;
-
-		/* where they are read from is nothing to the image */
-		if (nruns && runs[nruns - 1].address + runs[nruns - 1].length == run->start)
-			runs[nruns - 1].length += length;
-		else
-			runs[nruns++] = (struct page_run){run->start, length};
-	}
-	return image_put_pages(save->c->image, &group, runs, nruns, read_contents, save, e);
-}
-
-static int save_step(void *arg, size_t node, enum mm_step step, uint32_t stage, struct error *e)
-{
-	struct save *save = arg;
-
-	return step == MM_STEP_FILL ? save_stage(save, save->owned[node], stage, e) : 0;
-}
-
-struct pid_index {
-	pid_t pid;
-	size_t process;
-};
-
-static int by_pid(const void *a, const void *b)
-{
-	const struct pid_index *x = a, *y = b;
-
-	return x->pid < y->pid ? -1 : x->pid > y->pid;
-}
-
-int mm_process_parents(const struct checkpoint *c, ssize_t *ret)
-{
-	size_t n = c->processes.n;
-	_cleanup_(free_ptr) struct pid_index *index = calloc(n + 1, sizeof(*index));
-
-	if (!index)
-		return -ENOMEM;
-	for (size_t i = 0; i < n; i++)
-		index[i] = (struct pid_index){c->processes.v[i].frozen->pid, i};
-	qsort(index, n, sizeof(*index), by_pid);
-	for (size_t i = 0; i < n; i++) {
-		const struct pid_index key = {c->processes.v[i].frozen->ppid, 0};
-		const struct pid_index *found = bsearch(&key, index, n, sizeof(key), by_pid);
-
-		ret[i] = found && found->process < i ? (ssize_t)found->process : -1;
-	}
-	return 0;
-}
-
-int mm_save_pages(struct checkpoint *c, struct error *e)
-{
-	size_t n = c->processes.n;
-	_cleanup_(free_ptr) struct mm_order_node *nodes = calloc(n + 1, sizeof(*nodes));
-	_cleanup_(free_ptr) struct mm_state **owned = calloc(n + 1, sizeof(struct mm_state *));
-	_cleanup_(free_ptr) ssize_t *parents = calloc(n + 1, sizeof(*parents));
-	struct save save = {.c = c, .owned = owned};
-
-	if (!nodes || !owned || !parents || mm_process_parents(c, parents) < 0)
-		return no_memory(e);
-	vec_for_each (m, &c->mm->mms) {
-		owned[m->process] = m;
-		nodes[m->process].owner = true;
-		nodes[m->process].inherits = m->msg->parent != 0;
-		nodes[m->process].stage = m->msg->parent_stage;
-		nodes[m->process].last_stage = m->msg->last_stage;
-	}
-	for (size_t i = 0; i < n; i++)
-		nodes[i].parent = parents[i];
-	return mm_walk(nodes, n, save_step, &save, e);
 }

@@ -22,8 +22,14 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
  * stages (doc/design.md), and puts the RECORD_MM records.
  */
 int mm_checkpoint_finish(struct checkpoint *c, struct error *e) must_check;
+/*
+ * Puts all contents into c->store, but for those that are in it already, so that the tasks can go
+ * on before mm_save_pages(); and how many bytes that will be.
+ */
+int mm_keep_pages(struct checkpoint *c, struct error *e) must_check;
+uint64_t mm_unkept_bytes(const struct checkpoint *c);
 /* Bytes of page contents to come; then the page groups, in the order in which a restart takes them.
- * Tasks are stopped. */
+ * Tasks are stopped, unless all is kept. */
 uint64_t mm_page_bytes(struct checkpoint *c);
 int mm_save_pages(struct checkpoint *c, struct error *e) must_check;
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "image/store.h"
 #include "mm/cow.h"
 #include "mm/relatives.h"
 #include "mm/state.h"
@@ -123,7 +124,7 @@ static int put_run(struct sharing *s, uint64_t start, uint64_t end, size_t sourc
 	run = vec_push(&s->m->contents);
 	if (!run)
 		return -ENOMEM;
-	*run = (struct content_run){start, end, source, stage, shared};
+	*run = (struct content_run){start, end, source, stage, shared, STORE_NONE};
 	return 0;
 }
 

@@ -15,11 +15,23 @@ struct content_run {
 	uint64_t start, end;
 	size_t source; /* index of a mm_state */
 	uint32_t stage;
-	bool shared; /* copy-on-write with others: see pages_read_shared() */
+	bool shared;	   /* copy-on-write with others: see pages_read_shared() */
+	uint64_t position; /* in c->store, STORE_NONE: to be read from the task */
 };
 
 struct content_runs {
 	struct content_run *v;
+	size_t n, cap;
+};
+
+/* Pages that were copied before the tasks were stopped, and have not been written since. */
+struct kept_span {
+	uint64_t start, end;
+	uint64_t position; /* in c->store */
+};
+
+struct kept_spans {
+	struct kept_span *v; /* sorted */
 	size_t n, cap;
 };
 
@@ -34,6 +46,7 @@ struct mm_state {
 	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
 	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
 	struct content_runs contents; /* by stage, then by address */
+	struct kept_spans kept;
 };
 
 struct mapped_cache;

@@ -26,7 +26,9 @@ struct checkpoint {
 	bool complete; /* the image is written */
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
 	struct freezer freezer;
-	struct image_writer *image;		  /* NULL while checking */
+	struct image_writer *image; /* NULL while checking */
+	struct page_store
+		*store; /* contents that are written when the tasks run again; may be NULL */
 	struct objects *objects;		  /* who has been seen before */
 	struct problems problems;		  /* while checking */
 	VEC(struct checkpoint_process) processes; /* in the order of freezer.processes */

@@ -12,6 +12,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "image/store.h"
 #include "ipc/ipc.h"
 #include "kernel/process.h"
 #include "mm/mm.h"
@@ -19,6 +20,8 @@
 #include "ns/container.h"
 #include "operation/operation.h"
 #include "operation/target.h"
+
+#define WARM (2ul << 20) /* memory for contents that is there before it is needed */
 
 /* One pass over a tree: a check that only looks, or the checkpoint itself. */
 struct pass {
@@ -46,6 +49,7 @@ static void pass_end(struct pass *p)
 	problems_free(&c->problems);
 	vec_free(&c->processes);
 	image_writer_free(c->image);
+	store_free(c->store);
 	mm_vdso_free(&p->vdso);
 	free(p->cpu_flags);
 	close_fd(&c->proc_fd);
@@ -323,13 +327,35 @@ static int save_state(struct pass *p, struct error *e)
 		return r;
 	image_expect(c->image,
 		     container_page_bytes(p->container) + inodes_page_bytes(c) + mm_page_bytes(c));
-	return image_write_state(c->image, e);
+	return 0;
 }
 
-static int save_memory(struct pass *p, struct image_totals *totals, struct error *e)
+/*
+ * The application goes on before its memory is in the image, if what has to be copied until then is
+ * little enough. Returns 1 if it may go on now.
+ */
+static int keep_memory(struct pass *p, struct error *e)
 {
-	int r = container_save_pages(&p->c, p->container, e);
+	struct checkpoint *c = &p->c;
+	int r;
 
+	/* files of a container are read where they are */
+	if (!c->store || container_page_bytes(p->container))
+		return 0;
+	if (inodes_page_bytes(c) + mm_unkept_bytes(c) > STORE_MEMORY)
+		return 0;
+	r = inodes_keep_pages(c, e);
+	if (r >= 0)
+		r = mm_keep_pages(c, e);
+	return r < 0 ? r : 1;
+}
+
+static int write_image(struct pass *p, struct image_totals *totals, struct error *e)
+{
+	int r = image_write_state(p->c.image, e);
+
+	if (r >= 0)
+		r = container_save_pages(&p->c, p->container, e);
 	if (r >= 0)
 		r = inodes_save_pages(&p->c, e);
 	if (r >= 0)
@@ -389,33 +415,60 @@ static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 	return 0;
 }
 
+/* The tree stands still. *resumed: when it went on again; 0 if it has not yet. */
+static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *totals,
+		       struct error *e)
+{
+	int r = save_state(p, e);
+
+	if (r >= 0)
+		r = keep_memory(p, e);
+	if (r > 0) {
+		freezer_thaw(&p->c.freezer);
+		*resumed = clock_now_ns();
+	}
+	return r < 0 ? r : write_image(p, totals, e);
+}
+
+static int prepare(struct pass *p, int fd, const struct reprise_checkpoint_options *opt,
+		   struct error *e)
+{
+	int r = open_image(p, fd, opt, e);
+
+	if (r >= 0)
+		r = describe_machine(p, e);
+	/* What is to end or to stop can as well wait for its memory. */
+	if (r < 0 || opt->after != REPRISE_AFTER_RUN)
+		return r;
+	r = store_new(&p->c.store, p->c.proc_fd, fd, e);
+	if (r >= 0)
+		store_warm(p->c.store, WARM);
+	return r;
+}
+
 static int save(pid_t pid, struct container *ct, int fd,
 		const struct reprise_checkpoint_options *opt, struct report *rep, uint64_t begun,
 		struct reprise_stats *stats, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	struct image_totals totals = {};
-	uint64_t frozen;
+	uint64_t frozen, resumed = 0;
 	int r = pass_begin(&p, pid, ct, rep, false, opt, e);
 
 	if (r >= 0)
-		r = open_image(&p, fd, opt, e);
-	if (r >= 0)
-		r = describe_machine(&p, e);
+		r = prepare(&p, fd, opt, e);
 	if (r < 0)
 		return r;
 	frozen = clock_now_ns();
 	r = freezer_freeze(&p.c.freezer, e);
 	if (r >= 0)
-		r = save_state(&p, e);
-	if (r >= 0)
-		r = save_memory(&p, &totals, e);
+		r = save_frozen(&p, &resumed, &totals, e);
 	if (r < 0)
 		return r;
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
 	r = let_go(&p, opt->after, e);
-	stats->frozen_ns = clock_now_ns() - frozen;
+	stats->frozen_ns = (resumed ? resumed : clock_now_ns()) - frozen;
 	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
 	return r;
 }

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "image/store.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "image/frame.h"
+#include "image/pages.h"
+
+#define HUGE	(2ul << 20)
+#define IN_FILE (1ull << 63) /* in a position: the rest is an offset in the file */
+
+struct page_store {
+	void *mapping;
+	uint8_t *memory; /* in it, aligned for huge pages */
+	size_t used;
+	int fd; /* -EBADF: there is none yet */
+	uint64_t end;
+	uint8_t *buf; /* on the way to the file */
+	char *directory;
+};
+
+/* "/var/lib/x/.image.7.tmp", or "/var/lib/x/#1234 (deleted)", gives "/var/lib/x" */
+static char *directory_of(int proc_fd, int fd)
+{
+	char *path = NULL, *slash;
+
+	if (procfs_readlink(proc_fd, &path, NULL, "self/fd/%d", fd) < 0 || !path)
+		return NULL;
+	slash = path[0] == '/' ? strrchr(path, '/') : NULL;
+	if (!slash) {
+		free(path);
+		return NULL;
+	}
+	slash[slash == path] = '\0';
+	return path;
+}
+
+int store_new(struct page_store **ret, int proc_fd, int output, struct error *e)
+{
+	struct page_store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	s->fd = -EBADF;
+	s->directory = directory_of(proc_fd, output);
+	/* addresses only: nobody says how much will be needed */
+	s->mapping = mmap(NULL, STORE_MEMORY + HUGE, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (s->mapping == MAP_FAILED) {
+		s->mapping = NULL;
+		store_free(s);
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	}
+	s->memory = (uint8_t *)align_up((uintptr_t)s->mapping, HUGE);
+	madvise(s->memory, STORE_MEMORY, MADV_HUGEPAGE);
+	*ret = s;
+	return 0;
+}
+
+void store_free(struct page_store *s)
+{
+	if (!s)
+		return;
+	if (s->mapping)
+		munmap(s->mapping, STORE_MEMORY + HUGE);
+	close_fd(&s->fd);
+	free(s->buf);
+	free(s->directory);
+	free(s);
+}
+
+void store_warm(struct page_store *s, size_t bytes)
+{
+	bytes = align_up(bytes, IMAGE_PAGE);
+	if (bytes > STORE_MEMORY)
+		bytes = STORE_MEMORY;
+	madvise(s->memory, bytes, MADV_POPULATE_WRITE);
+}
+
+int store_open_file(struct page_store *s, struct error *e)
+{
+	const char *const places[] = {s->directory, getenv("TMPDIR"), "/var/tmp", "/tmp"};
+
+	if (s->fd >= 0)
+		return 0;
+	if (!s->buf)
+		s->buf = aligned_alloc(IMAGE_PAGE, STORE_PIECE);
+	if (!s->buf)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && s->fd < 0; i++)
+		if (places[i])
+			s->fd = open(places[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (s->fd < 0) {
+		s->fd = -EBADF;
+		return error_errno(e, -errno, E_OUTPUT, "no file can be made to keep pages in");
+	}
+	return 0;
+}
+
+/* Zero pages become holes. */
+static int write_piece(struct page_store *s, size_t len)
+{
+	size_t at = 0;
+
+	while (at < len) {
+		size_t n = 0;
+		ssize_t r;
+
+		while (at < len && page_is_zero(s->buf + at))
+			at += IMAGE_PAGE;
+		while (at + n < len && !page_is_zero(s->buf + at + n))
+			n += IMAGE_PAGE;
+		for (; n; n -= (size_t)r, at += (size_t)r) {
+			r = pwrite(s->fd, s->buf + at, n, (off_t)(s->end + at));
+			if (r < 0 && errno == EINTR)
+				r = 0;
+			if (r < 0)
+				return -errno;
+		}
+	}
+	return 0;
+}
+
+static int put_in_file(struct page_store *s, uint64_t address, size_t len, page_source source,
+		       void *arg, uint64_t *ret_position, struct error *e)
+{
+	int r = store_open_file(s, e);
+
+	if (r >= 0)
+		r = source(arg, address, s->buf, len, e);
+	if (r < 0)
+		return r;
+	r = write_piece(s, len);
+	if (r < 0)
+		return error_errno(e, r, E_OUTPUT, "pages cannot be kept in a file");
+	*ret_position = s->end | IN_FILE;
+	s->end += len;
+	return 0;
+}
+
+int store_put(struct page_store *s, bool in_memory, uint64_t address, size_t len,
+	      page_source source, void *arg, uint64_t *ret_position, struct error *e)
+{
+	int r;
+
+	if (len > STORE_PIECE || len % IMAGE_PAGE)
+		return error_set(e, -EINVAL, E_INTERNAL, "a piece of %zu bytes to keep", len);
+	if (!in_memory || len > STORE_MEMORY - s->used)
+		return put_in_file(s, address, len, source, arg, ret_position, e);
+	r = source(arg, address, s->memory + s->used, len, e);
+	if (r < 0)
+		return r;
+	*ret_position = s->used;
+	s->used += len;
+	return 0;
+}
+
+int store_get(const struct page_store *s, uint64_t position, void *buf, size_t len, struct error *e)
+{
+	uint64_t offset = position & ~IN_FILE;
+
+	if (!(position & IN_FILE)) {
+		if (position > s->used || len > s->used - position)
+			return error_set(e, -EINVAL, E_INTERNAL, "pages that were not kept");
+		memcpy(buf, s->memory + position, len);
+		return 0;
+	}
+	while (len) {
+		ssize_t r = pread(s->fd, buf, len, (off_t)offset);
+
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0)
+			return error_errno(e, -errno, E_OUTPUT, "kept pages cannot be read");
+		if (r == 0) { /* a hole at the end */
+			memset(buf, 0, len);
+			return 0;
+		}
+		buf = (char *)buf + r;
+		offset += (uint64_t)r;
+		len -= (size_t)r;
+	}
+	return 0;
+}

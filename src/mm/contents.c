@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "core/cleanup.h"
+#include "image/store.h"
+#include "mm/mm.h"
+#include "mm/order.h"
+#include "mm/pages.h"
+#include "mm/state.h"
+
+/*
+ * The contents of address spaces, on their way from the tasks into the page groups: directly, or
+ * kept in between so that the tasks can go on.
+ */
+
+static int no_memory(struct error *e)
+{
+	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the pages of an address space");
+}
+
+uint64_t mm_page_bytes(struct checkpoint *c)
+{
+	return c->mm->page_bytes;
+}
+
+static int read_task(const struct checkpoint *c, const struct mm_state *m, bool shared,
+		     uint64_t address, void *buf, size_t len, struct error *e)
+{
+	int r = shared ? pages_read_shared(c->proc_fd, m->tid, address, buf, len, e)
+		       : pages_read(c->proc_fd, m->tid, address, buf, len, e);
+
+	return r < 0 ? error_object(e, r, "task %d (%s)", m->tid, c->processes.v[m->process].comm)
+		     : 0;
+}
+
+/* ---- keeping ---- */
+
+struct keep {
+	struct checkpoint *c;
+	struct mm_state *m;	   /* whose group it is */
+	struct content_runs runs;  /* in place of those of m */
+	const struct mm_state *of; /* from whom it is read */
+	bool shared;
+};
+
+static int keep_source(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	const struct keep *k = arg;
+
+	return read_task(k->c, k->of, k->shared, address, buf, len, e);
+}
+
+/* Positions may follow each other; then the run before is continued. */
+static int add_run(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
+		   uint64_t position, struct error *e)
+{
+	struct content_run *last = k->runs.n ? &k->runs.v[k->runs.n - 1] : NULL;
+
+	if (last && last->end == start && last->source == run->source &&
+	    last->stage == run->stage && last->position + (start - last->start) == position) {
+		last->end = end;
+		return 0;
+	}
+	last = vec_push(&k->runs);
+	if (!last)
+		return no_memory(e);
+	*last = (struct content_run){start, end, run->source, run->stage, run->shared, position};
+	return 0;
+}
+
+/* What has to be read while the tasks stand still. */
+static int keep_range(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
+		      struct error *e)
+{
+	while (start < end) {
+		size_t len = end - start < STORE_PIECE ? end - start : STORE_PIECE;
+		uint64_t position;
+		int r = store_put(k->c->store, true, start, len, keep_source, k, &position, e);
+
+		if (r >= 0)
+			r = add_run(k, run, start, start + len, position, e);
+		if (r < 0)
+			return r;
+		start += len;
+	}
+	return 0;
+}
+
+/* The first of the spans that ends behind an address. */
+static size_t first_kept(const struct kept_spans *spans, uint64_t address)
+{
+	size_t low = 0, high = spans->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (spans->v[mid].end <= address)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+static int keep_run(struct keep *k, const struct content_run *run, struct error *e)
+{
+	const struct kept_spans *kept = &k->of->kept;
+	uint64_t at = run->start;
+	int r = 0;
+
+	for (size_t i = first_kept(kept, at); r >= 0 && i < kept->n; i++) {
+		const struct kept_span *s = &kept->v[i];
+		uint64_t start = s->start > at ? s->start : at;
+		uint64_t end = s->end < run->end ? s->end : run->end;
+
+		if (start >= run->end)
+			break;
+		r = keep_range(k, run, at, start, e);
+		if (r >= 0)
+			r = add_run(k, run, start, end, s->position + (start - s->start), e);
+		at = end;
+	}
+	return r < 0 ? r : keep_range(k, run, at, run->end, e);
+}
+
+int mm_keep_pages(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (m, &c->mm->mms) {
+		struct keep k = {.c = c, .m = m};
+		int r = 0;
+
+		for (size_t i = 0; r >= 0 && i < m->contents.n; i++) {
+			k.of = &c->mm->mms.v[m->contents.v[i].source];
+			k.shared = m->contents.v[i].shared;
+			r = keep_run(&k, &m->contents.v[i], e);
+		}
+		vec_free(&m->contents);
+		m->contents = k.runs;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static uint64_t kept_in(const struct kept_spans *kept, const struct content_run *run)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = first_kept(kept, run->start); i < kept->n; i++) {
+		const struct kept_span *s = &kept->v[i];
+
+		if (s->start >= run->end)
+			break;
+		sum += (s->end < run->end ? s->end : run->end) -
+		       (s->start > run->start ? s->start : run->start);
+	}
+	return sum;
+}
+
+uint64_t mm_unkept_bytes(const struct checkpoint *c)
+{
+	uint64_t sum = c->mm->page_bytes;
+
+	vec_for_each (m, &c->mm->mms)
+		vec_for_each (run, &m->contents)
+			sum -= kept_in(&c->mm->mms.v[run->source].kept, run);
+	return sum;
+}
+
+/* ---- saving ---- */
+
+struct save {
+	struct checkpoint *c;
+	struct mm_state **owned; /* by process: the address space that it owns, or NULL */
+	/* the group that is being written: its runs, and where each is read from */
+	const struct content_run *runs;
+	size_t n;
+};
+
+static const struct content_run *run_at(const struct save *save, uint64_t address)
+{
+	size_t low = 0, high = save->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (address >= save->runs[mid].end)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return &save->runs[low];
+}
+
+/* Called from several threads at once. What is asked for lies in runs, but may go from one into the
+ * next. */
+static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	const struct save *save = arg;
+
+	while (len) {
+		const struct content_run *run = run_at(save, address);
+		const struct mm_state *m = &save->c->mm->mms.v[run->source];
+		size_t n = run->end - address < len ? run->end - address : len;
+		int r;
+
+		if (run->position != STORE_NONE)
+			r = store_get(save->c->store, run->position + (address - run->start), buf,
+				      n, e);
+		else
+			r = read_task(save->c, m, run->shared, address, buf, n, e);
+		if (r < 0)
+			return r;
+		buf = (char *)buf + n;
+		address += n;
+		len -= n;
+	}
+	return 0;
+}
+
+static int save_stage(struct save *save, const struct mm_state *m, uint32_t stage, struct error *e)
+{
+	const struct page_group group = {m->id, stage};
+	_cleanup_(free_ptr) struct page_run *runs = NULL;
+	size_t first = 0, n, nruns = 0;
+
+	while (first < m->contents.n && m->contents.v[first].stage < stage)
+		first++;
+	for (n = 0; first + n < m->contents.n && m->contents.v[first + n].stage == stage; n++)
+		;
+	if (n == 0)
+		return 0;
+	runs = calloc(n, sizeof(*runs));
+	if (!runs)
+		return no_memory(e);
+	save->runs = m->contents.v + first;
+	save->n = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct content_run *run = &save->runs[i];
+		uint64_t length = run->end - run->start;
+
+		/* where they are read from is nothing to the image */
+		if (nruns && runs[nruns - 1].address + runs[nruns - 1].length == run->start)
+			runs[nruns - 1].length += length;
+		else
+			runs[nruns++] = (struct page_run){run->start, length};
+	}
+	return image_put_pages(save->c->image, &group, runs, nruns, read_contents, save, e);
+}
+
+static int save_step(void *arg, size_t node, enum mm_step step, uint32_t stage, struct error *e)
+{
+	struct save *save = arg;
+
+	return step == MM_STEP_FILL ? save_stage(save, save->owned[node], stage, e) : 0;
+}
+
+struct pid_index {
+	pid_t pid;
+	size_t process;
+};
+
+static int by_pid(const void *a, const void *b)
+{
+	const struct pid_index *x = a, *y = b;
+
+	return x->pid < y->pid ? -1 : x->pid > y->pid;
+}
+
+int mm_process_parents(const struct checkpoint *c, ssize_t *ret)
+{
+	size_t n = c->processes.n;
+	_cleanup_(free_ptr) struct pid_index *index = calloc(n + 1, sizeof(*index));
+
+	if (!index)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		index[i] = (struct pid_index){c->processes.v[i].frozen->pid, i};
+	qsort(index, n, sizeof(*index), by_pid);
+	for (size_t i = 0; i < n; i++) {
+		const struct pid_index key = {c->processes.v[i].frozen->ppid, 0};
+		const struct pid_index *found = bsearch(&key, index, n, sizeof(key), by_pid);
+
+		ret[i] = found && found->process < i ? (ssize_t)found->process : -1;
+	}
+	return 0;
+}
+
+int mm_save_pages(struct checkpoint *c, struct error *e)
+{
+	size_t n = c->processes.n;
+	_cleanup_(free_ptr) struct mm_order_node *nodes = calloc(n + 1, sizeof(*nodes));
+	_cleanup_(free_ptr) struct mm_state **owned = calloc(n + 1, sizeof(struct mm_state *));
+	_cleanup_(free_ptr) ssize_t *parents = calloc(n + 1, sizeof(*parents));
+	struct save save = {.c = c, .owned = owned};
+
+	if (!nodes || !owned || !parents || mm_process_parents(c, parents) < 0)
+		return no_memory(e);
+	vec_for_each (m, &c->mm->mms) {
+		owned[m->process] = m;
+		nodes[m->process].owner = true;
+		nodes[m->process].inherits = m->msg->parent != 0;
+		nodes[m->process].stage = m->msg->parent_stage;
+		nodes[m->process].last_stage = m->msg->last_stage;
+	}
+	for (size_t i = 0; i < n; i++)
+		nodes[i].parent = parents[i];
+	return mm_walk(nodes, n, save_step, &save, e);
+}
