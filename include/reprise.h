@@ -57,6 +57,9 @@ enum reprise_deleted {
 	REPRISE_DELETED_LINK = 2,
 };
 
+/* TCP connections: refuse, or have them come back closed. */
+enum reprise_tcp { REPRISE_TCP_REFUSE = 0, REPRISE_TCP_CLOSED = 1 };
+
 struct reprise_checkpoint_options {
 	size_t size;
 	enum reprise_after after;
@@ -70,6 +73,7 @@ struct reprise_checkpoint_options {
 	void *arg;		     /* for the callbacks */
 	struct reprise_stats *stats; /* filled in when not NULL */
 	enum reprise_deleted deleted;
+	enum reprise_tcp tcp;
 };
 
 /*
@@ -149,8 +153,9 @@ REPRISE_API int reprise_restart(int fd, const struct reprise_restart_options *op
 REPRISE_API int reprise_plan(int fd, char **text, struct reprise_error *error);
 
 /*
- * Looks for everything that would prevent a checkpoint of pid, without touching it. pid 0: the
- * kernel only. Each obstacle goes to options->problem. Returns their number, or a negative errno.
+ * Looks for everything that would prevent a checkpoint of pid with these options, without touching
+ * it. pid 0: the kernel only. Each obstacle goes to options->problem. Returns their number, or a
+ * negative errno.
  */
 REPRISE_API int reprise_check(pid_t pid, const struct reprise_checkpoint_options *options,
 			      struct reprise_error *error);

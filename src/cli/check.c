@@ -64,9 +64,12 @@ static int report(struct cli *cli, pid_t pid, int found)
 	return status;
 }
 
+enum { OPT_TCP = OPT_OWN };
+
 static int run(struct cli *cli, int argc, char **argv)
 {
-	static const struct option options[] = {COMMON_OPTIONS};
+	static const struct option options[] = {{"tcp", required_argument, NULL, OPT_TCP},
+						COMMON_OPTIONS};
 	struct reprise_checkpoint_options opt = {
 		.size = sizeof(opt),
 		.problem = on_problem,
@@ -76,9 +79,11 @@ static int run(struct cli *cli, int argc, char **argv)
 	pid_t pid = 0;
 	int c, r;
 
-	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1)
-		if ((r = common_option(cli, c, argv)) >= 0)
+	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1) {
+		r = c == OPT_TCP ? parse_tcp(cli, optarg, &opt) : common_option(cli, c, argv);
+		if (r >= 0)
 			return r;
+	}
 	if ((r = common_begin(cli, argv)) >= 0)
 		return r;
 	if (argc - optind > 1)
@@ -96,6 +101,8 @@ const struct command check_command = {
 	.summary = "Say what could not be saved and why, without touching the application",
 	.help = "All that stands in the way of a checkpoint of PID and its descendants is listed, one line\n"
 		"each. Without a PID, what this kernel offers is listed. The exit status is 1 if\n"
-		"something stands in the way.\n\n",
+		"something stands in the way.\n"
+		"\n"
+		"  --tcp HOW           as for a checkpoint: refuse (the default) or closed\n",
 	.run = run,
 };

@@ -8,7 +8,7 @@
 
 #include "cli/cli.h"
 
-enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS, OPT_DELETED };
+enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS, OPT_DELETED, OPT_TCP };
 
 struct request {
 	pid_t pid;
@@ -82,6 +82,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_compress(cli, optarg, &q->opt);
 	case OPT_DELETED:
 		return parse_deleted(cli, optarg, &q->opt);
+	case OPT_TCP:
+		return parse_tcp(cli, optarg, &q->opt);
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -97,6 +99,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
+		{"tcp", required_argument, NULL, OPT_TCP},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -205,6 +208,8 @@ const struct command checkpoint_command = {
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
 		"  --deleted=HOW       a removed file with another name that is not found:\n"
 		"                      refuse (the default), save its contents, or link a new name\n"
+		"  --tcp HOW           TCP connections: refuse (the default), or have them come back\n"
+		"                      closed\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

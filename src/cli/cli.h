@@ -85,6 +85,8 @@ int common_begin(struct cli *cli, char **argv);
 int parse_number(const char *s, long min, long max, long *ret);
 int parse_pid(struct cli *cli, const char *s, pid_t *ret);
 int parse_jobs(struct cli *cli, const char *s);
+/* "closed": of options that checkpoint and check have in common. */
+int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt);
 
 /* output.c */
 /* Complains about the command line; returns EXIT_USAGE. */

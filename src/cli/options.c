@@ -44,6 +44,17 @@ int parse_jobs(struct cli *cli, const char *s)
 	return -1;
 }
 
+int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	if (!strcmp(s, "closed"))
+		opt->tcp = REPRISE_TCP_CLOSED;
+	else if (!strcmp(s, "refuse"))
+		opt->tcp = REPRISE_TCP_REFUSE;
+	else
+		return usage_error(cli, "--tcp takes refuse or closed, not '%s'", s);
+	return -1;
+}
+
 static int unknown_option(struct cli *cli, char **argv)
 {
 	const char *arg = argv[optind - 1];

@@ -80,6 +80,7 @@ struct files_checkpoint {
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;
 	struct pty_masters *ptys;
+	VEC(int) tcp_connections; /* ours: those that were saved as closed */
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
 	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */

@@ -25,6 +25,7 @@ struct checkpoint {
 	bool checking;
 	bool complete; /* the image is written */
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
+	bool tcp_closed; /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;
 	struct image_writer *image; /* NULL while checking */
 	struct page_store

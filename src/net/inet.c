@@ -1,35 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Internet sockets inside the host's network: TCP that listens, is not
- * connected yet or not any more; UDP, UDP-Lite, ICMP and raw sockets.
+ * Internet sockets inside the host's network: UDP, UDP-Lite, ICMP and raw sockets, and what they
+ * have in common with TCP (inet_tcp.c).
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
+#include <netinet/udp.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "net/inet_closed.h"
+#include "net/inet.h"
+#include "net/inet_queue.h"
 #include "net/multicast.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
-
-enum inet_state { /* numbers stand in images: for ever */
-		  INET_UNCONNECTED = 1,
-		  INET_LISTENING = 2,
-		  INET_CONNECTED = 3, /* datagrams */
-		  INET_CLOSED = 4,    /* TCP: was connected, has seen the end */
-};
-
-static bool is_tcp(const Reprise__Socket *m)
-{
-	return m->type == SOCK_STREAM && m->protocol == IPPROTO_TCP;
-}
 
 static bool inet_match(const struct file_seen *f)
 {
@@ -38,7 +29,7 @@ static bool inet_match(const struct file_seen *f)
 	return family == AF_INET || family == AF_INET6;
 }
 
-static void format_address(const ProtobufCBinaryData *a, char *buf, size_t size)
+void inet_format(const ProtobufCBinaryData *a, char *buf, size_t size)
 {
 	char host[INET6_ADDRSTRLEN] = "?";
 	const struct sockaddr_in *in = (const struct sockaddr_in *)a->data;
@@ -54,73 +45,59 @@ static void format_address(const ProtobufCBinaryData *a, char *buf, size_t size)
 	}
 }
 
-static const char *tcp_state_name(int state)
+void inet_drop_option(Reprise__Socket *m, int level, int name)
 {
-	static const char *const names[] = {
-		"?",	   "established", "connecting",	 "connecting", "closing",   "closing",
-		"closing", "closed",	  "half-closed", "closing",    "listening", "closing"};
+	size_t n = 0;
 
-	return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
+	for (size_t i = 0; i < m->n_options; i++)
+		if (m->options[i]->level != level || m->options[i]->name != name)
+			m->options[n++] = m->options[i];
+	m->n_options = n;
 }
 
-/* A socket that was never connected has nothing to read; one whose connection has ended reads the
- * end of it (tcp_poll()). */
-static bool has_ended(int fd)
+/* Of others than UDP only the first can be peeked at (skb_recv_datagram()). */
+static int refuse_packets(int fd, struct error *e)
 {
-	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+	struct pollfd p = {.fd = fd, .events = POLLIN};
 
-	return poll(&p, 1, 0) > 0 && (p.revents & POLLRDHUP);
-}
-
-static int save_listener(const struct tcp_info *info, Reprise__InetSocket *m, struct error *e)
-{
-	m->state = INET_LISTENING;
-	/* Of a listener these two are its queue and its backlog (tcp_get_info()). */
-	m->backlog = (int32_t)info->tcpi_sacked;
-	if (info->tcpi_unacked)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "%u connections wait there to be accepted; try again",
-				 info->tcpi_unacked);
-	return 0;
-}
-
-static int save_tcp(const struct file_seen *f, Reprise__InetSocket *m, struct error *e)
-{
-	struct tcp_info info = {};
-	socklen_t len = sizeof(info);
-	char local[80], remote[80];
-	int queued = 0;
-
-	if (getsockopt(f->local, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
-	if (info.tcpi_state == TCP_LISTEN)
-		return save_listener(&info, m, e);
-	if (info.tcpi_state != TCP_CLOSE) {
-		format_address(&m->local, local, sizeof(local));
-		format_address(&m->remote, remote, sizeof(remote));
-		return error_set(
-			e, -EOPNOTSUPP, E_FILE_STATE,
-			"TCP connection %s to %s is %s, and this version saves none; close "
-			"it before the checkpoint",
-			local, remote, tcp_state_name(info.tcpi_state));
-	}
-	m->state = has_ended(f->local) ? INET_CLOSED : INET_UNCONNECTED;
-	if (m->state == INET_CLOSED && ioctl(f->local, FIONREAD, &queued) == 0 && queued)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "a closed TCP connection holds %d bytes that have not been read",
-				 queued);
-	return 0;
-}
-
-static int save_datagrams(const struct file_seen *f, Reprise__InetSocket *m, struct error *e)
-{
-	char byte;
-
-	m->state = m->remote.len ? INET_CONNECTED : INET_UNCONNECTED;
-	if (recv(f->local, &byte, 1, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC) < 0)
+	if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLIN | POLLERR)))
 		return 0;
 	return error_set(e, -EBUSY, E_FILE_STATE,
-			 "it holds datagrams that have not been read yet; try again");
+			 "it holds packets that have not been read yet; try again");
+}
+
+/* Corked data are of no datagram yet. What has been sent needs a moment to leave. */
+static int refuse_unsent(int fd, struct error *e)
+{
+	const struct timespec pause = {.tv_nsec = 1000000};
+	int unsent = 0;
+
+	for (int i = 0; i < 5; i++) {
+		if (ioctl(fd, SIOCOUTQ, &unsent) < 0 || !unsent)
+			return 0;
+		nanosleep(&pause, NULL);
+	}
+	return error_set(e, -EBUSY, E_FILE_STATE,
+			 "it holds data that have not been sent yet (UDP_CORK, MSG_MORE, or a slow "
+			 "device); try again");
+}
+
+static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
+			  struct scratch *s, struct error *e)
+{
+	int encap = 0, r;
+	socklen_t len = sizeof(encap);
+
+	m->state = m->remote.len ? INET_CONNECTED : INET_UNCONNECTED;
+	r = refuse_unsent(f->local, e);
+	if (r < 0)
+		return r;
+	if (!inet_is_udp(m->socket))
+		return refuse_packets(f->local, e);
+	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
+	return inet_queue_save(f->local, m, c->checking, s, e);
 }
 
 static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -142,12 +119,18 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		r = socket_address(f->local, getpeername, &m->remote, scratch, e);
 	if (r < 0)
 		return r;
-	if (is_tcp(m->socket))
-		return save_tcp(f, m, e);
+	if (inet_is_tcp(m->socket))
+		return inet_tcp_save(c, f, m, scratch, e);
 	if (m->socket->type == SOCK_STREAM || m->socket->type == SOCK_SEQPACKET)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "protocol %d cannot be saved",
 				 m->socket->protocol);
-	return save_datagrams(f, m, e);
+	return save_datagrams(c, f, m, scratch, e);
+}
+
+static void inet_checkpoint_end(struct checkpoint *c)
+{
+	multicast_checkpoint_end(c);
+	inet_tcp_checkpoint_end(c);
 }
 
 /* ---- restart ---- */
@@ -169,11 +152,14 @@ static int inet_validate(const struct restart *r, const Reprise__File *msg, stru
 	int res;
 
 	if (!m || !m->socket || (m->socket->family != AF_INET && m->socket->family != AF_INET6) ||
-	    m->state < INET_UNCONNECTED || m->state > INET_CLOSED)
+	    m->state < INET_UNCONNECTED || m->state > INET_REFUSED ||
+	    (inet_tcp_is_over(m) && !inet_is_tcp(m->socket)) || m->shutdown > 3)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper internet socket");
 	res = socket_validate(m->socket, m->socket->family, e);
 	if (res >= 0)
 		res = multicast_validate(m, e);
+	if (res >= 0)
+		res = inet_queue_validate(m, e);
 	if (res >= 0)
 		res = check_address(&m->local, m->socket->family, e);
 	if (res >= 0)
@@ -206,7 +192,7 @@ static int bind_local(struct restart *r, int fd, const Reprise__InetSocket *m, s
 		if (bind(fd, (const struct sockaddr *)m->local.data, (socklen_t)m->local.len) == 0)
 			return 0;
 	while (errno == EADDRINUSE && files_restart_patience(r));
-	format_address(&m->local, text, sizeof(text));
+	inet_format(&m->local, text, sizeof(text));
 	if (errno == EADDRINUSE)
 		return error_set(e, -EADDRINUSE, E_RESTORE,
 				 "the address %s is in use by another program (the original, if it "
@@ -223,9 +209,39 @@ static int set_state(int fd, const Reprise__InetSocket *m, struct error *e)
 		return error_errno(e, -errno, E_RESTORE, "cannot listen");
 	if (m->state == INET_CONNECTED &&
 	    connect(fd, (const struct sockaddr *)m->remote.data, (socklen_t)m->remote.len) < 0) {
-		format_address(&m->remote, text, sizeof(text));
+		inet_format(&m->remote, text, sizeof(text));
 		return error_errno(e, -errno, E_RESTORE, "cannot connect a socket to %s", text);
 	}
+	return 0;
+}
+
+/* A socket of the tree from which datagrams of this address come, -1 if there is none. */
+static int find_address(void *arg, const ProtobufCBinaryData *address)
+{
+	const struct sockaddr_in *wanted = (const struct sockaddr_in *)address->data;
+	struct restart *r = arg;
+
+	vec_for_each (f, &r->files->files) {
+		const Reprise__InetSocket *m = f->msg->inet;
+		const struct sockaddr_in *is;
+
+		if (f->fd < 0 || !m || !m->local.len || !inet_is_udp(m->socket))
+			continue;
+		is = (const struct sockaddr_in *)m->local.data;
+		/* The rest of the address is told with each datagram. */
+		if (is->sin_family == wanted->sin_family && is->sin_port == wanted->sin_port)
+			return f->fd;
+	}
+	return -1;
+}
+
+/* On a socket without a peer it has an effect, too, although it fails (inet_shutdown()). */
+static int set_shutdown(int fd, const Reprise__InetSocket *m, struct error *e)
+{
+	static const int how[] = {0, SHUT_RD, SHUT_WR, SHUT_RDWR};
+
+	if (m->shutdown && shutdown(fd, how[m->shutdown]) < 0 && errno != ENOTCONN)
+		return error_errno(e, -errno, E_RESTORE, "cannot shut down a socket");
 	return 0;
 }
 
@@ -233,6 +249,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 {
 	int res = socket_make(m->socket, fd, e);
 
+	if (res >= 0)
+		res = inet_queue_fill(*fd, m, find_address, r, e);
 	if (res >= 0)
 		res = socket_set_options(*fd, m->socket, e);
 	if (res >= 0)
@@ -243,13 +261,13 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 		res = set_state(*fd, m, e);
 	if (res >= 0)
 		res = socket_settle(*fd, m->socket, e);
-	return res;
+	return res < 0 ? res : set_shutdown(*fd, m, e);
 }
 
 /* Even a TCP socket can be a member; it only has no use for it. */
-static int restart_closed(const Reprise__InetSocket *m, int *fd, struct error *e)
+static int restart_over(const Reprise__InetSocket *m, int *fd, struct error *e)
 {
-	int res = inet_closed_make(m->socket, fd, e);
+	int res = inet_tcp_make_over(m, fd, e);
 
 	return res < 0 ? res : multicast_restore(*fd, m, e);
 }
@@ -261,8 +279,8 @@ static int inet_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	_cleanup_(close_fd) int fd = -EBADF;
 	int res;
 
-	if (m->state == INET_CLOSED)
-		res = restart_closed(m, &fd, e);
+	if (inet_tcp_is_over(m))
+		res = restart_over(m, &fd, e);
 	else
 		res = restart_open(r, m, &fd, e);
 	if (res < 0)
@@ -273,8 +291,8 @@ static int inet_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 
 static void inet_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	static const char *const states[] = {"?", "not connected", "listening", "connected",
-					     "closed"};
+	static const char *const states[] = {"?",      "not connected", "listening", "connected",
+					     "closed", "reset",		"refused"};
 	const Reprise__InetSocket *m = msg->inet;
 	char local[80] = "-", remote[80] = "-";
 
@@ -282,24 +300,26 @@ static void inet_describe(const Reprise__File *msg, char *buf, size_t size)
 		snprintf(buf, size, "?");
 		return;
 	}
-	format_address(&m->local, local, sizeof(local));
-	format_address(&m->remote, remote, sizeof(remote));
-	snprintf(buf, size, "%s %s, local %s, remote %s",
-		 is_tcp(m->socket)		 ? "TCP"
+	inet_format(&m->local, local, sizeof(local));
+	inet_format(&m->remote, remote, sizeof(remote));
+	snprintf(buf, size, "%s %s, local %s, remote %s, %zu %s unread",
+		 inet_is_tcp(m->socket)		 ? "TCP"
 		 : m->socket->type == SOCK_DGRAM ? "UDP"
 						 : "raw",
-		 states[m->state <= INET_CLOSED ? m->state : 0], local, remote);
+		 states[m->state <= INET_REFUSED ? m->state : 0], local, remote,
+		 m->unread.len ?: m->n_queue, inet_is_tcp(m->socket) ? "bytes" : "datagrams");
 }
 
 const struct file_ops inet_file_ops = {
 	.kind = FILE_INET,
 	.name = "internet socket",
 	.support =
-		"TCP that listens, is not connected or was closed; UDP, UDP-Lite, ICMP and raw "
-		"sockets with empty queues; options, filters and multicast groups; established TCP is refused",
+		"TCP that listens, is not connected or was closed; established TCP comes back closed "
+		"(`--tcp=closed`), or is refused; UDP and UDP-Lite with queued datagrams and their "
+		"senders; ICMP and raw sockets with empty queues; options, filters and multicast groups",
 	.match = inet_match,
 	.checkpoint = inet_checkpoint,
-	.checkpoint_end = multicast_checkpoint_end,
+	.checkpoint_end = inet_checkpoint_end,
 	.validate = inet_validate,
 	.restart = inet_restart,
 	.after_tasks = true, /* as late as can be: the port may be in use till then */

@@ -17,6 +17,7 @@
 #include "kernel/process.h"
 #include "mm/mm.h"
 #include "mm/vdso.h"
+#include "net/tcp.h"
 #include "ns/container.h"
 #include "operation/operation.h"
 #include "operation/target.h"
@@ -77,6 +78,7 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	p->container = ct;
 	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
+	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
 	c->self = getpid();
 	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
 		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK
@@ -405,6 +407,7 @@ static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 {
 	switch (after) {
 	case REPRISE_AFTER_KILL:
+		inet_tcp_abort(&p->c);
 		return freezer_kill(&p->c.freezer, e);
 	case REPRISE_AFTER_STOP:
 		return freezer_stop(&p->c.freezer, e);

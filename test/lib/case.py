@@ -6,16 +6,20 @@ memory segment or mount of one test is seen by another.
 """
 
 import ctypes
+import fcntl
 import glob
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 import traceback
 
 NOBODY = 65534
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID = 0x00020000, 0x08000000, 0x20000000
+CLONE_NEWNET = 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 MS_REC, MS_PRIVATE = 16384, 1 << 18
 MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 PR_SET_PDEATHSIG = 1
@@ -365,7 +369,8 @@ def refusal_allowed(case, meta, code, err):
 
 def save(case, meta, pid, *args):
     """Checkpoint to a file. False if it was refused, as it may be; then the program must pass."""
-    code, out, err = case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q', *args)
+    code, out, err = case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q',
+                                  *meta['checkpoint'], *args)
     if code == 0:
         return True
     if not refusal_allowed(case, meta, code, err):
@@ -439,7 +444,8 @@ def run_both(case, meta):
 def run_stream(case, meta, reader, writer):
     pid = case.start()
     time.sleep(meta['settle'])
-    saver = case.start_reprise('checkpoint', str(pid), '-o', '-', '--kill', '-q', stdout=writer)
+    saver = case.start_reprise('checkpoint', str(pid), '-o', '-', '--kill', '-q',
+                               *meta['checkpoint'], stdout=writer)
     copy = case.start_reprise('restart', '-i', '-', '-q', '--pidns', stdin=reader)
     os.close(reader)
     os.close(writer)
@@ -515,9 +521,18 @@ def judge(case, body, outside=False):
         file.write(result)
 
 
-def run_case(case, body):
+def own_network():
+    """With nothing but a loopback device."""
+    system('unshare', CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack('16sh22x', b'lo', IFF_UP))
+
+
+def run_case(case, body, network=False):
     """In a forked process: makes the namespaces, waits for their end."""
     die_with_parent()
+    if network:
+        own_network()
     if getattr(body, 'outside', False):
         judge(case, body, True)
         return

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NET_INET_H
+#define REPRISE_NET_INET_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+
+#include "fs/context.h"
+#include "net.pb-c.h"
+
+enum inet_state { /* numbers stand in images: for ever */
+		  INET_UNCONNECTED = 1,
+		  INET_LISTENING = 2,
+		  INET_CONNECTED = 3, /* datagrams */
+		  INET_CLOSED = 4,    /* TCP: has seen the end, and no error waits */
+		  INET_RESET = 5,     /* TCP: ECONNRESET waits to be read */
+		  INET_REFUSED = 6,   /* TCP: was never connected, ECONNREFUSED waits to be read */
+};
+
+static inline bool inet_is_tcp(const Reprise__Socket *m)
+{
+	return m->type == SOCK_STREAM && m->protocol == IPPROTO_TCP;
+}
+
+static inline bool inet_is_udp(const Reprise__Socket *m)
+{
+	return m->type == SOCK_DGRAM &&
+	       (m->protocol == IPPROTO_UDP || m->protocol == IPPROTO_UDPLITE);
+}
+
+/* "10.0.0.1:80"; buf has room for 80 characters. */
+void inet_format(const ProtobufCBinaryData *address, char *buf, size_t size);
+
+void inet_drop_option(Reprise__Socket *m, int level, int name);
+
+/* Addresses and socket of m have been filled in. */
+int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
+		  struct scratch *s, struct error *e) must_check;
+void inet_tcp_checkpoint_end(struct checkpoint *c);
+/* Whether it comes back as a connection that is over. */
+bool inet_tcp_is_over(const Reprise__InetSocket *m);
+/* Such a socket, with what had not been read; with owner and options. */
+int inet_tcp_make_over(const Reprise__InetSocket *m, int *ret_fd, struct error *e) must_check;
+
+#endif

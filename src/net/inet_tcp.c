@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * TCP sockets. A connection is not saved alive: where that is wanted (--tcp=closed) it comes
+ * back closed, as a program finds it when its machine has slept for long. What had been received
+ * can still be read. Then comes the end if the other side had closed it, else ECONNRESET.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "net/inet.h"
+#include "net/inet_queue.h"
+#include "net/socket.h"
+#include "net/tcp.h"
+
+#define UNREAD_MAX  (64 << 20)
+#define PATIENCE_MS 2000
+
+static const char *state_name(int state)
+{
+	static const char *const names[] = {
+		"?",	   "established", "connecting",	 "connecting", "closing",   "closing",
+		"closing", "closed",	  "half-closed", "closing",    "listening", "closing"};
+
+	return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
+}
+
+static int refuse(const Reprise__InetSocket *m, int state, struct error *e)
+{
+	char local[80], remote[80];
+
+	inet_format(&m->local, local, sizeof(local));
+	inet_format(&m->remote, remote, sizeof(remote));
+	return error_set(e, -EOPNOTSUPP, E_TCP_CONNECTION, "TCP connection %s to %s is %s", local,
+			 remote, state_name(state));
+}
+
+static int save_listener(const struct checkpoint *c, const struct tcp_info *info,
+			 Reprise__InetSocket *m, struct error *e)
+{
+	char local[80];
+
+	m->state = INET_LISTENING;
+	/* Of a listener these two are its queue and its backlog (tcp_get_info()). */
+	m->backlog = (int32_t)info->tcpi_sacked;
+	if (!info->tcpi_unacked || c->tcp_closed)
+		return 0;
+	inet_format(&m->local, local, sizeof(local));
+	return error_set(e, -EBUSY, E_TCP_CONNECTION, "%u connections to %s wait to be accepted",
+			 info->tcpi_unacked, local);
+}
+
+/* All that has been received, without taking it. */
+static int save_unread(int fd, Reprise__InetSocket *m, struct scratch *s, struct error *e)
+{
+	int queued = 0, original = -1, zero = 0;
+	socklen_t len = sizeof(original);
+	ssize_t n;
+
+	if (ioctl(fd, FIONREAD, &queued) < 0 || queued <= 0)
+		return 0;
+	if (queued > UNREAD_MAX)
+		return error_set(e, -EFBIG, E_FILE_STATE, "it holds %d bytes that were not read",
+				 queued);
+	m->unread.data = scratch_alloc(s, (size_t)queued);
+	if (!m->unread.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for unread data");
+	/* Newer kernels (6.9) peek at an offset, if the application has set one. */
+	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "older: none");
+	if (original > 0)
+		ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)), "was set");
+	n = recv(fd, m->unread.data, (size_t)queued, MSG_PEEK | MSG_DONTWAIT);
+	if (original >= 0)
+		ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, sizeof(original)),
+		       "was set");
+	if (n < 0)
+		return error_errno(e, -errno, E_FILE_STATE, "cannot look into its queue");
+	m->unread.len = (size_t)n;
+	return 0;
+}
+
+/* The error itself would be taken by whoever asks for it. */
+static int save_closed(const struct checkpoint *c, int seen, Reprise__InetSocket *m,
+		       struct error *e)
+{
+	if (!(seen & POLLERR)) {
+		m->state = seen & POLLRDHUP ? INET_CLOSED : INET_UNCONNECTED;
+		return 0;
+	}
+	m->state = INET_RESET;
+	return c->tcp_closed ? 0
+			     : error_set(e, -EBUSY, E_TCP_CONNECTION,
+					 "the connection has failed, and the error waits to be "
+					 "read");
+}
+
+/* For inet_tcp_abort(). Where this fails the port stays in use for a while. */
+static void remember(struct checkpoint *c, int fd)
+{
+	int copy = c->checking ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int *slot = copy < 0 ? NULL : vec_push(&c->files->tcp_connections);
+
+	if (slot)
+		*slot = copy;
+	else
+		close_fd(&copy);
+}
+
+void inet_tcp_abort(struct checkpoint *c)
+{
+	const struct linger now = {.l_onoff = 1};
+
+	vec_for_each (fd, &c->files->tcp_connections)
+		ignore(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)),
+		       "it ends in an orderly way, later");
+}
+
+void inet_tcp_checkpoint_end(struct checkpoint *c)
+{
+	vec_for_each (fd, &c->files->tcp_connections)
+		close_fd(fd);
+	vec_free(&c->files->tcp_connections);
+}
+
+static int save_connection(struct checkpoint *c, int fd, int state, int seen,
+			   Reprise__InetSocket *m, struct error *e)
+{
+	if (!c->tcp_closed)
+		return refuse(m, state, e);
+	remember(c, fd);
+	if (state == TCP_SYN_SENT)
+		m->state = INET_REFUSED;
+	else
+		m->state = seen & POLLRDHUP ? INET_CLOSED : INET_RESET;
+	return 0;
+}
+
+static void drop_options(Reprise__Socket *m)
+{
+	/* Means something else for what was never connected, and may be too large for a new socket.
+	 */
+	inet_drop_option(m, IPPROTO_TCP, TCP_MAXSEG);
+	/* What accept() puts there nobody can set (tcp_v4_syn_recv_sock(), do_ip_setsockopt()). */
+	inet_drop_option(m, IPPROTO_IP, IP_MULTICAST_TTL);
+	inet_drop_option(m, IPPROTO_IP, IP_MULTICAST_IF);
+	inet_drop_option(m, IPPROTO_IPV6, IPV6_MULTICAST_HOPS);
+	inet_drop_option(m, IPPROTO_IPV6, IPV6_MULTICAST_IF);
+}
+
+int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
+		  struct scratch *s, struct error *e)
+{
+	struct pollfd p = {.fd = f->local, .events = POLLIN | POLLRDHUP};
+	struct tcp_info info = {};
+	socklen_t len = sizeof(info);
+	int r;
+
+	if (getsockopt(f->local, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
+	if (info.tcpi_state == TCP_LISTEN)
+		return save_listener(c, &info, m, e);
+	if (poll(&p, 1, 0) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "poll");
+	if (info.tcpi_state == TCP_CLOSE)
+		r = save_closed(c, p.revents, m, e);
+	else
+		r = save_connection(c, f->local, info.tcpi_state, p.revents, m, e);
+	if (r < 0 || !inet_tcp_is_over(m))
+		return r;
+	drop_options(m->socket);
+	return m->state == INET_REFUSED ? 0 : save_unread(f->local, m, s, e);
+}
+
+/* ---- restart ---- */
+
+bool inet_tcp_is_over(const Reprise__InetSocket *m)
+{
+	return m->state == INET_CLOSED || m->state == INET_RESET || m->state == INET_REFUSED;
+}
+
+struct endpoint {
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} addr;
+	socklen_t len;
+};
+
+static struct endpoint loopback(int family)
+{
+	struct endpoint p = {};
+
+	if (family == AF_INET) {
+		p.addr.in.sin_family = AF_INET;
+		p.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+		p.len = sizeof(p.addr.in);
+	} else {
+		p.addr.in6.sin6_family = AF_INET6;
+		p.addr.in6.sin6_addr = in6addr_loopback;
+		p.len = sizeof(p.addr.in6);
+	}
+	return p;
+}
+
+static int wait_for(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int r;
+
+	do
+		r = poll(&p, 1, PATIENCE_MS);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : r == 0 ? -ETIMEDOUT : 0;
+}
+
+static int send_all(int peer, const ProtobufCBinaryData *data)
+{
+	for (size_t done = 0; done < data->len;) {
+		ssize_t n = send(peer, data->data + done, data->len - done,
+				 MSG_DONTWAIT | MSG_NOSIGNAL);
+		int r;
+
+		if (n > 0) {
+			done += (size_t)n;
+			continue;
+		}
+		if (errno != EAGAIN)
+			return -errno;
+		r = wait_for(peer, POLLOUT);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Until all of it has arrived: a reset throws away what is still under way. */
+static int wait_for_data(int fd, size_t wanted)
+{
+	int low = wanted > INT32_MAX ? INT32_MAX : (int)wanted, one = 1, queued = 0, r;
+
+	if (!wanted)
+		return 0;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &low, sizeof(low)) < 0)
+		return -errno;
+	r = wait_for(fd, POLLIN);
+	if (r >= 0 && (ioctl(fd, FIONREAD, &queued) < 0 || (size_t)queued != wanted))
+		r = -ETIMEDOUT;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &one, sizeof(one)) < 0 && r >= 0)
+		r = -errno;
+	return r;
+}
+
+/* With a linger time of zero close() sends a reset: nothing of the connection stays behind in the
+ * kernel. */
+static int cut(int *peer, int fd)
+{
+	const struct linger now = {.l_onoff = 1};
+
+	if (setsockopt(*peer, SOL_SOCKET, SO_LINGER, &now, sizeof(now)) < 0)
+		return -errno;
+	close_fd(peer);
+	return wait_for(fd, 0); /* for POLLHUP: both directions are shut */
+}
+
+/* After an orderly end the kernel remembers that there was one (SOCK_DONE), and reads find it
+ * before the error of the reset. */
+static int end_orderly(int peer, int fd)
+{
+	return shutdown(peer, SHUT_WR) < 0 ? -errno : wait_for(fd, POLLRDHUP);
+}
+
+static int connect_and_cut(int fd, const Reprise__InetSocket *m)
+{
+	int family = m->socket->family, r, pending;
+	_cleanup_(close_fd) int listener = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	_cleanup_(close_fd) int peer = -EBADF;
+	struct endpoint at = loopback(family);
+	socklen_t len = sizeof(int);
+
+	if (listener < 0 || bind(listener, &at.addr.any, at.len) < 0 || listen(listener, 1) < 0 ||
+	    getsockname(listener, &at.addr.any, &at.len) < 0 ||
+	    connect(fd, &at.addr.any, at.len) < 0)
+		return -errno;
+	peer = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	if (peer < 0)
+		return -errno;
+	r = send_all(peer, &m->unread);
+	if (r >= 0)
+		r = wait_for_data(fd, m->unread.len);
+	if (r >= 0 && m->state == INET_CLOSED)
+		r = end_orderly(peer, fd);
+	if (r >= 0)
+		r = cut(&peer, fd);
+	if (r < 0 || m->state == INET_RESET)
+		return r;
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &len) < 0 ? -errno : 0;
+}
+
+/* A port on which nobody listens, because we hold it. */
+static int connect_in_vain(int fd, int family)
+{
+	_cleanup_(close_fd) int holder = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct endpoint at = loopback(family);
+	int flags = fcntl(fd, F_GETFL), r;
+
+	if (holder < 0 || bind(holder, &at.addr.any, at.len) < 0 ||
+	    getsockname(holder, &at.addr.any, &at.len) < 0 || flags < 0 ||
+	    fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	/* One that blocks would take the error. */
+	r = connect(fd, &at.addr.any, at.len) < 0 && errno != EINPROGRESS ? -errno : 0;
+	if (r >= 0)
+		r = wait_for(fd, 0);
+	if (fcntl(fd, F_SETFL, flags) < 0 && r >= 0)
+		r = -errno;
+	return r;
+}
+
+int inet_tcp_make_over(const Reprise__InetSocket *m, int *ret_fd, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	int r, was;
+
+	r = socket_make(m->socket, &fd, e);
+	if (r < 0)
+		return r;
+	was = m->unread.len ? buffer_widen(fd, 4 * m->unread.len + 65536) : 0;
+	r = m->state == INET_REFUSED ? connect_in_vain(fd, m->socket->family)
+				     : connect_and_cut(fd, m);
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot make a closed TCP connection");
+	buffer_narrow(fd, was);
+	r = socket_set_options(fd, m->socket, e);
+	if (r >= 0)
+		r = socket_settle(fd, m->socket, e);
+	if (r < 0)
+		return r;
+	*ret_fd = take_fd(&fd);
+	return 0;
+}

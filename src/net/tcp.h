@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NET_TCP_H
+#define REPRISE_NET_TCP_H
+
+#include "model/checkpoint.h"
+
+/*
+ * Before the tasks are killed: their connections, saved as closed ones, are to be reset instead of
+ * shut down, so that nothing of them keeps the ports in use. The other end learns that the
+ * connection is broken, where an orderly end could look like the end of the data.
+ */
+void inet_tcp_abort(struct checkpoint *c);
+
+#endif

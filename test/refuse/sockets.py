@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sockets in states that cannot be saved: refused by name, by check and by checkpoint."""
+
+import os
+
+from case import Failed
+
+
+def start(case, state):
+    return case.start(program=os.path.join(case.build, 'test/lib/sockets'), arguments=[state])
+
+
+def look(case, pid, *args):
+    yield case.reprise('check', str(pid), *args)[0::2]
+    yield case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q', *args)[0::2]
+
+
+def refused(case, state, code, *words):
+    pid = start(case, state)
+    for status, err in look(case, pid):
+        # The first, where several are in the way.
+        case.refused((status, '', err.split('\n')[0]), code, pid, *words)
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_tcp_established(case):
+    refused(case, 'tcp-established', 'tcp-connection', '127.0.0.1', 'established', '--tcp=closed')
+
+
+def test_tcp_backlog(case):
+    refused(case, 'tcp-backlog', 'tcp-connection', '1 connections', '--tcp=closed')
+
+
+def test_tcp_failed(case):
+    refused(case, 'tcp-failed', 'tcp-connection', '--tcp=closed')
+
+
+def test_tcp_check_of_closed(case):
+    pid = start(case, 'tcp-established')
+    code, out, err = case.reprise('check', str(pid), '--tcp=closed')
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    case.finish(pid)
+
+
+def test_udp_error(case):
+    refused(case, 'udp-error', 'file-state', 'error')
+
+
+def test_udp_stamped(case):
+    refused(case, 'udp-stamped', 'file-state', 'time stamp')
+
+
+def test_udp_corked(case):
+    refused(case, 'udp-corked', 'file-state', 'UDP_CORK')
+
+
+def test_udp_tunnel(case):
+    refused(case, 'udp-tunnel', 'file-state', 'UDP_ENCAP')
+
+
+def test_udp_empty_once(case):
+    """An empty datagram among others is shown once: the second checkpoint must not miss it."""
+    pid = start(case, 'udp-empty')
+    case.checkpoint(pid, '-q')
+    os.unlink(case.path('image'))
+    for status, err in list(look(case, pid))[1:]:
+        case.refused((status, '', err), 'file-state', pid, 'once')
+    case.finish(pid)
+
+
+def test_raw_queue(case):
+    refused(case, 'raw-queue', 'file-state', 'packets')
+
+
+for test in [value for name, value in list(globals().items()) if name.startswith('test_')]:
+    test.network = True
