@@ -246,6 +246,8 @@ static int resolve_peer(struct checkpoint *c, const struct unix_checkpoint *u, s
 	if (peer) {
 		m->state = UNIX_CONNECTED;
 		m->peer = peer->id;
+		if (!is_stream(m) && seen_of(peer)->peer != f->ino)
+			peer->msg->unix_socket->partner = f->id;
 		return 0;
 	}
 	if (!seen->peer && (!is_stream(m) || m->shutdown == 3)) {

@@ -5,6 +5,7 @@
  * an inode: both have to come back. Names whose path is gone are bound in a scratch directory,
  * below which the same text is looked up (chroot), and removed at the end.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sockios.h>
@@ -37,29 +38,67 @@ static bool same_file(const char *path, const struct unix_info *info, struct sta
 	       st->st_dev == makedev(info->file_dev >> 20, info->file_dev & 0xfffff);
 }
 
-/* Where the kernel says that the file is: needs CAP_NET_ADMIN. */
-static char *path_by_kernel(struct checkpoint *c, const struct file_seen *f)
+/* Where the kernel says that the file is: needs CAP_NET_ADMIN. Empty: it has been removed. */
+static char *path_by_kernel(struct checkpoint *c, int socket)
 {
-	_cleanup_(close_fd) int fd = ioctl(f->local, SIOCUNIXFILE, 0);
+	_cleanup_(close_fd) int fd = ioctl(socket, SIOCUNIXFILE, 0);
 	char *link = NULL;
+	struct stat st;
 
-	if (fd < 0 || procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return NULL;
+	if (!st.st_nlink)
+		return strdup("");
+	if (procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)
 		return NULL;
 	return link;
 }
 
-/* A relative name was most likely bound in the directory in which the task still is. */
-static char *path_by_name(struct checkpoint *c, const struct file_seen *f, const char *name)
+/* Renamed, it most likely is in the directory still. */
+static char *search_directory(const char *path, const struct unix_info *info)
 {
-	_cleanup_(free_ptr) char *cwd = NULL;
-	char *path;
+	_cleanup_(free_ptr) char *dir = strdup(path);
+	_cleanup_(close_directory) DIR *d = NULL;
+	char *slash = dir ? strrchr(dir, '/') : NULL, *found;
+	struct dirent *entry;
+	struct stat st;
 
-	if (name[0] == '/')
-		return strdup(name);
-	if (procfs_readlink(c->proc_fd, &cwd, NULL, "%d/cwd", f->tid) < 0 ||
-	    asprintf(&path, "%s/%s", cwd, name) < 0)
+	if (!slash)
 		return NULL;
-	return path;
+	*slash = '\0';
+	d = opendir(dir[0] ? dir : "/");
+	while (d && (entry = readdir(d))) {
+		if ((uint32_t)entry->d_ino != info->file_ino ||
+		    asprintf(&found, "%s/%s", dir, entry->d_name) < 0)
+			continue;
+		if (same_file(found, info, &st))
+			return found;
+		free(found);
+	}
+	return NULL;
+}
+
+/* A relative name was most likely bound in a directory in which some task still is. */
+static char *path_by_name(struct checkpoint *c, const char *name, const struct unix_info *info)
+{
+	struct stat st;
+
+	vec_for_each (p, &c->processes) {
+		_cleanup_(free_ptr) char *cwd = NULL;
+		_cleanup_(free_ptr) char *path = NULL;
+		char *found;
+
+		if (name[0] != '/' && procfs_readlink(c->proc_fd, &cwd, NULL, "%d/cwd", p->tid) < 0)
+			continue;
+		if (asprintf(&path, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", name) < 0)
+			return NULL;
+		if (same_file(path, info, &st))
+			return take_ptr(&path);
+		found = search_directory(path, info);
+		if (found || name[0] == '/')
+			return found;
+	}
+	return NULL;
 }
 
 static int set_path(Reprise__UnixSocket *m, const char *path, const struct stat *st,
@@ -97,31 +136,37 @@ static int save_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),
 	return ret->data ? 0 : -ENOMEM;
 }
 
+static int find_path(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
+		     Reprise__UnixSocket *m, struct scratch *s, struct error *e)
+{
+	char name[128] = "";
+	_cleanup_(free_ptr) char *path = path_by_kernel(c, f->local);
+	struct stat st;
+
+	memcpy(name, m->name.data, m->name.len < 127 ? m->name.len : 127);
+	if (path && path[0] && !same_file(path, info, &st))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "its file %s cannot be reached: something is mounted over it",
+				 path);
+	if (!path)
+		path = path_by_name(c, name, info);
+	if (path && path[0] && same_file(path, info, &st) && set_path(m, path, &st, name, s) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the name of a socket");
+	return 0;
+}
+
 int unix_name_save(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
 		   Reprise__UnixSocket *m, struct scratch *s, struct error *e)
 {
-	char *paths[2] = {}, name[128] = "";
-	struct stat st;
-	int r;
+	int r = save_address(f->local, getsockname, &m->name, s);
 
-	r = save_address(f->local, getsockname, &m->name, s);
 	if (r >= 0)
 		r = save_address(f->local, getpeername, &m->peer_name, s);
-	if (r >= 0 && info->has_file && m->name.len && m->name.data[0]) {
-		memcpy(name, m->name.data, m->name.len < 127 ? m->name.len : 127);
-		paths[0] = path_by_kernel(c, f);
-		paths[1] = path_by_name(c, f, name);
-		for (int i = 0; i < 2; i++)
-			if (paths[i] && same_file(paths[i], info, &st)) {
-				r = set_path(m, paths[i], &st, name, s);
-				break;
-			}
-	}
-	free(paths[0]);
-	free(paths[1]);
 	if (r < 0)
 		return error_set(e, r, E_NO_MEMORY, "no memory for the name of a socket");
-	return 0;
+	if (!info->has_file || !m->name.len || !m->name.data[0])
+		return 0;
+	return find_path(c, f, info, m, s, e);
 }
 
 /* ---- restart ---- */
@@ -232,17 +277,105 @@ static int make_room(struct restart *rs, struct unix_restart *u, const char *pat
 	return r;
 }
 
+/* All directories of `path`, below `root`. A name that climbs out of it is none that we follow. */
+static int make_directories(const char *root, const char *path)
+{
+	_cleanup_(free_ptr) char *full = NULL;
+
+	if (strstr(path, ".."))
+		return -EINVAL;
+	if (asprintf(&full, "%s/%s", root, path) < 0)
+		return -ENOMEM;
+	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
+		*p = '\0';
+		if (mkdir(full, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*p = '/';
+	}
+	return 0;
+}
+
+/* From the leaf up: what is not empty is not ours. */
+static void remove_scratch(const char *root, char *path)
+{
+	ignore(unlink(path), "may have been replaced by a later one of the same name");
+	for (char *slash; (slash = strrchr(path, '/')) && slash > path;) {
+		*slash = '\0';
+		if (strlen(path) < strlen(root) || rmdir(path) < 0)
+			break;
+	}
+}
+
+/* Whether the name, as it is looked up, is still that of the file. */
+static bool leads_to(const char *name, const Reprise__UnixSocket *m)
+{
+	const char *base = strrchr(name, '/'), *path_base = strrchr(m->path, '/');
+	_cleanup_(free_ptr) char *dir = NULL;
+	_cleanup_(free_ptr) char *path_dir = NULL;
+	struct stat a, b;
+
+	if (m->directory[0] || !strcmp(name, m->path))
+		return true;
+	if (!base || name[0] != '/' || strcmp(base, path_base))
+		return false;
+	dir = strndup(name, (size_t)(base - name) + 1);
+	path_dir = strndup(m->path, (size_t)(path_base - m->path) + 1);
+	return dir && path_dir && stat(dir, &a) == 0 && stat(path_dir, &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* One that was renamed: bound below a directory beside it, whence it can be renamed again. */
+static int bind_renamed(struct at *at, const char *name, const Reprise__UnixSocket *m,
+			struct error *e)
+{
+	_cleanup_(free_ptr) char *beside = NULL;
+	_cleanup_(free_ptr) char *bound = NULL;
+	const char *base = strrchr(m->path, '/');
+	int r = 0;
+
+	if (asprintf(&beside, "%.*s/.reprise-XXXXXX", (int)(base - m->path), m->path) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	if (!mkdtemp(beside))
+		return error_errno(e, -errno, E_RESTORE, "cannot make a directory beside %s",
+				   m->path);
+	r = make_directories(beside, name);
+	if (r >= 0 && asprintf(&bound, "%s/%s", beside, name) < 0)
+		r = -ENOMEM;
+	if (name[0] == '/')
+		at->root = beside;
+	else
+		at->directory = beside;
+	if (r >= 0)
+		r = run_at(at);
+	if (r >= 0 && rename(bound, m->path) < 0)
+		r = -errno;
+	if (bound)
+		remove_scratch(beside, bound);
+	else
+		ignore(rmdir(beside), "it may not be empty");
+	if (r < 0)
+		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot bind a socket to %s and rename it to %s", name, m->path);
+	return 0;
+}
+
 static int bind_in_place(struct restart *rs, struct unix_restart *u, uint64_t id, struct at *at,
-			 const Reprise__UnixSocket *m, struct error *e)
+			 const char *name, const Reprise__UnixSocket *m, struct error *e)
 {
 	int r = make_room(rs, u, m->path, e);
 
 	if (r < 0)
 		return r;
-	at->directory = m->directory[0] ? m->directory : NULL;
-	r = run_at(at);
+	if (leads_to(name, m)) {
+		at->directory = m->directory[0] ? m->directory : NULL;
+		r = run_at(at);
+		if (r < 0)
+			error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
+	} else {
+		r = bind_renamed(at, name, m, e);
+	}
 	if (r < 0)
-		return error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
+		return r;
 	if (chmod(m->path, m->path_mode & 07777) < 0 ||
 	    lchown(m->path, m->path_uid, m->path_gid) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set owner and mode of %s",
@@ -262,24 +395,6 @@ static int make_scratch(struct unix_restart *u, struct error *e)
 	if (!u->scratch) {
 		rmdir(template);
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	}
-	return 0;
-}
-
-/* All directories of `path`, below `root`. A name that climbs out of it is none that we follow. */
-static int make_directories(const char *root, const char *path)
-{
-	_cleanup_(free_ptr) char *full = NULL;
-
-	if (strstr(path, ".."))
-		return -EINVAL;
-	if (asprintf(&full, "%s/%s", root, path) < 0)
-		return -ENOMEM;
-	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
-		*p = '\0';
-		if (mkdir(full, 0700) < 0 && errno != EEXIST)
-			return -errno;
-		*p = '/';
 	}
 	return 0;
 }
@@ -335,7 +450,7 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 		return 0;
 	}
 	if (id && m->path[0])
-		return bind_in_place(r, u, id, &at, m, e);
+		return bind_in_place(r, u, id, &at, name, m, e);
 	return bind_in_scratch(u, id, &at, name, e);
 }
 
@@ -382,17 +497,6 @@ int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct er
 		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %.*s",
 				   (int)name->len, (const char *)name->data);
 	return 0;
-}
-
-/* From the leaf up: what is not empty is not ours. */
-static void remove_scratch(const char *root, char *path)
-{
-	ignore(unlink(path), "may have been replaced by a later one of the same name");
-	for (char *slash; (slash = strrchr(path, '/')) && slash > path;) {
-		*slash = '\0';
-		if (strlen(path) < strlen(root) || rmdir(path) < 0)
-			break;
-	}
 }
 
 void unix_names_end(struct restart *r)

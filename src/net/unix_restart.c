@@ -74,6 +74,10 @@ int unix_validate(const struct restart *r, const Reprise__File *msg, struct erro
 	peer = socket_of(r, m->peer);
 	if (m->peer && (!peer || !peer->socket || peer->socket->type != m->socket->type))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket without its peer");
+	peer = socket_of(r, m->partner);
+	if (m->partner && (!peer || !peer->socket || peer->socket->type != SOCK_DGRAM ||
+			   peer->state != UNIX_CONNECTED))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket without its partner");
 	for (size_t i = 0; i < m->n_pending; i++) {
 		peer = socket_of(r, m->pending[i]);
 		if (!peer || peer->state != UNIX_PENDING)
@@ -83,6 +87,12 @@ int unix_validate(const struct restart *r, const Reprise__File *msg, struct erro
 }
 
 /* ---- first pass ---- */
+
+/* A listener may have made room for fewer than wait there already: connect() would sleep. */
+static int wide_backlog(const Reprise__UnixSocket *m)
+{
+	return m->backlog > (int)m->n_pending ? m->backlog : (int)m->n_pending;
+}
 
 static int make_single(struct restart *r, uint64_t id, const Reprise__UnixSocket *m, int *ret_fd,
 		       struct error *e)
@@ -95,7 +105,7 @@ static int make_single(struct restart *r, uint64_t id, const Reprise__UnixSocket
 	if (res >= 0)
 		res = unix_name_bind(r, id, fd, m, e);
 	if (res >= 0 && m->state == UNIX_LISTENING)
-		res = unix_cred_listen(m, fd, m->backlog, e);
+		res = unix_cred_listen(m, fd, wide_backlog(m), e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
@@ -211,6 +221,30 @@ static int connect_accept(struct restart *r, const Reprise__UnixSocket *client, 
 	return dress(fds[1], accepted, e);
 }
 
+/*
+ * Datagram sockets are connected one way. A peer without a name can only have come from
+ * socketpair(); others are connected when all have been filled, as that limits who may send to
+ * them.
+ */
+static bool comes_from_pair(const struct restart *r, uint64_t id, const Reprise__UnixSocket *m)
+{
+	const Reprise__UnixSocket *peer = socket_of(r, m->peer);
+
+	if (!peer || m->peer == id)
+		return false;
+	return !peer->name.len || (peer->peer == id && !m->name.len);
+}
+
+/* The other of a pair, when only that one is connected to this. */
+static struct file_open *partner_of(const struct restart *r, const struct file_open *f)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *partner = socket_of(r, m->partner);
+
+	if (!partner || m->name.len || m->socket->type != SOCK_DGRAM)
+		return NULL;
+	return file_open_find(r, m->partner);
+}
+
 static int open_connected(struct restart *r, struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = socket_of(r, m->peer);
@@ -218,7 +252,7 @@ static int open_connected(struct restart *r, struct file_open *f, struct error *
 	int fds[2] = {-1, -1}, res;
 	bool datagram = m->socket->type == SOCK_DGRAM;
 
-	if (!peer || (datagram && peer->peer != f->id)) /* connected in the third pass */
+	if (!peer || (datagram && !comes_from_pair(r, f->id, m)))
 		return make_single(r, f->id, m, &f->other, e);
 	if (datagram || (!m->name.len && !peer->name.len)) {
 		res = make_pair(r, m, peer, f->id, m->peer, fds, e);
@@ -236,11 +270,25 @@ static int open_connected(struct restart *r, struct file_open *f, struct error *
 	return res;
 }
 
+/* One whose other side has gone. If it was accepted, its name is that of a listener that lives. */
 static int open_orphan(struct restart *r, struct file_open *f, int *ret_peer, struct error *e)
 {
-	int fds[2] = {-1, -1}, res;
+	const Reprise__UnixSocket *m = f->msg->unix_socket;
+	Reprise__UnixSocket client = REPRISE__UNIX_SOCKET__INIT;
+	struct file_open *listener = NULL;
+	int fds[2] = {-1, -1}, res = 0;
 
-	res = make_pair(r, f->msg->unix_socket, NULL, f->id, 0, fds, e);
+	client.socket = m->socket;
+	if (m->name.len && m->socket->type != SOCK_DGRAM)
+		res = open_listener(r, m, &listener, e);
+	if (res >= 0 && listener) {
+		res = connect_accept(r, &client, 0, m, fds, e);
+		f->other = fds[1];
+		*ret_peer = fds[0];
+		return res;
+	}
+	if (res >= 0)
+		res = make_pair(r, m, NULL, f->id, 0, fds, e);
 	f->other = fds[0];
 	*ret_peer = fds[1];
 	return res;
@@ -255,7 +303,9 @@ int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, 
 
 	if (msg->outside)
 		return file_outside_restart(r, msg, ret_fd, e);
-	if (f->other < 0 && m->state == UNIX_CONNECTED)
+	if (f->other < 0 && partner_of(r, f))
+		res = open_connected(r, partner_of(r, f), e);
+	else if (f->other < 0 && m->state == UNIX_CONNECTED)
 		res = open_connected(r, f, e);
 	else if (f->other < 0 && m->state == UNIX_PEER_GONE)
 		res = open_orphan(r, f, &peer, e);
@@ -265,6 +315,8 @@ int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, 
 		close_fd(&peer);
 		return res;
 	}
+	if (f->other < 0)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket of nobody's pair");
 	/* Until its queue has been filled, an orphan keeps the other side here. */
 	*ret_fd = f->other;
 	f->other = peer;
@@ -285,6 +337,44 @@ static int finish_orphan(struct restart *r, struct file_open *f, struct error *e
 	return res;
 }
 
+/*
+ * One of a pair may be connected elsewhere by now, or not at all. That drops what is in its queue
+ * (unix_dgram_disconnected()), so it comes before.
+ */
+static int leave_partner(struct restart *r, const struct file_open *f, struct error *e)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = socket_of(r, m->peer);
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct sockaddr_un un;
+	socklen_t len = sizeof(un);
+
+	if (comes_from_pair(r, f->id, m) || getpeername(f->fd, (struct sockaddr *)&un, &len) < 0)
+		return 0;
+	if (connect(f->fd, &none, sizeof(none)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot disconnect a socket");
+	if (!peer)
+		return 0;
+	return unix_name_connect(r, f->fd, m->peer, peer, e);
+}
+
+static int finish_datagram(struct restart *r, const struct file_open *f, struct error *e)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket;
+	int res = leave_partner(r, f, e);
+
+	if (res < 0 || !m->n_queue)
+		return res;
+	/* To one without a name only the other of the pair can have sent. */
+	if (partner_of(r, f))
+		return unix_queue_fill(r, partner_of(r, f)->fd, f->fd, m, e);
+	if (comes_from_pair(r, f->id, m) && socket_of(r, m->peer)->peer == f->id)
+		return unix_queue_fill(r, files_restart_fd(r, m->peer), f->fd, m, e);
+	if (!m->name.len)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "messages for a socket that nobody can send to");
+	return unix_queue_fill_datagrams(r, f->id, f->fd, m, e);
+}
+
 int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
 			struct error *e)
 {
@@ -295,12 +385,12 @@ int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg
 		return 0;
 	if (m->state == UNIX_PEER_GONE)
 		return finish_orphan(r, f, e);
+	if (m->socket->type == SOCK_DGRAM)
+		return finish_datagram(r, f, e);
 	if (!m->n_queue && !m->mark)
 		return 0;
 	if (peer && peer->peer == id)
 		return unix_queue_fill(r, files_restart_fd(r, m->peer), fd, m, e);
-	if (m->socket->type == SOCK_DGRAM)
-		return unix_queue_fill_datagrams(r, id, fd, m, e);
 	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "data in the queue of a lonely socket");
 }
 
@@ -314,7 +404,7 @@ static int connect_datagram(struct restart *r, const struct file_open *f, struct
 		return 0;
 	if (!peer)
 		return unix_name_connect_outside(f->fd, &m->peer_name, e);
-	if (peer->peer == f->id)
+	if (comes_from_pair(r, f->id, m))
 		return 0;
 	return unix_name_connect(r, f->fd, m->peer, peer, e);
 }
@@ -341,6 +431,8 @@ static int fill_backlog(struct restart *r, const struct file_open *f, struct err
 		if (res < 0)
 			return res;
 	}
+	if (wide_backlog(m) != m->backlog)
+		return unix_cred_listen(m, f->fd, m->backlog, e);
 	return 0;
 }
 
