@@ -41,6 +41,22 @@ static int refuse(const Reprise__InetSocket *m, int state, struct error *e)
 			 remote, state_name(state));
 }
 
+/* What sits on top of TCP has state of its own. */
+static int refuse_layers(int fd, struct error *e)
+{
+	char name[16] = "";
+	socklen_t len = sizeof(name);
+	int repair = 0;
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &len) == 0 && len)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "the protocol \"%.15s\" was put on top of it (TCP_ULP)", name);
+	len = sizeof(repair);
+	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, &len) == 0 && repair)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "it is being repaired (TCP_REPAIR)");
+	return 0;
+}
+
 static int save_listener(const struct checkpoint *c, const struct tcp_info *info,
 			 Reprise__InetSocket *m, struct error *e)
 {
@@ -163,8 +179,9 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 
 	if (getsockopt(f->local, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
-	if (info.tcpi_state == TCP_LISTEN)
-		return save_listener(c, &info, m, e);
+	r = refuse_layers(f->local, e);
+	if (r < 0 || info.tcpi_state == TCP_LISTEN)
+		return r < 0 ? r : save_listener(c, &info, m, e);
 	if (poll(&p, 1, 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "poll");
 	if (info.tcpi_state == TCP_CLOSE)

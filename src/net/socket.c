@@ -51,6 +51,31 @@ static int save_filter(int fd, Reprise__Socket *m, struct scratch *s, struct err
 	return 0;
 }
 
+static uint64_t namespace_of(int fd)
+{
+	uint64_t cookie = 0;
+	socklen_t len = sizeof(cookie);
+
+	/* 5.14; before, a socket of another namespace is not noticed */
+	return getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0 ? 0 : cookie;
+}
+
+/* A task may hold sockets that were made in another network namespace than its own. */
+static int check_namespace(struct checkpoint *c, int fd, struct error *e)
+{
+	uint64_t *own = &c->files->netns;
+
+	if (!*own) {
+		_cleanup_(close_fd) int fresh = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+		*own = fresh < 0 ? 0 : namespace_of(fresh);
+	}
+	if (namespace_of(fd) != *own)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it belongs to another network namespace than the task");
+	return 0;
+}
+
 int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__Socket **ret,
 		      struct scratch *s, struct error *e)
 {
@@ -60,7 +85,9 @@ int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
 	*ret = m;
-	r = get_int(f->local, SO_DOMAIN, &m->family, e);
+	r = check_namespace(c, f->local, e);
+	if (r >= 0)
+		r = get_int(f->local, SO_DOMAIN, &m->family, e);
 	if (r >= 0)
 		r = get_int(f->local, SO_TYPE, &m->type, e);
 	if (r >= 0)

@@ -52,6 +52,11 @@ enum {
 	OPT_TCP_SAVE_SYN = 27,
 	OPT_TCP_FASTOPEN_NO_COOKIE = 34,
 	OPT_TCP_TX_DELAY = 37,
+	OPT_TCP_RTO_MAX_MS = 44,
+	OPT_TCP_RTO_MIN_US = 45,
+	OPT_TCP_DELACK_MAX_US = 46,
+	OPT_UDPLITE_SEND_CSCOV = 10,
+	OPT_UDPLITE_RECV_CSCOV = 11,
 };
 
 struct option {
@@ -192,12 +197,19 @@ static const struct option options[] = {
 	{IPPROTO_TCP, TCP_INQ},
 	{IPPROTO_TCP, OPT_TCP_FASTOPEN_NO_COOKIE},
 	{IPPROTO_TCP, OPT_TCP_TX_DELAY},
+	{IPPROTO_TCP, TCP_MAXSEG},
+	{IPPROTO_TCP, TCP_FASTOPEN_KEY},
+	{IPPROTO_TCP, OPT_TCP_RTO_MAX_MS},
+	{IPPROTO_TCP, OPT_TCP_RTO_MIN_US},
+	{IPPROTO_TCP, OPT_TCP_DELACK_MAX_US},
 	{IPPROTO_UDP, UDP_CORK},
 	{IPPROTO_UDP, UDP_ENCAP},
 	{IPPROTO_UDP, UDP_NO_CHECK6_TX},
 	{IPPROTO_UDP, UDP_NO_CHECK6_RX},
 	{IPPROTO_UDP, UDP_SEGMENT},
 	{IPPROTO_UDP, UDP_GRO},
+	{IPPROTO_UDPLITE, OPT_UDPLITE_SEND_CSCOV},
+	{IPPROTO_UDPLITE, OPT_UDPLITE_RECV_CSCOV},
 	{SOL_RAW, ICMP_FILTER},
 	{SOL_ICMPV6, ICMPV6_FILTER},
 	{SOL_NETLINK, NETLINK_PKTINFO},
@@ -224,7 +236,11 @@ static bool applies(const Reprise__Socket *m, const struct option *o)
 		       (!m->protocol || m->protocol == IPPROTO_TCP);
 	case IPPROTO_UDP:
 		return (m->family == AF_INET || m->family == AF_INET6) && m->type == SOCK_DGRAM &&
-		       (!m->protocol || m->protocol == IPPROTO_UDP);
+		       (!m->protocol || m->protocol == IPPROTO_UDP ||
+			m->protocol == IPPROTO_UDPLITE);
+	case IPPROTO_UDPLITE:
+		return (m->family == AF_INET || m->family == AF_INET6) &&
+		       m->protocol == IPPROTO_UDPLITE;
 	case SOL_RAW:
 		return m->family == AF_INET && m->type == SOCK_RAW;
 	case SOL_ICMPV6:
@@ -244,6 +260,8 @@ static bool empty_when_new(const struct option *o)
 		return o->name == SO_BINDTODEVICE;
 	case IPPROTO_IP:
 		return o->name == IP_OPTIONS;
+	case IPPROTO_TCP:
+		return o->name == TCP_FASTOPEN_KEY;
 	case IPPROTO_IPV6:
 		return o->name == IPV6_HOPOPTS || o->name == IPV6_RTHDRDSTOPTS ||
 		       o->name == IPV6_RTHDR || o->name == IPV6_DSTOPTS;

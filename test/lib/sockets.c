@@ -3,9 +3,11 @@
  * to. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,6 +121,16 @@ static void raw_queue(void)
 	send_to_self(socket(AF_INET, SOCK_RAW, 253), 4);
 }
 
+static void other_namespace(void)
+{
+	int own = open("/proc/self/ns/net", O_RDONLY);
+
+	CHECK(!unshare(CLONE_NEWNET));
+	CHECK(socket(AF_INET, SOCK_DGRAM, 0) >= 0);
+	CHECK(!setns(own, CLONE_NEWNET));
+	close(own);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -132,6 +144,7 @@ static const struct {
 	{"udp-corked", udp_corked},
 	{"udp-tunnel", udp_tunnel},
 	{"raw-queue", raw_queue},
+	{"other-namespace", other_namespace},
 };
 
 int main(int argc, char **argv)

@@ -74,5 +74,9 @@ def test_raw_queue(case):
     refused(case, 'raw-queue', 'file-state', 'packets')
 
 
+def test_other_namespace(case):
+    refused(case, 'other-namespace', 'file-state', 'another network namespace')
+
+
 for test in [value for name, value in list(globals().items()) if name.startswith('test_')]:
     test.network = True
