@@ -38,20 +38,27 @@ static bool same_file(const char *path, const struct unix_info *info, struct sta
 	       st->st_dev == makedev(info->file_dev >> 20, info->file_dev & 0xfffff);
 }
 
-/* Where the kernel says that the file is: needs CAP_NET_ADMIN. Empty: it has been removed. */
-static char *path_by_kernel(struct checkpoint *c, int socket)
+/*
+ * Where the kernel says that the file is: needs CAP_NET_ADMIN. Empty: it has been removed. (What
+ * sock_diag tells of it may differ from stat(2), on overlayfs for instance.)
+ */
+static int path_by_kernel(struct checkpoint *c, int socket, char **ret, struct error *e)
 {
 	_cleanup_(close_fd) int fd = ioctl(socket, SIOCUNIXFILE, 0);
-	char *link = NULL;
-	struct stat st;
+	_cleanup_(free_ptr) char *path = NULL;
+	struct stat is, there;
 
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return NULL;
-	if (!st.st_nlink)
-		return strdup("");
-	if (procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)
-		return NULL;
-	return link;
+	if (fd < 0 || fstat(fd, &is) < 0)
+		return 0;
+	if (is.st_nlink && procfs_readlink(c->proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
+		return 0;
+	if (path &&
+	    (lstat(path, &there) < 0 || there.st_dev != is.st_dev || there.st_ino != is.st_ino))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "its file %s cannot be reached: something is mounted over it",
+				 path);
+	*ret = path ? take_ptr(&path) : strdup("");
+	return 0;
 }
 
 /* Renamed, it most likely is in the directory still. */
@@ -139,18 +146,17 @@ static int save_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),
 static int find_path(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
 		     Reprise__UnixSocket *m, struct scratch *s, struct error *e)
 {
+	_cleanup_(free_ptr) char *path = NULL;
 	char name[128] = "";
-	_cleanup_(free_ptr) char *path = path_by_kernel(c, f->local);
 	struct stat st;
+	int r = path_by_kernel(c, f->local, &path, e);
 
+	if (r < 0)
+		return r;
 	memcpy(name, m->name.data, m->name.len < 127 ? m->name.len : 127);
-	if (path && path[0] && !same_file(path, info, &st))
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "its file %s cannot be reached: something is mounted over it",
-				 path);
 	if (!path)
 		path = path_by_name(c, name, info);
-	if (path && path[0] && same_file(path, info, &st) && set_path(m, path, &st, name, s) < 0)
+	if (path && path[0] && lstat(path, &st) == 0 && set_path(m, path, &st, name, s) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the name of a socket");
 	return 0;
 }
