@@ -44,7 +44,6 @@ struct pipe_entry {
 	struct file_entry *read_end, *write_end; /* first met; NULL: not in the tree */
 	bool other_end; /* somebody, somewhere, holds the end that we have not seen */
 	bool fifo;
-	bool packets; /* O_DIRECT is set on an end, or boundaries were seen */
 	Reprise__Pipe *msg;
 };
 
@@ -100,6 +99,7 @@ struct file_open {
 	int other;	  /* made together with another, until its turn comes; -1 */
 	bool pty_session; /* of a master: its session has it */
 	bool async;	  /* O_ASYNC has been set */
+	bool leased;	  /* its lease has been taken again */
 };
 
 struct inode_open {

@@ -75,7 +75,9 @@ static int parse_lock(const char *line, struct fdinfo_lock *ret)
 		return -EINVAL;
 	if (lock_type(type, &ret->type) < 0)
 		return -EINVAL;
-	if (strcmp(access, "READ") && strcmp(access, "WRITE"))
+	/* What a lease that is being broken will become may be nothing. */
+	if (strcmp(access, "READ") && strcmp(access, "WRITE") &&
+	    (strcmp(access, "UNLCK") || ret->type != LOCK_LEASE))
 		return -EINVAL;
 	ret->write = !strcmp(access, "WRITE");
 	ret->breaking = !strcmp(mode, "BREAKING");

@@ -216,9 +216,11 @@ static int save_locks(const struct file_seen *f, Reprise__File *msg, struct scra
 
 		if (lock.type == LOCK_POSIX) /* of the table */
 			continue;
-		if (lock.type == LOCK_LEASE) {
+		if (lock.breaking) {
 			vec_free(&locks);
-			return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "a lease is held on it");
+			return error_set(e, -EBUSY, E_FILE_STATE,
+					 "somebody waits for the lease on it to be given up; try "
+					 "again");
 		}
 		slot = vec_push(&locks);
 		m = scratch_message(s, Reprise__FileLock, reprise__file_lock__init);

@@ -51,7 +51,8 @@ static int validate_file(const struct restart *r, uint64_t id, const Reprise__Fi
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "open file %llu is impossible",
 				 (unsigned long long)id);
 	for (size_t i = 0; i < msg->n_locks; i++)
-		if (msg->locks[i]->end > INT64_MAX || msg->locks[i]->start > msg->locks[i]->end)
+		if (msg->locks[i]->type < LOCK_FLOCK || msg->locks[i]->type > LOCK_LEASE ||
+		    msg->locks[i]->end > INT64_MAX || msg->locks[i]->start > msg->locks[i]->end)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "open file %llu has an impossible lock",
 					 (unsigned long long)id);
@@ -237,6 +238,8 @@ static int take_lock(struct restart *r, const struct file_open *f, const Reprise
 							  : (off_t)(lock->end - lock->start + 1)};
 	int res;
 
+	if (lock->type == LOCK_LEASE) /* taken by a task */
+		return 0;
 	do
 		if (lock->type == LOCK_FLOCK)
 			res = flock(f->fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
@@ -274,12 +277,22 @@ static int name_error(const struct restart *r, const struct file_open *f, int re
 	return error_object(e, res, "open file %llu (%s)", (unsigned long long)f->id, f->ops->name);
 }
 
+/* A file with a lease for writing can be opened when nobody else has it open, such as an original
+ * that is about to end. */
+static bool opens_late(const struct file_open *f)
+{
+	for (size_t i = 0; i < f->msg->n_locks; i++)
+		if (f->msg->locks[i]->type == LOCK_LEASE && f->msg->locks[i]->write)
+			return true;
+	return f->ops->after_tasks;
+}
+
 static int open_all(struct restart *r, bool late, struct error *e)
 {
 	vec_for_each (f, &r->files->files) {
 		int res;
 
-		if (f->ops->after_tasks != late || f->fd >= 0)
+		if (opens_late(f) != late || f->fd >= 0)
 			continue;
 		res = file_open_now(r, f, e);
 		if (res < 0)

@@ -165,6 +165,39 @@ static int set_async(struct restart *r, struct restart_task *t, const Reprise__F
 	return res;
 }
 
+static const Reprise__FileLock *lease_of(const struct file_open *f)
+{
+	for (size_t i = 0; i < f->msg->n_locks; i++)
+		if (f->msg->locks[i]->type == LOCK_LEASE)
+			return f->msg->locks[i];
+	return NULL;
+}
+
+/* A lease remembers the number of the descriptor, too (lease_setup()). Its owner has been set. */
+static int take_leases(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
+		       struct error *e)
+{
+	struct calls c = {.task = t,
+			  .what = "take a lease again (somebody may have opened the file)"};
+	int res = 0;
+
+	for (size_t i = 0; i < msg->n_fds && res >= 0; i++) {
+		struct file_open *f = file_open_find(r, msg->fds[i]->file);
+		const Reprise__FileLock *lease = lease_of(f);
+
+		if (!lease || f->leased)
+			continue;
+		f->leased = true;
+		batch_call(&c.batch, SYS_fcntl, VAL(msg->fds[i]->fd), VAL(F_SETLEASE),
+			   VAL(lease->write ? F_WRLCK : F_RDLCK));
+		res = calls_added(&c, e);
+	}
+	if (res >= 0)
+		res = calls_run(&c, e);
+	batch_free(&c.batch);
+	return res;
+}
+
 /*
  * POSIX locks belong to the table (fl_owner is current->files), and go with the
  * first descriptor of the file that is closed: they come last.
@@ -232,6 +265,8 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 		res = move(t, msg, e);
 	if (res >= 0)
 		res = set_async(r, t, msg, e);
+	if (res >= 0)
+		res = take_leases(r, t, msg, e);
 	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
 		if ((*k)->restart_table)
 			res = (*k)->restart_table(r, t, msg, e);

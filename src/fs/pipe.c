@@ -98,8 +98,6 @@ static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		p->read_end = f->entry;
 	if (writes(f->flags) && !p->write_end)
 		p->write_end = f->entry;
-	if (f->flags & O_DIRECT)
-		p->packets = true;
 	return r;
 }
 
@@ -144,12 +142,6 @@ static int all_of(struct checkpoint *c, const struct file_ops *ops, struct error
 
 static int pipe_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	/* What has been read from a copy: where one boundary was seen, the last piece is a packet,
-	 * too. */
-	vec_for_each (p, &c->files->pipes)
-		if (p->packets)
-			for (size_t i = 0; i < p->msg->n_buffers; i++)
-				p->msg->buffers[i]->packet = true;
 	return all_of(c, &pipe_file_ops, e);
 }
 

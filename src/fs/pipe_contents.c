@@ -17,14 +17,18 @@ static void close_pair(int (*fds)[2])
 	close_fd(&(*fds)[1]);
 }
 
-/* tee(2) fills slots one by one: the copy must have as many as the original. */
+/*
+ * tee(2) fills slots one by one: the copy must have as many as the original, and
+ * one more for a mark behind them if that can be had.
+ */
 static int copy_pipe(int source, uint64_t capacity, int copy[2], struct error *e)
 {
 	int held = 0, copied = 0;
 
 	if (pipe2(copy, O_CLOEXEC | O_NONBLOCK) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot make a pipe");
-	if (fcntl(copy[1], F_SETPIPE_SZ, (int)capacity) < 0)
+	if (fcntl(copy[1], F_SETPIPE_SZ, (int)capacity * 2) < 0 &&
+	    fcntl(copy[1], F_SETPIPE_SZ, (int)capacity) < 0)
 		return error_errno(e, -errno, E_FILE_STATE,
 				   "its capacity of %llu bytes is more than this user may have "
 				   "(/proc/sys/fs/pipe-max-size)",
@@ -39,45 +43,119 @@ static int copy_pipe(int source, uint64_t capacity, int copy[2], struct error *e
 	return copied;
 }
 
-/*
- * A read ends behind a packet (pipe_read()), so that pieces that do not fill
- * the buffer and are not the last are packets.
+/* The contents, and where reads of a copy end: behind each packet, and nowhere else (pipe_read()).
  */
-static int read_copy(int fd, size_t total, struct pipe_entry *p, struct scratch *s, struct error *e)
+struct contents {
+	uint8_t *data;
+	size_t size;
+	VEC(size_t) ends;
+	bool last_is_packet;
+};
+
+static void free_contents(struct contents *x)
 {
-	VEC(Reprise__PipeBuffer *) list = {};
-	_cleanup_(free_ptr) char *buf = malloc(total);
-	size_t done = 0;
+	free(x->data);
+	vec_free(&x->ends);
+}
+
+static int add_end(struct contents *x, size_t end, struct error *e)
+{
+	size_t *slot = vec_push(&x->ends);
+
+	if (!slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
+	*slot = end;
+	return 0;
+}
+
+/* A mark that is no packet is read together with what precedes it, unless that is one. */
+static int read_contents(const int copy[2], struct contents *x, bool *ret_marked, struct error *e)
+{
+	bool marked = write(copy[1], "", 1) == 1;
+	size_t total = x->size + marked, done = 0;
 	int r = 0;
 
-	while (buf && done < total) {
-		ssize_t n = read(fd, buf + done, total - done);
-		Reprise__PipeBuffer *b, **slot;
+	x->data = malloc(total);
+	if (!x->data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
+	while (done < total && r >= 0) {
+		ssize_t n = read(copy[0], x->data + done, total - done);
 
-		if (n <= 0) {
-			r = error_errno(e, n ? -errno : -EIO, E_SYSTEM, "cannot read a copy of it");
-			break;
-		}
-		b = scratch_message(s, Reprise__PipeBuffer, reprise__pipe_buffer__init);
-		slot = vec_push(&list);
-		if (!b || !slot)
-			break;
-		*slot = b;
-		b->data.len = (size_t)n;
-		b->data.data = scratch_copy(s, buf + done, (size_t)n);
-		if (!b->data.data)
-			break;
+		if (n <= 0)
+			return error_errno(e, n ? -errno : -EIO, E_SYSTEM,
+					   "cannot read a copy of it");
 		done += (size_t)n;
-		if (done < total)
-			p->packets = true;
+		if (done <= x->size)
+			r = add_end(x, done, e);
+		else if (n == 1)
+			x->last_is_packet = true;
+		else
+			r = add_end(x, x->size, e);
 	}
-	if (r >= 0 && done == total)
-		p->msg->buffers = scratch_copy(s, list.v, list.n * sizeof(*list.v));
-	if (r >= 0 && !p->msg->buffers)
-		r = error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
-	if (r >= 0)
-		p->msg->n_buffers = list.n;
-	vec_free(&list);
+	*ret_marked = marked;
+	return r;
+}
+
+/*
+ * How many bytes stand before the packet at the end of the next `len`: reading a byte
+ * takes one of those, or the whole packet.
+ */
+static ssize_t bytes_before_packet(int fd, size_t len)
+{
+	for (size_t before = 0; before < len; before++) {
+		int held, left;
+		char byte;
+
+		if (ioctl(fd, FIONREAD, &held) < 0 || read(fd, &byte, 1) != 1 ||
+		    ioctl(fd, FIONREAD, &left) < 0)
+			return -EIO;
+		if ((size_t)(held - left) == len - before)
+			return (ssize_t)before;
+		if (held - left != 1)
+			return -EIO;
+	}
+	return -EIO;
+}
+
+static int add_buffer(struct pipe_entry *p, const uint8_t *data, size_t len, bool packet,
+		      struct scratch *s, struct error *e)
+{
+	Reprise__PipeBuffer *b =
+		scratch_message(s, Reprise__PipeBuffer, reprise__pipe_buffer__init);
+
+	if (b)
+		b->data.data = scratch_copy(s, data, len);
+	if (!b || !b->data.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
+	b->data.len = len;
+	b->packet = packet;
+	p->msg->buffers[p->msg->n_buffers++] = b;
+	return 0;
+}
+
+/* `again` is another copy, from which the packets are read once more. */
+static int add_buffers(struct pipe_entry *p, const struct contents *x, int again, struct scratch *s,
+		       struct error *e)
+{
+	size_t start = 0;
+	int r = 0;
+
+	p->msg->buffers = scratch_alloc(s, 2 * x->ends.n * sizeof(*p->msg->buffers));
+	if (!p->msg->buffers)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
+	for (size_t i = 0; i < x->ends.n && r >= 0; start = x->ends.v[i++]) {
+		bool packet = i + 1 < x->ends.n || x->last_is_packet;
+		size_t len = x->ends.v[i] - start;
+		ssize_t before = packet ? bytes_before_packet(again, len) : 0;
+
+		if (before < 0)
+			return error_set(e, (int)before, E_SYSTEM, "cannot tell its packets apart");
+		if (before)
+			r = add_buffer(p, x->data + start, (size_t)before, false, s, e);
+		if (r >= 0)
+			r = add_buffer(p, x->data + start + before, len - (size_t)before, packet, s,
+				       e);
+	}
 	return r;
 }
 
@@ -86,7 +164,10 @@ int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct p
 {
 	_cleanup_(close_fd) int reader = -EBADF;
 	_cleanup_(close_pair) int copy[2] = {-EBADF, -EBADF};
-	int held = 0, n;
+	_cleanup_(close_pair) int again[2] = {-EBADF, -EBADF};
+	_cleanup_(free_contents) struct contents x = {};
+	bool marked = false;
+	int held = 0, r;
 
 	if (ioctl(f->local, FIONREAD, &held) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
@@ -96,10 +177,18 @@ int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct p
 	reader = reopen_fd(c->proc_fd, f->local, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (reader < 0)
 		return error_errno(e, reader, E_FILE_STATE, "cannot open its read end");
-	n = copy_pipe(reader, p->msg->capacity, copy, e);
-	if (n <= 0)
-		return n;
-	return read_copy(copy[0], (size_t)n, p, &c->files->scratch, e);
+	r = copy_pipe(reader, p->msg->capacity, copy, e);
+	if (r <= 0)
+		return r;
+	x.size = (size_t)r;
+	r = read_contents(copy, &x, &marked, e);
+	if (r < 0)
+		return r;
+	if (!marked)
+		x.last_is_packet = x.ends.n > 1 || f->flags & O_DIRECT;
+	if (x.ends.n > 1 || x.last_is_packet)
+		r = copy_pipe(reader, p->msg->capacity, again, e);
+	return r < 0 ? r : add_buffers(p, &x, again[0], &c->files->scratch, e);
 }
 
 /* ---- restart ---- */
@@ -156,23 +245,48 @@ int fifo_make(struct restart *r, struct pipe_open *p, const Reprise__File *msg, 
 	return set_capacity(p, e);
 }
 
+static int put_all(int fd, const Reprise__PipeBuffer *b, struct error *e)
+{
+	ssize_t n = write(fd, b->data.data, b->data.len);
+
+	if (n != (ssize_t)b->data.len)
+		return error_errno(e, n < 0 ? -errno : -EIO, E_RESTORE,
+				   "cannot put %zu bytes into a pipe", b->data.len);
+	return 0;
+}
+
+/* Where a packet follows, which would be added to what a write leaves in a page (pipe_write()). */
+static int put_apart(int fd, const Reprise__PipeBuffer *b, struct error *e)
+{
+	_cleanup_(close_pair) int other[2] = {-EBADF, -EBADF};
+	int r;
+
+	if (pipe2(other, O_CLOEXEC | O_NONBLOCK) < 0 ||
+	    fcntl(other[1], F_SETPIPE_SZ, fcntl(fd, F_GETPIPE_SZ)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make a pipe");
+	r = put_all(other[1], b, e);
+	if (r >= 0 && tee(other[0], fd, b->data.len, SPLICE_F_NONBLOCK) != (ssize_t)b->data.len)
+		r = error_errno(e, -errno, E_RESTORE, "cannot put %zu bytes into a pipe",
+				b->data.len);
+	return r;
+}
+
 int pipe_contents_fill(struct pipe_open *p, struct error *e)
 {
-	int flags = fcntl(p->ends[1], F_GETFL);
+	int flags = fcntl(p->ends[1], F_GETFL), r = 0;
 
-	for (size_t i = 0; i < p->msg->n_buffers; i++) {
+	for (size_t i = 0; i < p->msg->n_buffers && r >= 0; i++) {
 		const Reprise__PipeBuffer *b = p->msg->buffers[i];
-		ssize_t n;
 
 		if (fcntl(p->ends[1], F_SETFL, b->packet ? flags | O_DIRECT : flags & ~O_DIRECT) <
 		    0)
 			return error_errno(e, -errno, E_RESTORE, "F_SETFL of a pipe");
-		n = write(p->ends[1], b->data.data, b->data.len);
-		if (n != (ssize_t)b->data.len)
-			return error_errno(e, n < 0 ? -errno : -EIO, E_RESTORE,
-					   "cannot put %zu bytes into a pipe", b->data.len);
+		if (!b->packet && i + 1 < p->msg->n_buffers && p->msg->buffers[i + 1]->packet)
+			r = put_apart(p->ends[1], b, e);
+		else
+			r = put_all(p->ends[1], b, e);
 	}
-	if (fcntl(p->ends[1], F_SETFL, flags) < 0)
-		return error_errno(e, -errno, E_RESTORE, "F_SETFL of a pipe");
-	return 0;
+	if (r >= 0 && fcntl(p->ends[1], F_SETFL, flags) < 0)
+		r = error_errno(e, -errno, E_RESTORE, "F_SETFL of a pipe");
+	return r;
 }

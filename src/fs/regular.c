@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fs/context.h"
+#include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
 
 static bool regular_match(const struct file_seen *f)
@@ -26,6 +27,18 @@ static int refuse_state(const struct file_seen *f, const Reprise__File *msg, str
 	return 0;
 }
 
+/* Its contents could not be read without breaking it. */
+static int check_lease(const struct checkpoint *c, const Reprise__File *msg, struct error *e)
+{
+	const struct inode_entry *inode = vec_find_id(&c->files->inodes, msg->regular->inode);
+
+	for (size_t i = 0; i < msg->n_locks; i++)
+		if (msg->locks[i]->type == LOCK_LEASE && (!inode || inode->msg.kind != INODE_NAMED))
+			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+					 "a lease is held on it, and it has no name");
+	return 0;
+}
+
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
@@ -36,7 +49,8 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	msg->regular = scratch_message(scratch, Reprise__RegularFile, reprise__regular_file__init);
 	if (!msg->regular)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file");
-	return inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
+	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
+	return r < 0 ? r : check_lease(c, msg, e);
 }
 
 static int regular_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
@@ -49,8 +63,15 @@ static int regular_validate(const struct restart *r, const Reprise__File *msg, s
 static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			   struct error *e)
 {
-	int res = inode_open(r, msg->regular->inode, (int)msg->flags, ret_fd, e);
+	int flags = (int)msg->flags, res;
 
+	if (msg->n_locks) /* not to wait until somebody gives up a lease; see set_flags() */
+		flags |= O_NONBLOCK;
+	res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
+	while (res == -EWOULDBLOCK && files_restart_patience(r)) {
+		error_clear(e);
+		res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
+	}
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(*ret_fd, (off_t)msg->pos, SEEK_SET) < 0)
@@ -70,7 +91,7 @@ const struct file_ops regular_file_ops = {
 	.name = "file",
 	.support =
 		"files, directories, O_PATH, memfds and deleted files (saved with their contents); "
-		"position, flags, POSIX, flock and OFD locks; leases and F_NOTIFY are refused",
+		"position, flags, POSIX, flock and OFD locks, leases; F_NOTIFY is refused",
 	.match = regular_match,
 	.checkpoint = regular_checkpoint,
 	.validate = regular_validate,

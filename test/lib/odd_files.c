@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A program with a descriptor in a state that cannot be saved: which, its argument says. */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int linked = -1;
+
+static int break_lease(void *arg)
+{
+	test_write("breaking", "", 0);
+	return open("leased", O_RDWR) < 0;
+}
+
+static void set_up(const char *what)
+{
+	int fd;
+
+	if (!strcmp(what, "linked")) {
+		CHECK(!mkdir("there", 0700));
+		linked = test_file("here", 5000, 3);
+		CHECK(!link("here", "there/other") && !unlink("here"));
+	} else if (!strcmp(what, "notify")) {
+		CHECK(!fcntl(open(".", O_RDONLY), F_NOTIFY, DN_CREATE | DN_MULTISHOT));
+	} else if (!strcmp(what, "inotify")) {
+		fd = inotify_init();
+		CHECK(inotify_add_watch(fd, ".", IN_CREATE) > 0);
+		test_write("new", "", 0);
+	} else if (!strcmp(what, "permission")) {
+		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
+	} else if (!strcmp(what, "breaking")) {
+		signal(SIGIO, SIG_IGN);
+		test_write("leased", "", 0);
+		CHECK(!fcntl(open("leased", O_RDONLY), F_SETLEASE, F_RDLCK));
+		test_fork(break_lease, NULL);
+		while (access("breaking", F_OK))
+			usleep(1000);
+	} else if (!strcmp(what, "lease")) {
+		fd = test_file("leased", 10, 1);
+		CHECK(!unlink("leased"));
+		CHECK(!fcntl(fd, F_SETLEASE, F_WRLCK));
+	} else if (!strcmp(what, "proc")) {
+		CHECK(open("/proc/1/status", O_RDONLY) >= 0);
+	} else if (!strcmp(what, "proc-cwd")) {
+		CHECK(!chdir("/proc/1"));
+	} else if (!strcmp(what, "proc-fd")) {
+		CHECK(open("/proc/self/fd/0", O_PATH | O_NOFOLLOW) >= 0);
+	} else {
+		CHECKF(0, "what is '%s'?", what);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct stat st, other;
+	char data[5000];
+
+	test_init();
+	set_up(argv[1]);
+	test_wait();
+	if (linked >= 0) {
+		CHECK_EQUAL(pread(linked, data, sizeof(data), 0), (ssize_t)sizeof(data));
+		CHECK_FILLED(data, sizeof(data), 3);
+		CHECK(!fstat(linked, &st) && !stat("there/other", &other));
+		CHECK_EQUAL(st.st_ino == other.st_ino, argc < 3 || atoi(argv[2]));
+	}
+	/* A child of ours may be waiting for long yet. */
+	test_pass();
+}

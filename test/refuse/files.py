@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Open files in a state that cannot be saved, and choices that there are."""
+
+import os
+
+from case import Failed
+
+
+def odd(case, *what):
+    return case.start(program=os.path.join(case.build, 'test/lib/odd_files'), arguments=what)
+
+
+def refused(case, what, code, *words):
+    pid = odd(case, what)
+    for command in (['check', str(pid)], ['checkpoint', str(pid), '-o', case.path('image')]):
+        result = case.reprise(*command)
+        case.refused((result[0], '', result[2]), code, *words)
+    case.expect_files()
+    return pid
+
+
+def test_f_notify(case):
+    case.finish(refused(case, 'notify', 'file-state', 'F_NOTIFY', 'descriptor'))
+
+
+def test_permission_events(case):
+    case.finish(refused(case, 'permission', 'file-state', 'permission events', 'descriptor'))
+
+
+def test_lease_on_a_removed_file(case):
+    case.finish(refused(case, 'lease', 'file-state', 'lease', 'descriptor'))
+
+
+def test_file_of_a_task_outside(case):
+    case.finish(refused(case, 'proc', 'file-outside', '/proc/1/status', 'outside the tree'))
+
+
+def test_directory_of_a_task_outside(case):
+    case.finish(refused(case, 'proc-cwd', 'file-outside', '/proc/1', 'working directory'))
+
+
+def test_file_of_a_descriptor(case):
+    case.finish(refused(case, 'proc-fd', 'file-state', 'stands for a descriptor'))
+
+
+def test_lease_that_is_broken(case):
+    pid = refused(case, 'breaking', 'file-state', 'lease', 'try again')
+    case.kill_all()
+    case.wait(pid)
+
+
+def test_events(case):
+    """While it runs they may be read any moment: no obstacle for a check."""
+    pid = odd(case, 'inotify')
+    if case.reprise('check', str(pid))[0]:
+        raise Failed('an obstacle for a check')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')),
+                 'file-state', 'inotify', 'events', 'descriptor')
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_unknown_link(case):
+    case.finish(refused(case, 'linked', 'file-linked', 'here', '--deleted=link'))
+
+
+def restarted(case, how, same):
+    pid = odd(case, 'linked', same)
+    case.checkpoint(pid, '--deleted=' + how, '--kill')
+    case.wait(pid)
+    case.forget(pid)
+    tool = case.restart()
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(tool, 'the restarted program')])
+    return sorted(name for name in os.listdir(case.work) if '.reprise-' in name)
+
+
+def test_deleted_save(case):
+    if restarted(case, 'save', '0'):
+        raise Failed('a name was made')
+
+
+def test_deleted_link(case):
+    names = restarted(case, 'link', '1')
+    if len(names) != 1 or not names[0].startswith('here.reprise-'):
+        raise Failed('names are %s' % names)
+
+
+def test_deleted_link_taken_back(case):
+    """No name is left if no image is made."""
+    pid = odd(case, 'linked', '1')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', '/dev/full', '--deleted=link'),
+                 'output')
+    if [name for name in os.listdir(case.work) if '.reprise-' in name]:
+        raise Failed('a name was left')
+    case.finish(pid)
