@@ -222,14 +222,45 @@ static int find_member(const struct btf *b, const struct btf_type *t, const char
 	return -ENOENT;
 }
 
+static uint32_t size_of(const struct btf *b, uint32_t id)
+{
+	uint32_t times = 1;
+
+	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+		const struct btf_type *t = type_of(b, id);
+		const struct btf_array *array = (const struct btf_array *)(t + 1);
+
+		if (!t)
+			return 0;
+		switch (BTF_INFO_KIND(t->info)) {
+		case BTF_KIND_PTR:
+			return times * (uint32_t)sizeof(void *);
+		case BTF_KIND_ARRAY:
+			times *= array->nelems;
+			id = array->type;
+			break;
+		default:
+			return times * t->size;
+		}
+	}
+	return 0;
+}
+
 int btf_offset(const struct btf *b, int structure, const char *member)
 {
+	int unused;
+
+	return btf_member(b, structure, member, &unused);
+}
+
+int btf_member(const struct btf *b, int structure, const char *member, int *ret_size)
+{
 	const struct btf_type *t = structure > 0 ? type_of(b, (uint32_t)structure) : NULL;
+	uint32_t type = 0;
 	int bits = 0;
 
 	for (;;) {
 		size_t len = strcspn(member, ".");
-		uint32_t type = 0;
 		int at;
 
 		if (!is_structure(t))
@@ -243,5 +274,6 @@ int btf_offset(const struct btf *b, int structure, const char *member)
 		member += len + 1;
 		t = type_of(b, type);
 	}
+	*ret_size = (int)size_of(b, type);
 	return bits % 8 ? -ENOENT : bits / 8;
 }

@@ -21,5 +21,7 @@ int btf_structure(const struct btf *b, const char *name);
 int btf_size(const struct btf *b, int structure);
 /* Offset of a member in bytes. "a.b" goes into member structures; unnamed ones are searched. */
 int btf_offset(const struct btf *b, int structure, const char *member);
+/* The same, and its size: 0 for an array of unknown length. -ENOENT for a bit-field. */
+int btf_member(const struct btf *b, int structure, const char *member, int *ret_size);
 
 #endif

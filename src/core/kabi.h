@@ -68,6 +68,19 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #define INOTIFY_IOC_SETNEXTWD _IOW('I', 0, int32_t) /* 4.17 */
 #endif
 
+/* linux/io_uring.h */
+#ifndef IORING_SETUP_NO_SQARRAY
+#define IORING_SETUP_NO_SQARRAY (1U << 16) /* 6.6 */
+#endif
+#ifndef IORING_ENTER_REGISTERED_RING
+#define IORING_ENTER_REGISTERED_RING (1U << 4) /* 5.18 */
+#endif
+#define IORING_REGISTER_CLOCK_NR 29 /* 6.12 */
+struct uring_clock_register {
+	uint32_t clock, reserved[3];
+};
+static_assert(sizeof(struct uring_clock_register) == 16, "part of the request");
+
 /* linux/memfd.h */
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* 6.3 */

@@ -18,6 +18,7 @@
 
 #include "core/btf.h"
 #include "core/cleanup.h"
+#include "core/vec.h"
 
 #define COPY_MAX 4096
 
@@ -30,8 +31,15 @@ struct window {
 	uint8_t data[COPY_MAX];
 };
 
+/* Members that were asked for: to search all types for them takes a while. */
+struct known_member {
+	const char *structure, *member;
+	int offset, size;
+};
+
 struct kernel_memory {
 	struct btf *btf;
+	VEC(struct known_member) known;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
 };
@@ -277,6 +285,7 @@ void kernel_memory_free(struct kernel_memory *k)
 	close_fd(&k->own);
 	close_fd(&k->program);
 	close_fd(&k->map);
+	vec_free(&k->known);
 	btf_free(k->btf);
 	free(k);
 }
@@ -328,9 +337,64 @@ int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret)
 	return r < 0 ? r : number ? 0 : -EINVAL;
 }
 
-int kernel_offset(const struct kernel_memory *k, const char *structure, const char *member)
+int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
+		       int *ret_size)
 {
-	return btf_offset(k->btf, btf_structure(k->btf, structure), member);
+	struct known_member *m;
+	int size = 0, offset;
+
+	vec_for_each (known, &k->known)
+		if (!strcmp(known->member, member) && !strcmp(known->structure, structure)) {
+			*ret_size = known->size;
+			return known->offset;
+		}
+	offset = btf_member(k->btf, btf_structure(k->btf, structure), member, &size);
+	m = vec_push(&k->known);
+	if (!m)
+		return -ENOMEM;
+	*m = (struct known_member){structure, member, offset, size};
+	*ret_size = size;
+	return offset;
+}
+
+int kernel_offset(struct kernel_memory *k, const char *structure, const char *member)
+{
+	int unused;
+
+	return kernel_offset_size(k, structure, member, &unused);
+}
+
+int kernel_member(struct kernel_memory *k, uint64_t address, const char *structure,
+		  const char *member, void *buf, size_t size)
+{
+	int is = 0, offset = kernel_offset_size(k, structure, member, &is);
+
+	if (offset < 0)
+		return offset;
+	return address && (size_t)is == size ? kernel_read(k, address + (uint64_t)offset, buf, size)
+	       : address		     ? -EOPNOTSUPP
+					     : -EFAULT;
+}
+
+int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
+{
+	uint64_t at, table;
+	uint32_t room;
+	int r = kernel_task(k, (pid_t)syscall(SYS_gettid), &at);
+
+	if (r >= 0)
+		r = kernel_member(k, at, "task_struct", "files", &table, sizeof(table));
+	if (r >= 0)
+		r = kernel_member(k, table, "files_struct", "fdt", &at, sizeof(at));
+	if (r >= 0)
+		r = kernel_member(k, at, "fdtable", "max_fds", &room, sizeof(room));
+	if (r >= 0)
+		r = kernel_member(k, at, "fdtable", "fd", &table, sizeof(table));
+	if (r < 0)
+		return r;
+	if (fd < 0 || (uint32_t)fd >= room)
+		return -EBADF;
+	return kernel_read(k, table + (uint64_t)fd * sizeof(at), ret, sizeof(*ret));
 }
 
 int kernel_size(const struct kernel_memory *k, const char *structure)

@@ -27,8 +27,19 @@ uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address);
 /* Address of the struct task_struct of a thread, which has to be kept alive by other means. */
 int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
 /* Where a member stands in a structure, in bytes: "task_struct", "sysvsem.undo_list". -ENOENT if
- * this kernel has no such thing. */
-int kernel_offset(const struct kernel_memory *k, const char *structure, const char *member);
+ * this kernel has no such thing. Both are literals, or live as long. */
+int kernel_offset(struct kernel_memory *k, const char *structure, const char *member);
+/* The same, and its size. */
+int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
+		       int *ret_size);
+/*
+ * Copies a member of the structure at `address`, which must have that very size in this kernel
+ * (-EOPNOTSUPP); -ENOENT if it has none.
+ */
+int kernel_member(struct kernel_memory *k, uint64_t address, const char *structure,
+		  const char *member, void *buf, size_t size) must_check;
+/* The struct file of a descriptor of ours. */
+int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /* Size of a structure, or -ENOENT. */
 int kernel_size(const struct kernel_memory *k, const char *structure);
 

@@ -2,6 +2,7 @@
 #ifndef REPRISE_FS_CONTEXT_H
 #define REPRISE_FS_CONTEXT_H
 
+#include "core/kernel_memory.h"
 #include "core/objects.h"
 #include "core/scratch.h"
 #include "core/vec.h"
@@ -88,6 +89,7 @@ struct files_checkpoint {
 	/* While checking: queues hold descriptors that can only be seen when everything is stopped,
 	 * so nothing may be called missing. */
 	bool unseen;
+	struct kernel_memory *kernel; /* opened by the first that has to look there */
 };
 
 /* A description on the restart side. */
@@ -175,6 +177,12 @@ struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);
 int file_for_each(struct checkpoint *c, const struct file_ops *ops,
 		  int (*fn)(struct checkpoint *c, const struct file_entry *f, struct error *e),
 		  struct error *e);
+/* Memory of the kernel, for kinds that it tells too little of. */
+int files_kernel_memory(struct checkpoint *c, struct kernel_memory **ret,
+			struct error *e) must_check;
+
+/* A pidfd through which pidfd_getfd() takes from the table of that very task. */
+int files_pidfd(pid_t tid);
 
 /* A descriptor of ours, opened anew with other flags through /proc/self/fd. */
 int reopen_fd(int proc_fd, int fd, int flags);

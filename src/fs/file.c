@@ -36,6 +36,14 @@ int reopen_fd(int proc_fd, int fd, int flags)
 	return own < 0 ? -errno : own;
 }
 
+int files_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)
+{
+	int r = c->files->kernel ? 0 : kernel_memory_open(&c->files->kernel, e);
+
+	*ret = c->files->kernel;
+	return r;
+}
+
 uint64_t nofile_raise(void)
 {
 	struct rlimit limit;
@@ -152,6 +160,7 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_free(&fc->pipes);
 	vec_free(&fc->devices);
 	sockopt_defaults_free(fc->sockopts);
+	kernel_memory_free(fc->kernel);
 	nofile_restore(fc->soft_limit);
 	scratch_free(&fc->scratch);
 	free(fc);
@@ -166,16 +175,6 @@ static const struct file_ops *kind_of(const struct file_seen *f)
 		if ((*k)->match && (*k)->match(f))
 			return *k;
 	return NULL;
-}
-
-static int refuse_kind(const struct file_seen *f, struct error *e)
-{
-	if (S_ISCHR(f->st.st_mode) || S_ISBLK(f->st.st_mode))
-		return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s device %u:%u cannot be saved",
-				 S_ISCHR(f->st.st_mode) ? "character" : "block",
-				 major(f->st.st_rdev), minor(f->st.st_rdev));
-	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-			 "this kind of file cannot be saved (mode %#o)", f->st.st_mode);
 }
 
 static int save_owner(const struct file_seen *f, Reprise__File *msg, struct scratch *s,
@@ -253,7 +252,7 @@ static int save(struct checkpoint *c, struct file_seen *f, struct error *e)
 
 	entry->ops = kind_of(f);
 	if (!entry->ops)
-		return refuse_kind(f, e);
+		return file_refuse_kind(f, e);
 	entry->msg->kind = entry->ops->kind;
 	entry->msg->flags = f->flags;
 	entry->msg->pos = f->pos;

@@ -34,10 +34,10 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_NSFS = 17,
 		 FILE_MQUEUE = 18,
 		 FILE_FANOTIFY = 19,
-		 FILE_IO_URING = 20,
+		 FILE_IO_URING = 66,
 		 FILE_USERFAULTFD = 21,
 		 FILE_PACKET = 22,
-		 FILE_BPF = 23,
+		 FILE_BPF_MAP = 65,
 };
 
 /* One open file description as it is seen from outside. */
@@ -88,6 +88,7 @@ struct file_ops {
 	 * does not. */
 	int (*restart)(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		       struct error *e);
+	bool by_pidfd;	  /* no socket carries it (SCM_RIGHTS): tasks take it from us */
 	bool after_tasks; /* needs the tasks to exist (a pidfd, files of /proc) */
 	/* Second pass, when every description is open. May be NULL. */
 	int (*finish)(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,

@@ -22,6 +22,7 @@ const struct file_ops *const file_kinds[] = {
 	&fanotify_file_ops,
 	&pidfd_file_ops,
 	&epoll_file_ops,
+	&uring_file_ops,
 	&unix_file_ops,
 	&inet_file_ops,
 	&netlink_file_ops,

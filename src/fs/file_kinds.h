@@ -18,5 +18,6 @@ extern const struct file_ops inotify_file_ops;
 extern const struct file_ops fanotify_file_ops;
 extern const struct file_ops pidfd_file_ops;
 extern const struct file_ops epoll_file_ops;
+extern const struct file_ops uring_file_ops;
 
 #endif

@@ -18,6 +18,8 @@ char *file_read_info(int dir, const char *name);
 char *file_read_link(int dir, const char *name);
 /* Cheap to learn and equal for equal descriptions, so that few need to be compared. */
 uint64_t file_hash(const struct stat *st, const char *fdinfo);
+/* Why a description that no kind claims cannot be saved. Always an error. */
+int file_refuse_kind(const struct file_seen *f, struct error *e);
 
 /* The open description of an id; NULL. */
 struct file_open *file_open_find(const struct restart *r, uint64_t id);

@@ -270,7 +270,7 @@ static int make_message(struct table *t, struct table_entry *entry, struct error
  * A descriptor for pidfd_getfd(), which takes the table of that very task: of
  * the thread where the kernel can (6.9), else of the process.
  */
-static int open_pidfd(pid_t tid)
+int files_pidfd(pid_t tid)
 {
 	int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
 
@@ -281,7 +281,7 @@ static int open_pidfd(pid_t tid)
 
 static int save_table(struct table *t, struct table_entry *entry, struct error *e)
 {
-	_cleanup_(close_fd) int pidfd = open_pidfd(t->tid);
+	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
 	_cleanup_(close_fd) int info_dir = -EBADF;
 	_cleanup_(close_fd) int link_dir = -EBADF;
 	int r;

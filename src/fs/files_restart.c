@@ -90,8 +90,11 @@ static int receive(struct restart *r, struct restart_task *t, const Reprise__Fil
 {
 	_cleanup_(free_ptr) int *fds = calloc(msg->n_fds + 1, sizeof(int));
 	_cleanup_(free_ptr) int *remote = calloc(msg->n_fds + 1, sizeof(int));
+	_cleanup_(close_fd) int self = give_fd_pidfd(e);
 	int res;
 
+	if (self < 0)
+		return self;
 	if (!fds || !remote)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor table");
 	for (size_t i = 0; i < msg->n_fds; i++) {
@@ -101,7 +104,7 @@ static int receive(struct restart *r, struct restart_task *t, const Reprise__Fil
 		if (f->msg->outside)
 			fds[i] = file_outside_stream(r, f->msg, msg->fds[i]->fd);
 		if (fds[i] < 0)
-			fds[i] = f->fd;
+			fds[i] = f->ops->by_pidfd ? self : f->fd;
 	}
 	res = send_fds_over(r, t, socket, fds, msg->n_fds, remote, e);
 	for (size_t i = 0; i < msg->n_fds && res >= 0; i++)
@@ -137,6 +140,23 @@ static int move(struct restart_task *t, const Reprise__Files *msg, struct error 
 		r = calls_run(&c, e);
 	batch_free(&c.batch);
 	return r;
+}
+
+/* In place of what no socket carries stands a pidfd of ours, by which the task takes it. */
+static int take_rest(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
+		     struct error *e)
+{
+	int res = 0;
+
+	for (size_t i = 0; i < msg->n_fds && res >= 0; i++) {
+		const Reprise__Fd *fd = msg->fds[i];
+		const struct file_open *f = file_open_find(r, fd->file);
+		int unused;
+
+		if (f->ops->by_pidfd)
+			res = give_fd_taken(t, fd->fd, f->fd, fd->fd, fd->cloexec, &unused, e);
+	}
+	return res;
 }
 
 /*
@@ -263,6 +283,8 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 		res = receive(r, t, msg, socket, e);
 	if (res >= 0)
 		res = move(t, msg, e);
+	if (res >= 0)
+		res = take_rest(r, t, msg, e);
 	if (res >= 0)
 		res = set_async(r, t, msg, e);
 	if (res >= 0)

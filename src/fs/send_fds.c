@@ -6,9 +6,12 @@
 #include "fs/send_fds.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "core/cleanup.h"
 
 /* One message as the task receives it. */
 struct receiver {
@@ -119,4 +122,55 @@ int restart_send_fds(struct restart *r, struct restart_task *t, const int *fds, 
 		     int *remote, struct error *e)
 {
 	return send_fds_over(r, t, r->control_remote, fds, n, remote, e);
+}
+
+/* ---- what sockets do not carry ---- */
+
+int give_fd_pidfd(struct error *e)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	return fd < 0 ? error_errno(e, -errno, E_SYSTEM, "pidfd_open") : fd;
+}
+
+int give_fd_taken(struct restart_task *t, int pidfd, int fd, int wanted, bool cloexec, int *remote,
+		  struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	int get = batch_call(&b, SYS_pidfd_getfd, VAL(pidfd), VAL(fd), VAL(0)), last = get, r;
+
+	batch_must(&b, get);
+	if (wanted >= 0) {
+		batch_must(&b, batch_call(&b, SYS_dup3, RESULT(get), VAL(wanted),
+					  VAL(cloexec ? O_CLOEXEC : 0)));
+		last = batch_call(&b, SYS_close, RESULT(get));
+		batch_must(&b, last);
+	}
+	r = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	if (r < 0)
+		return r;
+	r = batch_failed(&b);
+	if (r >= 0)
+		return error_errno(e, (int)batch_result(&b, r), E_RESTORE,
+				   "task %d cannot take a descriptor over from reprise", t->vtid);
+	*remote = wanted >= 0 ? wanted : (int)batch_result(&b, get);
+	return 0;
+}
+
+int give_fd(struct restart *r, struct restart_task *t, int fd, int *remote, struct error *e)
+{
+	_cleanup_(close_fd) int self = give_fd_pidfd(e);
+	uint64_t args[6] = {};
+	int pidfd, res;
+
+	if (self < 0)
+		return self;
+	res = restart_send_fds(r, t, &self, 1, &pidfd, e);
+	if (res >= 0)
+		res = give_fd_taken(t, pidfd, fd, -1, false, remote, e);
+	if (res < 0)
+		return res;
+	args[0] = (uint64_t)pidfd;
+	res = (int)agent_syscall(t->process->agent, t->tid, NULL, e, SYS_close, args);
+	return res < 0 ? error_errno(e, res, E_RESTORE, "close") : 0;
 }

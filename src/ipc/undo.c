@@ -181,7 +181,7 @@ struct undo_layout {
 	int undo_list, list_proc, un_list_proc, un_semid, un_semadj, un_size;
 };
 
-static bool read_layout(const struct kernel_memory *k, struct undo_layout *l)
+static bool read_layout(struct kernel_memory *k, struct undo_layout *l)
 {
 	l->undo_list = kernel_offset(k, "task_struct", "sysvsem.undo_list");
 	l->list_proc = kernel_offset(k, "sem_undo_list", "list_proc");

@@ -344,7 +344,7 @@ static int map_series(struct build *b, const struct file_set *set, size_t from, 
 		const Reprise__Vma *v = mm_vma_at(b->want, s->start);
 		int fd = -1, r;
 
-		if (made_by_kernel(v) || v->kind == VMA_SYSV)
+		if (made_by_kernel(v) || v->kind == VMA_SYSV || v->kind == VMA_IO_URING)
 			continue;
 		if (of_file(v))
 			fd = set->remote[file_index(set, v->inode, opened_for_writing(v))];

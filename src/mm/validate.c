@@ -4,7 +4,9 @@
 #include <sys/mman.h>
 
 #include "core/cleanup.h"
+#include "fs/file.h"
 #include "fs/inode.h"
+#include "fs/uring.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
@@ -37,6 +39,17 @@ static int check_huge(const Reprise__Vma *v, struct error *e)
 	return 0;
 }
 
+/* What it shows of the ring is for the kernel to say, when it is mapped. */
+static int check_ring(const struct restart *r, const Reprise__Vma *v, struct error *e)
+{
+	const Reprise__File *file = restart_find(r, RECORD_FILE, v->ring);
+
+	if (!file || file->kind != FILE_IO_URING || v->inode || !(v->flags & VMA_SHARED) ||
+	    !uring_offset_known(v->offset))
+		return INVALID(e, "a mapping of a ring that is none");
+	return 0;
+}
+
 static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t below,
 		     struct error *e)
 {
@@ -46,12 +59,16 @@ static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t be
 		return INVALID(e, "impossible addresses");
 	if (v->start < below)
 		return INVALID(e, "overlaps the one before");
-	if (v->kind < VMA_ANON || v->kind > VMA_SYSV)
+	if ((v->kind < VMA_ANON || v->kind > VMA_SYSV) && v->kind != VMA_IO_URING)
 		return INVALID(e, "unknown kind %u", v->kind);
 	if (v->flags & ~(uint64_t)VMA_FLAGS_ALL)
 		return INVALID(e, "unknown flags %#lx", (unsigned long)v->flags);
 	if (v->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC) || v->pkey)
 		return INVALID(e, "unknown protection");
+	if ((v->kind == VMA_IO_URING) != !!v->ring)
+		return INVALID(e, "a ring where there is none, or the reverse");
+	if (v->ring)
+		return check_ring(r, v, e);
 	if (!backed != !v->inode || (!backed && (v->flags & VMA_SHARED)))
 		return INVALID(e, "a file where there is none, or the reverse");
 	if (v->kind == VMA_SYSV && !(v->flags & VMA_SHARED))

@@ -14,6 +14,8 @@ const char *vma_kind_name(uint32_t kind)
 		[VMA_SYSV] = "sysv",
 	};
 
+	if (kind == VMA_IO_URING)
+		return "io_uring";
 	return kind >= VMA_ANON && kind <= VMA_SYSV ? names[kind] : "unknown";
 }
 
@@ -280,8 +282,10 @@ static int classify_file(struct vma *v, struct error *e)
 {
 	if (begins(v->name, "/[aio]"))
 		return refuse(e, "is the ring of an asynchronous I/O context (io_setup)");
-	if (begins(v->name, "anon_inode:[io_uring]"))
-		return refuse(e, "is a ring of io_uring");
+	if (begins(v->name, "anon_inode:[io_uring]")) {
+		v->kind = VMA_IO_URING;
+		return v->shared ? 0 : refuse(e, "is a private copy of a ring of io_uring");
+	}
 	if (begins(v->name, "anon_inode:[perf_event]"))
 		return refuse(e, "is the buffer of a performance counter");
 	if (begins(v->name, "/secretmem"))
@@ -331,16 +335,22 @@ static bool key_of_its_own(const struct vma *v)
 	return v->pkey != 0 && v->prot != PROT_EXEC;
 }
 
+/* Made of pages of the kernel, as its io_uring_mmap() has done at all times. */
+static bool of_ring(const struct vma *v)
+{
+	return v->kind == VMA_IO_URING;
+}
+
 static int check_letters(const struct vma *v, struct error *e)
 {
 	if (v->strange)
 		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
 				 "has the flag \"%.2s\", which is not known", v->strange);
 	for (size_t i = 0; i < sizeof(refused_letters) / sizeof(refused_letters[0]); i++)
-		if (vma_has(v, refused_letters[i].letters))
+		if (vma_has(v, refused_letters[i].letters) && !of_ring(v))
 			return refuse(e, refused_letters[i].why);
 	/* set by drivers and by hugetlbfs alone */
-	if (vma_has(v, "de") && !vma_has(v, "ht"))
+	if (vma_has(v, "de") && !vma_has(v, "ht") && !of_ring(v))
 		return refuse(e, "may not be expanded, which only memory of drivers is");
 	if (key_of_its_own(v))
 		return refuse(e, "has a protection key (pkey_mprotect)");
@@ -422,6 +432,8 @@ static bool same_mapping(const Reprise__Vma *a, const Reprise__Vma *b)
 		return true;
 	if (a->kind == VMA_DROPPABLE && b->kind == VMA_DROPPABLE)
 		return true;
+	if (a->kind == VMA_IO_URING) /* each is mapped when the rings are there */
+		return false;
 	if (vma_keeps_pages(a) || a->kind != b->kind || (a->flags & kept) != (b->flags & kept))
 		return false;
 	return a->inode == b->inode && a->offset - a->start == b->offset - b->start &&

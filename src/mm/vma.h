@@ -24,6 +24,7 @@ enum vma_kind {
 	VMA_DROPPABLE = 5, /* MAP_DROPPABLE: contents may vanish at any time, and are not saved */
 	VMA_HUGE_ANON = 6, /* private anonymous hugetlb memory */
 	VMA_SYSV = 7,	   /* an attached System V segment */
+	VMA_IO_URING = 70, /* a ring or the requests of an io_uring */
 	VMA_IGNORED = 1000, /* [vsyscall]: the same everywhere; never in an image */
 };
 
@@ -101,7 +102,8 @@ static inline bool vma_private(const Reprise__Vma *v)
 /* May hold pages of its own, with contents that are saved with the address space? */
 static inline bool vma_keeps_pages(const Reprise__Vma *v)
 {
-	return vma_private(v) && v->kind != VMA_DROPPABLE && v->kind != VMA_SYSV;
+	return vma_private(v) && v->kind != VMA_DROPPABLE && v->kind != VMA_SYSV &&
+	       v->kind != VMA_IO_URING;
 }
 
 struct span {

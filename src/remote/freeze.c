@@ -165,8 +165,12 @@ static int look_again(struct freezer *f, struct error *e)
 		.root = f->root,
 		.self = f->self,
 	};
-	int r = survey_walk(&now, e);
 	bool same;
+	int r;
+
+	now.workers.v = f->workers.v;
+	now.workers.n = f->workers.n;
+	r = survey_walk(&now, e);
 
 	if (r < 0)
 		return r;
@@ -237,7 +241,9 @@ static int seize_all(struct freezer *f, struct reaper *reaper, struct error *e)
 
 		if (t->attached || t->zombie)
 			continue;
-		r = seize(f, reaper, p, t, e);
+		/* The next walk leaves it out. What it works on goes on, and ends: see
+		 * src/fs/uring.c. */
+		r = t->worker ? -EAGAIN : seize(f, reaper, p, t, e);
 		if (r == -EAGAIN)
 			error_clear(e);
 		else if (r < 0)
@@ -253,8 +259,15 @@ static int seize_new(struct freezer *f, struct sched_clocks *clocks, struct erro
 	struct reaper reaper = {};
 	int n;
 
-	for_each_thread(f, p, t) if (!t->attached && !t->zombie)
-		sleep_observe(f->proc_fd, p->pid, t, clocks);
+	for_each_thread(f, p, t)
+	{
+		if (t->attached || t->zombie || sleep_observe(f->proc_fd, p->pid, t, clocks))
+			continue;
+		n = freezer_note_worker(f, p->pid, t->tid);
+		if (n < 0)
+			return error_set(e, n, E_NO_MEMORY, "cannot list the tasks of the tree");
+		t->worker = n > 0;
+	}
 	if (!f->interrupted_at)
 		f->interrupted_at = monotonic_ns();
 	n = seize_all(f, &reaper, e);
@@ -552,6 +565,7 @@ void freezer_free(struct freezer *f)
 {
 	freezer_thaw(f);
 	survey_free(f);
+	vec_free(&f->workers);
 }
 
 /* As their tracer we are told first; the parents hear of it once we have listened. */

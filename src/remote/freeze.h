@@ -35,6 +35,7 @@ struct frozen_thread {
 	char wchan[48];		/* where it slept before it was stopped, "" unknown */
 	struct cpu_state *cpu;	/* as it has to be put back; NULL for a zombie */
 	bool attached, stopped; /* private */
+	bool worker;		/* private: one of the kernel's own */
 	unsigned int looks;	/* private: how often it was let sleep to see where */
 	uint64_t switches;	/* private: voluntary context switches before it was stopped */
 };
@@ -67,6 +68,9 @@ struct freezer {
 	bool moving;		 /* private: tasks came or went while we looked */
 	uint64_t interrupted_at; /* CLOCK_MONOTONIC ns just before the first task was stopped */
 	VEC(struct frozen_process) processes; /* parents before children */
+	/* private: threads of the kernel inside processes, which work for io_uring: never stopped,
+	   nor listed */
+	VEC(pid_t) workers;
 };
 
 /*

@@ -317,7 +317,7 @@ static long restarted_call(pid_t tid, const char *wchan, uint64_t ip, const uint
 	return fitting == 1 ? only : -1;
 }
 
-void sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
+bool sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	uint64_t args[6] = {}, ip;
@@ -327,13 +327,16 @@ void sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched
 	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/syscall", pid, t->tid) <= 0 ||
 	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
 		   &args[3], &args[4], &args[5], &ip) != 8)
-		return;
+		return false;
+	if (!ip) /* as copy_thread() has it for a thread that never returns to user space */
+		return false;
 	if (nr == arch_restart_syscall_nr()) {
 		observe_wchan(proc_fd, pid, t);
 		nr = restarted_call(t->tid, t->wchan, ip, args);
 	}
 	if (is_timed(sleeping_call(nr), args))
 		observe_since(proc_fd, pid, t, clocks);
+	return true;
 }
 
 void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)

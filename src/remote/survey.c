@@ -14,6 +14,7 @@
 #include "core/procfs.h"
 
 #define PF_KTHREAD    0x00200000
+#define PF_IO_WORKER  0x00000010
 #define EXEC_TRIES    5
 #define EXEC_PAUSE_NS 500000
 #define VFORK_MS      1000 /* the application goes on meanwhile */
@@ -90,12 +91,35 @@ static int by_tid(const void *a, const void *b)
 	return (x->tid > y->tid) - (x->tid < y->tid);
 }
 
-/* Threads, the leader first. */
-static int list_threads(int proc_fd, struct frozen_process *p, struct error *e)
+static bool is_worker(const struct freezer *f, pid_t tid)
+{
+	for (size_t i = 0; i < f->workers.n; i++)
+		if (f->workers.v[i] == tid)
+			return true;
+	return false;
+}
+
+int freezer_note_worker(struct freezer *f, pid_t pid, pid_t tid)
+{
+	struct proc_stat st;
+	pid_t *slot;
+
+	if (proc_stat_read(f->proc_fd, pid, tid, &st, NULL) < 0 || !(st.flags & PF_IO_WORKER))
+		return 0;
+	slot = is_worker(f, tid) ? NULL : vec_push(&f->workers);
+	if (!slot)
+		return -ENOMEM;
+	*slot = tid;
+	return 1;
+}
+
+/* Threads, the leader first. Returns how many there are of the kernel, which are left out. */
+static int list_threads(const struct freezer *now, struct frozen_process *p, struct error *e)
 {
 	_cleanup_(close_directory) DIR *d = NULL;
 	struct dirent *entry;
-	int fd = procfs_open(proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/task", p->pid);
+	int fd = procfs_open(now->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/task", p->pid);
+	int workers = 0;
 
 	if (fd < 0)
 		return fd;
@@ -110,6 +134,10 @@ static int list_threads(int proc_fd, struct frozen_process *p, struct error *e)
 
 		if (tid <= 0)
 			continue;
+		if (is_worker(now, tid)) {
+			workers++;
+			continue;
+		}
 		t = vec_push(&p->threads);
 		if (!t)
 			return no_memory(e);
@@ -125,7 +153,7 @@ static int list_threads(int proc_fd, struct frozen_process *p, struct error *e)
 		memmove(p->threads.v + 1, p->threads.v, i * sizeof(leader));
 		p->threads.v[0] = leader;
 	}
-	return 0;
+	return workers;
 }
 
 /* Only the file of the whole process tells of its stop; that of the thread does not. */
@@ -149,10 +177,11 @@ static int look_at_process(struct freezer *now, struct frozen_process *p, bool *
 	bool dead;
 
 	if (r == 0)
-		r = list_threads(now->proc_fd, p, e);
+		r = list_threads(now, p, e);
 	*gone = r == -ESRCH;
 	if (r < 0)
 		return r;
+	st.num_threads -= r;
 	p->start_time = st.start_time;
 	p->ppid = st.ppid;
 	p->exit_code = st.exit_code;
@@ -364,6 +393,22 @@ static bool any_in_vfork(const struct freezer *f)
 	return false;
 }
 
+/* 1: there are some that were not known, so that the list is not right. */
+static int find_workers(struct freezer *f, struct error *e)
+{
+	int found = 0;
+
+	vec_for_each (p, &f->processes)
+		for (size_t i = 1; i < p->threads.n; i++) {
+			int r = freezer_note_worker(f, p->pid, p->threads.v[i].tid);
+
+			if (r < 0)
+				return no_memory(e);
+			found |= r;
+		}
+	return found;
+}
+
 int freezer_survey(struct freezer *f, struct error *e)
 {
 	uint64_t deadline = monotonic_ns() + VFORK_MS * 1000000ULL;
@@ -372,6 +417,10 @@ int freezer_survey(struct freezer *f, struct error *e)
 	for (;;) {
 		survey_free(f);
 		r = survey_walk(f, e);
+		if (r >= 0)
+			r = find_workers(f, e);
+		if (r > 0)
+			continue;
 		if (r < 0 || !any_in_vfork(f) || monotonic_ns() > deadline)
 			return r;
 		usleep(VFORK_POLL_US);

@@ -24,6 +24,11 @@ void tid_map_free(struct tid_map *m);
 /* Walks the tree into now->processes, which is empty. */
 int survey_walk(struct freezer *now, struct error *e) must_check;
 void survey_free(struct freezer *f);
+/*
+ * Is this thread one of the kernel's own, which io_uring makes inside of a process? Then it is left
+ * out from the next walk on. Returns 1, 0 or -ENOMEM.
+ */
+int freezer_note_worker(struct freezer *f, pid_t pid, pid_t tid) must_check;
 
 /* sleep.c */
 
@@ -37,8 +42,11 @@ struct sched_clocks {
 };
 
 uint64_t monotonic_ns(void);
-/* Where a running tree's thread sleeps, and since when, for calls with a time-out. */
-void sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks);
+/*
+ * Where a running tree's thread sleeps, and since when, for calls with a time-out. Returns whether
+ * it sleeps in a system call of its own, as threads of the kernel never do.
+ */
+bool sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks);
 /* Waits a moment for a thread that runs to fall asleep, and sees where. */
 void sleep_await(int proc_fd, pid_t pid, struct frozen_thread *t);
 /* After the stop: forgets what was observed if the thread has run in between. */

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cannot be saved: a clear refusal, the program untouched, no file left."""
 
+import ctypes
+import errno
 import os
 import resource
 import signal
+import struct
 import time
 
 from case import MS_NODEV, Failed, Skipped, libc, system
@@ -20,6 +23,23 @@ def unharmed(case, pid, *files):
     """No file was left, and the program goes on as if nothing had been."""
     case.expect_files(*files)
     case.finish(pid)
+
+
+def bpf(command, *attributes):
+    attr = ctypes.create_string_buffer(b''.join(attributes), 128)
+    fd = libc.syscall(321, command, attr, 128)
+    if fd < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+        raise Skipped('no BPF here')
+    if fd < 0:
+        raise Failed('bpf(%d): %s' % (command, os.strerror(ctypes.get_errno())))
+    return fd
+
+
+def bpf_program():
+    """A socket filter that keeps nothing."""
+    code = ctypes.create_string_buffer(struct.pack('<QQ', 0xb7, 0x95), 16)
+    name = ctypes.create_string_buffer(b'GPL')
+    return bpf(5, struct.pack('<IIQQ', 1, 2, ctypes.addressof(code), ctypes.addressof(name)))
 
 
 def test_no_such_process(case):
@@ -175,6 +195,23 @@ def test_one_kind_only(case):
     lines = err.splitlines()
     if code != 1 or len(lines) != 2 or any(not line.endswith('[file-kind]') for line in lines):
         raise Failed('exit status %d: %s' % (code, err))
+    if 'performance counter' not in lines[0] or 'descriptor' not in lines[0]:
+        raise Failed('it does not say what: %s' % lines[0])
+    unharmed(case, pid)
+
+
+def test_bpf(case):
+    """A program and what is made of it: each by name."""
+    made = bpf_program()
+
+    def before():
+        os.dup2(0, 9)
+        null = os.open('/dev/null', os.O_RDONLY)
+        os.dup2(null, 0)
+
+    pid = case.victim('wait', 'pass', stdin=made, before=before)
+    for look in (lambda: case.reprise('check', str(pid)), lambda: save(case, pid)):
+        case.refused(look(), 'file-kind', pid, 'victim', 'descriptor 9', 'BPF program')
     unharmed(case, pid)
 
 

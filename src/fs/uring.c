@@ -1,0 +1,584 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io_uring at the checkpoint. What a ring needs that is made anew: the memory that the kernel
+ * shares with the application, the kernel's own two counters, and what is registered.
+ *
+ * Requests in flight are not saved: the kernel does not keep what was asked for. Those that end by
+ * themselves are waited for, since the tasks stand still and make no new ones.
+ *
+ * The restart side is in uring_restart.c.
+ */
+#include "fs/uring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file_kinds.h"
+#include "fs/file_private.h"
+#include "mm/state.h"
+
+#define DRAIN_MS   500
+#define WAITING_MS 20	    /* for what is about to be taken from the lists of those that wait */
+#define DRAIN_STEP 1000000L /* ns */
+#define PART_BYTES 256
+
+static bool uring_match(const struct file_seen *f)
+{
+	return !strcmp(f->link, "anon_inode:[io_uring]");
+}
+
+/* Also one that was refused. */
+static bool uring_is(const struct file_entry *f)
+{
+	return !strcmp(f->link, "anon_inode:[io_uring]");
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
+}
+
+void uring_layout(uint32_t flags, uint32_t sq_entries, uint32_t cq_entries,
+		  const struct io_sqring_offsets *sq, const struct io_cqring_offsets *cq,
+		  struct uring_layout *ret)
+{
+	uint64_t cqes = (uint64_t)cq_entries * sizeof(struct io_uring_cqe);
+	uint64_t array = 4ull * sq_entries;
+
+	ret->sq = *sq;
+	ret->cq = *cq;
+	if (flags & IORING_SETUP_CQE32)
+		cqes *= 2;
+	ret->rings_size = cq->cqes + cqes;
+	if (!(flags & IORING_SETUP_NO_SQARRAY) && sq->array + array > ret->rings_size)
+		ret->rings_size = sq->array + array;
+	ret->sqes_size = (uint64_t)sq_entries * sizeof(struct io_uring_sqe);
+	if (flags & IORING_SETUP_SQE128)
+		ret->sqes_size *= 2;
+}
+
+/* ---- requests in flight ---- */
+
+/* Completions are posted by the task itself, on its way out of a system call. */
+static int let_tasks_complete(const struct file_seen *f, const struct uring_seen *s,
+			      struct error *e)
+{
+	const struct checkpoint_process *p = f->process;
+	int r = 0;
+
+	if (!p || !p->agent)
+		return 0;
+	vec_for_each (t, &p->frozen->threads) {
+		_cleanup_(batch_free) struct batch b = {};
+
+		if (t->zombie || r < 0)
+			continue;
+		/* with IORING_SETUP_DEFER_TASKRUN only when it asks for them */
+		if (t->tid == s->submitter && f->tid == t->tid)
+			batch_call(&b, SYS_io_uring_enter, VAL(f->fd), VAL(0), VAL(0),
+				   VAL(IORING_ENTER_GETEVENTS), VAL(0), VAL(0));
+		else
+			batch_call(&b, SYS_getpid);
+		r = agent_run(p->agent, t->tid, t->cpu, &b, e);
+	}
+	return r;
+}
+
+static int refuse_flight(const struct uring_seen *s, struct error *e)
+{
+	if (s->waiting)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "requests are in flight (%u) that wait for what may never come, "
+				 "as for a message or a time-out",
+				 s->in_flight);
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "requests are in flight (%u) that did not end within %d ms", s->in_flight,
+			 DRAIN_MS);
+}
+
+/* Looks until nothing is in flight. While checking, what may end by itself is let be. */
+static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_memory *k,
+		struct uring_seen *s, struct error *e)
+{
+	const struct timespec pause = {.tv_nsec = DRAIN_STEP};
+
+	for (int i = 0; i < DRAIN_MS; i++) {
+		int r = uring_look(k, f->local, s, e);
+
+		if (r == -EAGAIN && c->checking) {
+			error_clear(e);
+			return -EAGAIN;
+		}
+		if (r >= 0 && !s->in_flight)
+			return 0;
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		if (r >= 0 && c->checking)
+			return s->waiting ? refuse_flight(s, e) : 0;
+		if (r >= 0 && s->waiting && i > WAITING_MS)
+			return refuse_flight(s, e);
+		if (r >= 0)
+			r = let_tasks_complete(f, s, e);
+		if (r < 0 && r != -EAGAIN)
+			return r;
+		uring_seen_free(s);
+		nanosleep(&pause, NULL);
+	}
+	*s = (struct uring_seen){.in_flight = 1};
+	return refuse_flight(s, e);
+}
+
+/* ---- the memory that is shared ---- */
+
+static bool is_zero(const uint8_t *at, size_t size)
+{
+	for (size_t i = 0; i < size; i++)
+		if (at[i])
+			return false;
+	return true;
+}
+
+/* What is not zero, in parts. */
+static int save_memory(const uint8_t *at, uint64_t size, size_t *ret_n, Reprise__MemoryPart ***ret,
+		       struct scratch *s)
+{
+	size_t n = 0;
+
+	*ret = scratch_alloc(s, (size / PART_BYTES + 1) * sizeof(**ret));
+	if (!*ret)
+		return -ENOMEM;
+	for (uint64_t from = 0, to; from < size; from = to) {
+		Reprise__MemoryPart *m;
+
+		to = from + PART_BYTES < size ? from + PART_BYTES : size;
+		if (is_zero(at + from, to - from))
+			continue;
+		m = n ? (*ret)[n - 1] : NULL;
+		if (m && m->offset + m->data.len == from) {
+			m->data.len = to - m->offset;
+			continue;
+		}
+		m = scratch_message(s, Reprise__MemoryPart, reprise__memory_part__init);
+		if (!m)
+			return -ENOMEM;
+		m->offset = from;
+		m->data.len = to - from;
+		(*ret)[n++] = m;
+	}
+	for (size_t i = 0; i < n; i++) {
+		(*ret)[i]->data.data = scratch_copy(s, at + (*ret)[i]->offset, (*ret)[i]->data.len);
+		if (!(*ret)[i]->data.data)
+			return -ENOMEM;
+	}
+	*ret_n = n;
+	return 0;
+}
+
+static int save_area(int fd, uint64_t offset, uint64_t size, size_t *ret_n,
+		     Reprise__MemoryPart ***ret, struct scratch *s, struct error *e)
+{
+	void *at = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+	int r;
+
+	if (at == MAP_FAILED)
+		return error_errno(e, -errno, E_SYSTEM, "cannot map its rings");
+	r = save_memory(at, size, ret_n, ret, s);
+	munmap(at, size);
+	return r < 0 ? no_memory(e) : 0;
+}
+
+/* The kernel tells where the parts are when rings are made: some of the same sizes are. */
+static int find_layout(const struct uring_seen *seen, Reprise__IoUring *m, struct uring_layout *ret,
+		       struct scratch *s, struct error *e)
+{
+	struct io_uring_params params = {.flags = seen->flags | IORING_SETUP_CQSIZE,
+					 .cq_entries = seen->cq_entries};
+	_cleanup_(close_fd) int fd = (int)syscall(SYS_io_uring_setup, seen->sq_entries, &params);
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot make rings like it");
+	if (params.sq_entries != seen->sq_entries || params.cq_entries != seen->cq_entries)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "its rings are of an unusual size");
+	m->features = params.features;
+	uring_layout(seen->flags, seen->sq_entries, seen->cq_entries, &params.sq_off,
+		     &params.cq_off, ret);
+	m->layout.len = URING_LAYOUT_BYTES;
+	m->layout.data = scratch_alloc(s, URING_LAYOUT_BYTES);
+	if (!m->layout.data)
+		return no_memory(e);
+	memcpy(m->layout.data, &ret->sq, sizeof(ret->sq));
+	memcpy(m->layout.data + sizeof(ret->sq), &ret->cq, sizeof(ret->cq));
+	return 0;
+}
+
+static int save_contents(const struct file_seen *f, const struct uring_seen *seen,
+			 Reprise__IoUring *m, struct scratch *s, struct error *e)
+{
+	struct uring_layout layout;
+	int r = find_layout(seen, m, &layout, s, e);
+
+	if (r >= 0)
+		r = save_area(f->local, IORING_OFF_SQ_RING, layout.rings_size, &m->n_rings,
+			      &m->rings, s, e);
+	return r < 0 ? r
+		     : save_area(f->local, IORING_OFF_SQES, layout.sqes_size, &m->n_sqes, &m->sqes,
+				 s, e);
+}
+
+/* ---- one ring ---- */
+
+static bool in_tree(const struct checkpoint *c, pid_t tid)
+{
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads)
+			if (t->tid == tid && !t->zombie)
+				return true;
+	return false;
+}
+
+/* Who has to make it anew: the only one that may use it, or one of those that share the memory. */
+static int find_owner(const struct checkpoint *c, const struct file_seen *f,
+		      const struct uring_seen *s, int32_t *ret, struct error *e)
+{
+	*ret = s->submitter;
+	vec_for_each (tid, &s->users)
+		if (!in_tree(c, *tid))
+			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+					 "task %d, which is not in the tree, has used it", *tid);
+	if (s->submitter && !in_tree(c, s->submitter))
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "only task %d may use it, which is not in the tree", s->submitter);
+	if (!*ret && s->n_makers)
+		*ret = s->users.v[0];
+	else if (!*ret)
+		*ret = f->tid;
+	return 0;
+}
+
+static int refuse_state(const struct uring_seen *s, struct error *e)
+{
+	if (s->obstacle)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", s->obstacle);
+	if (s->cq_tail > s->sq_head)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it has posted more completions (%u) than it was given requests "
+				 "(%u), which a new one cannot be brought to",
+				 s->cq_tail, s->sq_head);
+	if (!uring_can_count(s->sq_entries, s->sq_head, s->cq_tail))
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_STATE,
+			"it has been given so many requests (%u) that to count there again "
+			"would take too long",
+			s->sq_head);
+	return 0;
+}
+
+static int fill(struct checkpoint *c, const struct file_seen *f, const struct uring_seen *s,
+		Reprise__IoUring *m, struct scratch *scratch, struct error *e)
+{
+	int r = refuse_state(s, e);
+
+	if (r >= 0)
+		r = find_owner(c, f, s, &m->owner, e);
+	if (r < 0)
+		return r;
+	m->flags = s->flags | IORING_SETUP_CQSIZE;
+	m->sq_entries = s->sq_entries;
+	m->cq_entries = s->cq_entries;
+	m->sq_head = s->sq_head;
+	m->cq_tail = s->cq_tail;
+	m->file_slots = s->n_files;
+	m->buffer_slots = s->n_buffers;
+	m->eventfd_async = s->eventfd_async;
+	m->alloc_start = s->alloc_start;
+	m->alloc_end = s->alloc_end;
+	m->clock = s->clock;
+	m->bounded_workers = s->workers[0];
+	m->unbounded_workers = s->workers[1];
+	return c->checking ? 0 : save_contents(f, s, m, scratch, e);
+}
+
+static bool uses_napi(const char *fdinfo)
+{
+	size_t len;
+	const char *value = proc_field(fdinfo, "NAPI", &len);
+
+	return value && strncmp(value, "disabled", 8) != 0;
+}
+
+static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			    struct scratch *scratch, struct error *e)
+{
+	struct uring_seen *s = scratch_alloc(scratch, sizeof(*s));
+	struct kernel_memory *k;
+	int r;
+
+	msg->io_uring = scratch_message(scratch, Reprise__IoUring, reprise__io_uring__init);
+	if (!s || !msg->io_uring)
+		return no_memory(e);
+	if (uses_napi(f->fdinfo))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "busy polling is registered (NAPI)");
+	r = files_kernel_memory(c, &k, e);
+	if (r < 0)
+		return r;
+	r = look(c, f, k, s, e);
+	if (r == -EAGAIN) /* in motion */
+		return 0;
+	if (r >= 0)
+		r = fill(c, f, s, msg->io_uring, scratch, e);
+	if (r >= 0 && s->n_buffers)
+		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
+	uring_seen_free(s);
+	f->entry->private = (uint64_t)(uintptr_t)s;
+	return r;
+}
+
+/* ---- with all others ---- */
+
+/* The kernel's address of each description. */
+struct address {
+	uint64_t file;
+	uint64_t id;
+	bool eventfd;
+};
+struct addresses {
+	VEC(struct address) of;
+};
+
+static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct addresses *ret,
+			  struct error *e)
+{
+	vec_for_each (f, &c->files->files) {
+		_cleanup_(close_fd) int pidfd = -EBADF;
+		_cleanup_(close_fd) int local = -EBADF;
+		struct address *a;
+
+		if ((*f)->fd < 0 || !(*f)->ops)
+			continue;
+		pidfd = files_pidfd((*f)->tid);
+		if (pidfd >= 0)
+			local = (int)syscall(SYS_pidfd_getfd, pidfd, (*f)->fd, 0);
+		if (local < 0)
+			continue; /* gone, while checking */
+		a = vec_push(&ret->of);
+		if (!a)
+			return no_memory(e);
+		a->id = (*f)->id;
+		a->eventfd = (*f)->ops == &eventfd_file_ops;
+		if (kernel_file(k, local, &a->file) < 0)
+			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+					 "this kernel does not tell which files are registered");
+	}
+	return 0;
+}
+
+static uint64_t id_of(const struct addresses *all, uint64_t file)
+{
+	vec_for_each (a, &all->of)
+		if (a->file == file)
+			return a->id;
+	return 0;
+}
+
+static int find_files(struct checkpoint *c, struct kernel_memory *k, const struct addresses *all,
+		      const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	struct scratch *s = &c->files->scratch;
+
+	m->files = scratch_alloc(s, ((size_t)seen->n_files + 1) * sizeof(*m->files));
+	if (!m->files)
+		return no_memory(e);
+	for (uint32_t i = 0; i < seen->n_files; i++) {
+		struct uring_node node;
+		int r = uring_node(k, seen->files, i, true, &node, e);
+		Reprise__IoUringFile *file;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			continue;
+		file = scratch_message(s, Reprise__IoUringFile, reprise__io_uring_file__init);
+		if (!file)
+			return no_memory(e);
+		file->slot = i;
+		file->tag = node.tag;
+		file->file = id_of(all, node.file);
+		if (!file->file)
+			return error_set(
+				e, -EOPNOTSUPP, E_FILE_STATE,
+				"a file is registered in slot %u that nobody has open as a "
+				"descriptor",
+				i);
+		m->files[m->n_files++] = file;
+	}
+	return 0;
+}
+
+static int find_buffers(struct checkpoint *c, struct kernel_memory *k,
+			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	struct scratch *s = &c->files->scratch;
+	_cleanup_(close_fd) int pagemap = -EBADF;
+
+	if (seen->n_buffers)
+		pagemap = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", m->owner);
+	if (seen->n_buffers && pagemap < 0)
+		return pagemap;
+	m->buffers = scratch_alloc(s, ((size_t)seen->n_buffers + 1) * sizeof(*m->buffers));
+	if (!m->buffers)
+		return no_memory(e);
+	for (uint32_t i = 0; i < seen->n_buffers; i++) {
+		struct uring_node node;
+		int r = uring_node(k, seen->buffers, i, false, &node, e);
+		Reprise__IoUringBuffer *buffer;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			continue;
+		if (uring_buffer_check(k, &seen->pages, pagemap, &node) < 0)
+			return error_set(
+				e, -EOPNOTSUPP, E_FILE_STATE,
+				"buffer %u that is registered is no longer what task %d has "
+				"at its address",
+				i, m->owner);
+		buffer = scratch_message(s, Reprise__IoUringBuffer, reprise__io_uring_buffer__init);
+		if (!buffer)
+			return no_memory(e);
+		buffer->slot = i;
+		buffer->tag = node.tag;
+		buffer->address = node.address;
+		buffer->length = node.length;
+		m->buffers[m->n_buffers++] = buffer;
+	}
+	return 0;
+}
+
+static int find_eventfd(struct kernel_memory *k, const struct addresses *all,
+			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	if (!seen->eventfd)
+		return 0;
+	vec_for_each (a, &all->of) {
+		uint64_t ctx;
+
+		if (a->eventfd && uring_eventfd(k, a->file, &ctx) >= 0 && ctx == seen->eventfd) {
+			m->eventfd = a->id;
+			return 0;
+		}
+	}
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "an eventfd is registered that nobody has open as a descriptor");
+}
+
+static int resolve(struct checkpoint *c, const struct addresses *all, const struct file_entry *f,
+		   struct error *e)
+{
+	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
+	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
+
+	if (r >= 0)
+		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
+	return r < 0 ? r : find_eventfd(c->files->kernel, all, seen, f->msg->io_uring, e);
+}
+
+/* Mappings know the inode, of which each ring has its own. */
+static int find_mapped(struct checkpoint *c, Reprise__Vma *v, struct error *e)
+{
+	uint64_t ino = v->ring;
+
+	if (!uring_offset_known(v->offset))
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "shows rings of io_uring, but not from their beginning");
+	v->ring = 0;
+	vec_for_each (f, &c->files->files) {
+		if (!uring_is(*f) || (*f)->ino != ino)
+			continue;
+		if (v->ring)
+			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+					 "this kernel does not tell the rings of io_uring apart");
+		v->ring = (*f)->id;
+	}
+	if (!v->ring)
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "is of an io_uring that nobody in the tree has as a descriptor");
+	return 0;
+}
+
+static int find_all_mapped(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (mm, &c->mm->mms)
+		for (size_t i = 0; mm->msg && i < mm->msg->n_vmas; i++) {
+			Reprise__Vma *v = mm->msg->vmas[i];
+			int r;
+
+			if (v->kind != VMA_IO_URING)
+				continue;
+			r = find_mapped(c, v, e);
+			if (r < 0) {
+				error_object(e, r, "mapping %lx-%lx (io_uring) of task %d",
+					     (unsigned long)v->start, (unsigned long)v->end,
+					     mm->tid);
+				r = checkpoint_refuse(c, r, e);
+			}
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+static int uring_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	struct addresses all = {};
+	int r = find_all_mapped(c, e);
+	bool listed = false;
+
+	vec_for_each (f, &c->files->files) {
+		if (r < 0 || !uring_is(*f) || !(*f)->ops || !(*f)->private)
+			continue;
+		if (!listed)
+			r = list_addresses(c, c->files->kernel, &all, e);
+		listed = true;
+		if (r >= 0)
+			r = resolve(c, &all, *f, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
+	}
+	vec_free(&all.of);
+	return r;
+}
+
+static void uring_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	const Reprise__IoUring *m = msg->io_uring;
+
+	if (m)
+		snprintf(buf, size, "%u and %u entries, %u requests, %zu files, %zu buffers",
+			 m->sq_entries, m->cq_entries, m->sq_head, m->n_files, m->n_buffers);
+}
+
+const struct file_ops uring_file_ops = {
+	.kind = FILE_IO_URING,
+	.name = "io_uring",
+	.support =
+		"without requests in flight: rings, registered files and buffers; by root, Linux "
+		"6.16 or newer",
+	.match = uring_match,
+	.checkpoint = uring_checkpoint,
+	.checkpoint_all = uring_checkpoint_all,
+	.validate = uring_validate,
+	.restart = uring_restart,
+	.by_pidfd = true,
+	.after_tasks = true,
+	.finish = uring_finish,
+	.restart_all = uring_restart_all,
+	.describe = uring_describe,
+};

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_URING_H
+#define REPRISE_FS_URING_H
+
+#include <linux/io_uring.h>
+
+#include "core/kabi.h"
+#include "core/kernel_memory.h"
+#include "fs/context.h"
+
+/* Between the files of io_uring. */
+
+/* The kernel's array of page descriptors. */
+struct uring_pages {
+	uint64_t base;
+	uint32_t size;
+};
+
+/*
+ * What the kernel keeps of a ring, as far as it concerns us (struct io_ring_ctx). All but what is
+ * shared with the application is told in no other way.
+ */
+struct uring_seen {
+	uint64_t ctx;
+	uint32_t flags;
+	uint32_t sq_entries, cq_entries;
+	uint32_t sq_head, cq_tail; /* the kernel's own counters */
+	uint32_t in_flight;	   /* requests that are under way, of whatever kind */
+	uint32_t waiting;	   /* of these those that wait for somebody: may be for ever */
+	pid_t submitter;	   /* the only thread that may use it; 0 no such */
+	VEC(pid_t)
+	users; /* threads that have used it; first those of the address space in which it
+		  was made */
+	uint32_t n_makers;
+	uint64_t eventfd; /* struct eventfd_ctx */
+	bool eventfd_async;
+	uint32_t n_files, n_buffers;
+	uint64_t files, buffers; /* arrays of struct io_rsrc_node * */
+	uint32_t alloc_start, alloc_end;
+	int32_t clock;
+	uint32_t workers[2];
+	struct uring_pages pages; /* if buffers are registered */
+	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
+};
+
+struct uring_node {
+	uint64_t tag;
+	uint64_t file; /* struct file */
+	uint64_t address, length;
+	uint64_t buffer; /* struct io_mapped_ubuf */
+};
+
+/* -EOPNOTSUPP, with a sentence, where this kernel has other structures than are known. */
+int uring_look(struct kernel_memory *k, int fd, struct uring_seen *ret, struct error *e) must_check;
+void uring_seen_free(struct uring_seen *s);
+/* What is registered in a slot: 0 if it is empty, else 1. */
+int uring_node(struct kernel_memory *k, uint64_t array, uint32_t slot, bool file,
+	       struct uring_node *ret, struct error *e) must_check;
+/* Found out by means of a ring. */
+int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint64_t ctx,
+		    struct uring_pages *ret, struct error *e) must_check;
+/* Is the buffer what the task has at its address? -EFAULT: no. pagemap: /proc/PID/pagemap. */
+int uring_buffer_check(struct kernel_memory *k, const struct uring_pages *p, int pagemap,
+		       const struct uring_node *node) must_check;
+/* The struct eventfd_ctx of a struct file. */
+int uring_eventfd(struct kernel_memory *k, uint64_t file, uint64_t *ret) must_check;
+
+/* Where the parts of the shared memory are, and how large. */
+struct uring_layout {
+	struct io_sqring_offsets sq;
+	struct io_cqring_offsets cq;
+	uint64_t rings_size, sqes_size;
+};
+#define URING_LAYOUT_BYTES (sizeof(struct io_sqring_offsets) + sizeof(struct io_cqring_offsets))
+void uring_layout(uint32_t flags, uint32_t sq_entries, uint32_t cq_entries,
+		  const struct io_sqring_offsets *sq, const struct io_cqring_offsets *cq,
+		  struct uring_layout *ret);
+
+/* What may be mapped: whole, from its beginning. */
+static inline bool uring_offset_known(uint64_t offset)
+{
+	return offset == IORING_OFF_SQ_RING || offset == IORING_OFF_CQ_RING ||
+	       offset == IORING_OFF_SQES;
+}
+
+/* What can be restored of IORING_SETUP_*. */
+#define URING_FLAGS                                                                        \
+	(IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED |              \
+	 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | \
+	 IORING_SETUP_SQE128 | IORING_SETUP_CQE32 | IORING_SETUP_SINGLE_ISSUER |           \
+	 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_NO_SQARRAY)
+#define URING_ENTRIES_MAX    32768u
+#define URING_CQ_ENTRIES_MAX (2 * URING_ENTRIES_MAX)
+#define URING_SLOTS_MAX	     (1u << 20)
+
+/*
+ * The kernel's counters of new rings are zero, and move by requests alone: empty ones are submitted
+ * until they stand where they stood. Bounded by the time that it takes.
+ */
+#define URING_COUNT_MAX (1u << 27)
+#define URING_ROUND_MAX (1u << 21)
+
+static inline bool uring_can_count(uint32_t sq_entries, uint32_t sq_head, uint32_t cq_tail)
+{
+	return cq_tail <= sq_head && sq_head <= URING_COUNT_MAX &&
+	       sq_head / sq_entries <= URING_ROUND_MAX;
+}
+
+int uring_validate(const struct restart *r, const Reprise__File *msg, struct error *e);
+int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		  struct error *e);
+int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd, struct error *e);
+/* Maps the memory of all rings in all processes. */
+int uring_restart_all(struct restart *r, struct error *e);
+/* Registers files, buffers and the like, by the task that it belongs to. */
+int uring_register_all(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int fd,
+		       struct error *e) must_check;
+
+#endif

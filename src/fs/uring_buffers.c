@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Buffers that are registered are pages which the kernel holds, whatever has become of the
+ * addresses. They can be registered again if they are what the owner has there now: its
+ * page table tells page frames, the kernel's list has descriptors of pages, which stand in an array
+ * in the order of the frames. Where that begins is told by a page that is known in both ways, the
+ * first of the rings.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/uring.h"
+
+#define FRAME_BYTES   4096ull
+#define PFN_MASK      ((1ull << 55) - 1)
+#define PRESENT	      (1ull << 63)
+#define BVECS_AT_ONCE 256
+
+static int frame_at(int pagemap, uint64_t address, uint64_t *ret)
+{
+	uint64_t entry;
+
+	if (pread(pagemap, &entry, 8, (off_t)(address / FRAME_BYTES * 8)) != 8)
+		return -EFAULT;
+	*ret = entry & PRESENT ? entry & PFN_MASK : 0;
+	return *ret ? 0 : -EFAULT;
+}
+
+int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint64_t ctx,
+		    struct uring_pages *ret, struct error *e)
+{
+	_cleanup_(close_fd) int pagemap =
+		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "self/pagemap");
+	volatile uint8_t *at =
+		mmap(NULL, FRAME_BYTES, PROT_READ, MAP_SHARED, fd, IORING_OFF_SQ_RING);
+	int size = kernel_size(k, "page");
+	uint64_t pages, page, frame = 0;
+	int r = pagemap < 0 ? pagemap : 0;
+
+	if (at == MAP_FAILED)
+		return error_errno(e, -errno, E_SYSTEM, "cannot map its rings");
+	ignore(at[0], "so that it is in our page table");
+	if (r >= 0)
+		r = frame_at(pagemap, (uint64_t)(uintptr_t)at, &frame);
+	munmap((void *)(uintptr_t)at, FRAME_BYTES);
+	if (r >= 0 && size <= 0)
+		r = -EOPNOTSUPP;
+	if (r >= 0)
+		r = kernel_member(k, ctx, "io_ring_ctx", "ring_region.pages", &pages,
+				  sizeof(pages));
+	if (r >= 0)
+		r = kernel_read(k, pages, &page, sizeof(page));
+	if (r < 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "buffers are registered, and it cannot be seen where they are");
+	ret->size = (uint32_t)size;
+	ret->base = page - frame * ret->size;
+	return 0;
+}
+
+struct bvec {
+	uint64_t page;
+	uint32_t length, offset;
+};
+
+/* Do these pages stand at `address`? */
+static bool is_there(const struct uring_pages *p, int pagemap, const struct bvec *v,
+		     uint64_t address)
+{
+	uint64_t frame = (v->page - p->base) / p->size + v->offset / FRAME_BYTES, is;
+
+	for (uint64_t done = 0; done < v->offset % FRAME_BYTES + v->length; done += FRAME_BYTES)
+		if (frame_at(pagemap, address + done, &is) < 0 || is != frame + done / FRAME_BYTES)
+			return false;
+	return true;
+}
+
+int uring_buffer_check(struct kernel_memory *k, const struct uring_pages *p, int pagemap,
+		       const struct uring_node *node)
+{
+	int first = kernel_offset(k, "io_mapped_ubuf", "bvec");
+	uint64_t address = node->address;
+	uint32_t n = 0;
+	int r = kernel_member(k, node->buffer, "io_mapped_ubuf", "nr_bvecs", &n, sizeof(n));
+
+	if (r >= 0 && (first < 0 || kernel_size(k, "bio_vec") != sizeof(struct bvec)))
+		r = -EOPNOTSUPP;
+	for (uint32_t i = 0; i < n && r >= 0; i += BVECS_AT_ONCE) {
+		struct bvec v[BVECS_AT_ONCE];
+		uint32_t count = n - i < BVECS_AT_ONCE ? n - i : BVECS_AT_ONCE;
+
+		r = kernel_read(k, node->buffer + (uint64_t)first + (uint64_t)i * sizeof(v[0]), v,
+				count * sizeof(v[0]));
+		for (uint32_t j = 0; j < count && r >= 0; j++) {
+			if (!is_there(p, pagemap, &v[j], address))
+				r = -EFAULT;
+			address += v[j].length;
+		}
+	}
+	return r >= 0 && address - node->address != node->length ? -EFAULT : r;
+}

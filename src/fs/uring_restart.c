@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * io_uring at the restart. A ring belongs to the task that makes it, and with
+ * IORING_SETUP_SINGLE_ISSUER no other may use it, so that task makes it; we take a duplicate.
+ *
+ * The kernel counts requests and completions in counters of its own, from which it never looks up:
+ * what the application remembers of them (liburing keeps both) fits only rings that have counted as
+ * far. So requests that do nothing are submitted until they have. Then the memory
+ * that both sides share is given its contents.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/send_fds.h"
+#include "fs/uring.h"
+
+/* ---- validation ---- */
+
+static bool power_of_two(uint32_t n, uint32_t max)
+{
+	return n && n <= max && !(n & (n - 1));
+}
+
+static bool parts_fit(size_t n, Reprise__MemoryPart **parts, uint64_t size)
+{
+	uint64_t below = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		if (parts[i]->offset < below || parts[i]->offset > size ||
+		    parts[i]->data.len > size - parts[i]->offset)
+			return false;
+		below = parts[i]->offset + parts[i]->data.len;
+	}
+	return true;
+}
+
+static void layout_of(const Reprise__IoUring *m, struct uring_layout *ret)
+{
+	struct io_sqring_offsets sq;
+	struct io_cqring_offsets cq;
+
+	memcpy(&sq, m->layout.data, sizeof(sq));
+	memcpy(&cq, m->layout.data + sizeof(sq), sizeof(cq));
+	uring_layout(m->flags, m->sq_entries, m->cq_entries, &sq, &cq, ret);
+}
+
+/* Where things are is compared with what the kernel says, before it is used. */
+static bool layout_fits(const Reprise__IoUring *m)
+{
+	struct uring_layout l;
+
+	if (m->layout.len != URING_LAYOUT_BYTES)
+		return false;
+	layout_of(m, &l);
+	return l.rings_size < 32u << 20 && parts_fit(m->n_rings, m->rings, l.rings_size) &&
+	       parts_fit(m->n_sqes, m->sqes, l.sqes_size);
+}
+
+static bool files_fit(const struct restart *r, const Reprise__IoUring *m)
+{
+	uint32_t next = 0;
+
+	for (size_t i = 0; i < m->n_files; next = m->files[i++]->slot + 1)
+		if (m->files[i]->slot < next || m->files[i]->slot >= m->file_slots ||
+		    !restart_find(r, RECORD_FILE, m->files[i]->file))
+			return false;
+	next = 0;
+	for (size_t i = 0; i < m->n_buffers; next = m->buffers[i++]->slot + 1)
+		if (m->buffers[i]->slot < next || m->buffers[i]->slot >= m->buffer_slots)
+			return false;
+	return m->file_slots <= URING_SLOTS_MAX && m->buffer_slots <= URING_SLOTS_MAX &&
+	       (!m->eventfd || restart_find(r, RECORD_FILE, m->eventfd));
+}
+
+int uring_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	const Reprise__IoUring *m = msg->io_uring;
+
+	if (!m || !power_of_two(m->sq_entries, URING_ENTRIES_MAX) ||
+	    !power_of_two(m->cq_entries, URING_CQ_ENTRIES_MAX) || m->cq_entries < m->sq_entries)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an io_uring of an impossible size");
+	if ((m->flags & ~URING_FLAGS) || !(m->flags & IORING_SETUP_CQSIZE))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an io_uring with flags %#x",
+				 m->flags);
+	if (!uring_can_count(m->sq_entries, m->sq_head, m->cq_tail) ||
+	    ((m->flags & IORING_SETUP_R_DISABLED) && m->sq_head))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an io_uring with impossible counters");
+	if (!layout_fits(m))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an io_uring whose memory does not fit");
+	if (!files_fit(r, m))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an io_uring with impossible files or buffers");
+	return 0;
+}
+
+/* ---- making ---- */
+
+static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	struct io_uring_params params = {.flags = m->flags, .cq_entries = m->cq_entries};
+	uint32_t at = batch_data(&b, &params, sizeof(params));
+	int call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
+	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	const struct io_uring_params *got;
+	struct uring_layout layout;
+
+	if (r < 0)
+		return r;
+	if (batch_result(&b, call) < 0)
+		return error_errno(e, (int)batch_result(&b, call), E_RESTORE,
+				   "cannot make an io_uring");
+	*ret = (int)batch_result(&b, call);
+	got = batch_at(&b, at);
+	layout_of(m, &layout);
+	if (got->sq_entries != m->sq_entries || got->cq_entries != m->cq_entries ||
+	    memcmp(&got->sq_off, &layout.sq, sizeof(layout.sq)) ||
+	    memcmp(&got->cq_off, &layout.cq, sizeof(layout.cq)))
+		return error_set(e, -EOPNOTSUPP, E_RESTORE,
+				 "the memory of an io_uring is laid out in another way by this "
+				 "kernel, and the application knows the old one");
+	if ((got->features & m->features) != m->features)
+		return error_set(e, -EOPNOTSUPP, E_RESTORE,
+				 "io_uring had features %#x when the application asked, and has "
+				 "%#x here",
+				 m->features, got->features);
+	return 0;
+}
+
+static int take(const struct restart_task *t, int remote, int *ret, struct error *e)
+{
+	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
+	int fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, remote, 0);
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot take over an io_uring");
+	*ret = fd;
+	return 0;
+}
+
+static int close_there(const struct restart_task *t, int remote, struct error *e)
+{
+	const uint64_t args[6] = {(uint64_t)remote};
+
+	if (agent_syscall(t->process->agent, t->tid, NULL, e, SYS_close, args) < 0)
+		return error_set(e, -EIO, E_RESTORE, "cannot close a descriptor in a task");
+	return 0;
+}
+
+/* ---- counting ---- */
+
+/* What we and the task see of the rings while they are brought to where they were. */
+struct counting {
+	struct restart_task *task;
+	const Reprise__IoUring *m;
+	struct uring_layout layout;
+	int fd, remote;
+	uint8_t *rings, *sqes;
+	uint64_t rings_there; /* address in the task */
+};
+
+#define ROUNDS_AT_ONCE 200
+
+static volatile uint32_t *word(const struct counting *c, uint32_t offset)
+{
+	return (volatile uint32_t *)(void *)(c->rings + offset);
+}
+
+static int open_here(struct counting *c, struct error *e)
+{
+	const struct uring_layout *l = &c->layout;
+	void *rings = mmap(NULL, l->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd,
+			   IORING_OFF_SQ_RING);
+	void *sqes = mmap(NULL, l->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd,
+			  IORING_OFF_SQES);
+
+	c->rings = rings == MAP_FAILED ? NULL : rings;
+	c->sqes = sqes == MAP_FAILED ? NULL : sqes;
+	if (!c->rings || !c->sqes)
+		return error_errno(e, -errno, E_RESTORE, "cannot map an io_uring");
+	return 0;
+}
+
+static void close_here(struct counting *c)
+{
+	if (c->rings)
+		munmap(c->rings, c->layout.rings_size);
+	if (c->sqes)
+		munmap(c->sqes, c->layout.sqes_size);
+}
+
+/*
+ * One series of submissions, each of as many as there is room for. The tail of the requests may
+ * stand as far ahead as it likes; the head of the completions is put up to their tail after each by
+ * the task itself, by a system call that copies four bytes.
+ */
+static int run_rounds(struct counting *c, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	struct iovec to = {(void *)(uintptr_t)(c->rings_there + c->layout.cq.head), 4};
+	struct iovec from = {(void *)(uintptr_t)(c->rings_there + c->layout.cq.tail), 4};
+	uint32_t at = batch_data(&b, &to, sizeof(to)),
+		 from_at = batch_data(&b, &from, sizeof(from));
+	int self = batch_call(&b, SYS_getpid), r;
+
+	for (int i = 0; i < ROUNDS_AT_ONCE; i++) {
+		batch_must(&b, batch_call(&b, SYS_io_uring_enter, VAL(c->remote),
+					  VAL(c->m->sq_entries), VAL(0), VAL(0), VAL(0), VAL(0)));
+		batch_must(&b, batch_call(&b, SYS_process_vm_readv, RESULT(self), DATA(at), VAL(1),
+					  DATA(from_at), VAL(1), VAL(0)));
+	}
+	r = agent_run(c->task->process->agent, c->task->tid, NULL, &b, e);
+	if (r < 0)
+		return r;
+	r = batch_failed(&b);
+	return r < 0 ? 0
+		     : error_errno(e, (int)batch_result(&b, r), E_RESTORE,
+				   "cannot bring the counters of an io_uring to where they were");
+}
+
+static int count_to(struct counting *c, uint32_t count, uint8_t flags, struct error *e)
+{
+	size_t step = c->m->flags & IORING_SETUP_SQE128 ? 128 : 64;
+	uint32_t before = 0;
+
+	for (uint32_t i = 0; i < c->m->sq_entries; i++) {
+		struct io_uring_sqe *sqe = (void *)(c->sqes + i * step);
+
+		sqe->opcode = IORING_OP_NOP;
+		sqe->flags = flags;
+	}
+	*word(c, c->layout.sq.tail) = count;
+	while (*word(c, c->layout.sq.head) != count) {
+		int r = run_rounds(c, e);
+
+		if (r < 0)
+			return r;
+		if (*word(c, c->layout.sq.head) == before)
+			return error_set(e, -EIO, E_RESTORE,
+					 "the counters of an io_uring do not move");
+		before = *word(c, c->layout.sq.head);
+	}
+	return 0;
+}
+
+static int count(struct counting *c, struct error *e)
+{
+	int r = 0;
+
+	if (c->m->cq_tail)
+		r = count_to(c, c->m->cq_tail, 0, e);
+	if (r >= 0 && c->m->sq_head != c->m->cq_tail)
+		r = count_to(c, c->m->sq_head, IOSQE_CQE_SKIP_SUCCESS, e);
+	if (r >= 0 && *word(c, c->layout.cq.tail) != c->m->cq_tail)
+		r = error_set(e, -EIO, E_RESTORE, "the counters of an io_uring went astray");
+	return r;
+}
+
+/* The task needs the rings mapped for that, for a while. */
+static int count_mapped(struct counting *c, struct error *e)
+{
+	struct agent *agent = c->task->process->agent;
+	const uint64_t map[6] = {0,	     c->layout.rings_size, PROT_READ | PROT_WRITE,
+				 MAP_SHARED, (uint64_t)c->remote,  IORING_OFF_SQ_RING};
+	long at = agent_syscall(agent, c->task->tid, NULL, e, SYS_mmap, map);
+	uint64_t unmap[6] = {(uint64_t)at, c->layout.rings_size};
+	int r;
+
+	if (at < 0)
+		return error_errno(e, (int)at, E_RESTORE, "cannot map an io_uring in a task");
+	c->rings_there = (uint64_t)at;
+	r = count(c, e);
+	if (agent_syscall(agent, c->task->tid, NULL, r < 0 ? NULL : e, SYS_munmap, unmap) < 0 &&
+	    r >= 0)
+		r = error_set(e, -EIO, E_RESTORE, "cannot unmap an io_uring in a task");
+	return r;
+}
+
+/* ---- contents ---- */
+
+static void fill(uint8_t *at, uint64_t size, size_t n, Reprise__MemoryPart *const *parts)
+{
+	uint64_t done = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		memset(at + done, 0, parts[i]->offset - done);
+		memcpy(at + parts[i]->offset, parts[i]->data.data, parts[i]->data.len);
+		done = parts[i]->offset + parts[i]->data.len;
+	}
+	memset(at + done, 0, size - done);
+}
+
+static void fill_all(struct counting *c)
+{
+	fill(c->rings, c->layout.rings_size, c->m->n_rings, c->m->rings);
+	fill(c->sqes, c->layout.sqes_size, c->m->n_sqes, c->m->sqes);
+	/* what the kernel believes, whatever the image says */
+	*word(c, c->layout.sq.head) = c->m->sq_head;
+	*word(c, c->layout.cq.tail) = c->m->cq_tail;
+	*word(c, c->layout.sq.ring_mask) = c->m->sq_entries - 1;
+	*word(c, c->layout.cq.ring_mask) = c->m->cq_entries - 1;
+	*word(c, c->layout.sq.ring_entries) = c->m->sq_entries;
+	*word(c, c->layout.cq.ring_entries) = c->m->cq_entries;
+}
+
+int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+		  struct error *e)
+{
+	const Reprise__IoUring *m = msg->io_uring;
+	struct restart_task *t = restart_task_by_vtid(r, m->owner);
+	struct counting c = {.task = t, .m = m, .fd = -EBADF};
+	int res;
+
+	if (!t || t->msg->is_zombie)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an io_uring of task %d, which is not there", m->owner);
+	layout_of(m, &c.layout);
+	res = make(t, m, &c.remote, e);
+	if (res < 0)
+		return res;
+	res = take(t, c.remote, &c.fd, e);
+	if (res >= 0)
+		res = open_here(&c, e);
+	if (res >= 0 && m->sq_head)
+		res = count_mapped(&c, e);
+	if (res >= 0)
+		res = close_there(t, c.remote, e);
+	if (res >= 0)
+		fill_all(&c);
+	close_here(&c);
+	if (res < 0)
+		close_fd(&c.fd);
+	else
+		*ret_fd = c.fd;
+	return res;
+}
+
+int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd, struct error *e)
+{
+	struct restart_task *t = restart_task_by_vtid(r, msg->io_uring->owner);
+	int remote, res = give_fd(r, t, fd, &remote, e);
+
+	if (res >= 0)
+		res = uring_register_all(r, t, msg->io_uring, remote, e);
+	return res < 0 ? res : close_there(t, remote, e);
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program for the tests in Python, with an io_uring in a state that cannot be saved.
+ *
+ *	read		a request waits for something to read
+ *	timeout		one waits for time to pass
+ *	sqpoll		a thread of the kernel submits
+ *	personality	credentials are registered
+ *	provided	a ring of buffers to choose from is registered
+ *	restricted	only some operations are allowed
+ *	number		a thread has registered the ring itself
+ *	slot		a registered file that is no descriptor any more
+ *	buffer		a registered buffer that is no longer mapped
+ *	count		more completions than requests
+ *	mapping		nobody has the descriptor
+ *	overflow	completions that do not fit
+ */
+#include "harness.h"
+
+#include <linux/io_uring.h>
+#include <linux/time_types.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static struct io_uring_params params;
+static int ring;
+static char *rings;
+static struct io_uring_sqe *sqes;
+static uint32_t tail;
+
+static void ring_make(unsigned int flags)
+{
+	params.flags = flags;
+	ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+	if (ring < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL))
+		test_skip("no io_uring here");
+	CHECK(ring >= 0);
+	rings = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQ_RING);
+	sqes = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, IORING_OFF_SQES);
+	CHECK(rings != MAP_FAILED && sqes != MAP_FAILED);
+}
+
+static uint32_t *word(uint32_t offset)
+{
+	return (uint32_t *)(void *)(rings + offset);
+}
+
+static struct io_uring_sqe *next(uint8_t op)
+{
+	struct io_uring_sqe *sqe = &sqes[tail & 3];
+
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->opcode = op;
+	sqe->fd = -1;
+	word(params.sq_off.array)[tail & 3] = tail & 3;
+	return sqe;
+}
+
+static void submit(void)
+{
+	*word(params.sq_off.tail) = ++tail;
+	CHECK_EQUAL(syscall(SYS_io_uring_enter, ring, 1, 0, 0, NULL, 0), 1);
+}
+
+static void ring_register(unsigned int op, const void *arg, unsigned int n)
+{
+	CHECKF(syscall(SYS_io_uring_register, ring, op, arg, n) >= 0, "register %u: %s", op,
+	       strerror(errno));
+}
+
+static void request(const char *what)
+{
+	static struct __kernel_timespec ts = {.tv_sec = 1000};
+	static char buf[8];
+	struct io_uring_sqe *sqe;
+	int ends[2];
+
+	if (!strcmp(what, "read") || !strcmp(what, "count"))
+		CHECK(!pipe(ends));
+	if (!strcmp(what, "read")) {
+		sqe = next(IORING_OP_READ);
+		sqe->fd = ends[0];
+		sqe->addr = (uintptr_t)buf;
+		sqe->len = sizeof(buf);
+		submit();
+	} else if (!strcmp(what, "timeout")) {
+		sqe = next(IORING_OP_TIMEOUT);
+		sqe->addr = (uintptr_t)&ts;
+		sqe->len = 1;
+		submit();
+	} else if (!strcmp(what, "slot")) {
+		ends[0] = eventfd(0, 0);
+		ring_register(IORING_REGISTER_FILES, ends, 1);
+		close(ends[0]);
+	} else if (!strcmp(what, "overflow")) {
+		for (int i = 0; i < 10; i++) {
+			next(IORING_OP_NOP);
+			submit();
+		}
+	} else if (!strcmp(what, "count")) {
+		/* a poll that goes on, told twice, and taken back: three requests, four completions
+		 */
+		sqe = next(IORING_OP_POLL_ADD);
+		sqe->fd = ends[0];
+		sqe->poll32_events = 1;
+		sqe->len = IORING_POLL_ADD_MULTI;
+		sqe->user_data = 9;
+		submit();
+		for (int i = 0; i < 3; i++) {
+			CHECK_EQUAL(write(ends[1], "x", 1), 1);
+			CHECK_EQUAL(read(ends[0], buf, 1), 1);
+			CHECK_EQUAL(syscall(SYS_io_uring_enter, ring, 0, (unsigned int)i + 1,
+					    IORING_ENTER_GETEVENTS, NULL, 0),
+				    0);
+		}
+		sqe = next(IORING_OP_POLL_REMOVE);
+		sqe->addr = 9;
+		submit();
+	}
+}
+
+static void registered(const char *what)
+{
+	struct io_uring_restriction only = {.opcode = IORING_RESTRICTION_SQE_OP,
+					    .sqe_op = IORING_OP_NOP};
+	struct io_uring_rsrc_update self = {.offset = -1U, .data = (uint64_t)ring};
+	struct iovec vec = {.iov_len = 4096};
+	struct io_uring_buf_reg reg = {.ring_entries = 8};
+
+	vec.iov_base = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	reg.ring_addr = (uintptr_t)vec.iov_base;
+	if (!strcmp(what, "personality"))
+		ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
+	else if (!strcmp(what, "restricted"))
+		ring_register(IORING_REGISTER_RESTRICTIONS, &only, 1);
+	else if (!strcmp(what, "number"))
+		ring_register(IORING_REGISTER_RING_FDS, &self, 1);
+	else if (!strcmp(what, "provided"))
+		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
+	else if (!strcmp(what, "buffer")) {
+		ring_register(IORING_REGISTER_BUFFERS, &vec, 1);
+		CHECK(!madvise(vec.iov_base, 4096, MADV_DONTNEED));
+		*(char *)vec.iov_base = 1;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const char *what = argv[1];
+
+	test_init();
+	if (!strcmp(what, "sqpoll"))
+		ring_make(IORING_SETUP_SQPOLL);
+	else
+		ring_make(strcmp(what, "restricted") ? 0 : IORING_SETUP_R_DISABLED);
+	request(what);
+	registered(what);
+	if (!strcmp(what, "mapping"))
+		CHECK(!close(ring) && !munmap(sqes, 4096));
+	test_wait();
+	test_pass();
+}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States of an io_uring that cannot be saved: each by name, at the check and at the checkpoint."""
+
+import os
+import time
+
+from case import Skipped
+
+
+def refused(case, what, code, *words):
+    program = os.path.join(case.build, 'test/lib/ring')
+    pid = case.start(program=program, arguments=[what])
+    time.sleep(0.02)
+    for look in (lambda: case.reprise('check', str(pid)),
+                 lambda: case.reprise('checkpoint', str(pid), '-o', case.path('image'))):
+        result = look()
+        if result[2].rstrip().endswith(('[permission]', '[kernel-too-old]')):
+            raise Skipped(result[2].strip())
+        case.refused(result, code, pid, 'ring', *words)
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_read_in_flight(case):
+    refused(case, 'read', 'file-state', 'in flight')
+
+
+def test_timeout_in_flight(case):
+    refused(case, 'timeout', 'file-state', 'in flight')
+
+
+def test_sqpoll(case):
+    refused(case, 'sqpoll', 'file-state', 'IORING_SETUP_SQPOLL')
+
+
+def test_personality(case):
+    refused(case, 'personality', 'file-state', 'personality')
+
+
+def test_provided_buffers(case):
+    refused(case, 'provided', 'file-state', 'provided')
+
+
+def test_restrictions(case):
+    refused(case, 'restricted', 'file-state', 'restrictions')
+
+
+def test_registered_ring(case):
+    refused(case, 'number', 'file-state', 'IORING_REGISTER_RING_FDS')
+
+
+def test_file_without_descriptor(case):
+    refused(case, 'slot', 'file-state', 'slot 0')
+
+
+def test_buffer_that_is_gone(case):
+    refused(case, 'buffer', 'file-state', 'buffer 0')
+
+
+def test_more_completions(case):
+    refused(case, 'count', 'file-state', 'more completions')
+
+
+def test_mapping_alone(case):
+    refused(case, 'mapping', 'vma-kind', 'io_uring')
+
+
+def test_overflow(case):
+    refused(case, 'overflow', 'file-state', 'full')
