@@ -168,8 +168,9 @@ def test_not_dumpable(case):
 
 
 def test_another_namespace(case):
-    pid = case.victim('namespace', 'wait', 'pass')
-    case.refused(save(case, pid), 'task-namespace', pid, 'victim')
+    """A child that is in another namespace than the root."""
+    pid = case.victim('child', 'namespace', 'wait', 'pass')
+    case.refused(save(case, pid), 'task-namespace', 'victim')
     unharmed(case, pid)
 
 
