@@ -74,6 +74,7 @@ struct reprise_checkpoint_options {
 	struct reprise_stats *stats; /* filled in when not NULL */
 	enum reprise_deleted deleted;
 	enum reprise_tcp tcp;
+	const char *container;	     /* name, for the image of a container; may be NULL */
 };
 
 /*
@@ -98,6 +99,13 @@ REPRISE_API int reprise_checkpoint_file(pid_t pid, const char *path, int replace
 enum reprise_changed_files { REPRISE_CHANGED_REFUSE = 0, REPRISE_CHANGED_ALLOW = 1 };
 
 struct reprise_restarted;
+
+/* Where the files of a container go. */
+struct reprise_container {
+	char name[64];	   /* what it was called when it was saved; may be empty */
+	char root[1024];   /* to be filled in, see reprise_restart_options */
+	char layers[1024]; /* likewise */
+};
 
 struct reprise_restart_options {
 	size_t size;
@@ -128,6 +136,8 @@ struct reprise_restart_options {
 	const char *root;
 	const char *layers;
 	const char *const *map_mounts;
+	/* Instead of root and layers: called when the image turns out to be of a container. */
+	int (*container)(void *arg, struct reprise_container *container);
 };
 
 struct reprise_restarted {
@@ -148,6 +158,36 @@ struct reprise_restarted {
  */
 REPRISE_API int reprise_restart(int fd, const struct reprise_restart_options *options,
 				struct reprise_restarted *result, struct reprise_error *error);
+
+/*
+ * Containers. reprise_run() starts a command in namespaces of its own, over the files of the host
+ * (or of `rootfs`), with a writable layer of its own; its first process reaps and ends as the
+ * command does. It can be saved as a whole: reprise_checkpoint() of result->init.
+ */
+struct reprise_run_options {
+	size_t size;
+	const char *root;   /* an empty directory, see reprise_restart_options */
+	const char *layers; /* directory of the writable layers; the caller removes it later */
+	const char *rootfs; /* lower directory; NULL: "/" */
+	const char *hostname;
+	const char *workdir;	    /* inside */
+	const char *const *volumes; /* "HOST:INSIDE" or "HOST:INSIDE:ro", NULL at the end */
+	char *const *env;	    /* NULL: the caller's */
+	int host_network;	    /* no network namespace of its own */
+};
+/*
+ * The command runs when it returns. result->init is a child of the caller and ends with the status
+ * of the command (result->pid). Needs CAP_SYS_ADMIN.
+ */
+REPRISE_API int reprise_run(char *const argv[], const struct reprise_run_options *options,
+			    struct reprise_restarted *result, struct reprise_error *error);
+/*
+ * A further command in the container whose first process is `init`. Of the options
+ * env and workdir count. result->pid is a child of the caller.
+ */
+REPRISE_API int reprise_exec(pid_t init, char *const argv[],
+			     const struct reprise_run_options *options,
+			     struct reprise_restarted *result, struct reprise_error *error);
 
 /* Writes the steps that a restart would take, one a line, as text to be freed by the caller. */
 REPRISE_API int reprise_plan(int fd, char **text, struct reprise_error *error);

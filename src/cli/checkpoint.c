@@ -2,11 +2,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/container.h"
 
 enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS, OPT_DELETED, OPT_TCP };
 
@@ -89,6 +90,23 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	}
 }
 
+/* A pid, or the name of a container. */
+static int parse_target(struct cli *cli, struct request *q, const char *s)
+{
+	struct container_entry c;
+	int r;
+
+	if ((*s >= '0' && *s <= '9') || !container_good_name(s))
+		return parse_pid(cli, s, &q->pid);
+	r = container_running(cli, s, &c);
+	if (r >= 0)
+		return r;
+	q->pid = c.init;
+	q->opt.container = s;
+	container_entry_free(&c);
+	return -1;
+}
+
 static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -111,7 +129,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return usage_error(cli, "no pid given");
 	if (argc - optind > 1)
 		return usage_error(cli, "one process at a time: its descendants come along");
-	if ((r = parse_pid(cli, argv[optind], &q->pid)) >= 0)
+	if ((r = parse_target(cli, q, argv[optind])) >= 0)
 		return r;
 	if (!q->output || !*q->output)
 		return usage_error(
@@ -153,6 +171,20 @@ static int save(struct cli *cli, struct request *q, struct reprise_error *e)
 	return r;
 }
 
+/* For `reprise ps`; the image is there in any case. */
+static void note_checkpoint(const struct request *q)
+{
+	struct container_entry c;
+
+	if (!q->opt.container || !strcmp(q->output, "-") ||
+	    container_load(q->opt.container, &c) < 0)
+		return;
+	free(c.checkpoint);
+	c.checkpoint = realpath(q->output, NULL);
+	container_save(&c);
+	container_entry_free(&c);
+}
+
 static void report(struct cli *cli, const struct request *q)
 {
 	static const char *const after[] = {"run", "stop", "kill"};
@@ -191,13 +223,14 @@ static int run(struct cli *cli, int argc, char **argv)
 	progress_end(cli);
 	if (r < 0)
 		return e.code[0] ? library_error(cli, &e) : EXIT_FAILED;
+	note_checkpoint(&q);
 	report(cli, &q);
 	return EXIT_OK;
 }
 
 const struct command checkpoint_command = {
 	.name = "checkpoint",
-	.arguments = "PID -o FILE",
+	.arguments = "PID|CONTAINER -o FILE",
 	.summary = "Save a process and its descendants as an image",
 	.help = "The application goes on running, unless --kill or --stop is given.\n"
 		"\n"

@@ -7,13 +7,25 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/container.h"
 
-enum { OPT_DETACH = OPT_OWN, OPT_PIDFILE, OPT_PIDNS, OPT_CHANGED_FILES, OPT_PLAN };
+enum {
+	OPT_DETACH = OPT_OWN,
+	OPT_PIDFILE,
+	OPT_PIDNS,
+	OPT_CHANGED_FILES,
+	OPT_PLAN,
+	OPT_NAME,
+	OPT_MAP_MOUNT
+};
 
 struct request {
 	const char *image;
 	const char *pidfile;
+	const char *name;   /* for a container */
+	char container[64]; /* what it was given; "" while there is none */
+	const char *map_mounts[64];
+	size_t n_map_mounts;
 	char pidfile_tmp[PATH_MAX];
 	int pidfile_fd;
 	bool pidfile_written;
@@ -26,6 +38,27 @@ struct request {
 	struct reprise_stats stats;
 	struct reprise_restarted result;
 };
+
+static int add_map_mount(struct cli *cli, struct request *q, const char *pair)
+{
+	if (*pair != '/' || !strstr(pair, "=/"))
+		return usage_error(cli, "--map-mount takes /PATH=/OTHER, not '%s'", pair);
+	if (q->n_map_mounts + 1 >= sizeof(q->map_mounts) / sizeof(q->map_mounts[0]))
+		return usage_error(cli, "too many --map-mount");
+	q->map_mounts[q->n_map_mounts++] = pair;
+	return -1;
+}
+
+static int parse_changed_files(struct cli *cli, struct request *q, const char *s)
+{
+	if (!strcmp(s, "refuse"))
+		q->opt.changed_files = REPRISE_CHANGED_REFUSE;
+	else if (!strcmp(s, "allow"))
+		q->opt.changed_files = REPRISE_CHANGED_ALLOW;
+	else
+		return usage_error(cli, "--changed-files takes refuse or allow, not '%s'", s);
+	return -1;
+}
 
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
@@ -48,14 +81,12 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		q->plan = true;
 		return -1;
 	case OPT_CHANGED_FILES:
-		if (!strcmp(optarg, "refuse"))
-			q->opt.changed_files = REPRISE_CHANGED_REFUSE;
-		else if (!strcmp(optarg, "allow"))
-			q->opt.changed_files = REPRISE_CHANGED_ALLOW;
-		else
-			return usage_error(cli, "--changed-files takes refuse or allow, not '%s'",
-					   optarg);
+		return parse_changed_files(cli, q, optarg);
+	case OPT_NAME:
+		q->name = optarg;
 		return -1;
+	case OPT_MAP_MOUNT:
+		return add_map_mount(cli, q, optarg);
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -71,6 +102,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"pidns", no_argument, NULL, OPT_PIDNS},
 		{"changed-files", required_argument, NULL, OPT_CHANGED_FILES},
 		{"plan", no_argument, NULL, OPT_PLAN},
+		{"name", required_argument, NULL, OPT_NAME},
+		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -86,6 +119,10 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	if (q->plan && (q->detach || q->pidfile))
 		return usage_error(cli,
 				   "--plan restarts nothing: --detach and --pidfile make no sense");
+	if (q->name && !container_good_name(q->name))
+		return usage_error(cli, "'%s' cannot be a name: letters, digits and . _ - only",
+				   q->name);
+	q->opt.map_mounts = q->map_mounts;
 	if (q->pidfile && !*q->pidfile)
 		return usage_error(cli, "the name of the pidfile is empty");
 	return common_begin(cli, argv);
@@ -163,12 +200,43 @@ static int pidfile_commit(struct request *q, pid_t pid)
 	return 0;
 }
 
+/* The image is of a container: it gets directories of its own. */
+static int on_container(void *arg, struct reprise_container *c)
+{
+	struct request *q = ((struct cli *)arg)->request;
+	const char *wanted = q->name ? q->name : container_good_name(c->name) ? c->name : NULL;
+	int r;
+
+	if (q->name) {
+		snprintf(q->container, sizeof(q->container), "%s", q->name);
+		r = container_make(q->name);
+	} else {
+		r = container_make_any(wanted, q->container);
+	}
+	if (r < 0) {
+		own_error(q->cli, r == -EEXIST ? "container-exists" : "output", r,
+			  r == -EEXIST ? "there is a container '%s' already; choose another --name"
+				       : "cannot make the directories of container %s",
+			  q->container);
+		q->complained = true;
+		q->container[0] = '\0';
+		return r;
+	}
+	container_path(q->container, "root", c->root);
+	container_path(q->container, "layers", c->layers);
+	return 0;
+}
+
 /* Everything is made and nothing runs: what must be in place when it does, is done here. */
 static int on_ready(void *arg, const struct reprise_restarted *r)
 {
 	struct request *q = ((struct cli *)arg)->request;
 
 	if (pidfile_commit(q, r->pid) != 0) {
+		q->complained = true;
+		return -EIO;
+	}
+	if (q->container[0] && container_register(q->cli, q->container, r, "(restarted)") >= 0) {
 		q->complained = true;
 		return -EIO;
 	}
@@ -184,6 +252,8 @@ static int restart_failed(struct cli *cli, struct request *q, const struct repri
 	if (q->job_begun)
 		job_abandon(&q->job);
 	pidfile_abandon(q);
+	if (q->container[0])
+		container_remove(q->container);
 	return q->complained ? EXIT_FAILED : library_error(cli, e);
 }
 
@@ -248,6 +318,7 @@ static int run(struct cli *cli, int argc, char **argv)
 				.arg = cli,
 				.stats = &q.stats,
 				.ready = on_ready,
+				.container = on_container,
 			},
 		.cli = cli,
 		.result = {.size = sizeof(q.result), .pidfd = -1},
@@ -275,6 +346,9 @@ const struct command restart_command = {
 		"  --pidfile FILE      write the pid of the first process there\n"
 		"  --pidns             in a new pid namespace: the same pids inside, never a collision\n"
 		"  --changed-files=HOW what to do if a file has changed since: refuse (the default) or allow\n"
+		"  --name NAME         of a container: what to call it; the old name or the next free one\n"
+		"                      if not given\n"
+		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"
 		"  --plan              print the steps and do nothing\n"
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,

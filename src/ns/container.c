@@ -2,14 +2,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,6 +19,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/container.h"
+#include "ns/network.h"
 #include "ns/settings.h"
 
 #define KILL_TIMEOUT_MS 10000
@@ -185,37 +184,6 @@ static int enter_all(struct container *ct, pid_t pid, struct error *e)
 	return r;
 }
 
-/* Interfaces that every network namespace has, whether it wants them or not. */
-static bool made_by_kernel(const char *name)
-{
-	static const char *const names[] = {"tunl0", "gre0",	"gretap0",  "erspan0", "ip_vti0",
-					    "sit0",  "ip6tnl0", "ip6_vti0", "ip6gre0", NULL};
-
-	for (size_t i = 0; names[i]; i++)
-		if (!strcmp(name, names[i]))
-			return true;
-	return false;
-}
-
-static int describe_network(struct container *ct, struct error *e)
-{
-	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = {.ifr_name = "lo"};
-	struct if_nameindex *list = if_nameindex();
-	int r = 0;
-
-	if (fd < 0 || !list || ioctl(fd, SIOCGIFFLAGS, &ifr) < 0)
-		r = error_errno(e, -errno, E_SYSTEM, "cannot list the network interfaces");
-	ct->msg.loopback_up = ifr.ifr_flags & IFF_UP;
-	for (struct if_nameindex *i = list; i && i->if_index && r >= 0; i++)
-		if (strcmp(i->if_name, "lo") && !made_by_kernel(i->if_name))
-			r = error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
-				      "network interface %s cannot be saved", i->if_name);
-	if (list)
-		if_freenameindex(list);
-	return r;
-}
-
 static int describe(struct container *ct, struct error *e)
 {
 	struct utsname uts;
@@ -228,13 +196,15 @@ static int describe(struct container *ct, struct error *e)
 	ct->msg.domainname = scratch_string(&ct->s, uts.domainname);
 	if (!ct->msg.nodename || !ct->msg.domainname)
 		return no_memory(e);
+	if (ct->name)
+		ct->msg.name = scratch_string(&ct->s, ct->name);
 	ct->msg.derived_mounts = ct->mounts.derived;
 	ct->msg.mounts = ct->mounts.mounts.v;
 	ct->msg.n_mounts = ct->mounts.mounts.n;
 	ct->msg.unmounted = ct->mounts.unmounted.v;
 	ct->msg.n_unmounted = ct->mounts.unmounted.n;
 	if (ct->own & CLONE_NEWNET) {
-		int r = describe_network(ct, e);
+		int r = network_checkpoint(&ct->msg, &ct->s, e);
 
 		if (r < 0)
 			return r;

@@ -19,7 +19,8 @@
  * inside can end the init of a pid namespace (SIGNAL_UNKILLABLE).
  */
 struct container {
-	uint64_t own; /* CLONE_NEW*; 0: it is none */
+	uint64_t own;	  /* CLONE_NEW*; 0: it is none */
+	const char *name; /* for the image; may be NULL */
 	struct scratch s;
 	Reprise__Container msg;
 	struct mounts_survey mounts;
@@ -54,6 +55,8 @@ struct container_restart {
 
 /* Does the image hold a container with a pid namespace of its own? */
 bool container_has_pidns(const struct restart *r);
+/* Does it need directories on the host? Gives its name as well. */
+bool container_needs_place(const struct restart *r, char *name, size_t size);
 int container_validate(const struct restart *r, struct error *e) must_check;
 /* Makes the namespaces but that of pids, and the writable layers, which are filled. */
 int container_restart_begin(struct restart *r, struct container_restart *cr,

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "ns/container.h"
+#include "ns/network.h"
 #include "ns/settings.h"
 
 #define SUPPORTED                                                                             \
@@ -34,6 +32,15 @@ bool container_has_pidns(const struct restart *r)
 	const Reprise__Container *msg = container_of(r);
 
 	return msg && msg->own & CLONE_NEWPID;
+}
+
+bool container_needs_place(const struct restart *r, char *name, size_t size)
+{
+	const Reprise__Container *msg = container_of(r);
+
+	if (msg)
+		snprintf(name, size, "%s", msg->name);
+	return msg && msg->n_mounts && !msg->derived_mounts;
 }
 
 int container_validate(const struct restart *r, struct error *e)
@@ -64,17 +71,6 @@ int container_validate(const struct restart *r, struct error *e)
 	return res < 0 ? res : settings_validate(msg, e);
 }
 
-static int loopback_up(struct error *e)
-{
-	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
-
-	if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &ifr) < 0)
-		return error_errno(e, -errno, E_NAMESPACE,
-				   "cannot bring the loopback interface up");
-	return 0;
-}
-
 static int make_namespaces(const Reprise__Container *msg, struct error *e)
 {
 	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
@@ -90,9 +86,7 @@ static int make_namespaces(const Reprise__Container *msg, struct error *e)
 	    (sethostname(msg->nodename, strlen(msg->nodename)) < 0 ||
 	     setdomainname(msg->domainname, strlen(msg->domainname)) < 0))
 		return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name");
-	if ((msg->own & CLONE_NEWNET) && msg->loopback_up)
-		return loopback_up(e);
-	return 0;
+	return msg->own & CLONE_NEWNET ? network_restart(msg, e) : 0;
 }
 
 /* What lies below an overlay may not change once it is mounted. */

@@ -59,4 +59,7 @@ int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m,
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place,
 		   struct error *e) must_check;
 
+/* Makes a mount the root of all processes of this mount namespace. */
+int mounts_change_root(const char *root, struct error *e) must_check;
+
 #endif

@@ -239,7 +239,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 	return r;
 }
 
-static int change_root(const char *root, struct error *e)
+int mounts_change_root(const char *root, struct error *e)
 {
 	/* The old root is mounted over the new one, and taken away from there (pivot_root(2)). */
 	if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
@@ -278,6 +278,6 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 				     msg->mounts[i]->type);
 	}
 	if (r >= 0 && !msg->derived_mounts)
-		r = change_root(place->root, e);
+		r = mounts_change_root(place->root, e);
 	return r < 0 ? r : set_propagation(msg, e);
 }

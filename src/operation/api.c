@@ -160,7 +160,7 @@ int reprise_restart(int fd, const struct reprise_restart_options *options,
 
 	copy_options(&job.opt, sizeof(job.opt), options);
 	cb = (struct worker_callbacks){job.opt.progress, job.opt.trace, job.opt.problem,
-				       job.opt.arg, job.opt.ready};
+				       job.opt.arg,	 job.opt.ready, job.opt.container};
 	worker_run(restart_work, &job, &cb, &result);
 	give_error(error, &result.error);
 	if (result.ret < 0) {
@@ -172,6 +172,56 @@ int reprise_restart(int fd, const struct reprise_restart_options *options,
 	if (restarted)
 		give_restarted(restarted, &result.restarted);
 	return 0;
+}
+
+struct run_job {
+	pid_t init; /* to be entered; 0: a new one */
+	char *const *argv;
+	struct reprise_run_options opt;
+};
+
+static int run_work(void *arg, struct report *rep, struct worker_result *result, struct error *e)
+{
+	struct run_job *job = arg;
+
+	(void)rep;
+	if (job->init)
+		return operation_exec(job->init, job->argv, &job->opt, &result->restarted, e);
+	return operation_run(job->argv, &job->opt, &result->restarted, e);
+}
+
+static int run(struct run_job *job, const struct reprise_run_options *options,
+	       struct reprise_restarted *restarted, struct reprise_error *error)
+{
+	const struct worker_callbacks cb = {};
+	struct worker_result result;
+
+	copy_options(&job->opt, sizeof(job->opt), options);
+	worker_run(run_work, job, &cb, &result);
+	give_error(error, &result.error);
+	if (result.ret < 0) {
+		reap_failed(&result.restarted);
+		return result.ret;
+	}
+	if (restarted)
+		give_restarted(restarted, &result.restarted);
+	return 0;
+}
+
+int reprise_run(char *const argv[], const struct reprise_run_options *options,
+		struct reprise_restarted *restarted, struct reprise_error *error)
+{
+	struct run_job job = {.argv = argv};
+
+	return run(&job, options, restarted, error);
+}
+
+int reprise_exec(pid_t init, char *const argv[], const struct reprise_run_options *options,
+		 struct reprise_restarted *restarted, struct reprise_error *error)
+{
+	struct run_job job = {.init = init, .argv = argv};
+
+	return run(&job, options, restarted, error);
 }
 
 int reprise_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *options,

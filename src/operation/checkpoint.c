@@ -484,6 +484,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
 
+	ct.name = opt->container;
 	ct.mounts.with_overlays = true;
 	if (r >= 0)
 		r = container_enter(&ct, &pid, e);

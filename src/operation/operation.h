@@ -18,6 +18,8 @@ void report_trace(void *rep, const char *line);
 void report_problem(struct report *rep, const struct error *problem);
 /* Asks the caller of a restart whether to let the tasks run: 0, or a negative errno. */
 int report_ready(struct report *rep, const struct reprise_restarted *restarted) must_check;
+/* Asks for the places of a container: 0, or a negative errno; -ENOSYS: there is nobody to ask. */
+int report_container(struct report *rep, struct reprise_container *container) must_check;
 bool report_traces(const struct report *rep);
 
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
@@ -32,6 +34,11 @@ int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, str
 int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
 		      struct reprise_stats *stats, struct reprise_restarted *result,
 		      struct error *e) must_check;
+/* A new container, and a further command in one. result: pid and init, children of our parent. */
+int operation_run(char *const argv[], const struct reprise_run_options *opt,
+		  struct reprise_restarted *result, struct error *e) must_check;
+int operation_exec(pid_t init, char *const argv[], const struct reprise_run_options *opt,
+		   struct reprise_restarted *result, struct error *e) must_check;
 int operation_plan(int fd, char **text, struct error *e) must_check;
 int operation_inspect(int fd, char **json, struct error *e) must_check;
 int operation_verify(int fd, struct error *e) must_check;

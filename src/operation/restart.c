@@ -235,6 +235,24 @@ static int open_everything(struct restart *r, struct error *e)
 	return res < 0 ? res : files_restart_open(r, e);
 }
 
+/* Where the files of the container go: said beforehand, or by whoever is asked. */
+static int find_place(const struct restart *r, struct container_restart *cr,
+		      struct reprise_container *place, struct report *rep, struct error *e)
+{
+	int res;
+
+	if (cr->place.root || !container_needs_place(r, place->name, sizeof(place->name)))
+		return 0;
+	res = report_container(rep, place);
+	if (res == -ENOSYS)
+		return 0;
+	if (res < 0)
+		return error_set(e, res, E_CONTAINER_STATE, "there is no place for the container");
+	cr->place.root = place->root;
+	cr->place.layers = place->layers;
+	return 0;
+}
+
 /* The first process, which mounts what belongs to its container. */
 static int begin_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns,
 		      struct stub *stub, pid_t *root, struct error *e)
@@ -349,6 +367,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	_cleanup_(restart_unload) struct loaded l;
 	struct pidns ns = {.channel = -EBADF};
 	struct container_restart cr = {.place = {opt->root, opt->layers, opt->map_mounts}};
+	struct reprise_container place = {};
 	struct image_totals totals = {};
 	struct stub stub = {};
 	uint64_t begun = clock_now_ns();
@@ -359,6 +378,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 		res = restart_check_machine(&l, e);
 	if (res >= 0)
 		res = set_options(&l.r, opt, rep);
+	if (res >= 0)
+		res = find_place(&l.r, &cr, &place, rep, e);
 	if (res >= 0)
 		res = begin_tree(&l, &cr, &ns, &stub, &root, e);
 	if (res >= 0)

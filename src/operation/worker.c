@@ -20,6 +20,7 @@ struct message {
 		MESSAGE_TRACE,
 		MESSAGE_PROBLEM,
 		MESSAGE_READY,
+		MESSAGE_CONTAINER,
 		MESSAGE_RESULT
 	} type;
 	union {
@@ -30,13 +31,20 @@ struct message {
 		char line[512];
 		struct reprise_error problem;
 		struct reprise_restarted ready;
+		struct reprise_container container;
 		struct worker_result result;
 	};
 };
 
+/* To what the worker asks. */
+struct answer {
+	int ret;
+	struct reprise_container container;
+};
+
 struct report {
 	int fd;
-	bool progress, trace, ready;
+	bool progress, trace, ready, container;
 };
 
 uint64_t clock_now_ns(void)
@@ -102,21 +110,41 @@ void report_problem(struct report *rep, const struct error *problem)
 	send_message(rep, &m);
 }
 
+static int ask(struct report *rep, const struct message *question, struct answer *answer)
+{
+	ssize_t n;
+
+	send_message(rep, question);
+	do {
+		n = recv(rep->fd, answer, sizeof(*answer), 0);
+	} while (n < 0 && errno == EINTR);
+	return n == sizeof(*answer) ? answer->ret : -EPIPE;
+}
+
 int report_ready(struct report *rep, const struct reprise_restarted *restarted)
 {
 	struct message m = {.type = MESSAGE_READY, .ready = *restarted};
-	ssize_t n;
-	int answer;
+	struct answer answer;
 
 	if (!rep->ready)
 		return 0;
 	m.ready.size = sizeof(m.ready);
 	m.ready.pidfd = -1;
-	send_message(rep, &m);
-	do {
-		n = recv(rep->fd, &answer, sizeof(answer), 0);
-	} while (n < 0 && errno == EINTR);
-	return n == sizeof(answer) ? answer : -EPIPE;
+	return ask(rep, &m, &answer);
+}
+
+int report_container(struct report *rep, struct reprise_container *container)
+{
+	struct message m = {.type = MESSAGE_CONTAINER, .container = *container};
+	struct answer answer;
+	int r;
+
+	if (!rep->container)
+		return -ENOSYS;
+	r = ask(rep, &m, &answer);
+	if (r >= 0)
+		*container = answer.container;
+	return r;
 }
 
 struct report *report_mute(void)
@@ -129,7 +157,8 @@ struct report *report_mute(void)
 static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			const struct worker_callbacks *cb)
 {
-	struct report rep = {fd, cb->progress != NULL, cb->trace != NULL, cb->ready != NULL};
+	struct report rep = {fd, cb->progress != NULL, cb->trace != NULL, cb->ready != NULL,
+			     cb->container != NULL};
 	struct message m = {.type = MESSAGE_RESULT};
 	struct error e = {};
 
@@ -154,7 +183,7 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 static void dispatch(int fd, const struct message *m, const struct worker_callbacks *cb,
 		     struct worker_result *result)
 {
-	int answer;
+	struct answer answer = {};
 
 	switch (m->type) {
 	case MESSAGE_PROGRESS:
@@ -171,7 +200,13 @@ static void dispatch(int fd, const struct message *m, const struct worker_callba
 			cb->problem(cb->arg, &m->problem);
 		break;
 	case MESSAGE_READY:
-		answer = cb->ready(cb->arg, &m->ready);
+		answer.ret = cb->ready(cb->arg, &m->ready);
+		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
+		       "a worker that died says so next");
+		break;
+	case MESSAGE_CONTAINER:
+		answer.container = m->container;
+		answer.ret = cb->container(cb->arg, &answer.container);
 		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
 		       "a worker that died says so next");
 		break;

@@ -18,6 +18,7 @@ struct worker_callbacks {
 	reprise_problem_fn problem;
 	void *arg;
 	int (*ready)(void *arg, const struct reprise_restarted *restarted);
+	int (*container)(void *arg, struct reprise_container *container);
 };
 
 /* Reports to nobody. */

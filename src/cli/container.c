@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/container.h"
+
+static const char *base_directory(void)
+{
+	const char *dir = getenv("REPRISE_DIR");
+
+	return dir && *dir ? dir : "/var/lib/reprise";
+}
+
+bool container_good_name(const char *name)
+{
+	if (!isalnum((unsigned char)*name) || strlen(name) > 60)
+		return false;
+	for (; *name; name++)
+		if (!isalnum((unsigned char)*name) && !strchr("._-", *name))
+			return false;
+	return true;
+}
+
+void container_path(const char *name, const char *below, char path[CONTAINER_PATH])
+{
+	snprintf(path, CONTAINER_PATH, "%s/%s%s%s", base_directory(), name, *below ? "/" : "",
+		 below);
+}
+
+int container_make(const char *name)
+{
+	static const char *const below[] = {"root", "layers"};
+	char path[CONTAINER_PATH];
+
+	/* What a container wrote may be secret. */
+	if (mkdir(base_directory(), 0700) < 0 && errno != EEXIST)
+		return -errno;
+	container_path(name, "", path);
+	if (mkdir(path, 0700) < 0)
+		return -errno;
+	for (size_t i = 0; i < sizeof(below) / sizeof(below[0]); i++) {
+		container_path(name, below[i], path);
+		if (mkdir(path, 0755) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+int container_make_any(const char *wanted, char name[64])
+{
+	int r = -EEXIST;
+
+	for (int i = wanted ? 1 : 2; i < 10000 && r == -EEXIST; i++) {
+		if (i == 1)
+			snprintf(name, 64, "%s", wanted);
+		else if (wanted)
+			snprintf(name, 64, "%.54s-%d", wanted, i);
+		else
+			snprintf(name, 64, "container-%d", i - 1);
+		r = container_make(name);
+	}
+	return r;
+}
+
+/* Field 22 of /proc/PID/stat; 0 when it is gone. */
+static uint64_t start_time(pid_t pid)
+{
+	char path[64], text[1024], *s;
+	unsigned long long started = 0;
+	size_t n;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return 0;
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = '\0';
+	s = strrchr(text, ')');
+	/* A zombie has ended. */
+	if (!s || s[2] == 'Z' ||
+	    sscanf(s + 2,
+		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+		   &started) != 1)
+		return 0;
+	return started;
+}
+
+void container_entry_free(struct container_entry *c)
+{
+	free(c->command);
+	free(c->checkpoint);
+	c->command = c->checkpoint = NULL;
+}
+
+int container_load(const char *name, struct container_entry *ret)
+{
+	const char *command = "", *checkpoint = NULL;
+	char path[CONTAINER_PATH];
+	json_int_t init = 0, root = 0, started = 0;
+	struct stat st;
+	json_t *j;
+
+	memset(ret, 0, sizeof(*ret));
+	if (!container_good_name(name))
+		return -ENOENT;
+	container_path(name, "", path);
+	if (stat(path, &st) < 0)
+		return -errno;
+	snprintf(ret->name, sizeof(ret->name), "%s", name);
+	container_path(name, "state", path);
+	j = json_load_file(path, 0, NULL);
+	if (j &&
+	    json_unpack(j, "{s:I, s:I, s:I, s:s, s?s}", "init", &init, "root", &root, "started",
+			&started, "command", &command, "checkpoint", &checkpoint) == 0) {
+		ret->init = (pid_t)init;
+		ret->root = (pid_t)root;
+		ret->started = (uint64_t)started;
+		ret->command = strdup(command);
+		ret->checkpoint = checkpoint ? strdup(checkpoint) : NULL;
+		ret->running = started && start_time(ret->init) == ret->started;
+	}
+	json_decref(j);
+	return 0;
+}
+
+int container_save(const struct container_entry *c)
+{
+	char path[CONTAINER_PATH], draft[CONTAINER_PATH];
+	json_t *j = json_pack("{s:I, s:I, s:I, s:o}", "init", (json_int_t)c->init, "root",
+			      (json_int_t)c->root, "started", (json_int_t)c->started, "command",
+			      json_text(c->command ? c->command : ""));
+	int r = -ENOMEM;
+
+	if (j && c->checkpoint)
+		json_object_set_new(j, "checkpoint", json_text(c->checkpoint));
+	container_path(c->name, "state", path);
+	container_path(c->name, "state.new", draft);
+	if (j)
+		r = json_dump_file(j, draft, 0) == 0 && rename(draft, path) == 0 ? 0 : -EIO;
+	json_decref(j);
+	return r;
+}
+
+int container_register(struct cli *cli, const char *name, const struct reprise_restarted *r,
+		       const char *command)
+{
+	struct container_entry c = {.init = r->init ? r->init : r->pid, .root = r->pid};
+	int ret;
+
+	snprintf(c.name, sizeof(c.name), "%s", name);
+	c.started = start_time(c.init);
+	c.command = strdup(command);
+	ret = container_save(&c);
+	container_entry_free(&c);
+	return ret < 0 ? own_error(cli, "output", ret, "cannot note the container %s", name) : -1;
+}
+
+int container_running(struct cli *cli, const char *name, struct container_entry *ret)
+{
+	if (container_load(name, ret) < 0)
+		return own_error(cli, "container-none", -ENOENT, "there is no container '%s'",
+				 name);
+	if (!ret->running) {
+		container_entry_free(ret);
+		return own_error(cli, "container-state", -ESRCH, "container %s has ended", name);
+	}
+	return -1;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+}
+
+int container_remove(const char *name)
+{
+	char path[CONTAINER_PATH];
+
+	container_path(name, "", path);
+	return nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? -errno : 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int container_list(char ***ret)
+{
+	DIR *dir = opendir(base_directory());
+	struct dirent *d;
+	int n = 0;
+
+	*ret = NULL;
+	if (!dir)
+		return errno == ENOENT ? 0 : -errno;
+	while ((d = readdir(dir))) {
+		char **more;
+
+		if (!container_good_name(d->d_name))
+			continue;
+		more = realloc(*ret, ((size_t)n + 1) * sizeof(**ret));
+		if (!more)
+			break;
+		*ret = more;
+		(*ret)[n++] = strdup(d->d_name);
+	}
+	closedir(dir);
+	if (n)
+		qsort(*ret, (size_t)n, sizeof(**ret), by_name);
+	return n;
+}

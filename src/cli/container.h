@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CLI_CONTAINER_H
+#define REPRISE_CLI_CONTAINER_H
+
+#include "cli/cli.h"
+
+/*
+ * What the command line knows of containers: a directory for each, with the
+ * writable layers, an empty directory on which the root is mounted, and a file
+ * that says who runs in it. There is no daemon: a container runs as long as its first process does.
+ *
+ *	DIR/NAME/state		JSON, see container_save()
+ *	DIR/NAME/root/		empty
+ *	DIR/NAME/layers/	files that it wrote
+ *
+ * DIR is /var/lib/reprise, or REPRISE_DIR.
+ */
+struct container_entry {
+	char name[64];
+	pid_t init, root; /* root: the command */
+	uint64_t started; /* of init, in ticks: a pid may be used again */
+	char *command;
+	char *checkpoint; /* path of the last one; NULL: none */
+	bool running;
+};
+
+#define CONTAINER_PATH 1024
+
+/* Letters, digits, and "._-" behind the first. */
+bool container_good_name(const char *name);
+void container_path(const char *name, const char *below, char path[CONTAINER_PATH]);
+/* Makes the directories of a new one; -EEXIST if there is one of that name, a negative errno. */
+int container_make(const char *name);
+/* The same under the first free one of the names NAME, NAME-2, ...; NULL: any. */
+int container_make_any(const char *wanted, char name[64]);
+/* -ENOENT: there is none of that name. */
+int container_load(const char *name, struct container_entry *ret);
+int container_save(const struct container_entry *c);
+void container_entry_free(struct container_entry *c);
+/* Removes everything that is on disk; a negative errno. */
+int container_remove(const char *name);
+/* Fills in `started` and writes the file; complains by itself. Exit status, -1 to go on. */
+int container_register(struct cli *cli, const char *name, const struct reprise_restarted *r,
+		       const char *command);
+/* Loads one that runs, or complains: -1 to go on, else the exit status. */
+int container_running(struct cli *cli, const char *name, struct container_entry *ret);
+/* All of them, sorted by name, names to be freed; a number, or a negative errno. */
+int container_list(char ***ret);
+
+#endif

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/container.h"
+
+enum { OPT_NAME = OPT_OWN, OPT_ROOTFS, OPT_HOSTNAME, OPT_NET, OPT_RM };
+
+struct request {
+	const char *name;
+	bool detach, remove;
+	char given[64];
+	struct reprise_run_options opt;
+	const char *volumes[64];
+	char *env[512];
+	size_t n_volumes, n_env;
+};
+
+static int add_volume(struct cli *cli, struct request *q, const char *volume)
+{
+	if (q->n_volumes + 1 >= sizeof(q->volumes) / sizeof(q->volumes[0]))
+		return usage_error(cli, "too many volumes");
+	q->volumes[q->n_volumes++] = volume;
+	return -1;
+}
+
+static int add_env(struct cli *cli, struct request *q, char *setting)
+{
+	if (!strchr(setting, '=') || *setting == '=')
+		return usage_error(cli, "--env takes NAME=VALUE, not '%s'", setting);
+	if (putenv(setting))
+		return own_error(cli, "no-memory", -errno, "cannot start");
+	(void)q;
+	return -1;
+}
+
+static int parse_net(struct cli *cli, struct request *q, const char *s)
+{
+	if (!strcmp(s, "host"))
+		q->opt.host_network = 1;
+	else if (strcmp(s, "none"))
+		return usage_error(cli, "--net takes none or host, not '%s'", s);
+	return -1;
+}
+
+static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
+{
+	switch (c) {
+	case OPT_NAME:
+		q->name = optarg;
+		return -1;
+	case OPT_ROOTFS:
+		q->opt.rootfs = optarg;
+		return -1;
+	case OPT_HOSTNAME:
+		q->opt.hostname = optarg;
+		return -1;
+	case OPT_NET:
+		return parse_net(cli, q, optarg);
+	case OPT_RM:
+		q->remove = true;
+		return -1;
+	case 'd':
+		q->detach = true;
+		return -1;
+	case 'w':
+		q->opt.workdir = optarg;
+		return -1;
+	case 'e':
+		return add_env(cli, q, optarg);
+	case 'V':
+		return add_volume(cli, q, optarg);
+	default:
+		return common_option(cli, c, argv);
+	}
+}
+
+static int parse(struct cli *cli, struct request *q, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"name", required_argument, NULL, OPT_NAME},
+		{"rootfs", required_argument, NULL, OPT_ROOTFS},
+		{"hostname", required_argument, NULL, OPT_HOSTNAME},
+		{"net", required_argument, NULL, OPT_NET},
+		{"rm", no_argument, NULL, OPT_RM},
+		{"detach", no_argument, NULL, 'd'},
+		{"workdir", required_argument, NULL, 'w'},
+		{"env", required_argument, NULL, 'e'},
+		{"volume", required_argument, NULL, 'V'},
+		COMMON_OPTIONS,
+	};
+	int c, r;
+
+	/* The options of the command to be run are its own. */
+	while ((c = getopt_long(argc, argv, "+" SHORT_OPTIONS "dw:e:V:", options, NULL)) != -1)
+		if ((r = parse_option(cli, q, c, argv)) >= 0)
+			return r;
+	if (argc == optind)
+		return usage_error(cli, "no command given: reprise run -- COMMAND...");
+	if (q->name && !container_good_name(q->name))
+		return usage_error(cli, "'%s' cannot be a name: letters, digits and . _ - only",
+				   q->name);
+	if (q->opt.rootfs && *q->opt.rootfs != '/')
+		return usage_error(cli, "--rootfs takes a path from the root, not '%s'",
+				   q->opt.rootfs);
+	return common_begin(cli, argv);
+}
+
+static int make(struct cli *cli, struct request *q)
+{
+	int r;
+
+	if (q->name) {
+		snprintf(q->given, sizeof(q->given), "%s", q->name);
+		r = container_make(q->name);
+	} else {
+		r = container_make_any(NULL, q->given);
+	}
+	if (r == -EEXIST)
+		return own_error(cli, "container-exists", r,
+				 "there is a container '%s' already; choose another name, or say "
+				 "reprise rm %s",
+				 q->given, q->given);
+	return r < 0 ? own_error(cli, "output", r,
+				 "cannot make the directories of container %s: %s", q->given,
+				 strerrordesc_np(-r))
+		     : -1;
+}
+
+static int foreground(struct request *q, const struct reprise_restarted *result)
+{
+	struct job job;
+	int status;
+
+	job_begin(&job, result);
+	status = job_wait(&job, result->pidfd);
+	if (q->remove)
+		container_remove(q->given);
+	return job_end(status);
+}
+
+static int start(struct cli *cli, struct request *q, char **argv)
+{
+	struct reprise_restarted result = {.size = sizeof(result), .pidfd = -1};
+	char root[CONTAINER_PATH], layers[CONTAINER_PATH];
+	struct reprise_error e = {};
+	int r;
+
+	container_path(q->given, "root", root);
+	container_path(q->given, "layers", layers);
+	q->opt.root = root;
+	q->opt.layers = layers;
+	q->opt.volumes = q->volumes;
+	if (!q->opt.hostname)
+		q->opt.hostname = q->given;
+	if (reprise_run(argv, &q->opt, &result, &e) < 0) {
+		container_remove(q->given);
+		return library_error(cli, &e);
+	}
+	r = container_register(cli, q->given, &result, argv[0]);
+	if (r >= 0)
+		return r;
+	if (cli->json)
+		print_json(cli, json_pack("{s:s, s:i, s:i}", "name", q->given, "pid",
+					  (int)result.pid, "init", (int)result.init));
+	else if (q->detach && !cli->quiet)
+		printf("%s\n", q->given);
+	return q->detach ? EXIT_OK : foreground(q, &result);
+}
+
+static int run(struct cli *cli, int argc, char **argv)
+{
+	struct request q = {.opt = {.size = sizeof(q.opt)}};
+	int r = parse(cli, &q, argc, argv);
+
+	if (r >= 0)
+		return r;
+	argv += optind;
+	r = make(cli, &q);
+	return r >= 0 ? r : start(cli, &q, argv);
+}
+
+const struct command run_command = {
+	.name = "run",
+	.arguments = "[--name NAME] -- COMMAND...",
+	.summary = "Start a command in a container of its own",
+	.help = "The container sees the files of the host; what it writes stays its own. Waits for the\n"
+		"command, and ends with its exit status.\n"
+		"\n"
+		"  --name NAME         what to call it; container-1, container-2, ... if not given\n"
+		"  -d, --detach        return as soon as the command runs; prints the name\n"
+		"  --rm                remove the container when the command has ended\n"
+		"  --rootfs DIR        see the files of this directory instead\n"
+		"  -V, --volume A:B[:ro]\n"
+		"                      show the directory or file A of the host as B\n"
+		"  -w, --workdir DIR   working directory of the command\n"
+		"  -e, --env N=VALUE   set a variable of its environment\n"
+		"  --hostname NAME     the host name inside; that of the container if not given\n"
+		"  --net HOW           none (the default: a loopback interface only) or host\n",
+	.run = run,
+};

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The first process of a container: `init PID` waits for its child PID, hands it
+ * the signals that ask a program to end, reaps what is left to it, and ends as
+ * that child does. It is saved with the container like every other process, so it depends on
+ * nothing: no library, no file, no stack but its first page.
+ */
+#include <linux/wait.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+#define SIG(n)	  (1ULL << ((n)-1))
+/* SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGWINCH */
+#define HANDED_ON (SIG(1) | SIG(2) | SIG(3) | SIG(10) | SIG(12) | SIG(15) | SIG(18) | SIG(28))
+#define ALL	  (~0ULL)
+
+static long call(long nr, long a, long b, long c, long d)
+{
+	register long r10 asm("r10") = d;
+	long ret;
+
+	asm volatile("syscall"
+		     : "=a"(ret)
+		     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+static long number(const char *s)
+{
+	long n = 0;
+
+	while (*s >= '0' && *s <= '9')
+		n = n * 10 + (*s++ - '0');
+	return n;
+}
+
+/* Reaps who has ended; does not return once that was the child, or nobody is left. */
+static void reap(long child)
+{
+	int status = 0;
+	long pid;
+
+	while ((pid = call(SYS_wait4, -1, (long)&status, WNOHANG | __WALL, 0)) > 0)
+		if (pid == child)
+			call(SYS_exit_group,
+			     status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff, 0, 0, 0);
+	if (pid == -10) /* ECHILD */
+		call(SYS_exit_group, 0, 0, 0, 0);
+}
+
+__attribute__((used, noreturn)) void init_main(const long *stack);
+void init_main(const long *stack)
+{
+	long child = stack[0] > 1 ? number((const char *)stack[2]) : 0;
+	uint64_t all = ALL;
+
+	call(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&all, 0, sizeof(all));
+	for (;;) {
+		long sig;
+
+		reap(child);
+		sig = call(SYS_rt_sigtimedwait, (long)&all, 0, 0, sizeof(all));
+		if (sig > 0 && SIG(sig) & HANDED_ON)
+			call(SYS_kill, child, sig, 0, 0);
+	}
+}
+
+asm(".globl _start\n_start:\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall init_main\n");

@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "init_blob.h"
+#include "ns/network.h"
+#include "ns/run.h"
+
+#define PATH_SIZE 8192
+#define SAFE	  (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/* The writable layer of the root has the place of this mount. */
+static const Reprise__Mount *root_mount(void)
+{
+	static const Reprise__Mount m = {.id = 1};
+
+	return &m;
+}
+
+int run_begin(const struct run *run, struct error *e)
+{
+	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
+
+	if (!run->host_network)
+		flags |= CLONE_NEWNET;
+	if (unshare(flags) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
+	if (sethostname(run->hostname, strlen(run->hostname)) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name %s",
+				   run->hostname);
+	return run->host_network ? 0 : network_loopback_up(e);
+}
+
+static int mount_root(const struct run *run, struct error *e)
+{
+	static const char *const needed[] = {"proc", "sys", "dev", "tmp", "run"};
+	_cleanup_(close_fd) int upper = mounts_upper(&run->place, root_mount(), e);
+	char data[PATH_SIZE], path[PATH_SIZE];
+
+	if (upper < 0)
+		return upper;
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++) {
+		struct stat st;
+
+		snprintf(path, sizeof(path), "%s/%s", run->rootfs, needed[i]);
+		if (lstat(path, &st) < 0 && mkdirat(upper, needed[i], 0755) < 0 && errno != EEXIST)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make %s", path);
+	}
+	snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s/1/upper,workdir=%s/1/work",
+		 run->rootfs, run->place.layers, run->place.layers);
+	if (mount("overlay", run->place.root, "overlay", 0, data) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot mount the overlay (%s)", data);
+	return 0;
+}
+
+struct plain_mount {
+	const char *type, *point;
+	unsigned long flags;
+	const char *data;
+};
+
+static const struct plain_mount plain_mounts[] = {
+	{"proc", "proc", SAFE, ""},
+	{"sysfs", "sys", SAFE | MS_RDONLY, ""},
+	{"tmpfs", "dev", MS_NOSUID, "mode=755,size=65536k"},
+	{"devpts", "dev/pts", MS_NOSUID | MS_NOEXEC, "ptmxmode=0666,mode=0620,gid=5"},
+	{"tmpfs", "dev/shm", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"mqueue", "dev/mqueue", SAFE, ""},
+	{"tmpfs", "tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
+	{"tmpfs", "run", MS_NOSUID | MS_NODEV, "mode=755"},
+};
+
+static int mount_plain(const struct run *run, struct error *e)
+{
+	for (size_t i = 0; i < sizeof(plain_mounts) / sizeof(plain_mounts[0]); i++) {
+		const struct plain_mount *m = &plain_mounts[i];
+		char path[PATH_SIZE];
+
+		snprintf(path, sizeof(path), "%s/%s", run->place.root, m->point);
+		if (!strncmp(m->point, "dev/", 4) && mkdir(path, 0755) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make /%s", m->point);
+		if (mount(m->type, path, m->type, m->flags, m->data) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot mount /%s", m->point);
+	}
+	return 0;
+}
+
+static int make_devices(int dev, struct error *e)
+{
+	static const struct {
+		const char *name;
+		unsigned int minor, major;
+	} nodes[] = {{"null", 3, 1},   {"zero", 5, 1},	  {"full", 7, 1},
+		     {"random", 8, 1}, {"urandom", 9, 1}, {"tty", 0, 5}};
+	static const char *const links[][2] = {{"ptmx", "pts/ptmx"},
+					       {"fd", "/proc/self/fd"},
+					       {"stdin", "/proc/self/fd/0"},
+					       {"stdout", "/proc/self/fd/1"},
+					       {"stderr", "/proc/self/fd/2"}};
+
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
+		if (mknodat(dev, nodes[i].name, S_IFCHR | 0666,
+			    makedev(nodes[i].major, nodes[i].minor)) < 0 ||
+		    fchmodat(dev, nodes[i].name, 0666, 0) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make /dev/%s",
+					   nodes[i].name);
+	for (size_t i = 0; i < sizeof(links) / sizeof(links[0]); i++)
+		if (symlinkat(links[i][1], dev, links[i][0]) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make /dev/%s",
+					   links[i][0]);
+	return 0;
+}
+
+/* The place for a volume is made where there is none: a directory or an empty file. */
+static int make_place(const char *from, char *to, size_t root_len, struct error *e)
+{
+	struct stat st;
+	bool is_dir = stat(from, &st) == 0 && S_ISDIR(st.st_mode);
+	int fd;
+
+	for (char *s = to + root_len + 1; *s; s++) {
+		if (*s != '/')
+			continue;
+		*s = '\0';
+		if (mkdir(to, 0755) < 0 && errno != EEXIST)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot make %s", to);
+		*s = '/';
+	}
+	if (is_dir)
+		return mkdir(to, 0755) < 0 && errno != EEXIST
+			       ? error_errno(e, -errno, E_NAMESPACE, "cannot make %s", to)
+			       : 0;
+	fd = open(to, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0644);
+	close_fd(&fd);
+	return 0;
+}
+
+static int mount_volume(const struct run *run, const char *volume, struct error *e)
+{
+	_cleanup_(free_ptr) char *copy = strdup(volume);
+	char *save = NULL, *from, *inside, *mode, to[PATH_SIZE];
+	bool readonly;
+	int r;
+
+	from = copy ? strtok_r(copy, ":", &save) : NULL;
+	inside = from ? strtok_r(NULL, ":", &save) : NULL;
+	mode = inside ? strtok_r(NULL, ":", &save) : NULL;
+	readonly = mode && !strcmp(mode, "ro");
+	if (!inside || *from != '/' || *inside != '/' || (mode && !readonly && strcmp(mode, "rw")))
+		return error_set(e, -EINVAL, E_USAGE,
+				 "a volume is HOST:INSIDE or HOST:INSIDE:ro, not %s", volume);
+	snprintf(to, sizeof(to), "%s%s", run->place.root, inside);
+	r = make_place(from, to, strlen(run->place.root), e);
+	if (r < 0)
+		return r;
+	if (mount(from, to, NULL, MS_BIND, NULL) < 0 ||
+	    (readonly &&
+	     mount(NULL, to, NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID, NULL) < 0))
+		return error_errno(e, -errno, E_NAMESPACE, "cannot mount %s on %s", from, inside);
+	return 0;
+}
+
+static int mount_all(const struct run *run, struct error *e)
+{
+	_cleanup_(close_fd) int dev = -EBADF;
+	char path[PATH_SIZE];
+	int r = mount_root(run, e);
+
+	if (r >= 0)
+		r = mount_plain(run, e);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/dev", run->place.root);
+	dev = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = make_devices(dev, e);
+	for (const char *const *v = run->volumes; r >= 0 && v && *v; v++)
+		r = mount_volume(run, *v, e);
+	return r < 0 ? r : mounts_change_root(run->place.root, e);
+}
+
+struct report {
+	int ret;
+	struct error error;
+};
+
+static void __attribute__((noreturn)) fail(int channel, const struct error *error, int ret)
+{
+	const struct report rep = {ret, *error};
+
+	ignore(write(channel, &rep, sizeof(rep)) == sizeof(rep) ? 0 : -EPIPE, "nobody listens");
+	_exit(127);
+}
+
+static void reset_signals(void)
+{
+	sigset_t none;
+
+	for (int sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void __attribute__((noreturn)) run_command(const struct run *run, int channel)
+{
+	struct error e = {};
+
+	setsid();
+	reset_signals();
+	if (run->workdir && chdir(run->workdir) < 0)
+		fail(channel, &e,
+		     error_errno(&e, -errno, E_NAMESPACE, "cannot change to directory %s",
+				 run->workdir));
+	execvpe(run->argv[0], run->argv, run->envp);
+	fail(channel, &e, error_errno(&e, -errno, E_USAGE, "cannot execute %s", run->argv[0]));
+}
+
+/* In memory, since a container may have no file of ours. */
+static int init_file(struct error *e)
+{
+	int fd = memfd_create("reprise-init", MFD_CLOEXEC | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("reprise-init", MFD_CLOEXEC);
+	if (fd < 0 || write(fd, init_program, sizeof(init_program)) != sizeof(init_program) ||
+	    fchmod(fd, 0555) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the first process");
+	return fd;
+}
+
+static void __attribute__((noreturn)) first_process(const struct run *run, int channel)
+{
+	char number[16], name[] = "reprise-init";
+	char *argv[] = {name, number, NULL}, *envp[] = {NULL};
+	struct error e = {};
+	int r = mount_all(run, &e), file;
+	pid_t command;
+
+	if (r < 0)
+		fail(channel, &e, r);
+	setsid();
+	command = fork();
+	if (command == 0)
+		run_command(run, channel);
+	file = command < 0 ? -1 : init_file(&e);
+	if (command < 0 || file < 0)
+		fail(channel, &e, -EAGAIN);
+	snprintf(number, sizeof(number), "%d", command);
+	/* Standard streams are the command's affair. */
+	file = fcntl(file, F_DUPFD_CLOEXEC, 10);
+	for (int fd = 0; fd < 3; fd++)
+		close(fd);
+	syscall(SYS_execveat, file, "", argv, envp, AT_EMPTY_PATH);
+	fail(channel, &e, error_errno(&e, -errno, E_NAMESPACE, "cannot start the first process"));
+}
+
+int run_start(const struct run *run, pid_t *init, struct error *e)
+{
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_PARENT, .exit_signal = 0};
+	_cleanup_(close_fd) int ours = -EBADF;
+	struct report rep = {};
+	int pair[2];
+	ssize_t n;
+	long pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	ours = pair[0];
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		int channel = dup3(pair[1], 3, O_CLOEXEC);
+
+		syscall(SYS_close_range, 4u, ~0u, 0u);
+		first_process(run, channel < 0 ? pair[1] : channel);
+	}
+	close_fd(&pair[1]);
+	if (pid < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a pid namespace");
+	*init = (pid_t)pid;
+	/* Both programs have been executed when nobody holds the other end any more. */
+	n = read(ours, &rep, sizeof(rep));
+	if (n == 0)
+		return 0;
+	if (n == sizeof(rep))
+		*e = rep.error;
+	kill(*init, SIGKILL);
+	return n == sizeof(rep) && rep.ret < 0 ? rep.ret : -EIO;
+}

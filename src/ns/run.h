@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_RUN_H
+#define REPRISE_NS_RUN_H
+
+#include "core/error.h"
+#include "ns/mounts.h"
+
+/*
+ * A new container around a command. It is made of nothing that a checkpoint
+ * does not find again by looking: namespaces, mounts, and a first process that
+ * reaps and hands on signals.
+ */
+struct run {
+	struct mounts_place place; /* root and layers */
+	const char *rootfs;	   /* lower directory: "/" for the files of the host */
+	const char *hostname, *workdir;
+	const char *const *volumes; /* "HOST:INSIDE" or "HOST:INSIDE:ro" */
+	bool host_network;
+	char *const *argv;
+	char *const *envp;
+};
+
+/* Makes the namespaces: this process only sees the change. */
+int run_begin(const struct run *run, struct error *e) must_check;
+/*
+ * Makes the first process, as a child of our parent, and the command in it.
+ * Returns when the command has been executed. *init is killed on failure.
+ */
+int run_start(const struct run *run, pid_t *init, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Containers: started, and entered by further commands. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/run.h"
+#include "operation/operation.h"
+
+static pid_t only_child(pid_t parent)
+{
+	_cleanup_(close_fd) int proc_fd = -EBADF;
+	_cleanup_(free_ptr) char *list = NULL;
+	struct error unused = {};
+
+	if (procfs_open_root(&proc_fd, &unused) < 0 ||
+	    procfs_read(proc_fd, &list, &unused, "%d/task/%d/children", parent, parent) < 0)
+		return 0;
+	return (pid_t)atoi(list);
+}
+
+int operation_run(char *const argv[], const struct reprise_run_options *opt,
+		  struct reprise_restarted *result, struct error *e)
+{
+	const struct run run = {
+		.place = {.root = opt->root, .layers = opt->layers},
+		.rootfs = opt->rootfs ? opt->rootfs : "/",
+		.hostname = opt->hostname ? opt->hostname : "reprise",
+		.workdir = opt->workdir,
+		.volumes = opt->volumes,
+		.host_network = opt->host_network != 0,
+		.argv = argv,
+		.envp = opt->env ? opt->env : environ,
+	};
+	pid_t init = 0;
+	int r;
+
+	if (!run.place.root || !run.place.layers)
+		return error_set(e, -EINVAL, E_USAGE, "a container needs two directories");
+	r = run_begin(&run, e);
+	if (r >= 0)
+		r = run_start(&run, &init, e);
+	result->init = init;
+	result->pid = r >= 0 ? only_child(init) : 0;
+	return r;
+}
+
+static int enter(pid_t init, struct error *e)
+{
+	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, init, 0);
+	const int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
+			  CLONE_NEWCGROUP;
+
+	if (pidfd < 0)
+		return error_errno(e, -errno, E_PID_NONE, "task %d", init);
+	if (setns(pidfd, flags) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
+	return 0;
+}
+
+static void __attribute__((noreturn))
+execute(int channel, char *const argv[], const struct reprise_run_options *opt)
+{
+	struct error e = {};
+
+	setsid();
+	if (opt->workdir && chdir(opt->workdir) < 0)
+		error_errno(&e, -errno, E_NAMESPACE, "cannot change to directory %s", opt->workdir);
+	else if (execvpe(argv[0], argv, opt->env ? opt->env : environ) < 0)
+		error_errno(&e, -errno, E_USAGE, "cannot execute %s", argv[0]);
+	ignore(write(channel, &e, sizeof(e)) == sizeof(e) ? 0 : -EPIPE, "nobody listens");
+	_exit(127);
+}
+
+int operation_exec(pid_t init, char *const argv[], const struct reprise_run_options *opt,
+		   struct reprise_restarted *result, struct error *e)
+{
+	_cleanup_(close_fd) int ours = -EBADF;
+	int pipe_fds[2], r = enter(init, e);
+	struct error told = {};
+	long pid;
+
+	if (r < 0)
+		return r;
+	if (pipe2(pipe_fds, O_CLOEXEC) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "pipe");
+	ours = pipe_fds[0];
+	/* A child of whoever waits for it, which is not us. */
+	{
+		struct clone_args args = {.flags = CLONE_PARENT};
+
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+	}
+	if (pid == 0)
+		execute(pipe_fds[1], argv, opt);
+	close(pipe_fds[1]);
+	if (pid < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a process");
+	result->pid = (pid_t)pid;
+	if (read(ours, &told, sizeof(told)) == sizeof(told)) {
+		*e = told;
+		return told.err < 0 ? told.err : -EIO;
+	}
+	return 0;
+}
