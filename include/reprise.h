@@ -75,6 +75,7 @@ struct reprise_checkpoint_options {
 	enum reprise_deleted deleted;
 	enum reprise_tcp tcp;
 	const char *container;	     /* name, for the image of a container; may be NULL */
+	const char *container; /* name, for the image of a container; may be NULL */
 };
 
 /*

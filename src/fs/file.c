@@ -287,12 +287,34 @@ static struct file_entry *new_entry(struct checkpoint *c, const struct file_seen
 	return entry->comm && entry->link && entry->msg ? entry : NULL;
 }
 
+/* Nameless files in memory lie on mounts that nobody sees. */
+static bool is_nameless(const char *link)
+{
+	static const char *const names[] = {"/memfd:", "/SYSV", "/dev/zero (deleted)",
+					    "/anon_hugepage", NULL};
+
+	for (size_t i = 0; names[i]; i++)
+		if (!strncmp(link, names[i], strlen(names[i])))
+			return true;
+	return link[0] != '/';
+}
+
+static bool is_foreign(const struct checkpoint *c, const struct file_seen *f)
+{
+	if (!c->mounts || is_nameless(f->link))
+		return false;
+	vec_for_each (id, &c->mounts->ids)
+		if (*id == f->mnt_id)
+			return false;
+	return true;
+}
+
 /*
  * Everything that a kind may want to look at. `local` stays ours: whatever is
  * done with it is done with the application's own description, so nothing is
  * that leaves a trace.
  */
-static int look(struct file_seen *f, struct error *e)
+static int look(const struct checkpoint *c, struct file_seen *f, struct error *e)
 {
 	struct fdinfo info;
 
@@ -301,6 +323,7 @@ static int look(struct file_seen *f, struct error *e)
 	f->flags = info.flags & ~(unsigned int)O_CLOEXEC;
 	f->pos = info.pos;
 	f->mnt_id = info.mnt_id;
+	f->foreign = is_foreign(c, f);
 	return 0;
 }
 
@@ -308,7 +331,7 @@ int file_save(struct checkpoint *c, struct file_seen *f, struct error *e)
 {
 	struct files_checkpoint *fc = c->files;
 	struct file_entry **slot;
-	int r = look(f, e);
+	int r = look(c, f, e);
 
 	f->id = objects_fresh(c->objects);
 	f->entry = new_entry(c, f);

@@ -38,6 +38,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_USERFAULTFD = 21,
 		 FILE_PACKET = 22,
 		 FILE_BPF_MAP = 65,
+		 FILE_OUTSIDE = 70,
 };
 
 /* One open file description as it is seen from outside. */
@@ -51,6 +52,7 @@ struct file_seen {
 	unsigned int flags; /* F_GETFL */
 	uint64_t pos;
 	int mnt_id;
+	bool foreign; /* of no mount of the container */
 	char *link;		  /* readlink of /proc/PID/fd/N */
 	char *fdinfo;		  /* text of /proc/PID/fdinfo/N */
 	struct file_entry *entry; /* of this description, see fs/context.h */

@@ -8,6 +8,7 @@
 /* Asked in this order: those that look at more come first. */
 /* clang-format off */
 const struct file_ops *const file_kinds[] = {
+	&outside_file_ops,
 	&pipe_file_ops,
 	&fifo_file_ops,
 	&device_file_ops,

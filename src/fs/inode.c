@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,19 @@ static void fill_common(Reprise__Inode *msg, const struct stat *st)
 	msg->mtime_nsec = (uint32_t)st->st_mtim.tv_nsec;
 	msg->rdev = st->st_rdev;
 	msg->nlink = st->st_nlink;
+}
+
+/* The layers of an overlay have devices of their own, and it may show theirs. */
+static bool is_brought(const struct checkpoint *c, int fd, const struct stat *st)
+{
+	struct statfs fs;
+
+	if (!c->mounts || !c->mounts->brought.n)
+		return false;
+	vec_for_each (dev, &c->mounts->brought)
+		if (*dev == st->st_dev)
+			return true;
+	return fstatfs(fd, &fs) == 0 && fs.f_type == OVERLAYFS_SUPER_MAGIC;
 }
 
 static bool is_output(const struct checkpoint *c, const struct stat *st)
@@ -87,6 +101,7 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	int r = 0;
 
 	fill_common(&entry->msg, st);
+	entry->msg.brought = is_brought(c, fd, st);
 	entry->msg.output = is_output(c, st);
 	if (entry->msg.kind != INODE_NAMED && entry->msg.kind != INODE_DELETED)
 		r = inode_memory_checkpoint(c, fd, link, entry, e);

@@ -165,7 +165,7 @@ static bool differs(const Reprise__Inode *msg, const struct stat *st, char *buf,
 							     : "after");
 		return true;
 	}
-	if (msg->ino != st->st_ino) {
+	if (msg->ino != st->st_ino && !msg->brought) {
 		snprintf(buf, size, "its inode was %llu and is %llu", (unsigned long long)msg->ino,
 			 (unsigned long long)st->st_ino);
 		return true;

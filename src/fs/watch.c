@@ -48,42 +48,56 @@ int watch_parse_handle(const char *line, struct watch_inode *w)
 	return 0;
 }
 
-/* Some mount point of the device, through which a handle of it can be opened. */
-static int open_mount_of(struct checkpoint *c, dev_t dev)
+static int open_mount(const char *point, dev_t dev)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	const char *line;
+	int fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
 
-	if (procfs_read(c->proc_fd, &text, NULL, "self/mountinfo") < 0)
-		return -1;
-	for (line = text; *line; fdinfo_skip_line(&line)) {
-		unsigned int ma, mi;
-		char point[4096];
-		struct stat st;
-		int fd;
-
-		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &ma, &mi, point) != 3 ||
-		    makedev(ma, mi) != dev)
-			continue;
-		fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
-		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == dev)
-			return fd;
-		close_fd(&fd);
-	}
-	return -1;
-}
-
-static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
-{
-	_cleanup_(close_fd) int mount = w->handle ? open_mount_of(c, w->dev) : -1;
-	int fd;
-
-	if (mount < 0)
-		return -1;
-	fd = open_by_handle_at(mount, w->handle, O_PATH | O_CLOEXEC);
-	if (fd >= 0 && !inode_is(fd, w->dev, w->ino))
+	if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_dev != dev))
 		close_fd(&fd);
 	return fd;
+}
+
+/* Below a mount of a part of the file system, a file elsewhere has no path. */
+static bool has_path(struct checkpoint *c, int fd)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+	struct stat there, here;
+
+	return procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) >= 0 &&
+	       lstat(link, &there) == 0 && fstat(fd, &here) == 0 && there.st_ino == here.st_ino &&
+	       there.st_dev == here.st_dev;
+}
+
+/* Through the first mount of its device that shows it; else through any. */
+static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	int any = -1;
+
+	if (!w->handle || procfs_read(c->proc_fd, &text, NULL, "self/mountinfo") < 0)
+		return -1;
+	for (const char *line = text; *line; fdinfo_skip_line(&line)) {
+		_cleanup_(close_fd) int mount = -1, fd = -1;
+		unsigned int ma, mi;
+		char point[4096];
+
+		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &ma, &mi, point) != 3 ||
+		    makedev(ma, mi) != w->dev)
+			continue;
+		mount = open_mount(point, w->dev);
+		if (mount >= 0)
+			fd = open_by_handle_at(mount, w->handle, O_PATH | O_CLOEXEC);
+		if (fd < 0 || !inode_is(fd, w->dev, w->ino))
+			continue;
+		if (has_path(c, fd)) {
+			close_fd(&any);
+			return take_fd(&fd);
+		}
+		if (any < 0)
+			any = take_fd(&fd);
+	}
+	return any;
 }
 
 /* One that the tree has open and that was removed, if the watch is on such a one. */

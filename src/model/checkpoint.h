@@ -15,6 +15,12 @@
 #include "remote/batch.h"
 #include "remote/freeze.h"
 
+/* The mounts that a container has for itself. */
+struct checkpoint_mounts {
+	VEC(int) ids;	    /* of all: what lies on another one is of the host */
+	VEC(dev_t) brought; /* devices whose files go into the image: other inodes later */
+};
+
 /*
  * The context of one checkpoint, or of one check (`checking`): the same code
  * looks at the tasks in both, but a check never stops a task, never runs
@@ -40,6 +46,8 @@ struct checkpoint {
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
+
+	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */
 
 	/* private state of the rooms, made by their begin and freed by their end functions */
 	struct files_checkpoint *files;

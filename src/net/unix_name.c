@@ -119,12 +119,13 @@ static int set_path(Reprise__UnixSocket *m, const char *path, const struct stat 
 	m->path_gid = st->st_gid;
 	if (!m->path)
 		return -ENOMEM;
-	if (name[0] == '/' || len <= tail + 1 || strcmp(path + len - tail, name))
+	if (name[0] == '/' || len <= tail || strcmp(path + len - tail, name))
 		return 0;
-	m->directory = scratch_copy(s, path, len - tail);
+	/* with its slash, if that is all of it */
+	m->directory = scratch_string(s, path);
 	if (!m->directory)
 		return -ENOMEM;
-	m->directory[len - tail - 1] = '\0'; /* in place of the slash */
+	m->directory[len == tail + 1 ? 1 : len - tail - 1] = '\0';
 	return 0;
 }
 

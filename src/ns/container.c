@@ -38,6 +38,8 @@ void container_free(struct container *ct)
 	vec_for_each (l, &ct->layers)
 		layer_free(*l);
 	vec_free(&ct->layers);
+	vec_free(&ct->seen.ids);
+	vec_free(&ct->seen.brought);
 	mounts_survey_free(&ct->mounts);
 	scratch_free(&ct->s);
 	close_fd(&ct->proc_fd);
@@ -212,6 +214,25 @@ static int describe(struct container *ct, struct error *e)
 	return settings_checkpoint(ct->proc_fd, &ct->msg, &ct->s, e);
 }
 
+static int note_mounts(struct container *ct, struct error *e)
+{
+	vec_for_each (m, &ct->mounts.theirs) {
+		int *id = vec_push(&ct->seen.ids);
+
+		if (!id)
+			return no_memory(e);
+		*id = m->id;
+	}
+	vec_for_each (l, &ct->mounts.layers) {
+		dev_t *dev = vec_push(&ct->seen.brought);
+
+		if (!dev)
+			return no_memory(e);
+		*dev = mounts_device(&ct->mounts, l->mount->id);
+	}
+	return 0;
+}
+
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
 	_cleanup_(close_fd) int proc_fd = -EBADF;
@@ -235,7 +256,11 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (ct->own & CLONE_NEWNS)
 		r = mounts_survey(proc_fd, *pid, &ct->mounts, &ct->s, e);
 	if (r >= 0)
+		r = note_mounts(ct, e);
+	if (r >= 0)
 		r = enter_all(ct, *pid, e);
+	if (r >= 0)
+		r = mounts_open_layers(&ct->mounts, e);
 	if (r >= 0)
 		r = describe(ct, e);
 	if (r >= 0 && inner)

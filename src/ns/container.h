@@ -24,6 +24,7 @@ struct container {
 	struct scratch s;
 	Reprise__Container msg;
 	struct mounts_survey mounts;
+	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
 	int proc_fd; /* of the namespace; -1: ours */
 	int outside; /* to whoever sends signals for us; -1: none */

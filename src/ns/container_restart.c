@@ -139,7 +139,8 @@ int container_restart_files(struct restart *r, const struct container_restart *c
 
 		if (m->kind != MOUNT_TMPFS || !m->layer)
 			continue;
-		fd = open(m->point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		/* Alone, without what is mounted on it. */
+		fd = open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 		if (fd < 0)
 			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open %s",
 					   m->point);
@@ -150,5 +151,8 @@ int container_restart_files(struct restart *r, const struct container_restart *c
 		if (res < 0)
 			return error_object(e, res, "mount %s", m->point);
 	}
+	/* The layers were filled from within. */
+	if (cr->msg && chdir("/") < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot change to the new root");
 	return 0;
 }

@@ -37,6 +37,13 @@ static const struct mount_line *by_id(const struct mount_table *t, int id)
 	return NULL;
 }
 
+dev_t mounts_device(const struct mounts_survey *m, int id)
+{
+	const struct mount_line *line = by_id(&m->theirs, id);
+
+	return line ? line->dev : 0;
+}
+
 static const struct mount_line *root_of(const struct mount_table *t)
 {
 	vec_for_each (m, t)
@@ -171,27 +178,44 @@ static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Re
 	return add_layer(sv, msg, fd, e);
 }
 
-static int look_memory(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
-		       Reprise__Mount *msg, struct scratch *s, struct error *e)
+static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
+		       struct scratch *s, struct error *e)
 {
-	struct stat st;
-	int fd;
+	struct mount_layer *l;
 
 	if (strcmp(m->root, "/"))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "only a part of the %s is mounted", m->type);
 	msg->kind = MOUNT_TMPFS;
 	msg->data = fs_data(s, m->super);
-	fd = procfs_open(proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, e, "%d/root%s", pid,
-			 m->point);
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) < 0 || st.st_dev != m->dev) {
-		close_fd(&fd);
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT, "is hidden by another mount");
-	}
 	msg->layer = 1;
-	return add_layer(sv, msg, fd, e);
+	l = vec_push(&sv->layers);
+	if (!l || !msg->data)
+		return no_memory(e);
+	l->mount = msg;
+	l->dir_fd = -EBADF;
+	return 0;
+}
+
+int mounts_open_layers(struct mounts_survey *sv, struct error *e)
+{
+	vec_for_each (l, &sv->layers) {
+		struct stat st;
+
+		if (l->dir_fd >= 0)
+			continue;
+		/* A copy of the mount alone: nothing of what is mounted on it hides what is below.
+		 */
+		l->dir_fd =
+			open_tree(AT_FDCWD, l->mount->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		if (l->dir_fd < 0 || fstat(l->dir_fd, &st) < 0)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open mount %s",
+					   l->mount->point);
+		if (st.st_dev != mounts_device(sv, l->mount->id))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "mount %s is hidden by another one", l->mount->point);
+	}
+	return 0;
 }
 
 /* Where the contents of a mount come from. */
@@ -222,7 +246,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
 		return look_overlay(sv, m, msg, s, e);
 	if (is_one_of(m->type, memory_types))
-		return look_memory(sv, proc_fd, pid, m, msg, s, e);
+		return look_memory(sv, m, msg, s, e);
 	if (!is_one_of(m->type, fresh_types) || strcmp(m->root, "/"))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");

@@ -38,6 +38,10 @@ struct mounts_survey {
  */
 int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scratch *s,
 		  struct error *e) must_check;
+/* The device of one of theirs, 0 if there is none. */
+dev_t mounts_device(const struct mounts_survey *m, int id);
+/* Opens what lies in the memory of a container; this process is in its mount namespace. */
+int mounts_open_layers(struct mounts_survey *m, struct error *e) must_check;
 void mounts_survey_free(struct mounts_survey *m);
 
 int mounts_validate(const Reprise__Container *msg, struct error *e) must_check;

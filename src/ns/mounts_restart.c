@@ -107,25 +107,73 @@ struct build {
 	const char *root; /* prefix of all mount points; "" for a copy of the host's */
 };
 
-/* Where a mount goes: below the new root, by a path that no link leads astray. */
-static int target(const struct build *b, const char *point, char *path, size_t size,
-		  struct error *e)
+static int open_in_root(int root, const char *path)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
+
+	return (int)syscall(SYS_openat2, root, path, &how, sizeof(how));
+}
+
+/* The contents of a tmpfs follow later; what is mounted on them is there first. */
+static int make_point(int root, const char *point, bool directory)
+{
+	_cleanup_(free_ptr) char *path = strdup(point);
+	_cleanup_(close_fd) int parent = -EBADF;
+	int fd;
+
+	if (!path)
+		return -ENOMEM;
+	for (char *s = path; s;) {
+		char *name = s + 1;
+
+		*s = '\0';
+		close_fd(&parent);
+		parent = open_in_root(root, *path ? path : "/");
+		*s = '/';
+		if (parent < 0)
+			return -errno;
+		s = strchr(name, '/');
+		if (s)
+			*s = '\0';
+		if (s || directory) {
+			if (mkdirat(parent, name, 0755) < 0 && errno != EEXIST)
+				return -errno;
+		} else {
+			fd = openat(parent, name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC,
+				    0644);
+			if (fd < 0)
+				return -errno;
+			close(fd);
+		}
+		if (s)
+			*s = '/';
+	}
+	return 0;
+}
+
+/* Where a mount goes: below the new root, by a path that no link leads astray. */
+static int target(const struct build *b, const char *point, bool directory, char *path, size_t size,
+		  struct error *e)
+{
 	_cleanup_(close_fd) int root = -EBADF, fd = -EBADF;
 	char link[64];
 	ssize_t n;
+	int r = 0;
 
-	if (!*b->root || !strcmp(point, "/")) {
-		snprintf(path, size, "%s%s", b->root, *b->root ? "" : point);
+	if (*b->root && !strcmp(point, "/")) {
+		snprintf(path, size, "%s", b->root);
 		return 0;
 	}
-	root = open(b->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	root = open(*b->root ? b->root : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root >= 0)
-		fd = (int)syscall(SYS_openat2, root, point, &how, sizeof(how));
+		fd = open_in_root(root, point);
+	if (fd < 0 && root >= 0 && errno == ENOENT && strcmp(point, "/")) {
+		r = make_point(root, point, directory);
+		fd = r < 0 ? r : open_in_root(root, point);
+	}
 	if (fd < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "there is no %s to mount on",
-				   point);
+		return error_errno(e, r < 0 ? r : -errno, E_CONTAINER_MOUNT,
+				   "there is no %s to mount on", point);
 	/* mount(2) takes a path; /proc is the host's while the root is not changed yet. */
 	snprintf(link, sizeof(link), "/proc/thread-self/fd/%d", fd);
 	n = readlink(link, path, size - 1);
@@ -134,6 +182,13 @@ static int target(const struct build *b, const char *point, char *path, size_t s
 	else
 		path[n] = '\0';
 	return 0;
+}
+
+static bool is_directory(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) < 0 || S_ISDIR(st.st_mode);
 }
 
 static const char *mapped(const struct mounts_place *place, const char *external)
@@ -158,7 +213,7 @@ static int bind_part(const struct build *b, const Reprise__Mount *m, const char 
 {
 	const Reprise__Mount *of = by_id(b->msg, m->of);
 	char from[PATH_SIZE], path[PATH_SIZE];
-	int r = target(b, of->point, path, sizeof(path), e);
+	int r = target(b, of->point, true, path, sizeof(path), e);
 
 	if (r < 0)
 		return r;
@@ -209,8 +264,9 @@ static int set_flags(const Reprise__Mount *m, const char *to, bool with_readonly
 
 static int mount_one(const struct build *b, const Reprise__Mount *m, struct error *e)
 {
+	bool directory = m->kind != MOUNT_EXTERNAL || is_directory(mapped(b->place, m->external));
 	char to[PATH_SIZE];
-	int r = target(b, m->point, to, sizeof(to), e);
+	int r = target(b, m->point, directory, to, sizeof(to), e);
 
 	if (r < 0)
 		return r;
@@ -233,7 +289,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 	}
 	if (r < 0)
 		return r;
-	r = target(b, m->point, to, sizeof(to), e);
+	r = target(b, m->point, directory, to, sizeof(to), e);
 	if (r >= 0)
 		r = set_flags(m, to, m->kind != MOUNT_TMPFS, e);
 	return r;

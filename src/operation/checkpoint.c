@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -76,6 +77,7 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	c->proc_fd = -EBADF;
 	p->rep = rep;
 	p->container = ct;
+	c->mounts = ct->own & CLONE_NEWNS ? &ct->seen : NULL;
 	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
 	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;

@@ -16,14 +16,12 @@
 #include "ns/run.h"
 #include "operation/operation.h"
 
-static pid_t only_child(pid_t parent)
+static pid_t only_child(int proc_fd, pid_t parent)
 {
-	_cleanup_(close_fd) int proc_fd = -EBADF;
 	_cleanup_(free_ptr) char *list = NULL;
 	struct error unused = {};
 
-	if (procfs_open_root(&proc_fd, &unused) < 0 ||
-	    procfs_read(proc_fd, &list, &unused, "%d/task/%d/children", parent, parent) < 0)
+	if (procfs_read(proc_fd, &list, &unused, "%d/task/%d/children", parent, parent) < 0)
 		return 0;
 	return (pid_t)atoi(list);
 }
@@ -41,16 +39,20 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		.argv = argv,
 		.envp = opt->env ? opt->env : environ,
 	};
+	_cleanup_(close_fd) int proc_fd = -EBADF;
 	pid_t init = 0;
 	int r;
 
 	if (!run.place.root || !run.place.layers)
 		return error_set(e, -EINVAL, E_USAGE, "a container needs two directories");
-	r = run_begin(&run, e);
+	/* Soon our root is that of the container, and so is /proc. */
+	r = procfs_open_root(&proc_fd, e);
+	if (r >= 0)
+		r = run_begin(&run, e);
 	if (r >= 0)
 		r = run_start(&run, &init, e);
 	result->init = init;
-	result->pid = r >= 0 ? only_child(init) : 0;
+	result->pid = r >= 0 ? only_child(proc_fd, init) : 0;
 	return r;
 }
 

@@ -57,6 +57,7 @@ class Case:
         self.uid = NOBODY if mode == 'user' else 0
         self.deadline = time.monotonic() + timeout
         self.statuses = {}
+        self.environment = {}  # of everything that is started
         self.verbose = False
         for path in (self.control, self.work):
             os.mkdir(path)
@@ -72,6 +73,7 @@ class Case:
         files = [null if fd is None else fd for fd in (stdin, stdout, stderr)]
         uid = self.uid if uid is None else uid
         environment = {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin', 'HOME': '/', 'LC_ALL': 'C.UTF-8'}
+        environment.update(self.environment)
         environment.update(env or {})
         sys.stdout.flush()
         pid = os.fork()
@@ -474,7 +476,34 @@ def run_socket(case, meta):
     run_stream(case, meta, a.detach(), b.detach())
 
 
-MODES = {'tree': run_tree, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
+def run_container(case, meta):
+    """In a container of its own, saved as a whole, restarted in another one."""
+    case.environment['REPRISE_DIR'] = containers = os.path.join(case.directory, 'containers')
+    shares = [word for path in (case.control, case.work) for word in ('-V', '%s:%s' % (path, path))]
+    pid = case.start(program=case.reprise_path,
+                     arguments=['run', '--name', 'first', '-w', case.work] + shares
+                     + ['--', case.program(case.name)])
+    time.sleep(meta['settle'])
+    code, _, err = case.reprise('checkpoint', 'first', '-o', case.path('image'), '-q', '--kill')
+    if code:
+        if not refusal_allowed(case, meta, code, err):
+            raise Failed('checkpoint: exit status %d: %s' % (code, err.strip()))
+        case.finish(pid)
+        return
+    status = case.wait(pid, 'the container to be killed')
+    if status != 128 + signal.SIGKILL:
+        raise Failed('the container ended by itself: %d, %s' % (status, case.verdicts('early')))
+    case.expect_nobody()
+    restarted(case, case.start_reprise('restart', '-i', case.path('image'), '-q', '--name', 'second'))
+    for name in ('first', 'second'):
+        code, _, err = case.reprise('rm', name)
+        if code:
+            raise Failed('rm: exit status %d: %s' % (code, err.strip()))
+    if os.listdir(containers):
+        raise Failed('rm left %s' % os.listdir(containers))
+
+
+MODES = {'container': run_container, 'tree': run_tree, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
          'socket': run_socket, 'user': run_pidns, 'plain': run_plain}
 
 
