@@ -74,7 +74,6 @@ struct reprise_checkpoint_options {
 	struct reprise_stats *stats; /* filled in when not NULL */
 	enum reprise_deleted deleted;
 	enum reprise_tcp tcp;
-	const char *container;	     /* name, for the image of a container; may be NULL */
 	const char *container; /* name, for the image of a container; may be NULL */
 };
 

@@ -484,7 +484,8 @@ def run_container(case, meta):
                      arguments=['run', '--name', 'first', '-w', case.work] + shares
                      + ['--', case.program(case.name)])
     time.sleep(meta['settle'])
-    code, _, err = case.reprise('checkpoint', 'first', '-o', case.path('image'), '-q', '--kill')
+    code, _, err = case.reprise('checkpoint', 'first', '-o', case.path('image'), '-q', '--kill',
+                                *meta['checkpoint'])
     if code:
         if not refusal_allowed(case, meta, code, err):
             raise Failed('checkpoint: exit status %d: %s' % (code, err.strip()))

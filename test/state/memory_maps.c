@@ -3,6 +3,7 @@
  *
  * not-in: user: shared anonymous memory is a memfd when an ordinary user restarts it, and is named
  * so
+ * not-in: container: the files of the host appear there under other device numbers
  */
 #include "harness.h"
 
