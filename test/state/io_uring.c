@@ -2,129 +2,17 @@
 /*
  * Rings of io_uring that are idle: their counters, completions that nobody has taken yet, requests
  * that have not been submitted, what is registered, and rings that two processes share.
- * may-refuse: permission
- * may-refuse: kernel-too-old
  */
-#include "harness.h"
+/* may-refuse: permission */
+/* may-refuse: kernel-too-old */
+#include "ring.h"
 
 #include <fcntl.h>
-#include <linux/io_uring.h>
 #include <poll.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#define NO_SQARRAY (1U << 16)
-
-struct ring {
-	int fd;
-	struct io_uring_params p;
-	char *rings, *sqes;
-	size_t rings_size, sqes_size;
-	uint32_t tail, head; /* as liburing keeps them: never read back */
-};
-
-static uint32_t *word(const struct ring *r, uint32_t offset)
-{
-	return (uint32_t *)(void *)(r->rings + offset);
-}
-
-static size_t sqe_size(const struct ring *r)
-{
-	return r->p.flags & IORING_SETUP_SQE128 ? 128 : 64;
-}
-
-static size_t cqe_size(const struct ring *r)
-{
-	return r->p.flags & IORING_SETUP_CQE32 ? 32 : 16;
-}
-
-static void ring_make(struct ring *r, unsigned int entries, unsigned int flags)
-{
-	memset(r, 0, sizeof(*r));
-	r->p.flags = flags;
-	r->fd = (int)syscall(SYS_io_uring_setup, entries, &r->p);
-	if (r->fd < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL))
-		test_skip("no io_uring here, or not this one (flags %#x)", flags);
-	CHECK(r->fd >= 0);
-	r->rings_size = r->p.cq_off.cqes + r->p.cq_entries * cqe_size(r);
-	if (!(flags & NO_SQARRAY) && r->p.sq_off.array + r->p.sq_entries * 4 > r->rings_size)
-		r->rings_size = r->p.sq_off.array + r->p.sq_entries * 4;
-	r->sqes_size = r->p.sq_entries * sqe_size(r);
-	r->rings = mmap(NULL, r->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-			r->fd, IORING_OFF_SQ_RING);
-	r->sqes = mmap(NULL, r->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd,
-		       IORING_OFF_SQES);
-	CHECK(r->rings != MAP_FAILED && r->sqes != MAP_FAILED);
-	for (uint32_t i = 0; !(flags & NO_SQARRAY) && i < r->p.sq_entries; i++)
-		word(r, r->p.sq_off.array)[i] = i;
-}
-
-static struct io_uring_sqe *ring_sqe(struct ring *r, uint8_t op, uint64_t data)
-{
-	struct io_uring_sqe *sqe =
-		(void *)(r->sqes + (r->tail & (r->p.sq_entries - 1)) * sqe_size(r));
-
-	CHECK(r->tail - *word(r, r->p.sq_off.head) < r->p.sq_entries);
-	memset(sqe, 0, sqe_size(r));
-	sqe->opcode = op;
-	sqe->user_data = data;
-	sqe->fd = -1;
-	r->tail++;
-	__atomic_store_n(word(r, r->p.sq_off.tail), r->tail, __ATOMIC_RELEASE);
-	return sqe;
-}
-
-static void ring_enter(struct ring *r, unsigned int submit, unsigned int wait)
-{
-	long n;
-
-	do
-		n = syscall(SYS_io_uring_enter, r->fd, submit, wait, IORING_ENTER_GETEVENTS, NULL,
-			    0);
-	while (n < 0 && errno == EINTR);
-	CHECK_EQUAL(n, submit);
-}
-
-/* The next completion is this one. */
-static void ring_take(struct ring *r, uint64_t data, int32_t result)
-{
-	const struct io_uring_cqe *cqe;
-
-	CHECKF(__atomic_load_n(word(r, r->p.cq_off.tail), __ATOMIC_ACQUIRE) != r->head,
-	       "no completion where %llu should be", (unsigned long long)data);
-	cqe = (void *)(r->rings + r->p.cq_off.cqes +
-		       (r->head & (r->p.cq_entries - 1)) * cqe_size(r));
-	CHECK_EQUAL(cqe->user_data, data);
-	CHECK_EQUAL(cqe->res, result);
-	r->head++;
-	__atomic_store_n(word(r, r->p.cq_off.head), r->head, __ATOMIC_RELEASE);
-}
-
-static void ring_nops(struct ring *r, unsigned int n, uint8_t flags)
-{
-	while (n--) {
-		ring_sqe(r, IORING_OP_NOP, 1000 + n)->flags = flags;
-		ring_enter(r, 1, flags & IOSQE_CQE_SKIP_SUCCESS ? 0 : 1);
-		if (!(flags & IOSQE_CQE_SKIP_SUCCESS))
-			ring_take(r, 1000 + n, 0);
-	}
-}
-
-static void ring_empty(const struct ring *r)
-{
-	CHECK_EQUAL(*word(r, r->p.cq_off.tail), r->head);
-	CHECK_EQUAL(*word(r, r->p.sq_off.head), r->tail);
-}
-
-static void ring_register(const struct ring *r, unsigned int op, const void *arg, unsigned int n)
-{
-	CHECKF(syscall(SYS_io_uring_register, r->fd, op, arg, n) >= 0, "register %u: %s", op,
-	       strerror(errno));
-}
 
 /* ---- with unread completions and requests that wait to be submitted ---- */
 
@@ -180,7 +68,7 @@ static void busy_set_up(struct ring *r)
 		vec[i] = (struct iovec){memory[i], sizeof(memory[i])};
 	}
 	ring_register(r, IORING_REGISTER_BUFFERS, vec, BUFFERS);
-	ring_nops(r, 1000, 0);
+	ring_nops(r, 20000, 0);
 	told = eventfd(0, EFD_NONBLOCK);
 	CHECK(told >= 0);
 	ring_register(r, IORING_REGISTER_EVENTFD, &told, 1);
