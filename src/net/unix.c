@@ -189,6 +189,7 @@ static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *
 {
 	const struct unix_info *info = seen_of(f)->info;
 	Reprise__UnixSocket *m = f->msg->unix_socket;
+	bool hidden = false;
 
 	m->pending = scratch_alloc(&c->files->scratch, (info->nclients + 1) * sizeof(uint64_t));
 	if (!m->pending)
@@ -196,21 +197,22 @@ static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *
 	for (uint32_t i = 0; i < info->nclients; i++) {
 		struct file_entry *client = by_ino(u, info->clients[i]);
 
-		if (!client && c->files->unseen)
+		if (!client && info->clients[i] && c->files->unseen)
 			continue;
-		if (!client)
+		if (!client && info->clients[i])
 			return error_set(
 				e, -EBUSY, E_FILE_OUTSIDE,
 				"a client outside the tree waits there to be accepted; try "
 				"again");
-		if (seen_of(client)->pending_data)
-			return error_set(e, -EBUSY, E_FILE_STATE,
-					 "a client waits there to be accepted and has sent data "
-					 "already; try again");
-		client->msg->unix_socket->state = UNIX_PENDING;
-		m->pending[m->n_pending++] = client->id;
+		/* One that has closed its socket may have sent something, too. */
+		hidden |= !client || seen_of(client)->pending_data;
+		if (client)
+			client->msg->unix_socket->state = UNIX_PENDING;
+		m->pending[m->n_pending++] = client ? client->id : 0;
 	}
-	return 0;
+	if (!hidden)
+		return 0;
+	return unix_waiting_save(c, f, info->nclients, m, &c->files->scratch, e);
 }
 
 static int peer_outside(struct file_entry *f, struct error *e)
@@ -321,7 +323,8 @@ const struct file_ops unix_file_ops = {
 	.kind = FILE_UNIX,
 	.name = "unix socket",
 	.support =
-		"stream, datagram and seqpacket; pairs, connected, listening with backlog, bound, "
+		"stream, datagram and seqpacket; pairs, connected, listening with backlog (for "
+		"root also if clients have sent data or gone before they were accepted), bound, "
 		"shut down, peer gone; queued data with its credentials, descriptors in flight and "
 		"out-of-band byte",
 	.match = unix_match,

@@ -70,6 +70,10 @@ int unix_queue_fill(struct restart *r, int from, int to, const Reprise__UnixSock
 int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
 			      struct error *e) must_check;
 
+/* What the clients have sent that wait to be accepted, whether they are still there or not. */
+int unix_waiting_save(struct checkpoint *c, const struct file_entry *listener, uint32_t clients,
+		      Reprise__UnixSocket *m, struct scratch *s, struct error *e) must_check;
+
 /* Names and paths: unix_name.c */
 int unix_name_save(struct checkpoint *c, const struct file_seen *f, const struct unix_info *info,
 		   Reprise__UnixSocket *m, struct scratch *s, struct error *e) must_check;

@@ -34,12 +34,13 @@ static int check_names(const Reprise__UnixSocket *m, struct error *e)
 	return 0;
 }
 
-static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
+static int check_messages(const struct restart *r, size_t n, Reprise__SocketData *const *queue,
+			  struct error *e)
 {
 	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
 
-	for (size_t i = 0; i < m->n_queue; i++) {
-		const Reprise__SocketData *d = m->queue[i];
+	for (size_t i = 0; i < n; i++) {
+		const Reprise__SocketData *d = queue[i];
 
 		if (d->sender.len > most)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
@@ -52,9 +53,34 @@ static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, st
 				return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 						 "a message carries no open file");
 	}
-	if (m->mark && m->socket->type != SOCK_STREAM)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a mark among messages");
 	return 0;
+}
+
+static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
+{
+	int res = check_messages(r, m->n_queue, m->queue, e);
+
+	if (res >= 0 && m->mark && m->socket->type != SOCK_STREAM)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a mark among messages");
+	return res;
+}
+
+static int check_backlog(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
+{
+	int res = 0;
+
+	for (size_t i = 0; i < m->n_pending; i++) {
+		const Reprise__UnixSocket *client = socket_of(r, m->pending[i]);
+
+		if (m->pending[i] ? !client || client->state != UNIX_PENDING || !client->socket
+				  : !m->n_waiting)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper backlog");
+	}
+	if (m->n_waiting && m->n_waiting != m->n_pending)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper backlog");
+	for (size_t i = 0; i < m->n_waiting && res >= 0; i++)
+		res = check_messages(r, m->waiting[i]->n_queue, m->waiting[i]->queue, e);
+	return res;
 }
 
 int unix_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
@@ -78,12 +104,7 @@ int unix_validate(const struct restart *r, const Reprise__File *msg, struct erro
 	if (m->partner && (!peer || !peer->socket || peer->socket->type != SOCK_DGRAM ||
 			   peer->state != UNIX_CONNECTED))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket without its partner");
-	for (size_t i = 0; i < m->n_pending; i++) {
-		peer = socket_of(r, m->pending[i]);
-		if (!peer || peer->state != UNIX_PENDING)
-			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper backlog");
-	}
-	return 0;
+	return check_backlog(r, m, e);
 }
 
 /* ---- first pass ---- */
@@ -409,24 +430,40 @@ static int connect_datagram(struct restart *r, const struct file_open *f, struct
 	return unix_name_connect(r, f->fd, m->peer, peer, e);
 }
 
+/* What the server will see of a client is nowhere to be read before it accepts, but in the memory
+ * of the kernel: most likely the owner of the client's socket. */
+static int connect_waiting(struct restart *r, const struct file_open *f, size_t i, struct error *e)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *client = socket_of(r, m->pending[i]);
+	const Reprise__UnixWaiting *w = m->n_waiting ? m->waiting[i] : NULL;
+	Reprise__UnixSocket seen_by = REPRISE__UNIX_SOCKET__INIT;
+	_cleanup_(close_fd) int gone = -EBADF;
+	struct connection x = {.r = r, .listener = f->id, .to = m, .e = e};
+	int res;
+
+	seen_by.peer_cred = true;
+	seen_by.peer_uid = w ? w->uid : client->socket->uid;
+	seen_by.peer_gid = w ? w->gid : client->socket->gid;
+	if (!client) {
+		gone = socket(AF_UNIX, m->socket->type | SOCK_CLOEXEC, 0);
+		if (gone < 0)
+			return error_errno(e, -errno, E_RESTORE, "cannot make a socket");
+	}
+	x.fd = client ? files_restart_fd(r, m->pending[i]) : gone;
+	res = unix_cred_run(&seen_by, call_connect, &x, e);
+	if (res < 0 || !w)
+		return res;
+	seen_by.queue = w->queue;
+	seen_by.n_queue = w->n_queue;
+	return unix_queue_fill(r, x.fd, -1, &seen_by, e);
+}
+
 static int fill_backlog(struct restart *r, const struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
 
 	for (size_t i = 0; i < m->n_pending; i++) {
-		const Reprise__Socket *client = socket_of(r, m->pending[i])->socket;
-		/* What the server will see is nowhere to be read before it accepts: most likely the
-		 * owner of the client's socket. */
-		const Reprise__UnixSocket seen_by = {
-			.peer_cred = true, .peer_uid = client->uid, .peer_gid = client->gid};
-		int res =
-			unix_cred_run(&seen_by, call_connect,
-				      &(struct connection){.r = r,
-							   .fd = files_restart_fd(r, m->pending[i]),
-							   .listener = f->id,
-							   .to = m,
-							   .e = e},
-				      e);
+		int res = connect_waiting(r, f, i, e);
 
 		if (res < 0)
 			return res;
