@@ -32,13 +32,13 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_FIFO = 15,
 		 FILE_PROC = 16,
 		 FILE_NSFS = 17,
-		 FILE_MQUEUE = 18,
 		 FILE_FANOTIFY = 19,
 		 FILE_IO_URING = 66,
 		 FILE_USERFAULTFD = 21,
 		 FILE_PACKET = 22,
 		 FILE_BPF_MAP = 65,
 		 FILE_OUTSIDE = 70,
+		 FILE_MQUEUE = 40,
 };
 
 /* One open file description as it is seen from outside. */

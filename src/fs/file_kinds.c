@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 
+#include "ipc/mqueue.h"
 #include "net/socket_kinds.h"
 
 /* Asked in this order: those that look at more come first. */
@@ -15,6 +16,7 @@ const struct file_ops *const file_kinds[] = {
 	&pty_file_ops,
 	&tty_outside_file_ops,
 	&proc_file_ops,
+	&mqueue_file_ops,
 	&regular_file_ops,
 	&eventfd_file_ops,
 	&timerfd_file_ops,

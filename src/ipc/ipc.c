@@ -28,6 +28,7 @@ void ipc_checkpoint_end(struct checkpoint *c)
 	kernel_memory_free(x->kernel);
 	for (int i = 0; i < 3; i++)
 		vec_free(&x->objects[i]);
+	vec_free(&x->queues);
 	vec_free(&x->lists);
 	vec_free(&x->members);
 	vec_free(&x->tids);
@@ -81,7 +82,8 @@ bool ipc_restart_any(const struct restart *r)
 	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
 		if (inode->kind == INODE_SYSV_SHM)
 			return true;
-	return restart_nth(r, RECORD_SEM_SET, 0, NULL) || restart_nth(r, RECORD_MSG_QUEUE, 0, NULL);
+	return restart_nth(r, RECORD_MQUEUE, 0, NULL) || restart_nth(r, RECORD_SEM_SET, 0, NULL) ||
+	       restart_nth(r, RECORD_MSG_QUEUE, 0, NULL);
 }
 
 /* Nobody outside could reach what is in a namespace of its own. */
@@ -98,6 +100,7 @@ static int refuse_shared(enum sysv_kind kind, const Reprise__IpcPerm *m, struct 
 int ipc_restart_begin(struct restart *r, bool own, struct error *e)
 {
 	const Reprise__MsgQueue *queue;
+	const Reprise__Mqueue *mqueue;
 	const Reprise__SemSet *set;
 	int res = 0;
 
@@ -110,6 +113,13 @@ int ipc_restart_begin(struct restart *r, bool own, struct error *e)
 		res = refuse_shared(SYSV_SEM, set->perm, e);
 	for (size_t i = 0; res >= 0 && (queue = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++)
 		res = refuse_shared(SYSV_MSG, queue->perm, e);
+	for (size_t i = 0; res >= 0 && (mqueue = restart_nth(r, RECORD_MQUEUE, i, NULL)); i++)
+		if (mqueue->shared)
+			res = error_set(
+				e, -EXDEV, E_IPC_SHARED,
+				"processes outside the tree have the message queue /%s open, too, "
+				"and --pidns gives the tree an IPC namespace of its own",
+				mqueue->name);
 	if (res >= 0)
 		limits_restart(r);
 	return res;

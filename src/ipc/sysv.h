@@ -9,6 +9,7 @@
 #include "core/vec.h"
 #include "ipc.pb-c.h"
 #include "ipc/ipc.h"
+#include "ipc/mqueue.h"
 
 /*
  * What the kinds of System V objects have in common. Private to src/ipc and to
@@ -69,6 +70,7 @@ struct ipc_checkpoint {
 	struct kcmp_index *by_undo;
 	VEC(struct undo_list) lists; /* class n is entry n - 1 */
 	VEC(struct undo_member) members;
+	VEC(struct mqueue_entry) queues;
 	VEC(pid_t) tids;    /* of the whole tree, sorted */
 	VEC(uint32_t) uids; /* of its processes */
 	int64_t boot;	    /* when the machine was started, and */
@@ -85,6 +87,7 @@ struct ipc_made {
 };
 
 struct ipc_restart {
+	VEC(struct mqueue_open) queues;
 	VEC(struct ipc_made) made; /* to be removed if the restart fails */
 };
 

@@ -163,8 +163,11 @@ int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *
 
 void ipc_restart_keep(struct restart *r)
 {
-	if (r->ipc)
-		r->ipc->made.n = 0;
+	if (!r->ipc)
+		return;
+	r->ipc->made.n = 0;
+	vec_for_each (q, &r->ipc->queues)
+		q->made = false;
 }
 
 void ipc_restart_end(struct restart *r)
@@ -174,6 +177,7 @@ void ipc_restart_end(struct restart *r)
 	vec_for_each (m, &r->ipc->made)
 		if (m->id >= 0)
 			destroy(m->kind, m->id);
+	mqueue_release(r);
 	vec_free(&r->ipc->made);
 	free(r->ipc);
 	r->ipc = NULL;

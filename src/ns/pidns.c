@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/mount_table.h"
 #include "ns/pidns.h"
 
 struct request {
@@ -55,6 +56,23 @@ static int map_ids(uid_t uid, gid_t gid, struct error *e)
 	return r < 0 ? error_errno(e, r, E_NAMESPACE, "cannot map the group id") : 0;
 }
 
+/* Where message queues are mounted, those of the new IPC namespace are. */
+static int mount_queues(struct error *e)
+{
+	_cleanup_(close_fd) int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(mount_table_free) struct mount_table mounts = {};
+	int r = mount_table_read(proc_fd, getpid(), &mounts, e);
+
+	if (r < 0)
+		return r;
+	vec_for_each (m, &mounts)
+		if (!strcmp(m->type, "mqueue") &&
+		    mount("mqueue", m->point, "mqueue", mount_flags(m->options), NULL) < 0)
+			return error_errno(e, -errno, E_NAMESPACE,
+					   "cannot mount the message queues on %s", m->point);
+	return 0;
+}
+
 int pidns_enter(bool ipc, struct error *e)
 {
 	const int flags = CLONE_NEWNS | (ipc ? CLONE_NEWIPC : 0);
@@ -76,7 +94,7 @@ int pidns_enter(bool ipc, struct error *e)
 	/* What is mounted from now on is seen by nobody else. */
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
-	return 0;
+	return ipc ? mount_queues(e) : 0;
 }
 
 int pidns_mount_proc(void *arg, struct error *e)

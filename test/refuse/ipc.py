@@ -4,7 +4,7 @@
 import ctypes
 import os
 
-from case import Failed, expect_killed, libc
+from case import MS_NOSUID, Failed, expect_killed, libc, system
 
 KEY, QUEUE = 0x5eaf00d, 0xfeed
 IPC_RMID, GETVAL, SETVAL, IPC_CREAT = 0, 12, 16, 0o1000
@@ -154,3 +154,105 @@ def test_undo_of_an_ordinary_user(case):
         raise Failed(lines[0])
     case.expect_files()
     case.finish(pid)
+
+
+QUEUES = ('named', 'waited', 'full', 'notified', 'quiet')
+
+
+def queue_open(name, flags=os.O_RDWR | os.O_NONBLOCK):
+    fd = libc.mq_open(b'/' + name.encode(), flags)
+    if fd < 0:
+        raise Failed('no queue %s' % name)
+    return fd
+
+
+def queues_remove():
+    for name in QUEUES:
+        libc.mq_unlink(b'/' + name.encode())
+
+
+def test_queue_gone(case):
+    saved(case, 'mqueue')
+    queues_remove()
+    passes(case)
+
+
+def test_queue_changed(case):
+    saved(case, 'mqueue')
+    fd = queue_open('named')
+    libc.mq_send(fd, b'surplus', 7, 1)
+    os.close(fd)
+    refused(case, 'ipc-changed', 'message queue /named')
+    # Made again for the first attempt, they are not left by it.
+    queues_remove()
+    passes(case)
+
+
+def test_queue_changed_and_back(case):
+    """The same messages, sent by somebody else: nothing has changed."""
+    saved(case, 'mqueue')
+    queues_remove()
+    tool = case.restart()
+    case.until_handed_over(tool, 2, 'mqueue')
+    case.kill_all()
+    case.until(lambda: not case.others(), 'the end of all')
+    case.statuses.clear()
+    passes(case)
+
+
+def test_queue_shared(case):
+    pid = case.start('mqueue')
+    fd = queue_open('waited')
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    refused(case, 'ipc-shared', '/waited', args=['--pidns'])
+    libc.mq_unlink(b'/waited')
+    refused(case, 'ipc-shared', '/waited')
+    os.close(fd)
+
+
+def test_queue_without_name_shared(case):
+    pid = case.start('mqueue')
+    for number in os.listdir('/proc/%d/fd' % pid):
+        path = '/proc/%d/fd/%s' % (pid, number)
+        if os.readlink(path) == '/gone (deleted)':
+            fd = os.open(path, os.O_RDONLY)
+            case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')),
+                         'file-outside', '/gone', pid)
+            os.close(fd)
+            break
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_queue_of_an_ordinary_user(case):
+    """Messages are not taken out to be read."""
+    pid = case.start('mqueue', uid=65534)
+    result = case.reprise('checkpoint', str(pid), '-o', case.path('image'), uid=65534)
+    lines = result[2].splitlines()
+    if result[0] != 1 or not lines or any('[ipc-state]' not in line for line in lines):
+        raise Failed('exit status %d: %s' % result[::2])
+    if '5 messages' not in result[2] or 'notified by a signal' not in result[2]:
+        raise Failed(result[2])
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_queues_as_files(case):
+    """A new IPC namespace has its own queues, also where they are mounted."""
+    where = os.path.join(case.directory, 'queues')
+    os.mkdir(where)
+    system('mount', b'mqueue', where.encode(), b'mqueue', MS_NOSUID, None)
+    pid = case.start('mqueue')
+    case.checkpoint(pid)
+    copy = case.restart('--pidns')
+    case.until_handed_over(copy, pid, 'mqueue', True)
+    inner = [other for other, name in case.others() if name == 'mqueue' and
+             os.readlink('/proc/%d/ns/ipc' % other) != os.readlink('/proc/self/ns/ipc')]
+    libc.mq_unlink(b'/quiet')
+    names = sorted(os.listdir('/proc/%d/root%s' % (inner[0], where)))
+    if names != sorted(QUEUES):
+        raise Failed('queues there are %s' % names)
+    case.go()
+    case.expect_pass(2, [case.wait_verdict(tool, 'the program') for tool in (pid, copy)])
