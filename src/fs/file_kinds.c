@@ -9,6 +9,7 @@
 /* Asked in this order: those that look at more come first. */
 /* clang-format off */
 const struct file_ops *const file_kinds[] = {
+	&mqueue_file_ops,
 	&outside_file_ops,
 	&pipe_file_ops,
 	&fifo_file_ops,
@@ -16,7 +17,6 @@ const struct file_ops *const file_kinds[] = {
 	&pty_file_ops,
 	&tty_outside_file_ops,
 	&proc_file_ops,
-	&mqueue_file_ops,
 	&regular_file_ops,
 	&eventfd_file_ops,
 	&timerfd_file_ops,
