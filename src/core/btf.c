@@ -277,3 +277,21 @@ int btf_member(const struct btf *b, int structure, const char *member, int *ret_
 	*ret_size = (int)size_of(b, type);
 	return bits % 8 ? -ENOENT : bits / 8;
 }
+
+/* Variables are listed by the section in which they stand. */
+int btf_variable(const struct btf *b, const char *section, const char *name)
+{
+	for (uint32_t i = 1; i < b->n; i++) {
+		const struct btf_type *t = b->by_id[i];
+		const struct btf_var_secinfo *v = (const struct btf_var_secinfo *)(t + 1);
+
+		if (BTF_INFO_KIND(t->info) != BTF_KIND_DATASEC ||
+		    strcmp(name_at(b, t->name_off), section) != 0)
+			continue;
+		for (uint32_t k = 0; k < BTF_INFO_VLEN(t->info); k++)
+			if (v[k].type < b->n && v[k].type &&
+			    !strcmp(name_at(b, b->by_id[v[k].type]->name_off), name))
+				return (int)v[k].offset;
+	}
+	return -ENOENT;
+}

@@ -23,5 +23,7 @@ int btf_size(const struct btf *b, int structure);
 int btf_offset(const struct btf *b, int structure, const char *member);
 /* The same, and its size: 0 for an array of unknown length. -ENOENT for a bit-field. */
 int btf_member(const struct btf *b, int structure, const char *member, int *ret_size);
+/* Offset of a variable in its section. */
+int btf_variable(const struct btf *b, const char *section, const char *name);
 
 #endif

@@ -401,3 +401,8 @@ int kernel_size(const struct kernel_memory *k, const char *structure)
 {
 	return btf_size(k->btf, btf_structure(k->btf, structure));
 }
+
+int kernel_percpu_offset(const struct kernel_memory *k, const char *name)
+{
+	return btf_variable(k->btf, ".data..percpu", name);
+}

@@ -42,5 +42,7 @@ int kernel_member(struct kernel_memory *k, uint64_t address, const char *structu
 int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /* Size of a structure, or -ENOENT. */
 int kernel_size(const struct kernel_memory *k, const char *structure);
+/* Where a variable stands among those that each processor has of its own. */
+int kernel_percpu_offset(const struct kernel_memory *k, const char *name);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "mm/aio.h"
 #include "mm/build.h"
 #include "mm/calls.h"
 #include "mm/layout.h"
@@ -344,7 +345,8 @@ static int map_series(struct build *b, const struct file_set *set, size_t from, 
 		const Reprise__Vma *v = mm_vma_at(b->want, s->start);
 		int fd = -1, r;
 
-		if (made_by_kernel(v) || v->kind == VMA_SYSV || v->kind == VMA_IO_URING)
+		if (made_by_kernel(v) || v->kind == VMA_SYSV || v->kind == VMA_IO_URING ||
+		    v->kind == VMA_AIO)
 			continue;
 		if (of_file(v))
 			fd = set->remote[file_index(set, v->inode, opened_for_writing(v))];
@@ -458,6 +460,8 @@ int mm_restart_build(struct restart *r, struct restart_process *p, struct error 
 		n = map_all(&b, e);
 	if (n >= 0)
 		n = calls_run(&b.calls, e);
+	if (n >= 0)
+		n = aio_restart(r, p, e);
 	if (n >= 0 && !p->mm->parent)
 		n = mm_vdso_restart(r, p, e);
 	return n < 0 ? error_object(e, n, "task %d", p->vpid) : 0;

@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "mm/aio.h"
 #include "mm/state.h"
 #include "mm/vdso.h"
 
@@ -46,6 +47,7 @@ void mm_checkpoint_end(struct checkpoint *c)
 	scratch_free(&c->mm->scratch);
 	vec_free(&c->mm->seen);
 	mapped_cache_free(c->mm->mapped);
+	aio_checkpoint_free(c->mm->aio);
 	free(c->mm);
 	c->mm = NULL;
 }
@@ -124,7 +126,13 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		return checkpoint_refuse(c, error_vma(e, r, v), e);
 	if (v->kind == VMA_IGNORED)
 		return 0;
-	return put_vma(m, v, inode, e);
+	r = put_vma(m, v, inode, e);
+	if (r >= 0 && v->kind == VMA_AIO) {
+		r = aio_checkpoint(c, p, v, m->msg->vmas[m->msg->n_vmas - 1], m->scratch, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, error_vma(e, r, v), e);
+	}
+	return r;
 }
 
 /*

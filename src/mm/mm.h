@@ -10,6 +10,11 @@
  */
 
 int mm_checkpoint_begin(struct checkpoint *c, struct error *e) must_check;
+/*
+ * Waits until no request of asynchronous I/O is in flight. Everybody is stopped, and nothing is
+ * saved yet: what comes of one may be memory, the count of an eventfd, the contents of a file.
+ */
+int mm_checkpoint_drain(struct checkpoint *c, struct error *e) must_check;
 void mm_checkpoint_end(struct checkpoint *c);
 /*
  * Layout, page map and fields of the address space of p->mm (object id given by

@@ -56,6 +56,7 @@ struct mm_checkpoint {
 	struct scratch scratch;	  /* for records */
 	VEC(bool) seen;		  /* by object id */
 	struct mapped_cache *mapped;
+	struct aio_checkpoint *aio;
 	uint64_t page_bytes;
 };
 

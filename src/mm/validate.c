@@ -7,6 +7,7 @@
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "fs/uring.h"
+#include "mm/aio.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
@@ -59,7 +60,8 @@ static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t be
 		return INVALID(e, "impossible addresses");
 	if (v->start < below)
 		return INVALID(e, "overlaps the one before");
-	if ((v->kind < VMA_ANON || v->kind > VMA_SYSV) && v->kind != VMA_IO_URING)
+	if ((v->kind < VMA_ANON || v->kind > VMA_SYSV) && v->kind != VMA_IO_URING &&
+	    v->kind != VMA_AIO)
 		return INVALID(e, "unknown kind %u", v->kind);
 	if (v->flags & ~(uint64_t)VMA_FLAGS_ALL)
 		return INVALID(e, "unknown flags %#lx", (unsigned long)v->flags);
@@ -69,6 +71,10 @@ static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t be
 		return INVALID(e, "a ring where there is none, or the reverse");
 	if (v->ring)
 		return check_ring(r, v, e);
+	if ((v->kind == VMA_AIO) != !!v->aio)
+		return INVALID(e, "a ring where there is none, or the reverse");
+	if (v->aio)
+		return aio_validate(v, e);
 	if (!backed != !v->inode || (!backed && (v->flags & VMA_SHARED)))
 		return INVALID(e, "a file where there is none, or the reverse");
 	if (v->kind == VMA_SYSV && !(v->flags & VMA_SHARED))

@@ -16,6 +16,8 @@ const char *vma_kind_name(uint32_t kind)
 
 	if (kind == VMA_IO_URING)
 		return "io_uring";
+	if (kind == VMA_AIO)
+		return "aio";
 	return kind >= VMA_ANON && kind <= VMA_SYSV ? names[kind] : "unknown";
 }
 
@@ -280,11 +282,13 @@ static int classify_bracket(struct vma *v, struct error *e)
 
 static int classify_file(struct vma *v, struct error *e)
 {
-	if (begins(v->name, "/[aio]"))
-		return refuse(e, "is the ring of an asynchronous I/O context (io_setup)");
 	if (begins(v->name, "anon_inode:[io_uring]")) {
 		v->kind = VMA_IO_URING;
 		return v->shared ? 0 : refuse(e, "is a private copy of a ring of io_uring");
+	}
+	if (begins(v->name, "/[aio]")) {
+		v->kind = VMA_AIO;
+		return v->shared ? 0 : refuse(e, "is a private copy of a ring of io_setup()");
 	}
 	if (begins(v->name, "anon_inode:[perf_event]"))
 		return refuse(e, "is the buffer of a performance counter");
@@ -338,7 +342,7 @@ static bool key_of_its_own(const struct vma *v)
 /* Made of pages of the kernel, as its io_uring_mmap() has done at all times. */
 static bool of_ring(const struct vma *v)
 {
-	return v->kind == VMA_IO_URING;
+	return v->kind == VMA_IO_URING || v->kind == VMA_AIO;
 }
 
 static int check_letters(const struct vma *v, struct error *e)
@@ -432,7 +436,8 @@ static bool same_mapping(const Reprise__Vma *a, const Reprise__Vma *b)
 		return true;
 	if (a->kind == VMA_DROPPABLE && b->kind == VMA_DROPPABLE)
 		return true;
-	if (a->kind == VMA_IO_URING) /* each is mapped when the rings are there */
+	/* each is mapped when the rings are there; a fork leaves no context of asynchronous I/O */
+	if (a->kind == VMA_IO_URING || a->kind == VMA_AIO)
 		return false;
 	if (vma_keeps_pages(a) || a->kind != b->kind || (a->flags & kept) != (b->flags & kept))
 		return false;

@@ -25,6 +25,7 @@ enum vma_kind {
 	VMA_HUGE_ANON = 6, /* private anonymous hugetlb memory */
 	VMA_SYSV = 7,	   /* an attached System V segment */
 	VMA_IO_URING = 70, /* a ring or the requests of an io_uring */
+	VMA_AIO = 71,	   /* the ring of a context of asynchronous I/O (io_setup) */
 	VMA_IGNORED = 1000, /* [vsyscall]: the same everywhere; never in an image */
 };
 
@@ -103,7 +104,7 @@ static inline bool vma_private(const Reprise__Vma *v)
 static inline bool vma_keeps_pages(const Reprise__Vma *v)
 {
 	return vma_private(v) && v->kind != VMA_DROPPABLE && v->kind != VMA_SYSV &&
-	       v->kind != VMA_IO_URING;
+	       v->kind != VMA_IO_URING && v->kind != VMA_AIO;
 }
 
 struct span {

@@ -318,6 +318,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = container_checkpoint(c, p->container, e);
 	if (r >= 0)
 		r = list_processes(p, e);
+	if (r >= 0)
+		r = mm_checkpoint_drain(c, e);
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
