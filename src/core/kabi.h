@@ -22,6 +22,19 @@
 #define SCM_PIDFD 0x04 /* 6.5 */
 #endif
 
+/* linux/eventpoll.h, whose own names are not in those of libc (6.9) */
+struct epoll_busy_params {
+	uint32_t busy_poll_usecs;
+	uint16_t busy_poll_budget;
+	uint8_t prefer_busy_poll;
+	uint8_t pad;
+};
+static_assert(sizeof(struct epoll_busy_params) == 8, "size is part of the interface");
+#ifndef EPIOCSPARAMS
+#define EPIOCSPARAMS _IOW(0x8A, 0x01, struct epoll_busy_params)
+#define EPIOCGPARAMS _IOR(0x8A, 0x02, struct epoll_busy_params)
+#endif
+
 /* linux/fanotify.h */
 #ifndef FAN_PRE_ACCESS
 #define FAN_PRE_ACCESS 0x00100000 /* 6.14 */

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -29,11 +30,7 @@ static bool epoll_match(const struct file_seen *f)
 	return !strcmp(f->link, "anon_inode:[eventpoll]");
 }
 
-/* An entry until all descriptions have been seen. */
-struct epoll_seen {
-	uint64_t ino, dev;
-	uint32_t nth; /* of those with the same number */
-};
+#define LARGE 200 /* entries, from where on kcmp(2) takes its time */
 
 static int parse_entry(const char *line, Reprise__EpollEntry *m, struct epoll_seen *seen)
 {
@@ -88,6 +85,18 @@ static int count_same(const Reprise__Epoll *m, struct epoll_seen *seen, struct s
 	return 0;
 }
 
+/* A kernel that does not know them (before 6.9) has none set. */
+static void read_params(int fd, Reprise__Epoll *m)
+{
+	struct epoll_busy_params params = {};
+
+	if (ioctl(fd, EPIOCGPARAMS, &params) < 0)
+		return;
+	m->busy_poll_usecs = params.busy_poll_usecs;
+	m->busy_poll_budget = params.busy_poll_budget;
+	m->prefer_busy_poll = params.prefer_busy_poll;
+}
+
 static int epoll_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			    struct scratch *scratch, struct error *e)
 {
@@ -111,6 +120,7 @@ static int epoll_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
 	}
 	m->n_entries = n;
+	read_params(f->local, m);
 	return count_same(m, seen, scratch, e);
 }
 
@@ -163,7 +173,7 @@ static const struct file_entry *find_member(const struct checkpoint *c,
 	/* Nearly always the number still means what it did, in the table that has the set. */
 	const struct file_entry *same = by_number(c, &c->files->tables.v[set->table], entry->fd);
 
-	if (same && is_member(set, entry, seen, same))
+	if (same && ((seen->proven && same_inode(same, seen)) || is_member(set, entry, seen, same)))
 		return same;
 	vec_for_each (f, &c->files->files)
 		if (is_member(set, entry, seen, *f))
@@ -173,9 +183,11 @@ static const struct file_entry *find_member(const struct checkpoint *c,
 
 static int resolve(struct checkpoint *c, const struct file_entry *set, struct error *e)
 {
-	const struct epoll_seen *seen = (const struct epoll_seen *)(uintptr_t)set->private;
+	struct epoll_seen *seen = (struct epoll_seen *)(uintptr_t)set->private;
 	Reprise__Epoll *m = set->msg->epoll;
 
+	if (m->n_entries > LARGE)
+		epoll_prove(c, set, seen);
 	for (size_t i = 0; i < m->n_entries; i++) {
 		const struct file_entry *f = find_member(c, set, m->entries[i], &seen[i]);
 
@@ -205,7 +217,9 @@ static void epoll_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops epoll_file_ops = {
 	.kind = FILE_EPOLL,
 	.name = "epoll",
-	.support = "nested, edge-triggered, one-shot, entries whose descriptor was closed",
+	.support =
+		"nested, edge-triggered, one-shot (armed and fired), entries whose descriptor was closed, "
+		"busy polling",
 	.match = epoll_match,
 	.checkpoint = epoll_checkpoint,
 	.checkpoint_all = epoll_checkpoint_all,

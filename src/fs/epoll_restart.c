@@ -13,10 +13,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kabi.h"
 #include "fs/epoll_private.h"
 #include "fs/file_kinds.h"
 
@@ -45,6 +47,22 @@ int epoll_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	return 0;
 }
 
+static int set_params(int fd, const Reprise__Epoll *m, struct error *e)
+{
+	struct epoll_busy_params params = {
+		.busy_poll_usecs = m->busy_poll_usecs,
+		.busy_poll_budget = (uint16_t)m->busy_poll_budget,
+		.prefer_busy_poll = m->prefer_busy_poll,
+	};
+
+	if (!m->busy_poll_usecs && !m->busy_poll_budget && !m->prefer_busy_poll)
+		return 0;
+	if (ioctl(fd, EPIOCSPARAMS, &params) < 0)
+		return error_errno(e, -errno, E_RESTORE,
+				   "cannot set the busy polling of an epoll set");
+	return 0;
+}
+
 static bool added_by_task(const struct restart *r, const Reprise__EpollEntry *m)
 {
 	const Reprise__File *file = restart_find(r, RECORD_FILE, m->file);
@@ -52,14 +70,37 @@ static bool added_by_task(const struct restart *r, const Reprise__EpollEntry *m)
 	return file->kind == FILE_SIGNALFD;
 }
 
+/*
+ * A one-shot entry that has fired. The kernel adds errors and hang-ups to whatever is asked for, so
+ * an entry without them cannot be added: it has to fire here, too.
+ */
+static bool has_fired(const Reprise__EpollEntry *m)
+{
+	return (m->events & EPOLLONESHOT) && !(m->events & (EPOLLERR | EPOLLHUP));
+}
+
+static int add(int set, const Reprise__EpollEntry *m)
+{
+	struct epoll_event event = {.events = m->events, .data.u64 = m->data}, fired;
+
+	if (has_fired(m))
+		event.events |= EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP;
+	if (epoll_ctl(set, EPOLL_CTL_ADD, m->fd, &event) < 0)
+		return -errno;
+	/* Nothing else in the set can be ready: those that have fired are added first. */
+	if (!has_fired(m) || epoll_wait(set, &fired, 1, 0) == 1)
+		return 0;
+	event.events = m->events;
+	return epoll_ctl(set, EPOLL_CTL_MOD, m->fd, &event) < 0 ? -errno : 0;
+}
+
 /* Whatever has that number here is put aside and back. */
 static int add_as(int set, int fd, const Reprise__EpollEntry *m)
 {
-	struct epoll_event event = {.events = m->events, .data.u64 = m->data};
 	int aside = -1, r = 0;
 
 	if (fd == m->fd)
-		return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) < 0 ? -errno : 0;
+		return add(set, m);
 	if (fcntl(m->fd, F_GETFD) >= 0) {
 		aside = fcntl(m->fd, F_DUPFD_CLOEXEC, 0);
 		if (aside < 0)
@@ -67,8 +108,7 @@ static int add_as(int set, int fd, const Reprise__EpollEntry *m)
 	}
 	if (set == m->fd)
 		set = aside;
-	if (dup3(fd, m->fd, O_CLOEXEC) < 0 || epoll_ctl(set, EPOLL_CTL_ADD, m->fd, &event) < 0)
-		r = -errno;
+	r = dup3(fd, m->fd, O_CLOEXEC) < 0 ? -errno : add(set, m);
 	/* Closing a duplicate takes nothing out of the set. */
 	if (aside >= 0) {
 		dup3(aside, m->fd, O_CLOEXEC);
@@ -79,7 +119,7 @@ static int add_as(int set, int fd, const Reprise__EpollEntry *m)
 	return r;
 }
 
-static int fill_set(struct restart *r, const struct file_open *set, struct error *e)
+static int fill_set(struct restart *r, const struct file_open *set, bool fired, struct error *e)
 {
 	const Reprise__Epoll *msg = set->msg->epoll;
 
@@ -87,7 +127,7 @@ static int fill_set(struct restart *r, const struct file_open *set, struct error
 		const Reprise__EpollEntry *m = msg->entries[i];
 		int res;
 
-		if (added_by_task(r, m))
+		if (added_by_task(r, m) || has_fired(m) != fired)
 			continue;
 		res = add_as(set->fd, files_restart_fd(r, m->file), m);
 		if (res < 0)
@@ -111,9 +151,15 @@ static void *fill_all(void *arg)
 		f->result = error_errno(f->e, -errno, E_SYSTEM, "cannot copy the descriptor table");
 		return NULL;
 	}
-	vec_for_each (set, &f->r->files->files)
-		if (set->ops == &epoll_file_ops && f->result >= 0)
-			f->result = fill_set(f->r, set, f->e);
+	vec_for_each (set, &f->r->files->files) {
+		if (set->ops != &epoll_file_ops || f->result < 0)
+			continue;
+		f->result = fill_set(f->r, set, true, f->e);
+		if (f->result >= 0)
+			f->result = fill_set(f->r, set, false, f->e);
+		if (f->result >= 0)
+			f->result = set_params(set->fd, set->msg->epoll, f->e);
+	}
 	return NULL;
 }
 
@@ -125,7 +171,7 @@ int epoll_restart_all(struct restart *r, struct error *e)
 	int err;
 
 	vec_for_each (set, &r->files->files)
-		any |= set->ops == &epoll_file_ops && set->msg->epoll->n_entries;
+		any |= set->ops == &epoll_file_ops;
 	if (!any)
 		return 0;
 	err = pthread_create(&thread, NULL, fill_all, &f);
