@@ -5,6 +5,7 @@
  * that child does. It is saved with the container like every other process, so it depends on
  * nothing: no library, no file, no stack but its first page.
  */
+#include <linux/prctl.h>
 #include <linux/wait.h>
 #include <stdint.h>
 #include <sys/syscall.h>
@@ -55,6 +56,8 @@ void init_main(const long *stack)
 	long child = stack[0] > 1 ? number((const char *)stack[2]) : 0;
 	uint64_t all = ALL;
 
+	/* Executed from memory, it has got an odd name. */
+	call(SYS_prctl, PR_SET_NAME, (long)"reprise-init", 0, 0);
 	call(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&all, 0, sizeof(all));
 	for (;;) {
 		long sig;

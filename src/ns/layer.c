@@ -170,6 +170,7 @@ static int find_link(struct layer *l, const struct stat *st, Reprise__LayerEntry
 	vec_for_each (other, &l->linked)
 		if (other->ino == st->st_ino) {
 			m->link = other->entry + 1;
+			m->size = 0;
 			return 0;
 		}
 	k = vec_push(&l->linked);

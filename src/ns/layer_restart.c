@@ -104,7 +104,10 @@ static int make(int parent, const char *name, int dir_fd, const Reprise__Layer *
 
 		return r < 0 && errno == EEXIST ? 0 : r;
 	}
-	return mknodat(parent, name, (m->mode & S_IFMT) | 0600, (dev_t)m->rdev);
+	/* What is mounted somewhere else, or on it, may have made it already. */
+	if (mknodat(parent, name, (m->mode & S_IFMT) | 0600, (dev_t)m->rdev) < 0)
+		return errno == EEXIST && S_ISREG(m->mode) ? 0 : -1;
+	return 0;
 }
 
 static int set_attributes(int parent, const char *name, const Reprise__LayerEntry *m,

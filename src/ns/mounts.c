@@ -226,6 +226,12 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	_cleanup_(close_fd) int at = -EBADF;
 	struct stat st;
 
+	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	if (at < 0)
+		return at;
+	if (fstat(at, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	msg->file = !S_ISDIR(st.st_mode);
 	if (other && other->kind != MOUNT_EXTERNAL) {
 		const struct mount_line *line = by_id(&sv->theirs, other->id);
 
@@ -236,10 +242,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 			s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
 		return msg->root ? 0 : no_memory(e);
 	}
-	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
-	if (at < 0)
-		return at;
-	if (fstat(at, &st) == 0 && (msg->external = host_path(sv, m, &st, s))) {
+	if ((msg->external = host_path(sv, m, &st, s))) {
 		msg->kind = MOUNT_EXTERNAL;
 		return 0;
 	}

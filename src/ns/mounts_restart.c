@@ -184,13 +184,6 @@ static int target(const struct build *b, const char *point, bool directory, char
 	return 0;
 }
 
-static bool is_directory(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) < 0 || S_ISDIR(st.st_mode);
-}
-
 static const char *mapped(const struct mounts_place *place, const char *external)
 {
 	size_t len = strlen(external);
@@ -208,17 +201,20 @@ static int bind(const char *from, const char *to, struct error *e)
 	return 0;
 }
 
+/* What is bound may be in a tmpfs that is filled later: then it is made here, and filled there. */
 static int bind_part(const struct build *b, const Reprise__Mount *m, const char *to,
 		     struct error *e)
 {
 	const Reprise__Mount *of = by_id(b->msg, m->of);
-	char from[PATH_SIZE], path[PATH_SIZE];
-	int r = target(b, of->point, true, path, sizeof(path), e);
+	_cleanup_(free_ptr) char *point = NULL;
+	char from[PATH_SIZE];
+	int r;
 
-	if (r < 0)
-		return r;
-	snprintf(from, sizeof(from), "%s%s", path, strcmp(m->root, "/") ? m->root : "");
-	return bind(from, to, e);
+	if (asprintf(&point, "%s%s", strcmp(of->point, "/") ? of->point : "",
+		     *m->root ? m->root : "/") < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	r = target(b, point, !m->file, from, sizeof(from), e);
+	return r < 0 ? r : bind(from, to, e);
 }
 
 static int overlay(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
@@ -264,9 +260,8 @@ static int set_flags(const Reprise__Mount *m, const char *to, bool with_readonly
 
 static int mount_one(const struct build *b, const Reprise__Mount *m, struct error *e)
 {
-	bool directory = m->kind != MOUNT_EXTERNAL || is_directory(mapped(b->place, m->external));
 	char to[PATH_SIZE];
-	int r = target(b, m->point, directory, to, sizeof(to), e);
+	int r = target(b, m->point, !m->file, to, sizeof(to), e);
 
 	if (r < 0)
 		return r;
@@ -289,7 +284,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 	}
 	if (r < 0)
 		return r;
-	r = target(b, m->point, directory, to, sizeof(to), e);
+	r = target(b, m->point, !m->file, to, sizeof(to), e);
 	if (r >= 0)
 		r = set_flags(m, to, m->kind != MOUNT_TMPFS, e);
 	return r;
