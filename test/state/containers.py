@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers: the commands, and those that others made."""
+
+import json
+import os
+import signal
+import time
+
+from case import Failed
+
+
+def begin(case):
+    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+
+
+def victim(case):
+    return os.path.join(case.build, 'test/lib/victim')
+
+
+def expect(case, result, out=None, code=0):
+    if result[0] != code:
+        raise Failed('exit status %d: %s' % (result[0], result[2]))
+    if out is not None and result[1] != out:
+        raise Failed('printed %r, not %r' % (result[1], out))
+
+
+def listed(case):
+    code, out, err = case.reprise('ps', '--json')
+    if code:
+        raise Failed('ps: %s' % err)
+    return {c['name']: c for c in json.loads(out)['containers']}
+
+
+def run_victim(case, name, *steps):
+    """A victim in a container: the pid of `reprise run`."""
+    return case.start(program=case.reprise_path, arguments=[
+        'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
+        victim(case)] + [str(s) for s in steps])
+
+
+def test_commands(case):
+    begin(case)
+    expect(case, case.reprise('run', '--name', 'a', '--', 'sh', '-c', 'hostname; echo $$; exit 3'),
+           'a\n2\n', 3)
+    if listed(case)['a']['state'] != 'ended':
+        raise Failed('a container that has ended is said to run')
+    case.refused(case.reprise('run', '--name', 'a', '--', 'true'), 'container-exists', 'a')
+    case.refused(case.reprise('checkpoint', 'a', '-o', case.path('x')), 'container-state', 'a')
+    case.refused(case.reprise('checkpoint', 'nobody', '-o', case.path('x')), 'container-none')
+    expect(case, case.reprise('rm', 'a'))
+    case.refused(case.reprise('rm', 'a'), 'container-none', 'a')
+    expect(case, case.reprise('run', '--rm', '--', '/bin/sh', '-c', 'kill -9 $$'), code=137)
+    if listed(case):
+        raise Failed('--rm left %s' % listed(case))
+    code, _, err = case.reprise('run', '--', '/no/such/program')
+    if code != 1 or '/no/such/program' not in err or listed(case):
+        raise Failed('no such program: %d, %s, %s' % (code, err, listed(case)))
+
+
+def test_detached(case):
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'b', '--', 'sleep', '1000'), 'b\n')
+    one = listed(case)['b']
+    if one['state'] != 'running' or one['processes'] != 2 or not one['memory']:
+        raise Failed('ps says %s' % one)
+    expect(case, case.reprise('exec', 'b', 'sh', '-c', 'hostname; cat /proc/2/comm; exit 4'),
+           'b\nsleep\n', 4)
+    case.refused(case.reprise('rm', 'b'), 'container-state', 'b')
+    expect(case, case.reprise('stop', '-t', '10', 'b'))
+    expect(case, case.reprise('stop', 'b'))
+    expect(case, case.reprise('rm', 'b'))
+    case.reap()
+
+
+def test_files_are_its_own(case):
+    begin(case)
+    name = 'reprise-test-%d' % os.getpid()
+    expect(case, case.reprise('run', '--rm', '--', 'sh', '-c',
+                              'echo a > /etc/%s; echo b > /tmp/%s; rm /etc/passwd' % (name, name)))
+    for path in ('/etc/' + name, '/tmp/' + name):
+        if os.path.exists(path):
+            raise Failed('a container wrote %s of the host' % path)
+    if not os.path.exists('/etc/passwd'):
+        raise Failed('a container removed /etc/passwd of the host')
+
+
+def test_copies_side_by_side(case):
+    """The original goes on, beside ten copies, each with files of its own."""
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    case.checkpoint('web', '-q')
+    if listed(case)['web'].get('checkpoint') != case.path('image'):
+        raise Failed('ps does not know the checkpoint: %s' % listed(case))
+    copies = [case.restart() for _ in range(10)]
+    case.until(lambda: sum(c['state'] == 'running' for c in listed(case).values()) == 11,
+               'eleven containers run')
+    if sorted(listed(case)) != sorted(['web'] + ['web-%d' % i for i in range(2, 12)]):
+        raise Failed('they are called %s' % sorted(listed(case)))
+    case.go()
+    case.expect_pass(11, [case.wait_verdict(p, 'one of eleven') for p in [pid] + copies])
+    expect(case, case.reprise('rm', *listed(case)))
+    if listed(case):
+        raise Failed('rm left %s' % listed(case))
+
+
+test_copies_side_by_side.timeout = 90
+
+
+def inner_pid(case, pid):
+    """The only child of a process."""
+    path = '/proc/%d/task/%d/children' % (pid, pid)
+
+    def found():
+        with open(path) as file:
+            return file.read().split()
+    case.until(found, 'the first process of the container')
+    return int(found()[0])
+
+
+def test_of_unshare(case):
+    """A container that another program made, from a copy of the mounts of the host."""
+    pid = case.start(program='/usr/bin/unshare', arguments=[
+        '--pid', '--fork', '--mount-proc', '--uts', '--ipc', '--net', victim(case),
+        'child', 'wait', 'pass'])
+    first = inner_pid(case, pid)
+    case.checkpoint(first, '-q')
+    copy = case.restart()
+    case.until_handed_over(copy, 1, 'victim', True)
+    case.go()
+    case.expect_pass(2, [case.wait_verdict(pid, 'the original'),
+                         case.wait_verdict(copy, 'the copy')])
+
+
+def test_stopped_and_killed(case):
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    case.checkpoint('web', '-q', '--stop')
+    first = listed(case)['web']['init']
+    with open('/proc/%d/stat' % first) as file:
+        if file.read().rpartition(')')[2].split()[0] != 'T':
+            raise Failed('the container is not stopped')
+    os.kill(first, signal.SIGCONT)
+    for child in open('/proc/%d/task/%d/children' % (first, first)).read().split():
+        os.kill(int(child), signal.SIGCONT)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the container')])
+
+
+def test_visitor(case):
+    """Somebody who was put into the container is in the way, and said to be."""
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    visitor = case.start_reprise('exec', 'web', 'sleep', '1000')
+    case.until(lambda: listed(case)['web']['processes'] == 3, 'the visitor')
+    case.refused(case.reprise('checkpoint', 'web', '-o', case.path('image')), 'container-state',
+                 'sleep')
+    case.kill(visitor, signal.SIGTERM)
+    case.wait(visitor)
+    case.until(lambda: listed(case)['web']['processes'] == 2, 'the end of the visitor')
+    case.finish(pid)
+
+
+def test_failed_restart(case):
+    """Leaves neither processes nor files."""
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    expect(case, case.reprise('rm', 'web'))
+    os.rename(case.control, case.control + '.moved')
+    try:
+        result = case.reprise('restart', '-i', case.control + '.moved/image')
+        case.refused(result, 'container-mount', case.control)
+    finally:
+        os.rename(case.control + '.moved', case.control)
+    if listed(case):
+        raise Failed('a failed restart left %s' % listed(case))
+
+
+def test_volume_elsewhere(case):
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    other = os.path.join(case.directory, 'other')
+    os.mkdir(other)
+    copy = case.restart('--map-mount', '%s=%s' % (case.control, other), '--name', 'new')
+    case.until(lambda: 'new' in listed(case), 'the copy')
+    with open(os.path.join(other, 'go.new'), 'w') as file:
+        file.write('go')
+    os.rename(os.path.join(other, 'go.new'), os.path.join(other, 'go'))
+    if case.wait(copy):
+        raise Failed('the copy failed')
+    verdicts = [name for name in os.listdir(other) if name.startswith('verdict-go')]
+    if len(verdicts) != 1 or open(os.path.join(other, verdicts[0])).read() != 'PASS':
+        raise Failed('no verdict in the other directory: %s' % os.listdir(other))
