@@ -35,10 +35,11 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_FANOTIFY = 19,
 		 FILE_IO_URING = 66,
 		 FILE_USERFAULTFD = 21,
-		 FILE_PACKET = 22,
 		 FILE_BPF_MAP = 65,
 		 FILE_OUTSIDE = 70,
 		 FILE_MQUEUE = 40,
+		 FILE_PACKET = 45,
+		 FILE_VSOCK = 46,
 };
 
 /* One open file description as it is seen from outside. */

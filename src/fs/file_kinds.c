@@ -29,6 +29,8 @@ const struct file_ops *const file_kinds[] = {
 	&unix_file_ops,
 	&inet_file_ops,
 	&netlink_file_ops,
+	&packet_file_ops,
+	&vsock_file_ops,
 	NULL,
 };
 /* clang-format on */

@@ -12,9 +12,30 @@
 #include "net/socket_kinds.h"
 #include "net/sockopt.h"
 
+#define BIND_ATTEMPTS 8
+
 static bool netlink_match(const struct file_seen *f)
 {
 	return socket_family(f) == AF_NETLINK;
+}
+
+/*
+ * Families in which a socket is nothing but a place to ask and to listen. Others bind state of the
+ * kernel to its port, such as the queues of nfnetlink, and do not tell.
+ */
+static int check_protocol(const Reprise__Socket *m, struct error *e)
+{
+	switch (m->protocol) {
+	case NETLINK_ROUTE:
+	case NETLINK_SOCK_DIAG:
+	case NETLINK_XFRM:
+	case NETLINK_KOBJECT_UEVENT:
+	case NETLINK_GENERIC:
+		return 0;
+	default:
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "netlink sockets of protocol %d cannot be saved", m->protocol);
+	}
 }
 
 static int save_groups(int fd, Reprise__NetlinkSocket *m, struct scratch *s, struct error *e)
@@ -49,6 +70,8 @@ static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
 	msg->netlink = m;
 	r = socket_checkpoint(c, f, &m->socket, scratch, e);
+	if (r >= 0)
+		r = check_protocol(m->socket, e);
 	if (r < 0)
 		return r;
 	if (poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLERR)))
@@ -74,17 +97,32 @@ static int netlink_validate(const struct restart *r, const Reprise__File *msg, s
 }
 
 /* The port is most often the pid of whoever bound first: where that is taken the kernel chooses. */
-static int bind_port(int fd, const Reprise__NetlinkSocket *m, struct error *e)
+static int bind_port(struct restart *r, int fd, const Reprise__NetlinkSocket *m, struct error *e)
 {
 	struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_pid = m->port};
 
 	if (!m->port)
 		return 0;
-	if (bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0)
-		return 0;
+	/* The original may not be quite dead, or go on beside us. */
+	for (int i = 0; i < BIND_ATTEMPTS; i++) {
+		if (bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0)
+			return 0;
+		if (errno != EADDRINUSE || !files_restart_patience(r))
+			break;
+	}
 	at.nl_pid = 0;
 	if (errno != EADDRINUSE || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot bind a netlink socket");
+	return 0;
+}
+
+/* Where messages go that are sent to nobody in particular. */
+static int set_peer(int fd, const Reprise__NetlinkSocket *m, struct error *e)
+{
+	const struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = m->peer_groups};
+
+	if (m->peer_groups && connect(fd, (const struct sockaddr *)&to, sizeof(to)) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot connect a netlink socket");
 	return 0;
 }
 
@@ -99,7 +137,9 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);
 	if (res >= 0)
-		res = bind_port(fd, m, e);
+		res = bind_port(r, fd, m, e);
+	if (res >= 0)
+		res = set_peer(fd, m, e);
 	if (res < 0)
 		return res;
 	for (size_t i = 0; i < m->n_groups; i++)
@@ -108,6 +148,9 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 			return error_errno(e, -errno, E_RESTORE, "cannot join netlink group %u",
 					   m->groups[i]);
 	res = sockopt_restore_late(fd, m->socket, e);
+	if (res < 0)
+		return res;
+	res = socket_settle(fd, m->socket, e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
@@ -124,10 +167,13 @@ static void netlink_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops netlink_file_ops = {
 	.kind = FILE_NETLINK,
 	.name = "netlink socket",
-	.support = "without pending messages: port, groups, options",
+	.support =
+		"route, uevent, sock_diag, xfrm and generic, without unread messages: port, groups, "
+		"options; others are refused",
 	.match = netlink_match,
 	.checkpoint = netlink_checkpoint,
 	.validate = netlink_validate,
 	.restart = netlink_restart,
+	.after_tasks = true, /* as late as can be: the port may be in use till then */
 	.describe = netlink_describe,
 };

@@ -4,6 +4,10 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <linux/rtnetlink.h>
+#include <net/ethernet.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <poll.h>
@@ -131,6 +135,44 @@ static void other_namespace(void)
 	close(own);
 }
 
+static void packet_queue(void)
+{
+	struct sockaddr_ll to = {.sll_family = AF_PACKET,
+				 .sll_protocol = htons(ETH_P_ALL),
+				 .sll_ifindex = (int)if_nametoindex("lo")};
+	int fd = socket(AF_PACKET, SOCK_DGRAM, 0);
+
+	CHECK(!bind(fd, (struct sockaddr *)&to, sizeof(to)));
+	send_to_self(bound(SOCK_DGRAM, 0), 1);
+}
+
+static void packet_ring(void)
+{
+	struct tpacket_req req = {
+		.tp_block_size = 4096, .tp_block_nr = 2, .tp_frame_size = 2048, .tp_frame_nr = 4};
+	int fd = socket(AF_PACKET, SOCK_DGRAM, 0);
+
+	CHECK(!setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)));
+}
+
+static void netlink_queue(void)
+{
+	struct {
+		struct nlmsghdr h;
+		struct rtgenmsg r;
+	} req = {.h = {.nlmsg_len = sizeof(req),
+		       .nlmsg_type = RTM_GETLINK,
+		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP}};
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+
+	CHECK_EQUAL(send(fd, &req, sizeof(req), 0), sizeof(req));
+}
+
+static void netlink_netfilter(void)
+{
+	CHECK(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) >= 0);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -145,6 +187,10 @@ static const struct {
 	{"udp-tunnel", udp_tunnel},
 	{"raw-queue", raw_queue},
 	{"other-namespace", other_namespace},
+	{"packet-queue", packet_queue},
+	{"packet-ring", packet_ring},
+	{"netlink-queue", netlink_queue},
+	{"netlink-netfilter", netlink_netfilter},
 };
 
 int main(int argc, char **argv)

@@ -78,5 +78,21 @@ def test_other_namespace(case):
     refused(case, 'other-namespace', 'file-state', 'another network namespace')
 
 
+def test_packet_queue(case):
+    refused(case, 'packet-queue', 'file-state', 'packets')
+
+
+def test_packet_ring(case):
+    refused(case, 'packet-ring', 'file-state', 'PACKET_RX_RING')
+
+
+def test_netlink_queue(case):
+    refused(case, 'netlink-queue', 'file-state', 'messages')
+
+
+def test_netlink_netfilter(case):
+    refused(case, 'netlink-netfilter', 'file-state', 'protocol 12')
+
+
 for test in [value for name, value in list(globals().items()) if name.startswith('test_')]:
     test.network = True

@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/packet_diag.h"
+
+#include <errno.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/sock_diag.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+
+#define ANSWER_MAX (256 * 1024)
+
+static int send_request(int fd, struct error *e)
+{
+	struct {
+		struct nlmsghdr h;
+		struct packet_diag_req r;
+	} msg = {
+		.h = {.nlmsg_len = sizeof(msg),
+		      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+		.r = {.sdiag_family = AF_PACKET,
+		      .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG |
+				    PACKET_SHOW_FANOUT},
+	};
+
+	if (send(fd, &msg, sizeof(msg), 0) != (ssize_t)sizeof(msg))
+		return error_errno(e, -errno, E_SYSTEM, "cannot ask for the packet sockets");
+	return 0;
+}
+
+static int take_attribute(struct packet_info *p, const struct rtattr *a)
+{
+	size_t len = RTA_PAYLOAD(a);
+
+	switch (a->rta_type) {
+	case PACKET_DIAG_INFO:
+		if (len < sizeof(p->info))
+			return -EBADMSG;
+		memcpy(&p->info, RTA_DATA(a), sizeof(p->info));
+		return 0;
+	case PACKET_DIAG_MCLIST:
+		p->n_memberships = len / sizeof(*p->memberships);
+		p->memberships = malloc(len + 1);
+		if (!p->memberships)
+			return -ENOMEM;
+		memcpy(p->memberships, RTA_DATA(a), len);
+		return 0;
+	case PACKET_DIAG_RX_RING:
+	case PACKET_DIAG_TX_RING:
+		p->ring = true;
+		return 0;
+	case PACKET_DIAG_FANOUT:
+		if (len < sizeof(p->fanout))
+			return -EBADMSG;
+		p->in_fanout = true;
+		memcpy(&p->fanout, RTA_DATA(a), sizeof(p->fanout));
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+static int take_socket(struct packet_table *t, const struct nlmsghdr *h)
+{
+	const struct packet_diag_msg *m = NLMSG_DATA(h);
+	const struct rtattr *a = (const struct rtattr *)(m + 1);
+	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
+	struct packet_info *p = vec_push(&t->list);
+	int r = 0;
+
+	if (!p)
+		return -ENOMEM;
+	p->ino = m->pdiag_ino;
+	for (; r >= 0 && RTA_OK(a, left); a = RTA_NEXT(a, left))
+		r = take_attribute(p, a);
+	return r;
+}
+
+/* 1 at the end of the dump. */
+static int take_messages(struct packet_table *t, const void *buf, size_t len)
+{
+	const struct nlmsghdr *h = buf;
+
+	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+		int r;
+
+		if (h->nlmsg_type == NLMSG_DONE)
+			return 1;
+		if (h->nlmsg_type == NLMSG_ERROR)
+			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
+		r = take_socket(t, h);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int compare_ino(const void *a, const void *b)
+{
+	const struct packet_info *x = a, *y = b;
+
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+int packet_table_read(struct packet_table *ret, struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+	_cleanup_(free_ptr) void *buf = malloc(ANSWER_MAX);
+	int r;
+
+	if (fd < 0 || !buf)
+		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "cannot use sock_diag");
+	r = send_request(fd, e);
+	if (r < 0)
+		return r;
+	do {
+		ssize_t n = recv(fd, buf, ANSWER_MAX, 0);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		r = n < 0 ? -errno : take_messages(ret, buf, (size_t)n);
+	} while (r == 0);
+	if (r < 0)
+		return error_errno(e, r, r == -ENOENT ? E_KERNEL_TOO_OLD : E_SYSTEM,
+				   "cannot list the packet sockets");
+	if (ret->list.n)
+		qsort(ret->list.v, ret->list.n, sizeof(*ret->list.v), compare_ino);
+	return 0;
+}
+
+const struct packet_info *packet_table_find(const struct packet_table *t, uint64_t ino)
+{
+	struct packet_info key = {.ino = (uint32_t)ino};
+
+	if (!t->list.n || ino != key.ino)
+		return NULL;
+	return bsearch(&key, t->list.v, t->list.n, sizeof(key), compare_ino);
+}
+
+size_t packet_table_fanout(const struct packet_table *t, uint16_t id)
+{
+	size_t n = 0;
+
+	vec_for_each (p, &t->list)
+		n += p->in_fanout && (p->fanout & 0xffff) == id;
+	return n;
+}
+
+void packet_table_free(struct packet_table *t)
+{
+	vec_for_each (p, &t->list)
+		free(p->memberships);
+	vec_free(&t->list);
+}

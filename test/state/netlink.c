@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Netlink sockets: port, groups, options; and they answer and hear.
+ *
+ * needs: root
+ * network: own
+ * not-in: both: a port is in use by the original
+ */
+#include "harness.h"
+
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PORT 4711
+
+static const int options[] = {
+	NETLINK_PKTINFO, NETLINK_BROADCAST_ERROR, NETLINK_NO_ENOBUFS,	  NETLINK_EXT_ACK,
+	NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK,  NETLINK_LISTEN_ALL_NSID};
+
+#define NOPTIONS (sizeof(options) / sizeof(options[0]))
+
+static int get(int fd, int name)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+
+	CHECK(!getsockopt(fd, SOL_NETLINK, name, &value, &len));
+	return value;
+}
+
+static bool is_member(int fd, unsigned int group)
+{
+	uint32_t bits[32] = {};
+	socklen_t len = sizeof(bits);
+
+	CHECK(!getsockopt(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, bits, &len));
+	return bits[(group - 1) / 32] >> (group - 1) % 32 & 1;
+}
+
+static unsigned int port_of(int fd)
+{
+	struct sockaddr_nl at = {};
+	socklen_t len = sizeof(at);
+
+	CHECK(!getsockname(fd, (struct sockaddr *)&at, &len));
+	return at.nl_pid;
+}
+
+/* Takes the loopback device down, or up: all who listen are told. */
+static void set_link(int fd, unsigned int flags)
+{
+	struct {
+		struct nlmsghdr h;
+		struct ifinfomsg i;
+	} req = {.h = {.nlmsg_len = sizeof(req),
+		       .nlmsg_type = RTM_NEWLINK,
+		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+		 .i = {.ifi_index = 1, .ifi_flags = flags, .ifi_change = IFF_UP}};
+	char buf[8192];
+	struct nlmsghdr *h = (struct nlmsghdr *)buf;
+
+	CHECK_EQUAL(send(fd, &req, sizeof(req), 0), sizeof(req));
+	CHECK(recv(fd, buf, sizeof(buf), 0) > 0);
+	CHECK_EQUAL(h->nlmsg_type, NLMSG_ERROR);
+	CHECK_EQUAL(((struct nlmsgerr *)NLMSG_DATA(h))->error, 0);
+}
+
+static int made(int protocol, unsigned int port, unsigned int groups)
+{
+	struct sockaddr_nl at = {.nl_family = AF_NETLINK, .nl_pid = port, .nl_groups = groups};
+	int fd = socket(AF_NETLINK, SOCK_RAW, protocol);
+
+	CHECK(fd >= 0);
+	CHECK(!bind(fd, (struct sockaddr *)&at, sizeof(at)));
+	return fd;
+}
+
+int main(void)
+{
+	int route, asks, uevent, diag, generic, fresh, group = RTNLGRP_IPV6_NETCONF;
+	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK}, peer = {};
+	struct pollfd p;
+	socklen_t len = sizeof(peer);
+
+	test_init();
+	route = made(NETLINK_ROUTE, PORT, RTMGRP_LINK);
+	CHECK(!setsockopt(route, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)));
+	for (size_t i = 0; i < NOPTIONS; i++)
+		CHECK(!setsockopt(route, SOL_NETLINK, options[i], &(int){1}, sizeof(int)));
+	asks = made(NETLINK_ROUTE, 0, 0);
+	uevent = made(NETLINK_KOBJECT_UEVENT, 0, 1);
+	CHECK(!connect(uevent, (struct sockaddr *)&to, sizeof(to)));
+	diag = made(NETLINK_SOCK_DIAG, PORT + 1, 0);
+	generic = made(NETLINK_GENERIC, PORT + 2, 0);
+	fresh = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_ROUTE);
+
+	test_wait();
+	if (test_break(1))
+		CHECK(!setsockopt(route, SOL_NETLINK, NETLINK_DROP_MEMBERSHIP, &group,
+				  sizeof(group)));
+	CHECK_EQUAL(port_of(route), PORT);
+	CHECK_EQUAL(port_of(diag), PORT + 1);
+	CHECK_EQUAL(port_of(generic), PORT + 2);
+	CHECK_EQUAL(port_of(fresh), 0);
+	CHECK(port_of(asks));
+	for (size_t i = 0; i < NOPTIONS; i++) {
+		CHECK_EQUAL(get(route, options[i]), 1);
+		CHECK_EQUAL(get(asks, options[i]), 0);
+	}
+	CHECK(is_member(route, RTNLGRP_LINK) && is_member(route, RTNLGRP_IPV6_NETCONF));
+	CHECK(!is_member(asks, RTNLGRP_LINK));
+	CHECK(is_member(uevent, 1));
+	CHECK(!getpeername(uevent, (struct sockaddr *)&peer, &len));
+	CHECK_EQUAL(peer.nl_groups, RTMGRP_LINK);
+	p = (struct pollfd){.fd = route, .events = POLLIN};
+	CHECK_EQUAL(poll(&p, 1, 0), 0);
+	set_link(asks, 0);
+	CHECK_EQUAL(poll(&p, 1, 5000), 1);
+	set_link(asks, IFF_UP);
+	test_pass();
+}
