@@ -26,6 +26,7 @@ const struct file_ops *const file_kinds[] = {
 	&pidfd_file_ops,
 	&epoll_file_ops,
 	&uring_file_ops,
+	&bpf_map_file_ops,
 	&unix_file_ops,
 	&inet_file_ops,
 	&netlink_file_ops,

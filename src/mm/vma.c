@@ -290,6 +290,8 @@ static int classify_file(struct vma *v, struct error *e)
 		v->kind = VMA_AIO;
 		return v->shared ? 0 : refuse(e, "is a private copy of a ring of io_setup()");
 	}
+	if (begins(v->name, "anon_inode:bpf"))
+		return refuse(e, "is memory of a BPF map");
 	if (begins(v->name, "anon_inode:[perf_event]"))
 		return refuse(e, "is the buffer of a performance counter");
 	if (begins(v->name, "/secretmem"))

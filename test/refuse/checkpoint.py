@@ -35,11 +35,12 @@ def bpf(command, *attributes):
     return fd
 
 
-def bpf_program():
+def bpf_program(code=struct.pack('<QQ', 0xb7, 0x95)):
     """A socket filter that keeps nothing."""
-    code = ctypes.create_string_buffer(struct.pack('<QQ', 0xb7, 0x95), 16)
+    size = len(code) // 8
+    code = ctypes.create_string_buffer(code, len(code))
     name = ctypes.create_string_buffer(b'GPL')
-    return bpf(5, struct.pack('<IIQQ', 1, 2, ctypes.addressof(code), ctypes.addressof(name)))
+    return bpf(5, struct.pack('<IIQQ', 1, size, ctypes.addressof(code), ctypes.addressof(name)))
 
 
 def test_no_such_process(case):
@@ -201,19 +202,47 @@ def test_one_kind_only(case):
     unharmed(case, pid)
 
 
-def test_bpf(case):
-    """A program and what is made of it: each by name."""
-    made = bpf_program()
-
+def refuse_descriptor(case, made, code, *words):
     def before():
         os.dup2(0, 9)
         null = os.open('/dev/null', os.O_RDONLY)
         os.dup2(null, 0)
 
     pid = case.victim('wait', 'pass', stdin=made, before=before)
+    os.close(made)
     for look in (lambda: case.reprise('check', str(pid)), lambda: save(case, pid)):
-        case.refused(look(), 'file-kind', pid, 'victim', 'descriptor 9', 'BPF program')
+        case.refused(look(), code, pid, 'victim', 'descriptor 9', *words)
     unharmed(case, pid)
+
+
+def test_bpf(case):
+    """A program."""
+    refuse_descriptor(case, bpf_program(), 'file-kind', 'BPF program')
+
+
+def bpf_map(kind, key=4, value=4):
+    return bpf(0, struct.pack('<IIIII', kind, key, value, 8, 0))
+
+
+def test_bpf_map_of_programs(case):
+    refuse_descriptor(case, bpf_map(3), 'file-kind', 'BPF map')
+
+
+def test_bpf_map_outside(case):
+    """Somebody else has it open."""
+    made = bpf_map(1)
+    number = ctypes.create_string_buffer(104)
+    bpf(15, struct.pack('<IIQ', made, 104, ctypes.addressof(number)))
+    kept = bpf(14, struct.pack('<III', struct.unpack('<I', number[4:8])[0], 0, 0))
+    refuse_descriptor(case, made, 'file-outside', 'BPF map')
+    os.close(kept)
+
+
+def test_bpf_map_in_a_program(case):
+    made = bpf_map(2)
+    # r1 = map (LD_IMM64), r0 = 0, exit
+    bpf_program(struct.pack('<BBhiQQQ', 0x18, 0x11, 0, made, 0, 0xb7, 0x95))
+    refuse_descriptor(case, made, 'file-outside', 'BPF map')
 
 
 def test_directory_is_missing(case):
