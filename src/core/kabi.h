@@ -110,6 +110,11 @@ static_assert(sizeof(struct uring_clock_register) == 16, "part of the request");
 #define MADV_GUARD_INSTALL 102 /* 6.13 */
 #endif
 
+/* linux/magic.h */
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446 /* 6.9 */
+#endif
+
 /* linux/pidfd.h */
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* 6.9 */

@@ -13,7 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,6 +42,14 @@ static int exit_status(int fd)
 	return info.exit_code;
 }
 
+/* Equal for pidfds of one process that has gone; 0: the kernel does not tell (before 6.9). */
+static uint64_t dead_inode(const struct file_seen *f)
+{
+	struct statfs fs;
+
+	return fstatfs(f->local, &fs) == 0 && fs.f_type == PID_FS_MAGIC ? f->st.st_ino : 0;
+}
+
 static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			    struct scratch *scratch, struct error *e)
 {
@@ -56,6 +66,7 @@ static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 				 "its process is in another pid namespace");
 	if (pid < 0) {
 		m->status = exit_status(f->local);
+		m->dead = dead_inode(f);
 		return 0;
 	}
 	if (!checkpoint_has_task(c, pid))
@@ -65,10 +76,19 @@ static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	return 0;
 }
 
+static bool stops(int sig)
+{
+	return sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+}
+
 static int pidfd_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
+	int status = msg->pidfd ? msg->pidfd->status : 0;
+
 	if (!msg->pidfd || msg->pidfd->pid < 0)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a pidfd of no process");
+	if (!WIFEXITED(status) && (!WIFSIGNALED(status) || stops(WTERMSIG(status))))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a process that ended in no way");
 	return 0;
 }
 
@@ -83,32 +103,63 @@ _Noreturn static void end_like(int status)
 		/* The caller's handlers are not ours to run. */
 		syscall(SYS_rt_sigaction, WTERMSIG(status), &act, NULL, sizeof(uint64_t));
 		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(uint64_t));
+		syscall(SYS_prctl, PR_SET_DUMPABLE, 0); /* no core: it would be ours */
 		syscall(SYS_kill, syscall(SYS_getpid), WTERMSIG(status));
 	}
 	for (;;)
 		syscall(SYS_exit_group, WEXITSTATUS(status));
 }
 
+static int open_pid(pid_t pid, const Reprise__PidFd *m)
+{
+	int fd = (int)syscall(SYS_pidfd_open, pid, m->thread ? PIDFD_THREAD : 0);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* All descriptions of one process that has gone, while its stand-in is not reaped. */
+static int open_all(struct restart *r, pid_t pid, const struct file_open *first)
+{
+	int fd = open_pid(pid, first->msg->pidfd);
+	uint64_t dead = first->msg->pidfd->dead;
+
+	vec_for_each (f, &r->files->files) {
+		if (fd < 0 || !dead || f == first || f->ops != &pidfd_file_ops || f->fd >= 0 ||
+		    f->msg->pidfd->pid || f->msg->pidfd->dead != dead)
+			continue;
+		f->other = open_pid(pid, f->msg->pidfd);
+		if (f->other < 0) {
+			close(fd);
+			fd = f->other;
+		}
+	}
+	return fd;
+}
+
 /* A process that ends as that one did, and is reaped: without fork handlers, and without a SIGCHLD
  * to the caller. */
-static int stand_in(int status)
+static int stand_in(struct restart *r, const struct file_open *f)
 {
-	int fd = -1;
-	struct clone_args args = {.flags = CLONE_PIDFD, .pidfd = (uint64_t)(uintptr_t)&fd};
+	struct clone_args args = {};
 	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	siginfo_t info;
+	int fd;
 
 	if (pid == 0)
-		end_like(status);
+		end_like(f->msg->pidfd->status);
 	if (pid < 0)
 		return -errno;
+	while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL) < 0 && errno == EINTR)
+		;
+	fd = open_all(r, (pid_t)pid, f);
 	while (waitpid((pid_t)pid, NULL, __WALL | __WNOTHREAD) < 0 && errno == EINTR)
 		;
 	return fd;
 }
 
 struct dead {
-	pid_t tree;
-	int status;
+	struct restart *r;
+	const struct file_open *file;
 	int result;
 };
 
@@ -117,23 +168,25 @@ struct dead {
 static void *make_dead(void *arg)
 {
 	struct dead *d = arg;
-	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, d->tree, 0);
+	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, d->r->processes.v[0].pid, 0);
 
 	if (tree < 0 || setns(tree, CLONE_NEWPID) < 0)
 		d->result = -errno;
 	else
-		d->result = stand_in(d->status);
+		d->result = stand_in(d->r, d->file);
 	return NULL;
 }
 
-static int dead_pidfd(struct restart *r, int status)
+static int dead_pidfd(struct restart *r, struct file_open *f)
 {
-	struct dead d = {.tree = r->processes.v[0].pid, .status = status};
+	struct dead d = {.r = r, .file = f};
 	pthread_t thread;
 	int res;
 
+	if (f->other >= 0)
+		return take_fd(&f->other);
 	if (!r->pidns)
-		return stand_in(status);
+		return stand_in(r, f);
 	res = pthread_create(&thread, NULL, make_dead, &d);
 	if (res)
 		return -res;
@@ -151,13 +204,9 @@ static int pidfd_restart(struct restart *r, uint64_t id, const Reprise__File *ms
 	if (m->pid && !pid)
 		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the process %d of a pidfd is missing",
 				 m->pid);
-	if (pid)
-		fd = (int)syscall(SYS_pidfd_open, pid, m->thread ? PIDFD_THREAD : 0);
-	else
-		fd = dead_pidfd(r, m->status);
+	fd = pid ? open_pid(pid, m) : dead_pidfd(r, vec_find_id(&r->files->files, id));
 	if (fd < 0)
-		return error_errno(e, pid ? -errno : fd, E_RESTORE, "cannot open process %d",
-				   m->pid);
+		return error_errno(e, fd, E_RESTORE, "cannot open process %d", m->pid);
 	*ret_fd = fd;
 	return 0;
 }
@@ -174,7 +223,8 @@ static void pidfd_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops pidfd_file_ops = {
 	.kind = FILE_PIDFD,
 	.name = "pidfd",
-	.support = "of processes and threads of the tree, and of those that have gone",
+	.support =
+		"of processes and threads of the tree, and of those that have gone, with their status",
 	.match = pidfd_match,
 	.checkpoint = pidfd_checkpoint,
 	.validate = pidfd_validate,
