@@ -113,7 +113,8 @@ struct inode_open {
 	bool checked;
 	int shmid; /* System V: the segment, where it is attached here, and */
 	void *map;
-	bool made; /* whether it has to be removed if the restart fails */
+	bool made;	  /* whether it has to be removed if the restart fails */
+	bool left_behind; /* by the original: its contents become those of the image */
 };
 
 /* A directory that has to go again. */

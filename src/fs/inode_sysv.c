@@ -16,6 +16,13 @@
 #include "fs/inode_private.h"
 #include "ipc/sysv.h"
 
+#ifndef SHM_HUGE_SHIFT
+#define SHM_HUGE_SHIFT 26 /* linux/shm.h */
+#endif
+
+/* One that the tree may not have used, and whose number another has. */
+#define SEGMENT_GIVEN_UP (-ENOTUNIQ)
+
 int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e)
 {
 	Reprise__Inode *msg = &entry->msg;
@@ -46,48 +53,66 @@ static bool is_left_behind(const Reprise__Inode *msg, const struct shmid_ds *ds)
 	       ds->shm_nattch == 0 && !(ds->shm_perm.mode & SHM_DEST);
 }
 
-/*
- * A segment without a key is known to nobody but those who are attached or were
- * told its number. Beside its original it gets another.
- */
-static int another_id(struct restart *r, const Reprise__Inode *msg, int id, struct error *e)
+static unsigned int log2_of(uint64_t x)
 {
-	struct error warning = {};
-
-	if (removed(msg))
-		return id;
-	if (msg->shmkey == IPC_PRIVATE) {
-		error_set(&warning, -EEXIST, E_RESTORE,
-			  "the System V segment %d is in use by others, and became %d", msg->shmid,
-			  id);
-		if (r->warn)
-			r->warn(r->warn_arg, &warning);
-		return id;
-	}
-	shmctl(id, IPC_RMID, NULL);
-	return error_set(e, -EEXIST, E_RESTORE,
-			 "the System V segment with key %#x cannot have its id %d", msg->shmkey,
-			 msg->shmid);
+	return x ? 63u - (unsigned int)__builtin_clzll(x) : 0;
 }
 
-static int get_segment(struct restart *r, const Reprise__Inode *msg, bool *ret_made,
-		       struct error *e)
+static int make_segment(struct restart *r, const Reprise__Inode *msg,
+			const Reprise__ShmSegment *seg, bool *ret_made, struct error *e)
 {
-	const int flags = IPC_CREAT | IPC_EXCL | 0600;
-	struct shmid_ds ds;
-	int id;
+	Reprise__IpcPerm perm = REPRISE__IPC_PERM__INIT;
+	int flags = 0, id;
 
-	if (!removed(msg) && shmctl(msg->shmid, IPC_STAT, &ds) == 0 && is_left_behind(msg, &ds))
-		return msg->shmid;
-	sysv_ask_for_id(r, SYSV_SHM, msg->shmid);
-	id = shmget(removed(msg) ? IPC_PRIVATE : msg->shmkey, msg->size,
-		    flags | (msg->hugetlb_size ? SHM_HUGETLB : 0));
+	if (msg->hugetlb_size)
+		flags = SHM_HUGETLB | (int)(log2_of(msg->hugetlb_size) << SHM_HUGE_SHIFT);
+	perm.id = msg->shmid;
+	perm.key = removed(msg) ? IPC_PRIVATE : msg->shmkey;
+	perm.cuid = seg ? seg->perm->cuid : geteuid();
+	perm.cgid = seg ? seg->perm->cgid : getegid();
+	id = sysv_get(r, SYSV_SHM, &perm, msg->size, flags, e);
 	if (id < 0)
-		return error_errno(e, -errno, E_RESTORE,
-				   "cannot make the System V segment %d (key %#x)%s", msg->shmid,
-				   msg->shmkey, errno == EEXIST ? ", which is in use" : "");
+		return id;
 	*ret_made = true;
-	return id == msg->shmid ? id : another_id(r, msg, id, e);
+	/* Nobody can come to a removed one by its number. */
+	if (id == msg->shmid || removed(msg))
+		return id;
+	shmctl(id, IPC_RMID, NULL);
+	*ret_made = false;
+	return error_set(e, -EEXIST, E_IPC_TAKEN, "cannot have its number again (it would be %d)",
+			 id);
+}
+
+/* The segment itself. *ret_keep: its contents are not those of the image, and stay. */
+static int get_segment(struct restart *r, struct inode_open *inode, bool *ret_keep, struct error *e)
+{
+	const Reprise__Inode *msg = inode->msg;
+	const Reprise__ShmSegment *seg = shm_of_image(r, msg->shmid);
+	int there, of_key, res;
+	struct shmid_ds ds;
+
+	*ret_keep = true;
+	if (seg && seg->perm->relation == IPC_OUTSIDE_TOO) {
+		res = shm_find_shared(r, seg, e);
+		return res < 0 ? res : msg->shmid;
+	}
+	there = shmctl(msg->shmid, IPC_STAT, &ds) < 0 ? -errno : 0;
+	if (there == 0 && is_left_behind(msg, &ds)) {
+		*ret_keep = seg && seg->perm->relation == IPC_PERHAPS;
+		inode->left_behind = !*ret_keep;
+		return msg->shmid;
+	}
+	of_key = msg->shmkey && !removed(msg) ? shmget(msg->shmkey, 0, 0) : -1;
+	if (!seg || removed(msg) || (there == -EINVAL && of_key < 0)) {
+		*ret_keep = false;
+		return make_segment(r, msg, seg, &inode->made, e);
+	}
+	if (seg->perm->relation != IPC_PERHAPS)
+		return error_set(e, -EEXIST, E_IPC_TAKEN, "another one has its number or its key");
+	/* Refuses or warns. */
+	res = sysv_is_there(r, SYSV_SHM, seg->perm, there == 0 ? -EEXIST : there, &ds.shm_perm,
+			    of_key, e);
+	return res < 0 ? res : SEGMENT_GIVEN_UP;
 }
 
 static int set_owner(int id, const Reprise__Inode *msg, struct error *e)
@@ -107,28 +132,54 @@ static int set_owner(int id, const Reprise__Inode *msg, struct error *e)
 	return 0;
 }
 
+static int attach(struct restart *r, struct inode_open *inode, struct error *e)
+{
+	uint64_t size = inode->msg->size;
+	char path[64];
+	void *map = shmat(inode->shmid, NULL, 0);
+
+	if (map == (void *)-1)
+		return error_errno(e, -errno, E_RESTORE, "cannot be attached");
+	inode->map = map;
+	/* Not in what is forked from us, where it would count as attached. */
+	if (madvise(map, size, MADV_DONTFORK) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot be attached");
+	/* What was written after the checkpoint may be where the image has holes. */
+	if (inode->left_behind && madvise(map, size, MADV_REMOVE) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot be emptied");
+	inode->fd = inode_open_mapping(r->proc_fd, map, size, path, sizeof(path));
+	return 0;
+}
+
+/* Contents that are not wanted have to be read all the same: they stand in the way of others. */
+static int skip_contents(struct restart *r, const struct inode_open *inode, struct error *e)
+{
+	struct inode_open nowhere = *inode;
+	int res;
+
+	nowhere.map = mmap(NULL, inode->msg->size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (nowhere.map == MAP_FAILED)
+		return error_errno(e, -errno, E_NO_MEMORY, "no memory to read it");
+	res = inode_contents_fill(r, &nowhere, e);
+	munmap(nowhere.map, inode->msg->size);
+	return res;
+}
+
 int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error *e)
 {
-	const Reprise__Inode *msg = inode->msg;
-	char path[64];
-	int id, res;
+	bool keep;
+	int id = get_segment(r, inode, &keep, e), res = 0;
 
-	id = get_segment(r, msg, &inode->made, e);
-	if (id < 0)
-		return id;
 	inode->shmid = id;
 	/* Attached here until the tasks are, so that a removed one stays. */
-	inode->map = shmat(id, NULL, 0);
-	if (inode->map == (void *)-1) {
-		inode->map = NULL;
-		return error_errno(e, -errno, E_RESTORE, "cannot attach System V segment %d", id);
-	}
-	/* Not in what is forked from us, where it would count as attached. */
-	if (madvise(inode->map, msg->size, MADV_DONTFORK) < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot attach System V segment %d", id);
-	inode->fd = inode_open_mapping(r->proc_fd, inode->map, msg->size, path, sizeof(path));
-	res = inode_contents_fill(r, inode, e);
-	return res < 0 ? res : set_owner(id, msg, e);
+	if (id >= 0)
+		res = attach(r, inode, e);
+	else if (id != SEGMENT_GIVEN_UP)
+		res = id;
+	if (res >= 0)
+		res = keep ? skip_contents(r, inode, e) : inode_contents_fill(r, inode, e);
+	return res < 0 ? sysv_error(e, res, SYSV_SHM, inode->msg->shmid, inode->msg->shmkey) : 0;
 }
 
 int inode_sysv_shmid(const struct restart *r, uint64_t id)
@@ -140,7 +191,13 @@ int inode_sysv_shmid(const struct restart *r, uint64_t id)
 
 int inode_sysv_finish(struct inode_open *inode, struct error *e)
 {
-	if (removed(inode->msg) && shmctl(inode->shmid, IPC_RMID, NULL) < 0)
+	int res = inode->made || inode->left_behind ? set_owner(inode->shmid, inode->msg, e) : 0;
+
+	if (res < 0)
+		return res;
+	if (!inode->map)
+		return 0;
+	if (removed(inode->msg) && inode->made && shmctl(inode->shmid, IPC_RMID, NULL) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot remove System V segment %d",
 				   inode->shmid);
 	/* Attached no longer: the tasks see how often it is. */

@@ -59,6 +59,8 @@ int ipc_checkpoint(struct checkpoint *c, struct error *e)
 		r = sem_checkpoint(c, e);
 	if (r >= 0)
 		r = msg_checkpoint(c, e);
+	if (r >= 0)
+		r = shm_checkpoint(c, e);
 	return r < 0 ? r : limits_checkpoint(c, e);
 }
 
@@ -72,6 +74,8 @@ int ipc_restart_validate(const struct restart *r, struct error *e)
 		res = undo_validate(r, e);
 	if (res >= 0)
 		res = msg_validate(r, e);
+	if (res >= 0)
+		res = shm_validate(r, e);
 	return res < 0 ? res : limits_validate(r, e);
 }
 
@@ -79,10 +83,12 @@ bool ipc_restart_any(const struct restart *r)
 {
 	const Reprise__Inode *inode;
 
+	/* Images of older versions have no record of it but this. */
 	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
 		if (inode->kind == INODE_SYSV_SHM)
 			return true;
-	return restart_nth(r, RECORD_MQUEUE, 0, NULL) || restart_nth(r, RECORD_SEM_SET, 0, NULL) ||
+	return restart_nth(r, RECORD_SHM_SEGMENT, 0, NULL) ||
+	       restart_nth(r, RECORD_MQUEUE, 0, NULL) || restart_nth(r, RECORD_SEM_SET, 0, NULL) ||
 	       restart_nth(r, RECORD_MSG_QUEUE, 0, NULL);
 }
 
@@ -100,6 +106,7 @@ static int refuse_shared(enum sysv_kind kind, const Reprise__IpcPerm *m, struct 
 int ipc_restart_begin(struct restart *r, bool own, struct error *e)
 {
 	const Reprise__MsgQueue *queue;
+	const Reprise__ShmSegment *segment;
 	const Reprise__Mqueue *mqueue;
 	const Reprise__SemSet *set;
 	int res = 0;
@@ -113,6 +120,8 @@ int ipc_restart_begin(struct restart *r, bool own, struct error *e)
 		res = refuse_shared(SYSV_SEM, set->perm, e);
 	for (size_t i = 0; res >= 0 && (queue = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++)
 		res = refuse_shared(SYSV_MSG, queue->perm, e);
+	for (size_t i = 0; res >= 0 && (segment = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
+		res = refuse_shared(SYSV_SHM, segment->perm, e);
 	for (size_t i = 0; res >= 0 && (mqueue = restart_nth(r, RECORD_MQUEUE, i, NULL)); i++)
 		if (mqueue->shared)
 			res = error_set(
@@ -129,5 +138,7 @@ int ipc_restart_objects(struct restart *r, struct error *e)
 {
 	int res = sem_restart(r, e);
 
-	return res < 0 ? res : msg_restart(r, e);
+	if (res >= 0)
+		res = msg_restart(r, e);
+	return res < 0 ? res : shm_restart(r, e);
 }

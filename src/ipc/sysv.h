@@ -44,6 +44,7 @@ struct sysv_object {
 	unsigned int mode;
 	uint32_t uid, gid, cuid, cgid;
 	uint64_t nsems, qnum, nattch;
+	uint64_t attached;	 /* of nattch, in the tree */
 	int64_t ctime, times[2]; /* of the last uses: 0 never */
 	pid_t users[2];	    /* the last sender and receiver; creator and last user of a segment */
 	bool tree, outside; /* who uses it, as far as is known by now */
@@ -113,6 +114,7 @@ int undo_check_sharing(struct checkpoint *c, struct error *e) must_check;
 int undo_checkpoint(struct checkpoint *c, struct error *e) must_check;
 int sem_checkpoint(struct checkpoint *c, struct error *e) must_check;
 int msg_checkpoint(struct checkpoint *c, struct error *e) must_check;
+int shm_checkpoint(struct checkpoint *c, struct error *e) must_check;
 
 /* ---- restart ---- */
 
@@ -133,6 +135,10 @@ bool sysv_same_perm(const Reprise__IpcPerm *m, const struct ipc_perm *now);
 /* Of one that is there, and the same as it was or not: 1 to go on with it, 0 to leave it alone. */
 int sysv_changed(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, bool same,
 		 int64_t ctime, struct error *e) must_check;
+/* A new object with that number, if the kernel lets us, by its creator; n: semaphores, or bytes of
+ * a segment. */
+int sysv_get(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, size_t n, int flags,
+	     struct error *e) must_check;
 /* A new set of n semaphores, or a new queue, by its creator; its number. */
 int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int n,
 		struct error *e) must_check;
@@ -154,5 +160,11 @@ struct restart_task *undo_holder(struct restart *r, uint64_t id);
 int64_t undo_total(const struct restart *r, int semid, uint32_t n);
 int msg_validate(const struct restart *r, struct error *e) must_check;
 int msg_restart(struct restart *r, struct error *e) must_check;
+int shm_validate(const struct restart *r, struct error *e) must_check;
+int shm_restart(struct restart *r, struct error *e) must_check;
+/* What the image knows of a segment besides its inode; NULL. */
+const Reprise__ShmSegment *shm_of_image(const struct restart *r, int id);
+/* One that is shared with the outside is there, and the same. */
+int shm_find_shared(struct restart *r, const Reprise__ShmSegment *m, struct error *e) must_check;
 
 #endif

@@ -12,6 +12,7 @@
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/sem.h>
+#include <sys/shm.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -121,16 +122,33 @@ int sysv_changed(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm 
 struct creation {
 	enum sysv_kind kind;
 	key_t key;
-	int n;
+	size_t n;
+	int flags;
 };
 
 static int create(void *arg)
 {
 	const struct creation *c = arg;
-	const int flags = IPC_CREAT | IPC_EXCL | 0600;
-	int id = c->kind == SYSV_SEM ? semget(c->key, c->n, flags) : msgget(c->key, flags);
+	const int flags = IPC_CREAT | IPC_EXCL | 0600 | c->flags;
+	int id;
+
+	if (c->kind == SYSV_SHM)
+		id = shmget(c->key, c->n, flags);
+	else
+		id = c->kind == SYSV_SEM ? semget(c->key, (int)c->n, flags) : msgget(c->key, flags);
 
 	return id < 0 ? -errno : id;
+}
+
+int sysv_get(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, size_t n, int flags,
+	     struct error *e)
+{
+	struct creation c = {kind, m->key, n, flags};
+	int id;
+
+	sysv_ask_for_id(r, kind, m->id);
+	id = unix_cred_as(m->cuid, m->cgid, create, &c, e);
+	return id < 0 ? error_errno(e, id, E_RESTORE, "cannot be made") : id;
 }
 
 static void destroy(enum sysv_kind kind, int id)
@@ -144,18 +162,14 @@ static void destroy(enum sysv_kind kind, int id)
 int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int n,
 		struct error *e)
 {
-	struct creation c = {kind, m->key, n};
 	struct ipc_made *made = vec_push(&r->ipc->made);
 	int id;
 
 	if (!made)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
-	sysv_ask_for_id(r, kind, m->id);
-	id = unix_cred_as(m->cuid, m->cgid, create, &c, e);
+	id = sysv_get(r, kind, m, (size_t)n, 0, e);
 	*made = (struct ipc_made){kind, id};
-	if (id < 0)
-		return error_errno(e, id, E_RESTORE, "cannot be made");
-	if (id != m->id)
+	if (id >= 0 && id != m->id)
 		return error_set(e, -EPERM, E_CREDENTIALS,
 				 "cannot have its number again (it would be %d)", id);
 	return id;

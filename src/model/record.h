@@ -21,6 +21,7 @@ enum record_type {
 	RECORD_MSG_QUEUE = 272,
 	RECORD_IPC_LIMITS = 273,
 	RECORD_MQUEUE = 274,
+	RECORD_SHM_SEGMENT = 275,
 	RECORD_CONTAINER = 360,
 	RECORD_LAYER = 361,
 	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */

@@ -27,6 +27,7 @@ static const struct record_schema schemas[] = {
 	{RECORD_SEM_UNDO, "semaphore undo", &reprise__sem_undo__descriptor},
 	{RECORD_MSG_QUEUE, "message queue", &reprise__msg_queue__descriptor},
 	{RECORD_MQUEUE, "posix message queue", &reprise__mqueue__descriptor},
+	{RECORD_SHM_SEGMENT, "shared memory segment", &reprise__shm_segment__descriptor},
 	{RECORD_IPC_LIMITS, "ipc limits", &reprise__ipc_limits__descriptor},
 	{RECORD_CONTAINER, "container", &reprise__container__descriptor},
 	{RECORD_LAYER, "layer", &reprise__layer__descriptor},

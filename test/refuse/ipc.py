@@ -256,3 +256,72 @@ def test_queues_as_files(case):
         raise Failed('queues there are %s' % names)
     case.go()
     case.expect_pass(2, [case.wait_verdict(tool, 'the program') for tool in (pid, copy)])
+
+
+class Attachment:
+    """A segment in the address space of the test."""
+
+    def __init__(self, number):
+        libc.shmat.restype = ctypes.c_void_p
+        self.at = libc.shmat(number, None, 0)
+        if self.at in (None, 2 ** 64 - 1):
+            raise Failed('cannot attach segment %d' % number)
+
+    def write(self, offset, data):
+        ctypes.memmove(self.at + offset, data, len(data))
+
+    def read(self, offset, length):
+        return ctypes.string_at(self.at + offset, length)
+
+    def end(self):
+        libc.shmdt(ctypes.c_void_p(self.at))
+
+
+def test_segment_left_behind(case):
+    """What was written where the image has nothing does not stay."""
+    saved(case, 'sysv_shm')
+    for number in listed('shm'):
+        segment = Attachment(number)
+        segment.write(4096, b'surplus')
+        segment.write(10, b'surplus')
+        segment.end()
+    passes(case)
+
+
+def test_segment_gone(case):
+    saved(case, 'sysv_shm')
+    for number in listed('shm'):
+        libc.shmctl(number, IPC_RMID, None)
+    passes(case)
+
+
+def test_segment_taken(case):
+    saved(case, 'sysv_shm')
+    for number in listed('shm'):
+        libc.shmctl(number, IPC_RMID, None)
+    other = libc.shmget(0x5e6, 4096, 0o600 | IPC_CREAT)
+    refused(case, 'ipc-taken', 'segment', '0x5e6')
+    if listed('shm') != [other]:
+        raise Failed('something was left: %s' % listed('shm'))
+
+
+def test_segment_shared(case):
+    """We are attached, too: the same memory it must be, with what is in it."""
+    pid = case.start('memory_sysv')
+    kept = [Attachment(number) for number in listed('shm')]
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    refused(case, 'ipc-shared', 'segment', args=['--pidns'])
+    kept[0].write(2, b'hello')
+    tool = case.restart()
+    case.until_handed_over(tool, 2, 'memory_sysv')
+    with open('/proc/sysvipc/shm') as file:
+        attached = [int(line.split()[6]) for line in file.readlines()[1:]]
+    if sorted(attached) != [3, 7] or kept[0].read(2, 5) != b'hello':
+        raise Failed('not the same memory: %s, %s' % (attached, kept[0].read(0, 10)))
+    for segment in kept:
+        segment.end()
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(tool, 'the restarted program')])
+    refused(case, 'ipc-shared', 'segment')

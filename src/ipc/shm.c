@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * System V shared memory: who uses a segment, and segments that are not attached.
+ * What is attached comes with the address spaces, as an inode (fs/inode_sysv.c).
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/inode.h"
+#include "fs.pb-c.h"
+#include "ipc/sysv.h"
+
+/* ---- checkpoint ---- */
+
+/* Every mapping of a segment counts as one attachment (shm_open() in ipc/shm.c). */
+static int count_mappings(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	char *line;
+
+	/* One that has ended meanwhile is attached to nothing. */
+	if (procfs_read(c->proc_fd, &text, NULL, "%d/maps", p->tid) < 0)
+		return 0;
+	for (line = text; line && *line; line = strchr(line, '\n'), line += !!line) {
+		struct sysv_object *o;
+		int id, at = 0;
+
+		if (sscanf(line, "%*x-%*x %*s %*x %*s %d %n", &id, &at) != 1 || !at ||
+		    strncmp(line + at, "/SYSV", 5))
+			continue;
+		o = sysv_find(c, SYSV_SHM, id);
+		if (o) {
+			o->attached++;
+			o->tree = true;
+		}
+	}
+	return 0;
+}
+
+static bool first_of_mm(struct checkpoint *c, const struct checkpoint_process *p)
+{
+	for (const struct checkpoint_process *q = c->processes.v; q < p; q++)
+		if (q->mm == p->mm)
+			return false;
+	return true;
+}
+
+static int count_attachments(struct checkpoint *c, struct error *e)
+{
+	bool any = false;
+	int r = 0;
+
+	vec_for_each (o, &c->ipc->objects[SYSV_SHM])
+		any |= o->nattch != 0;
+	if (!any)
+		return 0;
+	vec_for_each (p, &c->processes)
+		if (r >= 0 && !p->frozen->zombie && first_of_mm(c, p))
+			r = count_mappings(c, p, e);
+	return r;
+}
+
+/* A mapping of ours as a file: only through map_files, with CAP_CHECKPOINT_RESTORE or as root. */
+static int open_mapping(struct checkpoint *c, const void *at, uint64_t size)
+{
+	static const uint64_t pages[] = {1 << 12, 1 << 21, 1 << 30};
+	int fd = -ENOENT;
+
+	/* A segment of huge pages is mapped in whole ones. */
+	for (size_t i = 0; i < 3 && fd == -ENOENT; i++) {
+		uint64_t end = (uint64_t)(uintptr_t)at + ((size + pages[i] - 1) & -pages[i]);
+		char path[64];
+
+		snprintf(path, sizeof(path), "self/map_files/%" PRIxPTR "-%" PRIx64, (uintptr_t)at,
+			 end);
+		fd = openat(c->proc_fd, path, O_RDONLY | O_CLOEXEC);
+		fd = fd < 0 ? -errno : fd;
+	}
+	return fd;
+}
+
+static int may_not_read(struct error *e, int r)
+{
+	return error_errno(e, r, r == -EPERM || r == -EACCES ? E_PERMISSION : E_IPC_STATE,
+			   "its contents cannot be read");
+}
+
+/* While checking it is not attached, which would show. */
+static int try_to_read(struct checkpoint *c, struct error *e)
+{
+	void *map = mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	_cleanup_(close_fd) int fd = map == MAP_FAILED ? -ENOMEM : open_mapping(c, map, 4096);
+
+	if (map != MAP_FAILED)
+		munmap(map, 4096);
+	return fd < 0 ? may_not_read(e, fd) : 0;
+}
+
+static int save_contents(struct checkpoint *c, const struct sysv_object *o, uint64_t *ret_inode,
+			 struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct shmid_ds ds;
+	char link[64];
+	void *map;
+	int r;
+
+	if (c->checking)
+		return try_to_read(c, e);
+	map = shmat(o->id, NULL, SHM_RDONLY);
+	if (map == (void *)-1)
+		return may_not_read(e, -errno);
+	r = shmctl(o->id, IPC_STAT, &ds) < 0 ? -errno : 0;
+	if (r >= 0)
+		fd = r = open_mapping(c, map, ds.shm_segsz);
+	if (r < 0) {
+		shmdt(map);
+		return may_not_read(e, r);
+	}
+	snprintf(link, sizeof(link), "/SYSV%08x (deleted)", (unsigned int)o->key);
+	r = inode_checkpoint(c, c->processes.v, fd, link, ret_inode, e);
+	shmdt(map);
+	return r;
+}
+
+static int save_segment(struct checkpoint *c, struct sysv_object *o, struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__ShmSegment msg = REPRISE__SHM_SEGMENT__INIT;
+	const int64_t last = o->times[0] > o->times[1] ? o->times[0] : o->times[1];
+	struct sysv_object creator = *o;
+	enum ipc_relation relation;
+	int r;
+
+	/* Who made it need not use it. */
+	sysv_used_by(c, &creator, o->users[0], o->ctime);
+	o->tree |= creator.tree;
+	if (o->users[1] || last)
+		sysv_used_by(c, o, o->users[1], last);
+	o->outside |= o->nattch > o->attached;
+	relation = sysv_relation(c, o);
+	if (relation == IPC_NOT_OURS)
+		return 0;
+	o->mode &= 0777;
+	r = sysv_save_perm(c, o, relation, &s, &msg.perm, e);
+	if (r >= 0 && !o->attached && relation != IPC_OUTSIDE_TOO)
+		r = save_contents(c, o, &msg.inode, e);
+	return r < 0 ? r
+		     : checkpoint_put(c, RECORD_SHM_SEGMENT, objects_fresh(c->objects), &msg.base,
+				      e);
+}
+
+int shm_checkpoint(struct checkpoint *c, struct error *e)
+{
+	int r = count_attachments(c, e);
+
+	vec_for_each (o, &c->ipc->objects[SYSV_SHM]) {
+		if (r < 0)
+			break;
+		r = save_segment(c, o, e);
+		if (r < 0)
+			sysv_error(e, r, SYSV_SHM, o->id, o->key);
+		r = checkpoint_refuse(c, r, e);
+	}
+	return r;
+}
+
+/* ---- restart ---- */
+
+const Reprise__ShmSegment *shm_of_image(const struct restart *r, int id)
+{
+	const Reprise__ShmSegment *m;
+
+	for (size_t i = 0; (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
+		if (m->perm && m->perm->id == id)
+			return m;
+	return NULL;
+}
+
+int shm_validate(const struct restart *r, struct error *e)
+{
+	const Reprise__ShmSegment *m;
+
+	for (size_t i = 0; (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++) {
+		const Reprise__Inode *inode =
+			m->inode ? restart_find(r, RECORD_INODE, m->inode) : NULL;
+		int res = sysv_validate_perm(m->perm, e);
+
+		if (res < 0)
+			return res;
+		if (m->inode &&
+		    (!inode || inode->kind != INODE_SYSV_SHM || inode->shmid != m->perm->id))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "segment %d has no contents",
+					 m->perm->id);
+		if (shm_of_image(r, m->perm->id) != m)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "two segments have the id %d", m->perm->id);
+	}
+	return 0;
+}
+
+int shm_find_shared(struct restart *r, const Reprise__ShmSegment *m, struct error *e)
+{
+	struct shmid_ds ds;
+	int there = shmctl(m->perm->id, IPC_STAT, &ds) < 0 ? -errno : 0;
+	int res = sysv_is_there(r, SYSV_SHM, m->perm, there, &ds.shm_perm, -1, e);
+
+	if (res >= 0)
+		res = sysv_changed(r, SYSV_SHM, m->perm, false, ds.shm_ctime, e);
+	return res < 0 ? sysv_error(e, res, SYSV_SHM, m->perm->id, m->perm->key) : 0;
+}
+
+/* Those that the tree made and others are attached to: nothing is done but to look. */
+int shm_restart(struct restart *r, struct error *e)
+{
+	const Reprise__ShmSegment *m;
+	int res = 0;
+
+	for (size_t i = 0; res >= 0 && (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
+		if (m->perm->relation == IPC_OUTSIDE_TOO)
+			res = shm_find_shared(r, m, e);
+	return res;
+}
