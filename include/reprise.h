@@ -75,6 +75,9 @@ struct reprise_checkpoint_options {
 	enum reprise_deleted deleted;
 	enum reprise_tcp tcp;
 	const char *container; /* name, for the image of a container; may be NULL */
+	/* Leaks of a container that are none: kinds ("pipe", "socket", "file", "memory",
+	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
+	const char *const *allow_leaks;
 };
 
 /*

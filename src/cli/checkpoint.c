@@ -9,12 +9,22 @@
 
 #include "cli/container.h"
 
-enum { OPT_KILL = OPT_OWN, OPT_STOP, OPT_FORCE, OPT_COMPRESS, OPT_DELETED, OPT_TCP };
+enum {
+	OPT_KILL = OPT_OWN,
+	OPT_STOP,
+	OPT_FORCE,
+	OPT_COMPRESS,
+	OPT_DELETED,
+	OPT_TCP,
+	OPT_ALLOW_LEAK
+};
 
 struct request {
 	pid_t pid;
 	const char *output;
 	bool force;
+	const char *allow_leaks[64];
+	size_t n_allow_leaks;
 	struct reprise_checkpoint_options opt;
 	struct reprise_stats stats;
 };
@@ -64,9 +74,20 @@ static int parse_after(struct cli *cli, struct request *q, enum reprise_after af
 	return -1;
 }
 
+static int add_allow_leak(struct cli *cli, struct request *q, const char *s)
+{
+	if (q->n_allow_leaks + 1 >= sizeof(q->allow_leaks) / sizeof(q->allow_leaks[0]))
+		return usage_error(cli, "too many --allow-leak");
+	q->allow_leaks[q->n_allow_leaks++] = s;
+	q->opt.allow_leaks = q->allow_leaks;
+	return -1;
+}
+
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
+	case OPT_ALLOW_LEAK:
+		return add_allow_leak(cli, q, optarg);
 	case 'o':
 		q->output = optarg;
 		return -1;
@@ -112,6 +133,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	static const struct option options[] = {
 		{"output", required_argument, NULL, 'o'},
 		{"jobs", required_argument, NULL, 'j'},
+		{"allow-leak", required_argument, NULL, OPT_ALLOW_LEAK},
 		{"kill", no_argument, NULL, OPT_KILL},
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
@@ -243,6 +265,8 @@ const struct command checkpoint_command = {
 		"                      refuse (the default), save its contents, or link a new name\n"
 		"  --tcp HOW           TCP connections: refuse (the default), or have them come back\n"
 		"                      closed\n"
+		"  --allow-leak WHAT   of a container: what processes outside may use of it, pipe, socket, file,\n"
+		"                      memory, namespace, all, or an object such as pipe:[123]\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

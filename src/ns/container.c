@@ -43,6 +43,7 @@ void container_free(struct container *ct)
 	mounts_survey_free(&ct->mounts);
 	scratch_free(&ct->s);
 	close_fd(&ct->proc_fd);
+	close_fd(&ct->host_proc);
 	close_fd(&ct->outside);
 }
 
@@ -107,8 +108,11 @@ static int open_proc(struct container *ct, struct error *e)
 			       : 0;
 }
 
-struct signal_request {
-	int sig;
+struct outside_request {
+	int sig; /* to be sent to init; 0: a comparison by kcmp(2) */
+	pid_t a, b;
+	int type;
+	unsigned long index_a, index_b;
 };
 
 /* SIGKILL is due when the other process ends, and with it its hold on the tasks. */
@@ -120,18 +124,29 @@ static void await_end(int init)
 	poll(&pfd, 1, KILL_TIMEOUT_MS);
 }
 
+static int serve(const struct outside_request *req, int init)
+{
+	long r;
+
+	if (req->sig == SIGKILL)
+		return 0;
+	if (req->sig)
+		r = syscall(SYS_pidfd_send_signal, init, req->sig, NULL, 0);
+	else
+		r = syscall(SYS_kcmp, req->a, req->b, req->type, req->index_a, req->index_b);
+	return r < 0 ? -errno : (int)r;
+}
+
 /* The process that stays outside: sends what the other asks for, and ends with it. */
 static void __attribute__((noreturn)) stay_outside(int socket, int init, pid_t child)
 {
-	struct signal_request req;
+	struct outside_request req;
 	int status = 0, r;
 	bool kills = false;
 
 	while (recv(socket, &req, sizeof(req), 0) == sizeof(req)) {
 		kills |= req.sig == SIGKILL;
-		r = req.sig == SIGKILL						 ? 0
-		    : syscall(SYS_pidfd_send_signal, init, req.sig, NULL, 0) < 0 ? -errno
-										 : 0;
+		r = serve(&req, init);
 		if (send(socket, &r, sizeof(r), MSG_NOSIGNAL) != sizeof(r))
 			break;
 	}
@@ -150,6 +165,7 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	ct->outsider = getpid();
 	child = fork();
 	if (child < 0) {
 		close(pair[0]);
@@ -235,9 +251,8 @@ static int note_mounts(struct container *ct, struct error *e)
 
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
-	_cleanup_(close_fd) int proc_fd = -EBADF;
 	pid_t inner = 0;
-	int r = procfs_open_root(&proc_fd, e);
+	int r = procfs_open_root(&ct->host_proc, e), proc_fd = ct->host_proc;
 
 	if (r >= 0)
 		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
@@ -297,18 +312,33 @@ int container_check_tasks(const struct container *ct, struct error *e)
 	return 0;
 }
 
-int container_kill(void *arg, pid_t pid, int sig)
+static int ask_outside(const struct container *ct, const struct outside_request *req)
 {
-	const struct container *ct = arg;
-	const struct signal_request req = {sig};
 	int r;
 
-	if (pid != 1 || ct->outside < 0)
-		return kill(pid, sig) < 0 ? -errno : 0;
-	if (send(ct->outside, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req) ||
+	if (send(ct->outside, req, sizeof(*req), MSG_NOSIGNAL) != sizeof(*req) ||
 	    recv(ct->outside, &r, sizeof(r), 0) != sizeof(r))
 		return -EPIPE;
 	return r;
+}
+
+int container_kill(void *arg, pid_t pid, int sig)
+{
+	const struct container *ct = arg;
+	const struct outside_request req = {.sig = sig};
+
+	if (pid != 1 || ct->outside < 0)
+		return kill(pid, sig) < 0 ? -errno : 0;
+	return ask_outside(ct, &req);
+}
+
+int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
+		      unsigned long index_b)
+{
+	const struct outside_request req = {
+		.a = a, .b = b, .type = type, .index_a = index_a, .index_b = index_b};
+
+	return ask_outside(ct, &req);
 }
 
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)

@@ -26,9 +26,16 @@ struct container {
 	struct mounts_survey mounts;
 	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
-	int proc_fd; /* of the namespace; -1: ours */
-	int outside; /* to whoever sends signals for us; -1: none */
+	int proc_fd;			/* of the namespace; -1: ours */
+	int host_proc;			/* of the namespace that we came from */
+	int outside;			/* to whoever sends signals for us; -1: none */
+	pid_t outsider;			/* its pid outside */
+	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
+#define CONTAINER_INIT                                                    \
+	{                                                                 \
+		.proc_fd = -EBADF, .host_proc = -EBADF, .outside = -EBADF \
+	}
 
 /*
  * Enters the namespaces of *pid that are not ours; *pid becomes its pid there. Nothing happens
@@ -40,6 +47,16 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e) must_chec
 int container_check_tasks(const struct container *ct, struct error *e) must_check;
 /* Sends a signal to a task of the tree; to init from outside. As kill(2): 0 or a negative errno. */
 int container_kill(void *arg, pid_t pid, int sig);
+
+/* kcmp(2) of tasks by their pids outside; a negative errno. */
+int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
+		      unsigned long index_b);
+/*
+ * What the container shares with processes outside, each a refusal that names
+ * both: files that are open on both sides, its memory, its file systems, its namespaces. Once all
+ * its files have been looked at. Nothing is looked for where it has no pid namespace of its own.
+ */
+int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 
 /* The record of the container and its layers; the tasks stand still. */
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;

@@ -205,7 +205,9 @@ static int check_tree(struct pass *p, struct error *e)
 	}
 	if (r >= 0)
 		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
-	return r < 0 ? r : checkpoint_refuse(c, ipc_checkpoint(c, e), e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, ipc_checkpoint(c, e), e);
+	return r < 0 ? r : container_check_leaks(c, p->container, e);
 }
 
 /* Looks at the tree without touching it; returns how many problems were reported. */
@@ -231,10 +233,11 @@ static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
 		    struct error *e)
 {
-	_cleanup_(container_free) struct container ct = {.proc_fd = -EBADF, .outside = -EBADF};
+	_cleanup_(container_free) struct container ct = CONTAINER_INIT;
 	struct error first = {};
 	int r;
 
+	ct.allow_leaks = opt->allow_leaks;
 	r = target_check(pid, e);
 	if (r >= 0)
 		r = container_enter(&ct, &pid, e);
@@ -327,6 +330,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = files_checkpoint_finish(c, e);
 	if (r >= 0)
 		r = ipc_checkpoint(c, e);
+	if (r >= 0)
+		r = container_check_leaks(c, p->container, e);
 	if (r >= 0)
 		r = mm_checkpoint_finish(c, e);
 	if (r < 0)
@@ -483,12 +488,13 @@ static int save(pid_t pid, struct container *ct, int fd,
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
-	_cleanup_(container_free) struct container ct = {.proc_fd = -EBADF, .outside = -EBADF};
+	_cleanup_(container_free) struct container ct = CONTAINER_INIT;
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
 
 	ct.name = opt->container;
+	ct.allow_leaks = opt->allow_leaks;
 	ct.mounts.with_overlays = true;
 	if (r >= 0)
 		r = container_enter(&ct, &pid, e);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers: the commands, and those that others made."""
 
+import ctypes
 import json
 import os
 import signal
@@ -194,3 +195,72 @@ def test_volume_elsewhere(case):
     verdicts = [name for name in os.listdir(other) if name.startswith('verdict-go')]
     if len(verdicts) != 1 or open(os.path.join(other, verdicts[0])).read() != 'PASS':
         raise Failed('no verdict in the other directory: %s' % os.listdir(other))
+
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def take(pidfd, fd):
+    """A duplicate of a descriptor of another process, as if it had been passed to us."""
+    return libc.syscall(438, pidfd, fd, 0)
+
+
+def leaks(case, pid):
+    code, _, err = case.reprise('check', str(pid))
+    lines = [line for line in err.splitlines() if '[container-leak]' in line]
+    if bool(lines) != bool(code):
+        raise Failed('check: %d, %s' % (code, err))
+    return lines
+
+
+def test_leaked_descriptors(case):
+    """Every descriptor of programs with many kinds of them, leaked to a process outside."""
+    begin(case)
+    for name in ('pipes', 'anon_fds', 'memory_memfd', 'unix_stream', 'files_shared', 'pty', 'inet'):
+        pid = case.start(program=case.reprise_path, arguments=[
+            'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
+            case.program(name)])
+        entry = listed(case)[name]
+        if leaks(case, entry['init']):
+            raise Failed('leaks of %s: %s' % (name, leaks(case, entry['init'])))
+        directory = '/proc/%d/fd' % entry['pid']
+        outside = {os.readlink('/proc/self/fd/0'), '/dev/null'}
+        pidfd = os.pidfd_open(entry['pid'])
+        for fd in sorted(map(int, os.listdir(directory))):
+            link = os.readlink('%s/%d' % (directory, fd))
+            if link in outside:
+                continue
+            ours = take(pidfd, fd)
+            found = leaks(case, entry['init'])
+            os.close(ours)
+            if not any('process %d ' % os.getpid() in line for line in found):
+                raise Failed('%s: descriptor %d (%s) was leaked, and not found: %s'
+                             % (name, fd, link, found))
+        if leaks(case, entry['init']):
+            raise Failed('found without a leak: %s' % leaks(case, entry['init']))
+        os.close(pidfd)
+        expect(case, case.reprise('stop', '-t', '0', name))
+        case.wait(pid)
+
+
+test_leaked_descriptors.timeout = 120
+
+
+def test_leaked_otherwise(case):
+    """A file system entered through /proc, a namespace, and what is allowed."""
+    begin(case)
+    pid = run_victim(case, 'web', 'wait', 'pass')
+    entry = listed(case)['web']
+    for path in ('root/tmp', 'root/dev/null', 'ns/net', 'ns/ipc'):
+        fd = os.open('/proc/%d/%s' % (entry['init'], path), os.O_RDONLY)
+        if not leaks(case, entry['init']):
+            raise Failed('%s is open outside, and that was not found' % path)
+        os.close(fd)
+    visitor = case.spawn(['/usr/bin/nsenter', '-t', str(entry['init']), '-n', 'sleep', '1000'])
+    case.until(lambda: leaks(case, entry['init']), 'a visitor of the network')
+    case.refused(case.reprise('checkpoint', 'web', '-o', case.path('image')), 'container-leak',
+                 'sleep', visitor, 'net:')
+    case.checkpoint('web', '-q', '--allow-leak', 'namespace')
+    case.kill(visitor)
+    case.wait(visitor)
+    case.finish(pid)

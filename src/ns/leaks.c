@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Leaks: what processes outside a container use of it. Every process outside is
+ * looked at: its namespaces, its descriptors, its mappings. What has an inode of its own is known
+ * by that; of regular files of the host and of anonymous inodes, which many have in common,
+ * kcmp(2) tells whether the open file is the same.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/context.h"
+#include "ns/container.h"
+
+struct inside {
+	uint64_t dev, ino;
+	const struct file_entry *file; /* NULL: memory without a descriptor */
+	pid_t pid;		       /* outside, of a task that has it open; 0 */
+};
+
+struct translated {
+	pid_t in, out;
+};
+
+struct leak_search {
+	struct checkpoint *c;
+	struct container *ct;
+	VEC(struct inside) things; /* sorted by device and inode */
+	VEC(struct translated) pids;
+	VEC(dev_t) devices; /* file systems that are the container's alone */
+	char *links[8];	    /* its namespaces, as /proc shows them */
+};
+
+static void search_free(struct leak_search *s)
+{
+	vec_free(&s->things);
+	vec_free(&s->pids);
+	vec_free(&s->devices);
+	for (size_t i = 0; i < sizeof(s->links) / sizeof(s->links[0]); i++)
+		free(s->links[i]);
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the search for leaks");
+}
+
+static int compare_things(const void *a, const void *b)
+{
+	const struct inside *x = a, *y = b;
+
+	if (x->dev != y->dev)
+		return x->dev < y->dev ? -1 : 1;
+	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+static const char *const ns_names[8] = {"mnt",	  "net", "ipc",	 "uts",
+					"cgroup", "pid", "user", "time"};
+static const uint64_t ns_flags[8] = {CLONE_NEWNS,     CLONE_NEWNET, CLONE_NEWIPC,  CLONE_NEWUTS,
+				     CLONE_NEWCGROUP, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWTIME};
+#define NS_PID 5
+
+static int note_namespaces(struct leak_search *s, struct error *e)
+{
+	for (size_t i = 0; i < 8; i++)
+		if (s->ct->own & ns_flags[i]) {
+			int r = procfs_readlink(s->c->proc_fd, &s->links[i], e, "%d/ns/%s",
+						s->c->freezer.root, ns_names[i]);
+
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+static int note_files(struct leak_search *s, struct error *e)
+{
+	vec_for_each (f, &s->c->files->files) {
+		struct inside *x;
+
+		/* A stream that leads outside is meant to. */
+		if (!(*f)->ops || (*f)->msg->outside || (*f)->in_flight)
+			continue;
+		x = vec_push(&s->things);
+		if (!x)
+			return no_memory(e);
+		*x = (struct inside){(*f)->dev, (*f)->ino, *f, 0};
+	}
+	vec_for_each (i, &s->c->files->inodes) {
+		struct inside *x;
+
+		if (i->msg.kind == INODE_NAMED)
+			continue;
+		x = vec_push(&s->things);
+		if (!x)
+			return no_memory(e);
+		*x = (struct inside){i->msg.dev, i->msg.ino, NULL, 0};
+	}
+	if (s->things.n)
+		qsort(s->things.v, s->things.n, sizeof(*s->things.v), compare_things);
+	return 0;
+}
+
+static int note_devices(struct leak_search *s, struct error *e)
+{
+	vec_for_each (m, &s->ct->mounts.mounts) {
+		dev_t *dev;
+
+		if ((*m)->kind != MOUNT_TMPFS && (*m)->kind != MOUNT_OVERLAY &&
+		    strcmp((*m)->type, "devpts") && strcmp((*m)->type, "mqueue"))
+			continue;
+		if ((*m)->kind == MOUNT_EXTERNAL || (*m)->kind == MOUNT_REMOUNT)
+			continue;
+		dev = vec_push(&s->devices);
+		if (!dev)
+			return no_memory(e);
+		*dev = mounts_device(&s->ct->mounts, (*m)->id);
+	}
+	return 0;
+}
+
+/* Pids as they are outside, of the tasks inside. */
+static int translate(struct leak_search *s, pid_t out, struct error *e)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	struct translated *t;
+	const char *value;
+	size_t len;
+	int in = 0;
+
+	if (procfs_read(s->ct->host_proc, &status, NULL, "%d/status", out) < 0)
+		return 0;
+	value = proc_field(status, "NSpid", &len);
+	for (const char *p = value; p && p < value + len;) {
+		char *end;
+		long n = strtol(p, &end, 10);
+
+		if (end == p)
+			break;
+		in = (int)n;
+		p = end;
+	}
+	t = vec_push(&s->pids);
+	if (!t)
+		return no_memory(e);
+	*t = (struct translated){in, out};
+	return 0;
+}
+
+static pid_t pid_outside(const struct leak_search *s, pid_t in)
+{
+	vec_for_each (t, &s->pids)
+		if (t->in == in)
+			return t->out;
+	return 0;
+}
+
+static bool allowed(const struct leak_search *s, const char *kind, const char *link)
+{
+	for (const char *const *a = s->ct->allow_leaks; a && *a; a++)
+		if (!strcmp(*a, kind) || (link && !strcmp(*a, link)) || !strcmp(*a, "all"))
+			return true;
+	return false;
+}
+
+struct outsider {
+	pid_t pid;
+	char comm[16];
+};
+
+static int report(struct leak_search *s, const struct outsider *o, const char *kind,
+		  const char *link, const struct inside *x, int fd, struct error *e)
+{
+	char place[64] = "";
+	int r;
+
+	if (allowed(s, kind, link))
+		return 0;
+	if (fd >= 0)
+		snprintf(place, sizeof(place), " as descriptor %d", fd);
+	r = error_set(e, -EBUSY, E_CONTAINER_LEAK,
+		      "the %s %s is in use by process %d (%s) outside%s", kind, link, o->pid,
+		      o->comm, place);
+	if (x && x->file)
+		error_object(e, r, "task %d (%s), descriptor %d", x->file->pid, x->file->comm,
+			     x->file->fd);
+	else
+		error_object(e, r, "the container");
+	return checkpoint_refuse(s->c, r, e);
+}
+
+static bool is_own_device(const struct leak_search *s, uint64_t dev)
+{
+	vec_for_each (d, &s->devices)
+		if (*d == dev)
+			return true;
+	return false;
+}
+
+static const char *kind_of(const struct stat *st, const char *link)
+{
+	if (S_ISFIFO(st->st_mode))
+		return "pipe";
+	if (S_ISSOCK(st->st_mode))
+		return "socket";
+	if (!strncmp(link, "/memfd:", 7) || !strncmp(link, "/SYSV", 5) ||
+	    !strncmp(link, "/dev/zero (deleted)", 19))
+		return "memory";
+	return "file";
+}
+
+/* Inodes that only one object has. */
+static bool inode_tells(const struct leak_search *s, const struct stat *st, const char *link)
+{
+	return S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode) ||
+	       st->st_dev == s->c->files->memory_dev || !strcmp(kind_of(st, link), "memory");
+}
+
+static int look_at_same(struct leak_search *s, const struct outsider *o, int fd,
+			const struct stat *st, const char *link, struct error *e)
+{
+	struct inside key = {st->st_dev, st->st_ino, NULL, 0};
+	struct inside *x = s->things.n ? bsearch(&key, s->things.v, s->things.n,
+						 sizeof(*s->things.v), compare_things)
+				       : NULL;
+
+	if (!x)
+		return 0;
+	if (inode_tells(s, st, link))
+		return report(s, o, kind_of(st, link), link, x, fd, e);
+	while (x > s->things.v && !compare_things(x - 1, &key))
+		x--;
+	for (; x < s->things.v + s->things.n && !compare_things(x, &key); x++) {
+		pid_t pid = x->file ? pid_outside(s, x->file->pid) : 0;
+
+		if (pid && container_compare(s->ct, KCMP_FILE, pid, (unsigned long)x->file->fd,
+					     o->pid, (unsigned long)fd) == 0)
+			return report(s, o, "file", link, x, fd, e);
+	}
+	return 0;
+}
+
+static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
+		      struct error *e)
+{
+	struct stat st;
+	char link[512];
+	ssize_t n = readlinkat(dir, name, link, sizeof(link) - 1);
+
+	if (n < 0 || fstatat(dir, name, &st, 0) < 0)
+		return 0;
+	link[n] = '\0';
+	for (size_t i = 0; i < 8; i++)
+		if (s->links[i] && !strcmp(link, s->links[i]))
+			return report(s, o, "namespace", link, NULL, atoi(name), e);
+	if (is_own_device(s, st.st_dev))
+		return report(s, o, "file", link, NULL, atoi(name), e);
+	return look_at_same(s, o, atoi(name), &st, link, e);
+}
+
+static int look_at_fds(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = NULL;
+	struct dirent *d;
+	int fd = procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd",
+			     o->pid);
+	int r = 0;
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	while (dir && r >= 0 && (d = readdir(dir)))
+		if (d->d_name[0] != '.')
+			r = look_at_fd(s, o, dirfd(dir), d->d_name, e);
+	return r;
+}
+
+static int look_at_mapping(struct leak_search *s, const struct outsider *o, const char *line,
+			   struct error *e)
+{
+	unsigned int maj, min;
+	unsigned long long ino;
+	struct inside key = {}, *x;
+	char path[256] = "";
+
+	if (sscanf(line, "%*s %*s %*s %x:%x %llu %255[^\n]", &maj, &min, &ino, path) < 3 || !ino)
+		return 0;
+	key.dev = makedev(maj, min);
+	key.ino = ino;
+	if (is_own_device(s, key.dev))
+		return report(s, o, "file", path, NULL, -1, e);
+	x = s->things.n
+		    ? bsearch(&key, s->things.v, s->things.n, sizeof(*s->things.v), compare_things)
+		    : NULL;
+	/* Segments of different IPC namespaces have the same numbers: their users are in the
+	 * namespace. */
+	if (!x || x->file || !strncmp(path, "/SYSV", 5))
+		return 0;
+	return report(s, o, "memory", path, x, -1, e);
+}
+
+static int look_at_maps(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	int r = 0;
+
+	if (procfs_read(s->ct->host_proc, &text, NULL, "%d/maps", o->pid) < 0)
+		return 0;
+	for (const char *line = text; r >= 0 && *line; line = strchrnul(line, '\n') + 1) {
+		r = look_at_mapping(s, o, line, e);
+		if (!*strchrnul(line, '\n'))
+			break;
+	}
+	return r;
+}
+
+static int look_at_namespaces(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	for (size_t i = 0; i < 8; i++) {
+		_cleanup_(free_ptr) char *link = NULL;
+		int r;
+
+		if (!s->links[i] || procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/%s",
+						    o->pid, ns_names[i]) < 0)
+			continue;
+		r = strcmp(link, s->links[i]) ? 0 : report(s, o, "namespace", link, NULL, -1, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* Whoever made the container may have come with its namespaces, and waits for its end. */
+static bool made_it(const struct leak_search *s, pid_t pid)
+{
+	pid_t at = pid_outside(s, s->c->freezer.root);
+
+	for (int depth = 0; at > 1 && depth < 1000; depth++) {
+		struct error unused = {};
+		struct proc_stat st;
+
+		if (proc_stat_read(s->ct->host_proc, at, at, &st, &unused) < 0)
+			return false;
+		at = st.ppid;
+		if (at == pid)
+			return true;
+	}
+	return false;
+}
+
+static int look_at_process(struct leak_search *s, pid_t pid, struct error *e)
+{
+	struct outsider o = {.pid = pid};
+	struct error unused = {};
+	struct proc_stat st;
+	int r;
+
+	if (proc_stat_read(s->ct->host_proc, pid, pid, &st, &unused) < 0)
+		return 0;
+	memcpy(o.comm, st.comm, sizeof(o.comm) - 1);
+	r = made_it(s, pid) ? 0 : look_at_namespaces(s, &o, e);
+	if (r >= 0)
+		r = look_at_fds(s, &o, e);
+	return r < 0 ? r : look_at_maps(s, &o, e);
+}
+
+/* Twice over the processes: those inside first, whose pids are needed for the others. */
+static int look_at_all(struct leak_search *s, bool inside, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = NULL;
+	struct dirent *d;
+	int fd = openat(s->ct->host_proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir)
+		return error_errno(e, -errno, E_SYSTEM, "cannot read /proc");
+	while (r >= 0 && (d = readdir(dir))) {
+		_cleanup_(free_ptr) char *link = NULL;
+		pid_t pid = (pid_t)atoi(d->d_name);
+
+		if (pid <= 0 ||
+		    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", pid) < 0)
+			continue;
+		if (inside && !strcmp(link, s->links[NS_PID]))
+			r = translate(s, pid, e);
+		/* Whoever stays outside for us came with our namespaces. */
+		if (!inside && strcmp(link, s->links[NS_PID]) && pid != s->ct->outsider)
+			r = look_at_process(s, pid, e);
+	}
+	return r;
+}
+
+int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	_cleanup_(search_free) struct leak_search s = {.c = c, .ct = ct};
+	int r;
+
+	if (!(ct->own & CLONE_NEWPID))
+		return 0;
+	r = note_namespaces(&s, e);
+	if (r >= 0)
+		r = note_files(&s, e);
+	if (r >= 0)
+		r = note_devices(&s, e);
+	if (r >= 0)
+		r = look_at_all(&s, true, e);
+	return r < 0 ? r : look_at_all(&s, false, e);
+}
