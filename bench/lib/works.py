@@ -50,14 +50,16 @@ class Work:
     before, after: limits that are measured before the checkpoint and after the restart
     beside: which of them a figure is shown beside, the first being the one of the ratio
     targets: figure -> ('ns', most) or ('x', most times the limit)
+    files: descriptors of one process
     """
 
     def __init__(self, name, program, *args, memory=0, items=0, repeat=1, before=(), after=(),
-                 beside=None, targets=None, quick=True):
+                 beside=None, targets=None, quick=True, files=0):
         self.name, self.program, self.args = name, program, args
         self.memory, self.items, self.repeat = memory, items, repeat
         self.before, self.after = before, after
         self.beside, self.targets = beside or {}, targets or {}
+        self.files = files
         self.quick = quick
 
 
@@ -94,7 +96,15 @@ def threads(n, **more):
 
 def descriptors(n, **more):
     return counted('descriptors', n, 'descriptors',
-                   DescriptorsLimit('open', 'descriptors', n, '@limit.files'), **more)
+                   DescriptorsLimit('open', 'descriptors', n, '@limit.files'), files=n, **more)
+
+
+def pipes(n, **more):
+    return counted('pipes', n, 'pipes', Limit('make and write', 'pipes', n), files=2 * n, **more)
+
+
+def waits(n, **more):
+    return counted('waits', n, 'in an epoll set', Limit('make and add', 'waits', n), files=n, **more)
 
 
 ALL = [
@@ -112,7 +122,17 @@ ALL = [
     threads(2000),
     descriptors(1000, repeat=2),
     descriptors(10000),
+    descriptors(100000, quick=False),
+    pipes(1000, repeat=2),
+    pipes(9000),
+    pipes(10000, quick=False),
+    waits(1000, repeat=2),
+    waits(10000),
     Linear('1000 processes', '100 processes'),
     Linear('2000 threads', '200 threads'),
     Linear('10000 descriptors', '1000 descriptors'),
+    Linear('100000 descriptors', '10000 descriptors'),
+    Linear('9000 pipes', '1000 pipes'),
+    Linear('10000 pipes', '1000 pipes'),
+    Linear('10000 in an epoll set', '1000 in an epoll set'),
 ]

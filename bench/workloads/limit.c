@@ -7,6 +7,8 @@
  *	limit fork N			make N processes, all there at once, and end them
  *	limit threads N			the same with threads
  *	limit descriptors N DIRECTORY	open N descriptors
+ *	limit pipes N			make N pipes and write into them
+ *	limit waits N			make N eventfds and add them to an epoll set
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -160,6 +162,26 @@ static uint64_t make_descriptors(size_t n, const char *directory)
 	return now_ns() - start;
 }
 
+static uint64_t make_pipes(size_t n)
+{
+	uint64_t start;
+
+	raise_descriptors();
+	start = now_ns();
+	open_pipes(n);
+	return now_ns() - start;
+}
+
+static uint64_t make_waits(size_t n)
+{
+	uint64_t start;
+
+	raise_descriptors();
+	start = now_ns();
+	open_waits(n);
+	return now_ns() - start;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t ns;
@@ -171,6 +193,10 @@ int main(int argc, char **argv)
 		ns = make_threads(parse_size(argv[2]));
 	else if (!strcmp(argv[1], "descriptors") && argc == 4)
 		ns = make_descriptors(parse_size(argv[2]), argv[3]);
+	else if (!strcmp(argv[1], "pipes"))
+		ns = make_pipes(parse_size(argv[2]));
+	else if (!strcmp(argv[1], "waits"))
+		ns = make_waits(parse_size(argv[2]));
 	else if (!strcmp(argv[1], "copy") && argc == 5)
 		ns = copy(parse_size(argv[2]), argv[3], parse_size(argv[4]));
 	else if (!strcmp(argv[1], "fill") && argc == 5)

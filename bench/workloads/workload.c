@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -117,6 +119,33 @@ int open_descriptors(size_t n, const char *directory)
 		i++;
 	}
 	return last;
+}
+
+int open_pipes(size_t n)
+{
+	static const char contents[PIPE_HOLDS];
+	int ends[2] = {-1, -1};
+
+	for (size_t i = 0; i < n; i++) {
+		need(pipe(ends) == 0);
+		need(write(ends[1], contents, sizeof(contents)) == sizeof(contents));
+	}
+	return ends[0];
+}
+
+struct waits open_waits(size_t n)
+{
+	struct waits w = {.set = epoll_create1(EPOLL_CLOEXEC), .last = -1};
+
+	need(w.set >= 0);
+	for (size_t i = 0; i < n; i++) {
+		struct epoll_event event = {.events = EPOLLIN};
+
+		w.last = event.data.fd = eventfd(0, EFD_NONBLOCK);
+		need(w.last >= 0);
+		need(epoll_ctl(w.set, EPOLL_CTL_ADD, w.last, &event) == 0);
+	}
+	return w;
 }
 
 void answer_later(void)

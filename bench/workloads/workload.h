@@ -35,6 +35,16 @@ int memory_is_filled(const void *memory, size_t size);
  * Returns the last one. */
 int open_descriptors(size_t n, const char *directory);
 
+/* Makes n pipes, each with so many bytes in it. Returns the end for reading of the last one. */
+#define PIPE_HOLDS 100
+int open_pipes(size_t n);
+
+/* Makes n eventfds and adds them to an epoll set. */
+struct waits {
+	int set, last;
+};
+struct waits open_waits(size_t n);
+
 /* Blocks SIGUSR1, so that it waits for sleep_and_answer(). Before threads are made. */
 void answer_later(void);
 /* Makes `ready`, then answers to SIGUSR1 for ever. */
