@@ -69,12 +69,15 @@ struct pagemap_scan_arg {
 	uint64_t return_mask;
 };
 static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interface");
-#define PAGEMAP_SCAN_CMD   _IOWR('f', 16, struct pagemap_scan_arg)
-#define PAGEMAP_IS_FILE	   (1 << 2)
-#define PAGEMAP_IS_PRESENT (1 << 3)
-#define PAGEMAP_IS_SWAPPED (1 << 4)
-#define PAGEMAP_IS_PFNZERO (1 << 5)
-#define PAGEMAP_IS_GUARD   (1 << 8) /* 6.16 */
+#define PAGEMAP_SCAN_CMD      _IOWR('f', 16, struct pagemap_scan_arg)
+#define PAGEMAP_WP_MATCHING   (1 << 0) /* flags */
+#define PAGEMAP_CHECK_WPASYNC (1 << 1)
+#define PAGEMAP_IS_WRITTEN    (1 << 1)
+#define PAGEMAP_IS_FILE	      (1 << 2)
+#define PAGEMAP_IS_PRESENT    (1 << 3)
+#define PAGEMAP_IS_SWAPPED    (1 << 4)
+#define PAGEMAP_IS_PFNZERO    (1 << 5)
+#define PAGEMAP_IS_GUARD      (1 << 8) /* 6.16 */
 
 /* linux/inotify.h */
 #ifndef INOTIFY_IOC_SETNEXTWD
@@ -154,6 +157,11 @@ static_assert(sizeof(struct pidfd_info) == 64, "first version of struct pidfd_in
 #ifndef PR_SET_VMA
 #define PR_SET_VMA	     0x53564d41 /* 5.17 */
 #define PR_SET_VMA_ANON_NAME 0
+#endif
+
+/* linux/userfaultfd.h */
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15) /* 6.7 */
 #endif
 
 /* asm/unistd.h */

@@ -379,6 +379,14 @@ int files_checkpoint_finish(struct checkpoint *c, struct error *e)
 	return r < 0 || c->checking ? r : put_records(c, e);
 }
 
+bool files_hold_kind(const struct checkpoint *c, const char *name)
+{
+	vec_for_each (entry, &c->files->files)
+		if ((*entry)->ops && strcmp((*entry)->ops->name, name) == 0)
+			return true;
+	return false;
+}
+
 uint64_t files_checkpoint_count(const struct checkpoint *c)
 {
 	uint64_t n = 0;

@@ -126,6 +126,8 @@ int fs_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 int files_checkpoint_finish(struct checkpoint *c, struct error *e) must_check;
 
 /* How many descriptors the saved tables have together. */
+/* Is there one of that kind, by its name in the table of kinds? */
+bool files_hold_kind(const struct checkpoint *c, const char *name);
 uint64_t files_checkpoint_count(const struct checkpoint *c);
 
 int files_restart_validate(const struct restart *r, struct error *e) must_check;

@@ -128,8 +128,10 @@ int inodes_keep_pages(struct checkpoint *c, struct error *e)
 		vec_for_each (run, &entry->runs) {
 			int r = keep_run(c, entry, run, e);
 
-			if (r < 0)
+			if (r < 0) {
+				vec_free(&entry->positions);
 				return r;
+			}
 		}
 	return 0;
 }

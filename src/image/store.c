@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -20,18 +21,19 @@ struct page_store {
 	void *mapping;
 	uint8_t *memory; /* in it, aligned for huge pages */
 	size_t used;
-	int fd; /* -EBADF: there is none yet */
+	int fd; /* negative: there is none */
 	uint64_t end;
 	uint8_t *buf; /* on the way to the file */
-	char *directory;
 };
 
 /* "/var/lib/x/.image.7.tmp", or "/var/lib/x/#1234 (deleted)", gives "/var/lib/x" */
-static char *directory_of(int proc_fd, int fd)
+static char *directory_of(int fd)
 {
+	_cleanup_(close_fd) int proc_fd = -EBADF;
 	char *path = NULL, *slash;
 
-	if (procfs_readlink(proc_fd, &path, NULL, "self/fd/%d", fd) < 0 || !path)
+	if (procfs_open_root(&proc_fd, NULL) < 0 ||
+	    procfs_readlink(proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
 		return NULL;
 	slash = path[0] == '/' ? strrchr(path, '/') : NULL;
 	if (!slash) {
@@ -42,14 +44,25 @@ static char *directory_of(int proc_fd, int fd)
 	return path;
 }
 
-int store_new(struct page_store **ret, int proc_fd, int output, struct error *e)
+static int open_file(int output)
+{
+	_cleanup_(free_ptr) char *beside = directory_of(output);
+	const char *const places[] = {beside, getenv("TMPDIR"), "/var/tmp", "/tmp"};
+	int fd = -EBADF;
+
+	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && fd < 0; i++)
+		if (places[i])
+			fd = open(places[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	return fd;
+}
+
+int store_new(struct page_store **ret, int output, struct error *e)
 {
 	struct page_store *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
-	s->fd = -EBADF;
-	s->directory = directory_of(proc_fd, output);
+	s->fd = open_file(output);
 	/* addresses only: nobody says how much will be needed */
 	s->mapping = mmap(NULL, STORE_MEMORY + HUGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -72,7 +85,6 @@ void store_free(struct page_store *s)
 		munmap(s->mapping, STORE_MEMORY + HUGE);
 	close_fd(&s->fd);
 	free(s->buf);
-	free(s->directory);
 	free(s);
 }
 
@@ -84,24 +96,23 @@ void store_warm(struct page_store *s, size_t bytes)
 	madvise(s->memory, bytes, MADV_POPULATE_WRITE);
 }
 
-int store_open_file(struct page_store *s, struct error *e)
+uint64_t store_room(const struct page_store *s)
 {
-	const char *const places[] = {s->directory, getenv("TMPDIR"), "/var/tmp", "/tmp"};
+	struct statvfs st;
 
-	if (s->fd >= 0)
+	if (s->fd < 0 || fstatvfs(s->fd, &st) < 0)
 		return 0;
-	if (!s->buf)
-		s->buf = aligned_alloc(IMAGE_PAGE, STORE_PIECE);
-	if (!s->buf)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
-	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && s->fd < 0; i++)
-		if (places[i])
-			s->fd = open(places[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (s->fd < 0) {
-		s->fd = -EBADF;
-		return error_errno(e, -errno, E_OUTPUT, "no file can be made to keep pages in");
-	}
-	return 0;
+	/* a file system without limits says 0 of 0 */
+	return st.f_blocks ? (uint64_t)st.f_bavail * st.f_frsize : UINT64_MAX;
+}
+
+void store_clear(struct page_store *s)
+{
+	s->used = 0;
+	s->end = 0;
+	/* Old contents would show where zero pages are left out. */
+	if (s->fd >= 0 && ftruncate(s->fd, 0) < 0)
+		close_fd(&s->fd);
 }
 
 /* Zero pages become holes. */
@@ -131,10 +142,15 @@ static int write_piece(struct page_store *s, size_t len)
 static int put_in_file(struct page_store *s, uint64_t address, size_t len, page_source source,
 		       void *arg, uint64_t *ret_position, struct error *e)
 {
-	int r = store_open_file(s, e);
+	int r;
 
-	if (r >= 0)
-		r = source(arg, address, s->buf, len, e);
+	if (!s->buf)
+		s->buf = aligned_alloc(IMAGE_PAGE, STORE_PIECE);
+	if (!s->buf)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	if (s->fd < 0)
+		return error_set(e, -ENOSPC, E_OUTPUT, "no file could be made to keep pages in");
+	r = source(arg, address, s->buf, len, e);
 	if (r < 0)
 		return r;
 	r = write_piece(s, len);

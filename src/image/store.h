@@ -15,13 +15,18 @@ struct page_store;
 #define STORE_MEMORY (40u << 20)
 #define STORE_PIECE  (1u << 20) /* the most that is put at once */
 
-/* output: a descriptor beside whose file, if it is one, the file of the store is made. */
-int store_new(struct page_store **ret, int proc_fd, int output, struct error *e) must_check;
+/*
+ * output: a descriptor beside whose file, if it is one, the file of the store is made; else in
+ * $TMPDIR, /var/tmp or /tmp. If there is no room for one, there is none.
+ */
+int store_new(struct page_store **ret, int output, struct error *e) must_check;
 void store_free(struct page_store *s); /* accepts NULL */
 /* Faults in as much memory, so that this costs nothing later. */
 void store_warm(struct page_store *s, size_t bytes);
-/* Makes the file, if it is not there yet. */
-int store_open_file(struct page_store *s, struct error *e) must_check;
+/* Bytes that the file can hold; 0 if there is none. */
+uint64_t store_room(const struct page_store *s);
+/* Forgets all that was put. */
+void store_clear(struct page_store *s);
 
 /*
  * Takes `len` bytes from `source`, at `address`. in_memory: as long as there is room. Not from

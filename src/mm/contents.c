@@ -135,10 +135,12 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 			k.shared = m->contents.v[i].shared;
 			r = keep_run(&k, &m->contents.v[i], e);
 		}
+		if (r < 0) {
+			vec_free(&k.runs);
+			return r;
+		}
 		vec_free(&m->contents);
 		m->contents = k.runs;
-		if (r < 0)
-			return r;
 	}
 	return 0;
 }
@@ -166,6 +168,12 @@ uint64_t mm_unkept_bytes(const struct checkpoint *c)
 		vec_for_each (run, &m->contents)
 			sum -= kept_in(&c->mm->mms.v[run->source].kept, run);
 	return sum;
+}
+
+void mm_forget_kept(struct checkpoint *c)
+{
+	vec_for_each (m, &c->mm->mms)
+		vec_free(&m->kept);
 }
 
 /* ---- saving ---- */

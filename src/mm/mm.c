@@ -10,6 +10,7 @@
 #include "core/procfs.h"
 #include "mm/aio.h"
 #include "mm/state.h"
+#include "mm/track.h"
 #include "mm/vdso.h"
 
 /*
@@ -118,7 +119,12 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		    const struct vma_list *list, struct vma *v, struct error *e)
 {
 	uint64_t inode = 0;
-	int r = vma_classify(v, e);
+	int r;
+
+	/* by ourselves */
+	if (track_covers(m->track, v->start, v->end))
+		vma_forget(v, "uw");
+	r = vma_classify(v, e);
 
 	if (r >= 0 && (v->kind == VMA_FILE || v->kind == VMA_SYSV))
 		r = mapped_inode(c, p, list, v, &inode, e);
@@ -126,8 +132,11 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		return checkpoint_refuse(c, error_vma(e, r, v), e);
 	if (v->kind == VMA_IGNORED)
 		return 0;
+	if (!v->shared)
+		c->mm->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
 	r = put_vma(m, v, inode, e);
 	if (r >= 0 && v->kind == VMA_AIO) {
+		c->mm->pins_pages = true;
 		r = aio_checkpoint(c, p, v, m->msg->vmas[m->msg->n_vmas - 1], m->scratch, e);
 		if (r < 0)
 			r = checkpoint_refuse(c, error_vma(e, r, v), e);
@@ -154,15 +163,10 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 		     struct error *e)
 {
 	_cleanup_(vma_list_free) struct vma_list list = {};
-	int r = (int)procfs_read(c->proc_fd, &list.text, e, "%d/smaps", p->tid);
+	int r = mm_read_vmas(c, p, m, &list, e);
 
 	if (r < 0)
 		return r;
-	r = vma_parse(list.text, &list);
-	if (r == -ENOMEM)
-		return no_memory(e);
-	if (r < 0)
-		return error_set(e, r, E_INTERNAL, "/proc/%d/smaps is not understood", p->tid);
 	m->msg->vmas = scratch_alloc(m->scratch, (list.vmas.n + 1) * sizeof(*m->msg->vmas));
 	if (!m->msg->vmas)
 		return no_memory(e);
@@ -236,29 +240,50 @@ static int take_fields(struct checkpoint *c, const struct checkpoint_process *p,
 
 /* ---- pages ---- */
 
+/* Scans what has been gathered. */
+static int scan_untracked(int fd, struct mm_state *m, struct span_vec *where, struct error *e)
+{
+	int r = where->n ? pagemap_scan(fd, where, &m->pages, e) : 0;
+
+	where->n = 0;
+	return r;
+}
+
+static int scan_vma(int fd, struct mm_state *m, const Reprise__Vma *v, struct span_vec *where,
+		    struct span_vec *unwritten, struct error *e)
+{
+	const struct span span = {v->start, v->end};
+	struct span *s;
+	int r;
+
+	if (v->kind == VMA_ANON && track_covers(m->track, v->start, v->end)) {
+		r = scan_untracked(fd, m, where, e);
+		return r < 0 ? r : pagemap_scan_tracked(fd, &span, &m->pages, unwritten, e);
+	}
+	s = vec_push(where);
+	if (!s)
+		return no_memory(e);
+	*s = span;
+	return 0;
+}
+
 static int take_pages(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		      struct error *e)
 {
-	struct span_vec where = {};
+	struct span_vec where = {}, unwritten = {};
 	_cleanup_(close_fd) int fd =
 		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", p->tid);
 	int r = fd < 0 ? fd : 0;
 
-	for (size_t i = 0; r >= 0 && i < m->msg->n_vmas; i++) {
-		const Reprise__Vma *v = m->msg->vmas[i];
-		struct span *s;
-
-		if (!vma_keeps_pages(v))
-			continue;
-		s = vec_push(&where);
-		if (s)
-			*s = (struct span){v->start, v->end};
-		else
-			r = no_memory(e);
-	}
+	for (size_t i = 0; r >= 0 && i < m->msg->n_vmas; i++)
+		if (vma_keeps_pages(m->msg->vmas[i]))
+			r = scan_vma(fd, m, m->msg->vmas[i], &where, &unwritten, e);
 	if (r >= 0)
-		r = pagemap_scan(fd, &where, &m->pages, e);
+		r = scan_untracked(fd, m, &where, e);
+	if (r >= 0 && m->track && track_kept(m->track, &unwritten, &m->kept) < 0)
+		r = no_memory(e);
 	vec_free(&where);
+	vec_free(&unwritten);
 	return r < 0 ? r : mm_frames(fd, m, e);
 }
 
@@ -313,11 +338,22 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
 	m->id = p->mm;
 	m->process = (size_t)(p - c->processes.v);
 	m->tid = p->tid;
+	m->track = c->tracks ? track_find(c->tracks, p->tid, p->frozen->start_time) : NULL;
 	m->scratch = &c->mm->scratch;
 	m->msg = scratch_message(m->scratch, Reprise__Mm, reprise__mm__init);
 	if (!m->msg)
 		return no_memory(e);
 	return take_mm(c, p, m, e);
+}
+
+uint64_t mm_anonymous_bytes(const struct checkpoint *c)
+{
+	return c->mm->anonymous;
+}
+
+bool mm_pins_pages(const struct checkpoint *c)
+{
+	return c->mm->pins_pages;
 }
 
 int mm_checkpoint_finish(struct checkpoint *c, struct error *e)

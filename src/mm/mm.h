@@ -9,6 +9,8 @@
  * Address spaces, as src/operation sees them.
  */
 
+struct mm_tracks;
+
 int mm_checkpoint_begin(struct checkpoint *c, struct error *e) must_check;
 /*
  * Waits until no request of asynchronous I/O is in flight. Everybody is stopped, and nothing is
@@ -22,6 +24,13 @@ void mm_checkpoint_end(struct checkpoint *c);
  * writes the record. While checking it reads /proc only.
  */
 int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e) must_check;
+/* How much private memory the address spaces hold, when all have been looked at. */
+uint64_t mm_anonymous_bytes(const struct checkpoint *c);
+/* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).
+ */
+bool mm_pins_pages(const struct checkpoint *c);
+/* What was copied in advance is of no use. */
+void mm_forget_kept(struct checkpoint *c);
 /*
  * Between the records and the thaw: finds pages shared copy-on-write between relatives, decides
  * stages (doc/design.md), and puts the RECORD_MM records.
@@ -33,6 +42,11 @@ int mm_checkpoint_finish(struct checkpoint *c, struct error *e) must_check;
  */
 int mm_keep_pages(struct checkpoint *c, struct error *e) must_check;
 uint64_t mm_unkept_bytes(const struct checkpoint *c);
+/*
+ * After the thaw: are the flags of mappings those that were taken for granted in the freeze?
+ * -EAGAIN: not so, all has to be done again with c->exact set.
+ */
+int mm_confirm(struct checkpoint *c, struct error *e) must_check;
 /* Bytes of page contents to come; then the page groups, in the order in which a restart takes them.
  * Tasks are stopped, unless all is kept. */
 uint64_t mm_page_bytes(struct checkpoint *c);

@@ -211,3 +211,135 @@ int pagemap_scan(int fd, const struct span_vec *where, struct page_spans *ret, s
 	}
 	return 0;
 }
+
+/* ---- tracked memory ---- */
+
+/* Goes through a range, and calls `take` for each region. Returns 0 or a negative errno. */
+static int scan_regions(int fd, struct pagemap_scan_arg *arg,
+			int (*take)(void *to, const struct pagemap_region *region), void *to)
+{
+	struct pagemap_region regions[REGIONS_AT_ONCE];
+
+	arg->size = sizeof(*arg);
+	arg->vec = (uint64_t)(uintptr_t)regions;
+	arg->vec_len = REGIONS_AT_ONCE;
+	while (arg->start < arg->end) {
+		int n = ioctl(fd, PAGEMAP_SCAN_CMD, arg);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		for (int i = 0; i < n; i++) {
+			int r = take(to, &regions[i]);
+
+			if (r < 0)
+				return r;
+		}
+		arg->start = scan_progress(arg, regions, (size_t)n);
+	}
+	return 0;
+}
+
+static int add_span(struct span_vec *to, uint64_t start, uint64_t end)
+{
+	struct span *last = to->n ? &to->v[to->n - 1] : NULL;
+
+	/* a region may be given twice, see scan_progress() */
+	if (last && start >= last->start && start <= last->end) {
+		last->end = end > last->end ? end : last->end;
+		return 0;
+	}
+	last = vec_push(to);
+	if (!last)
+		return -ENOMEM;
+	*last = (struct span){start, end};
+	return 0;
+}
+
+struct tracked {
+	int fd;
+	bool guards_known;
+	struct page_spans *pages;
+	struct span_vec *unwritten;
+	struct error *e;
+};
+
+/* Anonymous memory has no pages of files, so that the costly question for them is left out. */
+static int take_tracked(void *to, const struct pagemap_region *region)
+{
+	struct tracked *t = to;
+	int r = take_region(t->fd, region, region->start, region->end, t->guards_known, t->pages,
+			    t->e);
+
+	if (r < 0 ||
+	    (region->categories & (PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PFNZERO | PAGEMAP_IS_GUARD)))
+		return r;
+	return add_span(t->unwritten, region->start, region->end);
+}
+
+int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret,
+			 struct span_vec *ret_unwritten, struct error *e)
+{
+	struct tracked t = {fd, true, ret, ret_unwritten, e};
+	int r;
+
+	for (;;) {
+		uint64_t guard = t.guards_known ? PAGEMAP_IS_GUARD : 0;
+		struct pagemap_scan_arg arg = {
+			.start = span->start,
+			.end = span->end,
+			.category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED | guard,
+			.return_mask = PAGEMAP_IS_WRITTEN | PAGEMAP_IS_SWAPPED |
+				       PAGEMAP_IS_PFNZERO | guard,
+		};
+
+		r = scan_regions(fd, &arg, take_tracked, &t);
+		if (r != -EINVAL || !t.guards_known)
+			break;
+		t.guards_known = false;
+	}
+	return r < 0 ? failed(e, r) : 0;
+}
+
+static int take_written(void *to, const struct pagemap_region *region)
+{
+	return add_span(to, region->start, region->end);
+}
+
+/*
+ * In pieces, since the kernel holds the lock of the address space meanwhile, and the application
+ * may want to map something. On a failure some pages of the piece may be protected without having
+ * been told: then all of it counts.
+ */
+int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret, struct error *e)
+{
+	const uint64_t piece = 16ul << 20;
+	uint64_t guard = PAGEMAP_IS_GUARD;
+
+	for (uint64_t at = span->start; at < span->end;) {
+		uint64_t next = (at & ~(piece - 1)) + piece;
+		uint64_t end = next < span->end ? next : span->end;
+		struct pagemap_scan_arg arg = {
+			.flags = PAGEMAP_WP_MATCHING | PAGEMAP_CHECK_WPASYNC,
+			.start = at,
+			.end = end,
+			.category_inverted = PAGEMAP_IS_PFNZERO | guard,
+			.category_mask = PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PFNZERO | guard,
+			.category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED,
+			.return_mask = PAGEMAP_IS_PRESENT,
+		};
+		int r = scan_regions(fd, &arg, take_written, ret);
+
+		if (r == -EINVAL && guard) {
+			guard = 0;
+			continue;
+		}
+		if (r < 0 && r != -ENOMEM && r != -ESRCH)
+			r = add_span(ret, at, end);
+		if (r < 0)
+			return failed(e, r);
+		at = end;
+	}
+	return 0;
+}

@@ -34,6 +34,21 @@ int pagemap_scan(int fd, const struct span_vec *where, struct page_spans *ret,
 int pagemap_read(int fd, const struct span_vec *where, struct page_spans *ret,
 		 struct error *e) must_check;
 
+/*
+ * The same for one span of anonymous memory that is tracked (mm/track.h); and which of its pages
+ * have not been written since they were looked at last. Needs PAGEMAP_SCAN.
+ */
+int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret,
+			 struct span_vec *ret_unwritten, struct error *e) must_check;
+/*
+ * Finds the pages with contents, in a span of tracked anonymous memory, that have been written
+ * since the last time, or are found for the first time; they are write-protected in the same
+ * instant, page by page, so that the next write is seen again. Adds to ret. What could not be
+ * looked at counts as written.
+ */
+int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
+			 struct error *e) must_check;
+
 /* Bits of the entries of /proc/PID/pagemap. */
 #define PAGEMAP_FRAME	  ((1ull << 55) - 1) /* all zero without CAP_SYS_ADMIN */
 #define PAGEMAP_EXCLUSIVE (1ull << 56)

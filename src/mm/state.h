@@ -46,6 +46,8 @@ struct mm_state {
 	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
 	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
 	struct content_runs contents; /* by stage, then by address */
+	const struct mm_track *track; /* NULL: its memory is not tracked */
+	bool known; /* flags of mappings are from before the freeze: see mm_confirm() */
 	struct kept_spans kept;
 };
 
@@ -58,6 +60,8 @@ struct mm_checkpoint {
 	struct mapped_cache *mapped;
 	struct aio_checkpoint *aio;
 	uint64_t page_bytes;
+	uint64_t anonymous; /* bytes that mms hold */
+	bool pins_pages;    /* asynchronous I/O writes to pages past the page table */
 };
 
 /*
@@ -78,6 +82,13 @@ int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_
 int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const struct vma_list *list,
 	      const struct vma *v, struct span_vec *ret_covered, int *ret_fd,
 	      struct error *e) must_check;
+/* /proc/TID/smaps or maps, which lacks what does not stand in the header lines. */
+int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
+	      struct error *e) must_check;
+/* The mappings of a process, by whatever costs least (src/mm/known.c). */
+int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		 struct vma_list *ret, struct error *e) must_check;
+
 /* Registers of the thread through which the process is looked at. */
 const struct cpu_state *mm_cpu_of(const struct checkpoint_process *p);
 

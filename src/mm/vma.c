@@ -58,6 +58,11 @@ bool vma_has(const struct vma *v, const char *letters)
 	return v->letters & letters_bit(letters);
 }
 
+void vma_forget(struct vma *v, const char *letters)
+{
+	v->letters &= ~letters_bit(letters);
+}
+
 /* A number of at most 64 bits; NULL if there is none, or it is larger. */
 static const char *number(const char *s, unsigned int base, uint64_t *ret)
 {

@@ -92,6 +92,7 @@ void vma_list_free(struct vma_list *l); /* and the text */
  */
 int vma_classify(struct vma *v, struct error *e) must_check;
 bool vma_has(const struct vma *v, const char *letters);
+void vma_forget(struct vma *v, const char *letters);
 
 /* ---- mappings as they stand in records ---- */
 

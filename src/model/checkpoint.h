@@ -29,11 +29,13 @@ struct checkpoint_mounts {
 struct checkpoint {
 	int proc_fd;
 	bool checking;
+	bool exact;    /* nothing is taken for granted of what was seen before the freeze */
 	bool complete; /* the image is written */
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
 	bool tcp_closed; /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;
 	struct image_writer *image; /* NULL while checking */
+	struct mm_tracks *tracks;   /* whose memory has been copied in advance; may be NULL */
 	struct page_store
 		*store; /* contents that are written when the tasks run again; may be NULL */
 	struct objects *objects;		  /* who has been seen before */

@@ -21,6 +21,7 @@
 #include "net/tcp.h"
 #include "ns/container.h"
 #include "operation/operation.h"
+#include "operation/precopy.h"
 #include "operation/target.h"
 
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
@@ -34,6 +35,16 @@ struct pass {
 	char *cpu_flags;
 	struct mm_vdso vdso;
 	struct container *container; /* the caller's */
+	struct mm_tracks tracks;
+};
+
+/* What is to be saved, and what is known of it in advance. */
+struct subject {
+	struct container ct;
+	struct page_store
+		*store;	    /* opened before a container is entered; NULL: is to end or to stop */
+	uint64_t anonymous; /* bytes of private memory */
+	bool exact;	    /* see struct checkpoint */
 };
 
 static void pass_end(struct pass *p)
@@ -51,7 +62,7 @@ static void pass_end(struct pass *p)
 	problems_free(&c->problems);
 	vec_free(&c->processes);
 	image_writer_free(c->image);
-	store_free(c->store);
+	tracks_end(&p->tracks);
 	mm_vdso_free(&p->vdso);
 	free(p->cpu_flags);
 	close_fd(&c->proc_fd);
@@ -210,9 +221,14 @@ static int check_tree(struct pass *p, struct error *e)
 	return r < 0 ? r : container_check_leaks(c, p->container, e);
 }
 
+static bool pins_pages(const struct checkpoint *c)
+{
+	return mm_pins_pages(c) || files_hold_kind(c, "io_uring");
+}
+
 /* Looks at the tree without touching it; returns how many problems were reported. */
 static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint_options *opt,
-		struct report *rep, struct error *first, struct error *e)
+		struct report *rep, uint64_t *anonymous, struct error *first, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	int r = pass_begin(&p, pid, ct, rep, true, opt, e);
@@ -227,6 +243,7 @@ static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint
 			*first = p.c.problems.v[0];
 		report_problem(rep, &p.c.problems.v[i]);
 	}
+	*anonymous = r >= 0 && !pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
 	return r < 0 ? r : (int)p.c.problems.n;
 }
 
@@ -235,6 +252,7 @@ int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, str
 {
 	_cleanup_(container_free) struct container ct = CONTAINER_INIT;
 	struct error first = {};
+	uint64_t unused;
 	int r;
 
 	ct.allow_leaks = opt->allow_leaks;
@@ -246,7 +264,7 @@ int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, str
 		error_clear(e);
 		return 1;
 	}
-	return look(pid, &ct, opt, rep, &first, e);
+	return look(pid, &ct, opt, rep, &unused, &first, e);
 }
 
 static uint64_t clock_ns(clockid_t id)
@@ -342,22 +360,31 @@ static int save_state(struct pass *p, struct error *e)
 }
 
 /*
- * The application goes on before its memory is in the image, if what has to be copied until then is
- * little enough. Returns 1 if it may go on now.
+ * The application goes on before its memory is in the image, if what has to be copied until then
+ * goes into memory, or at least is the smaller part. Returns 1 if it may go on now.
  */
 static int keep_memory(struct pass *p, struct error *e)
 {
 	struct checkpoint *c = &p->c;
+	uint64_t left;
 	int r;
 
 	/* files of a container are read where they are */
 	if (!c->store || container_page_bytes(p->container))
 		return 0;
-	if (inodes_page_bytes(c) + mm_unkept_bytes(c) > STORE_MEMORY)
+	if (pins_pages(c))
+		mm_forget_kept(c);
+	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
+	if (left > STORE_MEMORY && left > (inodes_page_bytes(c) + mm_page_bytes(c)) / 2)
 		return 0;
+	checkpoint_trace(c, "%llu KiB are left to be copied", (unsigned long long)left >> 10);
 	r = inodes_keep_pages(c, e);
 	if (r >= 0)
 		r = mm_keep_pages(c, e);
+	if (r < 0 && e->code == E_OUTPUT) { /* no room: what was not kept is read later */
+		error_clear(e);
+		return 0;
+	}
 	return r < 0 ? r : 1;
 }
 
@@ -438,39 +465,57 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 	if (r > 0) {
 		freezer_thaw(&p->c.freezer);
 		*resumed = clock_now_ns();
+		r = mm_confirm(&p->c, e);
+		tracks_end(&p->tracks);
 	}
 	return r < 0 ? r : write_image(p, totals, e);
 }
 
-static int prepare(struct pass *p, int fd, const struct reprise_checkpoint_options *opt,
-		   struct error *e)
+/* Of what is to go on: as much as can be done before it stands still. */
+static void prepare_memory(struct pass *p, const struct subject *s, uint64_t *stood)
 {
-	int r = open_image(p, fd, opt, e);
+	struct checkpoint *c = &p->c;
+	struct error e = {};
 
-	if (r >= 0)
-		r = describe_machine(p, e);
-	/* What is to end or to stop can as well wait for its memory. */
-	if (r < 0 || opt->after != REPRISE_AFTER_RUN)
-		return r;
-	r = store_new(&p->c.store, p->c.proc_fd, fd, e);
-	if (r >= 0)
-		store_warm(p->c.store, WARM);
-	return r;
+	c->store = s->store;
+	c->exact = s->exact;
+	if (!c->store)
+		return;
+	store_warm(c->store, WARM);
+	if (s->anonymous < PRECOPY_WORTH || s->ct.mounts.layers.n)
+		return;
+	/* the image will come beside it */
+	if (store_room(c->store) / 2 < s->anonymous) {
+		checkpoint_trace(c,
+				 "memory is not copied in advance: no room for a temporary file");
+		return;
+	}
+	if (precopy(c, &p->found, &p->tracks, stood, &e) < 0) {
+		char text[ERROR_TEXT_MAX];
+
+		error_format(&e, text, sizeof(text));
+		checkpoint_trace(c, "memory is not copied in advance: %s", text);
+		store_clear(c->store);
+		return;
+	}
+	c->tracks = &p->tracks;
 }
 
-static int save(pid_t pid, struct container *ct, int fd,
-		const struct reprise_checkpoint_options *opt, struct report *rep, uint64_t begun,
-		struct reprise_stats *stats, struct error *e)
+static int save(pid_t pid, struct subject *s, int fd, const struct reprise_checkpoint_options *opt,
+		struct report *rep, uint64_t begun, struct reprise_stats *stats, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	struct image_totals totals = {};
-	uint64_t frozen, resumed = 0;
-	int r = pass_begin(&p, pid, ct, rep, false, opt, e);
+	uint64_t stood = 0, frozen, resumed = 0;
+	int r = pass_begin(&p, pid, &s->ct, rep, false, opt, e);
 
 	if (r >= 0)
-		r = prepare(&p, fd, opt, e);
+		r = open_image(&p, fd, opt, e);
+	if (r >= 0)
+		r = describe_machine(&p, e);
 	if (r < 0)
 		return r;
+	prepare_memory(&p, s, &stood);
 	frozen = clock_now_ns();
 	r = freezer_freeze(&p.c.freezer, e);
 	if (r >= 0)
@@ -480,29 +525,47 @@ static int save(pid_t pid, struct container *ct, int fd,
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
 	r = let_go(&p, opt->after, e);
-	stats->frozen_ns = (resumed ? resumed : clock_now_ns()) - frozen;
+	stats->frozen_ns = stood + (resumed ? resumed : clock_now_ns()) - frozen;
 	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
 	return r;
+}
+
+static void subject_free(struct subject *s)
+{
+	store_free(s->store);
+	container_free(&s->ct);
 }
 
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
-	_cleanup_(container_free) struct container ct = CONTAINER_INIT;
+	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
 
-	ct.name = opt->container;
-	ct.allow_leaks = opt->allow_leaks;
-	ct.mounts.with_overlays = true;
+	s.ct.name = opt->container;
+	s.ct.allow_leaks = opt->allow_leaks;
+	s.ct.mounts.with_overlays = true;
+	/* What is to end or to stop can as well wait for its memory. */
+	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
+		r = store_new(&s.store, fd, e);
 	if (r >= 0)
-		r = container_enter(&ct, &pid, e);
+		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)
-		r = look(pid, &ct, opt, rep, &first, e);
+		r = look(pid, &s.ct, opt, rep, &s.anonymous, &first, e);
 	if (r > 0) {
 		*e = first;
 		return first.err < 0 ? first.err : -EOPNOTSUPP;
 	}
-	return r < 0 ? r : save(pid, &ct, fd, opt, rep, begun, stats, e);
+	if (r < 0)
+		return r;
+	r = save(pid, &s, fd, opt, rep, begun, stats, e);
+	if (r != -EAGAIN || s.exact)
+		return r;
+	/* Nothing has been written yet. */
+	error_clear(e);
+	store_clear(s.store);
+	s.exact = true;
+	return save(pid, &s, fd, opt, rep, begun, stats, e);
 }

@@ -436,6 +436,7 @@ static int save_thread(const struct freezer *f, pid_t pid, struct frozen_thread 
 	r = leave_rseq(t, &changed, e);
 	if (r == 0)
 		r = sleep_undo_stop(f, pid, t, &changed, e);
+	earlier_apply(f, t);
 	if (r == 0 && changed)
 		r = trace_set_regs(t->tid, &t->cpu->regs, e);
 	return r;
@@ -541,8 +542,10 @@ static int freeze_tree(struct freezer *f, struct sched_clocks *clocks, struct er
 int freezer_freeze(struct freezer *f, struct error *e)
 {
 	struct sched_clocks clocks = {};
-	int r;
+	int r = earlier_note(f);
 
+	if (r < 0)
+		return error_set(e, r, E_NO_MEMORY, "cannot list the tasks of the tree");
 	survey_free(f);
 	f->attached = true;
 	f->interrupted_at = 0;
@@ -566,6 +569,7 @@ void freezer_free(struct freezer *f)
 	freezer_thaw(f);
 	survey_free(f);
 	vec_free(&f->workers);
+	vec_free(&f->earlier);
 }
 
 /* As their tracer we are told first; the parents hear of it once we have listened. */

@@ -52,6 +52,13 @@ struct frozen_process {
 	VEC(struct frozen_thread) threads; /* the leader first, if it lives; then by tid */
 };
 
+/* A sleep that a freeze before has interrupted; private. */
+struct earlier_sleep {
+	pid_t tid;
+	long nr;
+	uint64_t ip, sp, asleep_since;
+};
+
 struct freezer {
 	int proc_fd; /* /proc as seen by us; not owned */
 	pid_t root;
@@ -71,6 +78,7 @@ struct freezer {
 	/* private: threads of the kernel inside processes, which work for io_uring: never stopped,
 	   nor listed */
 	VEC(pid_t) workers;
+	VEC(struct earlier_sleep) earlier; /* private */
 };
 
 /*
@@ -87,7 +95,8 @@ int freezer_survey(struct freezer *f, struct error *e) must_check;
 bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state);
 
 /*
- * Stops every task of the tree and reads registers, extended state and masks.
+ * Stops every task of the tree and reads registers, extended state and masks. May be done again
+ * after a thaw.
  * On failure everything stopped so far has been let go again, unharmed.
  */
 int freezer_freeze(struct freezer *f, struct error *e) must_check;

@@ -394,6 +394,20 @@ static int interrupted_for_good(const struct freezer *f, pid_t pid, pid_t tid, b
 	return 0;
 }
 
+/*
+ * Goes on with restart_syscall(2), though there is no time-out to be remembered; then nothing would
+ * tell next time what it is. The other code makes it be issued again, or fail, in the same cases.
+ */
+static bool is_endless_poll(const struct user_regs_struct *regs, long nr, const uint64_t args[6])
+{
+#ifdef SYS_poll
+	return nr == SYS_poll && (int32_t)args[2] < 0 &&
+	       arch_call_result(regs) == -ARCH_ERESTART_RESTARTBLOCK;
+#else
+	return false;
+#endif
+}
+
 int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t, bool *changed,
 		    struct error *e)
 {
@@ -407,6 +421,11 @@ int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t,
 	read_args(regs, args);
 	if (nr == arch_restart_syscall_nr())
 		t->cpu->restarted_nr = restarted_call(t->tid, t->wchan, arch_ip(regs), args);
+	if (is_endless_poll(regs, nr, args)) {
+		arch_set_interrupted(regs, nr, ARCH_ERESTARTNOHAND);
+		*changed = true;
+		return 0;
+	}
 	call = nr >= 0 && arch_call_result(regs) == -EINTR ? sleeping_call(nr) : NULL;
 	/* Job control interrupts such calls in any case. */
 	if (!call || !call->eintr || t->stop.kind != TRACE_EVENT_STOP)

@@ -58,4 +58,8 @@ void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t);
 int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t, bool *changed,
 		    struct error *e) must_check;
 
+/* earlier.c: what was found out in the last freeze of the same tree. */
+int earlier_note(struct freezer *f) must_check;
+void earlier_apply(const struct freezer *f, struct frozen_thread *t);
+
 #endif

@@ -51,9 +51,9 @@ int main(void)
 	}
 	close(request[0]);
 	for (int step = 0; step < STEPS; step++) {
+		sum = values[0] ^ step;
 		for (int i = 0; i < 2; i++)
 			pthread_create(&threads[i], NULL, thread, &values[i]);
-		sum = values[0] ^ step;
 		if (write(request[1], &sum, sizeof(sum)) != sizeof(sum) ||
 		    read(answer[0], &sum, sizeof(sum)) != sizeof(sum))
 			return 1;

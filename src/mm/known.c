@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "mm/mm.h"
+#include "mm/state.h"
+#include "mm/track.h"
+
+/*
+ * The mappings of a task that stands still, and their flags. Only smaps tells the flags, and it
+ * takes 10 to 40 ms per GiB, since it walks all page tables. So of a large address space smaps is
+ * read shortly before the freeze, in it only maps, and smaps again right after it: a mapping that
+ * is the same in all three, with the same flags before and after, had these in between. A lock is
+ * told by the sum of what is locked as well. Where it does not come out, the checkpoint is made
+ * once more, with smaps read in the freeze.
+ */
+
+static int no_memory(struct error *e)
+{
+	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the layout of an address space");
+}
+
+int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
+{
+	int r = (int)procfs_read(proc_fd, &ret->text, e, "%d/%s", tid, file);
+
+	if (r < 0)
+		return r;
+	r = vma_parse(ret->text, ret);
+	if (r == -ENOMEM)
+		return no_memory(e);
+	return r < 0 ? error_set(e, r, E_INTERNAL, "/proc/%d/%s is not understood", tid, file) : 0;
+}
+
+static bool same_header(const struct vma *a, const struct vma *b)
+{
+	return a->start == b->start && a->end == b->end && a->offset == b->offset &&
+	       a->ino == b->ino && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor &&
+	       a->prot == b->prot && a->shared == b->shared && strcmp(a->name, b->name) == 0;
+}
+
+/* The entry of a sorted list that begins at an address; *at goes along. */
+static const struct vma *find(const struct vma_list *list, size_t *at, uint64_t start)
+{
+	while (*at < list->vmas.n && list->vmas.v[*at].start < start)
+		(*at)++;
+	return *at < list->vmas.n && list->vmas.v[*at].start == start ? &list->vmas.v[*at] : NULL;
+}
+
+static void take_over(struct vma *v, const struct vma *known)
+{
+	v->page_size = known->page_size;
+	v->pkey = known->pkey;
+	v->anonymous_kb = known->anonymous_kb;
+	v->swap_kb = known->swap_kb;
+	v->shared_kb = known->shared_kb;
+	v->huge_kb = known->huge_kb;
+	v->letters = known->letters;
+	v->strange = known->strange;
+}
+
+static bool is_agent(const struct checkpoint_process *p, const struct vma *v)
+{
+	uint64_t at = p->agent ? agent_address(p->agent) : 0;
+
+	return at && v->start >= at && v->end <= at + AGENT_SIZE;
+}
+
+/* With the same sum the agent's mapping is not locked either: so mlockall() was not told of the
+ * future. */
+static bool same_locks(const struct checkpoint *c, pid_t tid, const struct vma_list *list)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	uint64_t is = 0, should_be = 0;
+	const char *field;
+	size_t len;
+
+	if (procfs_read(c->proc_fd, &status, NULL, "%d/status", tid) < 0)
+		return false;
+	field = proc_field(status, "VmLck", &len);
+	if (!field)
+		return false;
+	is = strtoull(field, NULL, 10);
+	vec_for_each (v, &list->vmas)
+		if (vma_has(v, "lo"))
+			should_be += (v->end - v->start) >> 10;
+	return is == should_be;
+}
+
+/* Whether all could be told. */
+static int read_known(struct checkpoint *c, const struct checkpoint_process *p,
+		      const struct mm_state *m, struct vma_list *ret, struct error *e)
+{
+	size_t at = 0;
+	int r = vmas_read(c->proc_fd, p->tid, "maps", ret, e);
+
+	if (r < 0)
+		return r;
+	vec_for_each (v, &ret->vmas) {
+		const struct vma *known = find(&m->track->vmas, &at, v->start);
+
+		if (is_agent(p, v))
+			continue;
+		if (!known || !same_header(v, known))
+			return 0;
+		take_over(v, known);
+	}
+	return same_locks(c, p->tid, ret);
+}
+
+int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		 struct vma_list *ret, struct error *e)
+{
+	int r = 0;
+
+	if (m->track && !c->exact) {
+		r = read_known(c, p, m, ret, e);
+		m->known = r > 0;
+	}
+	if (r)
+		return r < 0 ? r : 0;
+	vma_list_free(ret);
+	return vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
+}
+
+/* What comes and goes by itself is not compared: our own registration. */
+static bool same_letters(const struct vma *a, const struct vma *b)
+{
+	struct vma x = *a, y = *b;
+
+	vma_forget(&x, "uw");
+	vma_forget(&y, "uw");
+	return x.letters == y.letters && x.pkey == y.pkey;
+}
+
+static int confirm(struct checkpoint *c, const struct mm_state *m, struct error *e)
+{
+	_cleanup_(vma_list_free) struct vma_list now = {};
+	struct error gone = {};
+	size_t at = 0;
+	int r = vmas_read(c->proc_fd, m->tid, "smaps", &now, &gone);
+
+	if (r == -ESRCH) /* it has ended since; there is nothing to be asked any more */
+		return 0;
+	if (r < 0) {
+		*e = gone;
+		return r;
+	}
+	vec_for_each (v, &m->track->vmas.vmas) {
+		const struct vma *other = find(&now, &at, v->start);
+
+		if (other && same_header(v, other) && !same_letters(v, other))
+			return error_set(e, -EAGAIN, E_TASK_BUSY,
+					 "flags of mappings of task %d changed", m->tid);
+	}
+	return 0;
+}
+
+int mm_confirm(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (m, &c->mm->mms) {
+		int r = m->known ? confirm(c, m, e) : 0;
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}

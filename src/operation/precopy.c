@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "operation/precopy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "operation/operation.h"
+
+enum { MAX_PASSES = 6 };
+
+/* An address space with less is not worth a userfaultfd. */
+#define TRACK_WORTH (1ull << 20)
+/* As little as this is copied in the freeze as well. */
+#define ENOUGH	    (1ull << 20)
+
+struct precopy {
+	struct checkpoint *c;
+	struct agent_found *found;
+	struct mm_tracks *tracks;
+	uint64_t *stood;
+	struct error *e;
+};
+
+static uint64_t anonymous_bytes(const struct precopy *pc, pid_t pid)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	unsigned long size, resident, shared;
+
+	if (procfs_read(pc->c->proc_fd, &text, NULL, "%d/statm", pid) < 0 ||
+	    sscanf(text, "%lu %lu %lu", &size, &resident, &shared) != 3 || resident < shared)
+		return 0;
+	return (uint64_t)(resident - shared) * PAGE_BYTES;
+}
+
+static const struct frozen_thread *alive(const struct frozen_process *f)
+{
+	vec_for_each (t, &f->threads)
+		if (!t->zombie)
+			return t;
+	return NULL;
+}
+
+/* Of a process made with CLONE_VM. */
+static bool tracked_already(const struct precopy *pc, pid_t tid)
+{
+	vec_for_each (t, &pc->tracks->v)
+		if (syscall(SYS_kcmp, t->tid, tid, KCMP_VM, 0, 0) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * The task makes it, we take it, and the task's own descriptor is closed. In the mode that is used
+ * no fault is ever reported, so that the restriction to faults of user mode, which makes it
+ * available to everybody, means nothing.
+ */
+static int make_uffd(struct precopy *pc, const struct frozen_process *f,
+		     const struct frozen_thread *t, struct agent *a, int *ret)
+{
+	const uint64_t make[6] = {O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY};
+	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, f->pid, 0);
+	uint64_t close[6] = {0};
+	long fd, r;
+	int ours;
+
+	if (pidfd < 0)
+		return error_errno(pc->e, -errno, E_SYSTEM, "pidfd_open");
+	fd = agent_syscall(a, t->tid, t->cpu, pc->e, __NR_userfaultfd, make);
+	if (fd < 0)
+		return error_errno(pc->e, (int)fd, E_SYSTEM, "userfaultfd");
+	ours = (int)syscall(SYS_pidfd_getfd, pidfd, (int)fd, 0);
+	if (ours < 0)
+		ours = -errno;
+	close[0] = (uint64_t)fd;
+	r = agent_syscall(a, t->tid, t->cpu, pc->e, __NR_close, close);
+	if (ours < 0)
+		return error_errno(pc->e, ours, E_SYSTEM, "pidfd_getfd");
+	if (r < 0) {
+		close_fd(&ours);
+		return error_errno(pc->e, (int)r, E_SYSTEM, "close");
+	}
+	*ret = ours;
+	return 0;
+}
+
+static int track_process(struct precopy *pc, const struct frozen_process *f)
+{
+	const struct frozen_thread *t = alive(f);
+	struct agent *a = NULL;
+	int uffd = -EBADF, r, back;
+
+	if (f->zombie || !t || anonymous_bytes(pc, t->tid) < TRACK_WORTH ||
+	    tracked_already(pc, t->tid))
+		return 0;
+	r = agent_borrow(&a, pc->c->proc_fd, t->tid, t->cpu, pc->found, pc->e);
+	if (r >= 0)
+		r = make_uffd(pc, f, t, a, &uffd);
+	back = agent_return(a, r < 0 ? NULL : pc->e);
+	if (r >= 0 && back < 0)
+		close_fd(&uffd);
+	if (r < 0 || back < 0)
+		return r < 0 ? r : back;
+	return track_begin(pc->tracks, t->tid, f->start_time, uffd, pc->e);
+}
+
+/* All stand still for a moment: mappings are registered, and no system call is under way. */
+static int stop_for_a_moment(struct precopy *pc, bool first)
+{
+	uint64_t begun = clock_now_ns();
+	int r = freezer_freeze(&pc->c->freezer, pc->e);
+
+	if (first)
+		vec_for_each (f, &pc->c->freezer.processes)
+			if (r >= 0)
+				r = track_process(pc, f);
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = track_register(t, pc->c->proc_fd, pc->e);
+	freezer_thaw(&pc->c->freezer);
+	*pc->stood += clock_now_ns() - begun;
+	return r;
+}
+
+static int pass(struct precopy *pc, uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0;
+	int r = 0;
+
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = track_look(t, pc->c->proc_fd, &bytes, pc->e);
+	if (r >= 0)
+		r = stop_for_a_moment(pc, false);
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = track_copy(t, pc->c->proc_fd, pc->c->store, pc->e);
+	*ret_bytes = bytes;
+	return r;
+}
+
+/* Until little is left, or it does not get less. */
+static int copy_all(struct precopy *pc)
+{
+	uint64_t last = UINT64_MAX;
+
+	for (int i = 0; i < MAX_PASSES; i++) {
+		uint64_t bytes;
+		int r = pass(pc, &bytes);
+
+		if (r < 0)
+			return r;
+		checkpoint_trace(pc->c, "copied %llu KiB while the tasks ran",
+				 (unsigned long long)bytes >> 10);
+		if (bytes <= ENOUGH || bytes > last / 2)
+			break;
+		last = bytes;
+	}
+	return 0;
+}
+
+int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
+	    uint64_t *stood, struct error *e)
+{
+	struct precopy pc = {c, found, tracks, stood, e};
+	int r = stop_for_a_moment(&pc, true);
+
+	if (r >= 0 && tracks->v.n)
+		r = copy_all(&pc);
+	if (r < 0)
+		tracks_end(tracks);
+	return r;
+}

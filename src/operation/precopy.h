@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_OPERATION_PRECOPY_H
+#define REPRISE_OPERATION_PRECOPY_H
+
+#include "mm/track.h"
+#include "model/checkpoint.h"
+
+/*
+ * Copies the memory of a tree into c->store while it runs, so that little is left to be copied when
+ * it stands still for its checkpoint. Worth it from this size on:
+ */
+#define PRECOPY_WORTH (8ull << 20)
+
+/*
+ * c->freezer knows the root. Leaves the tracks, with what was copied, in *tracks; the tree runs. A
+ * failure is none of the checkpoint: then all is copied later. *stood: adds the time for which the
+ * tree stood still.
+ */
+int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
+	    uint64_t *stood, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of what goes on running: each image is one instant, and the program notices nothing."""
+
+import os
+import signal
+import time
+
+from case import Failed
+
+
+def registered(pid):
+    """Mappings that something is still watched in."""
+    with open('/proc/%d/smaps' % pid) as file:
+        return [line for line in file if line.startswith('VmFlags') and ' uw' in line]
+
+
+def descriptors(pid):
+    return sorted(os.listdir('/proc/%d/fd' % pid))
+
+
+def copied_in_advance(case, name):
+    with open(case.path(name)) as file:
+        return 'while the tasks ran' in file.read()
+
+
+def test_instant_many(case):
+    """Memory is written at full speed during each of several checkpoints."""
+    pid = case.start('memory_written')
+    before = descriptors(pid)
+    images = ['image.%d' % i for i in range(6)]
+    for name in images:
+        case.checkpoint(pid, '-q', '--log-file', case.path('log.' + name), image=name)
+        if registered(pid) or descriptors(pid) != before:
+            raise Failed('something was left in the program')
+        if not copied_in_advance(case, 'log.' + name):
+            raise Failed('nothing was copied while the program ran')
+    case.kill(pid)
+    for name in images:
+        restart = case.restart('--pidns', image=name)
+        case.go(name)
+        case.expect_pass(1, [case.wait_verdict(restart, 'the copy of ' + name, name)], name)
+        case.hold()
+        os.unlink(case.path(name))
+
+
+def test_instant_killed(case):
+    """The tool is killed at some moment: the program is as it was."""
+    pid = case.start('memory_written')
+    before = descriptors(pid)
+    for moment in (0.004, 0.008, 0.012, 0.02, 0.03, 0.05):
+        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force')
+        time.sleep(moment)
+        os.kill(tool, signal.SIGKILL)
+        case.wait(tool)
+        case.until(lambda: not registered(pid), 'the end of the tracking')
+        if descriptors(pid) != before:
+            raise Failed('a descriptor was left in the program')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
+
+
+def test_instant_pipe(case):
+    """A reader that does not read holds up the tool, and not the program."""
+    pid = case.start('memory_written')
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, True)
+    tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', '-', '--log-file',
+                              case.path('tool.log'), stdout=write_end)
+    os.close(write_end)
+    # Once the image has begun, the program has to go on, though the pipe is full.
+    first = os.read(read_end, 8)
+    case.until(lambda: not registered(pid), 'the end of the tracking')
+    with open('/proc/%d/status' % pid) as file:
+        if 'TracerPid:\t0\n' not in file.read():
+            raise Failed('the program is held')
+    with open(case.path('image'), 'wb') as file:
+        file.write(first)
+        while True:
+            some = os.read(read_end, 1 << 20)
+            if not some:
+                break
+            file.write(some)
+    os.close(read_end)
+    if case.wait(tool):
+        raise Failed('the checkpoint failed')
+    case.kill(pid)
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])

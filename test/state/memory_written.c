@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory that is written all the time is saved as it was at one instant: no page is older or newer
+ * than the others.
+ *
+ * timeout: 60
+ */
+#include "harness.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE  4096UL
+#define WORDS (PAGE / sizeof(long))
+
+/*
+ * Every page of an area holds a number, in several places; `now` tells which. Before a page is
+ * written it is compared.
+ */
+struct area {
+	volatile long *at;
+	size_t pages;
+	volatile long *now;
+	uint64_t random;
+};
+
+static struct area fast = {.pages = 2048}, slow = {.pages = 8192};
+static atomic_bool ending;
+static atomic_long rounds;
+
+static void page_check(const struct area *a, size_t i)
+{
+	const volatile long *page = a->at + i * WORDS;
+
+	for (size_t w = 0; w < WORDS; w += 64)
+		CHECKF(page[w] == a->now[i], "page %zu of %zu, word %zu: %ld instead of %ld", i,
+		       a->pages, w, page[w], a->now[i]);
+	CHECK_EQUAL(page[WORDS - 1], a->now[i]);
+}
+
+static void page_write(struct area *a, size_t i)
+{
+	volatile long *page = a->at + i * WORDS;
+	long next = a->now[i] + 1;
+
+	page_check(a, i);
+	for (size_t w = 0; w < WORDS; w += 64)
+		page[w] = next;
+	page[WORDS - 1] = next;
+	a->now[i] = next;
+}
+
+static size_t next_random(struct area *a)
+{
+	a->random = a->random * 6364136223846793005UL + 1442695040888963407UL;
+	return (a->random >> 33) % a->pages;
+}
+
+/* All of it, over and over. */
+static void *write_fast(void *arg)
+{
+	while (!ending) {
+		for (size_t i = 0; i < fast.pages; i++)
+			page_write(&fast, i);
+		rounds++;
+	}
+	return arg;
+}
+
+/* A page here and there, so that most of it stays as it is for a while. */
+static void *write_slowly(void *arg)
+{
+	while (!ending) {
+		for (int i = 0; i < 20; i++)
+			page_write(&slow, next_random(&slow));
+		usleep(500);
+	}
+	return arg;
+}
+
+static void *make_area(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(p != MAP_FAILED);
+	return p;
+}
+
+static void fill(long *at, size_t pages, long with)
+{
+	for (size_t i = 0; i < pages; i++)
+		at[i * WORDS] = at[i * WORDS + 7] = with + (long)i;
+}
+
+static void compare(const long *at, size_t pages, long with)
+{
+	for (size_t i = 0; i < pages; i++)
+		CHECKF(at[i * WORDS] == with + (long)i && at[i * WORDS + 7] == with + (long)i,
+		       "page %zu: %ld and %ld instead of %ld", i, at[i * WORDS], at[i * WORDS + 7],
+		       with + (long)i);
+}
+
+/* Mappings that come, move, lose pages and go. */
+static void *change_mappings(void *arg)
+{
+	const size_t pages = 512;
+
+	for (long n = 1; !ending; n++) {
+		long *a = make_area(pages * PAGE), *b, with = n << 20;
+
+		fill(a, pages, with);
+		usleep(1000);
+		b = mremap(a, pages * PAGE, pages * PAGE, MREMAP_MAYMOVE | MREMAP_FIXED,
+			   make_area(pages * PAGE));
+		CHECK(b != MAP_FAILED);
+		usleep(1000);
+		compare(b, pages, with);
+		madvise(b + 100 * WORDS, 200 * PAGE, MADV_DONTNEED);
+		usleep(1000);
+		for (size_t i = 100; i < 300; i++)
+			CHECK_EQUAL(b[i * WORDS], 0);
+		compare(b, 100, with);
+		compare(b + 300 * WORDS, pages - 300, with + 300);
+		munmap(b, pages * PAGE);
+	}
+	return arg;
+}
+
+static void start(struct area *a)
+{
+	a->at = make_area(a->pages * PAGE);
+	a->now = make_area(a->pages * sizeof(long));
+	a->random = a->pages;
+	for (size_t i = 0; i < a->pages; i++)
+		page_write(a, i);
+}
+
+int main(void)
+{
+	void *(*const works[])(void *) = {write_fast, write_slowly, change_mappings};
+	pthread_t threads[3];
+	long before;
+
+	test_init();
+	start(&fast);
+	start(&slow);
+	for (int i = 0; i < 3; i++)
+		CHECK_EQUAL(pthread_create(&threads[i], NULL, works[i], NULL), 0);
+	test_wait();
+	if (test_break(1)) /* as if one write had been missed */
+		slow.at[17 * WORDS]--;
+	if (test_break(2))
+		fast.now[fast.pages / 2]++;
+	before = rounds;
+	while (rounds < before + 3)
+		usleep(1000);
+	ending = true;
+	for (int i = 0; i < 3; i++)
+		CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
+	for (size_t i = 0; i < slow.pages; i++)
+		page_check(&slow, i);
+	test_pass();
+}
