@@ -188,16 +188,45 @@ def test_queue_changed(case):
     passes(case)
 
 
-def test_queue_changed_and_back(case):
-    """The same messages, sent by somebody else: nothing has changed."""
-    saved(case, 'mqueue')
-    queues_remove()
-    tool = case.restart()
-    case.until_handed_over(tool, 2, 'mqueue')
-    case.kill_all()
+def end_of_all(case):
     case.until(lambda: not case.others(), 'the end of all')
     case.statuses.clear()
+
+
+def again(case, name, forget):
+    """What a restarted tree has left is what the original left; and what it has made is its own."""
+    saved(case, name)
+    forget()
+    tool = case.restart()
+    case.until_handed_over(tool, 2, name)
+    case.checkpoint(2, image='second')
+    case.kill_all()
+    end_of_all(case)
     passes(case)
+    end_of_all(case)
+    case.hold()
+    forget()
+    tool = case.restart(image='second')
+    case.go()
+    case.wait_verdict(tool, 'the restarted program')
+    if case.verdicts() != ['PASS', 'PASS']:
+        raise Failed('%s: %s' % (name, case.verdicts()))
+
+
+def test_semaphores_again(case):
+    again(case, 'sysv_sem', remove)
+
+
+def test_undo_again(case):
+    again(case, 'sysv_undo', remove)
+
+
+def test_messages_again(case):
+    again(case, 'sysv_msg', lambda: remove('msg'))
+
+
+def test_queues_again(case):
+    again(case, 'mqueue', queues_remove)
 
 
 def test_queue_shared(case):
