@@ -9,7 +9,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,35 +82,16 @@ static bool in_tree(const struct checkpoint *c, pid_t pid)
 	return false;
 }
 
+/* A process outside that is notified uses the queue as well. */
 static int save_notify(struct checkpoint *c, int fd, Reprise__Mqueue *m, const int status[3],
 		       struct scratch *s, struct error *e)
 {
-	Reprise__MqueueNotify *n;
-
 	if (!status[2])
 		return 0;
-	if (!in_tree(c, status[2])) {
-		m->shared = true;
-		return 0;
-	}
-	if (status[0] != SIGEV_SIGNAL && status[0] != SIGEV_NONE)
-		return error_set(e, -EOPNOTSUPP, E_IPC_STATE,
-				 "process %d is notified by a thread (SIGEV_THREAD)", status[2]);
-	n = scratch_message(s, Reprise__MqueueNotify, reprise__mqueue_notify__init);
-	if (!n)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a notification");
-	m->notify = n;
-	n->pid = status[2];
-	n->notify = status[0];
-	n->signo = status[1];
-	if (status[0] == SIGEV_NONE)
-		return 0;
-	if (!ipc_kernel_memory(c))
-		return error_set(
-			e, -EOPNOTSUPP, E_IPC_STATE,
-			"process %d is notified by a signal, whose value cannot be read: %s",
-			n->pid, c->ipc->kernel_error.text);
-	return c->checking ? 0 : mqueue_notify_value(c->ipc->kernel, fd, &n->value, e);
+	if (in_tree(c, status[2]))
+		return mqueue_notify_save(c, fd, m, status[0], status[1], status[2], s, e);
+	m->shared = true;
+	return 0;
 }
 
 static int save_messages(struct checkpoint *c, int fd, Reprise__Mqueue *m, struct scratch *s,
@@ -261,9 +241,13 @@ static void look_outside(struct checkpoint *c)
 }
 
 /* Nobody outside can come to a copy of what has no name. */
-static int refuse_state(const struct mqueue_entry *entry, struct error *e)
+static int check_state(struct checkpoint *c, const struct mqueue_entry *entry, struct error *e)
 {
-	const Reprise__MqueueNotify *notify = entry->msg->notify;
+	Reprise__MqueueNotify *notify = entry->msg->notify;
+	int r = notify ? mqueue_notify_socket(c, notify, e) : 0;
+
+	if (r < 0)
+		return file_error_object(e, r, entry->file);
 
 	if (notify && !entry->notified_has_it) {
 		error_set(e, -EOPNOTSUPP, E_IPC_STATE,
@@ -293,7 +277,7 @@ static int mqueue_checkpoint_all(struct checkpoint *c, struct error *e)
 			look_into(c, entry->msg->notify->pid, is_notified);
 	vec_for_each (entry, &c->ipc->queues)
 		if (r >= 0)
-			r = checkpoint_refuse(c, refuse_state(entry, e), e);
+			r = checkpoint_refuse(c, check_state(c, entry, e), e);
 	vec_for_each (entry, &c->ipc->queues)
 		if (r >= 0)
 			r = checkpoint_put(c, RECORD_MQUEUE, entry->id, &entry->msg->base, e);
@@ -309,8 +293,7 @@ const struct file_ops mqueue_file_ops = {
 	.kind = FILE_MQUEUE,
 	.name = "message queue",
 	.support = "POSIX queues, also unlinked: attributes, messages with their priorities and "
-		   "notification by a signal (by root, kernel 6.1 or newer; refused otherwise); "
-		   "SIGEV_THREAD is refused",
+		   "notification (by root, kernel 6.1 or newer; refused otherwise)",
 	.match = mqueue_match,
 	.checkpoint = mqueue_checkpoint,
 	.checkpoint_all = mqueue_checkpoint_all,

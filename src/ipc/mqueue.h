@@ -7,7 +7,7 @@
 #include "fs/file.h"
 #include "ipc.pb-c.h"
 
-/* POSIX message queues. Between mqueue.c, mqueue_messages.c and mqueue_restart.c. */
+/* POSIX message queues. Between the files of that name. */
 
 struct mq_attr_kernel {
 	long flags, maxmsg, msgsize, curmsgs, reserved[4];
@@ -38,6 +38,16 @@ int mqueue_messages(struct kernel_memory *k, int fd, Reprise__Mqueue *msg, struc
 		    struct error *e) must_check;
 /* What comes with the signal (sigev_value). */
 int mqueue_notify_value(struct kernel_memory *k, int fd, uint64_t *ret, struct error *e) must_check;
+
+/* What comes out of the socket, and the struct sock of that (SIGEV_THREAD). */
+int mqueue_notify_thread(struct kernel_memory *k, int fd, uint8_t *cookie, size_t len,
+			 uint64_t *ret_sock, struct error *e) must_check;
+
+int mqueue_notify_save(struct checkpoint *c, int fd, Reprise__Mqueue *m, int notify, int signo,
+		       pid_t pid, struct scratch *s, struct error *e) must_check;
+int mqueue_notify_socket(struct checkpoint *c, Reprise__MqueueNotify *n,
+			 struct error *e) must_check;
+int mqueue_notify_validate(const Reprise__MqueueNotify *n);
 
 int mqueue_validate(const struct restart *r, const Reprise__File *file, struct error *e) must_check;
 int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, int *ret_fd,

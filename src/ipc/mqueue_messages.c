@@ -17,6 +17,7 @@
 
 struct layout {
 	int f_inode, i_ino, vfs_inode, curmsgs, tree, notify_value;
+	int cookie, sock, skb_data;
 	int leaf_node, leaf_list, leaf_priority, right, left;
 	int m_list, m_type, m_ts, next, head_size;
 };
@@ -31,6 +32,9 @@ static bool read_layout(struct kernel_memory *k, struct layout *l)
 		{&l->i_ino, "inode", "i_ino"},
 		{&l->vfs_inode, "mqueue_inode_info", "vfs_inode"},
 		{&l->curmsgs, "mqueue_inode_info", "attr.mq_curmsgs"},
+		{&l->cookie, "mqueue_inode_info", "notify_cookie"},
+		{&l->sock, "mqueue_inode_info", "notify_sock"},
+		{&l->skb_data, "sk_buff", "data"},
 		{&l->tree, "mqueue_inode_info", "msg_tree.rb_node"},
 		{&l->notify_value, "mqueue_inode_info", "notify.sigev_value"},
 		{&l->leaf_node, "posix_msg_tree_node", "rb_node"},
@@ -177,5 +181,21 @@ int mqueue_notify_value(struct kernel_memory *k, int fd, uint64_t *ret, struct e
 
 	if (r >= 0)
 		r = kernel_read(k, queue + (uint64_t)w.l.notify_value, ret, sizeof(*ret));
+	return r < 0 ? error_errno(e, r, E_IPC_STATE, "its notification cannot be read") : 0;
+}
+
+int mqueue_notify_thread(struct kernel_memory *k, int fd, uint8_t *cookie, size_t len,
+			 uint64_t *ret_sock, struct error *e)
+{
+	struct walk w = {.k = k};
+	uint64_t queue = 0;
+	int r = find_queue(&w, fd, &queue);
+
+	if (r >= 0) {
+		uint64_t skb = pointer(&w, queue, w.l.cookie);
+
+		*ret_sock = pointer(&w, queue, w.l.sock);
+		r = kernel_read(k, pointer(&w, skb, w.l.skb_data), cookie, len);
+	}
 	return r < 0 ? error_errno(e, r, E_IPC_STATE, "its notification cannot be read") : 0;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -29,8 +28,7 @@ static int validate_queue(const Reprise__Mqueue *m, struct error *e)
 		bad = m->messages[i]->priority >= PRIORITIES ||
 		      m->messages[i]->data.len > m->msgsize;
 	if (!bad && m->notify)
-		bad = (m->notify->notify != SIGEV_SIGNAL && m->notify->notify != SIGEV_NONE) ||
-		      m->notify->signo < 0 || m->notify->signo > 64;
+		bad = mqueue_notify_validate(m->notify) < 0;
 	return bad ? error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible message queue") : 0;
 }
 
@@ -231,64 +229,6 @@ int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, in
 		return error_errno(e, -errno, E_RESTORE, "cannot go to its position");
 	}
 	*ret_fd = fd;
-	return 0;
-}
-
-/* A task that acts for the process: its first thread that lives. */
-static struct restart_task *process_actor(struct restart *r, pid_t vpid)
-{
-	vec_for_each (p, &r->processes)
-		if (p->vpid == vpid && !p->msg->zombie)
-			return &p->tasks.v[p->tasks.v[0].msg->is_zombie && p->tasks.n > 1];
-	return NULL;
-}
-
-static int descriptor_of(const struct restart *r, const Reprise__Files *table, uint64_t queue)
-{
-	for (size_t i = 0; i < table->n_fds; i++) {
-		const Reprise__File *file = restart_find(r, RECORD_FILE, table->fds[i]->file);
-
-		if (file && file->mqueue && file->mqueue->queue == queue)
-			return table->fds[i]->fd;
-	}
-	return -1;
-}
-
-static int notify(struct restart_task *t, int fd, const Reprise__MqueueNotify *n, struct error *e)
-{
-	const struct sigevent event = {.sigev_notify = n->notify,
-				       .sigev_signo = n->signo,
-				       .sigev_value.sival_ptr = (void *)(uintptr_t)n->value};
-	_cleanup_(batch_free) struct batch b = {};
-	uint32_t at = batch_data(&b, &event, sizeof(event));
-	int call = batch_call(&b, SYS_mq_notify, VAL(fd), DATA(at));
-	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
-
-	if (r < 0)
-		return r;
-	r = (int)batch_result(&b, call);
-	return r < 0 ? error_errno(e, r, E_RESTORE, "descriptor %d: cannot be notified of messages",
-				   fd)
-		     : 0;
-}
-
-int mqueue_restart_table(struct restart *r, struct restart_task *t, const Reprise__Files *table,
-			 struct error *e)
-{
-	vec_for_each (q, &r->ipc->queues) {
-		const Reprise__MqueueNotify *n = q->msg->notify;
-		struct restart_task *owner = n ? process_actor(r, n->pid) : NULL;
-		int fd, res;
-
-		if (!owner || owner->msg->files != t->msg->files)
-			continue;
-		fd = descriptor_of(r, table, q->id);
-		res = fd < 0 ? error_set(e, -EBADMSG, E_IMAGE_INVALID,
-					 "is notified by a queue that it does not have open")
-			     : notify(owner, fd, n, e);
-		if (res < 0)
-			return res;
-	}
 	return 0;
 }
 
