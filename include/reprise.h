@@ -60,6 +60,16 @@ enum reprise_deleted {
 /* TCP connections: refuse, or have them come back closed. */
 enum reprise_tcp { REPRISE_TCP_REFUSE = 0, REPRISE_TCP_CLOSED = 1 };
 
+/*
+ * Unix sockets whose other side is outside the tree: refuse, or have them come back as if it had
+ * been closed, or connected anew to the name that it had (those that have none are disconnected).
+ */
+enum reprise_peers {
+	REPRISE_PEERS_REFUSE = 0,
+	REPRISE_PEERS_DISCONNECT = 1,
+	REPRISE_PEERS_RECONNECT = 2
+};
+
 struct reprise_checkpoint_options {
 	size_t size;
 	enum reprise_after after;
@@ -78,6 +88,7 @@ struct reprise_checkpoint_options {
 	/* Leaks of a container that are none: kinds ("pipe", "socket", "file", "memory",
 	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
 	const char *const *allow_leaks;
+	enum reprise_peers peers;
 };
 
 /*
@@ -141,6 +152,9 @@ struct reprise_restart_options {
 	const char *const *map_mounts;
 	/* Instead of root and layers: called when the image turns out to be of a container. */
 	int (*container)(void *arg, struct reprise_container *container);
+	/* Nothing but REPRISE_PEERS_DISCONNECT makes a difference here: nothing is connected anew.
+	 */
+	enum reprise_peers peers;
 };
 
 struct reprise_restarted {

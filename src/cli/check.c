@@ -64,11 +64,12 @@ static int report(struct cli *cli, pid_t pid, int found)
 	return status;
 }
 
-enum { OPT_TCP = OPT_OWN };
+enum { OPT_TCP = OPT_OWN, OPT_UNIX };
 
 static int run(struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {{"tcp", required_argument, NULL, OPT_TCP},
+						{"unix", required_argument, NULL, OPT_UNIX},
 						COMMON_OPTIONS};
 	struct reprise_checkpoint_options opt = {
 		.size = sizeof(opt),
@@ -80,7 +81,9 @@ static int run(struct cli *cli, int argc, char **argv)
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1) {
-		r = c == OPT_TCP ? parse_tcp(cli, optarg, &opt) : common_option(cli, c, argv);
+		r = c == OPT_TCP    ? parse_tcp(cli, optarg, &opt)
+		    : c == OPT_UNIX ? parse_unix(cli, optarg, &opt.peers)
+				    : common_option(cli, c, argv);
 		if (r >= 0)
 			return r;
 	}
@@ -103,6 +106,7 @@ const struct command check_command = {
 		"each. Without a PID, what this kernel offers is listed. The exit status is 1 if\n"
 		"something stands in the way.\n"
 		"\n"
-		"  --tcp HOW           as for a checkpoint: refuse (the default) or closed\n",
+		"  --tcp HOW           as for a checkpoint: refuse (the default) or closed\n"
+		"  --unix HOW          as for a checkpoint: refuse (the default), disconnect or reconnect\n",
 	.run = run,
 };

@@ -16,6 +16,7 @@ enum {
 	OPT_COMPRESS,
 	OPT_DELETED,
 	OPT_TCP,
+	OPT_UNIX,
 	OPT_ALLOW_LEAK
 };
 
@@ -106,6 +107,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_deleted(cli, optarg, &q->opt);
 	case OPT_TCP:
 		return parse_tcp(cli, optarg, &q->opt);
+	case OPT_UNIX:
+		return parse_unix(cli, optarg, &q->opt.peers);
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -140,6 +143,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
 		{"tcp", required_argument, NULL, OPT_TCP},
+		{"unix", required_argument, NULL, OPT_UNIX},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -267,6 +271,8 @@ const struct command checkpoint_command = {
 		"                      closed\n"
 		"  --allow-leak WHAT   of a container: what processes outside may use of it, pipe, socket, file,\n"
 		"                      memory, namespace, all, or an object such as pipe:[123]\n"
+		"  --unix HOW          Unix sockets connected to processes outside: refuse (the default),\n"
+		"                      have them come back disconnected, or reconnect them by name\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

@@ -88,6 +88,7 @@ int parse_pid(struct cli *cli, const char *s, pid_t *ret);
 int parse_jobs(struct cli *cli, const char *s);
 /* "closed": of options that checkpoint and check have in common. */
 int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt);
+int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret);
 
 /* output.c */
 /* Complains about the command line; returns EXIT_USAGE. */

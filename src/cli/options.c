@@ -55,6 +55,20 @@ int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options 
 	return -1;
 }
 
+int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret)
+{
+	if (!strcmp(s, "disconnect"))
+		*ret = REPRISE_PEERS_DISCONNECT;
+	else if (!strcmp(s, "reconnect"))
+		*ret = REPRISE_PEERS_RECONNECT;
+	else if (!strcmp(s, "refuse"))
+		*ret = REPRISE_PEERS_REFUSE;
+	else
+		return usage_error(cli, "--unix takes refuse, disconnect or reconnect, not '%s'",
+				   s);
+	return -1;
+}
+
 static int unknown_option(struct cli *cli, char **argv)
 {
 	const char *arg = argv[optind - 1];

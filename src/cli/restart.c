@@ -16,7 +16,8 @@ enum {
 	OPT_CHANGED_FILES,
 	OPT_PLAN,
 	OPT_NAME,
-	OPT_MAP_MOUNT
+	OPT_MAP_MOUNT,
+	OPT_UNIX
 };
 
 struct request {
@@ -60,6 +61,15 @@ static int parse_changed_files(struct cli *cli, struct request *q, const char *s
 	return -1;
 }
 
+static int parse_peers(struct cli *cli, struct request *q, const char *s)
+{
+	int r = parse_unix(cli, s, &q->opt.peers);
+
+	if (r < 0 && q->opt.peers == REPRISE_PEERS_REFUSE)
+		return usage_error(cli, "--unix of a restart takes reconnect or disconnect");
+	return r;
+}
+
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
@@ -87,6 +97,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_MAP_MOUNT:
 		return add_map_mount(cli, q, optarg);
+	case OPT_UNIX:
+		return parse_peers(cli, q, optarg);
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -104,6 +116,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"plan", no_argument, NULL, OPT_PLAN},
 		{"name", required_argument, NULL, OPT_NAME},
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
+		{"unix", required_argument, NULL, OPT_UNIX},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -346,6 +359,8 @@ const struct command restart_command = {
 		"  --pidfile FILE      write the pid of the first process there\n"
 		"  --pidns             in a new pid namespace: the same pids inside, never a collision\n"
 		"  --changed-files=HOW what to do if a file has changed since: refuse (the default) or allow\n"
+		"  --unix HOW          Unix sockets that were saved to be connected anew to what is\n"
+		"                      outside: reconnect (the default), or leave them disconnected\n"
 		"  --name NAME         of a container: what to call it; the old name or the next free one\n"
 		"                      if not given\n"
 		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"

@@ -32,6 +32,8 @@ struct checkpoint {
 	bool exact;    /* nothing is taken for granted of what was seen before the freeze */
 	bool complete; /* the image is written */
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
+	/* Unix sockets whose other side is outside the tree */
+	enum checkpoint_peers { PEERS_REFUSE, PEERS_DISCONNECT, PEERS_RECONNECT } peers;
 	bool tcp_closed; /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;
 	struct image_writer *image; /* NULL while checking */

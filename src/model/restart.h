@@ -28,9 +28,10 @@ struct restart {
 	VEC(struct restart_process) processes; /* in the order of creation: parents first */
 	bool pidns;
 	bool changed_files_allowed;
-	int stdio[3]; /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */
-	int tty_fd;   /* the controlling terminal of the restart, for other descriptors of the old
-			 one; -1 none */
+	bool peers_gone; /* Unix sockets are not connected anew to what is outside the tree */
+	int stdio[3];	 /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */
+	int tty_fd; /* the controlling terminal of the restart, for other descriptors of the old
+		       one; -1 none */
 	uint64_t agent_at;  /* where the agent stands in every address space that we make */
 	int control;	    /* our end of the socket through which descriptors reach the tasks */
 	int control_remote; /* its descriptor number in every task */

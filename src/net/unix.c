@@ -183,43 +183,94 @@ static const struct unix_seen *seen_of(const struct file_entry *f)
 	return (const struct unix_seen *)(uintptr_t)f->private;
 }
 
-/* Marks those that wait for a listener of the tree, so that they are not taken for orphans. */
-static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *u,
-			    struct file_entry *f, struct error *e)
-{
-	const struct unix_info *info = seen_of(f)->info;
-	Reprise__UnixSocket *m = f->msg->unix_socket;
-	bool hidden = false;
+/* Who waits there, by id: 0 has gone, OUTSIDE is not in the tree. Returns whether anybody may have
+ * sent something. */
+#define OUTSIDE UINT64_MAX
 
-	m->pending = scratch_alloc(&c->files->scratch, (info->nclients + 1) * sizeof(uint64_t));
-	if (!m->pending)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a backlog");
+static int list_clients(struct checkpoint *c, const struct unix_checkpoint *u,
+			const struct unix_info *info, Reprise__UnixSocket *m, struct error *e)
+{
+	int hidden = 0;
+
 	for (uint32_t i = 0; i < info->nclients; i++) {
 		struct file_entry *client = by_ino(u, info->clients[i]);
 
-		if (!client && info->clients[i] && c->files->unseen)
+		if (!client && info->clients[i]) {
+			if (!c->files->unseen && c->peers == PEERS_REFUSE)
+				return error_set(
+					e, -EBUSY, E_FILE_OUTSIDE,
+					"a client outside the tree waits there to be accepted; try "
+					"again, or see --unix");
+			m->pending[m->n_pending++] = OUTSIDE;
 			continue;
-		if (!client && info->clients[i])
-			return error_set(
-				e, -EBUSY, E_FILE_OUTSIDE,
-				"a client outside the tree waits there to be accepted; try "
-				"again");
+		}
 		/* One that has closed its socket may have sent something, too. */
 		hidden |= !client || seen_of(client)->pending_data;
 		if (client)
 			client->msg->unix_socket->state = UNIX_PENDING;
 		m->pending[m->n_pending++] = client ? client->id : 0;
 	}
-	if (!hidden)
-		return 0;
-	return unix_waiting_save(c, f, info->nclients, m, &c->files->scratch, e);
+	return hidden;
 }
 
-static int peer_outside(struct file_entry *f, struct error *e)
+static void drop_outside(Reprise__UnixSocket *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_pending; i++) {
+		if (m->pending[i] == OUTSIDE)
+			continue;
+		m->pending[n] = m->pending[i];
+		if (m->n_waiting)
+			m->waiting[n] = m->waiting[i];
+		n++;
+	}
+	m->n_pending = n;
+	m->n_waiting = m->n_waiting ? n : 0;
+}
+
+/* Marks those that wait for a listener of the tree, so that they are not taken for orphans. */
+static int resolve_listener(struct checkpoint *c, const struct unix_checkpoint *u,
+			    struct file_entry *f, struct error *e)
+{
+	const struct unix_info *info = seen_of(f)->info;
+	Reprise__UnixSocket *m = f->msg->unix_socket;
+	int r;
+
+	m->pending = scratch_alloc(&c->files->scratch, (info->nclients + 1) * sizeof(uint64_t));
+	if (!m->pending)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a backlog");
+	r = list_clients(c, u, info, m, e);
+	if (r > 0)
+		r = unix_waiting_save(c, f, info->nclients, m, &c->files->scratch, e);
+	drop_outside(m);
+	return r;
+}
+
+/* A name that means the same wherever we are. */
+static bool has_peer_name(const Reprise__UnixSocket *m)
+{
+	return m->peer_name.len > 1 && (!m->peer_name.data[0] || m->peer_name.data[0] == '/');
+}
+
+static int refuse_peer(const Reprise__UnixSocket *m, struct error *e)
+{
+	if (m->peer_name.len > 1)
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "the Unix socket is connected to %s%.*s, outside the tree (see "
+				 "--unix)",
+				 m->peer_name.data[0] ? "" : "@",
+				 (int)m->peer_name.len - !m->peer_name.data[0],
+				 (const char *)m->peer_name.data + !m->peer_name.data[0]);
+	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			 "the other side of this Unix socket is outside the tree (see --unix)");
+}
+
+static int peer_outside(struct checkpoint *c, struct file_entry *f, struct error *e)
 {
 	Reprise__UnixSocket *m = f->msg->unix_socket;
 
-	if (!is_stream(m) && m->peer_name.len) { /* as good as a name: syslog and the like */
+	if (!is_stream(m) && has_peer_name(m)) { /* as good as a name: syslog and the like */
 		m->state = UNIX_CONNECTED;
 		return 0;
 	}
@@ -227,13 +278,18 @@ static int peer_outside(struct file_entry *f, struct error *e)
 		f->msg->outside = true;
 		return 0;
 	}
-	if (m->peer_name.len > 1)
-		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-				 "the Unix socket is connected to %s%s, outside the tree",
-				 m->peer_name.data[0] ? "" : "@",
-				 (const char *)m->peer_name.data + !m->peer_name.data[0]);
-	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-			 "the other side of this Unix socket is outside the tree");
+	if (c->peers == PEERS_REFUSE)
+		return refuse_peer(m, e);
+	m->state = UNIX_PEER_GONE;
+	if (c->peers == PEERS_DISCONNECT || !has_peer_name(m))
+		return 0;
+	if (m->n_queue || m->mark)
+		return error_set(
+			e, -EBUSY, E_FILE_STATE,
+			"it holds data from outside the tree that has not been read yet, and "
+			"cannot be connected again; try again, or use --unix=disconnect");
+	m->state = UNIX_RECONNECT;
+	return 0;
 }
 
 static int resolve_peer(struct checkpoint *c, const struct unix_checkpoint *u, struct file_entry *f,
@@ -256,7 +312,7 @@ static int resolve_peer(struct checkpoint *c, const struct unix_checkpoint *u, s
 		m->state = UNIX_PEER_GONE;
 		return 0;
 	}
-	return c->files->unseen ? 0 : peer_outside(f, e);
+	return c->files->unseen ? 0 : peer_outside(c, f, e);
 }
 
 static int unix_checkpoint_all(struct checkpoint *c, struct error *e)
@@ -301,8 +357,9 @@ static void unix_checkpoint_end(struct checkpoint *c)
 
 static void unix_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	static const char *const states[] = {"?",	  "not connected", "listening",
-					     "connected", "peer gone",	   "waits to be accepted"};
+	static const char *const states[] = {
+		"?",	     "not connected",	     "listening",	 "connected",
+		"peer gone", "waits to be accepted", "is connected anew"};
 	const Reprise__UnixSocket *m = msg->unix_socket;
 	bool abstract = m && m->name.len && !m->name.data[0];
 
@@ -314,7 +371,7 @@ static void unix_describe(const Reprise__File *msg, char *buf, size_t size)
 		 m->socket->type == SOCK_STREAM	 ? "stream"
 		 : m->socket->type == SOCK_DGRAM ? "datagram"
 						 : "seqpacket",
-		 states[m->state <= UNIX_PENDING ? m->state : 0], m->name.len ? ", " : "",
+		 states[m->state <= UNIX_RECONNECT ? m->state : 0], m->name.len ? ", " : "",
 		 abstract ? "@" : "", (int)m->name.len - abstract,
 		 m->name.len ? (const char *)m->name.data + abstract : "", m->n_queue);
 }
@@ -326,7 +383,8 @@ const struct file_ops unix_file_ops = {
 		"stream, datagram and seqpacket; pairs, connected, listening with backlog (for "
 		"root also if clients have sent data or gone before they were accepted), bound, "
 		"shut down, peer gone; queued data with its credentials, descriptors in flight and "
-		"out-of-band byte",
+		"out-of-band byte; connected to the outside: refused, disconnected or connected "
+		"anew (`--unix`)",
 	.match = unix_match,
 	.checkpoint = unix_checkpoint,
 	.checkpoint_queues = unix_checkpoint_queues,

@@ -12,6 +12,7 @@ enum unix_state { /* numbers stand in images: for ever */
 		  UNIX_CONNECTED = 3,
 		  UNIX_PEER_GONE = 4, /* was connected, the other side has been closed */
 		  UNIX_PENDING = 5,   /* waits in the backlog of a listener of the tree */
+		  UNIX_RECONNECT = 6, /* to a name outside the tree */
 };
 
 #define UNIX_RCV_SHUTDOWN  1u
@@ -88,6 +89,8 @@ int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__Uni
 int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e) must_check;
 void unix_names_end(struct restart *r);
 
+/* The message of a Unix socket; NULL if there is none of this id. */
+const Reprise__UnixSocket *unix_socket_of(const struct restart *r, uint64_t id);
 int unix_validate(const struct restart *r, const Reprise__File *msg, struct error *e);
 int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		      struct error *e);

@@ -501,8 +501,9 @@ int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct er
 	set_address(&at, name->data, name->len);
 	r = run_at(&at);
 	if (r < 0)
-		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %.*s",
-				   (int)name->len, (const char *)name->data);
+		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%.*s",
+				   name->data[0] ? "" : "@", (int)name->len - !name->data[0],
+				   (const char *)name->data + !name->data[0]);
 	return 0;
 }
 

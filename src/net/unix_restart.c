@@ -5,6 +5,8 @@
  * filled and connections shut down (restart_all).
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,93 +20,10 @@
 #include "net/unix.h"
 #include "net/unix_cred.h"
 
-static const Reprise__UnixSocket *socket_of(const struct restart *r, uint64_t id)
+/* The other side has gone, or is not wanted. */
+static bool is_orphan(const struct restart *r, const Reprise__UnixSocket *m)
 {
-	const Reprise__File *msg = id ? restart_find(r, RECORD_FILE, id) : NULL;
-
-	return msg && msg->kind == FILE_UNIX ? msg->unix_socket : NULL;
-}
-
-static int check_names(const Reprise__UnixSocket *m, struct error *e)
-{
-	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
-
-	if (m->name.len > most || m->peer_name.len > most || (m->path[0] && m->path[0] != '/'))
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket with an improper name");
-	return 0;
-}
-
-static int check_messages(const struct restart *r, size_t n, Reprise__SocketData *const *queue,
-			  struct error *e)
-{
-	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
-
-	for (size_t i = 0; i < n; i++) {
-		const Reprise__SocketData *d = queue[i];
-
-		if (d->sender.len > most)
-			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-					 "a message with an improper sender");
-		if (d->n_files > UNIX_FDS_MAX)
-			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-					 "a message with %zu descriptors", d->n_files);
-		for (size_t k = 0; k < d->n_files; k++)
-			if (!restart_find(r, RECORD_FILE, d->files[k]))
-				return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-						 "a message carries no open file");
-	}
-	return 0;
-}
-
-static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
-{
-	int res = check_messages(r, m->n_queue, m->queue, e);
-
-	if (res >= 0 && m->mark && m->socket->type != SOCK_STREAM)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a mark among messages");
-	return res;
-}
-
-static int check_backlog(const struct restart *r, const Reprise__UnixSocket *m, struct error *e)
-{
-	int res = 0;
-
-	for (size_t i = 0; i < m->n_pending; i++) {
-		const Reprise__UnixSocket *client = socket_of(r, m->pending[i]);
-
-		if (m->pending[i] ? !client || client->state != UNIX_PENDING || !client->socket
-				  : !m->n_waiting)
-			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper backlog");
-	}
-	if (m->n_waiting && m->n_waiting != m->n_pending)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper backlog");
-	for (size_t i = 0; i < m->n_waiting && res >= 0; i++)
-		res = check_messages(r, m->waiting[i]->n_queue, m->waiting[i]->queue, e);
-	return res;
-}
-
-int unix_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
-{
-	const Reprise__UnixSocket *m = msg->unix_socket, *peer;
-	int res;
-
-	if (!m || m->state < UNIX_UNCONNECTED || m->state > UNIX_PENDING)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper Unix socket");
-	res = socket_validate(m->socket, AF_UNIX, e);
-	if (res >= 0)
-		res = check_names(m, e);
-	if (res >= 0)
-		res = check_queue(r, m, e);
-	if (res < 0)
-		return res;
-	peer = socket_of(r, m->peer);
-	if (m->peer && (!peer || !peer->socket || peer->socket->type != m->socket->type))
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket without its peer");
-	peer = socket_of(r, m->partner);
-	if (m->partner && (!peer || !peer->socket || peer->socket->type != SOCK_DGRAM ||
-			   peer->state != UNIX_CONNECTED))
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a Unix socket without its partner");
-	return check_backlog(r, m, e);
+	return m->state == UNIX_PEER_GONE || (m->state == UNIX_RECONNECT && r->peers_gone);
 }
 
 /* ---- first pass ---- */
@@ -249,7 +168,7 @@ static int connect_accept(struct restart *r, const Reprise__UnixSocket *client, 
  */
 static bool comes_from_pair(const struct restart *r, uint64_t id, const Reprise__UnixSocket *m)
 {
-	const Reprise__UnixSocket *peer = socket_of(r, m->peer);
+	const Reprise__UnixSocket *peer = unix_socket_of(r, m->peer);
 
 	if (!peer || m->peer == id)
 		return false;
@@ -259,7 +178,8 @@ static bool comes_from_pair(const struct restart *r, uint64_t id, const Reprise_
 /* The other of a pair, when only that one is connected to this. */
 static struct file_open *partner_of(const struct restart *r, const struct file_open *f)
 {
-	const Reprise__UnixSocket *m = f->msg->unix_socket, *partner = socket_of(r, m->partner);
+	const Reprise__UnixSocket *m = f->msg->unix_socket,
+				  *partner = unix_socket_of(r, m->partner);
 
 	if (!partner || m->name.len || m->socket->type != SOCK_DGRAM)
 		return NULL;
@@ -268,7 +188,7 @@ static struct file_open *partner_of(const struct restart *r, const struct file_o
 
 static int open_connected(struct restart *r, struct file_open *f, struct error *e)
 {
-	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = socket_of(r, m->peer);
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = unix_socket_of(r, m->peer);
 	struct file_open *other = m->peer ? file_open_find(r, m->peer) : NULL;
 	int fds[2] = {-1, -1}, res;
 	bool datagram = m->socket->type == SOCK_DGRAM;
@@ -291,27 +211,51 @@ static int open_connected(struct restart *r, struct file_open *f, struct error *
 	return res;
 }
 
+/* The name of one that has gone can still be asked for; it is as good as can be had. */
+static void name_gone(struct restart *r, int fd, const Reprise__UnixSocket *gone)
+{
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	struct error unused = {};
+
+	if (!gone->name.len)
+		return;
+	if (gone->name.data[0]) {
+		ignore(unix_name_bind(r, 0, fd, gone, &unused), "it may need root");
+		return;
+	}
+	memcpy(un.sun_path, gone->name.data, gone->name.len);
+	ignore(bind(fd, (struct sockaddr *)&un,
+		    (socklen_t)(offsetof(struct sockaddr_un, sun_path) + gone->name.len)),
+	       "somebody else may have it by now");
+}
+
 /* One whose other side has gone. If it was accepted, its name is that of a listener that lives. */
 static int open_orphan(struct restart *r, struct file_open *f, int *ret_peer, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
-	Reprise__UnixSocket client = REPRISE__UNIX_SOCKET__INIT;
+	Reprise__UnixSocket gone = REPRISE__UNIX_SOCKET__INIT;
 	struct file_open *listener = NULL;
 	int fds[2] = {-1, -1}, res = 0;
 
-	client.socket = m->socket;
-	if (m->name.len && m->socket->type != SOCK_DGRAM)
+	if (m->socket->type == SOCK_DGRAM && m->name.len)
+		return make_single(r, f->id, m, &f->other, e);
+	gone.socket = m->socket;
+	if (m->name.len)
 		res = open_listener(r, m, &listener, e);
 	if (res >= 0 && listener) {
-		res = connect_accept(r, &client, 0, m, fds, e);
+		res = connect_accept(r, &gone, 0, m, fds, e);
 		f->other = fds[1];
 		*ret_peer = fds[0];
-		return res;
-	}
-	if (res >= 0)
+	} else if (res >= 0) {
 		res = make_pair(r, m, NULL, f->id, 0, fds, e);
-	f->other = fds[0];
-	*ret_peer = fds[1];
+		f->other = fds[0];
+		*ret_peer = fds[1];
+	}
+	gone.name = m->peer_name;
+	if (!gone.name.len && m->n_queue)
+		gone.name = m->queue[0]->sender;
+	if (res >= 0)
+		name_gone(r, *ret_peer, &gone);
 	return res;
 }
 
@@ -328,7 +272,7 @@ int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, 
 		res = open_connected(r, partner_of(r, f), e);
 	else if (f->other < 0 && m->state == UNIX_CONNECTED)
 		res = open_connected(r, f, e);
-	else if (f->other < 0 && m->state == UNIX_PEER_GONE)
+	else if (f->other < 0 && is_orphan(r, m))
 		res = open_orphan(r, f, &peer, e);
 	else if (f->other < 0)
 		res = make_single(r, id, m, &f->other, e);
@@ -346,10 +290,32 @@ int unix_restart_open(struct restart *r, uint64_t id, const Reprise__File *msg, 
 
 /* ---- second pass ---- */
 
+/* A datagram socket with a name may hold messages of several. */
+static int finish_named_orphan(struct restart *r, const struct file_open *f, struct error *e)
+{
+	_cleanup_(close_fd) int gone = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_un un = {.sun_family = AF_UNIX};
+	socklen_t len = sizeof(un);
+	int res = unix_queue_fill_datagrams(r, f->id, f->fd, f->msg->unix_socket, e);
+
+	if (res < 0)
+		return res;
+	/* Any name will do. */
+	if (gone < 0 || bind(gone, (struct sockaddr *)&un, sizeof(sa_family_t)) < 0 ||
+	    getsockname(gone, (struct sockaddr *)&un, &len) < 0 ||
+	    connect(f->fd, (struct sockaddr *)&un, len) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot connect a socket for a moment");
+	return 0;
+}
+
 static int finish_orphan(struct restart *r, struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
-	int res = unix_queue_fill(r, f->other, f->fd, m, e);
+	int res;
+
+	if (f->other < 0)
+		return finish_named_orphan(r, f, e);
+	res = unix_queue_fill(r, f->other, f->fd, m, e);
 
 	/* A peer that closes with something unread resets the connection (unix_release_sock()). */
 	if (res >= 0 && m->reset && send(f->fd, "", 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
@@ -364,7 +330,7 @@ static int finish_orphan(struct restart *r, struct file_open *f, struct error *e
  */
 static int leave_partner(struct restart *r, const struct file_open *f, struct error *e)
 {
-	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = socket_of(r, m->peer);
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = unix_socket_of(r, m->peer);
 	const struct sockaddr none = {.sa_family = AF_UNSPEC};
 	struct sockaddr_un un;
 	socklen_t len = sizeof(un);
@@ -388,7 +354,7 @@ static int finish_datagram(struct restart *r, const struct file_open *f, struct 
 	/* To one without a name only the other of the pair can have sent. */
 	if (partner_of(r, f))
 		return unix_queue_fill(r, partner_of(r, f)->fd, f->fd, m, e);
-	if (comes_from_pair(r, f->id, m) && socket_of(r, m->peer)->peer == f->id)
+	if (comes_from_pair(r, f->id, m) && unix_socket_of(r, m->peer)->peer == f->id)
 		return unix_queue_fill(r, files_restart_fd(r, m->peer), f->fd, m, e);
 	if (!m->name.len)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
@@ -399,12 +365,12 @@ static int finish_datagram(struct restart *r, const struct file_open *f, struct 
 int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
 			struct error *e)
 {
-	const Reprise__UnixSocket *m = msg->unix_socket, *peer = socket_of(r, m->peer);
+	const Reprise__UnixSocket *m = msg->unix_socket, *peer = unix_socket_of(r, m->peer);
 	struct file_open *f = file_open_find(r, id);
 
 	if (msg->outside)
 		return 0;
-	if (m->state == UNIX_PEER_GONE)
+	if (is_orphan(r, m))
 		return finish_orphan(r, f, e);
 	if (m->socket->type == SOCK_DGRAM)
 		return finish_datagram(r, f, e);
@@ -417,14 +383,55 @@ int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg
 
 /* ---- third pass ---- */
 
-static int connect_datagram(struct restart *r, const struct file_open *f, struct error *e)
-{
-	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = socket_of(r, m->peer);
+struct outside {
+	int fd;
+	struct restart *r;
+	const Reprise__UnixSocket *m;
+	struct error *e;
+};
 
+/* Without waiting for room in a backlog; whoever listens there may just be about to start. */
+static int call_outside(void *arg)
+{
+	const struct outside *x = arg;
+	int flags = fcntl(x->fd, F_GETFL), res;
+
+	if (flags < 0 || fcntl(x->fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return error_errno(x->e, -errno, E_SYSTEM, "F_SETFL of a socket");
+	do {
+		error_clear(x->e);
+		res = unix_name_connect_outside(x->fd, &x->m->peer_name, x->e);
+	} while ((res == -EAGAIN || res == -ECONNREFUSED || res == -ENOENT) &&
+		 files_restart_patience(x->r));
+	ignore(fcntl(x->fd, F_SETFL, flags), "as it was");
+	return res;
+}
+
+/* In the name of the socket's owner. */
+static int connect_outside(struct restart *r, const struct file_open *f, struct error *e)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket;
+	Reprise__UnixSocket seen_by = REPRISE__UNIX_SOCKET__INIT;
+
+	if (r->peers_gone)
+		return 0;
+	seen_by.peer_cred = true;
+	seen_by.peer_uid = m->socket->uid;
+	seen_by.peer_gid = m->socket->gid;
+	return unix_cred_run(&seen_by, call_outside,
+			     &(struct outside){.fd = f->fd, .r = r, .m = m, .e = e}, e);
+}
+
+static int connect_by_name(struct restart *r, const struct file_open *f, struct error *e)
+{
+	const Reprise__UnixSocket *m = f->msg->unix_socket, *peer = unix_socket_of(r, m->peer);
+
+	if (m->state == UNIX_RECONNECT)
+		return connect_outside(r, f, e);
 	if (m->state != UNIX_CONNECTED || m->socket->type != SOCK_DGRAM)
 		return 0;
 	if (!peer)
-		return unix_name_connect_outside(f->fd, &m->peer_name, e);
+		return connect_outside(r, f, e);
 	if (comes_from_pair(r, f->id, m))
 		return 0;
 	return unix_name_connect(r, f->fd, m->peer, peer, e);
@@ -434,7 +441,8 @@ static int connect_datagram(struct restart *r, const struct file_open *f, struct
  * of the kernel: most likely the owner of the client's socket. */
 static int connect_waiting(struct restart *r, const struct file_open *f, size_t i, struct error *e)
 {
-	const Reprise__UnixSocket *m = f->msg->unix_socket, *client = socket_of(r, m->pending[i]);
+	const Reprise__UnixSocket *m = f->msg->unix_socket,
+				  *client = unix_socket_of(r, m->pending[i]);
 	const Reprise__UnixWaiting *w = m->n_waiting ? m->waiting[i] : NULL;
 	Reprise__UnixSocket seen_by = REPRISE__UNIX_SOCKET__INIT;
 	_cleanup_(close_fd) int gone = -EBADF;
@@ -473,14 +481,14 @@ static int fill_backlog(struct restart *r, const struct file_open *f, struct err
 	return 0;
 }
 
-static int shut_down(const struct file_open *f, struct error *e)
+static int shut_down(const struct restart *r, const struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
 	int how = m->shutdown == 3		     ? SHUT_RDWR
 		  : m->shutdown == UNIX_RCV_SHUTDOWN ? SHUT_RD
 						     : SHUT_WR;
 
-	if (!m->shutdown || m->state == UNIX_PEER_GONE)
+	if (!m->shutdown || is_orphan(r, m))
 		return 0;
 	if (shutdown(f->fd, how) < 0 && errno != ENOTCONN)
 		return error_errno(e, -errno, E_RESTORE, "cannot shut down a connection");
@@ -494,7 +502,7 @@ int unix_restart_all(struct restart *r, struct error *e)
 	vec_for_each (f, &r->files->files) {
 		if (f->ops != &unix_file_ops || f->msg->outside)
 			continue;
-		res = connect_datagram(r, f, e);
+		res = connect_by_name(r, f, e);
 		if (res >= 0)
 			res = fill_backlog(r, f, e);
 		if (res < 0)
@@ -503,7 +511,7 @@ int unix_restart_all(struct restart *r, struct error *e)
 	vec_for_each (f, &r->files->files) {
 		if (res < 0 || f->ops != &unix_file_ops || f->msg->outside)
 			continue;
-		res = shut_down(f, e);
+		res = shut_down(r, f, e);
 		if (res >= 0)
 			res = socket_set_last(f->fd, f->msg->unix_socket->socket, e);
 	}

@@ -92,6 +92,9 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
 	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
+	c->peers = opt->peers == REPRISE_PEERS_DISCONNECT  ? PEERS_DISCONNECT
+		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT
+							   : PEERS_REFUSE;
 	c->self = getpid();
 	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
 		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK

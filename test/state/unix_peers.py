@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unix sockets whose other side is outside the tree: refused, disconnected, connected again."""
+
+import os
+import signal
+import socket
+
+from case import Failed
+
+
+class Outside:
+    """What the program is connected to."""
+
+    def __init__(self, case, how):
+        self.case, self.clients = case, []
+        self.server = self.bound('server', socket.SOCK_STREAM)
+        self.server.listen(5)
+        self.log = self.bound('log', socket.SOCK_DGRAM)
+        self.pid = case.start(program=os.path.join(case.build, 'test/lib/unix_peers'),
+                              arguments=[how, os.path.dirname(case.path('own'))],
+                              ready=False)
+        self.client = self.server.accept()[0]
+        if self.client.recv(5) != b'hello':
+            raise Failed('no hello')
+        if how == 'unread':
+            self.client.send(b'a word')
+        else:
+            self.connect().send(b'greeting')
+            self.connect()
+        case.until(lambda: os.path.exists(case.path('ready')) or case.ended(self.pid),
+                   'the program gets ready')
+        if not os.path.exists(case.path('ready')):
+            case.verdict_of_early_end(self.pid)
+        os.unlink(case.path('ready'))
+
+    def bound(self, name, kind):
+        one = socket.socket(socket.AF_UNIX, kind)
+        one.settimeout(20)
+        one.bind(self.case.path(name))
+        return one
+
+    def connect(self):
+        one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        one.connect(self.case.path('own'))
+        self.clients.append(one)
+        return one
+
+    def close(self):
+        for one in self.clients + [self.client, self.server, self.log]:
+            one.close()
+        for name in ('server', 'log'):
+            os.unlink(self.case.path(name))
+
+    def save(self, *args):
+        self.case.checkpoint(self.pid, '--kill', '-q', *args)
+        if self.case.wait(self.pid) != 128 + signal.SIGKILL:
+            raise Failed('the program was not killed')
+
+    def finish(self, restart):
+        self.case.go()
+        self.case.expect_pass(1, [self.case.wait_verdict(restart, 'the restart')])
+
+
+def test_refused(case):
+    for how, args, code, words in (
+            ('disconnect', (), 'file-outside', (case.path('server'), '--unix')),
+            ('disconnect', ('--unix=refuse',), 'file-outside', (case.path('server'), '--unix')),
+            ('unread', ('--unix=reconnect',), 'file-state', ('--unix=disconnect',))):
+        outside = Outside(case, how)
+        code_is, out, err = case.reprise('checkpoint', str(outside.pid), '-o', case.path('image'),
+                                         '-q', *args)
+        # Several are in the way.
+        lines = [line for line in err.splitlines() if words[0] in line]
+        case.refused((code_is, out, lines[0] if lines else ''), code, outside.pid, *words)
+        case.kill(outside.pid)
+        case.wait(outside.pid)
+        outside.close()
+        os.unlink(case.path('own'))
+
+
+def test_disconnected(case):
+    outside = Outside(case, 'disconnect')
+    outside.save('--unix=disconnect')
+    restart = case.restart()
+    outside.finish(restart)
+    if outside.log.recv(64) != b'logged' or outside.client.recv(64):
+        raise Failed('something else than the end')
+
+
+def test_connected_again(case):
+    outside = Outside(case, 'reconnect')
+    outside.save('--unix=reconnect')
+    restart = case.restart()
+    outside.finish(restart)
+    if outside.server.accept()[0].recv(64) != b'again' or outside.log.recv(64) != b'logged':
+        raise Failed('not connected again')
+
+
+def test_nobody_there(case):
+    outside = Outside(case, 'gone')
+    outside.save('--unix=reconnect')
+    outside.close()
+    case.refused(case.reprise('restart', '-i', case.path('image')), 'restore', 'server')
+    outside.finish(case.restart('--unix=disconnect'))
