@@ -18,9 +18,6 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-/* Times are told in seconds, and start times of processes are not those of the wall clock. */
-#define SLACK_S 2
-
 static const char *const files[] = {"sem", "msg", "shm"};
 
 int sysv_error(struct error *e, int r, enum sysv_kind kind, int id, int key)

@@ -35,6 +35,9 @@ enum ipc_relation { /* numbers stand in images: for ever */
 		    IPC_PERHAPS = 3,
 };
 
+/* Times are told in seconds, and start times of processes are not those of the wall clock. */
+#define SLACK_S 2
+
 enum sysv_kind { SYSV_SEM, SYSV_MSG, SYSV_SHM };
 
 /* A line of /proc/sysvipc/sem, msg or shm. */

@@ -61,16 +61,23 @@ static void warn(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm 
 	error_clear(problem);
 }
 
-static int taken(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
-		 const char *what, struct error *e)
+/* No advice to remove what may be somebody else's. */
+static void warn_perhaps(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
+			 const char *what)
 {
 	struct error problem = {};
 
+	error_set(&problem, -ESTALE, E_IPC_STATE,
+		  "may have been used by the tree, but %s: it is left as it is", what);
+	warn(r, kind, m, &problem);
+}
+
+static int taken(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
+		 const char *what, struct error *e)
+{
 	if (m->relation != IPC_PERHAPS)
 		return error_set(e, -EEXIST, E_IPC_TAKEN, "%s", what);
-	error_set(&problem, -EEXIST, E_IPC_TAKEN,
-		  "is not made again, as %s; the tree may not need it", what);
-	warn(r, kind, m, &problem);
+	warn_perhaps(r, kind, m, what);
 	return SYSV_GIVEN_UP;
 }
 
@@ -106,17 +113,21 @@ int sysv_changed(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm 
 		same = ctime == m->ctime;
 	if (same)
 		return m->relation != IPC_PERHAPS;
+	if (m->relation == IPC_PERHAPS) {
+		warn_perhaps(r, kind, m, "was changed after the checkpoint");
+		return 0;
+	}
 	if (m->relation == IPC_OUTSIDE_TOO)
 		error_set(&problem, -ESTALE, E_IPC_CHANGED,
 			  "is another one than at the checkpoint, or was set anew");
 	else
 		error_set(&problem, -ESTALE, E_IPC_CHANGED, "was changed after the checkpoint");
-	if (m->relation != IPC_PERHAPS && !r->changed_files_allowed) {
+	if (!r->changed_files_allowed) {
 		*e = problem;
 		return -ESTALE;
 	}
 	warn(r, kind, m, &problem);
-	return m->relation != IPC_PERHAPS;
+	return 1;
 }
 
 struct creation {

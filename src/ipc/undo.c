@@ -159,6 +159,9 @@ static bool may_alter(const struct checkpoint *c, const struct sysv_object *o)
 
 	vec_for_each (u, &c->ipc->uids)
 		root |= *u == 0;
+	/* Nobody has operated on it since the tree was started. */
+	if (o->times[0] + SLACK_S < c->ipc->begin)
+		return false;
 	return o->times[0] && (root || sysv_of_our_user(c, o) || (o->mode & 022));
 }
 

@@ -354,3 +354,36 @@ def test_segment_shared(case):
     case.go()
     case.expect_pass(1, [case.wait_verdict(tool, 'the restarted program')])
     refused(case, 'ipc-shared', 'segment')
+
+
+def test_perhaps(case):
+    """Of the same user, and who used it has ended: it comes back where it can, and is left alone
+    where another one is."""
+    pid = case.start('mqueue_empty')
+    child = os.fork()
+    if child == 0:
+        operate(libc.semget(0x77, 2, 0o600 | IPC_CREAT), 1, 5)
+        os._exit(0)
+    case.wait(child)
+    number = libc.semget(0x77, 0, 0)
+    other = libc.semget(0x78, 1, 0o600 | IPC_CREAT)
+    operate(other, 0, 3)
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    remove()
+    # Taken by another one: no obstacle, but it is told.
+    taken = libc.semget(0x77, 1, 0o600 | IPC_CREAT)
+    tool = case.start_reprise('restart', '-i', case.path('image'))
+    case.until_handed_over(tool, 2, 'mqueue_empty')
+    case.kill_all()
+    end_of_all(case)
+    with open(case.log_path()) as log:
+        if 'key 0x77): may have been used by the tree, but another one has its' not in log.read():
+            raise Failed('no warning')
+    libc.semctl(taken, 0, IPC_RMID)
+    passes(case)
+    if libc.semget(0x77, 0, 0) != number or libc.semctl(number, 1, GETVAL) != 5:
+        raise Failed('it was not made again: %s' % listed())
+    if libc.semget(0x78, 0, 0) >= 0:
+        raise Failed('one that only we have used was made again')
