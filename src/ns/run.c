@@ -264,10 +264,11 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 	if (command < 0 || file < 0)
 		fail(channel, &e, -EAGAIN);
 	snprintf(number, sizeof(number), "%d", command);
-	/* Standard streams are the command's affair. */
+	/*
+	 * It keeps the standard streams, so that a checkpoint knows them as such
+	 * wherever the command has put them: a shell that redirects its output has it elsewhere.
+	 */
 	file = fcntl(file, F_DUPFD_CLOEXEC, 10);
-	for (int fd = 0; fd < 3; fd++)
-		close(fd);
 	syscall(SYS_execveat, file, "", argv, envp, AT_EMPTY_PATH);
 	fail(channel, &e, error_errno(&e, -errno, E_NAMESPACE, "cannot start the first process"));
 }
