@@ -195,6 +195,29 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 	return r;
 }
 
+static bool has_ended(const struct checkpoint *c, pid_t pid, pid_t tid)
+{
+	struct error unused = {};
+	struct proc_stat st;
+
+	return proc_stat_read(c->proc_fd, pid, tid, &st, &unused) < 0 || st.state == 'Z' ||
+	       st.state == 'X';
+}
+
+/*
+ * What could not be learnt of a task may be due to its end: /proc shows less and
+ * less of it then. Were it something else, it would be met again once all is stopped.
+ */
+static void forget_if_ended(struct checkpoint *c, const struct checkpoint_process *cp,
+			    size_t before)
+{
+	if (c->problems.n == before)
+		return;
+	vec_for_each (t, &cp->frozen->threads)
+		if (!t->zombie && has_ended(c, cp->frozen->pid, t->tid))
+			c->problems.n = before;
+}
+
 /* A task that ends while we look is no obstacle. */
 static int check_tree(struct pass *p, struct error *e)
 {
@@ -209,6 +232,7 @@ static int check_tree(struct pass *p, struct error *e)
 		if (r < 0)
 			break;
 		r = check_process(p, cp, e);
+		forget_if_ended(c, cp, before);
 		for (size_t i = before; i < c->problems.n; i++)
 			error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
 				     cp->comm);
