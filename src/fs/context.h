@@ -100,6 +100,7 @@ struct file_open {
 	const struct file_ops *ops;
 	int fd;
 	int other;	  /* made together with another, until its turn comes; -1 */
+	bool made_link;	  /* of a tun or tap: its interface did not exist */
 	bool pty_session; /* of a master: its session has it */
 	bool async;	  /* O_ASYNC has been set */
 	bool leased;	  /* its lease has been taken again */

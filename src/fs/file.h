@@ -33,6 +33,8 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_PROC = 16,
 		 FILE_NSFS = 17,
 		 FILE_FANOTIFY = 19,
+		 FILE_TUN = 60,
+		 FILE_KMSG = 61,
 		 FILE_IO_URING = 66,
 		 FILE_USERFAULTFD = 21,
 		 FILE_BPF_MAP = 65,

@@ -7,6 +7,7 @@
 extern const struct file_ops inet_file_ops;
 extern const struct file_ops netlink_file_ops;
 extern const struct file_ops packet_file_ops;
+extern const struct file_ops tun_file_ops;
 extern const struct file_ops unix_file_ops;
 extern const struct file_ops vsock_file_ops;
 
