@@ -53,6 +53,12 @@ struct device_seen {
 	uint64_t dev, type, block_size;
 };
 
+/* A descriptor on a file system, through which handles of it are opened; -1: there is none. */
+struct mount_seen {
+	dev_t dev;
+	int fd;
+};
+
 /* A name that was made for a file that had lost the one by which it was known. */
 struct made_link {
 	const char *path; /* NULL: it could not be made */
@@ -85,7 +91,9 @@ struct files_checkpoint {
 	VEC(int) tcp_connections; /* ours: those that were saved as closed */
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
-	uint64_t soft_limit; /* RLIMIT_NOFILE to go back to; 0: was not raised */
+	VEC(struct mount_seen) mounts;
+	struct inode_names *names; /* see inode_search.c */
+	uint64_t soft_limit;	   /* RLIMIT_NOFILE to go back to; 0: was not raised */
 	VEC(int) in_flight; /* ours, of descriptions that were met in a queue: kcmp(2) needs them */
 	/* While checking: queues hold descriptors that can only be seen when everything is stopped,
 	 * so nothing may be called missing. */

@@ -32,10 +32,12 @@ static bool epoll_match(const struct file_seen *f)
 
 #define LARGE 200 /* entries, from where on kcmp(2) takes its time */
 
-static int parse_entry(const char *line, Reprise__EpollEntry *m, struct epoll_seen *seen)
+static int parse_entry(const char *text, Reprise__EpollEntry *m, struct epoll_seen *seen)
 {
 	unsigned int sdev = 0;
+	char line[256];
 
+	fdinfo_copy_line(text, line, sizeof(line));
 	/* fs/eventpoll.c, ep_show_fdinfo() */
 	if (sscanf(line, "tfd: %d events: %x data: %" SCNx64 " pos:%*d ino:%" SCNx64 " sdev:%x",
 		   &m->fd, &m->events, &m->data, &seen->ino, &sdev) != 5)

@@ -41,12 +41,15 @@ struct fanotify_seen {
 };
 
 /* fs/notify/fdinfo.c, fanotify_fdinfo() */
-static int parse_mark(const char *line, struct fanotify_seen *w)
+static int parse_mark(const char *text, struct fanotify_seen *w)
 {
-	const char *rest = strstr(line, "mflags:");
 	Reprise__FanotifyMark *m = w->msg;
 	unsigned int sdev = 0;
+	const char *rest;
+	char line[512];
 
+	fdinfo_copy_line(text, line, sizeof(line));
+	rest = strstr(line, "mflags:");
 	if (sscanf(line, "fanotify ino:%" SCNx64 " sdev:%x", &w->inode.ino, &sdev) == 2)
 		m->on = 0;
 	else if (sscanf(line, "fanotify mnt_id:%x", (unsigned int *)&w->mount) == 1)

@@ -34,6 +34,16 @@ void fdinfo_skip_line(const char **text)
 	*text = end ? end + 1 : *text + strlen(*text);
 }
 
+void fdinfo_copy_line(const char *text, char *line, size_t size)
+{
+	size_t len = strcspn(text, "\n");
+
+	if (len >= size)
+		len = size - 1;
+	memcpy(line, text, len);
+	line[len] = '\0';
+}
+
 bool fdinfo_find_line(const char **text, const char *prefix)
 {
 	size_t len = strlen(prefix);
@@ -92,11 +102,11 @@ static int parse_lock(const char *line, struct fdinfo_lock *ret)
 
 int fdinfo_next_lock(const char **text, struct fdinfo_lock *ret)
 {
-	const char *line;
+	char line[256];
 
 	if (!fdinfo_find_line(text, "lock:"))
 		return 0;
-	line = *text;
+	fdinfo_copy_line(*text, line, sizeof(line));
 	fdinfo_skip_line(text);
 	*ret = (struct fdinfo_lock){};
 	return parse_lock(line, ret) < 0 ? -EINVAL : 1;

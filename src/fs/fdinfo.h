@@ -33,6 +33,8 @@ int fdinfo_next_lock(const char **text, struct fdinfo_lock *ret);
 /* Moves *text to the start of the next line that begins with `prefix`, at or after it; false if
  * there is none. */
 bool fdinfo_find_line(const char **text, const char *prefix);
+/* The line at `text` alone: sscanf() measures all of a string before it looks at it. */
+void fdinfo_copy_line(const char *text, char *line, size_t size);
 /* Moves *text to the start of the next line (or the end). */
 void fdinfo_skip_line(const char **text);
 

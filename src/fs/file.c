@@ -24,6 +24,7 @@
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
 #include "fs/inode_private.h"
+#include "fs/inode_search.h"
 #include "net/sockopt.h"
 
 int reopen_fd(int proc_fd, int fd, int flags)
@@ -141,6 +142,10 @@ void files_checkpoint_end(struct checkpoint *c)
 		if ((*k)->checkpoint_end)
 			(*k)->checkpoint_end(c);
 	inode_deleted_end(c);
+	inode_search_end(c);
+	vec_for_each (m, &fc->mounts)
+		close_fd(&m->fd);
+	vec_free(&fc->mounts);
 	vec_for_each (inode, &fc->inodes) {
 		close_fd(&inode->fd);
 		vec_free(&inode->runs);

@@ -46,7 +46,7 @@ static char *find_link(struct checkpoint *c, const struct stat *st, const char *
 	if (!dir)
 		return NULL;
 	strrchr(dir, '/')[1] = '\0';
-	fd = inode_search_directory(dir, st->st_dev, st->st_ino);
+	fd = inode_search_directory(c, dir, st->st_dev, st->st_ino);
 	if (fd < 0)
 		fd = inode_search(c, 0, st->st_dev, st->st_ino);
 	if (fd < 0 || procfs_readlink(c->proc_fd, &link, NULL, "self/fd/%d", fd) < 0)

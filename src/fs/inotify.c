@@ -29,10 +29,12 @@ struct inotify_seen {
 
 /* fs/notify/fdinfo.c: "inotify wd:1 ino:2f sdev:fe00000 mask:fc6 ignored_mask:0 fhandle-bytes:8
  * ...". */
-static int parse_watch(const char *line, struct inotify_seen *w)
+static int parse_watch(const char *text, struct inotify_seen *w)
 {
 	unsigned int sdev, wd;
+	char line[512];
 
+	fdinfo_copy_line(text, line, sizeof(line));
 	if (sscanf(line, "inotify wd:%x ino:%" SCNx64 " sdev:%x mask:%x", &wd, &w->inode.ino, &sdev,
 		   &w->msg->mask) != 4)
 		return -EINVAL;

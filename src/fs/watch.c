@@ -69,25 +69,50 @@ static bool has_path(struct checkpoint *c, int fd)
 	       there.st_dev == here.st_dev;
 }
 
-/* Through the first mount of its device that shows it; else through any. */
-static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
+/* Descriptors on all mounts of a device, opened once; the last is -1. */
+static int find_mounts(struct checkpoint *c, dev_t dev)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	int any = -1;
+	struct mount_seen *last;
 
-	if (!w->handle || procfs_read(c->proc_fd, &text, NULL, "self/mountinfo") < 0)
+	vec_for_each (m, &c->files->mounts)
+		if (m->dev == dev)
+			return 0;
+	if (procfs_read(c->proc_fd, &text, NULL, "self/mountinfo") < 0)
 		return -1;
 	for (const char *line = text; *line; fdinfo_skip_line(&line)) {
-		_cleanup_(close_fd) int mount = -1, fd = -1;
+		_cleanup_(close_fd) int fd = -1;
+		struct mount_seen *m;
 		unsigned int ma, mi;
 		char point[4096];
 
 		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &ma, &mi, point) != 3 ||
-		    makedev(ma, mi) != w->dev)
+		    makedev(ma, mi) != dev)
 			continue;
-		mount = open_mount(point, w->dev);
-		if (mount >= 0)
-			fd = open_by_handle_at(mount, w->handle, O_PATH | O_CLOEXEC);
+		fd = open_mount(point, dev);
+		m = fd < 0 ? NULL : vec_push(&c->files->mounts);
+		if (m)
+			*m = (struct mount_seen){dev, take_fd(&fd)};
+	}
+	last = vec_push(&c->files->mounts);
+	if (last)
+		*last = (struct mount_seen){dev, -1};
+	return last ? 0 : -1;
+}
+
+/* Through the first mount of its device that shows it; else through any. */
+static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
+{
+	int any = -1;
+
+	if (!w->handle || find_mounts(c, w->dev) < 0)
+		return -1;
+	vec_for_each (m, &c->files->mounts) {
+		_cleanup_(close_fd) int fd = -1;
+
+		if (m->dev != w->dev || m->fd < 0)
+			continue;
+		fd = open_by_handle_at(m->fd, w->handle, O_PATH | O_CLOEXEC);
 		if (fd < 0 || !inode_is(fd, w->dev, w->ino))
 			continue;
 		if (has_path(c, fd)) {
@@ -100,26 +125,18 @@ static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
 	return any;
 }
 
-/* One that the tree has open and that was removed, if the watch is on such a one. */
-static uint64_t find_removed(struct checkpoint *c, const struct watch_inode *w)
-{
-	vec_for_each (inode, &c->files->inodes)
-		if (inode->msg.kind == INODE_DELETED && inode->msg.dev == w->dev &&
-		    inode->msg.ino == w->ino)
-			return inode->id;
-	return 0;
-}
-
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e)
 {
-	_cleanup_(close_fd) int fd = open_by_handle(c, w);
+	_cleanup_(close_fd) int fd = -EBADF;
 	_cleanup_(free_ptr) char *link = NULL;
 	int r;
 
-	*ret_inode = find_removed(c, w);
+	/* One without a name is known by device and number alone: see identify(). */
+	*ret_inode = objects_find(c->objects, RECORD_INODE, w->dev, w->ino);
 	if (*ret_inode)
 		return 0;
+	fd = open_by_handle(c, w);
 	if (fd < 0)
 		fd = inode_search(c, f->tid, w->dev, w->ino);
 	if (fd < 0)
