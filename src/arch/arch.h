@@ -85,6 +85,14 @@ uint32_t arch_xstate_size(void);
 /* The part of it that a signal frame must hold, given its contents. */
 uint32_t arch_xstate_frame_size(const void *xstate, uint32_t len, uint64_t *features);
 
+/*
+ * Brings the kernel's own copy of a task's extended state (struct fpstate) into the form of the
+ * register set. `ret` holds that of another task, with the same features. false: the copy is in
+ * a form that is not known.
+ */
+bool arch_xstate_expand(const void *kernel, uint32_t kernel_len, uint64_t features, uint32_t pkru,
+			void *ret, uint32_t ret_len);
+
 /* agent.S */
 
 extern const uint8_t arch_agent_code[], arch_agent_code_end[];

@@ -182,8 +182,8 @@ static const struct file_ops *kind_of(const struct file_seen *f)
 	return NULL;
 }
 
-static int save_owner(const struct file_seen *f, Reprise__File *msg, struct scratch *s,
-		      struct error *e)
+static int save_owner(struct checkpoint *c, const struct file_seen *f, Reprise__File *msg,
+		      struct scratch *s, struct error *e)
 {
 	struct f_owner_ex owner = {};
 	uint32_t ids[2] = {};
@@ -204,7 +204,7 @@ static int save_owner(const struct file_seen *f, Reprise__File *msg, struct scra
 		msg->owner->uid = ids[0];
 		msg->owner->euid = ids[1];
 	}
-	return 0;
+	return checkpoint_refer(c, owner.pid, e);
 }
 
 static int save_locks(const struct file_seen *f, Reprise__File *msg, struct scratch *s,
@@ -261,7 +261,7 @@ static int save(struct checkpoint *c, struct file_seen *f, struct error *e)
 	entry->msg->kind = entry->ops->kind;
 	entry->msg->flags = f->flags;
 	entry->msg->pos = f->pos;
-	r = save_owner(f, entry->msg, s, e);
+	r = save_owner(c, f, entry->msg, s, e);
 	if (r >= 0)
 		r = save_locks(f, entry->msg, s, e);
 	if (r >= 0)

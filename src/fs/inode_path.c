@@ -65,9 +65,10 @@ static int check_task(struct checkpoint *c, const char *link, const struct devic
 {
 	int pid;
 
-	if (!fs || fs->type != PROC_SUPER_MAGIC || sscanf(link, "/proc/%d", &pid) != 1 ||
-	    checkpoint_has_task(c, pid))
+	if (!fs || fs->type != PROC_SUPER_MAGIC || sscanf(link, "/proc/%d", &pid) != 1)
 		return 0;
+	if (checkpoint_has_task(c, pid))
+		return checkpoint_refer(c, pid, e);
 	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 			 "%s is about a task outside the tree, or one that has ended", link);
 }

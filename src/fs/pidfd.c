@@ -73,7 +73,7 @@ static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 				 "its process %d is outside the tree", pid);
 	m->pid = pid;
-	return 0;
+	return checkpoint_refer(c, pid, e);
 }
 
 static bool stops(int sig)

@@ -59,7 +59,7 @@ static int check_state(struct checkpoint *c, const struct file_seen *f, const Re
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it stands for a descriptor or mapping of a task, which is made "
 				 "after it");
-	return 0;
+	return checkpoint_refer(c, m->pid, e);
 }
 
 static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,

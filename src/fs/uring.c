@@ -81,6 +81,12 @@ static int let_tasks_complete(const struct file_seen *f, const struct uring_seen
 
 		if (t->zombie || r < 0)
 			continue;
+		if (t->in_vfork)
+			return error_set(
+				e, -EBUSY, E_TASK_VFORK,
+				"thread %d, which waits in vfork(), may have to complete its "
+				"requests",
+				t->tid);
 		/* with IORING_SETUP_DEFER_TASKRUN only when it asks for them */
 		if (t->tid == s->submitter && f->tid == t->tid)
 			batch_call(&b, SYS_io_uring_enter, VAL(f->fd), VAL(0), VAL(0),
@@ -260,7 +266,7 @@ static int find_owner(const struct checkpoint *c, const struct file_seen *f,
 		*ret = s->users.v[0];
 	else if (!*ret)
 		*ret = f->tid;
-	return 0;
+	return checkpoint_refer(c, *ret, e);
 }
 
 static int refuse_state(const struct uring_seen *s, struct error *e)

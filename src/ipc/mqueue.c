@@ -88,6 +88,8 @@ static int save_notify(struct checkpoint *c, int fd, Reprise__Mqueue *m, const i
 {
 	if (!status[2])
 		return 0;
+	if (in_tree(c, status[2]) && checkpoint_refer(c, status[2], e) < 0)
+		return -EBUSY;
 	if (in_tree(c, status[2]))
 		return mqueue_notify_save(c, fd, m, status[0], status[1], status[2], s, e);
 	m->shared = true;

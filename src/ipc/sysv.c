@@ -237,6 +237,8 @@ void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_
 	}
 	if (in_tree(c->ipc, pid)) {
 		o->tree = true;
+		if (checkpoint_refer(c, pid, NULL) < 0)
+			o->late = pid;
 		return;
 	}
 	if (pid == c->self || proc_stat_read(c->proc_fd, pid, pid, &st, NULL) < 0)
@@ -279,6 +281,8 @@ int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_r
 	if (c->own_ipc && relation == IPC_OUTSIDE_TOO)
 		return error_set(e, -EXDEV, E_IPC_SHARED,
 				 "is used by processes outside the container");
+	if (o->late && checkpoint_refer(c, o->late, e) < 0)
+		return -EBUSY;
 	m->id = o->id;
 	m->key = o->key;
 	m->mode = o->mode;

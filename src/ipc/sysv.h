@@ -51,6 +51,7 @@ struct sysv_object {
 	int64_t ctime, times[2]; /* of the last uses: 0 never */
 	pid_t users[2];	    /* the last sender and receiver; creator and last user of a segment */
 	bool tree, outside; /* who uses it, as far as is known by now */
+	pid_t late;	    /* one of those who a restart makes last, see checkpoint_refer() */
 };
 
 /* The tasks that share a SEM_UNDO list. */

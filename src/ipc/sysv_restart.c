@@ -44,7 +44,8 @@ struct restart_task *sysv_actor(struct restart *r, pid_t vpid)
 {
 	struct restart_task *t = vpid > 0 ? restart_task_by_vtid(r, vpid) : NULL;
 
-	return t && !t->msg->is_zombie && !t->process->msg->zombie ? t : NULL;
+	/* There is no agent yet for a child of vfork(): images that need one are not made. */
+	return t && !t->msg->is_zombie && !t->process->msg->zombie && t->process->agent ? t : NULL;
 }
 
 struct restart_task *sysv_stand_in(struct restart *r)

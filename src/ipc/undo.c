@@ -127,7 +127,10 @@ int ipc_undo_identify(struct checkpoint *c, const struct checkpoint_process *p, 
 		return r;
 	*ret_id = c->ipc->lists.v[list].id;
 	r = add_member(c, p, list);
-	return r < 0 ? error_set(e, r, E_NO_MEMORY, "no memory for a SEM_UNDO list") : 0;
+	if (r < 0)
+		return error_set(e, r, E_NO_MEMORY, "no memory for a SEM_UNDO list");
+	r = checkpoint_refer(c, tid, e);
+	return r < 0 ? error_object(e, r, "the SEM_UNDO list of task %d", tid) : 0;
 }
 
 /* A list is made by fork or clone, of a process and its children, or it is of one thread alone. */

@@ -13,6 +13,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/clone.h"
+#include "kernel/vfork.h"
 #include "mm/mm.h"
 
 #define THREADS_AT_ONCE 128
@@ -28,6 +29,7 @@ struct maker {
 	struct restart *r;
 	const struct tree_plan *plan;
 	struct made_helper *helpers;
+	tree_complete_fn complete;
 	struct error *e;
 };
 
@@ -72,6 +74,7 @@ int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e)
 			.owns_mm = p->mm_owner,
 			.subreaper = p->msg->child_subreaper,
 			.has_threads = p->tasks.n > 1,
+			.vfork = vfork_is_child(p),
 		};
 		if (p->mm && p->mm_owner) {
 			nodes[i].inherits = mm_restart_inherits(r, p, &nodes[i].after);
@@ -87,11 +90,10 @@ static const Reprise__Task *leader_of(const struct restart_process *p)
 	return p && p->tasks.n ? p->tasks.v[0].msg : NULL;
 }
 
-/* Which of its maker's tables a new process shares. */
-static uint64_t sharing_flags(const struct restart_process *maker,
-			      const struct restart_process *child)
+uint64_t tree_sharing(const struct restart_process *maker, const Reprise__Task *a,
+		      const struct restart_process *child)
 {
-	const Reprise__Task *a = leader_of(maker), *b = leader_of(child);
+	const Reprise__Task *b = leader_of(child);
 	uint64_t flags = 0;
 
 	if (!a || !b || a->is_zombie || b->is_zombie)
@@ -108,6 +110,13 @@ static uint64_t sharing_flags(const struct restart_process *maker,
 	if (a->sysvsem && a->sysvsem == b->sysvsem)
 		flags |= CLONE_SYSVSEM;
 	return flags;
+}
+
+/* Which of its maker's tables a new process shares. */
+static uint64_t sharing_flags(const struct restart_process *maker,
+			      const struct restart_process *child)
+{
+	return tree_sharing(maker, leader_of(maker), child);
 }
 
 /* Is table `id` first met in process i, that is, not shared with its parent? */
@@ -194,8 +203,8 @@ static int clone_failed(struct maker *m, long res, pid_t vpid)
 	return error_errno(m->e, (int)res, E_RESTORE, "cannot make task %d", vpid);
 }
 
-/* What a task is called in its innermost pid namespace: the last number of NSpid. */
-static pid_t inner_pid(struct restart *r, pid_t pid, pid_t tid)
+/* The last number of NSpid. */
+pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid)
 {
 	_cleanup_(free_ptr) char *status = NULL;
 	struct error unused = {};
@@ -232,7 +241,7 @@ static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid)
 		while (len > 0 && list[len - 1] != ' ')
 			len--;
 		pid = (pid_t)atoi(list + len);
-		if (pid > 0 && inner_pid(m->r, pid, pid) == vpid)
+		if (pid > 0 && tree_inner_pid(m->r, pid, pid) == vpid)
 			return pid;
 	}
 	return 0;
@@ -424,7 +433,8 @@ static int find_threads(struct maker *m, struct restart_process *p)
 		return error_set(m->e, -ENOMEM, E_NO_MEMORY, "no memory for a directory");
 	}
 	while ((d = readdir(dir))) {
-		pid_t tid = (pid_t)atoi(d->d_name), vtid = tid ? inner_pid(m->r, p->pid, tid) : 0;
+		pid_t tid = (pid_t)atoi(d->d_name),
+		      vtid = tid ? tree_inner_pid(m->r, p->pid, tid) : 0;
 
 		for (size_t i = 1; i < p->tasks.n && vtid; i++)
 			if (p->tasks.v[i].vtid == vtid)
@@ -476,6 +486,10 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 		return call_step(m, s, SYS_setpgid, (uint64_t)s->pgid, "setpgid");
 	case STEP_RETIRE:
 		return do_retire(m, s);
+	case STEP_VFORK:
+		return vfork_restart(m->r, &m->r->processes.v[s->node], m->e);
+	case STEP_COMPLETE:
+		return m->complete(m->r, p, m->e);
 	}
 	return error_set(m->e, -EINVAL, E_INTERNAL, "step %d of the plan", s->type);
 }
@@ -484,13 +498,24 @@ int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e)
 {
 	_cleanup_(free_ptr) struct made_helper *helpers =
 		calloc(plan->helpers.n + 1, sizeof(*helpers));
-	struct maker m = {r, plan, helpers, e};
+	struct maker m = {.r = r, .plan = plan, .helpers = helpers, .e = e};
 	int res = helpers ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan");
 
-	for (size_t i = 0; i < plan->steps.n && res >= 0; i++)
+	for (size_t i = 0; i < plan->late && res >= 0; i++)
 		res = carry_out(&m, &plan->steps.v[i]);
 	for (size_t i = 0; helpers && i < plan->helpers.n; i++)
 		ignore(agent_return(helpers[i].agent, NULL), "helpers have ended");
+	return res;
+}
+
+int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_complete_fn complete,
+		   struct error *e)
+{
+	struct maker m = {.r = r, .plan = plan, .complete = complete, .e = e};
+	int res = 0;
+
+	for (size_t i = plan->late; i < plan->steps.n && res >= 0; i++)
+		res = carry_out(&m, &plan->steps.v[i]);
 	return res;
 }
 

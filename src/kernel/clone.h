@@ -24,6 +24,21 @@ int tree_check_sharing(const struct restart *r, struct error *e) must_check;
 int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e) must_check;
 
 /*
+ * Then those for which their parents wait in vfork(): each is made by its parent, which is
+ * complete but for its registers, and completed by the function before it is the turn of the next.
+ */
+typedef int (*tree_complete_fn)(struct restart *r, struct restart_process *p, struct error *e);
+int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_complete_fn complete,
+		   struct error *e) must_check;
+/* The clone flags for the tables that a new process shares with its maker, of which `task` calls
+ * clone. */
+uint64_t tree_sharing(const struct restart_process *maker, const Reprise__Task *task,
+		      const struct restart_process *child);
+
+/* What a task is called in its innermost pid namespace; 0: it has gone. */
+pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid);
+
+/*
  * Zombies end, after all else has been set up; leaders that exited while their threads go on do so
  * when they are let go.
  */

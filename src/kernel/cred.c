@@ -151,29 +151,31 @@ static void raise_ambient(struct batch *b, uint64_t ambient)
 
 /*
  * All capabilities are kept over the change of ids (SECBIT_NO_SETUID_FIXUP), so
- * that the final sets, which may be any, are reached by dropping alone.
+ * that the final sets, which may be any, are reached by dropping alone. Without CAP_SETPCAP there
+ * is nothing to drop but what the change of ids takes away.
  */
 void cred_restart(struct batch *b, const Reprise__Credentials *want,
 		  const Reprise__Credentials *now)
 {
 	const Reprise__Capabilities *caps = want->caps;
 	bool ids = !same_ids(want, now);
+	bool keep = ids && (now->caps->effective & (1ull << CAP_SETPCAP));
 
 	if (!same_groups(want, now))
 		batch_must(b, batch_call(b, SYS_setgroups, VAL(want->n_groups),
 					 DATA(batch_data(
 						 b, want->groups,
 						 (uint32_t)(want->n_groups * sizeof(uint32_t))))));
-	if (ids) {
+	if (keep)
 		set_securebits(b, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
+	if (ids)
 		set_ids(b, want);
-	}
 	drop_bounding(b, caps->bounding, now->caps->bounding);
 	if (caps->ambient) {
 		set_caps(b, now->caps->permitted, now->caps->permitted, caps->inheritable);
 		raise_ambient(b, caps->ambient);
 	}
-	if (ids || want->securebits != now->securebits)
+	if (keep || want->securebits != now->securebits)
 		set_securebits(b, want->securebits);
 	if (caps->effective != now->caps->effective || caps->permitted != now->caps->permitted ||
 	    caps->inheritable != now->caps->inheritable)

@@ -17,6 +17,7 @@
 #include "kernel/signal.h"
 #include "kernel/task.h"
 #include "kernel/timer.h"
+#include "kernel/vfork.h"
 
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3 */
 
@@ -127,6 +128,16 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 	return r;
 }
 
+/* The thread that waits in vfork() for this process, 0: none. */
+static pid_t waited_for(struct checkpoint *c, const struct frozen_process *f)
+{
+	vec_for_each (p, &c->freezer.processes)
+		vec_for_each (t, &p->threads)
+			if (p->pid == f->ppid && t->in_vfork && t->vfork_child == f->pid)
+				return t->tid;
+	return 0;
+}
+
 static int save_place(struct checkpoint *c, struct checkpoint_process *p, Reprise__Process *msg,
 		      struct scratch *s, struct error *e)
 {
@@ -150,6 +161,7 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 	msg->tty_nr = (uint64_t)(uint32_t)st.tty_nr;
 	msg->controlling_tty = st.tty_nr != 0;
 	msg->tty_pgrp = st.tpgid;
+	msg->vfork_tid = waited_for(c, f);
 	msg->comm = scratch_string(s, st.comm);
 	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 }
@@ -206,7 +218,8 @@ static int save_sighand(struct checkpoint *c, struct process_index *x, struct ch
 
 	if (r < 0 || !new)
 		return r;
-	if (sighand_collect(b, &q->sighand, &table, s) < 0)
+	if (sighand_collect(b, &q->sighand, &table, s) < 0 ||
+	    (vfork_alone(p) && vfork_sighand(p, &table) < 0))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
 	return checkpoint_put(c, RECORD_SIGHAND, msg->sighand, &table.base, e);
 }
@@ -226,7 +239,9 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r < 0)
 		return r;
 	r = timers_collect(b, &q->timers, msg, s, e);
-	if (r >= 0)
+	if (r >= 0 && vfork_alone(p))
+		vfork_process(p, msg);
+	else if (r >= 0)
 		r = pending_checkpoint(p->tid, true, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)
 		r = rlimits_checkpoint(c->proc_fd, p->tid, msg, s, e);
@@ -246,6 +261,7 @@ static int save_threads(struct checkpoint *c, struct process_index *x, struct ch
 
 	vec_for_each (t, &p->frozen->threads) {
 		_cleanup_(batch_free) struct batch b = {};
+		const struct frozen_thread *by = t->in_vfork ? p->speaker : t;
 		struct process_query pq = {};
 		struct task_query tq = {};
 		int r = 0;
@@ -260,7 +276,7 @@ static int save_threads(struct checkpoint *c, struct process_index *x, struct ch
 			r = ask_process(c, p, &b, &pq, s, e);
 		task_query(&b, &tq);
 		if (r >= 0)
-			r = agent_run(p->agent, t->tid, t->cpu, &b, e);
+			r = agent_run(p->agent, by->tid, by->cpu, &b, e);
 		if (r >= 0 && first) {
 			r = save_shared(c, x, p, &b, &pq, msg, s, e);
 			if (r >= 0)
@@ -386,5 +402,7 @@ int process_restart_last(struct restart *r, struct restart_process *p, struct er
 
 	if (res >= 0)
 		res = timers_restart(r, p, e);
-	return res < 0 ? res : rlimits_restart(p, e);
+	if (res < 0 || vfork_defers_limits(r, p))
+		return res;
+	return vfork_is_child(p) ? rlimits_restart_inside(p, e) : rlimits_restart(p, e);
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
@@ -103,4 +104,25 @@ int rlimits_restart(const struct restart_process *p, struct error *e)
 					   (unsigned long long)m->hard);
 	}
 	return 0;
+}
+
+int rlimits_restart_inside(const struct restart_process *p, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	int failed, r;
+
+	for (size_t i = 0; i < p->msg->n_rlimits; i++) {
+		const struct rlimit64 want = {p->msg->rlimits[i]->soft, p->msg->rlimits[i]->hard};
+
+		batch_must(&b,
+			   batch_call(&b, SYS_prlimit64, VAL(0), VAL(p->msg->rlimits[i]->resource),
+				      DATA(batch_data(&b, &want, sizeof(want))), VAL(0)));
+	}
+	r = agent_run(p->agent, p->tasks.v[0].tid, NULL, &b, e);
+	failed = r < 0 ? -1 : batch_failed(&b);
+	if (failed < 0)
+		return r;
+	r = (int)batch_result(&b, failed);
+	return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE, "cannot set the limit %s",
+			   limits[p->msg->rlimits[failed]->resource].name);
 }

@@ -106,7 +106,7 @@ static int install_filter(struct restart_task *t, const Reprise__SeccompFilter *
 	return r;
 }
 
-int seccomp_restart(struct restart_task *t, struct error *e)
+int seccomp_restart(struct restart_task *t, const Reprise__Task *now, struct error *e)
 {
 	const Reprise__Task *m = t->msg;
 	int r;
@@ -116,12 +116,12 @@ int seccomp_restart(struct restart_task *t, struct error *e)
 	r = trace_set_options(t->tid, PTRACE_O_EXITKILL | PTRACE_O_SUSPEND_SECCOMP, e);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < m->n_seccomp; i++) {
+	for (size_t i = now->n_seccomp; i < m->n_seccomp; i++) {
 		r = install_filter(t, m->seccomp[i], e);
 		if (r < 0)
 			return r;
 	}
-	if (m->seccomp_mode == SECCOMP_MODE_STRICT) {
+	if (m->seccomp_mode == SECCOMP_MODE_STRICT && now->seccomp_mode != SECCOMP_MODE_STRICT) {
 		const uint64_t args[6] = {PR_SET_SECCOMP, SECCOMP_MODE_STRICT};
 		long res = agent_syscall(t->process->agent, t->tid, NULL, e, SYS_prctl, args);
 

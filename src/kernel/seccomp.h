@@ -18,6 +18,6 @@ int seccomp_validate(const Reprise__Task *msg, struct error *e) must_check;
  * Installs them: the last thing that a task does before its registers are set.
  * While reprise holds the task its filters are suspended (PTRACE_O_SUSPEND_SECCOMP).
  */
-int seccomp_restart(struct restart_task *t, struct error *e) must_check;
+int seccomp_restart(struct restart_task *t, const Reprise__Task *now, struct error *e) must_check;
 
 #endif

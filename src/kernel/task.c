@@ -14,6 +14,7 @@
 #include "kernel/sched.h"
 #include "kernel/seccomp.h"
 #include "kernel/task.h"
+#include "kernel/vfork.h"
 
 #define MEMPOLICY_NODES 1024
 
@@ -27,8 +28,6 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 {
 	_cleanup_(free_ptr) char *status = NULL;
 	uint64_t mode = 0, tracer = 0;
-	const char *state;
-	size_t unused;
 	ssize_t len = procfs_read(c->proc_fd, &status, e, "%d/task/%d/status", p->frozen->pid, tid);
 
 	if (len < 0)
@@ -37,10 +36,9 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
 	if (tracer && (pid_t)tracer != c->self)
 		return error_set(e, -EBUSY, E_TASK_TRACED, "is traced by process %d", (int)tracer);
-	state = proc_field(status, "State", &unused);
-	if (state && freezer_in_vfork(&c->freezer, p->frozen->pid, tid, *state))
-		return error_set(e, -EBUSY, E_TASK_VFORK,
-				 "thread %d waits in vfork() for its child", tid);
+	vec_for_each (t, &p->frozen->threads)
+		if (t->tid == tid && t->in_vfork)
+			return vfork_check(c, p, tid, e);
 	if (mode != SECCOMP_MODE_DISABLED && geteuid() != 0)
 		return error_set(e, -EACCES, E_TASK_SECCOMP, "is confined by seccomp");
 	return 0;
@@ -139,18 +137,20 @@ static int save_registers(struct checkpoint *c, struct checkpoint_process *p,
 	return msg->regs.data ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for registers");
 }
 
-static int save_user_pointers(pid_t tid, Reprise__Task *msg, struct error *e)
+static int save_user_pointers(const struct frozen_thread *t, Reprise__Task *msg, struct error *e)
 {
 	struct trace_rseq rseq = {};
 	void *head = NULL;
 	size_t len = 0;
 	int r;
 
-	if (syscall(SYS_get_robust_list, tid, &head, &len) < 0)
+	if (syscall(SYS_get_robust_list, t->tid, &head, &len) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "get_robust_list");
 	msg->robust_list = (uint64_t)(uintptr_t)head;
 	msg->robust_list_len = len;
-	r = trace_get_rseq(tid, &rseq, e);
+	if (t->in_vfork)
+		return 0; /* vfork_task() has set the rest */
+	r = trace_get_rseq(t->tid, &rseq, e);
 	if (r < 0)
 		return r;
 	msg->rseq = rseq.address;
@@ -160,20 +160,24 @@ static int save_user_pointers(pid_t tid, Reprise__Task *msg, struct error *e)
 	return 0;
 }
 
-static int save_rest(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
-		     const char *status, Reprise__Task *msg, struct scratch *s, struct error *e)
+static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
+		     const struct frozen_thread *t, const char *status, Reprise__Task *msg,
+		     struct scratch *s, struct error *e)
 {
+	pid_t tid = t->tid;
 	uint64_t mode = 0;
 	int r;
 
 	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
-	r = seccomp_checkpoint(tid, (unsigned int)mode, msg, s, e);
-	if (r >= 0)
+	/* vfork_check() has seen to it that the filters are the same, and that no signal is pending
+	 */
+	r = seccomp_checkpoint(t->in_vfork ? p->speaker->tid : tid, (unsigned int)mode, msg, s, e);
+	if (r >= 0 && !t->in_vfork)
 		r = pending_checkpoint(tid, false, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)
 		r = read_comm(c->proc_fd, p->frozen->pid, tid, &msg->comm, s, e);
 	if (r >= 0)
-		r = save_user_pointers(tid, msg, e);
+		r = save_user_pointers(t, msg, e);
 	if (r >= 0)
 		r = files_checkpoint(c, p, tid, &msg->files, e);
 	if (r >= 0)
@@ -206,9 +210,11 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 		msg.creds->securebits = (uint32_t)batch_result(b, q->securebits);
 	if (collect_mempolicy(b, q, &msg, &s) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a memory policy");
+	if (t->in_vfork)
+		vfork_task(t, &msg);
 	r = save_registers(c, p, t, &msg, &s, e);
 	if (r >= 0)
-		r = save_rest(c, p, t->tid, status, &msg, &s, e);
+		r = save_rest(c, p, t, status, &msg, &s, e);
 	return r < 0 ? r : checkpoint_put(c, RECORD_TASK, objects_fresh(c->objects), &msg.base, e);
 }
 
@@ -347,7 +353,7 @@ int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task 
 		res = pending_restart(r, t, false, t->msg->n_pending, t->msg->pending, e);
 	/* Filters before credentials: without no_new_privs, installing them needs CAP_SYS_ADMIN. */
 	if (res >= 0)
-		res = seccomp_restart(t, e);
+		res = seccomp_restart(t, now, e);
 	return res < 0 ? res : restore_identity(t, now, e);
 }
 

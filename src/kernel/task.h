@@ -37,8 +37,8 @@ int task_checkpoint_exited(struct checkpoint *c, struct checkpoint_process *p, p
 int task_validate(const struct restart *r, const Reprise__Task *m, struct error *e) must_check;
 /*
  * All but registers: what must be set while the stub is privileged, then
- * seccomp, credentials and what depends on them. `now`: the credentials and scheduling that all
- * stubs have.
+ * seccomp, credentials and what depends on them. `now`: the credentials, scheduling and filters
+ * that the stub has.
  */
 int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task *now,
 		 struct error *e) must_check;

@@ -158,7 +158,7 @@ static int fork_children(struct planner *p, int parent, enum which which, uint32
 		const struct tree_node *child = &p->nodes[c];
 		int r;
 
-		if (child->parent != parent || p->made[c])
+		if (child->parent != parent || p->made[c] || child->vfork)
 			continue;
 		if (which == OLD_SESSION && !in_old_session(p, parent, (int)c))
 			continue;
@@ -246,6 +246,8 @@ static int plan_groups(struct planner *p)
 		bool first = true;
 		int r = 0;
 
+		if (node->vfork)
+			continue;
 		if (node->pgid == node->sid && node->pid == node->sid)
 			continue; /* a session leader leads its group */
 		if (outside_group(p, node->pgid))
@@ -274,6 +276,66 @@ static int retire_helpers(struct planner *p)
 	return 0;
 }
 
+/* It begins in the session and group of its parent, and leaves them for its own only. */
+static int place_late(struct planner *p, int i)
+{
+	const struct tree_node *node = &p->nodes[i], *parent = &p->nodes[node->parent];
+
+	if (node->sid == node->pid)
+		return step(p, STEP_SETSID, process_actor(i)) ? 0 : out_of_memory(p);
+	if (node->sid == parent->sid && node->pgid == parent->pgid)
+		return 0;
+	if (node->sid == parent->sid && node->pgid == node->pid)
+		return join_group(p, process_actor(i), node->pgid);
+	return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+			 "process %d cannot have come to session %d and group %d", node->pid,
+			 node->sid, node->pgid);
+}
+
+static int plan_late(struct planner *p)
+{
+	p->plan->late = p->plan->steps.n;
+	for (size_t i = 1; i < p->n; i++) {
+		struct tree_step *s;
+		int r;
+
+		if (!p->nodes[i].vfork)
+			continue;
+		s = step(p, STEP_VFORK, process_actor(p->nodes[i].parent));
+		if (!s)
+			return out_of_memory(p);
+		s->node = (int)i;
+		p->made[i] = true;
+		r = place_late(p, (int)i);
+		if (r < 0)
+			return r;
+		if (p->nodes[i].has_threads && !step(p, STEP_THREADS, process_actor((int)i)))
+			return out_of_memory(p);
+		if (!step(p, STEP_COMPLETE, process_actor((int)i)))
+			return out_of_memory(p);
+	}
+	return 0;
+}
+
+/* Who is not made with the others leads none of them, and makes none. */
+static int check_late(struct planner *p, size_t i)
+{
+	const struct tree_node *node = &p->nodes[i];
+	int group = find(p, node->pgid), session = find(p, node->sid);
+	int late[] = {node->parent, group, session};
+
+	if (node->vfork && node->owns_mm)
+		return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+				 "process %d is waited for in vfork(), with memory of its own",
+				 node->pid);
+	for (size_t k = node->vfork ? 1 : 0; k < sizeof(late) / sizeof(*late); k++)
+		if (late[k] >= 0 && late[k] != (int)i && p->nodes[late[k]].vfork &&
+		    (!node->vfork || p->nodes[i].parent != late[k]))
+			return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+					 "process %d depends on a child of vfork()", node->pid);
+	return 0;
+}
+
 static int check_nodes(struct planner *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
@@ -286,6 +348,8 @@ static int check_nodes(struct planner *p)
 		if (i && p->nodes[node->parent].zombie)
 			return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
 					 "process %d is the child of a zombie", node->pid);
+		if (check_late(p, i) < 0)
+			return -EBADMSG;
 	}
 	return 0;
 }
@@ -309,7 +373,9 @@ int tree_plan_make(struct tree_plan *plan, const struct tree_node *nodes, size_t
 	r = plan_process(&p, 0);
 	if (r >= 0)
 		r = plan_groups(&p);
-	return r < 0 ? r : retire_helpers(&p);
+	if (r >= 0)
+		r = retire_helpers(&p);
+	return r < 0 ? r : plan_late(&p);
 }
 
 static void print_actor(const struct tree_plan *plan, const struct tree_node *nodes,
@@ -350,6 +416,12 @@ static void print_step(const struct tree_plan *plan, const struct tree_node *nod
 		break;
 	case STEP_RETIRE:
 		fprintf(f, " reaps helper %d", plan->helpers.v[s->node].pid);
+		break;
+	case STEP_VFORK:
+		fprintf(f, " forks %d and waits for it", nodes[s->node].pid);
+		break;
+	case STEP_COMPLETE:
+		fprintf(f, " is completed");
 		break;
 	}
 	fputc('\n', f);

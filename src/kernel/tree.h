@@ -25,7 +25,9 @@
  * - process groups come last, when all sessions are there; a group whose leader has gone gets a
  * helper, too;
  * - children that inherit copy-on-write pages are made between the stages in which their parent's
- * memory is filled, all others before it.
+ * memory is filled, all others before it;
+ * - a child for which its parent waits in vfork() comes last of all: the parent executes nothing
+ * more once it is made, and has to be complete by then.
  */
 struct tree_node {
 	pid_t pid, pgid, sid;
@@ -37,6 +39,7 @@ struct tree_node {
 	uint32_t last_stage;
 	bool subreaper;
 	bool has_threads;
+	bool vfork; /* its parent waits for it */
 };
 
 /* Who carries out a step: the index of a process, or of a helper. */
@@ -54,6 +57,8 @@ enum tree_step_type {
 	STEP_THREADS,	  /* threads of actor */
 	STEP_SETPGID,	  /* actor joins (or founds) group `pgid` */
 	STEP_RETIRE,	  /* helper `node` ends, reaped by actor */
+	STEP_VFORK,	  /* actor makes `node`, and waits for it */
+	STEP_COMPLETE,	  /* all other state of actor, which may then wait for a child of its own */
 };
 
 struct tree_step {
@@ -73,6 +78,7 @@ struct tree_helper {
 struct tree_plan {
 	VEC(struct tree_step) steps;
 	VEC(struct tree_helper) helpers;
+	size_t late; /* the first step of those that wait until all others are complete */
 };
 
 /* nodes[0] is the root, which exists when the plan begins. Refuses what cannot be made

@@ -182,19 +182,11 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 
 /* ---- fields ---- */
 
-const struct cpu_state *mm_cpu_of(const struct checkpoint_process *p)
-{
-	vec_for_each (t, &p->frozen->threads)
-		if (t->tid == p->tid)
-			return t->cpu;
-	return NULL;
-}
-
 /* Only the task itself is told where its heap ends, to the byte. */
 static int take_brk(const struct checkpoint_process *p, Reprise__Mm *msg, struct error *e)
 {
 	const uint64_t args[6] = {0};
-	long r = agent_syscall(p->agent, p->tid, mm_cpu_of(p), e, __NR_brk, args);
+	long r = agent_syscall(p->agent, p->speaker->tid, p->speaker->cpu, e, __NR_brk, args);
 
 	if (r < 0)
 		return (int)r;

@@ -50,7 +50,7 @@ static int copy_present(struct checkpoint *c, const struct checkpoint_process *p
 	_cleanup_(batch_free) struct batch b = {};
 	uint32_t out = batch_data(&b, NULL, (uint32_t)n);
 	int call = batch_call(&b, __NR_mincore, VAL(start), VAL(n * PAGE_BYTES), DATA(out));
-	int r = agent_run(p->agent, p->tid, mm_cpu_of(p), &b, e);
+	int r = agent_run(p->agent, p->speaker->tid, p->speaker->cpu, &b, e);
 	const uint8_t *there;
 
 	if (r < 0)

@@ -89,9 +89,6 @@ int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;
 
-/* Registers of the thread through which the process is looked at. */
-const struct cpu_state *mm_cpu_of(const struct checkpoint_process *p);
-
 /* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
 int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;
 

@@ -41,6 +41,34 @@ bool checkpoint_has_task(const struct checkpoint *c, pid_t tid)
 	return false;
 }
 
+static const struct frozen_process *process_of(const struct checkpoint *c, pid_t tid)
+{
+	vec_for_each (p, &c->freezer.processes) {
+		if (p->pid == tid)
+			return p;
+		vec_for_each (t, &p->threads)
+			if (t->tid == tid)
+				return p;
+	}
+	return NULL;
+}
+
+int checkpoint_refer(const struct checkpoint *c, pid_t tid, struct error *e)
+{
+	const struct frozen_process *child = tid > 0 ? process_of(c, tid) : NULL;
+
+	if (!child)
+		return 0;
+	vec_for_each (p, &c->freezer.processes)
+		vec_for_each (t, &p->threads)
+			if (p->pid == child->ppid && t->in_vfork && t->vfork_child == child->pid)
+				return error_set(
+					e, -EBUSY, E_TASK_VFORK,
+					"it refers to task %d, for which its parent waits in vfork()",
+					tid);
+	return 0;
+}
+
 int checkpoint_put(struct checkpoint *c, enum record_type type, uint64_t id,
 		   const ProtobufCMessage *msg, struct error *e)
 {

@@ -63,6 +63,11 @@ struct checkpoint_process {
 	struct frozen_process *frozen;
 	pid_t tid; /* a thread that lives: through it /proc is read (a leader may be a zombie) */
 	char comm[16];
+	/*
+	 * Who executes calls for it, and answers: a thread of its own, or of the child for which
+	 * all of them wait in vfork(). NULL while checking, and for zombies.
+	 */
+	struct frozen_thread *speaker;
 	uint64_t mm;	     /* object id; equal for processes made with CLONE_VM */
 	struct agent *agent; /* live; NULL while checking, and for zombies */
 };
@@ -80,6 +85,11 @@ int checkpoint_refuse(struct checkpoint *c, int r, struct error *e);
 
 /* Is it one of the tasks (processes, zombies, threads) that are being saved? */
 bool checkpoint_has_task(const struct checkpoint *c, pid_t tid);
+/*
+ * Refuses what refers to a task for which its parent waits in vfork(): a restart makes that last,
+ * when all files are open.
+ */
+int checkpoint_refer(const struct checkpoint *c, pid_t tid, struct error *e) must_check;
 
 /*
  * Saves an object's record under its id, unless checking. The id comes from

@@ -16,6 +16,7 @@
 #include "image/store.h"
 #include "ipc/ipc.h"
 #include "kernel/process.h"
+#include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "mm/vdso.h"
 #include "net/tcp.h"
@@ -154,6 +155,10 @@ static int list_processes(struct pass *p, struct error *e)
 				cp->tid = t->tid;
 				break;
 			}
+		if (!c->checking)
+			cp->speaker = vfork_speaker(&c->freezer, f);
+		if (cp->speaker && !vfork_alone(cp))
+			cp->tid = cp->speaker->tid;
 		r = name_process(c, cp, e);
 		if (r >= 0 && !f->zombie)
 			r = process_identify_mm(c, &p->index, cp, e);
@@ -224,6 +229,8 @@ static int check_tree(struct pass *p, struct error *e)
 	struct checkpoint *c = &p->c;
 	int r = freezer_survey(&c->freezer, e);
 
+	if (r >= 0)
+		vfork_find(c);
 	if (r >= 0)
 		r = list_processes(p, e);
 	vec_for_each (cp, &c->processes) {
@@ -335,17 +342,13 @@ static int put_tree(struct pass *p, struct error *e)
 static int save_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
 {
 	struct checkpoint *c = &p->c;
-	struct frozen_thread *borrowed = NULL;
-	int r = 0;
+	struct frozen_thread *by = cp->speaker;
+	int r;
 
 	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->comm);
 	r = process_check(c, &p->index, cp, e);
-	vec_for_each (t, &cp->frozen->threads)
-		if (!t->zombie && !borrowed)
-			borrowed = t;
-	if (r >= 0 && borrowed)
-		r = agent_borrow(&cp->agent, c->proc_fd, borrowed->tid, borrowed->cpu, &p->found,
-				 e);
+	if (r >= 0 && by)
+		r = agent_borrow(&cp->agent, c->proc_fd, by->tid, by->cpu, &p->found, e);
 	if (r >= 0)
 		r = process_checkpoint(c, &p->index, cp, e);
 	if (r >= 0 && !cp->frozen->zombie)

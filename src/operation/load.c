@@ -11,6 +11,7 @@
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/task.h"
+#include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/records.h"
 #include "ns/container.h"
@@ -143,6 +144,8 @@ static int validate(struct restart *r, struct error *e)
 			res = process_validate(r, p->msg, e);
 		if (res >= 0)
 			res = validate_threads(r, p, e);
+		if (res >= 0)
+			res = vfork_validate(r, p, e);
 		if (res < 0)
 			return error_object(e, res, "task %d of the image", p->vpid);
 	}

@@ -42,7 +42,7 @@ static uint64_t anonymous_bytes(const struct precopy *pc, pid_t pid)
 static const struct frozen_thread *alive(const struct frozen_process *f)
 {
 	vec_for_each (t, &f->threads)
-		if (!t->zombie)
+		if (!t->zombie && !t->in_vfork) /* then it is the child that is asked */
 			return t;
 	return NULL;
 }

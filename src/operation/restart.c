@@ -23,6 +23,7 @@
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/task.h"
+#include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "ns/container.h"
 #include "ns/pidns.h"
@@ -192,7 +193,8 @@ static uint64_t fs_of(const Reprise__Task *m)
 	return m->fs;
 }
 
-/* Each table is filled by the first task that refers to it. */
+/* Each table is filled by the first task that refers to it. Children of vfork() are not there yet.
+ */
 static int for_each_table(struct restart *r, uint64_t (*id)(const Reprise__Task *), table_fn fill,
 			  struct error *e)
 {
@@ -200,7 +202,8 @@ static int for_each_table(struct restart *r, uint64_t (*id)(const Reprise__Task 
 
 	vec_for_each (p, &r->processes)
 		vec_for_each (t, &p->tasks) {
-			int res = t->msg->is_zombie ? 0 : id_set_add(&done, id(t->msg));
+			bool none = t->msg->is_zombie || vfork_is_child(p);
+			int res = none ? 0 : id_set_add(&done, id(t->msg));
 
 			if (res < 0)
 				return error_set(e, res, E_NO_MEMORY, "no memory for the tree");
@@ -390,7 +393,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0)
 		res = image_read_end(l.r.image, &totals, e);
 	if (res >= 0)
-		res = resume_prepare(&l.r, e);
+		res = resume_prepare(&l.r, &l.plan, e);
 	if (res >= 0)
 		ipc_restart_keep(&l.r);
 	/* A reader or writer less is what the tasks see of what we hold. */

@@ -10,10 +10,13 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "core/scratch.h"
+#include "fs/file.h"
 #include "fs/inode.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
+#include "kernel/rlimit.h"
 #include "kernel/task.h"
+#include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "operation/operation.h"
 #include "operation/resume.h"
@@ -68,9 +71,15 @@ static int prepare_process(struct restart *r, struct restart_process *p, const R
 	return res;
 }
 
-/* Is another process of the same address space still to be prepared? Then the agent is needed. */
+/*
+ * Is another process of the same address space still to be prepared, or to be made by a thread
+ * that waits in vfork()? Then the agent is needed.
+ */
 static bool last_of_mm(struct restart *r, const struct restart_process *p)
 {
+	vec_for_each (q, &r->processes)
+		if (q->mm_id == p->mm_id && vfork_is_child(q))
+			return false;
 	for (const struct restart_process *q = r->processes.v; q < p; q++)
 		if (q->mm_id == p->mm_id && !q->msg->zombie)
 			return false;
@@ -99,10 +108,10 @@ static int end_leader(struct restart *r, struct restart_process *p, struct error
 }
 
 /*
- * All registers are set, then the agent's mapping is removed through one thread,
+ * All registers are set, then (unmap) the agent's mapping is removed through one thread,
  * whose registers are set again.
  */
-static int set_registers(struct restart *r, struct restart_process *p, struct error *e)
+static int set_registers(struct restart *r, struct restart_process *p, bool unmap, struct error *e)
 {
 	struct restart_task *last = &p->tasks.v[p->tasks.n - 1];
 	int res = 0;
@@ -115,7 +124,7 @@ static int set_registers(struct restart *r, struct restart_process *p, struct er
 			if (res >= 0)
 				res = task_restart_registers(t, e);
 		}
-	if (res >= 0 && last_of_mm(r, p)) {
+	if (res >= 0 && unmap) {
 		res = agent_unmap(p->agent, last->tid, e);
 		if (res >= 0)
 			res = task_restart_registers(last, e);
@@ -159,15 +168,95 @@ static int prepare(struct restart *r, struct restart_process *p, const Reprise__
 {
 	int res = prepare_process(r, p, now, e);
 
-	if (res >= 0)
-		res = set_registers(r, p, e);
+	if (res >= 0 && !vfork_is_parent(r, p))
+		res = set_registers(r, p, last_of_mm(r, p), e);
 	if (res >= 0 && p->msg->job_stopped && p->parent)
 		res = stop_process(p, e);
 	return res < 0 ? error_object(e, res, "task %d (%s)", p->vpid, p->tasks.v[0].msg->comm) : 0;
 }
 
+/* ---- parents that wait in vfork() ---- */
+
+static uint64_t files_of(const Reprise__Task *m)
+{
+	return m->files;
+}
+
+static uint64_t fs_of(const Reprise__Task *m)
+{
+	return m->fs;
+}
+
+/* Tables that others have as well have been filled by them. */
+static bool has_table_alone(struct restart *r, const struct restart_process *p,
+			    uint64_t (*id)(const Reprise__Task *))
+{
+	vec_for_each (q, &r->processes) {
+		if (vfork_is_child(q) && q >= p)
+			continue;
+		vec_for_each (t, &q->tasks)
+			if (!t->msg->is_zombie && id(t->msg) == id(p->tasks.v[0].msg))
+				return false;
+	}
+	return true;
+}
+
+static int fill_late(struct restart *r, struct restart_process *p, struct error *e)
+{
+	bool files = has_table_alone(r, p, files_of), fs = has_table_alone(r, p, fs_of);
+	int res = 0;
+
+	if (files || fs)
+		res = vfork_open_control(r, p, files, e);
+	if (res >= 0 && fs)
+		res = fs_restart(r, &p->tasks.v[0], e);
+	if (res >= 0 && files)
+		res = files_restart_fill(r, &p->tasks.v[0], e);
+	else if (res >= 0 && fs)
+		res = vfork_close_control(r, p, e);
+	return res;
+}
+
+/* What it has by now is what the thread has that made it. */
+static int complete(struct restart *r, struct restart_process *p, struct error *e)
+{
+	int res = fill_late(r, p, e);
+
+	if (res >= 0)
+		res = prepare_process(r, p, vfork_waiting_thread(p)->msg, e);
+	return res < 0 ? error_object(e, res, "task %d (%s)", p->vpid, p->tasks.v[0].msg->comm) : 0;
+}
+
+static bool later_of_mm(struct restart *r, const struct restart_process *p)
+{
+	for (const struct restart_process *q = p + 1; q < r->processes.v + r->processes.n; q++)
+		if (q->mm_id == p->mm_id && vfork_is_child(q))
+			return true;
+	return false;
+}
+
+/* The agent leaves with the last child, for which nobody waits any more. */
+static int finish_late(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (p, &r->processes) {
+		bool parent = vfork_is_parent(r, p);
+
+		if (res < 0 || (!parent && !vfork_is_child(p)))
+			continue;
+		if (vfork_defers_limits(r, p))
+			res = rlimits_restart(p, e);
+		if (res >= 0)
+			res = set_registers(r, p, !later_of_mm(r, p), e);
+		if (res < 0)
+			error_object(e, res, "task %d (%s)", p->vpid, p->tasks.v[0].msg->comm);
+	}
+	return res;
+}
+
 /* Children before parents, see stop_process(). */
-int resume_prepare(struct restart *r, struct error *e)
+int resume_prepare(struct restart *r, const struct tree_plan *plan, struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	Reprise__Task now = REPRISE__TASK__INIT;
@@ -175,9 +264,16 @@ int resume_prepare(struct restart *r, struct error *e)
 
 	if (res >= 0)
 		res = read_own_state(r, &now, &s, e);
-	for (size_t i = r->processes.n; i > 0 && res >= 0; i--)
-		if (!r->processes.v[i - 1].msg->zombie)
-			res = prepare(r, &r->processes.v[i - 1], &now, e);
+	for (size_t i = r->processes.n; i > 0 && res >= 0; i--) {
+		struct restart_process *p = &r->processes.v[i - 1];
+
+		if (!p->msg->zombie && !vfork_is_child(p))
+			res = prepare(r, p, &now, e);
+	}
+	if (res >= 0)
+		res = tree_make_late(r, plan, complete, e);
+	if (res >= 0)
+		res = finish_late(r, e);
 	return res < 0 ? res : inodes_restart_seal(r, e);
 }
 

@@ -111,6 +111,11 @@ uint64_t agent_address(const struct agent *a)
 int agent_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *b,
 	      struct error *e)
 {
+	/* Only an image that has been tampered with wants something of a task that is not made yet.
+	 */
+	if (!a)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a task is needed before it is made");
 	return a->live ? live_run(a, tid, saved, b, e) : captive_run(a, tid, b, e);
 }
 
@@ -121,12 +126,12 @@ long agent_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, st
 	struct batch_arg list[6];
 	int call, r;
 
-	if (a->live)
+	if (a && a->live)
 		return live_syscall(a, tid, saved, e, nr, args);
 	for (unsigned int i = 0; i < 6; i++)
 		list[i] = VAL(args[i]);
 	call = batch_call_(&b, nr, list, 6);
-	r = captive_run(a, tid, &b, e);
+	r = agent_run(a, tid, saved, &b, e);
 	return r < 0 ? r : batch_result(&b, call);
 }
 

@@ -146,6 +146,19 @@ struct timespec;
 int agent_begin_sleep(struct agent *a, pid_t tid, long nr, uint64_t args[6], int timespec_arg,
 		      const struct timespec *ts, bool *asleep, struct error *e) must_check;
 /*
+ * Captive only: the thread makes a child by clone3() with these arguments, CLONE_VFORK among them,
+ * and waits for it: it executes nothing more for us. What is set of its registers now is what
+ * it goes on with when the wait is over, but for the result of the call, which is the pid of the
+ * child. options: the PTRACE_O_* that it has. set_tid: the pid to choose, 0: any. Returns 0 and
+ * *child, as we know it, or what the call failed with.
+ */
+struct clone_args;
+int agent_vfork(struct agent *a, pid_t tid, const struct clone_args *args, pid_t set_tid,
+		unsigned long options, pid_t *child, struct error *e) must_check;
+/* Ends that child, and brings the thread back to where it executes for us: the child has to be
+ * reaped there. */
+int agent_vfork_undo(pid_t tid, pid_t child, struct error *e) must_check;
+/*
  * Captive only: the agent's mapping leaves the address space, by a munmap(2) in thread `tid`, which
  * is then in an EVENT_STOP; all other threads must have their final registers by then. Those of
  * `tid` are whatever they are afterwards: set them next.

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <linux/sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
@@ -226,6 +228,79 @@ int agent_begin_sleep(struct agent *a, pid_t tid, long nr, uint64_t args[6], int
 	if (r == 0)
 		r = trace_get_regs(tid, &regs, e);
 	*asleep = r == 0 && arch_call_result(&regs) == -ARCH_ERESTART_RESTARTBLOCK;
+	return r;
+}
+
+/* To the stop after the child is made (kernel_clone()), or to the end of a call that has failed. */
+static int run_to_child(pid_t tid, struct trace_stop *stop, struct error *e)
+{
+	int r = 0;
+
+	for (int stops = 0; r == 0 && stops < 2; stops += stop->kind == TRACE_SYSCALL) {
+		r = trace_syscall(tid, 0, e);
+		if (r == 0)
+			r = trace_wait(tid, stop, -1, e);
+		if (r == 0 && stop->kind == TRACE_EVENT && stop->event == PTRACE_EVENT_VFORK)
+			return 0;
+		if (r == 0 && stop->kind == TRACE_EXITED)
+			r = error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
+	}
+	return r;
+}
+
+int agent_vfork(struct agent *a, pid_t tid, const struct clone_args *args, pid_t set_tid,
+		unsigned long options, pid_t *child, struct error *e)
+{
+	struct {
+		struct clone_args args;
+		pid_t tid;
+	} data = {*args, set_tid};
+	uint64_t at = a->mapping + AGENT_SIZE - sizeof(data);
+	const uint64_t call[6] = {at, sizeof(data.args)};
+	struct user_regs_struct regs;
+	struct trace_stop stop = {};
+	int r = trace_get_regs(tid, &regs, e);
+
+	data.args.set_tid = set_tid ? at + offsetof(__typeof__(data), tid) : 0;
+	data.args.set_tid_size = set_tid ? 1 : 0;
+	if (r == 0)
+		r = mem_write(tid, at, &data, sizeof(data), e);
+	if (r == 0)
+		r = trace_set_options(tid, options | PTRACE_O_TRACEVFORK, e);
+	if (r == 0)
+		r = trace_set_sigmask(tid, ~0ULL, e);
+	if (r < 0)
+		return r;
+	arch_set_call(&regs, a->mapping + (uint64_t)(arch_agent_syscall - arch_agent_code),
+		      arch_sp(&regs), SYS_clone3, call);
+	r = trace_set_regs(tid, &regs, e);
+	if (r == 0)
+		r = run_to_child(tid, &stop, e);
+	if (r == 0 && stop.kind != TRACE_EVENT) {
+		r = trace_get_regs(tid, &regs, e);
+		return r < 0 ? r : (int)arch_call_result(&regs);
+	}
+	*child = (pid_t)stop.message;
+	return r;
+}
+
+int agent_vfork_undo(pid_t tid, pid_t child, struct error *e)
+{
+	struct trace_stop stop = {};
+	int r;
+
+	if (kill(child, SIGKILL) < 0)
+		return error_errno(e, -errno, E_REMOTE, "cannot end task %d", child);
+	do
+		r = trace_wait(child, &stop, -1, e);
+	while (r == 0 && stop.kind != TRACE_EXITED);
+	/* To the end of the call, where it waits for nobody any more. */
+	if (r == 0)
+		r = trace_syscall(tid, 0, e);
+	if (r == 0)
+		r = trace_wait(tid, &stop, -1, e);
+	if (r == 0 && stop.kind != TRACE_SYSCALL)
+		r = error_set(e, -EINTR, E_REMOTE, "task %d did not end a system call", tid);
 	return r;
 }
 

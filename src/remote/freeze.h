@@ -30,10 +30,17 @@ struct frozen_thread {
 	 * has been set to issue it again, with what was left of a time-out in a register.
 	 */
 	long syscall_eintr;
-	uint64_t asleep_since;	/* CLOCK_MONOTONIC ns when it went to sleep last, or a little later;
-				   0 unknown */
-	char wchan[48];		/* where it slept before it was stopped, "" unknown */
-	struct cpu_state *cpu;	/* as it has to be put back; NULL for a zombie */
+	uint64_t asleep_since; /* CLOCK_MONOTONIC ns when it went to sleep last, or a little later;
+				  0 unknown */
+	char wchan[48];	       /* where it slept before it was stopped, "" unknown */
+	struct cpu_state *cpu; /* as it has to be put back; NULL for a zombie */
+	/*
+	 * It waits in vfork() for this child, which is stopped in its place: it is not traced, and
+	 * nothing can be run in it. What is known of it is in `kernel`.
+	 */
+	bool in_vfork;
+	pid_t vfork_child;
+	struct kernel_task *kernel;
 	bool attached, stopped; /* private */
 	bool worker;		/* private: one of the kernel's own */
 	unsigned int looks;	/* private: how often it was let sleep to see where */
@@ -74,6 +81,9 @@ struct freezer {
 	bool attached;
 	bool moving;		 /* private: tasks came or went while we looked */
 	uint64_t interrupted_at; /* CLOCK_MONOTONIC ns just before the first task was stopped */
+	struct kernel_memory *memory;	      /* private: opened when first needed */
+	bool memory_tried;		      /* private */
+	struct error memory_error;	      /* private: why it could not be opened */
 	VEC(struct frozen_process) processes; /* parents before children */
 	/* private: threads of the kernel inside processes, which work for io_uring: never stopped,
 	   nor listed */
@@ -93,6 +103,14 @@ int freezer_survey(struct freezer *f, struct error *e) must_check;
  * for its child? It cannot be stopped until the child has called exec or ended.
  */
 bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state);
+/* Reads what the kernel keeps about a task that sleeps or is stopped. -ENOTSUP: we may not. */
+struct kernel_task;
+int freezer_kernel_task(struct freezer *f, pid_t pid, pid_t tid, struct kernel_task *ret,
+			struct error *e) must_check;
+/* The child for which that thread waits, of which `kernel` has been read; NULL: none in the tree.
+ */
+struct frozen_process *freezer_vfork_child(struct freezer *f, const struct frozen_process *p,
+					   pid_t tid, const struct kernel_task *kernel);
 
 /*
  * Stops every task of the tree and reads registers, extended state and masks. May be done again

@@ -317,26 +317,27 @@ static long restarted_call(pid_t tid, const char *wchan, uint64_t ip, const uint
 	return fitting == 1 ? only : -1;
 }
 
-bool sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
+long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	uint64_t args[6] = {}, ip;
-	long nr;
+	long nr, call;
 
 	/* "running", or the number and arguments of the call that it sleeps in. */
 	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/syscall", pid, t->tid) <= 0 ||
 	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
 		   &args[3], &args[4], &args[5], &ip) != 8)
-		return false;
+		return -1;
 	if (!ip) /* as copy_thread() has it for a thread that never returns to user space */
-		return false;
+		return -1;
+	call = nr;
 	if (nr == arch_restart_syscall_nr()) {
 		observe_wchan(proc_fd, pid, t);
-		nr = restarted_call(t->tid, t->wchan, ip, args);
+		call = restarted_call(t->tid, t->wchan, ip, args);
 	}
-	if (is_timed(sleeping_call(nr), args))
+	if (is_timed(sleeping_call(call), args))
 		observe_since(proc_fd, pid, t, clocks);
-	return true;
+	return nr;
 }
 
 void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)

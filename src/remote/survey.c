@@ -3,22 +3,21 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-#define PF_KTHREAD    0x00200000
-#define PF_IO_WORKER  0x00000010
-#define EXEC_TRIES    5
-#define EXEC_PAUSE_NS 500000
-#define VFORK_MS      1000 /* the application goes on meanwhile */
-#define VFORK_POLL_US 10000
+#define PF_KTHREAD     0x00200000
+#define PF_IO_WORKER   0x00000010
+#define EXEC_TRIES     5
+#define EXEC_PAUSE_NS  500000
+#define VFORK_MS       1000 /* the application goes on meanwhile */
+#define VFORK_SHORT_MS 50   /* where a task that waits in vfork() can be saved */
+#define VFORK_POLL_US  10000
 
 static size_t slot_of(const struct tid_map *m, pid_t tid)
 {
@@ -355,42 +354,29 @@ int survey_walk(struct freezer *now, struct error *e)
 void survey_free(struct freezer *f)
 {
 	vec_for_each (p, &f->processes) {
-		vec_for_each (t, &p->threads)
+		vec_for_each (t, &p->threads) {
 			free(t->cpu);
+			free(t->kernel);
+		}
 		vec_free(&p->threads);
 	}
 	vec_free(&f->processes);
 }
 
-bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state)
-{
-	_cleanup_(free_ptr) char *text = NULL;
-	uint64_t flags;
-	long nr;
-
-	if (state != 'D' ||
-	    procfs_read(f->proc_fd, &text, NULL, "%d/task/%d/syscall", pid, tid) <= 0 ||
-	    sscanf(text, "%ld %lx", &nr, &flags) != 2)
-		return false;
-#ifdef SYS_vfork
-	if (nr == SYS_vfork)
-		return true;
-#endif
-	if (nr == SYS_clone3 && mem_read(tid, flags, &flags, sizeof(flags), NULL) < 0)
-		return false;
-	return (nr == SYS_clone || nr == SYS_clone3) && (flags & CLONE_VFORK);
-}
-
-static bool any_in_vfork(const struct freezer *f)
+static bool any_in_vfork(struct freezer *f, bool *readable)
 {
 	struct proc_stat st;
+	bool any = false;
 
+	*readable = true;
 	vec_for_each (p, &f->processes)
 		vec_for_each (t, &p->threads)
 			if (proc_stat_read(f->proc_fd, p->pid, t->tid, &st, NULL) == 0 &&
-			    freezer_in_vfork(f, p->pid, t->tid, st.state))
-				return true;
-	return false;
+			    freezer_in_vfork(f, p->pid, t->tid, st.state)) {
+				t->in_vfork = any = true;
+				*readable = *readable && vfork_holds(f, p->pid, t->tid);
+			}
+	return any;
 }
 
 /* 1: there are some that were not known, so that the list is not right. */
@@ -411,7 +397,8 @@ static int find_workers(struct freezer *f, struct error *e)
 
 int freezer_survey(struct freezer *f, struct error *e)
 {
-	uint64_t deadline = monotonic_ns() + VFORK_MS * 1000000ULL;
+	uint64_t begun = monotonic_ns();
+	bool readable;
 	int r;
 
 	for (;;) {
@@ -421,7 +408,9 @@ int freezer_survey(struct freezer *f, struct error *e)
 			r = find_workers(f, e);
 		if (r > 0)
 			continue;
-		if (r < 0 || !any_in_vfork(f) || monotonic_ns() > deadline)
+		if (r < 0 || !any_in_vfork(f, &readable))
+			return r;
+		if (monotonic_ns() - begun > (readable ? VFORK_SHORT_MS : VFORK_MS) * 1000000ULL)
 			return r;
 		usleep(VFORK_POLL_US);
 	}

@@ -30,6 +30,31 @@ void survey_free(struct freezer *f);
  */
 int freezer_note_worker(struct freezer *f, pid_t pid, pid_t tid) must_check;
 
+/* seize.c */
+
+#define for_each_thread(f, p, t)          \
+	vec_for_each (p, &(f)->processes) \
+		vec_for_each (t, &(p)->threads)
+
+int freezer_timeout_ms(const struct freezer *f);
+struct sched_clocks;
+/* Asks all that are not ours yet to stop. Returns how many there were, even if they have ended. */
+int seize_new(struct freezer *f, struct sched_clocks *clocks, struct error *e) must_check;
+/* Returns whether all came to their stop; some may have ended, or had to be let go again. */
+int seize_wait(struct freezer *f, struct error *e) must_check;
+void thread_forget_stop(struct frozen_thread *t);
+void thread_let_go(struct frozen_thread *t);
+
+/* vfork.c */
+
+/* Could a thread that sleeps in this system call wait in vfork()? */
+bool vfork_is_call(long nr);
+/* Does it, and can it be read although it does not stop? */
+bool vfork_holds(struct freezer *f, pid_t pid, pid_t tid);
+/* Fills in what is known of such a thread; the child for which it waits has been read before. */
+int vfork_save(struct freezer *f, const struct frozen_process *p, struct frozen_thread *t,
+	       struct error *e) must_check;
+
 /* sleep.c */
 
 /* The clock of /proc/PID/sched on one processor, against CLOCK_MONOTONIC. */
@@ -43,10 +68,11 @@ struct sched_clocks {
 
 uint64_t monotonic_ns(void);
 /*
- * Where a running tree's thread sleeps, and since when, for calls with a time-out. Returns whether
- * it sleeps in a system call of its own, as threads of the kernel never do.
+ * Where a running tree's thread sleeps, and since when, for calls with a time-out. Returns the
+ * number of the system call of its own in which it sleeps, as threads of the kernel never do;
+ * -1 for none.
  */
-bool sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks);
+long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks);
 /* Waits a moment for a thread that runs to fall asleep, and sees where. */
 void sleep_await(int proc_fd, pid_t pid, struct frozen_thread *t);
 /* After the stop: forgets what was observed if the thread has run in between. */

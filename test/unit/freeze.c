@@ -364,6 +364,7 @@ static void freeze_after_exec(struct freezer *f)
 	no_error(&e, r);
 }
 
+/* Where the kernel's memory may not be read. */
 static void test_vfork(void **state)
 {
 	pid_t pid = start(vfork_long), child;
@@ -373,16 +374,54 @@ static void test_vfork(void **state)
 	wait_for(&shared->pid[1]);
 	child = shared->pid[1];
 	wait_for_state(pid, "D");
+	setenv("REPRISE_FAULT", "no-kernel-memory", 1);
 	refused(pid, E_TASK_VFORK);
 	/* Nothing is left in the way of the child. */
 	wait_for_state(child, "S");
 	pthread_create(&t, NULL, say_go, NULL);
 	freeze_after_exec(&f);
 	pthread_join(t, NULL);
+	unsetenv("REPRISE_FAULT");
 	assert_int_equal(f.processes.n, 2);
 	assert_int_equal(f.processes.v[1].pid, child);
 	assert_non_null(f.processes.v[0].threads.v[0].cpu);
+	assert_false(f.processes.v[0].threads.v[0].in_vfork);
 	freezer_free(&f);
+	kill(child, SIGKILL);
+	end(pid);
+}
+
+/* Where it may, the parent is held by its child, and neither traced nor disturbed. */
+static void test_vfork_read(void **state)
+{
+	pid_t pid = start(vfork_long), child;
+	struct frozen_thread *t;
+	struct error e = {};
+
+	wait_for(&shared->pid[1]);
+	child = shared->pid[1];
+	wait_for_state(pid, "D");
+	for (int i = 0; i < 3; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+		int r = freezer_freeze(&f, &e);
+
+		if (r < 0 && e.code == E_TASK_VFORK && f.memory_error.err) {
+			end(pid);
+			skip();
+		}
+		no_error(&e, r);
+		assert_int_equal(f.processes.n, 2);
+		t = &f.processes.v[0].threads.v[0];
+		assert_true(t->in_vfork);
+		assert_int_equal(t->vfork_child, child);
+		assert_int_equal(t->cpu->regs.orig_rax, SYS_vfork);
+		assert_int_equal(state_of(pid), 'D');
+		assert_int_equal(state_of(child), 't');
+		freezer_thaw(&f);
+		wait_for_state(child, "S");
+	}
+	shared->go = true;
+	wait_for_state(pid, "S");
 	kill(child, SIGKILL);
 	end(pid);
 }
@@ -513,8 +552,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_multiplying),   cmocka_unit_test(test_signals),
 		cmocka_unit_test(test_zombies),	      cmocka_unit_test(test_job_stop),
 		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_vfork),
-		cmocka_unit_test(test_refusals),      cmocka_unit_test(test_self),
-		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_vfork_read),    cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_self),	      cmocka_unit_test(test_exec),
 	};
 	struct error e = {};
 
