@@ -107,6 +107,10 @@ def waits(n, **more):
     return counted('waits', n, 'in an epoll set', Limit('make and add', 'waits', n), files=n, **more)
 
 
+def sockets(n, **more):
+    return counted('sockets', n, 'sockets', Limit('open and send', 'sockets', n), **more)
+
+
 ALL = [
     memory('1 MiB', MIB, repeat=4, targets={
         'freeze': ('ns', 3 * MS), 'checkpoint': ('ns', 15 * MS), 'restart': ('ns', 15 * MS)}),
@@ -128,6 +132,8 @@ ALL = [
     pipes(10000, quick=False),
     waits(1000, repeat=2),
     waits(10000),
+    sockets(1000, repeat=2),
+    sockets(10000),
     Linear('1000 processes', '100 processes'),
     Linear('2000 threads', '200 threads'),
     Linear('10000 descriptors', '1000 descriptors'),
@@ -135,4 +141,5 @@ ALL = [
     Linear('9000 pipes', '1000 pipes'),
     Linear('10000 pipes', '1000 pipes'),
     Linear('10000 in an epoll set', '1000 in an epoll set'),
+    Linear('10000 sockets', '1000 sockets'),
 ]

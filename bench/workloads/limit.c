@@ -7,6 +7,7 @@
  *	limit fork N			make N processes, all there at once, and end them
  *	limit threads N			the same with threads
  *	limit descriptors N DIRECTORY	open N descriptors
+ *	limit sockets N			open N sockets with data in their queues
  *	limit pipes N			make N pipes and write into them
  *	limit waits N			make N eventfds and add them to an epoll set
  */
@@ -182,6 +183,16 @@ static uint64_t make_waits(size_t n)
 	return now_ns() - start;
 }
 
+static uint64_t make_sockets(size_t n)
+{
+	uint64_t start;
+
+	raise_descriptors();
+	start = now_ns();
+	open_sockets(n);
+	return now_ns() - start;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t ns;
@@ -197,6 +208,8 @@ int main(int argc, char **argv)
 		ns = make_pipes(parse_size(argv[2]));
 	else if (!strcmp(argv[1], "waits"))
 		ns = make_waits(parse_size(argv[2]));
+	else if (!strcmp(argv[1], "sockets"))
+		ns = make_sockets(parse_size(argv[2]));
 	else if (!strcmp(argv[1], "copy") && argc == 5)
 		ns = copy(parse_size(argv[2]), argv[3], parse_size(argv[4]));
 	else if (!strcmp(argv[1], "fill") && argc == 5)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -146,6 +148,42 @@ struct waits open_waits(size_t n)
 		need(epoll_ctl(w.set, EPOLL_CTL_ADD, w.last, &event) == 0);
 	}
 	return w;
+}
+
+static const char queued[] = "what waits to be read in the queue of a socket";
+
+static int open_udp(void)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	need(fd >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) == 0 &&
+	     getsockname(fd, (struct sockaddr *)&at, &len) == 0);
+	need(sendto(fd, queued, sizeof(queued), 0, (struct sockaddr *)&at, len) == sizeof(queued));
+	return fd;
+}
+
+int open_sockets(size_t n)
+{
+	int pair[2], first = -1;
+
+	for (size_t i = 0; i < n; i += 4) {
+		need(socketpair(AF_UNIX, i % 8 ? SOCK_DGRAM : SOCK_STREAM, 0, pair) == 0);
+		for (int end = 0; end < 2; end++)
+			need(send(pair[end], queued, sizeof(queued), 0) == sizeof(queued));
+		first = first < 0 ? pair[0] : first;
+		need(open_udp() >= 0 && open_udp() >= 0);
+	}
+	return first;
+}
+
+int socket_is_filled(int fd)
+{
+	char is[sizeof(queued)];
+
+	return recv(fd, is, sizeof(is), MSG_PEEK | MSG_DONTWAIT) == sizeof(queued) &&
+	       !memcmp(is, queued, sizeof(is));
 }
 
 void answer_later(void)

@@ -45,6 +45,12 @@ struct waits {
 };
 struct waits open_waits(size_t n);
 
+/* Opens n sockets, each with data in its queue: pairs of Unix sockets, and UDP. Returns the first.
+ */
+int open_sockets(size_t n);
+/* Is there something in the queue of a socket? */
+int socket_is_filled(int fd);
+
 /* Blocks SIGUSR1, so that it waits for sleep_and_answer(). Before threads are made. */
 void answer_later(void);
 /* Makes `ready`, then answers to SIGUSR1 for ever. */
