@@ -345,7 +345,7 @@ static int map_series(struct build *b, const struct file_set *set, size_t from, 
 		const Reprise__Vma *v = mm_vma_at(b->want, s->start);
 		int fd = -1, r;
 
-		if (made_by_kernel(v) || v->kind == VMA_SYSV || v->kind == VMA_IO_URING ||
+		if (made_by_kernel(v) || v->kind == VMA_SYSV || vma_of_ring(v->kind) ||
 		    v->kind == VMA_AIO)
 			continue;
 		if (of_file(v))

@@ -94,9 +94,9 @@ static int put_vma(struct mm_state *m, const struct vma *v, uint64_t inode, stru
 	msg->kind = v->kind;
 	msg->flags = v->flags;
 	msg->inode = inode;
-	msg->offset = inode || v->kind == VMA_IO_URING ? v->offset : 0;
+	msg->offset = inode || vma_of_ring(v->kind) ? v->offset : 0;
 	/* the number of the inode, until all descriptors have been seen */
-	msg->ring = v->kind == VMA_IO_URING ? v->ino : 0;
+	msg->ring = vma_of_ring(v->kind) ? v->ino : 0;
 	msg->write_open = v->shared && vma_has(v, "mw");
 	msg->page_size = vma_has(v, "ht") ? v->page_size << 10 : 0;
 	if (is_anon_name(v)) {

@@ -45,8 +45,9 @@ static int check_ring(const struct restart *r, const Reprise__Vma *v, struct err
 {
 	const Reprise__File *file = restart_find(r, RECORD_FILE, v->ring);
 
-	if (!file || file->kind != FILE_IO_URING || v->inode || !(v->flags & VMA_SHARED) ||
-	    !uring_offset_known(v->offset))
+	if (!file || v->inode || !(v->flags & VMA_SHARED) ||
+	    !(v->kind == VMA_PACKET ? file->kind == FILE_PACKET && !v->offset
+				    : file->kind == FILE_IO_URING && uring_offset_known(v->offset)))
 		return INVALID(e, "a mapping of a ring that is none");
 	return 0;
 }
@@ -60,14 +61,14 @@ static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t be
 		return INVALID(e, "impossible addresses");
 	if (v->start < below)
 		return INVALID(e, "overlaps the one before");
-	if ((v->kind < VMA_ANON || v->kind > VMA_SYSV) && v->kind != VMA_IO_URING &&
+	if ((v->kind < VMA_ANON || v->kind > VMA_SYSV) && !vma_of_ring(v->kind) &&
 	    v->kind != VMA_AIO)
 		return INVALID(e, "unknown kind %u", v->kind);
 	if (v->flags & ~(uint64_t)VMA_FLAGS_ALL)
 		return INVALID(e, "unknown flags %#lx", (unsigned long)v->flags);
 	if (v->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC) || v->pkey)
 		return INVALID(e, "unknown protection");
-	if ((v->kind == VMA_IO_URING) != !!v->ring)
+	if (vma_of_ring(v->kind) != !!v->ring)
 		return INVALID(e, "a ring where there is none, or the reverse");
 	if (v->ring)
 		return check_ring(r, v, e);

@@ -18,6 +18,8 @@ const char *vma_kind_name(uint32_t kind)
 		return "io_uring";
 	if (kind == VMA_AIO)
 		return "aio";
+	if (kind == VMA_PACKET)
+		return "packet ring";
 	return kind >= VMA_ANON && kind <= VMA_SYSV ? names[kind] : "unknown";
 }
 
@@ -295,6 +297,10 @@ static int classify_file(struct vma *v, struct error *e)
 		v->kind = VMA_AIO;
 		return v->shared ? 0 : refuse(e, "is a private copy of a ring of io_setup()");
 	}
+	if (begins(v->name, "socket:[")) { /* it turns out later which kind of socket */
+		v->kind = VMA_PACKET;
+		return v->shared ? 0 : refuse(e, "is a private copy of memory of a socket");
+	}
 	if (begins(v->name, "anon_inode:bpf"))
 		return refuse(e, "is memory of a BPF map");
 	if (begins(v->name, "anon_inode:[perf_event]"))
@@ -349,7 +355,7 @@ static bool key_of_its_own(const struct vma *v)
 /* Made of pages of the kernel, as its io_uring_mmap() has done at all times. */
 static bool of_ring(const struct vma *v)
 {
-	return v->kind == VMA_IO_URING || v->kind == VMA_AIO;
+	return vma_of_ring(v->kind) || v->kind == VMA_AIO;
 }
 
 static int check_letters(const struct vma *v, struct error *e)
@@ -444,7 +450,7 @@ static bool same_mapping(const Reprise__Vma *a, const Reprise__Vma *b)
 	if (a->kind == VMA_DROPPABLE && b->kind == VMA_DROPPABLE)
 		return true;
 	/* each is mapped when the rings are there; a fork leaves no context of asynchronous I/O */
-	if (a->kind == VMA_IO_URING || a->kind == VMA_AIO)
+	if (vma_of_ring(a->kind) || a->kind == VMA_AIO)
 		return false;
 	if (vma_keeps_pages(a) || a->kind != b->kind || (a->flags & kept) != (b->flags & kept))
 		return false;

@@ -24,6 +24,7 @@ enum vma_kind {
 	VMA_DROPPABLE = 5, /* MAP_DROPPABLE: contents may vanish at any time, and are not saved */
 	VMA_HUGE_ANON = 6, /* private anonymous hugetlb memory */
 	VMA_SYSV = 7,	   /* an attached System V segment */
+	VMA_PACKET = 45,   /* the rings of a packet socket */
 	VMA_IO_URING = 70, /* a ring or the requests of an io_uring */
 	VMA_AIO = 71,	   /* the ring of a context of asynchronous I/O (io_setup) */
 	VMA_IGNORED = 1000, /* [vsyscall]: the same everywhere; never in an image */
@@ -96,6 +97,12 @@ void vma_forget(struct vma *v, const char *letters);
 
 /* ---- mappings as they stand in records ---- */
 
+/* Memory that a descriptor shares with the kernel, mapped when that is there (Vma.ring). */
+static inline bool vma_of_ring(uint32_t kind)
+{
+	return kind == VMA_IO_URING || kind == VMA_PACKET;
+}
+
 static inline bool vma_private(const Reprise__Vma *v)
 {
 	return !(v->flags & VMA_SHARED) && v->kind != VMA_VVAR && v->kind != VMA_VDSO;
@@ -105,7 +112,7 @@ static inline bool vma_private(const Reprise__Vma *v)
 static inline bool vma_keeps_pages(const Reprise__Vma *v)
 {
 	return vma_private(v) && v->kind != VMA_DROPPABLE && v->kind != VMA_SYSV &&
-	       v->kind != VMA_IO_URING && v->kind != VMA_AIO;
+	       !vma_of_ring(v->kind) && v->kind != VMA_AIO;
 }
 
 struct span {

@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "net/packet_diag.h"
+#include "net/packet_ring.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 
@@ -183,14 +184,14 @@ static int refuse_states(int fd, const Reprise__Socket *m, const struct packet_i
 			 struct error *e)
 {
 	struct pollfd poll_for = {.fd = fd, .events = POLLIN};
+	char byte;
 
 	if (m->type == SOCK_PACKET)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is of the obsolete type SOCK_PACKET");
-	if (p->ring)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "it has a ring of buffers (PACKET_RX_RING or PACKET_TX_RING)");
-	if (poll(&poll_for, 1, 0) > 0 && (poll_for.revents & (POLLIN | POLLERR)))
+	/* An error would be taken by recv(); and poll() speaks of the ring, if there is one. */
+	if ((poll(&poll_for, 1, 0) > 0 && (poll_for.revents & POLLERR)) ||
+	    recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0)
 		return error_set(e, -EBUSY, E_FILE_STATE,
 				 "it holds packets that have not been read yet, or an error; try "
 				 "again");
@@ -217,6 +218,8 @@ static int packet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise_
 		r = save_binding(f->local, p, m, s, e);
 	if (r >= 0)
 		r = save_options(f->local, p, m, s, e);
+	if (r >= 0)
+		r = packet_ring_save(c, f->local, p, m, s, e);
 	if (r >= 0)
 		r = save_memberships(p, m, s, e);
 	return r < 0 ? r : save_fanout(f->local, p, m, e);
@@ -250,6 +253,7 @@ static int packet_validate(const struct restart *r, const Reprise__File *msg, st
 		valid = option_valid(m->options[i]);
 	for (size_t i = 0; valid && i < m->n_memberships; i++)
 		valid = membership_valid(m->memberships[i]);
+	valid = valid && packet_ring_valid(m);
 	if (!valid)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper packet socket");
 	return socket_validate(m->socket, AF_PACKET, e);
@@ -362,9 +366,11 @@ static int packet_restart(struct restart *r, uint64_t id, const Reprise__File *m
 	int res = socket_make(m->socket, &fd, e);
 
 	if (res >= 0)
-		res = socket_set_options(fd, m->socket, e);
-	if (res >= 0)
 		res = set_options(fd, m, e);
+	if (res >= 0)
+		res = packet_ring_restore(fd, m, e);
+	if (res >= 0)
+		res = socket_set_options(fd, m->socket, e);
 	for (size_t i = 0; i < m->n_memberships && res >= 0; i++)
 		res = join(fd, m->memberships[i], e);
 	if (res >= 0)
@@ -394,13 +400,17 @@ static void packet_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops packet_file_ops = {
 	.kind = FILE_PACKET,
 	.name = "packet socket",
-	.support = "interface, protocol, filter, memberships, fanout groups, options; unread "
-		   "packets and rings of buffers are refused",
+	.support =
+		"interface, protocol, filter, memberships, fanout groups, options; rings "
+		"with their mappings (versions 1 to 3, for sending 1 and 2); other unread packets are "
+		"refused",
 	.match = packet_match,
 	.checkpoint = packet_checkpoint,
+	.checkpoint_all = packet_map_save,
 	.checkpoint_end = packet_checkpoint_end,
 	.validate = packet_validate,
 	.restart = packet_restart,
+	.restart_all = packet_map_restore,
 	.after_tasks = true, /* as late as can be: packets come as soon as it is bound */
 	.describe = packet_describe,
 };

@@ -35,7 +35,7 @@ static int send_request(int fd, struct error *e)
 
 static int take_attribute(struct packet_info *p, const struct rtattr *a)
 {
-	size_t len = RTA_PAYLOAD(a);
+	size_t len = RTA_PAYLOAD(a), i;
 
 	switch (a->rta_type) {
 	case PACKET_DIAG_INFO:
@@ -52,7 +52,11 @@ static int take_attribute(struct packet_info *p, const struct rtattr *a)
 		return 0;
 	case PACKET_DIAG_RX_RING:
 	case PACKET_DIAG_TX_RING:
-		p->ring = true;
+		i = a->rta_type == PACKET_DIAG_TX_RING;
+		if (len < sizeof(p->rings[i]))
+			return -EBADMSG;
+		p->has_ring[i] = true;
+		memcpy(&p->rings[i], RTA_DATA(a), sizeof(p->rings[i]));
 		return 0;
 	case PACKET_DIAG_FANOUT:
 		if (len < sizeof(p->fanout))

@@ -13,7 +13,8 @@
 struct packet_info {
 	uint32_t ino;
 	struct packet_diag_info info;
-	bool ring; /* for receiving or for sending */
+	bool has_ring[2]; /* for receiving, for sending */
+	struct packet_diag_ring rings[2];
 	bool in_fanout;
 	uint32_t fanout; /* id, type << 16 */
 	struct packet_diag_mclist *memberships;

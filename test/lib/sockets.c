@@ -148,11 +148,12 @@ static void packet_queue(void)
 
 static void packet_ring(void)
 {
-	struct tpacket_req req = {
+	struct tpacket_req3 req = {
 		.tp_block_size = 4096, .tp_block_nr = 2, .tp_frame_size = 2048, .tp_frame_nr = 4};
-	int fd = socket(AF_PACKET, SOCK_DGRAM, 0);
+	int fd = socket(AF_PACKET, SOCK_DGRAM, 0), version = TPACKET_V3;
 
-	CHECK(!setsockopt(fd, SOL_PACKET, PACKET_RX_RING, &req, sizeof(req)));
+	CHECK(!setsockopt(fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)));
+	CHECK(!setsockopt(fd, SOL_PACKET, PACKET_TX_RING, &req, sizeof(req)));
 }
 
 static void netlink_queue(void)

@@ -83,7 +83,7 @@ def test_packet_queue(case):
 
 
 def test_packet_ring(case):
-    refused(case, 'packet-ring', 'file-state', 'PACKET_RX_RING')
+    refused(case, 'packet-ring', 'file-state', 'PACKET_TX_RING')
 
 
 def test_netlink_queue(case):
