@@ -286,13 +286,6 @@ static int cut(int *peer, int fd)
 	return wait_for(fd, 0); /* for POLLHUP: both directions are shut */
 }
 
-/* After an orderly end the kernel remembers that there was one (SOCK_DONE), and reads find it
- * before the error of the reset. */
-static int end_orderly(int peer, int fd)
-{
-	return shutdown(peer, SHUT_WR) < 0 ? -errno : wait_for(fd, POLLRDHUP);
-}
-
 static int connect_and_cut(int fd, const Reprise__InetSocket *m)
 {
 	int family = m->socket->family, r, pending;
@@ -311,12 +304,11 @@ static int connect_and_cut(int fd, const Reprise__InetSocket *m)
 	r = send_all(peer, &m->unread);
 	if (r >= 0)
 		r = wait_for_data(fd, m->unread.len);
-	if (r >= 0 && m->state == INET_CLOSED)
-		r = end_orderly(peer, fd);
 	if (r >= 0)
 		r = cut(&peer, fd);
 	if (r < 0 || m->state == INET_RESET)
 		return r;
+	/* Without the error there is nothing left but the end. */
 	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &pending, &len) < 0 ? -errno : 0;
 }
 
