@@ -21,6 +21,9 @@ uint64_t file_hash(const struct stat *st, const char *fdinfo);
 /* Why a description that no kind claims cannot be saved. Always an error. */
 int file_refuse_kind(const struct file_seen *f, struct error *e);
 
+/* Refuses a device, with its name if it has one. */
+int device_refuse(const struct file_seen *f, struct error *e) must_check;
+
 /* The open description of an id; NULL. */
 struct file_open *file_open_find(const struct restart *r, uint64_t id);
 /* Opens it before its turn comes. */
