@@ -96,6 +96,11 @@ static void print_summary(const json_t *doc)
 	print_count(tables, "table, ", "tables, ");
 	print_count(json_array_size(json_object_get(doc, "open_files")), "open file\n",
 		    "open files\n");
+	if (json_array_size(json_object_get(doc, "ipc_objects"))) {
+		printf("ipc        ");
+		print_count(json_array_size(json_object_get(doc, "ipc_objects")),
+			    "System V object\n", "System V objects\n");
+	}
 	printf("size       %s", human_bytes(number(sizes, "total_bytes"), a, sizeof(a)));
 	printf(": %s of state, %s of pages\n",
 	       human_bytes(number(sizes, "state_bytes"), a, sizeof(a)),

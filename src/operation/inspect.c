@@ -13,6 +13,7 @@
 #include "core/cleanup.h"
 #include "fs/file.h"
 #include "mm/vma.h"
+#include "ipc.pb-c.h"
 #include "model/records.h"
 #include "operation/operation.h"
 
@@ -249,6 +250,43 @@ static void describe_files(struct document *d)
 	json_object_set_new(d->root, "open_files", list);
 }
 
+static void describe_object(json_t *list, const char *kind, const Reprise__IpcPerm *perm,
+			    const char *unit, uint64_t n)
+{
+	static const char *const relations[] = {"unknown", "own", "shared", "perhaps"};
+	char text[64] = "";
+	json_t *o;
+
+	if (!perm)
+		return;
+	o = json_object();
+	if (unit)
+		snprintf(text, sizeof(text), "%llu %s", (unsigned long long)n, unit);
+	json_object_set_new(o, "kind", json_string(kind));
+	json_object_set_new(o, "id", json_integer(perm->id));
+	set_hex(o, "key", (uint32_t)perm->key);
+	json_object_set_new(o, "relation",
+			    json_string(relations[perm->relation < 4 ? perm->relation : 0]));
+	json_object_set_new(o, "detail", json_string(text));
+	json_array_append_new(list, o);
+}
+
+static void describe_ipc(struct document *d)
+{
+	json_t *list = json_array();
+	const Reprise__ShmSegment *segment;
+	const Reprise__MsgQueue *queue;
+	const Reprise__SemSet *set;
+
+	for (size_t i = 0; (set = records_nth(d->records, RECORD_SEM_SET, i, NULL)); i++)
+		describe_object(list, "semaphore set", set->perm, "semaphores", set->nsems);
+	for (size_t i = 0; (queue = records_nth(d->records, RECORD_MSG_QUEUE, i, NULL)); i++)
+		describe_object(list, "message queue", queue->perm, "messages", queue->n_messages);
+	for (size_t i = 0; (segment = records_nth(d->records, RECORD_SHM_SEGMENT, i, NULL)); i++)
+		describe_object(list, "shared memory", segment->perm, NULL, 0);
+	json_object_set_new(d->root, "ipc_objects", list);
+}
+
 static int describe_sizes(struct document *d, struct error *e)
 {
 	struct image_totals t = {};
@@ -292,6 +330,7 @@ int operation_inspect(int fd, char **json, struct error *e)
 	describe_memory(&d);
 	describe_tables(&d);
 	describe_files(&d);
+	describe_ipc(&d);
 	r = describe_sizes(&d, e);
 	if (r < 0)
 		return r;

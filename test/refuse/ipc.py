@@ -2,6 +2,7 @@
 """System V IPC at a restart: what is gone, changed, taken by others or shared with them."""
 
 import ctypes
+import json
 import os
 
 from case import MS_NOSUID, Failed, expect_killed, libc, system
@@ -387,3 +388,16 @@ def test_perhaps(case):
         raise Failed('it was not made again: %s' % listed())
     if libc.semget(0x78, 0, 0) >= 0:
         raise Failed('one that only we have used was made again')
+
+
+def test_inspect(case):
+    saved(case, 'sysv_sem')
+    code, out, err = case.reprise('inspect', case.path('image'), '--json')
+    objects = json.loads(out)['ipc_objects']
+    first = [o for o in objects if o['key'] == '%x' % KEY]
+    if code or len(objects) != 3 or first[0]['relation'] != 'own' or \
+            first[0]['detail'] != '5 semaphores' or first[0]['kind'] != 'semaphore set':
+        raise Failed('%d: %s' % (code, objects))
+    out = case.reprise('inspect', case.path('image'))[1]
+    if '3 System V objects\n' not in out:
+        raise Failed(out)
