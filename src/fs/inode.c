@@ -112,26 +112,23 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	return r;
 }
 
-int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
-		     const char *link, uint64_t *ret_id, struct error *e)
+static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			   uint64_t *ret_id, struct error *e)
 {
 	struct inode_entry fresh = {.fd = -1}, *entry;
-	struct stat st;
 	bool is_new;
 	int r;
 
-	if (fstat(fd, &st) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", link);
 	/* Known by this name, which has been seen to lead to it. */
-	if (objects_find(c->objects, RECORD_INODE, name_hash(link, &st), st.st_ino))
-		return get_id(c, name_hash(link, &st), &st, ret_id, &is_new, e);
+	if (objects_find(c->objects, RECORD_INODE, name_hash(link, st), st->st_ino))
+		return get_id(c, name_hash(link, st), st, ret_id, &is_new, e);
 	reprise__inode__init(&fresh.msg);
-	if (!inode_memory_recognise(c, fd, &st, link, &fresh)) {
-		r = inode_path_recognise(c, fd, &st, link, &fresh, e);
+	if (!inode_memory_recognise(c, fd, st, link, &fresh)) {
+		r = inode_path_recognise(c, fd, st, link, &fresh, e);
 		if (r < 0)
 			return r;
 	}
-	r = identify(c, &fresh, &st, ret_id, &is_new, e);
+	r = identify(c, &fresh, st, ret_id, &is_new, e);
 	if (r < 0 || !is_new)
 		return r;
 	entry = vec_push(&c->files->inodes);
@@ -139,7 +136,28 @@ int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, i
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the table of inodes");
 	*entry = fresh;
 	entry->id = *ret_id;
-	return save(c, fd, &st, link, entry, e);
+	return save(c, fd, st, link, entry, e);
+}
+
+int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
+		     const char *link, uint64_t *ret_id, struct error *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", link);
+	return checkpoint_seen(c, fd, &st, link, ret_id, e);
+}
+
+int inode_checkpoint_copy(struct checkpoint *c, const struct checkpoint_process *p, int fd,
+			  const char *link, uint64_t ino, uint64_t *ret_id, struct error *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", link);
+	st.st_ino = ino;
+	return checkpoint_seen(c, fd, &st, link, ret_id, e);
 }
 
 /* ---- restart ---- */

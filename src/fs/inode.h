@@ -27,6 +27,10 @@ enum inode_kind { /* numbers stand in images: for ever */
  */
 int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
 		     const char *link, uint64_t *ret_id, struct error *e) must_check;
+/* The same for a copy that stands for memory which may not be opened: that has the number `ino`. */
+int inode_checkpoint_copy(struct checkpoint *c, const struct checkpoint_process *p, int fd,
+			  const char *link, uint64_t ino, uint64_t *ret_id,
+			  struct error *e) must_check;
 /* Sum of the contents to come, and the page groups themselves, in the order of ids. */
 uint64_t inodes_page_bytes(struct checkpoint *c);
 /* Puts the contents into c->store, so that the tasks can go on. */

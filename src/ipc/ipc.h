@@ -15,6 +15,11 @@ void ipc_checkpoint_end(struct checkpoint *c); /* accepts that begin never ran *
 /* The SEM_UNDO list of a thread: equal ids share one. Runs while checking, too. */
 int ipc_undo_identify(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		      uint64_t *ret_id, struct error *e) must_check;
+/*
+ * A copy of a System V segment, for users who may attach it, but not open it. While checking:
+ * whether it could be made.
+ */
+int ipc_copy_segment(struct checkpoint *c, int id, int *ret_fd, struct error *e) must_check;
 /* All tasks have been seen: what the tree uses, and its records. */
 int ipc_checkpoint(struct checkpoint *c, struct error *e) must_check;
 

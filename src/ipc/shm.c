@@ -20,6 +20,8 @@
 #include "fs.pb-c.h"
 #include "ipc/sysv.h"
 
+#define PAGE_BYTES 4096UL
+
 /* ---- checkpoint ---- */
 
 /* Every mapping of a segment counts as one attachment (shm_open() in ipc/shm.c). */
@@ -91,46 +93,123 @@ static int open_mapping(struct checkpoint *c, const void *at, uint64_t size)
 
 static int may_not_read(struct error *e, int r)
 {
+	if (r == -EOPNOTSUPP)
+		return error_set(
+			e, r, E_PERMISSION,
+			"is a System V segment of huge pages, whose contents only root can read");
 	return error_errno(e, r, r == -EPERM || r == -EACCES ? E_PERMISSION : E_IPC_STATE,
-			   "its contents cannot be read");
+			   "the contents of a System V segment cannot be read");
+}
+
+/* Of huge pages nothing smaller can be protected. */
+static bool is_huge(void *map)
+{
+	return mprotect(map, PAGE_BYTES, PROT_NONE) < 0 || mprotect(map, PAGE_BYTES, PROT_READ) < 0;
+}
+
+/* Is a page of it swapped out, as far as is known? */
+static bool is_swapped(struct checkpoint *c, int id)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	if (procfs_read(c->proc_fd, &text, NULL, "sysvipc/shm") < 0)
+		return true;
+	for (const char *line = strchr(text, '\n'); line; line = strchr(line + 1, '\n')) {
+		uint64_t swap;
+		int is;
+
+		if (sscanf(line,
+			   "%*d %d %*o %*u %*d %*d %*u %*u %*u %*u %*u %*u %*u %*u %*u %" SCNu64,
+			   &is, &swap) == 2 &&
+		    is == id)
+			return swap != 0;
+	}
+	return true;
+}
+
+/*
+ * The parts that are in memory; a hole would be filled by being read. What is swapped out is not
+ * there either, so that nothing is passed over if anything is.
+ */
+static int copy_parts(struct checkpoint *c, int id, const char *map, uint64_t size, int fd)
+{
+	_cleanup_(free_ptr) unsigned char *there = malloc(size / PAGE_BYTES + 1);
+
+	if (!there)
+		return -ENOMEM;
+	if (mincore((void *)(uintptr_t)map, size, there) < 0 || is_swapped(c, id))
+		memset(there, 1, size / PAGE_BYTES + 1);
+	for (uint64_t at = 0; at < size; at += PAGE_BYTES) {
+		size_t len = size - at < PAGE_BYTES ? size - at : PAGE_BYTES;
+
+		if ((there[at / PAGE_BYTES] & 1) &&
+		    pwrite(fd, map + at, len, (off_t)at) != (ssize_t)len)
+			return -ENOSPC;
+	}
+	return 0;
+}
+
+static int copy_segment(struct checkpoint *c, int id, int *ret_fd)
+{
+	_cleanup_(close_fd) int fd = memfd_create("copy", MFD_CLOEXEC);
+	struct shmid_ds ds;
+	void *map;
+	int r = -EOPNOTSUPP;
+
+	if (fd < 0 || shmctl(id, IPC_STAT, &ds) < 0 || ftruncate(fd, (off_t)ds.shm_segsz) < 0)
+		return -errno;
+	map = shmat(id, NULL, SHM_RDONLY);
+	if (map == (void *)-1)
+		return -errno;
+	if (!is_huge(map))
+		r = copy_parts(c, id, map, ds.shm_segsz, fd);
+	shmdt(map);
+	if (r >= 0)
+		*ret_fd = take_fd(&fd);
+	return r;
+}
+
+int ipc_copy_segment(struct checkpoint *c, int id, int *ret_fd, struct error *e)
+{
+	struct shmid_ds ds;
+	int r = shmctl(id, IPC_STAT, &ds) < 0 ? -errno : 0; /* asks for the same permission */
+
+	if (r >= 0 && !c->checking)
+		r = copy_segment(c, id, ret_fd);
+	return r < 0 ? may_not_read(e, r) : 0;
+}
+
+/* The file itself, through a mapping of ours. */
+static int open_segment(struct checkpoint *c, int id)
+{
+	struct shmid_ds ds;
+	void *map = shmat(id, NULL, SHM_RDONLY);
+	int r;
+
+	if (map == (void *)-1)
+		return -errno;
+	r = shmctl(id, IPC_STAT, &ds) < 0 ? -errno : open_mapping(c, map, ds.shm_segsz);
+	shmdt(map);
+	return r;
 }
 
 /* While checking it is not attached, which would show. */
-static int try_to_read(struct checkpoint *c, struct error *e)
-{
-	void *map = mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	_cleanup_(close_fd) int fd = map == MAP_FAILED ? -ENOMEM : open_mapping(c, map, 4096);
-
-	if (map != MAP_FAILED)
-		munmap(map, 4096);
-	return fd < 0 ? may_not_read(e, fd) : 0;
-}
-
 static int save_contents(struct checkpoint *c, const struct sysv_object *o, uint64_t *ret_inode,
 			 struct error *e)
 {
-	_cleanup_(close_fd) int fd = -EBADF;
-	struct shmid_ds ds;
+	_cleanup_(close_fd) int fd = c->checking ? -EPERM : open_segment(c, o->id);
 	char link[64];
-	void *map;
 	int r;
 
-	if (c->checking)
-		return try_to_read(c, e);
-	map = shmat(o->id, NULL, SHM_RDONLY);
-	if (map == (void *)-1)
-		return may_not_read(e, -errno);
-	r = shmctl(o->id, IPC_STAT, &ds) < 0 ? -errno : 0;
-	if (r >= 0)
-		fd = r = open_mapping(c, map, ds.shm_segsz);
-	if (r < 0) {
-		shmdt(map);
-		return may_not_read(e, r);
+	if (fd == -EPERM) {
+		r = ipc_copy_segment(c, o->id, &fd, e);
+		if (r < 0 || c->checking)
+			return r;
 	}
+	if (fd < 0)
+		return may_not_read(e, fd);
 	snprintf(link, sizeof(link), "/SYSV%08x (deleted)", (unsigned int)o->key);
-	r = inode_checkpoint(c, c->processes.v, fd, link, ret_inode, e);
-	shmdt(map);
-	return r;
+	return inode_checkpoint_copy(c, c->processes.v, fd, link, (uint64_t)o->id, ret_inode, e);
 }
 
 static int save_segment(struct checkpoint *c, struct sysv_object *o, struct error *e)

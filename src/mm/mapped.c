@@ -8,6 +8,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/inode.h"
+#include "ipc/ipc.h"
 #include "mm/state.h"
 
 /*
@@ -230,6 +231,12 @@ static bool can_be_copied(const struct vma *v)
 	return is_shared_anon(v) || (v->shared && strncmp(v->name, "/memfd:", 7) == 0);
 }
 
+/* Whoever may may attach it. */
+static bool is_segment(const struct vma *v)
+{
+	return v->shared && strncmp(v->name, "/SYSV", 5) == 0;
+}
+
 static int not_permitted(struct error *e)
 {
 	return error_set(e, -EPERM, E_PERMISSION,
@@ -265,7 +272,12 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 	struct mapped_entry *m;
 	int r = fd;
 
-	if (fd == -EPERM && can_be_copied(v)) {
+	if (fd == -EPERM && is_segment(v)) {
+		*ret_id = 0;
+		r = ipc_copy_segment(c, (int)v->ino, &fd, e);
+		if (r < 0 || c->checking)
+			return r;
+	} else if (fd == -EPERM && can_be_copied(v)) {
 		*ret_id = 0;
 		if (c->checking) /* nothing is copied, nothing is saved */
 			return 0;
@@ -276,7 +288,7 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 	if (r >= 0)
 		r = check_type(fd, v, e);
 	if (r >= 0)
-		r = inode_checkpoint(c, p, fd, link_of(v), ret_id, e);
+		r = inode_checkpoint_copy(c, p, fd, link_of(v), v->ino, ret_id, e);
 	m = r >= 0 ? remember(c->mm->mapped, v, *ret_id) : NULL;
 	if (m)
 		m->covered = covered;

@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* System V shared memory that is attached, also when it has been removed.
- *
- * not-in: user: an ordinary user may not open a segment through /proc/PID/map_files; refused by
- * name
- */
+/* System V shared memory that is attached, also when it has been removed. */
 #include "harness.h"
 
 #include <sys/ipc.h>

@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* System V segments that are not attached, locked ones, and such of huge pages.
- *
- * not-in: user: an ordinary user may not open a segment through /proc/PID/map_files; refused by
- * name
- */
+/* System V segments that are not attached, locked ones, and such of huge pages. */
 #include "harness.h"
 
 #include <sys/ipc.h>
