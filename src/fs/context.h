@@ -22,6 +22,7 @@ struct file_entry {
 	pid_t pid, tid;
 	int fd;		/* where it was met first */
 	bool in_flight; /* met in the queue of a socket: pid, tid and fd are ours */
+	const struct file_entry *carrier; /* this socket */
 	char *comm;
 	char *link;
 	uint64_t dev, ino, rdev;
@@ -179,7 +180,8 @@ int file_error_object(struct error *e, int r, const struct file_entry *f);
  * saved if nobody in the tree has it open. Takes the descriptor. *ret is 0 for one that was refused
  * while checking.
  */
-int file_in_flight(struct checkpoint *c, int fd, uint64_t *ret, struct error *e) must_check;
+int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int fd, uint64_t *ret,
+		   struct error *e) must_check;
 
 /* The entry of a description that was met before, by its object id; NULL. */
 struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);

@@ -183,6 +183,18 @@ static const struct file_entry *find_member(const struct checkpoint *c,
 	return NULL;
 }
 
+/* A signalfd belongs to the signals of who adds it: at the restart that has to be a task, which
+ * needs both. */
+static bool task_can_add(const struct checkpoint *c, const struct file_entry *set, int fd,
+			 const struct file_entry *f)
+{
+	vec_for_each (table, &c->files->tables)
+		for (size_t i = 0; table->msg && i < table->msg->n_fds; i++)
+			if (table->msg->fds[i]->file == set->id && by_number(c, table, fd) == f)
+				return true;
+	return false;
+}
+
 static int resolve(struct checkpoint *c, const struct file_entry *set, struct error *e)
 {
 	struct epoll_seen *seen = (struct epoll_seen *)(uintptr_t)set->private;
@@ -201,6 +213,11 @@ static int resolve(struct checkpoint *c, const struct file_entry *set, struct er
 				"it waits for a file, added as descriptor %d, that nobody in "
 				"the tree has open",
 				m->entries[i]->fd);
+		if (f->ops == &signalfd_file_ops && !task_can_add(c, set, m->entries[i]->fd, f))
+			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+					 "no task that has it open has the signalfd in it as "
+					 "descriptor %d, under which it was added",
+					 m->entries[i]->fd);
 		m->entries[i]->file = f->id;
 	}
 	return 0;

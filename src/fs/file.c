@@ -69,8 +69,13 @@ void nofile_restore(uint64_t soft)
 
 int file_error_object(struct error *e, int r, const struct file_entry *f)
 {
-	if (f->in_flight)
-		return error_object(e, r, "%s, in flight in the queue of a socket", f->link);
+	const struct file_entry *at = f;
+
+	while (at->carrier)
+		at = at->carrier;
+	if (at != f)
+		return error_object(e, r, "%s, in flight to descriptor %d (%s) of task %d (%s)",
+				    f->link, at->fd, at->link, at->tid, at->comm);
 	return error_object(e, r, "descriptor %d (%s) of task %d (%s)", f->fd, f->link, f->tid,
 			    f->comm);
 }
@@ -278,7 +283,8 @@ static struct file_entry *new_entry(struct checkpoint *c, const struct file_seen
 		return NULL;
 	entry->id = f->id;
 	entry->pid = f->process ? f->process->frozen->pid : f->tid;
-	entry->in_flight = !f->process;
+	entry->in_flight = f->carrier;
+	entry->carrier = f->carrier;
 	entry->tid = f->tid;
 	entry->fd = f->fd;
 	entry->dev = f->st.st_dev;

@@ -55,10 +55,11 @@ struct file_seen {
 	unsigned int flags; /* F_GETFL */
 	uint64_t pos;
 	int mnt_id;
-	bool foreign;		  /* of no mount of the container */
-	char *link;		  /* readlink of /proc/PID/fd/N */
-	char *fdinfo;		  /* text of /proc/PID/fdinfo/N */
-	struct file_entry *entry; /* of this description, see fs/context.h */
+	bool foreign;			  /* of no mount of the container */
+	char *link;			  /* readlink of /proc/PID/fd/N */
+	char *fdinfo;			  /* text of /proc/PID/fdinfo/N */
+	const struct file_entry *carrier; /* a socket in whose queue it is; NULL */
+	struct file_entry *entry;	  /* of this description, see fs/context.h */
 };
 
 struct file_ops {

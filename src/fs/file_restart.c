@@ -306,6 +306,30 @@ int files_restart_open(struct restart *r, struct error *e)
 	return open_all(r, false, e);
 }
 
+static bool in_some_table(const struct restart *r, uint64_t file)
+{
+	const Reprise__Files *table;
+
+	for (size_t i = 0; (table = restart_nth(r, RECORD_FILES, i, NULL)); i++)
+		for (size_t k = 0; k < table->n_fds; k++)
+			if (table->fds[k]->file == file)
+				return true;
+	return false;
+}
+
+/* No task will set it where only a queue holds the description: the number that its signals tell
+ * is lost. */
+static int set_async_in_flight(struct restart *r, struct error *e)
+{
+	vec_for_each (f, &r->files->files) {
+		if (!(f->msg->flags & O_ASYNC) || f->msg->outside || in_some_table(r, f->id))
+			continue;
+		if (fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) | O_ASYNC) < 0)
+			return error_errno(e, -errno, E_RESTORE, "cannot set O_ASYNC");
+	}
+	return 0;
+}
+
 int files_restart_open_late(struct restart *r, struct error *e)
 {
 	int res = open_all(r, true, e);
@@ -325,5 +349,5 @@ int files_restart_open_late(struct restart *r, struct error *e)
 	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
 		if ((*k)->restart_all)
 			res = (*k)->restart_all(r, e);
-	return res;
+	return res < 0 ? res : set_async_in_flight(r, e);
 }

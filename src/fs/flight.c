@@ -52,12 +52,13 @@ static int look(struct checkpoint *c, int fd, char **ret_info, char **ret_link, 
 	return 0;
 }
 
-int file_in_flight(struct checkpoint *c, int given, uint64_t *ret, struct error *e)
+int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int given, uint64_t *ret,
+		   struct error *e)
 {
 	_cleanup_(close_fd) int fd = given;
 	_cleanup_(free_ptr) char *info = NULL;
 	_cleanup_(free_ptr) char *link = NULL;
-	struct file_seen f = {.tid = c->self, .fd = fd, .local = fd};
+	struct file_seen f = {.tid = c->self, .fd = fd, .local = fd, .carrier = carrier};
 	const struct file_entry *entry;
 	uint64_t class;
 	bool is_new;

@@ -57,7 +57,7 @@ static int save_queue(struct checkpoint *c, struct unix_checkpoint *u, const str
 	/* net/unix/af_unix.c, unix_show_fdinfo() */
 	ignore(proc_field_u64(f->fdinfo, "scm_fds", 10, &carried), "then there are none");
 	if (!carried)
-		return c->checking ? 0 : unix_queue_save(c, f->local, 0, m, scratch, e);
+		return c->checking ? 0 : unix_queue_save(c, f->entry, f->local, 0, m, scratch, e);
 	x = vec_push(&u->carriers);
 	if (!x)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the Unix sockets");
@@ -130,9 +130,9 @@ static int unix_checkpoint_queues(struct checkpoint *c, struct error *e)
 		struct file_entry *f = x.entry;
 
 		if (c->checking)
-			r = unix_queue_look(c, x.fd, x.carried, e);
+			r = unix_queue_look(c, f, x.fd, x.carried, e);
 		else
-			r = unix_queue_save(c, x.fd, x.carried, f->msg->unix_socket,
+			r = unix_queue_save(c, f, x.fd, x.carried, f->msg->unix_socket,
 					    &c->files->scratch, e);
 		close_fd(&u->carriers.v[i].fd);
 		if (r < 0)
@@ -351,6 +351,7 @@ static void unix_checkpoint_end(struct checkpoint *c)
 	vec_for_each (x, &u->carriers)
 		close_fd(&x->fd);
 	vec_free(&u->carriers);
+	unix_kernel_free(u->kernel);
 	free(u);
 	c->files->unix_sockets = NULL;
 }

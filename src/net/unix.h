@@ -39,6 +39,7 @@ struct unix_checkpoint {
 	bool read;
 	VEC(struct file_entry *) by_ino; /* sorted */
 	VEC(struct unix_carrier) carriers;
+	struct unix_kernel *kernel; /* NULL: not asked for yet */
 };
 
 /* During a restart: files_restart.unix_sockets. */
@@ -60,10 +61,11 @@ struct unix_restart {
 
 /* Messages and bytes that wait to be read, without taking them; `carried`: how many descriptors are
  * among them. */
-int unix_queue_save(struct checkpoint *c, int fd, uint64_t carried, Reprise__UnixSocket *m,
-		    struct scratch *s, struct error *e) must_check;
+int unix_queue_save(struct checkpoint *c, const struct file_entry *entry, int fd, uint64_t carried,
+		    Reprise__UnixSocket *m, struct scratch *s, struct error *e) must_check;
 /* Looks only at what descriptors they carry, as far as that does not disturb tasks that run. */
-int unix_queue_look(struct checkpoint *c, int fd, uint64_t carried, struct error *e) must_check;
+int unix_queue_look(struct checkpoint *c, const struct file_entry *entry, int fd, uint64_t carried,
+		    struct error *e) must_check;
 /* Sends them again through `from`, the other side of `to`. */
 int unix_queue_fill(struct restart *r, int from, int to, const Reprise__UnixSocket *m,
 		    struct error *e) must_check;
@@ -71,6 +73,9 @@ int unix_queue_fill(struct restart *r, int from, int to, const Reprise__UnixSock
 int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
 			      struct error *e) must_check;
 
+/* How many messages are in the queue of a socket of ours, -1 if that cannot be learnt. */
+int64_t unix_kernel_count(struct checkpoint *c, int fd);
+void unix_kernel_free(struct unix_kernel *x); /* accepts NULL */
 /* What the clients have sent that wait to be accepted, whether they are still there or not. */
 int unix_waiting_save(struct checkpoint *c, const struct file_entry *listener, uint32_t clients,
 		      Reprise__UnixSocket *m, struct scratch *s, struct error *e) must_check;

@@ -24,6 +24,7 @@
 
 struct reader {
 	struct checkpoint *c;
+	const struct file_entry *entry;
 	int fd;
 	Reprise__UnixSocket *m;
 	struct scratch *s;
@@ -129,7 +130,8 @@ static int add_files(struct reader *rd, struct peeked *p, Reprise__SocketData *d
 	if (!d->files)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
 	for (size_t i = 0; i < p->nfds && r >= 0; i++)
-		r = file_in_flight(rd->c, take_fd(&p->fds[i]), &d->files[d->n_files++], e);
+		r = file_in_flight(rd->c, rd->entry, take_fd(&p->fds[i]), &d->files[d->n_files++],
+				   e);
 	rd->carried += d->n_files;
 	return r;
 }
@@ -272,12 +274,19 @@ static int peek_all(struct reader *rd, struct error *e)
 static int check_all(const struct reader *rd, int queued, uint64_t carried, struct error *e)
 {
 	size_t sum = 0;
+	int64_t count;
 
 	vec_for_each (d, &rd->list)
 		sum += (*d)->data.len;
 	if (rd->stream && sum != (size_t)queued)
 		return error_set(e, -EIO, E_FILE_STATE,
 				 "only %zu of %d bytes in its queue are seen", sum, queued);
+	count = rd->stream ? -1 : unix_kernel_count(rd->c, rd->fd);
+	if (count >= 0 && (size_t)count != rd->list.n)
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "only %zu of %lld messages in its queue are seen: an earlier "
+				 "checkpoint has looked at those without bytes; try again",
+				 rd->list.n, (long long)count);
 	if (rd->carried != carried)
 		return error_set(e, -EIO, E_FILE_STATE,
 				 "only %llu of %llu descriptors in its queue are seen",
@@ -424,11 +433,15 @@ static bool is_empty(const struct reader *rd, int queued)
 	return recv(rd->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0;
 }
 
-int unix_queue_save(struct checkpoint *c, int fd, uint64_t carried, Reprise__UnixSocket *m,
-		    struct scratch *s, struct error *e)
+int unix_queue_save(struct checkpoint *c, const struct file_entry *entry, int fd, uint64_t carried,
+		    Reprise__UnixSocket *m, struct scratch *s, struct error *e)
 {
-	struct reader rd = {
-		.c = c, .fd = fd, .m = m, .s = s, .stream = m->socket->type == SOCK_STREAM};
+	struct reader rd = {.c = c,
+			    .entry = entry,
+			    .fd = fd,
+			    .m = m,
+			    .s = s,
+			    .stream = m->socket->type == SOCK_STREAM};
 	int queued = 0, r;
 
 	ignore(ioctl(fd, SIOCINQ, &queued), "not for sockets that are not connected");
@@ -453,7 +466,8 @@ int unix_queue_save(struct checkpoint *c, int fd, uint64_t carried, Reprise__Uni
 
 /* The tasks run: SO_PEEK_OFF is left alone, and so the first message that carries any is all that
  * is seen. */
-int unix_queue_look(struct checkpoint *c, int fd, uint64_t carried, struct error *e)
+int unix_queue_look(struct checkpoint *c, const struct file_entry *entry, int fd, uint64_t carried,
+		    struct error *e)
 {
 	struct reader rd = {.c = c, .fd = fd};
 	socklen_t len = sizeof(rd.at);
@@ -466,7 +480,7 @@ int unix_queue_look(struct checkpoint *c, int fd, uint64_t carried, struct error
 	if (getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &rd.at, &len) == 0 && rd.at < 0)
 		peek(&rd, 1, &p);
 	for (size_t i = 0; i < p.nfds && r >= 0; i++, seen++)
-		r = file_in_flight(c, take_fd(&p.fds[i]), &id, e);
+		r = file_in_flight(c, entry, take_fd(&p.fds[i]), &id, e);
 	peeked_drop(&p);
 	if (seen < carried)
 		c->files->unseen = true;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What clients have sent before they are accepted. It is in the queue of a socket that nobody has a
- * descriptor of (unix_stream_connect()): it hangs on a message in the queue of the
- * listener. So it is read from the memory of the kernel, while all tasks stand still.
+ * What only the memory of the kernel tells: what clients have sent before they are accepted. It is
+ * in the queue of a socket that nobody has a descriptor of (unix_stream_connect()): it hangs on a
+ * message in the queue of the listener. So it is read from the memory of the kernel, while all
+ * tasks stand still.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -25,7 +26,7 @@ struct places {
 	int thread_pid, level, numbers, upid_ns, upid_size;
 };
 
-struct reader {
+struct unix_kernel {
 	struct kernel_memory *k;
 	struct places at;
 	uint64_t pidns;
@@ -77,12 +78,12 @@ static int find_places(struct kernel_memory *k, struct places *p)
 	return p->upid_size;
 }
 
-static uint64_t follow(const struct reader *rd, uint64_t from, int offset)
+static uint64_t follow(const struct unix_kernel *rd, uint64_t from, int offset)
 {
 	return from ? kernel_pointer(rd->k, from + (uint64_t)offset) : 0;
 }
 
-static uint32_t number(const struct reader *rd, uint64_t from, int offset)
+static uint32_t number(const struct unix_kernel *rd, uint64_t from, int offset)
 {
 	uint32_t value = 0;
 
@@ -91,7 +92,7 @@ static uint32_t number(const struct reader *rd, uint64_t from, int offset)
 	return value;
 }
 
-static uint64_t find_sock(const struct reader *rd, pid_t tid, int fd)
+static uint64_t find_sock(const struct unix_kernel *rd, pid_t tid, int fd)
 {
 	uint64_t task, table, file, socket;
 
@@ -106,7 +107,7 @@ static uint64_t find_sock(const struct reader *rd, pid_t tid, int fd)
 }
 
 /* The namespace of pids in which we are. */
-static uint64_t own_pidns(const struct reader *rd)
+static uint64_t own_pidns(const struct unix_kernel *rd)
 {
 	uint64_t task, pid;
 
@@ -118,7 +119,7 @@ static uint64_t own_pidns(const struct reader *rd)
 			      rd->at.upid_ns);
 }
 
-static pid_t number_of_pid(const struct reader *rd, uint64_t pid)
+static pid_t number_of_pid(const struct unix_kernel *rd, uint64_t pid)
 {
 	uint32_t levels = number(rd, pid, rd->at.level);
 
@@ -133,7 +134,7 @@ static pid_t number_of_pid(const struct reader *rd, uint64_t pid)
 
 /* What is read of a message lies in one piece, as long as it is no longer than about a page
  * (unix_stream_sendmsg()). */
-static int read_message(const struct reader *rd, uint64_t skb, Reprise__SocketData **ret,
+static int read_message(const struct unix_kernel *rd, uint64_t skb, Reprise__SocketData **ret,
 			struct error *e)
 {
 	Reprise__SocketData *d =
@@ -168,7 +169,7 @@ static int read_message(const struct reader *rd, uint64_t skb, Reprise__SocketDa
 }
 
 /* The messages in the queue of a struct sock; at most `most`. Returns how many. */
-static int walk(const struct reader *rd, uint64_t sock, uint64_t *ret, uint32_t most)
+static int walk(const struct unix_kernel *rd, uint64_t sock, uint64_t *ret, uint32_t most)
 {
 	uint64_t head = sock + (uint64_t)rd->at.queue, skb = follow(rd, head, rd->at.head_next);
 	uint32_t n = number(rd, head, rd->at.head_qlen), i = 0;
@@ -180,7 +181,7 @@ static int walk(const struct reader *rd, uint64_t sock, uint64_t *ret, uint32_t 
 	return skb == head && i == n ? (int)n : -EIO;
 }
 
-static int read_client(const struct reader *rd, uint64_t sock, Reprise__UnixWaiting **ret,
+static int read_client(const struct unix_kernel *rd, uint64_t sock, Reprise__UnixWaiting **ret,
 		       struct error *e)
 {
 	Reprise__UnixWaiting *w =
@@ -209,8 +210,8 @@ static int read_client(const struct reader *rd, uint64_t sock, Reprise__UnixWait
 	return r;
 }
 
-static int read_all(const struct reader *rd, const struct file_entry *listener, uint32_t clients,
-		    Reprise__UnixSocket *m, struct error *e)
+static int read_all(const struct unix_kernel *rd, const struct file_entry *listener,
+		    uint32_t clients, Reprise__UnixSocket *m, struct error *e)
 {
 	uint64_t sock = find_sock(rd, listener->tid, listener->fd);
 	uint64_t *skbs = scratch_alloc(rd->s, (clients + 1) * sizeof(*skbs));
@@ -226,27 +227,57 @@ static int read_all(const struct reader *rd, const struct file_entry *listener, 
 	return r;
 }
 
+/* Opened when it is needed first; NULL if it may not be read, or is not understood. */
+static struct unix_kernel *get_kernel(struct checkpoint *c)
+{
+	struct unix_checkpoint *u = c->files->unix_sockets;
+	struct error unused = {};
+	struct unix_kernel *x;
+
+	if (u->kernel)
+		return u->kernel->k ? u->kernel : NULL;
+	x = u->kernel = calloc(1, sizeof(*x));
+	if (!x || kernel_memory_open(&x->k, &unused) < 0)
+		return NULL;
+	if (find_places(x->k, &x->at) >= 0) {
+		x->pidns = own_pidns(x);
+		return x;
+	}
+	kernel_memory_free(x->k);
+	x->k = NULL;
+	return NULL;
+}
+
+void unix_kernel_free(struct unix_kernel *x)
+{
+	if (x)
+		kernel_memory_free(x->k);
+	free(x);
+}
+
+int64_t unix_kernel_count(struct checkpoint *c, int fd)
+{
+	struct unix_kernel *x = get_kernel(c);
+	uint64_t sock = x ? find_sock(x, c->self, fd) : 0;
+
+	return sock ? (int64_t)number(x, sock, x->at.queue + x->at.head_qlen) : -1;
+}
+
 int unix_waiting_save(struct checkpoint *c, const struct file_entry *listener, uint32_t clients,
 		      Reprise__UnixSocket *m, struct scratch *s, struct error *e)
 {
-	struct reader rd = {.s = s};
-	struct error why = {};
-	int r = kernel_memory_open(&rd.k, &why);
+	struct unix_kernel *x = get_kernel(c);
 
-	if (r >= 0 && find_places(rd.k, &rd.at) < 0)
-		r = -EOPNOTSUPP;
-	if (r < 0)
-		r = error_set(
+	if (!x)
+		return error_set(
 			e, -EBUSY, E_FILE_STATE,
 			"a client waits there to be accepted and has sent data already, which "
 			"only the memory of the kernel tells (root, and a kernel with BTF); try "
 			"again");
-	else if (clients > WAITING_MAX)
-		r = error_set(e, -E2BIG, E_FILE_STATE, "too many clients wait there");
-	else if (!c->checking) { /* it changes as long as the tasks run */
-		rd.pidns = own_pidns(&rd);
-		r = read_all(&rd, listener, clients, m, e);
-	}
-	kernel_memory_free(rd.k);
-	return r;
+	if (clients > WAITING_MAX)
+		return error_set(e, -E2BIG, E_FILE_STATE, "too many clients wait there");
+	if (c->checking) /* it changes as long as the tasks run */
+		return 0;
+	x->s = s;
+	return read_all(x, listener, clients, m, e);
 }

@@ -10,9 +10,16 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <linux/perf_event.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static struct sockaddr_in at;
@@ -174,6 +181,84 @@ static void netlink_netfilter(void)
 	CHECK(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) >= 0);
 }
 
+static void send_fd(int to, int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {}, byte = 'x';
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	CHECK(fd >= 0);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	CHECK_EQUAL(sendmsg(to, &msg, 0), 1);
+	close(fd);
+}
+
+/* Of a kind that cannot be saved: behind one that can, or not. */
+static void flight(bool second)
+{
+	struct perf_event_attr attr = {.type = PERF_TYPE_SOFTWARE,
+				       .size = sizeof(attr),
+				       .config = PERF_COUNT_SW_DUMMY,
+				       .exclude_kernel = 1};
+	int pair[2], event = (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0);
+
+	if (event < 0)
+		test_skip("no perf events");
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	if (second)
+		send_fd(pair[0], open("/dev/null", O_RDWR));
+	send_fd(pair[0], event);
+}
+
+static void flight_first(void)
+{
+	flight(false);
+}
+
+static void flight_second(void)
+{
+	flight(true);
+}
+
+/* An epoll set that only a queue holds, with a signalfd in it. */
+static void flight_signalfd(void)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int pair[2], set = epoll_create1(0), fd;
+	sigset_t mask;
+
+	sigemptyset(&mask);
+	fd = signalfd(-1, &mask, 0);
+	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	send_fd(pair[0], set);
+}
+
+static void unix_covered(void)
+{
+	struct sockaddr_un un = {AF_UNIX, "covered/socket"};
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	CHECK(!mkdir("covered", 0700));
+	CHECK(!bind(fd, (struct sockaddr *)&un, sizeof(un)));
+}
+
+static void unix_empty(void)
+{
+	int pair[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	CHECK_EQUAL(send(pair[0], "x", 1, 0), 1);
+	CHECK_EQUAL(send(pair[0], "", 0, 0), 0);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -192,6 +277,11 @@ static const struct {
 	{"packet-ring", packet_ring},
 	{"netlink-queue", netlink_queue},
 	{"netlink-netfilter", netlink_netfilter},
+	{"flight-first", flight_first},
+	{"flight-second", flight_second},
+	{"flight-signalfd", flight_signalfd},
+	{"unix-covered", unix_covered},
+	{"unix-empty", unix_empty},
 };
 
 int main(int argc, char **argv)

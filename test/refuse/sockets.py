@@ -3,7 +3,7 @@
 
 import os
 
-from case import Failed
+from case import Failed, system
 
 
 def start(case, state):
@@ -92,6 +92,45 @@ def test_netlink_queue(case):
 
 def test_netlink_netfilter(case):
     refused(case, 'netlink-netfilter', 'file-state', 'protocol 12')
+
+
+def test_flight(case):
+    refused(case, 'flight-first', 'file-kind', 'in flight', 'perf_event')
+
+
+def test_flight_behind(case):
+    """Check cannot look behind the first message that carries a descriptor while the task runs."""
+    pid = start(case, 'flight-second')
+    code, out, err = case.reprise('check', str(pid))
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q'), 'file-kind',
+                 'in flight', 'perf_event')
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_flight_signalfd(case):
+    refused(case, 'flight-signalfd', 'file-state', 'in flight', 'signalfd')
+
+
+def test_unix_covered(case):
+    pid = start(case, 'unix-covered')
+    where = '/proc/%d/cwd/covered' % pid
+    system('mount', b'none', where.encode(), b'tmpfs', 0, None)
+    for status, err in look(case, pid):
+        case.refused((status, '', err), 'file-state', pid, 'covered/socket', 'mounted')
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_unix_empty(case):
+    """A message without bytes is seen by one checkpoint only."""
+    pid = start(case, 'unix-empty')
+    case.checkpoint(pid, '-q', image='first')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q'),
+                 'file-state', pid, '1 of 2 messages')
+    case.finish(pid)
 
 
 for test in [value for name, value in list(globals().items()) if name.startswith('test_')]:
