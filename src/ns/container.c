@@ -258,9 +258,10 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
 	if (r < 0 || !ct->own)
 		return r;
-	if (ct->own & CLONE_NEWUSER)
+	if (ct->own & (CLONE_NEWUSER | CLONE_NEWTIME))
 		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "is in another user namespace than reprise");
+				 "is in another %s namespace than reprise",
+				 ct->own & CLONE_NEWUSER ? "user" : "time");
 	if (ct->own & CLONE_NEWPID) {
 		inner = inner_pid(proc_fd, *pid);
 		if (inner != 1)

@@ -27,6 +27,8 @@
 
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
 
+#define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
+
 /* One pass over a tree: a check that only looks, or the checkpoint itself. */
 struct pass {
 	struct checkpoint c;
@@ -206,7 +208,7 @@ static bool has_ended(const struct checkpoint *c, pid_t pid, pid_t tid)
 	struct proc_stat st;
 
 	return proc_stat_read(c->proc_fd, pid, tid, &st, &unused) < 0 || st.state == 'Z' ||
-	       st.state == 'X';
+	       st.state == 'X' || st.flags & PF_EXITING;
 }
 
 /*

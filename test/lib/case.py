@@ -483,6 +483,8 @@ def run_container(case, meta):
     pid = case.start(program=case.reprise_path,
                      arguments=['run', '--name', 'first', '-w', case.work] + shares
                      + ['--', case.program(case.name)])
+    # The program may be ready before its container is noted.
+    case.until(lambda: os.path.exists(os.path.join(containers, 'first/state')), 'the container')
     time.sleep(meta['settle'])
     code, _, err = case.reprise('checkpoint', 'first', '-o', case.path('image'), '-q', '--kill',
                                 *meta['checkpoint'])

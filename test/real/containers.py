@@ -22,9 +22,12 @@ def run(case, name, script, *options):
     with open(case.path('script'), 'w') as file:
         file.write(script)
     with open(case.path('out'), 'w') as out:
-        return case.start_reprise(
+        pid = case.start_reprise(
             'run', '--name', name, *options, '-V', '%s:%s' % (case.control, case.control), '--',
             'sh', case.path('script'), stdout=out.fileno())
+    state = os.path.join(case.environment['REPRISE_DIR'], name, 'state')
+    case.until(lambda: os.path.exists(state) or case.ended(pid), 'the container is noted')
+    return pid
 
 
 def output(case, name='out'):
@@ -178,8 +181,6 @@ def test_build(case):
     """make -j2 goes on from the middle, with the files that it has made so far."""
     begin(case)
     pid = run(case, 'build', BUILD)
-    state = os.path.join(case.directory, 'containers/build/state')
-    case.until(lambda: os.path.exists(state) or case.ended(pid), 'the container')
     time.sleep(0.5)
     text = finish(case, move(case, pid, 'build'), 'build')
     if text != 'status 42\n':

@@ -34,9 +34,12 @@ def listed(case):
 
 def run_victim(case, name, *steps):
     """A victim in a container: the pid of `reprise run`."""
-    return case.start(program=case.reprise_path, arguments=[
+    pid = case.start(program=case.reprise_path, arguments=[
         'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
         victim(case)] + [str(s) for s in steps])
+    # The program may be ready before its container is noted.
+    case.until(lambda: listed(case)[name]['state'] == 'running', 'the container is noted')
+    return pid
 
 
 def test_commands(case):
@@ -220,6 +223,7 @@ def test_leaked_descriptors(case):
         pid = case.start(program=case.reprise_path, arguments=[
             'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
             case.program(name)])
+        case.until(lambda: 'init' in listed(case)[name], 'the container is noted')
         entry = listed(case)[name]
         if leaks(case, entry['init']):
             raise Failed('leaks of %s: %s' % (name, leaks(case, entry['init'])))
@@ -250,6 +254,7 @@ def test_leaked_otherwise(case):
     """A file system entered through /proc, a namespace, and what is allowed."""
     begin(case)
     pid = run_victim(case, 'web', 'wait', 'pass')
+    case.until(lambda: 'init' in listed(case)['web'], 'the container is noted')
     entry = listed(case)['web']
     for path in ('root/tmp', 'root/dev/null', 'ns/net', 'ns/ipc'):
         fd = os.open('/proc/%d/%s' % (entry['init'], path), os.O_RDONLY)
