@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A file of each kind, held in each way: copied, inherited, held by a relative that did not get it
+ * by fork, in flight in a socket; without waiting, with an owner and a signal. All are one
+ * description afterwards as before.
+ */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/fanotify.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MOST   24
+#define COPY   100 /* numbers of the copies, in the one who made them */
+#define SENT   200 /* and in the relative that received them */
+#define ABROAD 300 /* and of those that had been in flight */
+
+static int fds[MOST], kinds, flags[MOST], close_on_exec[MOST], carrier[2], flight[2];
+static bool with_owner[MOST];
+
+static void add(int fd)
+{
+	CHECK(fd >= 0 && kinds < MOST);
+	fds[kinds++] = fd;
+}
+
+static void make_all(void)
+{
+	int ends[2], fd;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	add(eventfd(3, 0));
+	add(eventfd(0, EFD_SEMAPHORE));
+	add(timerfd_create(CLOCK_MONOTONIC, 0));
+	add(signalfd(-1, &set, 0));
+	add(epoll_create1(0));
+	add(inotify_init1(0));
+	add((int)syscall(SYS_pidfd_open, getpid(), 0));
+	add(memfd_create("memory", 0));
+	CHECK(!pipe(ends));
+	add(ends[0]);
+	add(ends[1]);
+	CHECK(!mkfifo("fifo", 0600));
+	add(open("fifo", O_RDWR));
+	add(test_file("file", 100, 1));
+	add(open("file", O_RDONLY | O_DIRECT));
+	add(open(".", O_PATH));
+	add(test_file("removed", 100, 2));
+	CHECK(!unlink("removed"));
+	add(open("/dev/null", O_RDWR));
+	add(open("/proc/self/stat", O_RDONLY));
+	fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY);
+	if (fd >= 0)
+		add(fd);
+}
+
+static void send_all(int to)
+{
+	for (int i = 0; i < kinds; i++) {
+		char byte = 0, room[CMSG_SPACE(sizeof(int))] = {};
+		struct iovec io = {&byte, 1};
+		struct msghdr msg = {.msg_iov = &io,
+				     .msg_iovlen = 1,
+				     .msg_control = room,
+				     .msg_controllen = sizeof(room)};
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fds[i], sizeof(int));
+		CHECK_EQUAL(sendmsg(to, &msg, 0), 1);
+	}
+}
+
+static void receive_all(int from, int base)
+{
+	for (int i = 0; i < kinds; i++) {
+		char byte, room[CMSG_SPACE(sizeof(int))];
+		struct iovec io = {&byte, 1};
+		struct msghdr msg = {.msg_iov = &io,
+				     .msg_iovlen = 1,
+				     .msg_control = room,
+				     .msg_controllen = sizeof(room)};
+		int fd;
+
+		CHECK_EQUAL(recvmsg(from, &msg, 0), 1);
+		CHECK(CMSG_FIRSTHDR(&msg));
+		memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(int));
+		CHECK_EQUAL(dup3(fd, base + i, O_CLOEXEC), base + i);
+		close(fd);
+	}
+}
+
+/* Was there before any of them was opened. */
+static int relative(void *arg)
+{
+	char byte;
+
+	close(carrier[0]);
+	CHECK_EQUAL(read(carrier[1], &byte, 1), 1);
+	kinds = byte;
+	receive_all(carrier[1], SENT);
+	test_write("received", "", 0);
+	for (;;)
+		pause();
+	return 0;
+}
+
+static int heir(void *arg)
+{
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void set_up(int i)
+{
+	struct f_owner_ex owner = {.type = F_OWNER_PID, .pid = getpid()};
+
+	if (i % 2 && !(fcntl(fds[i], F_GETFL) & O_PATH))
+		CHECK(!fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK));
+	with_owner[i] = !fcntl(fds[i], F_SETOWN_EX, &owner);
+	if (with_owner[i])
+		CHECK(!fcntl(fds[i], F_SETSIG, SIGRTMIN + i % 8));
+	CHECK_EQUAL(fcntl(fds[i], F_DUPFD_CLOEXEC, COPY + i), COPY + i);
+	flags[i] = fcntl(fds[i], F_GETFL);
+	close_on_exec[i] = fcntl(fds[i], F_GETFD);
+}
+
+static void check_same(pid_t pid, int i, int fd, const char *who)
+{
+	long r = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, fds[i], fd);
+
+	CHECKF(r == 0, "kind %d is another for the %s: %ld (%s)", i, who, r, strerror(errno));
+}
+
+static void check(int i, pid_t child, pid_t other)
+{
+	struct f_owner_ex owner = {};
+
+	CHECKF(fcntl(fds[i], F_GETFL) == flags[i], "kind %d: its flags are %o and were %o", i,
+	       fcntl(fds[i], F_GETFL), flags[i]);
+	CHECK_EQUAL(fcntl(fds[i], F_GETFD), close_on_exec[i]);
+	CHECK_EQUAL(fcntl(COPY + i, F_GETFD), FD_CLOEXEC);
+	check_same(getpid(), i, COPY + i, "copy");
+	check_same(child, i, fds[i], "heir");
+	check_same(other, i, SENT + i, "relative");
+	check_same(getpid(), i, ABROAD + i, "one in flight");
+	for (int k = 0; k < i; k++)
+		CHECK(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fds[i], fds[k]) != 0);
+	if (!with_owner[i])
+		return;
+	CHECK(!fcntl(fds[i], F_GETOWN_EX, &owner));
+	CHECK_EQUAL(owner.pid, getpid());
+	CHECK_EQUAL(owner.type, F_OWNER_PID);
+	CHECK_EQUAL(fcntl(fds[i], F_GETSIG), SIGRTMIN + i % 8);
+}
+
+int main(void)
+{
+	pid_t child, other;
+	char byte;
+
+	test_init();
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, carrier));
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, flight));
+	other = test_fork(relative, NULL);
+	close(carrier[1]);
+	make_all();
+	for (int i = 0; i < kinds; i++)
+		set_up(i);
+	byte = (char)kinds;
+	CHECK_EQUAL(write(carrier[0], &byte, 1), 1);
+	send_all(carrier[0]);
+	send_all(flight[0]);
+	child = test_fork(heir, NULL);
+	while (access("received", F_OK))
+		usleep(1000);
+
+	test_wait();
+	if (test_break(1))
+		CHECK(dup2(fds[1], COPY) == COPY);
+	if (test_break(2))
+		CHECK(!fcntl(fds[3], F_SETFL, 0));
+	receive_all(flight[1], ABROAD);
+	for (int i = 0; i < kinds; i++)
+		check(i, child, other);
+	kill(other, SIGKILL);
+	kill(child, SIGKILL);
+	CHECK_EQUAL(waitpid(other, NULL, 0), other);
+	CHECK_EQUAL(waitpid(child, NULL, 0), child);
+	test_pass();
+}
