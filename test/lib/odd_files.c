@@ -9,6 +9,7 @@
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -47,6 +48,10 @@ static void set_up(const char *what)
 		fd = test_file("leased", 10, 1);
 		CHECK(!unlink("leased"));
 		CHECK(!fcntl(fd, F_SETLEASE, F_WRLCK));
+	} else if (!strcmp(what, "covered")) {
+		CHECK(!mkdir("covered", 0700));
+		test_file("covered/file", 10, 1);
+		CHECK(!mount("none", "covered", "tmpfs", 0, NULL));
 	} else if (!strcmp(what, "proc")) {
 		CHECK(open("/proc/1/status", O_RDONLY) >= 0);
 	} else if (!strcmp(what, "proc-cwd")) {

@@ -31,6 +31,12 @@ def test_lease_on_a_removed_file(case):
     case.finish(refused(case, 'lease', 'file-state', 'lease', 'descriptor'))
 
 
+def test_file_below_a_mount(case):
+    """It was opened before something was mounted over it."""
+    pid = refused(case, 'covered', 'file-state', 'covered/file', 'mounted over')
+    case.finish(pid)
+
+
 def test_file_of_a_task_outside(case):
     case.finish(refused(case, 'proc', 'file-outside', '/proc/1/status', 'outside the tree'))
 
