@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include "fs/file_private.h"
 
@@ -30,9 +29,7 @@ int file_refuse_kind(const struct file_seen *f, struct error *e)
 		if (!strncmp(f->link, refused[i].link, strlen(refused[i].link)))
 			return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s", refused[i].why);
 	if (S_ISCHR(f->st.st_mode) || S_ISBLK(f->st.st_mode))
-		return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s device %u:%u cannot be saved",
-				 S_ISCHR(f->st.st_mode) ? "character" : "block",
-				 major(f->st.st_rdev), minor(f->st.st_rdev));
+		return device_refuse(f, e);
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 			 "this kind of file cannot be saved (mode %#o)", f->st.st_mode);
 }
