@@ -3,7 +3,7 @@
  * io_uring at the checkpoint. What a ring needs that is made anew: the memory that the kernel
  * shares with the application, the kernel's own two counters, and what is registered.
  *
- * Requests in flight are not saved: the kernel does not keep what was asked for. Those that end by
+ * Of requests in flight, those that wait are submitted again (uring_flight.c). Those that end by
  * themselves are waited for, since the tasks stand still and make no new ones.
  *
  * The restart side is in uring_restart.c.
@@ -23,7 +23,6 @@
 #include "core/procfs.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
-#include "mm/state.h"
 
 #define DRAIN_MS   500
 #define WAITING_MS 20	    /* for what is about to be taken from the lists of those that wait */
@@ -31,12 +30,6 @@
 #define PART_BYTES 256
 
 static bool uring_match(const struct file_seen *f)
-{
-	return !strcmp(f->link, "anon_inode:[io_uring]");
-}
-
-/* Also one that was refused. */
-static bool uring_is(const struct file_entry *f)
 {
 	return !strcmp(f->link, "anon_inode:[io_uring]");
 }
@@ -100,17 +93,26 @@ static int let_tasks_complete(const struct file_seen *f, const struct uring_seen
 
 static int refuse_flight(const struct uring_seen *s, struct error *e)
 {
-	if (s->waiting)
+	if (s->strange || s->waiting)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "requests are in flight (%u) that wait for what may never come, "
-				 "as for a message or a time-out",
+				 "requests are in flight (%u), some of which cannot be asked for "
+				 "again",
 				 s->in_flight);
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 			 "requests are in flight (%u) that did not end within %d ms", s->in_flight,
 			 DRAIN_MS);
 }
 
-/* Looks until nothing is in flight. While checking, what may end by itself is let be. */
+/* Nothing is in flight, or only what can be submitted again. */
+static bool is_calm(const struct uring_seen *s)
+{
+	vec_for_each (f, &s->flight)
+		if (!f->task)
+			return false;
+	return !s->strange && !s->waiting && s->in_flight == s->flight.n;
+}
+
+/* Looks until it is calm. While checking, what may end by itself is let be. */
 static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_memory *k,
 		struct uring_seen *s, struct error *e)
 {
@@ -123,13 +125,13 @@ static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_m
 			error_clear(e);
 			return -EAGAIN;
 		}
-		if (r >= 0 && !s->in_flight)
-			return 0;
 		if (r < 0 && r != -EAGAIN)
 			return r;
+		if (r >= 0 && is_calm(s))
+			return 0;
 		if (r >= 0 && c->checking)
-			return s->waiting ? refuse_flight(s, e) : 0;
-		if (r >= 0 && s->waiting && i > WAITING_MS)
+			return s->strange || s->waiting ? refuse_flight(s, e) : 0;
+		if (r >= 0 && (s->strange || s->waiting) && i > WAITING_MS)
 			return refuse_flight(s, e);
 		if (r >= 0)
 			r = let_tasks_complete(f, s, e);
@@ -273,17 +275,43 @@ static int refuse_state(const struct uring_seen *s, struct error *e)
 {
 	if (s->obstacle)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", s->obstacle);
-	if (s->cq_tail > s->sq_head)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "it has posted more completions (%u) than it was given requests "
-				 "(%u), which a new one cannot be brought to",
-				 s->cq_tail, s->sq_head);
-	if (!uring_can_count(s->sq_entries, s->sq_head, s->cq_tail))
+	if (s->flight.n > s->sq_head ||
+	    !uring_can_count(s->sq_entries, s->sq_head - (uint32_t)s->flight.n, s->cq_tail))
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
-			"it has been given so many requests (%u) that to count there again "
-			"would take too long",
-			s->sq_head);
+			"it has had so many requests (%u) or completions (%u) that to count there "
+			"again would take too long",
+			s->sq_head, s->cq_tail);
+	return 0;
+}
+
+static int save_requests(const struct checkpoint *c, const struct uring_seen *s,
+			 Reprise__IoUring *m, struct scratch *scratch, struct error *e)
+{
+	m->requests = scratch_alloc(scratch, (s->flight.n + 1) * sizeof(*m->requests));
+	if (!m->requests)
+		return no_memory(e);
+	vec_for_each (f, &s->flight) {
+		Reprise__IoUringRequest *q = scratch_message(scratch, Reprise__IoUringRequest,
+							     reprise__io_uring_request__init);
+
+		if (!q)
+			return no_memory(e);
+		if (!in_tree(c, f->task))
+			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+					 "a request of task %d is in flight, which is not in the "
+					 "tree",
+					 f->task);
+		q->sqe.len = sizeof(f->sqe);
+		q->sqe.data = scratch_copy(scratch, &f->sqe, sizeof(f->sqe));
+		if (!q->sqe.data)
+			return no_memory(e);
+		q->file = f->file; /* until all descriptions are known */
+		q->task = f->task;
+		q->timeout_ns = f->timeout_ns;
+		q->nofile = f->nofile;
+		m->requests[m->n_requests++] = q;
+	}
 	return 0;
 }
 
@@ -309,7 +337,8 @@ static int fill(struct checkpoint *c, const struct file_seen *f, const struct ur
 	m->clock = s->clock;
 	m->bounded_workers = s->workers[0];
 	m->unbounded_workers = s->workers[1];
-	return c->checking ? 0 : save_contents(f, s, m, scratch, e);
+	r = save_requests(c, s, m, scratch, e);
+	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);
 }
 
 static bool uses_napi(const char *fdinfo)
@@ -347,236 +376,23 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	return r;
 }
 
-/* ---- with all others ---- */
-
-/* The kernel's address of each description. */
-struct address {
-	uint64_t file;
-	uint64_t id;
-	bool eventfd;
-};
-struct addresses {
-	VEC(struct address) of;
-};
-
-static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct addresses *ret,
-			  struct error *e)
-{
-	vec_for_each (f, &c->files->files) {
-		_cleanup_(close_fd) int pidfd = -EBADF;
-		_cleanup_(close_fd) int local = -EBADF;
-		struct address *a;
-
-		if ((*f)->fd < 0 || !(*f)->ops)
-			continue;
-		pidfd = files_pidfd((*f)->tid);
-		if (pidfd >= 0)
-			local = (int)syscall(SYS_pidfd_getfd, pidfd, (*f)->fd, 0);
-		if (local < 0)
-			continue; /* gone, while checking */
-		a = vec_push(&ret->of);
-		if (!a)
-			return no_memory(e);
-		a->id = (*f)->id;
-		a->eventfd = (*f)->ops == &eventfd_file_ops;
-		if (kernel_file(k, local, &a->file) < 0)
-			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
-					 "this kernel does not tell which files are registered");
-	}
-	return 0;
-}
-
-static uint64_t id_of(const struct addresses *all, uint64_t file)
-{
-	vec_for_each (a, &all->of)
-		if (a->file == file)
-			return a->id;
-	return 0;
-}
-
-static int find_files(struct checkpoint *c, struct kernel_memory *k, const struct addresses *all,
-		      const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
-{
-	struct scratch *s = &c->files->scratch;
-
-	m->files = scratch_alloc(s, ((size_t)seen->n_files + 1) * sizeof(*m->files));
-	if (!m->files)
-		return no_memory(e);
-	for (uint32_t i = 0; i < seen->n_files; i++) {
-		struct uring_node node;
-		int r = uring_node(k, seen->files, i, true, &node, e);
-		Reprise__IoUringFile *file;
-
-		if (r < 0)
-			return r;
-		if (r == 0)
-			continue;
-		file = scratch_message(s, Reprise__IoUringFile, reprise__io_uring_file__init);
-		if (!file)
-			return no_memory(e);
-		file->slot = i;
-		file->tag = node.tag;
-		file->file = id_of(all, node.file);
-		if (!file->file)
-			return error_set(
-				e, -EOPNOTSUPP, E_FILE_STATE,
-				"a file is registered in slot %u that nobody has open as a "
-				"descriptor",
-				i);
-		m->files[m->n_files++] = file;
-	}
-	return 0;
-}
-
-static int find_buffers(struct checkpoint *c, struct kernel_memory *k,
-			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
-{
-	struct scratch *s = &c->files->scratch;
-	_cleanup_(close_fd) int pagemap = -EBADF;
-
-	if (seen->n_buffers)
-		pagemap = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", m->owner);
-	if (seen->n_buffers && pagemap < 0)
-		return pagemap;
-	m->buffers = scratch_alloc(s, ((size_t)seen->n_buffers + 1) * sizeof(*m->buffers));
-	if (!m->buffers)
-		return no_memory(e);
-	for (uint32_t i = 0; i < seen->n_buffers; i++) {
-		struct uring_node node;
-		int r = uring_node(k, seen->buffers, i, false, &node, e);
-		Reprise__IoUringBuffer *buffer;
-
-		if (r < 0)
-			return r;
-		if (r == 0)
-			continue;
-		if (uring_buffer_check(k, &seen->pages, pagemap, &node) < 0)
-			return error_set(
-				e, -EOPNOTSUPP, E_FILE_STATE,
-				"buffer %u that is registered is no longer what task %d has "
-				"at its address",
-				i, m->owner);
-		buffer = scratch_message(s, Reprise__IoUringBuffer, reprise__io_uring_buffer__init);
-		if (!buffer)
-			return no_memory(e);
-		buffer->slot = i;
-		buffer->tag = node.tag;
-		buffer->address = node.address;
-		buffer->length = node.length;
-		m->buffers[m->n_buffers++] = buffer;
-	}
-	return 0;
-}
-
-static int find_eventfd(struct kernel_memory *k, const struct addresses *all,
-			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
-{
-	if (!seen->eventfd)
-		return 0;
-	vec_for_each (a, &all->of) {
-		uint64_t ctx;
-
-		if (a->eventfd && uring_eventfd(k, a->file, &ctx) >= 0 && ctx == seen->eventfd) {
-			m->eventfd = a->id;
-			return 0;
-		}
-	}
-	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-			 "an eventfd is registered that nobody has open as a descriptor");
-}
-
-static int resolve(struct checkpoint *c, const struct addresses *all, const struct file_entry *f,
-		   struct error *e)
-{
-	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
-	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
-
-	if (r >= 0)
-		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
-	return r < 0 ? r : find_eventfd(c->files->kernel, all, seen, f->msg->io_uring, e);
-}
-
-/* Mappings know the inode, of which each ring has its own. */
-static int find_mapped(struct checkpoint *c, Reprise__Vma *v, struct error *e)
-{
-	uint64_t ino = v->ring;
-
-	if (!uring_offset_known(v->offset))
-		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-				 "shows rings of io_uring, but not from their beginning");
-	v->ring = 0;
-	vec_for_each (f, &c->files->files) {
-		if (!uring_is(*f) || (*f)->ino != ino)
-			continue;
-		if (v->ring)
-			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
-					 "this kernel does not tell the rings of io_uring apart");
-		v->ring = (*f)->id;
-	}
-	if (!v->ring)
-		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-				 "is of an io_uring that nobody in the tree has as a descriptor");
-	return 0;
-}
-
-static int find_all_mapped(struct checkpoint *c, struct error *e)
-{
-	vec_for_each (mm, &c->mm->mms)
-		for (size_t i = 0; mm->msg && i < mm->msg->n_vmas; i++) {
-			Reprise__Vma *v = mm->msg->vmas[i];
-			int r;
-
-			if (v->kind != VMA_IO_URING)
-				continue;
-			r = find_mapped(c, v, e);
-			if (r < 0) {
-				error_object(e, r, "mapping %lx-%lx (io_uring) of task %d",
-					     (unsigned long)v->start, (unsigned long)v->end,
-					     mm->tid);
-				r = checkpoint_refuse(c, r, e);
-			}
-			if (r < 0)
-				return r;
-		}
-	return 0;
-}
-
-static int uring_checkpoint_all(struct checkpoint *c, struct error *e)
-{
-	struct addresses all = {};
-	int r = find_all_mapped(c, e);
-	bool listed = false;
-
-	vec_for_each (f, &c->files->files) {
-		if (r < 0 || !uring_is(*f) || !(*f)->ops || !(*f)->private)
-			continue;
-		if (!listed)
-			r = list_addresses(c, c->files->kernel, &all, e);
-		listed = true;
-		if (r >= 0)
-			r = resolve(c, &all, *f, e);
-		if (r < 0)
-			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
-	}
-	vec_free(&all.of);
-	return r;
-}
-
 static void uring_describe(const Reprise__File *msg, char *buf, size_t size)
 {
 	const Reprise__IoUring *m = msg->io_uring;
 
 	if (m)
-		snprintf(buf, size, "%u and %u entries, %u requests, %zu files, %zu buffers",
-			 m->sq_entries, m->cq_entries, m->sq_head, m->n_files, m->n_buffers);
+		snprintf(buf, size,
+			 "%u and %u entries, %u requests, %zu in flight, %zu files, %zu buffers",
+			 m->sq_entries, m->cq_entries, m->sq_head, m->n_requests, m->n_files,
+			 m->n_buffers);
 }
 
 const struct file_ops uring_file_ops = {
 	.kind = FILE_IO_URING,
 	.name = "io_uring",
 	.support =
-		"without requests in flight: rings, registered files and buffers; by root, Linux "
-		"6.16 or newer",
+		"rings, registered files and buffers, requests that wait for a file or for time; "
+		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,
 	.checkpoint_all = uring_checkpoint_all,

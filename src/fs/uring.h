@@ -3,6 +3,7 @@
 #define REPRISE_FS_URING_H
 
 #include <linux/io_uring.h>
+#include <sys/mman.h>
 
 #include "core/kabi.h"
 #include "core/kernel_memory.h"
@@ -16,6 +17,16 @@ struct uring_pages {
 	uint32_t size;
 };
 
+/* A request in flight, as it can be submitted again. */
+struct uring_request {
+	struct io_uring_sqe sqe; /* without its file, unless that is a registered one */
+	uint64_t file;		 /* struct file, 0 none */
+	uint64_t task_struct;
+	pid_t task;
+	uint64_t timeout_ns; /* of a time-out: from now on, or of the day */
+	uint64_t nofile;     /* of accept: the limit of open files when it was asked */
+};
+
 /*
  * What the kernel keeps of a ring, as far as it concerns us (struct io_ring_ctx). All but what is
  * shared with the application is told in no other way.
@@ -26,8 +37,10 @@ struct uring_seen {
 	uint32_t sq_entries, cq_entries;
 	uint32_t sq_head, cq_tail; /* the kernel's own counters */
 	uint32_t in_flight;	   /* requests that are under way, of whatever kind */
-	uint32_t waiting;	   /* of these those that wait for somebody: may be for ever */
-	pid_t submitter;	   /* the only thread that may use it; 0 no such */
+	uint32_t waiting;	   /* lists of those that wait for somebody: may be for ever */
+	VEC(struct uring_request) flight; /* those that can be submitted again, but for */
+	uint32_t strange;		  /* of these: cannot */
+	pid_t submitter;		  /* the only thread that may use it; 0 no such */
 	VEC(pid_t)
 	users; /* threads that have used it; first those of the address space in which it
 		  was made */
@@ -53,6 +66,8 @@ struct uring_node {
 /* -EOPNOTSUPP, with a sentence, where this kernel has other structures than are known. */
 int uring_look(struct kernel_memory *k, int fd, struct uring_seen *ret, struct error *e) must_check;
 void uring_seen_free(struct uring_seen *s);
+/* Adds those that wait, to s->flight. */
+int uring_flight(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s) must_check;
 /* What is registered in a slot: 0 if it is empty, else 1. */
 int uring_node(struct kernel_memory *k, uint64_t array, uint32_t slot, bool file,
 	       struct uring_node *ret, struct error *e) must_check;
@@ -102,16 +117,38 @@ static inline bool uring_offset_known(uint64_t offset)
 
 static inline bool uring_can_count(uint32_t sq_entries, uint32_t sq_head, uint32_t cq_tail)
 {
-	return cq_tail <= sq_head && sq_head <= URING_COUNT_MAX &&
-	       sq_head / sq_entries <= URING_ROUND_MAX;
+	return cq_tail <= URING_COUNT_MAX && sq_head <= URING_COUNT_MAX &&
+	       sq_head / sq_entries <= URING_ROUND_MAX && cq_tail / sq_entries <= URING_ROUND_MAX;
 }
 
+/* What we and a task see of the rings. */
+struct uring_shared {
+	const Reprise__IoUring *m;
+	struct uring_layout layout;
+	uint8_t *rings, *sqes;
+};
+
+static inline volatile uint32_t *uring_word(const struct uring_shared *x, uint32_t offset)
+{
+	return (volatile uint32_t *)(void *)(x->rings + offset);
+}
+
+bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);
+/* In the rings of `fd`, which have their contents. What was done with them is to be undone. */
+int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e) must_check;
+
+/* Posts n completions to the rings of `fd`, number `remote` in the task, and takes them. */
+int uring_post(struct uring_shared *x, int fd, const struct restart_task *t, int remote, uint32_t n,
+	       struct error *e) must_check;
+
+int uring_checkpoint_all(struct checkpoint *c, struct error *e);
 int uring_validate(const struct restart *r, const Reprise__File *msg, struct error *e);
 int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		  struct error *e);
 int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd, struct error *e);
-/* Maps the memory of all rings in all processes. */
 int uring_restart_all(struct restart *r, struct error *e);
+/* Maps the memory of all rings in all processes. */
+int uring_map_all(struct restart *r, struct error *e) must_check;
 /* Registers files, buffers and the like, by the task that it belongs to. */
 int uring_register_all(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int fd,
 		       struct error *e) must_check;

@@ -114,41 +114,20 @@ static int count_free(struct view *ctx, uint32_t *ret)
 	return r;
 }
 
-/* Those that wait for a file are in a hash table (struct io_hash_bucket: one list each). */
-static int count_polled(struct view *ctx, uint32_t *ret)
-{
-	uint64_t buckets = number(ctx, "cancel_table.hbs", 8);
-	uint32_t bits = (uint32_t)number(ctx, "cancel_table.hash_bits", 4);
-	int size = kernel_size(ctx->k, "io_hash_bucket"), r = size;
-
-	if (r >= 0 && bits > 20)
-		r = -EOPNOTSUPP;
-	for (uint32_t i = 0; buckets && r >= 0 && i < 1u << bits; i++) {
-		uint64_t first;
-
-		r = kernel_read(ctx->k, buckets + (uint64_t)i * (uint32_t)size, &first,
-				sizeof(first));
-		if (r >= 0 && first)
-			++*ret;
-	}
-	return r;
-}
-
 static int look_at_requests(struct view *ctx, struct uring_seen *s)
 {
 	uint32_t allocated = u32(ctx, "nr_req_allocated"), unused = 0;
 	int r = count_free(ctx, &unused);
 
 	if (r >= 0)
-		r = count_polled(ctx, &s->waiting);
+		r = uring_flight(ctx->k, ctx->at, s);
 	if (r < 0 || ctx->failed)
 		return r < 0 ? r : ctx->failed;
 	if (unused > allocated)
 		return -EAGAIN;
 	s->in_flight = allocated - unused;
-	s->waiting += !list_empty(ctx, "timeout_list") + !list_empty(ctx, "ltimeout_list") +
-		      !list_empty(ctx, "defer_list") + (u64(ctx, "waitid_list") != 0) +
-		      (u64(ctx, "cancelable_uring_cmd") != 0);
+	s->waiting = !list_empty(ctx, "ltimeout_list") + !list_empty(ctx, "defer_list") +
+		     (u64(ctx, "waitid_list") != 0) + (u64(ctx, "cancelable_uring_cmd") != 0);
 	if (has(ctx, "futex_list"))
 		s->waiting += u64(ctx, "futex_list") != 0;
 	/* messages of other rings, and what else was left for the task to do */
@@ -359,6 +338,9 @@ static int look_at_users(struct view *ctx, struct uring_seen *s)
 		if (r >= 0 && !s->submitter)
 			s->obstacle = "the thread that alone may use it has ended";
 	}
+	vec_for_each (f, &s->flight)
+		if (r >= 0)
+			r = tid_of(ctx->k, f->task_struct, level, ns, NULL, &f->task);
 	return r < 0 ? r : 0;
 }
 
@@ -367,6 +349,7 @@ static int look_at_users(struct view *ctx, struct uring_seen *s)
 void uring_seen_free(struct uring_seen *s)
 {
 	vec_free(&s->users);
+	vec_free(&s->flight);
 }
 
 static int look(struct view *ctx, struct uring_seen *s)

@@ -202,7 +202,7 @@ static int map_all_in(struct restart *r, struct restart_process *p, struct error
 	return res < 0 ? res : open_gaps(&x, e);
 }
 
-int uring_restart_all(struct restart *r, struct error *e)
+int uring_map_all(struct restart *r, struct error *e)
 {
 	int res = 0;
 

@@ -21,6 +21,12 @@
 
 /* ---- validation ---- */
 
+/* Without those that will be submitted again. */
+static uint32_t counted(const Reprise__IoUring *m)
+{
+	return m->sq_head - (uint32_t)m->n_requests;
+}
+
 static bool power_of_two(uint32_t n, uint32_t max)
 {
 	return n && n <= max && !(n & (n - 1));
@@ -87,14 +93,14 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 	if ((m->flags & ~URING_FLAGS) || !(m->flags & IORING_SETUP_CQSIZE))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an io_uring with flags %#x",
 				 m->flags);
-	if (!uring_can_count(m->sq_entries, m->sq_head, m->cq_tail) ||
-	    ((m->flags & IORING_SETUP_R_DISABLED) && m->sq_head))
+	if (m->n_requests > m->sq_head || !uring_can_count(m->sq_entries, counted(m), m->cq_tail) ||
+	    ((m->flags & IORING_SETUP_R_DISABLED) && (m->sq_head || m->cq_tail)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible counters");
 	if (!layout_fits(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
-	if (!files_fit(r, m))
+	if (!files_fit(r, m) || !uring_requests_fit(r, m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible files or buffers");
 	return 0;
@@ -156,44 +162,37 @@ static int close_there(const struct restart_task *t, int remote, struct error *e
 
 /* ---- counting ---- */
 
-/* What we and the task see of the rings while they are brought to where they were. */
+/* While the rings are brought to where they were. */
 struct counting {
 	struct restart_task *task;
-	const Reprise__IoUring *m;
-	struct uring_layout layout;
 	int fd, remote;
-	uint8_t *rings, *sqes;
+	struct uring_shared x;
 	uint64_t rings_there; /* address in the task */
 };
 
 #define ROUNDS_AT_ONCE 200
 
-static volatile uint32_t *word(const struct counting *c, uint32_t offset)
+static int open_here(struct uring_shared *x, int fd, struct error *e)
 {
-	return (volatile uint32_t *)(void *)(c->rings + offset);
-}
-
-static int open_here(struct counting *c, struct error *e)
-{
-	const struct uring_layout *l = &c->layout;
-	void *rings = mmap(NULL, l->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd,
+	const struct uring_layout *l = &x->layout;
+	void *rings = mmap(NULL, l->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
 			   IORING_OFF_SQ_RING);
-	void *sqes = mmap(NULL, l->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd,
-			  IORING_OFF_SQES);
+	void *sqes =
+		mmap(NULL, l->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQES);
 
-	c->rings = rings == MAP_FAILED ? NULL : rings;
-	c->sqes = sqes == MAP_FAILED ? NULL : sqes;
-	if (!c->rings || !c->sqes)
+	x->rings = rings == MAP_FAILED ? NULL : rings;
+	x->sqes = sqes == MAP_FAILED ? NULL : sqes;
+	if (!x->rings || !x->sqes)
 		return error_errno(e, -errno, E_RESTORE, "cannot map an io_uring");
 	return 0;
 }
 
-static void close_here(struct counting *c)
+static void close_here(struct uring_shared *x)
 {
-	if (c->rings)
-		munmap(c->rings, c->layout.rings_size);
-	if (c->sqes)
-		munmap(c->sqes, c->layout.sqes_size);
+	if (x->rings)
+		munmap(x->rings, x->layout.rings_size);
+	if (x->sqes)
+		munmap(x->sqes, x->layout.sqes_size);
 }
 
 /*
@@ -204,15 +203,15 @@ static void close_here(struct counting *c)
 static int run_rounds(struct counting *c, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
-	struct iovec to = {(void *)(uintptr_t)(c->rings_there + c->layout.cq.head), 4};
-	struct iovec from = {(void *)(uintptr_t)(c->rings_there + c->layout.cq.tail), 4};
+	struct iovec to = {(void *)(uintptr_t)(c->rings_there + c->x.layout.cq.head), 4};
+	struct iovec from = {(void *)(uintptr_t)(c->rings_there + c->x.layout.cq.tail), 4};
 	uint32_t at = batch_data(&b, &to, sizeof(to)),
 		 from_at = batch_data(&b, &from, sizeof(from));
 	int self = batch_call(&b, SYS_getpid), r;
 
 	for (int i = 0; i < ROUNDS_AT_ONCE; i++) {
 		batch_must(&b, batch_call(&b, SYS_io_uring_enter, VAL(c->remote),
-					  VAL(c->m->sq_entries), VAL(0), VAL(0), VAL(0), VAL(0)));
+					  VAL(c->x.m->sq_entries), VAL(0), VAL(0), VAL(0), VAL(0)));
 		batch_must(&b, batch_call(&b, SYS_process_vm_readv, RESULT(self), DATA(at), VAL(1),
 					  DATA(from_at), VAL(1), VAL(0)));
 	}
@@ -227,38 +226,40 @@ static int run_rounds(struct counting *c, struct error *e)
 
 static int count_to(struct counting *c, uint32_t count, uint8_t flags, struct error *e)
 {
-	size_t step = c->m->flags & IORING_SETUP_SQE128 ? 128 : 64;
+	size_t step = c->x.m->flags & IORING_SETUP_SQE128 ? 128 : 64;
 	uint32_t before = 0;
 
-	for (uint32_t i = 0; i < c->m->sq_entries; i++) {
-		struct io_uring_sqe *sqe = (void *)(c->sqes + i * step);
+	for (uint32_t i = 0; i < c->x.m->sq_entries; i++) {
+		struct io_uring_sqe *sqe = (void *)(c->x.sqes + i * step);
 
 		sqe->opcode = IORING_OP_NOP;
 		sqe->flags = flags;
 	}
-	*word(c, c->layout.sq.tail) = count;
-	while (*word(c, c->layout.sq.head) != count) {
+	*uring_word(&c->x, c->x.layout.sq.tail) = count;
+	while (*uring_word(&c->x, c->x.layout.sq.head) != count) {
 		int r = run_rounds(c, e);
 
 		if (r < 0)
 			return r;
-		if (*word(c, c->layout.sq.head) == before)
+		if (*uring_word(&c->x, c->x.layout.sq.head) == before)
 			return error_set(e, -EIO, E_RESTORE,
 					 "the counters of an io_uring do not move");
-		before = *word(c, c->layout.sq.head);
+		before = *uring_word(&c->x, c->x.layout.sq.head);
 	}
 	return 0;
 }
 
 static int count(struct counting *c, struct error *e)
 {
-	int r = 0;
+	uint32_t requests = counted(c->x.m), completions = c->x.m->cq_tail;
+	uint32_t both = requests < completions ? requests : completions;
+	int r = both ? count_to(c, both, 0, e) : 0;
 
-	if (c->m->cq_tail)
-		r = count_to(c, c->m->cq_tail, 0, e);
-	if (r >= 0 && c->m->sq_head != c->m->cq_tail)
-		r = count_to(c, c->m->sq_head, IOSQE_CQE_SKIP_SUCCESS, e);
-	if (r >= 0 && *word(c, c->layout.cq.tail) != c->m->cq_tail)
+	if (r >= 0 && requests > both)
+		r = count_to(c, requests, IOSQE_CQE_SKIP_SUCCESS, e);
+	if (r >= 0 && completions > both)
+		r = uring_post(&c->x, c->fd, c->task, c->remote, completions - both, e);
+	if (r >= 0 && *uring_word(&c->x, c->x.layout.cq.tail) != c->x.m->cq_tail)
 		r = error_set(e, -EIO, E_RESTORE, "the counters of an io_uring went astray");
 	return r;
 }
@@ -267,10 +268,10 @@ static int count(struct counting *c, struct error *e)
 static int count_mapped(struct counting *c, struct error *e)
 {
 	struct agent *agent = c->task->process->agent;
-	const uint64_t map[6] = {0,	     c->layout.rings_size, PROT_READ | PROT_WRITE,
-				 MAP_SHARED, (uint64_t)c->remote,  IORING_OFF_SQ_RING};
+	const uint64_t map[6] = {0,	     c->x.layout.rings_size, PROT_READ | PROT_WRITE,
+				 MAP_SHARED, (uint64_t)c->remote,    IORING_OFF_SQ_RING};
 	long at = agent_syscall(agent, c->task->tid, NULL, e, SYS_mmap, map);
-	uint64_t unmap[6] = {(uint64_t)at, c->layout.rings_size};
+	uint64_t unmap[6] = {(uint64_t)at, c->x.layout.rings_size};
 	int r;
 
 	if (at < 0)
@@ -297,17 +298,37 @@ static void fill(uint8_t *at, uint64_t size, size_t n, Reprise__MemoryPart *cons
 	memset(at + done, 0, size - done);
 }
 
-static void fill_all(struct counting *c)
+static void fill_all(struct uring_shared *x)
 {
-	fill(c->rings, c->layout.rings_size, c->m->n_rings, c->m->rings);
-	fill(c->sqes, c->layout.sqes_size, c->m->n_sqes, c->m->sqes);
+	const Reprise__IoUring *m = x->m;
+
+	fill(x->rings, x->layout.rings_size, m->n_rings, m->rings);
+	fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
 	/* what the kernel believes, whatever the image says */
-	*word(c, c->layout.sq.head) = c->m->sq_head;
-	*word(c, c->layout.cq.tail) = c->m->cq_tail;
-	*word(c, c->layout.sq.ring_mask) = c->m->sq_entries - 1;
-	*word(c, c->layout.cq.ring_mask) = c->m->cq_entries - 1;
-	*word(c, c->layout.sq.ring_entries) = c->m->sq_entries;
-	*word(c, c->layout.cq.ring_entries) = c->m->cq_entries;
+	*uring_word(x, x->layout.sq.head) = counted(m);
+	*uring_word(x, x->layout.cq.tail) = m->cq_tail;
+	*uring_word(x, x->layout.sq.ring_mask) = m->sq_entries - 1;
+	*uring_word(x, x->layout.cq.ring_mask) = m->cq_entries - 1;
+	*uring_word(x, x->layout.sq.ring_entries) = m->sq_entries;
+	*uring_word(x, x->layout.cq.ring_entries) = m->cq_entries;
+}
+
+/*
+ * What submitting has changed. Completions are let be: there may be new ones.
+ */
+static int fill_submitted(struct uring_shared *x, struct error *e)
+{
+	_cleanup_(free_ptr) uint8_t *rings = malloc(x->layout.rings_size);
+	uint32_t tail = x->layout.sq.tail, array = x->layout.sq.array;
+
+	if (!rings)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
+	fill(rings, x->layout.rings_size, x->m->n_rings, x->m->rings);
+	fill(x->sqes, x->layout.sqes_size, x->m->n_sqes, x->m->sqes);
+	memcpy(x->rings + tail, rings + tail, 4);
+	if (!(x->m->flags & IORING_SETUP_NO_SQARRAY))
+		memcpy(x->rings + array, rings + array, 4ul * x->m->sq_entries);
+	return 0;
 }
 
 int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
@@ -315,26 +336,26 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 {
 	const Reprise__IoUring *m = msg->io_uring;
 	struct restart_task *t = restart_task_by_vtid(r, m->owner);
-	struct counting c = {.task = t, .m = m, .fd = -EBADF};
+	struct counting c = {.task = t, .x.m = m, .fd = -EBADF};
 	int res;
 
 	if (!t || t->msg->is_zombie)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring of task %d, which is not there", m->owner);
-	layout_of(m, &c.layout);
+	layout_of(m, &c.x.layout);
 	res = make(t, m, &c.remote, e);
 	if (res < 0)
 		return res;
 	res = take(t, c.remote, &c.fd, e);
 	if (res >= 0)
-		res = open_here(&c, e);
-	if (res >= 0 && m->sq_head)
+		res = open_here(&c.x, c.fd, e);
+	if (res >= 0 && (counted(m) || m->cq_tail))
 		res = count_mapped(&c, e);
 	if (res >= 0)
 		res = close_there(t, c.remote, e);
 	if (res >= 0)
-		fill_all(&c);
-	close_here(&c);
+		fill_all(&c.x);
+	close_here(&c.x);
 	if (res < 0)
 		close_fd(&c.fd);
 	else
@@ -350,4 +371,29 @@ int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int f
 	if (res >= 0)
 		res = uring_register_all(r, t, msg->io_uring, remote, e);
 	return res < 0 ? res : close_there(t, remote, e);
+}
+
+static int submit(struct restart *r, const struct file_open *f, struct error *e)
+{
+	struct uring_shared x = {.m = f->msg->io_uring};
+	int res;
+
+	layout_of(x.m, &x.layout);
+	res = open_here(&x, f->fd, e);
+	if (res >= 0)
+		res = uring_submit_all(r, &x, f->fd, e);
+	if (res >= 0)
+		res = fill_submitted(&x, e);
+	close_here(&x);
+	return res;
+}
+
+int uring_restart_all(struct restart *r, struct error *e)
+{
+	int res = uring_map_all(r, e);
+
+	vec_for_each (f, &r->files->files)
+		if (res >= 0 && f->ops->kind == FILE_IO_URING && f->msg->io_uring->n_requests)
+			res = submit(r, f, e);
+	return res;
 }

@@ -57,10 +57,6 @@ def test_buffer_that_is_gone(case):
     refused(case, 'buffer', 'file-state', 'buffer 0')
 
 
-def test_more_completions(case):
-    refused(case, 'count', 'file-state', 'more completions')
-
-
 def test_mapping_alone(case):
     refused(case, 'mapping', 'vma-kind', 'io_uring')
 

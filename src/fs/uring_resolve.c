@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a ring refers to, when all descriptions have been seen: the kernel knows files by the
+ * addresses of its own structures, and so do we for as long as it takes to compare them.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file_kinds.h"
+#include "fs/uring.h"
+#include "mm/state.h"
+
+/* Also one that was refused. */
+static bool uring_is(const struct file_entry *f)
+{
+	return !strcmp(f->link, "anon_inode:[io_uring]");
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
+}
+
+/* The kernel's address of each description. */
+struct address {
+	uint64_t file;
+	uint64_t id;
+	bool eventfd;
+};
+struct addresses {
+	VEC(struct address) of;
+};
+
+static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct addresses *ret,
+			  struct error *e)
+{
+	vec_for_each (f, &c->files->files) {
+		_cleanup_(close_fd) int pidfd = -EBADF;
+		_cleanup_(close_fd) int local = -EBADF;
+		struct address *a;
+
+		if ((*f)->fd < 0 || !(*f)->ops)
+			continue;
+		pidfd = files_pidfd((*f)->tid);
+		if (pidfd >= 0)
+			local = (int)syscall(SYS_pidfd_getfd, pidfd, (*f)->fd, 0);
+		if (local < 0)
+			continue; /* gone, while checking */
+		a = vec_push(&ret->of);
+		if (!a)
+			return no_memory(e);
+		a->id = (*f)->id;
+		a->eventfd = (*f)->ops == &eventfd_file_ops;
+		if (kernel_file(k, local, &a->file) < 0)
+			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+					 "this kernel does not tell which files are registered");
+	}
+	return 0;
+}
+
+static uint64_t id_of(const struct addresses *all, uint64_t file)
+{
+	vec_for_each (a, &all->of)
+		if (a->file == file)
+			return a->id;
+	return 0;
+}
+
+static int find_files(struct checkpoint *c, struct kernel_memory *k, const struct addresses *all,
+		      const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	struct scratch *s = &c->files->scratch;
+
+	m->files = scratch_alloc(s, ((size_t)seen->n_files + 1) * sizeof(*m->files));
+	if (!m->files)
+		return no_memory(e);
+	for (uint32_t i = 0; i < seen->n_files; i++) {
+		struct uring_node node;
+		int r = uring_node(k, seen->files, i, true, &node, e);
+		Reprise__IoUringFile *file;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			continue;
+		file = scratch_message(s, Reprise__IoUringFile, reprise__io_uring_file__init);
+		if (!file)
+			return no_memory(e);
+		file->slot = i;
+		file->tag = node.tag;
+		file->file = id_of(all, node.file);
+		if (!file->file)
+			return error_set(
+				e, -EOPNOTSUPP, E_FILE_STATE,
+				"a file is registered in slot %u that nobody has open as a "
+				"descriptor",
+				i);
+		m->files[m->n_files++] = file;
+	}
+	return 0;
+}
+
+/* No socket carries those to the task that is to ask again. */
+static bool is_ring(const struct checkpoint *c, uint64_t id)
+{
+	const struct file_entry *f = file_entry_by_id(c, id);
+
+	return f && f->ops && f->ops->by_pidfd;
+}
+
+static int find_requested(const struct checkpoint *c, const struct addresses *all,
+			  Reprise__IoUring *m, struct error *e)
+{
+	for (size_t i = 0; i < m->n_requests; i++) {
+		uint64_t file = m->requests[i]->file;
+
+		m->requests[i]->file = file ? id_of(all, file) : 0;
+		if (file && (!m->requests[i]->file || is_ring(c, m->requests[i]->file)))
+			return error_set(
+				e, -EOPNOTSUPP, E_FILE_STATE,
+				"a request is in flight for a file that nobody has open as "
+				"a descriptor");
+	}
+	return 0;
+}
+
+static int find_buffers(struct checkpoint *c, struct kernel_memory *k,
+			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	struct scratch *s = &c->files->scratch;
+	_cleanup_(close_fd) int pagemap = -EBADF;
+
+	if (seen->n_buffers)
+		pagemap = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", m->owner);
+	if (seen->n_buffers && pagemap < 0)
+		return pagemap;
+	m->buffers = scratch_alloc(s, ((size_t)seen->n_buffers + 1) * sizeof(*m->buffers));
+	if (!m->buffers)
+		return no_memory(e);
+	for (uint32_t i = 0; i < seen->n_buffers; i++) {
+		struct uring_node node;
+		int r = uring_node(k, seen->buffers, i, false, &node, e);
+		Reprise__IoUringBuffer *buffer;
+
+		if (r < 0)
+			return r;
+		if (r == 0)
+			continue;
+		if (uring_buffer_check(k, &seen->pages, pagemap, &node) < 0)
+			return error_set(
+				e, -EOPNOTSUPP, E_FILE_STATE,
+				"buffer %u that is registered is no longer what task %d has "
+				"at its address",
+				i, m->owner);
+		buffer = scratch_message(s, Reprise__IoUringBuffer, reprise__io_uring_buffer__init);
+		if (!buffer)
+			return no_memory(e);
+		buffer->slot = i;
+		buffer->tag = node.tag;
+		buffer->address = node.address;
+		buffer->length = node.length;
+		m->buffers[m->n_buffers++] = buffer;
+	}
+	return 0;
+}
+
+static int find_eventfd(struct kernel_memory *k, const struct addresses *all,
+			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+{
+	if (!seen->eventfd)
+		return 0;
+	vec_for_each (a, &all->of) {
+		uint64_t ctx;
+
+		if (a->eventfd && uring_eventfd(k, a->file, &ctx) >= 0 && ctx == seen->eventfd) {
+			m->eventfd = a->id;
+			return 0;
+		}
+	}
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "an eventfd is registered that nobody has open as a descriptor");
+}
+
+static int resolve(struct checkpoint *c, const struct addresses *all, const struct file_entry *f,
+		   struct error *e)
+{
+	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
+	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
+
+	if (r >= 0)
+		r = find_requested(c, all, f->msg->io_uring, e);
+	if (r >= 0)
+		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
+	return r < 0 ? r : find_eventfd(c->files->kernel, all, seen, f->msg->io_uring, e);
+}
+
+/* Mappings know the inode, of which each ring has its own. */
+static int find_mapped(struct checkpoint *c, Reprise__Vma *v, struct error *e)
+{
+	uint64_t ino = v->ring;
+
+	if (!uring_offset_known(v->offset))
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "shows rings of io_uring, but not from their beginning");
+	v->ring = 0;
+	vec_for_each (f, &c->files->files) {
+		if (!uring_is(*f) || (*f)->ino != ino)
+			continue;
+		if (v->ring)
+			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+					 "this kernel does not tell the rings of io_uring apart");
+		v->ring = (*f)->id;
+	}
+	if (!v->ring)
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "is of an io_uring that nobody in the tree has as a descriptor");
+	return 0;
+}
+
+static int find_all_mapped(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (mm, &c->mm->mms)
+		for (size_t i = 0; mm->msg && i < mm->msg->n_vmas; i++) {
+			Reprise__Vma *v = mm->msg->vmas[i];
+			int r;
+
+			if (v->kind != VMA_IO_URING)
+				continue;
+			r = find_mapped(c, v, e);
+			if (r < 0) {
+				error_object(e, r, "mapping %lx-%lx (io_uring) of task %d",
+					     (unsigned long)v->start, (unsigned long)v->end,
+					     mm->tid);
+				r = checkpoint_refuse(c, r, e);
+			}
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+int uring_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	struct addresses all = {};
+	int r = find_all_mapped(c, e);
+	bool listed = false;
+
+	vec_for_each (f, &c->files->files) {
+		if (r < 0 || !uring_is(*f) || !(*f)->ops || !(*f)->private)
+			continue;
+		if (!listed)
+			r = list_addresses(c, c->files->kernel, &all, e);
+		listed = true;
+		if (r >= 0)
+			r = resolve(c, &all, *f, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
+	}
+	vec_free(&all.of);
+	return r;
+}
