@@ -32,7 +32,7 @@ void ipc_checkpoint_end(struct checkpoint *c)
 	vec_free(&x->lists);
 	vec_free(&x->members);
 	vec_free(&x->tids);
-	vec_free(&x->uids);
+	vec_free(&x->users.ids);
 	free(x);
 	c->ipc = NULL;
 }

@@ -103,33 +103,6 @@ static int add_tid(struct ipc_checkpoint *x, pid_t tid)
 	return 0;
 }
 
-static int add_user(struct checkpoint *c, const struct checkpoint_process *p)
-{
-	_cleanup_(free_ptr) char *status = NULL;
-	uint32_t ids[3], *slot;
-	size_t len;
-	const char *v;
-
-	if (procfs_read(c->proc_fd, &status, NULL, "%d/status", p->tid) < 0)
-		return 0; /* it has ended */
-	v = proc_field(status, "Uid", &len);
-	if (!v || sscanf(v, "%u %u %u", &ids[0], &ids[1], &ids[2]) != 3)
-		return -EINVAL;
-	for (int i = 0; i < 3; i++) {
-		bool known = false;
-
-		vec_for_each (u, &c->ipc->uids)
-			known |= *u == ids[i];
-		if (known)
-			continue;
-		slot = vec_push(&c->ipc->uids);
-		if (!slot)
-			return -ENOMEM;
-		*slot = ids[i];
-	}
-	return 0;
-}
-
 static int64_t clock_s(clockid_t id)
 {
 	struct timespec ts;
@@ -155,8 +128,6 @@ static int list_tasks(struct checkpoint *c, struct error *e)
 		vec_for_each (t, &p->frozen->threads)
 			if (r >= 0 && t->tid != p->frozen->pid)
 				r = add_tid(x, t->tid);
-		if (r >= 0 && !p->frozen->zombie)
-			r = add_user(c, p);
 		if (r < 0)
 			return error_set(e, r, E_NO_MEMORY, "cannot list the tasks");
 	}
@@ -248,15 +219,63 @@ void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_
 		o->outside = true;
 }
 
-bool sysv_of_our_user(const struct checkpoint *c, const struct sysv_object *o)
+/* Asked for when it matters, which is seldom. */
+static int add_user(struct checkpoint *c, const struct checkpoint_process *p)
 {
-	vec_for_each (u, &c->ipc->uids)
-		if (*u == o->uid || *u == o->cuid)
-			return true;
-	return false;
+	_cleanup_(free_ptr) char *status = NULL;
+	uint32_t ids[3], *slot;
+	size_t len;
+	const char *v;
+
+	if (procfs_read(c->proc_fd, &status, NULL, "%d/status", p->tid) < 0)
+		return 0; /* it has ended */
+	v = proc_field(status, "Uid", &len);
+	if (!v || sscanf(v, "%u %u %u", &ids[0], &ids[1], &ids[2]) != 3)
+		return -EINVAL;
+	for (int i = 0; i < 3; i++) {
+		bool known = false;
+
+		vec_for_each (u, &c->ipc->users.ids)
+			known |= *u == ids[i];
+		if (known)
+			continue;
+		slot = vec_push(&c->ipc->users.ids);
+		if (!slot)
+			return -ENOMEM;
+		*slot = ids[i];
+	}
+	return 0;
 }
 
-enum ipc_relation sysv_relation(const struct checkpoint *c, const struct sysv_object *o)
+static const struct user_ids *users(struct checkpoint *c)
+{
+	struct user_ids *users = &c->ipc->users;
+
+	if (users->known)
+		return users;
+	users->known = true;
+	vec_for_each (p, &c->processes)
+		if (!p->frozen->zombie && add_user(c, p) < 0)
+			users->anybody = true;
+	return users;
+}
+
+bool sysv_have_user(struct checkpoint *c, uint32_t uid)
+{
+	const struct user_ids *u = users(c);
+
+	vec_for_each (id, &u->ids)
+		if (*id == uid)
+			return true;
+	return u->anybody;
+}
+
+bool sysv_of_our_user(struct checkpoint *c, const struct sysv_object *o)
+{
+	return sysv_have_user(c, o->uid) || sysv_have_user(c, o->cuid);
+}
+
+enum ipc_relation sysv_relation(struct checkpoint *c, const struct sysv_object *o)
 {
 	int64_t last = o->ctime;
 

@@ -70,16 +70,22 @@ struct undo_member {
 	size_t list, main; /* its own, and that of the first thread of its process */
 };
 
+/* Of the processes of the tree; anybody: it cannot be told. */
+struct user_ids {
+	VEC(uint32_t) ids;
+	bool known, anybody;
+};
+
 struct ipc_checkpoint {
 	VEC(struct sysv_object) objects[3]; /* by kind */
 	struct kcmp_index *by_undo;
 	VEC(struct undo_list) lists; /* class n is entry n - 1 */
 	VEC(struct undo_member) members;
 	VEC(struct mqueue_entry) queues;
-	VEC(pid_t) tids;    /* of the whole tree, sorted */
-	VEC(uint32_t) uids; /* of its processes */
-	int64_t boot;	    /* when the machine was started, and */
-	int64_t begin;	    /* the oldest process of the tree: seconds since 1970 */
+	VEC(pid_t) tids; /* of the whole tree, sorted */
+	struct user_ids users;
+	int64_t boot;  /* when the machine was started, and */
+	int64_t begin; /* the oldest process of the tree: seconds since 1970 */
 	struct kernel_memory *kernel;
 	bool kernel_asked;
 	bool used;		   /* the tree uses some object */
@@ -104,9 +110,10 @@ int sysv_list(struct checkpoint *c, struct error *e) must_check;
 struct kernel_memory *ipc_kernel_memory(struct checkpoint *c);
 /* The kernel says that pid (0: none) used it at `time` or before. */
 void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_t time);
-enum ipc_relation sysv_relation(const struct checkpoint *c, const struct sysv_object *o);
+enum ipc_relation sysv_relation(struct checkpoint *c, const struct sysv_object *o);
 /* Does it belong to a user of the tree? */
-bool sysv_of_our_user(const struct checkpoint *c, const struct sysv_object *o);
+bool sysv_of_our_user(struct checkpoint *c, const struct sysv_object *o);
+bool sysv_have_user(struct checkpoint *c, uint32_t uid);
 struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, int id);
 int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_relation relation,
 		   struct scratch *s, Reprise__IpcPerm **ret, struct error *e) must_check;

@@ -19,6 +19,7 @@
 #include "ipc/sysv.h"
 
 #define ENTRIES_MAX 65536
+#define NO_LIST	    (SIZE_MAX - 1)
 
 /* ---- who shares ---- */
 
@@ -63,13 +64,25 @@ static bool from_parent(struct checkpoint *c, const struct checkpoint_process *p
 	       process_list(c->ipc, parent->frozen->pid) == list;
 }
 
-static int add_member(struct checkpoint *c, const struct checkpoint_process *p, size_t list)
+/* The one whose list threads share when they are made again. */
+static bool is_first_thread(const struct checkpoint_process *p, pid_t tid)
+{
+	vec_for_each (t, &p->frozen->threads)
+		if (!t->zombie)
+			return t->tid == tid;
+	return false;
+}
+
+static int add_member(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		      size_t list)
 {
 	struct ipc_checkpoint *x = c->ipc;
 	struct undo_member *m;
 	size_t main = process_list(x, p->frozen->pid);
 
-	if (main == SIZE_MAX) {
+	if (main == SIZE_MAX && !is_first_thread(p, tid)) {
+		main = NO_LIST; /* the first one has none */
+	} else if (main == SIZE_MAX) {
 		x->lists.v[list].begun += !from_parent(c, p, list);
 		main = list;
 	}
@@ -126,7 +139,7 @@ int ipc_undo_identify(struct checkpoint *c, const struct checkpoint_process *p, 
 	if (r < 0)
 		return r;
 	*ret_id = c->ipc->lists.v[list].id;
-	r = add_member(c, p, list);
+	r = add_member(c, p, tid, list);
 	if (r < 0)
 		return error_set(e, r, E_NO_MEMORY, "no memory for a SEM_UNDO list");
 	r = checkpoint_refer(c, tid, e);
@@ -156,16 +169,12 @@ int undo_check_sharing(struct checkpoint *c, struct error *e)
 /* ---- what is on a list ---- */
 
 /* Could the process have changed this set? Only a set that was ever operated on matters. */
-static bool may_alter(const struct checkpoint *c, const struct sysv_object *o)
+static bool may_alter(struct checkpoint *c, const struct sysv_object *o)
 {
-	bool root = false;
-
-	vec_for_each (u, &c->ipc->uids)
-		root |= *u == 0;
 	/* Nobody has operated on it since the tree was started. */
-	if (o->times[0] + SLACK_S < c->ipc->begin)
+	if (!o->times[0] || o->times[0] + SLACK_S < c->ipc->begin)
 		return false;
-	return o->times[0] && (root || sysv_of_our_user(c, o) || (o->mode & 022));
+	return (o->mode & 022) || sysv_have_user(c, 0) || sysv_of_our_user(c, o);
 }
 
 /* Without a look into the kernel's memory: fine if there is nothing that could be on the list. */

@@ -13,6 +13,7 @@
  *	quiet		not dumpable
  *	namespace	its own network namespace
  *	thread		start a thread
+ *	leave		the SEM_UNDO list to the threads
  *	child		fork, and go on in both; the parent's verdict counts
  *	talk		lines on standard output, and what comes on standard input; see below
  *	pass		end with a verdict
@@ -141,6 +142,9 @@ static int step(const char *what, const char *value)
 		return 1;
 	} else if (!strcmp(what, "thread")) {
 		CHECK(!pthread_create(&thread, NULL, sleep_on, NULL));
+		return 1;
+	} else if (!strcmp(what, "leave")) {
+		CHECK(!unshare(CLONE_SYSVSEM));
 		return 1;
 	} else if (!strcmp(what, "child")) {
 		if (fork() == 0) {

@@ -401,3 +401,19 @@ def test_inspect(case):
     out = case.reprise('inspect', case.path('image'))[1]
     if '3 System V objects\n' not in out:
         raise Failed(out)
+
+
+def test_lists_of_threads(case):
+    """Two threads that share a list, but not with the first one."""
+    pid = case.victim('thread', 'thread', 'leave', 'wait', 'pass')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'task-state',
+                 'SEM_UNDO', pid, 'victim')
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_list_of_one_thread(case):
+    pid = case.victim('thread', 'leave', 'wait', 'pass')
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    passes(case)
