@@ -87,6 +87,7 @@ struct files_checkpoint {
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;
 	struct packet_table *packets;
+	struct inet_table *inet_tables;
 	struct pty_masters *ptys;
 	uint64_t netns; /* SO_NETNS_COOKIE of sockets that are made here; 0: not known yet */
 	VEC(int) tcp_connections; /* ours: those that were saved as closed */

@@ -17,8 +17,10 @@
 
 #include "core/cleanup.h"
 #include "net/inet.h"
+#include "net/inet_diag.h"
 #include "net/inet_queue.h"
 #include "net/multicast.h"
+#include "net/reuseport.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 
@@ -85,6 +87,7 @@ static int refuse_unsent(int fd, struct error *e)
 static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
 			  struct scratch *s, struct error *e)
 {
+	const struct inet_info *info = NULL;
 	int encap = 0, r;
 	socklen_t len = sizeof(encap);
 
@@ -97,7 +100,14 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
-	return inet_queue_save(f->local, m, c->checking, s, e);
+	r = inet_queue_save(f->local, m, c->checking, s, e);
+	if (r >= 0)
+		r = inet_diag_find(c, m->socket->family, m->socket->protocol, f->st.st_ino, &info,
+				   e);
+	/* poll() tells of both directions, and of receiving alone. */
+	if (info)
+		m->shutdown = info->shutdown;
+	return r;
 }
 
 static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -111,6 +121,8 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
 	msg->inet = m;
 	r = socket_checkpoint(c, f, &m->socket, scratch, e);
+	if (r >= 0)
+		r = reuseport_check(c, f->local, e);
 	if (r >= 0)
 		r = multicast_save(c, f->local, m, scratch, e);
 	if (r >= 0)
@@ -129,6 +141,7 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 
 static void inet_checkpoint_end(struct checkpoint *c)
 {
+	inet_diag_end(c);
 	multicast_checkpoint_end(c);
 	inet_tcp_checkpoint_end(c);
 }

@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "net/inet.h"
+#include "net/inet_diag.h"
 #include "net/inet_queue.h"
 #include "net/socket.h"
 #include "net/tcp.h"
@@ -57,11 +58,19 @@ static int refuse_layers(int fd, struct error *e)
 	return 0;
 }
 
-static int save_listener(const struct checkpoint *c, const struct tcp_info *info,
-			 Reprise__InetSocket *m, struct error *e)
+static int save_listener(struct checkpoint *c, const struct file_seen *f,
+			 const struct tcp_info *info, Reprise__InetSocket *m, struct error *e)
 {
+	const struct inet_info *listed = NULL;
 	char local[80];
+	int r = inet_diag_find(c, m->socket->family, IPPROTO_TCP, f->st.st_ino, &listed, e);
 
+	if (r < 0)
+		return r;
+	if (listed && listed->has_keys)
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_STATE,
+			"it has keys for signatures (TCP_MD5SIG), which cannot be restored");
 	m->state = INET_LISTENING;
 	/* Of a listener these two are its queue and its backlog (tcp_get_info()). */
 	m->backlog = (int32_t)info->tcpi_sacked;
@@ -181,7 +190,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
 	r = refuse_layers(f->local, e);
 	if (r < 0 || info.tcpi_state == TCP_LISTEN)
-		return r < 0 ? r : save_listener(c, &info, m, e);
+		return r < 0 ? r : save_listener(c, f, &info, m, e);
 	if (poll(&p, 1, 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "poll");
 	if (info.tcpi_state == TCP_CLOSE)

@@ -2,36 +2,11 @@
 #include "net/packet_diag.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "core/cleanup.h"
-
-#define ANSWER_MAX (256 * 1024)
-
-static int send_request(int fd, struct error *e)
-{
-	struct {
-		struct nlmsghdr h;
-		struct packet_diag_req r;
-	} msg = {
-		.h = {.nlmsg_len = sizeof(msg),
-		      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-		.r = {.sdiag_family = AF_PACKET,
-		      .pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG |
-				    PACKET_SHOW_FANOUT},
-	};
-
-	if (send(fd, &msg, sizeof(msg), 0) != (ssize_t)sizeof(msg))
-		return error_errno(e, -errno, E_SYSTEM, "cannot ask for the packet sockets");
-	return 0;
-}
+#include "net/diag.h"
 
 static int take_attribute(struct packet_info *p, const struct rtattr *a)
 {
@@ -69,8 +44,9 @@ static int take_attribute(struct packet_info *p, const struct rtattr *a)
 	}
 }
 
-static int take_socket(struct packet_table *t, const struct nlmsghdr *h)
+static int take_socket(void *arg, const struct nlmsghdr *h)
 {
+	struct packet_table *t = arg;
 	const struct packet_diag_msg *m = NLMSG_DATA(h);
 	const struct rtattr *a = (const struct rtattr *)(m + 1);
 	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
@@ -85,25 +61,6 @@ static int take_socket(struct packet_table *t, const struct nlmsghdr *h)
 	return r;
 }
 
-/* 1 at the end of the dump. */
-static int take_messages(struct packet_table *t, const void *buf, size_t len)
-{
-	const struct nlmsghdr *h = buf;
-
-	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
-		int r;
-
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
-		r = take_socket(t, h);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static int compare_ino(const void *a, const void *b)
 {
 	const struct packet_info *x = a, *y = b;
@@ -113,28 +70,16 @@ static int compare_ino(const void *a, const void *b)
 
 int packet_table_read(struct packet_table *ret, struct error *e)
 {
-	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	_cleanup_(free_ptr) void *buf = malloc(ANSWER_MAX);
-	int r;
+	const struct packet_diag_req request = {
+		.sdiag_family = AF_PACKET,
+		.pdiag_show = PACKET_SHOW_INFO | PACKET_SHOW_MCLIST | PACKET_SHOW_RING_CFG |
+			      PACKET_SHOW_FANOUT,
+	};
+	int r = diag_dump(&request, sizeof(request), "packet", take_socket, ret, e);
 
-	if (fd < 0 || !buf)
-		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "cannot use sock_diag");
-	r = send_request(fd, e);
-	if (r < 0)
-		return r;
-	do {
-		ssize_t n = recv(fd, buf, ANSWER_MAX, 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		r = n < 0 ? -errno : take_messages(ret, buf, (size_t)n);
-	} while (r == 0);
-	if (r < 0)
-		return error_errno(e, r, r == -ENOENT ? E_KERNEL_TOO_OLD : E_SYSTEM,
-				   "cannot list the packet sockets");
-	if (ret->list.n)
+	if (r >= 0 && ret->list.n)
 		qsort(ret->list.v, ret->list.n, sizeof(*ret->list.v), compare_ino);
-	return 0;
+	return r;
 }
 
 const struct packet_info *packet_table_find(const struct packet_table *t, uint64_t ino)

@@ -2,36 +2,12 @@
 #include "net/sock_diag.h"
 
 #include <errno.h>
-#include <linux/netlink.h>
-#include <linux/rtnetlink.h>
-#include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "core/cleanup.h"
-
-static int send_request(int fd, struct error *e)
-{
-	struct {
-		struct nlmsghdr h;
-		struct unix_diag_req r;
-	} msg = {
-		.h = {.nlmsg_len = sizeof(msg),
-		      .nlmsg_type = SOCK_DIAG_BY_FAMILY,
-		      .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
-		.r = {.sdiag_family = AF_UNIX,
-		      .udiag_states = ~0u,
-		      .udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER |
-				    UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN},
-	};
-
-	if (send(fd, &msg, sizeof(msg), 0) != (ssize_t)sizeof(msg))
-		return error_errno(e, -errno, E_SYSTEM, "cannot ask for the Unix sockets");
-	return 0;
-}
+#include "net/diag.h"
 
 static int copy_bytes(const struct rtattr *a, void *ret, uint32_t *ret_len, size_t unit)
 {
@@ -80,8 +56,9 @@ static int take_attribute(struct unix_info *u, const struct rtattr *a)
 	}
 }
 
-static int take_socket(struct unix_table *t, const struct nlmsghdr *h)
+static int take_socket(void *arg, const struct nlmsghdr *h)
 {
+	struct unix_table *t = arg;
 	const struct unix_diag_msg *m = NLMSG_DATA(h);
 	struct unix_info *u = vec_push(&t->list);
 	const struct rtattr *a = (const struct rtattr *)(m + 1);
@@ -98,25 +75,6 @@ static int take_socket(struct unix_table *t, const struct nlmsghdr *h)
 	return r;
 }
 
-/* 1 at the end of the dump. */
-static int take_messages(struct unix_table *t, const void *buf, size_t len)
-{
-	const struct nlmsghdr *h = buf;
-
-	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
-		int r;
-
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
-		r = take_socket(t, h);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static int compare_ino(const void *a, const void *b)
 {
 	const struct unix_info *x = a, *y = b;
@@ -126,28 +84,17 @@ static int compare_ino(const void *a, const void *b)
 
 int unix_table_read(struct unix_table *ret, struct error *e)
 {
-	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
-	const size_t size = 256 * 1024;
-	_cleanup_(free_ptr) void *buf = malloc(size);
-	int r;
+	const struct unix_diag_req request = {
+		.sdiag_family = AF_UNIX,
+		.udiag_states = ~0u,
+		.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_VFS | UDIAG_SHOW_PEER |
+			      UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN,
+	};
+	int r = diag_dump(&request, sizeof(request), "Unix", take_socket, ret, e);
 
-	if (fd < 0 || !buf)
-		return error_errno(e, -errno, E_KERNEL_TOO_OLD, "cannot use sock_diag");
-	r = send_request(fd, e);
-	if (r < 0)
-		return r;
-	do {
-		ssize_t n = recv(fd, buf, size, 0);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		r = n < 0 ? -errno : take_messages(ret, buf, (size_t)n);
-	} while (r == 0);
-	if (r < 0)
-		return error_errno(e, r, E_SYSTEM, "cannot list the Unix sockets");
-	if (ret->list.n)
+	if (r >= 0 && ret->list.n)
 		qsort(ret->list.v, ret->list.n, sizeof(*ret->list.v), compare_ino);
-	return 0;
+	return r;
 }
 
 const struct unix_info *unix_table_find(const struct unix_table *t, uint64_t ino)

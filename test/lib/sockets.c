@@ -4,11 +4,13 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <netinet/udp.h>
 #include <linux/perf_event.h>
 #include <poll.h>
@@ -130,6 +132,31 @@ static void raw_queue(void)
 {
 	at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	send_to_self(socket(AF_INET, SOCK_RAW, 253), 4);
+}
+
+static void reuseport_program(void)
+{
+	struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	struct sock_fprog program = {1, code};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+	at = (struct sockaddr_in){.sin_family = AF_INET};
+	CHECK(!bind(fd, (struct sockaddr *)&at, sizeof(at)));
+	CHECK(!setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)));
+}
+
+static void tcp_keys(void)
+{
+	struct tcp_md5sig key = {.tcpm_keylen = 3, .tcpm_key = "key"};
+	struct sockaddr_in *peer = (struct sockaddr_in *)&key.tcpm_addr;
+	int listener = bound(SOCK_STREAM, 0);
+
+	peer->sin_family = AF_INET;
+	peer->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (setsockopt(listener, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) < 0)
+		test_skip("no TCP_MD5SIG here: %s", strerror(errno));
+	CHECK(!listen(listener, 1));
 }
 
 static void other_namespace(void)
@@ -272,6 +299,8 @@ static const struct {
 	{"udp-corked", udp_corked},
 	{"udp-tunnel", udp_tunnel},
 	{"raw-queue", raw_queue},
+	{"reuseport-program", reuseport_program},
+	{"tcp-keys", tcp_keys},
 	{"other-namespace", other_namespace},
 	{"packet-queue", packet_queue},
 	{"packet-ring", packet_ring},

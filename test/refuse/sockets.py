@@ -3,7 +3,7 @@
 
 import os
 
-from case import Failed, system
+from case import Failed, Skipped, system
 
 
 def start(case, state):
@@ -72,6 +72,16 @@ def test_udp_empty_once(case):
 
 def test_raw_queue(case):
     refused(case, 'raw-queue', 'file-state', 'packets')
+
+
+def test_reuseport_program(case):
+    if not os.path.exists('/sys/kernel/btf/vmlinux'):
+        raise Skipped('the memory of this kernel cannot be read')
+    refused(case, 'reuseport-program', 'file-state', 'SO_ATTACH_REUSEPORT_CBPF')
+
+
+def test_tcp_keys(case):
+    refused(case, 'tcp-keys', 'file-state', 'TCP_MD5SIG')
 
 
 def test_other_namespace(case):

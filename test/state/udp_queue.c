@@ -127,7 +127,8 @@ static int buffer(int fd)
 int main(void)
 {
 	static char large[LARGE];
-	int any, sender, connected, six, sender6, lite, lite6, closed, fields, many, shut, ttl = 0;
+	int any, sender, connected, six, sender6, lite, lite6, closed, fields, many, shut, mute,
+		ttl = 0;
 	union address sender_at, sender6_at, closed_at, mapped, to;
 	unsigned char tos = 0;
 	struct in_pktinfo info = {};
@@ -187,6 +188,9 @@ int main(void)
 	send_to(sender, of(shut), "shut", 4);
 	CHECK(!connect(shut, &sender_at.any, sizeof(sender_at.in)));
 	CHECK(!shutdown(shut, SHUT_RD));
+	mute = make("127.0.0.1", 0);
+	CHECK(!connect(mute, &sender_at.any, sizeof(sender_at.in)));
+	CHECK(!shutdown(mute, SHUT_WR));
 
 	test_wait();
 	if (test_break(1))
@@ -228,6 +232,8 @@ int main(void)
 	CHECK_EQUAL(buffer(any), buffer(sender));
 	expect(shut, sender_at, "shut", 4);
 	CHECK_EQUAL(recv(shut, large, 1, 0), 0);
+	CHECK(send(mute, "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
+	CHECK(recv(mute, large, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
 	/* All is as it was for what comes now. */
 	to = of(any);
 	to.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);

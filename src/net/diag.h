@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NET_DIAG_H
+#define REPRISE_NET_DIAG_H
+
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <stddef.h>
+
+#include "core/error.h"
+
+/*
+ * Lists sockets of this network namespace by NETLINK_SOCK_DIAG: one pass over all of them, since
+ * asking for each alone makes the kernel search its whole table each time. `take` is called for
+ * each. -ENOENT: this kernel does not list such sockets.
+ */
+int diag_dump(const void *request, size_t size, const char *what,
+	      int (*take)(void *arg, const struct nlmsghdr *h), void *arg,
+	      struct error *e) must_check;
+
+#endif
