@@ -212,7 +212,10 @@ class Case:
 
     def kill_all(self):
         for pid, _ in self.others():
-            os.kill(pid, signal.SIGKILL)
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # it went with another one
 
     # The tool.
 

@@ -417,3 +417,25 @@ def test_list_of_one_thread(case):
     case.checkpoint(pid, '--kill')
     expect_killed(case, pid)
     passes(case)
+
+
+def test_limits(case):
+    """Those of the namespace, in a new one."""
+    limits = {'kernel/msgmax': '9000\n', 'kernel/sem': '300\t4000\t40\t50\n',
+              'fs/mqueue/msg_max': '25\n'}
+    for name, value in limits.items():
+        with open('/proc/sys/' + name, 'w') as file:
+            file.write(value)
+    pid = case.start('sysv_sem')
+    case.checkpoint(pid)
+    copy = case.restart('--pidns')
+    case.until_handed_over(copy, pid, 'sysv_sem', True)
+    inner = [other for other, name in case.others() if name == 'sysv_sem' and
+             os.readlink('/proc/%d/ns/ipc' % other) != os.readlink('/proc/self/ns/ipc')]
+    for name, value in limits.items():
+        code, out, err = case.run(['/usr/bin/nsenter', '-t', str(inner[0]), '-i', '/bin/cat',
+                                   '/proc/sys/' + name])
+        if out != value:
+            raise Failed('%s is %s' % (name, out + err))
+    case.go()
+    case.expect_pass(2, [case.wait_verdict(tool, 'the program') for tool in (pid, copy)])
