@@ -71,6 +71,13 @@ struct table_entry {
 	Reprise__Files *msg;
 };
 
+/* A number by which a thread knows a ring of io_uring. */
+struct ring_number {
+	pid_t tid;
+	uint32_t index;
+	uint64_t file; /* struct file, 0 not found out yet */
+};
+
 struct files_checkpoint {
 	struct kcmp_index *by_file, *by_table,
 		*by_fs;			   /* class n is entry n - 1 of by_class, tables, fss */
@@ -100,6 +107,7 @@ struct files_checkpoint {
 	/* While checking: queues hold descriptors that can only be seen when everything is stopped,
 	 * so nothing may be called missing. */
 	bool unseen;
+	VEC(struct ring_number) ring_numbers;
 	struct kernel_memory *kernel; /* opened by the first that has to look there */
 };
 

@@ -170,6 +170,7 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_free(&fc->pipes);
 	vec_free(&fc->devices);
 	sockopt_defaults_free(fc->sockopts);
+	vec_free(&fc->ring_numbers);
 	kernel_memory_free(fc->kernel);
 	nofile_restore(fc->soft_limit);
 	scratch_free(&fc->scratch);

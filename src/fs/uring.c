@@ -341,6 +341,15 @@ static int fill(struct checkpoint *c, const struct file_seen *f, const struct ur
 	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);
 }
 
+/* Until the other rings are known. */
+static int keep_numbers(struct uring_seen *s, struct scratch *scratch, struct error *e)
+{
+	s->n_kept = s->numbers.n;
+	s->kept = scratch_copy(scratch, s->numbers.n ? s->numbers.v : (void *)"",
+			       s->numbers.n * sizeof(*s->numbers.v));
+	return s->kept ? 0 : no_memory(e);
+}
+
 static bool uses_napi(const char *fdinfo)
 {
 	size_t len;
@@ -371,6 +380,8 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 		r = fill(c, f, s, msg->io_uring, scratch, e);
 	if (r >= 0 && s->n_buffers)
 		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
+	if (r >= 0)
+		r = keep_numbers(s, scratch, e);
 	uring_seen_free(s);
 	f->entry->private = (uint64_t)(uintptr_t)s;
 	return r;

@@ -8,6 +8,7 @@
 #include "core/kabi.h"
 #include "core/kernel_memory.h"
 #include "fs/context.h"
+#include "fs/uring_numbers.h"
 
 /* Between the files of io_uring. */
 
@@ -45,6 +46,9 @@ struct uring_seen {
 	users; /* threads that have used it; first those of the address space in which it
 		  was made */
 	uint32_t n_makers;
+	VEC(struct ring_number) numbers; /* of those threads, for any rings */
+	const struct ring_number *kept;	 /* the same, for later */
+	size_t n_kept;
 	uint64_t eventfd; /* struct eventfd_ctx */
 	bool eventfd_async;
 	uint32_t n_files, n_buffers;
@@ -140,6 +144,15 @@ int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct e
 /* Posts n completions to the rings of `fd`, number `remote` in the task, and takes them. */
 int uring_post(struct uring_shared *x, int fd, const struct restart_task *t, int remote, uint32_t n,
 	       struct error *e) must_check;
+
+/* Adds the numbers to the rings that they are of; id_of(arg, file): of the open file. */
+int uring_numbers_resolve(struct checkpoint *c, const struct ring_number *numbers, size_t n,
+			  uint64_t (*id_of)(const void *arg, uint64_t file), const void *arg,
+			  struct error *e) must_check;
+/* Refuses those that a thread has told of, and that have not been found. */
+int uring_numbers_check(const struct checkpoint *c, struct error *e) must_check;
+int uring_numbers_restart(struct restart *r, const Reprise__IoUring *m, int fd,
+			  struct error *e) must_check;
 
 int uring_checkpoint_all(struct checkpoint *c, struct error *e);
 int uring_validate(const struct restart *r, const Reprise__File *msg, struct error *e);

@@ -263,17 +263,23 @@ static int tid_of(struct kernel_memory *k, uint64_t task, int level, uint64_t ns
 	return r < 0 ? r : level;
 }
 
-/* Does this thread hold rings by a number of its own (IORING_REGISTER_RING_FDS)? */
-static int holds_rings(struct kernel_memory *k, uint64_t task, bool *ret)
+/* The rings that a thread knows by numbers of its own. */
+static int look_at_numbers(struct kernel_memory *k, uint64_t task, pid_t tid, struct uring_seen *s)
 {
-	uint64_t at, rings[16];
+	uint64_t at, rings[URING_NUMBERS];
 	int r = kernel_member(k, task, "task_struct", "io_uring", &at, 8);
 
 	if (r < 0 || !at)
 		return r;
 	r = kernel_member(k, at, "io_uring_task", "registered_rings", rings, sizeof(rings));
-	for (size_t i = 0; i < 16 && r >= 0; i++)
-		*ret |= rings[i] != 0;
+	for (uint32_t i = 0; i < URING_NUMBERS && r >= 0; i++) {
+		struct ring_number *n = rings[i] ? vec_push(&s->numbers) : NULL;
+
+		if (n)
+			*n = (struct ring_number){tid, i, rings[i]};
+		else if (rings[i])
+			r = -ENOMEM;
+	}
 	return r;
 }
 
@@ -281,7 +287,6 @@ static int add_user(struct kernel_memory *k, uint64_t task, int level, uint64_t 
 		    struct uring_seen *s)
 {
 	uint64_t own = 0;
-	bool rings = false;
 	pid_t tid, *slot;
 	int r = tid_of(k, task, level, ns, NULL, &tid);
 
@@ -289,11 +294,9 @@ static int add_user(struct kernel_memory *k, uint64_t task, int level, uint64_t 
 		return r;
 	r = kernel_member(k, task, "task_struct", "mm", &own, 8);
 	if (r >= 0)
-		r = holds_rings(k, task, &rings);
+		r = look_at_numbers(k, task, tid, s);
 	if (r < 0)
 		return r;
-	if (rings && !s->obstacle)
-		s->obstacle = "a thread has registered rings (IORING_REGISTER_RING_FDS)";
 	slot = vec_push(&s->users);
 	if (!slot)
 		return -ENOMEM;
@@ -350,6 +353,7 @@ void uring_seen_free(struct uring_seen *s)
 {
 	vec_free(&s->users);
 	vec_free(&s->flight);
+	vec_free(&s->numbers);
 }
 
 static int look(struct view *ctx, struct uring_seen *s)

@@ -63,8 +63,10 @@ static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct 
 	return 0;
 }
 
-static uint64_t id_of(const struct addresses *all, uint64_t file)
+static uint64_t id_of(const void *arg, uint64_t file)
 {
+	const struct addresses *all = arg;
+
 	vec_for_each (a, &all->of)
 		if (a->file == file)
 			return a->id;
@@ -196,6 +198,8 @@ static int resolve(struct checkpoint *c, const struct addresses *all, const stru
 		r = find_requested(c, all, f->msg->io_uring, e);
 	if (r >= 0)
 		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
+	if (r >= 0)
+		r = uring_numbers_resolve(c, seen->kept, seen->n_kept, id_of, all, e);
 	return r < 0 ? r : find_eventfd(c->files->kernel, all, seen, f->msg->io_uring, e);
 }
 
@@ -262,5 +266,5 @@ int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
 	}
 	vec_free(&all.of);
-	return r;
+	return r < 0 ? r : uring_numbers_check(c, e);
 }

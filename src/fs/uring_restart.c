@@ -79,6 +79,9 @@ static bool files_fit(const struct restart *r, const Reprise__IoUring *m)
 	for (size_t i = 0; i < m->n_buffers; next = m->buffers[i++]->slot + 1)
 		if (m->buffers[i]->slot < next || m->buffers[i]->slot >= m->buffer_slots)
 			return false;
+	for (size_t i = 0; i < m->n_numbers; i++)
+		if (m->numbers[i]->index >= URING_NUMBERS)
+			return false;
 	return m->file_slots <= URING_SLOTS_MAX && m->buffer_slots <= URING_SLOTS_MAX &&
 	       (!m->eventfd || restart_find(r, RECORD_FILE, m->eventfd));
 }
@@ -392,8 +395,12 @@ int uring_restart_all(struct restart *r, struct error *e)
 {
 	int res = uring_map_all(r, e);
 
-	vec_for_each (f, &r->files->files)
-		if (res >= 0 && f->ops->kind == FILE_IO_URING && f->msg->io_uring->n_requests)
+	vec_for_each (f, &r->files->files) {
+		if (res < 0 || f->ops->kind != FILE_IO_URING)
+			continue;
+		res = uring_numbers_restart(r, f->msg->io_uring, f->fd, e);
+		if (res >= 0 && f->msg->io_uring->n_requests)
 			res = submit(r, f, e);
+	}
 	return res;
 }

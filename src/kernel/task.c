@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "fs/uring_numbers.h"
 #include "fs/file.h"
 #include "ipc/ipc.h"
 #include "kernel/cred.h"
@@ -57,6 +58,7 @@ void task_query(struct batch *b, struct task_query *q)
 		batch_call(b, SYS_get_mempolicy, DATA(q->mempolicy),
 			   DATA(q->mempolicy + (uint32_t)offsetof(struct mempolicy, nodes)),
 			   VAL(MEMPOLICY_NODES), VAL(0), VAL(0));
+	q->rings = uring_numbers_query(b);
 }
 
 static int collect_mempolicy(struct batch *b, const struct task_query *q, Reprise__Task *msg,
@@ -210,8 +212,12 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 		msg.creds->securebits = (uint32_t)batch_result(b, q->securebits);
 	if (collect_mempolicy(b, q, &msg, &s) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a memory policy");
-	if (t->in_vfork)
+	if (t->in_vfork) /* its child has answered, which has no rings */
 		vfork_task(t, &msg);
+	else
+		r = uring_numbers_collect(c, t->tid, b, q->rings, e);
+	if (r < 0)
+		return r;
 	r = save_registers(c, p, t, &msg, &s, e);
 	if (r >= 0)
 		r = save_rest(c, p, t, status, &msg, &s, e);

@@ -25,6 +25,7 @@ struct task_query {
 	int timerslack;
 	uint32_t mempolicy;
 	int mempolicy_call;
+	int rings;
 };
 void task_query(struct batch *b, struct task_query *q);
 /* Completes and puts the record, from the answers and from outside. */

@@ -8,7 +8,7 @@
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is registered
  *	restricted	only some operations are allowed
- *	number		a thread has registered the ring itself
+ *	number		a thread knows it by a number of its own, and nobody by a descriptor
  *	slot		a registered file that is no descriptor any more
  *	buffer		a registered buffer that is no longer mapped
  *	mapping		nobody has the descriptor
@@ -117,9 +117,10 @@ static void registered(const char *what)
 		ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
 	else if (!strcmp(what, "restricted"))
 		ring_register(IORING_REGISTER_RESTRICTIONS, &only, 1);
-	else if (!strcmp(what, "number"))
+	else if (!strcmp(what, "number")) {
 		ring_register(IORING_REGISTER_RING_FDS, &self, 1);
-	else if (!strcmp(what, "provided"))
+		CHECK(!close(ring) && !munmap(sqes, 4096) && !munmap(rings, 4096));
+	} else if (!strcmp(what, "provided"))
 		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
 	else if (!strcmp(what, "buffer")) {
 		ring_register(IORING_REGISTER_BUFFERS, &vec, 1);

@@ -105,6 +105,31 @@ static void busy_check(struct ring *r)
 	ring_empty(r);
 }
 
+/* ---- known by numbers of this thread alone ---- */
+
+static int number_of(const struct ring *r, uint32_t wanted)
+{
+	struct io_uring_rsrc_update self = {.offset = wanted, .data = (uint64_t)r->fd};
+
+	ring_register(r, IORING_REGISTER_RING_FDS, &self, 1);
+	return (int)self.offset;
+}
+
+static long by_number(int number, unsigned int submit)
+{
+	return syscall(SYS_io_uring_enter, number, submit, submit,
+		       IORING_ENTER_GETEVENTS | (1u << 4), NULL, 0);
+}
+
+static void numbers_check(struct ring *r, int number, int other)
+{
+	ring_sqe(r, IORING_OP_NOP, 55);
+	CHECK_EQUAL(by_number(number, 1), 1);
+	ring_take(r, 55, 0);
+	CHECK_EQUAL(by_number(other, 0), 0);
+	CHECK(by_number(3, 0) < 0 && errno == EBADF);
+}
+
 /* ---- shared with a child, and with large entries ---- */
 
 static struct ring shared;
@@ -123,7 +148,7 @@ static int shared_child(void *arg)
 int main(void)
 {
 	static struct ring plain, busy, disabled;
-	int *turn, copy;
+	int *turn, copy, number, other;
 	pid_t pid;
 
 	test_init();
@@ -135,6 +160,8 @@ int main(void)
 	ring_nops(&shared, 9, 0);
 	ring_make(&disabled, 4, IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER);
 	copy = dup(shared.fd);
+	number = number_of(&plain, -1U);
+	other = number_of(&shared, 7);
 	pid = test_fork(shared_child, turn);
 
 	test_wait();
@@ -146,6 +173,7 @@ int main(void)
 		ring_register(&busy, IORING_UNREGISTER_EVENTFD, NULL, 0);
 	CHECK(test_vm_flag(plain.rings, "dc"));
 	plain_check(&plain);
+	numbers_check(&plain, number, other);
 	busy_check(&busy);
 
 	__atomic_store_n(turn, 1, __ATOMIC_RELEASE);
