@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/genl.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
-#include "net/sockopt.h"
 
 #define BIND_ATTEMPTS 8
 
@@ -56,6 +56,33 @@ static int save_groups(int fd, Reprise__NetlinkSocket *m, struct scratch *s, str
 	return 0;
 }
 
+static int save_names(Reprise__NetlinkSocket *m, struct scratch *s, struct error *e)
+{
+	_cleanup_(genl_groups_free) struct genl_groups all = {};
+	int r;
+
+	if (m->socket->protocol != NETLINK_GENERIC || !m->n_groups)
+		return 0;
+	r = genl_groups_read(&all, e);
+	if (r < 0)
+		return r;
+	m->names = scratch_alloc(s, m->n_groups * sizeof(*m->names));
+	if (!m->names)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for groups");
+	for (size_t i = 0; i < m->n_groups; i++) {
+		const char *name = genl_group_name(&all, m->groups[i]);
+
+		if (!name)
+			return error_set(e, -ENOENT, E_FILE_STATE,
+					 "it is in group %u of generic netlink, which has gone",
+					 m->groups[i]);
+		m->names[m->n_names++] = scratch_string(s, name);
+		if (!m->names[i])
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for groups");
+	}
+	return 0;
+}
+
 static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
@@ -86,13 +113,17 @@ static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (m->peer_port)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is connected to another program (port %u)", m->peer_port);
-	return save_groups(f->local, m, scratch, e);
+	r = save_groups(f->local, m, scratch, e);
+	return r < 0 ? r : save_names(m, scratch, e);
 }
 
 static int netlink_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
 	if (!msg->netlink)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a netlink socket without message");
+	if (msg->netlink->n_names && msg->netlink->n_names != msg->netlink->n_groups)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a netlink socket in unknown groups");
 	return socket_validate(msg->netlink->socket, AF_NETLINK, e);
 }
 
@@ -126,6 +157,27 @@ static int set_peer(int fd, const Reprise__NetlinkSocket *m, struct error *e)
 	return 0;
 }
 
+static int join_groups(int fd, const Reprise__NetlinkSocket *m, struct error *e)
+{
+	_cleanup_(genl_groups_free) struct genl_groups all = {};
+	int r = m->n_names ? genl_groups_read(&all, e) : 0;
+
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < m->n_groups; i++) {
+		uint32_t group = m->n_names ? genl_group_id(&all, m->names[i]) : m->groups[i];
+
+		if (!group)
+			return error_set(e, -ENOENT, E_RESTORE,
+					 "there is no such group of generic netlink here: %s",
+					 m->n_names ? m->names[i] : "0");
+		if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof(group)) < 0)
+			return error_errno(e, -errno, E_RESTORE, "cannot join netlink group %u",
+					   group);
+	}
+	return 0;
+}
+
 static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			   struct error *e)
 {
@@ -140,17 +192,10 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 		res = bind_port(r, fd, m, e);
 	if (res >= 0)
 		res = set_peer(fd, m, e);
-	if (res < 0)
-		return res;
-	for (size_t i = 0; i < m->n_groups; i++)
-		if (setsockopt(fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &m->groups[i],
-			       sizeof(m->groups[i])) < 0)
-			return error_errno(e, -errno, E_RESTORE, "cannot join netlink group %u",
-					   m->groups[i]);
-	res = sockopt_restore_late(fd, m->socket, e);
-	if (res < 0)
-		return res;
-	res = socket_settle(fd, m->socket, e);
+	if (res >= 0)
+		res = join_groups(fd, m, e);
+	if (res >= 0)
+		res = socket_settle(fd, m->socket, e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);

@@ -8,6 +8,7 @@
  */
 #include "harness.h"
 
+#include <linux/genetlink.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -81,7 +82,8 @@ static int made(int protocol, unsigned int port, unsigned int groups)
 
 int main(void)
 {
-	int route, asks, uevent, diag, generic, fresh, group = RTNLGRP_IPV6_NETCONF;
+	int route, asks, uevent, diag, generic, fresh, group = RTNLGRP_IPV6_NETCONF,
+						       notify = GENL_ID_CTRL;
 	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK}, peer = {};
 	struct pollfd p;
 	socklen_t len = sizeof(peer);
@@ -96,6 +98,7 @@ int main(void)
 	CHECK(!connect(uevent, (struct sockaddr *)&to, sizeof(to)));
 	diag = made(NETLINK_SOCK_DIAG, PORT + 1, 0);
 	generic = made(NETLINK_GENERIC, PORT + 2, 0);
+	CHECK(!setsockopt(generic, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &notify, sizeof(notify)));
 	fresh = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_ROUTE);
 
 	test_wait();
@@ -114,6 +117,7 @@ int main(void)
 	CHECK(is_member(route, RTNLGRP_LINK) && is_member(route, RTNLGRP_IPV6_NETCONF));
 	CHECK(!is_member(asks, RTNLGRP_LINK));
 	CHECK(is_member(uevent, 1));
+	CHECK(is_member(generic, (unsigned int)notify));
 	CHECK(!getpeername(uevent, (struct sockaddr *)&peer, &len));
 	CHECK_EQUAL(peer.nl_groups, RTMGRP_LINK);
 	p = (struct pollfd){.fd = route, .events = POLLIN};
