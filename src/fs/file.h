@@ -36,7 +36,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_TUN = 60,
 		 FILE_KMSG = 61,
 		 FILE_IO_URING = 66,
-		 FILE_USERFAULTFD = 21,
+		 FILE_USERFAULTFD = 62,
 		 FILE_BPF_MAP = 65,
 		 FILE_OUTSIDE = 70,
 		 FILE_MQUEUE = 40,

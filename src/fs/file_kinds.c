@@ -15,6 +15,7 @@ const struct file_ops *const file_kinds[] = {
 	&fifo_file_ops,
 	&device_file_ops,
 	&kmsg_file_ops,
+	&userfaultfd_file_ops,
 	&pty_file_ops,
 	&tty_outside_file_ops,
 	&proc_file_ops,

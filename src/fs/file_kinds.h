@@ -17,6 +17,7 @@ extern const struct file_ops timerfd_file_ops;
 extern const struct file_ops signalfd_file_ops;
 extern const struct file_ops inotify_file_ops;
 extern const struct file_ops kmsg_file_ops;
+extern const struct file_ops userfaultfd_file_ops;
 extern const struct file_ops fanotify_file_ops;
 extern const struct file_ops pidfd_file_ops;
 extern const struct file_ops epoll_file_ops;

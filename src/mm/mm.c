@@ -49,6 +49,7 @@ void mm_checkpoint_end(struct checkpoint *c)
 	vec_free(&c->mm->seen);
 	mapped_cache_free(c->mm->mapped);
 	aio_checkpoint_free(c->mm->aio);
+	vec_free(&c->mm->registered);
 	free(c->mm);
 	c->mm = NULL;
 }
@@ -115,6 +116,34 @@ static int put_vma(struct mm_state *m, const struct vma *v, uint64_t inode, stru
 	return 0;
 }
 
+/* With whom is found out when all descriptors are known (fs/userfaultfd.c). */
+static int keep_registered(struct checkpoint *c, const struct checkpoint_process *p,
+			   const struct vma *v, struct error *e)
+{
+	struct mm_registered *reg;
+	const char *why = NULL;
+
+	if (v->kind != VMA_ANON && (v->kind != VMA_FILE || vma_has(v, "uw")))
+		why = "is registered with userfaultfd, and of a kind for which that is not known";
+	else if (vma_has(v, "lo") && !vma_has(v, "lf"))
+		why = "is registered with userfaultfd, and locked";
+	else if (!(v->prot & PROT_READ))
+		why = "is registered with userfaultfd, and cannot be read";
+	if (why)
+		return checkpoint_refuse(
+			c, error_vma(e, error_set(e, -EOPNOTSUPP, E_VMA_KIND, "%s", why), v), e);
+	reg = vec_push(&c->mm->registered);
+	if (!reg)
+		return no_memory(e);
+	*reg = (struct mm_registered){p->tid, v->start, v->end, vma_has(v, "um"), vma_has(v, "uw")};
+	return 0;
+}
+
+const struct mm_registered *mm_registered(const struct checkpoint *c, size_t i)
+{
+	return i < c->mm->registered.n ? &c->mm->registered.v[i] : NULL;
+}
+
 static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		    const struct vma_list *list, struct vma *v, struct error *e)
 {
@@ -135,6 +164,8 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 	if (!v->shared)
 		c->mm->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
 	r = put_vma(m, v, inode, e);
+	if (r >= 0 && (vma_has(v, "um") || vma_has(v, "uw")))
+		r = keep_registered(c, p, v, e);
 	if (r >= 0 && v->kind == VMA_AIO) {
 		c->mm->pins_pages = true;
 		r = aio_checkpoint(c, p, v, m->msg->vmas[m->msg->n_vmas - 1], m->scratch, e);

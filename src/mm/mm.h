@@ -24,6 +24,16 @@ void mm_checkpoint_end(struct checkpoint *c);
  * writes the record. While checking it reads /proc only.
  */
 int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e) must_check;
+/*
+ * Memory that is registered with a userfaultfd, of all address spaces that have been looked at;
+ * NULL past the last.
+ */
+struct mm_registered {
+	pid_t tid; /* a task that has it */
+	uint64_t start, end;
+	bool missing, protect; /* what is told to the userfaultfd */
+};
+const struct mm_registered *mm_registered(const struct checkpoint *c, size_t i);
 /* How much private memory the address spaces hold, when all have been looked at. */
 uint64_t mm_anonymous_bytes(const struct checkpoint *c);
 /* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).

@@ -59,6 +59,7 @@ struct mm_checkpoint {
 	VEC(bool) seen;		  /* by object id */
 	struct mapped_cache *mapped;
 	struct aio_checkpoint *aio;
+	VEC(struct mm_registered) registered;
 	uint64_t page_bytes;
 	uint64_t anonymous; /* bytes that mms hold */
 	bool pins_pages;    /* asynchronous I/O writes to pages past the page table */

@@ -12,6 +12,7 @@
 #include "core/scratch.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "fs/userfaultfd.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/rlimit.h"
@@ -274,7 +275,10 @@ int resume_prepare(struct restart *r, const struct tree_plan *plan, struct error
 		res = tree_make_late(r, plan, complete, e);
 	if (res >= 0)
 		res = finish_late(r, e);
-	return res < 0 ? res : inodes_restart_seal(r, e);
+	if (res >= 0)
+		res = inodes_restart_seal(r, e);
+	/* From now on nobody touches their memory but themselves. */
+	return res < 0 ? res : userfaultfd_restart_register(r, e);
 }
 
 int resume_all(struct restart *r, bool stopped, struct error *e)
