@@ -57,6 +57,12 @@ enum reprise_deleted {
 	REPRISE_DELETED_LINK = 2,
 };
 
+/*
+ * Events that an inotify instance holds and nobody has read: refuse, or lose them, and have the
+ * application told so by IN_Q_OVERFLOW.
+ */
+enum reprise_inotify { REPRISE_INOTIFY_REFUSE = 0, REPRISE_INOTIFY_OVERFLOW = 1 };
+
 /* TCP connections: refuse, or have them come back closed. */
 enum reprise_tcp { REPRISE_TCP_REFUSE = 0, REPRISE_TCP_CLOSED = 1 };
 
@@ -89,6 +95,7 @@ struct reprise_checkpoint_options {
 	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
 	const char *const *allow_leaks;
 	enum reprise_peers peers;
+	enum reprise_inotify inotify;
 };
 
 /*

@@ -15,6 +15,7 @@ enum {
 	OPT_FORCE,
 	OPT_COMPRESS,
 	OPT_DELETED,
+	OPT_INOTIFY,
 	OPT_TCP,
 	OPT_UNIX,
 	OPT_ALLOW_LEAK
@@ -67,6 +68,17 @@ static int parse_deleted(struct cli *cli, const char *s, struct reprise_checkpoi
 	return -1;
 }
 
+static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	if (!strcmp(s, "refuse"))
+		opt->inotify = REPRISE_INOTIFY_REFUSE;
+	else if (!strcmp(s, "overflow"))
+		opt->inotify = REPRISE_INOTIFY_OVERFLOW;
+	else
+		return usage_error(cli, "--inotify takes refuse or overflow, not '%s'", s);
+	return -1;
+}
+
 static int parse_after(struct cli *cli, struct request *q, enum reprise_after after)
 {
 	if (q->opt.after != REPRISE_AFTER_RUN && q->opt.after != after)
@@ -105,6 +117,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_compress(cli, optarg, &q->opt);
 	case OPT_DELETED:
 		return parse_deleted(cli, optarg, &q->opt);
+	case OPT_INOTIFY:
+		return parse_inotify(cli, optarg, &q->opt);
 	case OPT_TCP:
 		return parse_tcp(cli, optarg, &q->opt);
 	case OPT_UNIX:
@@ -142,6 +156,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
+		{"inotify", required_argument, NULL, OPT_INOTIFY},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
 		COMMON_OPTIONS,
@@ -267,6 +282,8 @@ const struct command checkpoint_command = {
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
 		"  --deleted=HOW       a removed file with another name that is not found:\n"
 		"                      refuse (the default), save its contents, or link a new name\n"
+		"  --inotify HOW       events that have not been read: refuse (the default), or tell the\n"
+		"                      application that they were lost (overflow)\n"
 		"  --tcp HOW           TCP connections: refuse (the default), or have them come back\n"
 		"                      closed\n"
 		"  --allow-leak WHAT   of a container: what processes outside may use of it, pipe, socket, file,\n"

@@ -4,13 +4,16 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/procfs.h"
 #include "fs/context.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
@@ -87,9 +90,11 @@ static int inotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (ioctl(f->local, FIONREAD, &queued) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
 	/* They could only be taken away, and there is no way to put them back. */
-	if (queued && !c->checking)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "it holds events that have not been read yet; try again");
+	if (queued && c->inotify_overflow)
+		msg->inotify->overflow = true;
+	else if (queued && !c->checking)
+		return error_set(e, -EBUSY, E_FILE_EVENTS,
+				 "it holds events that have not been read yet");
 	return read_watches(f, msg->inotify, scratch, e);
 }
 
@@ -129,6 +134,63 @@ static int inotify_validate(const struct restart *r, const Reprise__File *msg, s
 	return 0;
 }
 
+/* More events than the queue has room for: two kinds, since equal ones would be merged. */
+static int make_events(struct restart *r, int fd, int file, uint64_t count)
+{
+	char path[32], byte = 0;
+	int wd;
+
+	snprintf(path, sizeof(path), "self/fd/%d", file);
+	wd = inotify_add_watch(fd, path, IN_MODIFY | IN_ACCESS);
+	if (wd < 0)
+		return -errno;
+	for (uint64_t i = 0; i < count; i++)
+		if ((i % 2 ? pread(file, &byte, 1, 0) : pwrite(file, &byte, 1, 0)) != 1)
+			return -EIO;
+	return inotify_rm_watch(fd, wd) < 0 ? -errno : 0;
+}
+
+/* All but the last, which is IN_Q_OVERFLOW. */
+static int drop_events(int fd)
+{
+	_cleanup_(free_ptr) char *buf = malloc(1 << 16);
+	const int last = sizeof(struct inotify_event);
+	int queued;
+
+	for (;;) {
+		if (!buf || ioctl(fd, FIONREAD, &queued) < 0 || queued < last)
+			return -EIO;
+		if (queued == last)
+			return 0;
+		queued -= last;
+		if (read(fd, buf, queued < 1 << 16 ? (size_t)queued : 1 << 16) <= 0)
+			return -errno;
+	}
+}
+
+/*
+ * An overflow cannot be made but by one (fsnotify_insert_event()): the queue is filled with events
+ * of a file of ours, which are read away.
+ */
+static int make_overflow(struct restart *r, int fd, struct error *e)
+{
+	_cleanup_(close_fd) int memory = memfd_create("events", MFD_CLOEXEC);
+	_cleanup_(close_fd) int file =
+		memory < 0 ? -1 : reopen_fd(r->proc_fd, memory, O_RDWR | O_CLOEXEC);
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(r->proc_fd, &text, e, "sys/fs/inotify/max_queued_events");
+	int res;
+
+	if (n < 0)
+		return (int)n;
+	if (file < 0)
+		return error_errno(e, memory < 0 ? -errno : file, E_SYSTEM, "cannot make a memfd");
+	res = make_events(r, fd, file, strtoull(text, NULL, 10) + 1);
+	if (res >= 0)
+		res = drop_events(fd);
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;
+}
+
 static int add_watch(struct restart *r, int fd, const Reprise__InotifyWatch *m, struct error *e)
 {
 	_cleanup_(close_fd) int target = -EBADF;
@@ -162,6 +224,8 @@ static int inotify_restart(struct restart *r, uint64_t id, const Reprise__File *
 	/* Watches are added by a path, and /proc may be another one than ours by now. */
 	if (fchdir(r->proc_fd) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot enter /proc");
+	if (msg->inotify->overflow)
+		res = make_overflow(r, fd, e);
 	for (size_t i = 0; i < msg->inotify->n_watches && res >= 0; i++)
 		res = add_watch(r, fd, msg->inotify->watches[i], e);
 	if (fchdir(here) < 0 && res >= 0)
@@ -179,7 +243,8 @@ static void inotify_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops inotify_file_ops = {
 	.kind = FILE_INOTIFY,
 	.name = "inotify",
-	.support = "watches with their numbers; unread events are refused",
+	.support =
+		"watches with their numbers; unread events are refused, or reported as lost (`--inotify=overflow`)",
 	.match = inotify_match,
 	.checkpoint = inotify_checkpoint,
 	.checkpoint_all = inotify_checkpoint_all,

@@ -94,6 +94,7 @@ static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct re
 	c->mounts = ct->own & CLONE_NEWNS ? &ct->seen : NULL;
 	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
+	c->inotify_overflow = opt->inotify == REPRISE_INOTIFY_OVERFLOW;
 	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
 	c->peers = opt->peers == REPRISE_PEERS_DISCONNECT  ? PEERS_DISCONNECT
 		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT

@@ -13,7 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int linked = -1;
+static int linked = -1, watcher = -1;
 
 static int break_lease(void *arg)
 {
@@ -32,8 +32,8 @@ static void set_up(const char *what)
 	} else if (!strcmp(what, "notify")) {
 		CHECK(!fcntl(open(".", O_RDONLY), F_NOTIFY, DN_CREATE | DN_MULTISHOT));
 	} else if (!strcmp(what, "inotify")) {
-		fd = inotify_init();
-		CHECK(inotify_add_watch(fd, ".", IN_CREATE) > 0);
+		watcher = inotify_init1(IN_NONBLOCK);
+		CHECK_EQUAL(inotify_add_watch(watcher, ".", IN_CREATE), 1);
 		test_write("new", "", 0);
 	} else if (!strcmp(what, "permission")) {
 		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
@@ -76,6 +76,19 @@ int main(int argc, char **argv)
 		CHECK_FILLED(data, sizeof(data), 3);
 		CHECK(!fstat(linked, &st) && !stat("there/other", &other));
 		CHECK_EQUAL(st.st_ino == other.st_ino, argc < 3 || atoi(argv[2]));
+	}
+	if (watcher >= 0 && argc > 2) {
+		struct inotify_event event;
+
+		CHECK_EQUAL(read(watcher, &event, sizeof(event)), (ssize_t)sizeof(event));
+		CHECK_EQUAL(event.wd, -1);
+		CHECK_EQUAL(event.mask, IN_Q_OVERFLOW);
+		CHECK(read(watcher, data, sizeof(data)) < 0 && errno == EAGAIN);
+		test_write("newer", "", 0);
+		CHECK(read(watcher, data, sizeof(data)) > 0);
+		memcpy(&event, data, sizeof(event));
+		CHECK_EQUAL(event.wd, 1);
+		CHECK_EQUAL(event.mask, IN_CREATE);
 	}
 	/* A child of ours may be waiting for long yet. */
 	test_pass();

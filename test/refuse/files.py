@@ -61,7 +61,7 @@ def test_events(case):
     if case.reprise('check', str(pid))[0]:
         raise Failed('an obstacle for a check')
     case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')),
-                 'file-state', 'inotify', 'events', 'descriptor')
+                 'file-events', 'inotify', 'events', 'descriptor')
     case.expect_files()
     case.finish(pid)
 
@@ -70,9 +70,9 @@ def test_unknown_link(case):
     case.finish(refused(case, 'linked', 'file-linked', 'here', '--deleted=link'))
 
 
-def restarted(case, how, same):
-    pid = odd(case, 'linked', same)
-    case.checkpoint(pid, '--deleted=' + how, '--kill')
+def restarted(case, what, *options):
+    pid = odd(case, *what)
+    case.checkpoint(pid, '--kill', *options)
     case.wait(pid)
     case.forget(pid)
     tool = case.restart()
@@ -81,13 +81,18 @@ def restarted(case, how, same):
     return sorted(name for name in os.listdir(case.work) if '.reprise-' in name)
 
 
+def test_events_lost(case):
+    """The application is told."""
+    restarted(case, ['inotify', 'lost'], '--inotify=overflow')
+
+
 def test_deleted_save(case):
-    if restarted(case, 'save', '0'):
+    if restarted(case, ['linked', '0'], '--deleted=save'):
         raise Failed('a name was made')
 
 
 def test_deleted_link(case):
-    names = restarted(case, 'link', '1')
+    names = restarted(case, ['linked', '1'], '--deleted=link')
     if len(names) != 1 or not names[0].startswith('here.reprise-'):
         raise Failed('names are %s' % names)
 
