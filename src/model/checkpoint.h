@@ -35,7 +35,7 @@ struct checkpoint {
 	/* Unix sockets whose other side is outside the tree */
 	enum checkpoint_peers { PEERS_REFUSE, PEERS_DISCONNECT, PEERS_RECONNECT } peers;
 	bool inotify_overflow; /* unread events are lost, and the application is told so */
-	bool tcp_closed; /* TCP connections come back closed, instead of being refused */
+	bool tcp_closed;       /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;
 	struct image_writer *image; /* NULL while checking */
 	struct mm_tracks *tracks;   /* whose memory has been copied in advance; may be NULL */
