@@ -108,7 +108,7 @@ struct files_checkpoint {
 	 * so nothing may be called missing. */
 	bool unseen;
 	VEC(struct ring_number) ring_numbers;
-	struct kernel_memory *kernel; /* opened by the first that has to look there */
+	struct kernel_memory *kernel; /* of struct checkpoint, if a kind has asked for it */
 };
 
 /* A description on the restart side. */

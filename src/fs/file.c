@@ -39,9 +39,9 @@ int reopen_fd(int proc_fd, int fd, int flags)
 
 int files_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)
 {
-	int r = c->files->kernel ? 0 : kernel_memory_open(&c->files->kernel, e);
+	int r = checkpoint_kernel_memory(c, ret, e);
 
-	*ret = c->files->kernel;
+	c->files->kernel = *ret;
 	return r;
 }
 
@@ -171,7 +171,6 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_free(&fc->devices);
 	sockopt_defaults_free(fc->sockopts);
 	vec_free(&fc->ring_numbers);
-	kernel_memory_free(fc->kernel);
 	nofile_restore(fc->soft_limit);
 	scratch_free(&fc->scratch);
 	free(fc);

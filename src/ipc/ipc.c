@@ -25,7 +25,6 @@ void ipc_checkpoint_end(struct checkpoint *c)
 	if (!x)
 		return;
 	kcmp_index_free(x->by_undo);
-	kernel_memory_free(x->kernel);
 	for (int i = 0; i < 3; i++)
 		vec_free(&x->objects[i]);
 	vec_free(&x->queues);
@@ -41,7 +40,7 @@ struct kernel_memory *ipc_kernel_memory(struct checkpoint *c)
 {
 	struct ipc_checkpoint *x = c->ipc;
 
-	if (!x->kernel_asked && kernel_memory_open(&x->kernel, &x->kernel_error) < 0)
+	if (!x->kernel_asked && checkpoint_kernel_memory(c, &x->kernel, &x->kernel_error) < 0)
 		x->kernel = NULL;
 	x->kernel_asked = true;
 	return x->kernel;

@@ -41,7 +41,6 @@ void aio_checkpoint_free(struct aio_checkpoint *x)
 {
 	if (!x)
 		return;
-	kernel_memory_free(x->kernel);
 	kernel_percpu_free(&x->percpu);
 	free(x);
 }
@@ -58,7 +57,7 @@ static struct aio_checkpoint *get_kernel(struct checkpoint *c, struct error *e)
 		error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for asynchronous I/O");
 		return NULL;
 	}
-	r = kernel_memory_open(&x->kernel, e);
+	r = checkpoint_kernel_memory(c, &x->kernel, e);
 	if (r >= 0)
 		r = kernel_percpu_find(x->kernel, &x->percpu);
 	if (r < 0) {

@@ -17,6 +17,14 @@ void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
 	c->trace(c->trace_arg, line);
 }
 
+int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)
+{
+	int r = c->kernel ? 0 : kernel_memory_open(&c->kernel, e);
+
+	*ret = c->kernel;
+	return r;
+}
+
 int checkpoint_refuse(struct checkpoint *c, int r, struct error *e)
 {
 	if (r >= 0 || !c->checking || e->code == ERROR_NONE)

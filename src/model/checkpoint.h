@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "core/error.h"
+#include "core/kernel_memory.h"
 #include "core/objects.h"
 #include "core/scratch.h"
 #include "core/vec.h"
@@ -47,7 +48,8 @@ struct checkpoint {
 	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
 			       none */
 	pid_t self;
-	bool own_ipc; /* the tree is all that there is in its IPC namespace */
+	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
+	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
@@ -76,6 +78,13 @@ struct checkpoint_process {
 /* Traces one line of what is being done; cheap when nobody listens. */
 void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/*
+ * Memory of the kernel, for what no interface tells: opened when it is asked for first, and kept
+ * from a check to the checkpoint that follows.
+ */
+int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret,
+			     struct error *e) must_check;
 
 /*
  * How a refusal is reported: when checking it is added to c->problems, *e is

@@ -237,21 +237,18 @@ static struct unix_kernel *get_kernel(struct checkpoint *c)
 	if (u->kernel)
 		return u->kernel->k ? u->kernel : NULL;
 	x = u->kernel = calloc(1, sizeof(*x));
-	if (!x || kernel_memory_open(&x->k, &unused) < 0)
+	if (!x || checkpoint_kernel_memory(c, &x->k, &unused) < 0)
 		return NULL;
 	if (find_places(x->k, &x->at) >= 0) {
 		x->pidns = own_pidns(x);
 		return x;
 	}
-	kernel_memory_free(x->k);
 	x->k = NULL;
 	return NULL;
 }
 
 void unix_kernel_free(struct unix_kernel *x)
 {
-	if (x)
-		kernel_memory_free(x->k);
 	free(x);
 }
 

@@ -45,10 +45,18 @@ struct pass {
 struct subject {
 	struct container ct;
 	struct page_store
-		*store;	    /* opened before a container is entered; NULL: is to end or to stop */
-	uint64_t anonymous; /* bytes of private memory */
-	bool exact;	    /* see struct checkpoint */
+		*store; /* opened before a container is entered; NULL: is to end or to stop */
+	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
+	uint64_t anonymous;	      /* bytes of private memory */
+	bool exact;		      /* see struct checkpoint */
 };
+
+static void subject_free(struct subject *s)
+{
+	kernel_memory_free(s->kernel);
+	store_free(s->store);
+	container_free(&s->ct);
+}
 
 static void pass_end(struct pass *p)
 {
@@ -60,6 +68,7 @@ static void pass_end(struct pass *p)
 	mm_checkpoint_end(c);
 	files_checkpoint_end(c);
 	ipc_checkpoint_end(c);
+	kernel_memory_free(c->kernel);
 	process_index_free(&p->index);
 	objects_free(c->objects);
 	problems_free(&c->problems);
@@ -264,15 +273,14 @@ static bool pins_pages(const struct checkpoint *c)
 }
 
 /* Looks at the tree without touching it; returns how many problems were reported. */
-static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint_options *opt,
-		struct report *rep, uint64_t *anonymous, struct error *first, struct error *e)
+static int look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+		struct report *rep, struct error *first, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
-	int r = pass_begin(&p, pid, ct, rep, true, opt, e);
+	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
 
 	if (r >= 0)
-		r = checkpoint_refuse(&p.c, container_check_tasks(ct, e), e);
-
+		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
 		r = check_tree(&p, e);
 	for (size_t i = 0; i < p.c.problems.n; i++) {
@@ -280,28 +288,28 @@ static int look(pid_t pid, struct container *ct, const struct reprise_checkpoint
 			*first = p.c.problems.v[0];
 		report_problem(rep, &p.c.problems.v[i]);
 	}
-	*anonymous = r >= 0 && !pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
+	s->kernel = take_ptr(&p.c.kernel);
+	s->anonymous = r >= 0 && !pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
 	return r < 0 ? r : (int)p.c.problems.n;
 }
 
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
 		    struct error *e)
 {
-	_cleanup_(container_free) struct container ct = CONTAINER_INIT;
+	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
 	struct error first = {};
-	uint64_t unused;
 	int r;
 
-	ct.allow_leaks = opt->allow_leaks;
+	s.ct.allow_leaks = opt->allow_leaks;
 	r = target_check(pid, e);
 	if (r >= 0)
-		r = container_enter(&ct, &pid, e);
+		r = container_enter(&s.ct, &pid, e);
 	if (r < 0) {
 		report_problem(rep, e);
 		error_clear(e);
 		return 1;
 	}
-	return look(pid, &ct, opt, rep, &unused, &first, e);
+	return look(pid, &s, opt, rep, &first, e);
 }
 
 static uint64_t clock_ns(clockid_t id)
@@ -542,6 +550,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	uint64_t stood = 0, frozen, resumed = 0;
 	int r = pass_begin(&p, pid, &s->ct, rep, false, opt, e);
 
+	p.c.kernel = take_ptr(&s->kernel);
 	if (r >= 0)
 		r = open_image(&p, fd, opt, e);
 	if (r >= 0)
@@ -563,12 +572,6 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	return r;
 }
 
-static void subject_free(struct subject *s)
-{
-	store_free(s->store);
-	container_free(&s->ct);
-}
-
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
@@ -586,7 +589,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)
-		r = look(pid, &s.ct, opt, rep, &s.anonymous, &first, e);
+		r = look(pid, &s, opt, rep, &first, e);
 	if (r > 0) {
 		*e = first;
 		return first.err < 0 ? first.err : -EOPNOTSUPP;
