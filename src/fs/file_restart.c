@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -174,9 +175,24 @@ bool files_restart_patience(struct restart *r)
 	return true;
 }
 
+/* All are open here before the tasks have them. */
+static int check_limit(const struct files_restart *fr, struct error *e)
+{
+	size_t needed = fr->files.n + 32;
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || needed <= limit.rlim_cur)
+		return 0;
+	return error_set(
+		e, -EMFILE, E_CREDENTIALS,
+		"%zu open files are to be made, and the limit of open files (ulimit -Hn) here is %llu",
+		fr->files.n, (unsigned long long)limit.rlim_cur);
+}
+
 int files_restart_begin(struct restart *r, struct error *e)
 {
 	struct files_restart *fr = calloc(1, sizeof(*fr));
+	int res;
 
 	if (!fr)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the open files");
@@ -184,7 +200,8 @@ int files_restart_begin(struct restart *r, struct error *e)
 	fr->patience_ms = 1000;
 	fr->stdio[0] = fr->stdio[1] = fr->stdio[2] = -1;
 	fr->soft_limit = nofile_raise();
-	return collect(r, e);
+	res = collect(r, e);
+	return res < 0 ? res : check_limit(fr, e);
 }
 
 void files_restart_end(struct restart *r)

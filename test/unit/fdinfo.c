@@ -40,7 +40,8 @@ static void test_locks(void **state)
 			   "lock:\t1: POSIX  ADVISORY  WRITE 4242 fe:00:12345 5 14\n"
 			   "lock:\t2: FLOCK  ADVISORY  READ 4242 fe:00:12345 0 EOF\n"
 			   "lock:\t3: OFDLCK ADVISORY  READ -1 fe:00:12345 100 EOF\n"
-			   "lock:\t4: LEASE  BREAKING  READ 4242 fe:00:12345 0 EOF\n";
+			   "lock:\t4: LEASE  BREAKING  UNLCK 4242 fe:00:12345 0 EOF\n"
+			   "lock:\t5: LEASE  ACTIVE    WRITE 4242 fe:00:12345 0 EOF\n";
 	struct fdinfo_lock lock;
 
 	assert_int_equal(fdinfo_next_lock(&text, &lock), 1);
@@ -60,7 +61,23 @@ static void test_locks(void **state)
 	assert_int_equal(fdinfo_next_lock(&text, &lock), 1);
 	assert_int_equal(lock.type, LOCK_LEASE);
 	assert_true(lock.breaking);
+	assert_int_equal(fdinfo_next_lock(&text, &lock), 1);
+	assert_int_equal(lock.type, LOCK_LEASE);
+	assert_false(lock.breaking);
+	assert_true(lock.write);
 	assert_int_equal(fdinfo_next_lock(&text, &lock), 0);
+}
+
+static void test_copy_line(void **state)
+{
+	char line[8];
+
+	fdinfo_copy_line("first\nsecond", line, sizeof(line));
+	assert_string_equal(line, "first");
+	fdinfo_copy_line("too long for it\n", line, sizeof(line));
+	assert_string_equal(line, "too lon");
+	fdinfo_copy_line("", line, sizeof(line));
+	assert_string_equal(line, "");
 }
 
 static void test_locks_damaged(void **state)
@@ -68,6 +85,7 @@ static void test_locks_damaged(void **state)
 	static const char *const lines[] = {
 		"lock:\t1: WHATEVER ADVISORY WRITE 1 fe:00:1 0 EOF\n",
 		"lock:\t1: POSIX ADVISORY SOMETHING 1 fe:00:1 0 EOF\n",
+		"lock:\t1: POSIX ADVISORY UNLCK 1 fe:00:1 0 EOF\n",
 		"lock:\t1: POSIX ADVISORY WRITE 1 fe:00:1 0\n",
 		"lock:\t1: POSIX ADVISORY WRITE 1 fe:00:1 10 9\n",
 		"lock:\t1: POSIX ADVISORY WRITE 1 fe:00:1 10 x\n",
@@ -100,9 +118,9 @@ static void test_lines(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_common), cmocka_unit_test(test_common_damaged),
-		cmocka_unit_test(test_locks),  cmocka_unit_test(test_locks_damaged),
-		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_common),	      cmocka_unit_test(test_common_damaged),
+		cmocka_unit_test(test_locks),	      cmocka_unit_test(test_copy_line),
+		cmocka_unit_test(test_locks_damaged), cmocka_unit_test(test_lines),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
