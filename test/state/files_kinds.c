@@ -8,6 +8,8 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST   24
+#define MOST   40
 #define COPY   100 /* numbers of the copies, in the one who made them */
 #define SENT   200 /* and in the relative that received them */
 #define ABROAD 300 /* and of those that had been in flight */
@@ -36,6 +38,32 @@ static void add(int fd)
 {
 	CHECK(fd >= 0 && kinds < MOST);
 	fds[kinds++] = fd;
+}
+
+/* Without names and ports, which copies beside the original could not have. */
+static void make_sockets(void)
+{
+	static const struct {
+		int family, type, protocol;
+	} list[] = {
+		{AF_INET, SOCK_STREAM, 0},    {AF_INET6, SOCK_STREAM, 0},
+		{AF_INET, SOCK_DGRAM, 0},     {AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE},
+		{AF_INET, SOCK_RAW, 253},     {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE},
+		{AF_PACKET, SOCK_RAW, 0},     {AF_VSOCK, SOCK_STREAM, 0},
+		{AF_UNIX, SOCK_SEQPACKET, 0},
+	};
+	int ends[2];
+
+	/* Not all are for everybody, and on every kernel. */
+	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
+		int fd = socket(list[i].family, list[i].type, list[i].protocol);
+
+		if (fd >= 0)
+			add(fd);
+	}
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+	add(ends[0]);
+	add(ends[1]);
 }
 
 static void make_all(void)
@@ -68,6 +96,7 @@ static void make_all(void)
 	fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY);
 	if (fd >= 0)
 		add(fd);
+	make_sockets();
 }
 
 static void send_all(int to)
