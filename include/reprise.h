@@ -76,6 +76,24 @@ enum reprise_peers {
 	REPRISE_PEERS_RECONNECT = 2
 };
 
+/*
+ * Signed and encrypted images. Keys are texts, as reprise_new_keys() makes them: one
+ * text may hold a key to sign and one to encrypt, and the one that is needed is taken.
+ */
+struct reprise_seal_options {
+	size_t size;
+	const char *sign;	       /* secret key of the signer; NULL: not signed */
+	const char *const *recipients; /* public keys, NULL at the end; may be NULL */
+	const char *passphrase;	       /* may be NULL; without both: not encrypted */
+};
+struct reprise_open_options {
+	size_t size;
+	const char *const
+		*trust; /* public keys of signers, NULL at the end; NULL: anybody, or nobody */
+	const char *const *identities; /* secret keys; may be NULL */
+	const char *passphrase;
+};
+
 struct reprise_checkpoint_options {
 	size_t size;
 	enum reprise_after after;
@@ -94,6 +112,7 @@ struct reprise_checkpoint_options {
 	/* Leaks of a container that are none: kinds ("pipe", "socket", "file", "memory",
 	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
 	const char *const *allow_leaks;
+	const struct reprise_seal_options *seal; /* NULL: neither signed nor encrypted */
 	enum reprise_peers peers;
 	enum reprise_inotify inotify;
 };
@@ -231,6 +250,22 @@ REPRISE_API int reprise_inspect(int fd, char **json, struct reprise_error *error
 
 /* Whole and undamaged? Reads everything. */
 REPRISE_API int reprise_verify(int fd, struct reprise_error *error);
+
+/*
+ * For images that may be signed or encrypted: *image_fd is a stream of the image itself, for the
+ * calls above, of which nothing comes that has not been verified. A plain image passes as it is
+ * unless trust is asked for. The end tells what was wrong with the envelope, if anything was: it is
+ * to be asked first when a call has failed. It frees the handle; close *image_fd before.
+ */
+struct reprise_opening;
+REPRISE_API int reprise_open_begin(int fd, const struct reprise_open_options *options,
+				   struct reprise_opening **opening, int *image_fd,
+				   struct reprise_error *error);
+REPRISE_API int reprise_open_end(struct reprise_opening *opening, struct reprise_error *error);
+/* 1 if fd is a file that holds an envelope; 0 if not, or if that cannot be seen. */
+REPRISE_API int reprise_is_sealed(int fd);
+/* Two texts to be freed by the caller: secret keys and their public counterparts. */
+REPRISE_API int reprise_new_keys(char **secret, char **public_keys, struct reprise_error *error);
 
 /* The advice and explanation of an error code; -ENOENT for an unknown one. Static strings. */
 REPRISE_API int reprise_explain(const char *code, const char **advice, const char **explanation);

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/container.h"
+#include "cli/keys.h"
 
 enum {
 	OPT_KILL = OPT_OWN,
@@ -27,6 +28,7 @@ struct request {
 	bool force;
 	const char *allow_leaks[64];
 	size_t n_allow_leaks;
+	struct keys keys;
 	struct reprise_checkpoint_options opt;
 	struct reprise_stats stats;
 };
@@ -159,13 +161,16 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"inotify", required_argument, NULL, OPT_INOTIFY},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
+		SEAL_OPTIONS,
 		COMMON_OPTIONS,
 	};
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS "o:j:", options, NULL)) != -1)
-		if ((r = parse_option(cli, q, c, argv)) >= 0)
+		if ((r = key_option(cli, &q->keys, c)) > 0 ||
+		    (r == 0 && (r = parse_option(cli, q, c, argv)) >= 0))
 			return r;
+	q->opt.seal = keys_to_seal(&q->keys);
 	if (argc == optind)
 		return usage_error(cli, "no pid given");
 	if (argc - optind > 1)
@@ -290,6 +295,9 @@ const struct command checkpoint_command = {
 		"                      memory, namespace, all, or an object such as pipe:[123]\n"
 		"  --unix HOW          Unix sockets connected to processes outside: refuse (the default),\n"
 		"                      have them come back disconnected, or reconnect them by name\n"
+		"  --sign KEY          sign the image with this secret key (see `reprise help keygen`)\n"
+		"  --encrypt KEY       for the owner of this public key; may be given several times\n"
+		"  --passphrase-file F for those who know the pass phrase: the first line of F\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

@@ -6,7 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/keys.h"
 
 /*
  * Prints for people what reprise_inspect() returns for programs: doc/inspect.md
@@ -221,7 +221,7 @@ static void print_files(const json_t *doc)
 	}
 }
 
-static int show(struct cli *cli, const char *path, enum view view)
+static int show(struct cli *cli, const char *path, enum view view, struct keys *keys)
 {
 	static void (*const printers[])(const json_t *) = {
 		[VIEW_SUMMARY] = print_summary,
@@ -238,9 +238,13 @@ static int show(struct cli *cli, const char *path, enum view view)
 	fd = open_image(cli, path);
 	if (fd < 0)
 		return -fd;
+	r = keys_open(cli, keys, fd, &fd);
+	if (r >= 0)
+		return r;
 	r = reprise_inspect(fd, &document, &e);
-	close(fd);
-	if (r < 0)
+	if (!keys->opening)
+		close(fd);
+	if (keys_explain(keys, fd, &e) || r < 0)
 		return library_error(cli, &e);
 	doc = json_loads(document, JSON_REJECT_DUPLICATES, &why);
 	free(document);
@@ -260,9 +264,11 @@ static int run(struct cli *cli, int argc, char **argv)
 		{"tree", no_argument, NULL, OPT_TREE},
 		{"maps", no_argument, NULL, OPT_MAPS},
 		{"files", no_argument, NULL, OPT_FILES},
+		OPEN_OPTIONS,
 		COMMON_OPTIONS,
 	};
 	enum view view = VIEW_SUMMARY;
+	struct keys keys = {};
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1) {
@@ -271,7 +277,8 @@ static int run(struct cli *cli, int argc, char **argv)
 				return usage_error(cli,
 						   "one of --tree, --maps and --files at a time");
 			view = VIEW_TREE + (c - OPT_TREE);
-		} else if ((r = common_option(cli, c, argv)) >= 0) {
+		} else if ((r = key_option(cli, &keys, c)) > 0 ||
+			   (r == 0 && (r = common_option(cli, c, argv)) >= 0)) {
 			return r;
 		}
 	}
@@ -279,7 +286,7 @@ static int run(struct cli *cli, int argc, char **argv)
 		return r;
 	if (argc - optind != 1)
 		return usage_error(cli, argc == optind ? "no image given" : "one image at a time");
-	return show(cli, argv[optind], view);
+	return show(cli, argv[optind], view, &keys);
 }
 
 const struct command inspect_command = {
@@ -291,6 +298,6 @@ const struct command inspect_command = {
 		"\n"
 		"  --tree              the processes, children below their parents\n"
 		"  --maps              the address spaces: range, protection, offset, kind, file\n"
-		"  --files             the descriptors: number, open file, kind, flags, position, path\n",
+		"  --files             the descriptors: number, open file, kind, flags, position, path\n" OPEN_HELP,
 	.run = run,
 };

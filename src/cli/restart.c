@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli/container.h"
+#include "cli/keys.h"
 
 enum {
 	OPT_DETACH = OPT_OWN,
@@ -26,6 +27,7 @@ struct request {
 	const char *name;   /* for a container */
 	char container[64]; /* what it was given; "" while there is none */
 	const char *map_mounts[64];
+	struct keys keys;
 	size_t n_map_mounts;
 	char pidfile_tmp[PATH_MAX];
 	int pidfile_fd;
@@ -114,6 +116,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"pidns", no_argument, NULL, OPT_PIDNS},
 		{"changed-files", required_argument, NULL, OPT_CHANGED_FILES},
 		{"plan", no_argument, NULL, OPT_PLAN},
+		OPEN_OPTIONS,
 		{"name", required_argument, NULL, OPT_NAME},
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
 		{"unix", required_argument, NULL, OPT_UNIX},
@@ -122,7 +125,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS "i:j:d", options, NULL)) != -1)
-		if ((r = parse_option(cli, q, c, argv)) >= 0)
+		if ((r = key_option(cli, &q->keys, c)) > 0 ||
+		    (r == 0 && (r = parse_option(cli, q, c, argv)) >= 0))
 			return r;
 	if (argc > optind)
 		return usage_error(cli, "'%s' is one argument too many: the image is given with -i",
@@ -141,13 +145,15 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	return common_begin(cli, argv);
 }
 
-static int print_plan(struct cli *cli, int fd)
+static int print_plan(struct cli *cli, struct request *q, int fd)
 {
+	int r;
 	struct reprise_error e = {};
 	char *text = NULL, *save = NULL;
 	json_t *steps;
 
-	if (reprise_plan(fd, &text, &e) < 0)
+	r = reprise_plan(fd, &text, &e);
+	if (keys_explain(&q->keys, fd, &e) || r < 0)
 		return library_error(cli, &e);
 	if (!cli->json) {
 		fputs(text, stdout);
@@ -299,11 +305,14 @@ static void report(struct cli *cli, const struct request *q)
 
 static int restart(struct cli *cli, struct request *q, int fd)
 {
-	struct reprise_error e = {};
+	struct reprise_error e = {}, why = {};
 	int r;
 
+	r = keys_open(cli, &q->keys, fd, &fd);
+	if (r >= 0)
+		return r;
 	if (q->plan)
-		return print_plan(cli, fd);
+		return print_plan(cli, q, fd);
 	r = pidfile_begin(cli, q);
 	if (r >= 0)
 		return r;
@@ -311,9 +320,12 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	progress_begin(cli);
 	r = reprise_restart(fd, &q->opt, &q->result, &e);
 	progress_end(cli);
+	if (!q->keys.opening)
+		close(fd);
+	/* All that was used has been verified; what may follow it does not matter any more. */
+	keys_explain(&q->keys, fd, &why);
 	if (r < 0)
-		return restart_failed(cli, q, &e);
-	close(fd);
+		return restart_failed(cli, q, why.code[0] ? &why : &e);
 	log_line(cli, "running: root task %d, init %d, process group %d", q->result.pid,
 		 q->result.init, q->result.pgrp);
 	report(cli, q);
@@ -364,7 +376,7 @@ const struct command restart_command = {
 		"  --name NAME         of a container: what to call it; the old name or the next free one\n"
 		"                      if not given\n"
 		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"
-		"  --plan              print the steps and do nothing\n"
+		"  --plan              print the steps and do nothing\n" OPEN_HELP
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,
 };

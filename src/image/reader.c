@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "image/envelope.h"
 #include "image/reader.h"
 
 #define READ_CHUNK (1u << 20)
@@ -43,6 +44,8 @@ static int check_magic(const struct image_header *h, size_t got, struct error *e
 		return error_set(e, -ENODATA, E_IMAGE_EMPTY, "the image is empty");
 	if (memcmp(h->magic, magic, n) == 0)
 		return 0;
+	if (got >= sizeof(h->magic) && memcmp(h->magic, ENVELOPE_MAGIC, sizeof(h->magic)) == 0)
+		return error_set(e, -EINVAL, E_IMAGE_SEALED, "the image is signed or encrypted");
 	if (got >= 4 && (magic[0] & 0x7f) == (h->magic[0] & 0x7f) &&
 	    memcmp(h->magic + 1, magic + 1, 3) == 0)
 		return reader_damaged(0, "it was changed on its way, as by a transfer as text", e);

@@ -15,7 +15,9 @@
 #include "core/cleanup.h"
 #include "fs/file.h"
 #include "operation/features.h"
+#include "image/envelope.h"
 #include "operation/output.h"
+#include "operation/seal.h"
 #include "operation/selfsave.h"
 #include "operation/worker.h"
 
@@ -70,22 +72,49 @@ static struct worker_callbacks callbacks(const struct reprise_checkpoint_options
 	return (struct worker_callbacks){opt->progress, opt->trace, opt->problem, opt->arg};
 }
 
+/* What went wrong with the envelope is why the rest went wrong. */
+static int end_seal(struct filter *seal, int fd, const char *path, int ret,
+		    struct reprise_error *error)
+{
+	struct error e = {};
+	int r;
+
+	if (!seal)
+		return ret;
+	close_fd(&fd);
+	r = filter_end(seal, &e);
+	if (r < 0 && e.code == E_OUTPUT && path)
+		error_object(&e, r, "%s", path);
+	return r < 0 ? give(r, &e, error) : ret;
+}
+
 static int checkpoint(pid_t pid, int fd, const char *path,
 		      const struct reprise_checkpoint_options *options, struct reprise_error *error)
 {
 	struct checkpoint_job job = {pid ? pid : getpid(), fd, path};
+	struct filter *seal = NULL;
 	struct worker_callbacks cb;
 	struct worker_result result;
+	struct error e = {};
+	int r = 0;
 
 	copy_options(&job.opt, sizeof(job.opt), options);
 	cb = callbacks(&job.opt);
+	if (pid == 0 && job.opt.seal)
+		return give(
+			error_set(&e, -EINVAL, E_USAGE, "a program cannot seal its own checkpoint"),
+			&e, error);
 	if (pid == 0)
 		return selfsave(checkpoint_work, &job, job.opt.stats, error);
+	if (job.opt.seal)
+		r = seal_begin(fd, job.opt.seal, &seal, &job.fd, &e);
+	if (r < 0)
+		return give(r, &e, error);
 	worker_run(checkpoint_work, &job, &cb, &result);
 	give_error(error, &result.error);
 	if (job.opt.stats)
 		*job.opt.stats = result.stats;
-	return result.ret;
+	return end_seal(seal, job.fd, path, result.ret, error);
 }
 
 struct check_job {
@@ -254,6 +283,53 @@ int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
 	if (options && options->size >= sizeof(*options) && options->stats)
 		options->stats->durable_ns = clock_now_ns() - begun;
 	return r;
+}
+
+struct reprise_opening {
+	struct filter *filter;
+};
+
+int reprise_open_begin(int fd, const struct reprise_open_options *options,
+		       struct reprise_opening **opening, int *image_fd, struct reprise_error *error)
+{
+	struct reprise_opening *o = calloc(1, sizeof(*o));
+	struct reprise_open_options opt;
+	struct error e = {};
+	int r;
+
+	copy_options(&opt, sizeof(opt), options);
+	r = o ? open_begin(fd, &opt, &o->filter, image_fd, &e)
+	      : error_set(&e, -ENOMEM, E_NO_MEMORY, "no memory for the envelope");
+	if (r < 0) {
+		free(o);
+		return give(r, &e, error);
+	}
+	*opening = o;
+	return 0;
+}
+
+int reprise_open_end(struct reprise_opening *opening, struct reprise_error *error)
+{
+	struct error e = {};
+	int r = filter_end(opening ? opening->filter : NULL, &e);
+
+	free(opening);
+	return give(r, &e, error);
+}
+
+int reprise_is_sealed(int fd)
+{
+	char magic[ENVELOPE_MAGIC_SIZE];
+
+	return pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
+	       !memcmp(magic, ENVELOPE_MAGIC, sizeof(magic));
+}
+
+int reprise_new_keys(char **secret, char **public_keys, struct reprise_error *error)
+{
+	struct error e = {};
+
+	return give(envelope_new_keys(secret, public_keys, &e), &e, error);
 }
 
 /* Reading an image needs no worker: nothing is traced, made or entered. */
