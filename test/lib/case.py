@@ -285,7 +285,7 @@ class Case:
         """Starts test/lib/victim.c."""
         steps = [str(step) for step in steps]
         return self.start(program=os.path.join(self.build, 'test/lib/victim'), arguments=steps,
-                          ready='wait' in steps, **more)
+                          ready='wait' in steps or 'vfork' in steps, **more)
 
     def start(self, name=None, setsid=True, ready=True, env=None, program=None, arguments=(),
               **more):

@@ -15,8 +15,9 @@
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
  *	child		fork, and go on in both; the parent's verdict counts
- *	talk		lines on standard output, and what comes on standard input; see below
- *	pass		end with a verdict
+ *	vfork HOW	wait in a child of vfork(), for which the parent waits, with something that
+ *hinders talk		lines on standard output, and what comes on standard input; see below pass
+ *end with a verdict
  */
 #include "harness.h"
 
@@ -30,8 +31,10 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 static char *filled;
@@ -115,6 +118,60 @@ static void fill(size_t size)
 	filled_size = size;
 }
 
+/* What of a parent in vfork() cannot be saved. */
+static void hinder(const char *how)
+{
+	const struct itimerval far = {.it_value = {.tv_sec = 1000}};
+	struct sigevent event = {.sigev_notify = SIGEV_NONE};
+	timer_t timer;
+	sigset_t set;
+
+	if (!strcmp(how, "pending")) {
+		sigemptyset(&set);
+		sigaddset(&set, SIGUSR1);
+		sigprocmask(SIG_BLOCK, &set, NULL);
+		raise(SIGUSR1);
+	} else if (!strcmp(how, "timer")) {
+		CHECK(!timer_create(CLOCK_MONOTONIC, &event, &timer));
+	} else if (!strcmp(how, "profile")) {
+		CHECK(!setitimer(ITIMER_PROF, &far, NULL));
+	}
+}
+
+/* What of the child cannot, or keeps its parent from being saved. */
+static int vfork_child(void *arg)
+{
+	const char *how = arg;
+	struct f_owner_ex owner = {F_OWNER_PID, (int)syscall(SYS_getpid)};
+
+	if (!strcmp(how, "tsc"))
+		CHECK(!prctl(PR_SET_TSC, PR_TSC_SIGSEGV));
+	if (!strcmp(how, "owner"))
+		CHECK(!fcntl(50, F_SETOWN_EX, &owner));
+	if (!strcmp(how, "children") && fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		sleep_on(NULL);
+	}
+	test_wait();
+	_exit(0);
+}
+
+static void wait_in_vfork(char *how)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	int flags = CLONE_VM | CLONE_VFORK | SIGCHLD, pidfd;
+
+	hinder(how);
+	if (!strcmp(how, "owner"))
+		CHECK_EQUAL(dup2(open("/dev/null", O_RDONLY), 50), 50);
+	if (!strcmp(how, "memory"))
+		flags &= ~CLONE_VM;
+	if (!strcmp(how, "pidfd"))
+		flags |= CLONE_PIDFD;
+	CHECK(clone(vfork_child, stack + sizeof(stack), flags, how, &pidfd) > 0);
+	wait(NULL);
+}
+
 static int step(const char *what, const char *value)
 {
 	pthread_t thread;
@@ -152,6 +209,8 @@ static int step(const char *what, const char *value)
 			sleep_on(NULL);
 		}
 		return 1;
+	} else if (!strcmp(what, "vfork")) {
+		wait_in_vfork((char *)value);
 	} else if (!strcmp(what, "talk")) {
 		_exit(talk());
 	} else if (!strcmp(what, "pass")) {

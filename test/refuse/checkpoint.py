@@ -147,6 +147,30 @@ def test_vfork(case):
     unharmed(case, pid)
 
 
+def vfork_refused(how, *words):
+    """A parent in vfork() of which something cannot be saved, or that its child is in the way of."""
+    def test(case):
+        pid = case.victim('vfork', how, 'pass')
+        status, output, errors = save(case, pid)
+        if 'the memory of the kernel cannot be read' in errors:
+            unharmed(case, pid)
+            raise Skipped('the memory of the kernel cannot be read here')
+        case.refused((status, output, errors), 'task-vfork', *words)
+        unharmed(case, pid)
+    test.__name__ = 'test_vfork_' + how
+    return test
+
+
+test_vfork_pending = vfork_refused('pending', 'signals are pending')
+test_vfork_timer = vfork_refused('timer', 'POSIX timers')
+test_vfork_profile = vfork_refused('profile', 'processor time')
+test_vfork_memory = vfork_refused('memory', 'memory of its own')
+test_vfork_children = vfork_refused('children', 'children')
+test_vfork_tsc = vfork_refused('tsc', 'prctl')
+test_vfork_pidfd = vfork_refused('pidfd', 'refers to task')
+test_vfork_owner = vfork_refused('owner', 'refers to task')
+
+
 def test_traced(case):
     pid = case.victim('wait', 'pass')
     if libc.ptrace(PTRACE_SEIZE, pid, None, None) < 0:

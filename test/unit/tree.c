@@ -96,6 +96,37 @@ static void test_dead_leaders(void **state)
 		"32 enters process group 40\n32 reaps helper 40\n10 reaps helper 30\n");
 }
 
+/* Parents that wait in vfork() make their children when all others are complete. */
+static void test_vfork(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 5, .parent = -1, .owns_mm = true},
+		{.pid = 11, .pgid = 11, .sid = 5, .parent = 0, .vfork = true},
+		{.pid = 12, .pgid = 12, .sid = 12, .parent = 1, .vfork = true},
+		{.pid = 13, .pgid = 10, .sid = 5, .parent = 0, .owns_mm = true},
+	};
+	struct tree_node bad[4];
+
+	expect_plan(nodes, 4,
+		    "10 forks 13\n13 builds its address space\n13 is filled, stage 0\n"
+		    "10 builds its address space\n10 is filled, stage 0\n"
+		    "10 enters process group 10\n13 enters process group 10\n"
+		    "10 forks 11 and waits for it\n11 enters process group 11\n11 is completed\n"
+		    "11 forks 12 and waits for it\n12 begins a session\n12 is completed\n");
+	memcpy(bad, nodes, sizeof(bad));
+	bad[3].pgid = 11; /* a group that is not there yet */
+	assert_int_equal(plan_error(bad, 4), -EBADMSG);
+	memcpy(bad, nodes, sizeof(bad));
+	bad[3].parent = 1;
+	assert_int_equal(plan_error(bad, 4), -EBADMSG);
+	memcpy(bad, nodes, sizeof(bad));
+	bad[1].owns_mm = true;
+	assert_int_equal(plan_error(bad, 4), -EBADMSG);
+	memcpy(bad, nodes, sizeof(bad));
+	bad[2].sid = bad[2].pgid = 10;
+	assert_int_equal(plan_error(bad, 4), -EBADMSG);
+}
+
 static void test_impossible(void **state)
 {
 	const struct tree_node orphan[] = {
@@ -118,7 +149,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_job),	    cmocka_unit_test(test_inherits),
 		cmocka_unit_test(test_old_session), cmocka_unit_test(test_dead_leaders),
-		cmocka_unit_test(test_impossible),
+		cmocka_unit_test(test_vfork),	    cmocka_unit_test(test_impossible),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
