@@ -28,6 +28,8 @@ uint64_t arch_call_arg(const struct user_regs_struct *regs, unsigned int i);
 void arch_set_call_arg(struct user_regs_struct *regs, unsigned int i, uint64_t v);
 /* The task issues call `nr` once more, with the arguments that are in its registers. */
 void arch_reissue(struct user_regs_struct *regs, long nr);
+/* Takes that back: the call has returned that error. */
+void arch_unreissue(struct user_regs_struct *regs, long nr, int code);
 /* As if call `nr` had just been interrupted with that code: what is done about it when the task
  * leaves its stop. */
 void arch_set_interrupted(struct user_regs_struct *regs, long nr, int code);

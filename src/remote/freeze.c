@@ -54,7 +54,7 @@ static int adopt(struct freezer *f, struct freezer *now, struct error *e)
 	vec_free(&old);
 	if (r < 0)
 		return error_set(e, r, E_NO_MEMORY, "cannot list the tasks of the tree");
-	for_each_thread(f, p, t) thread_let_go(t);
+	for_each_thread(f, p, t) thread_let_go(f, p->pid, t);
 	survey_free(f);
 	f->processes.v = now->processes.v;
 	f->processes.n = now->processes.n;
@@ -300,7 +300,7 @@ void freezer_thaw(struct freezer *f)
 {
 	if (!f->attached)
 		return;
-	for_each_thread(f, p, t) thread_let_go(t);
+	for_each_thread(f, p, t) thread_let_go(f, p->pid, t);
 	f->attached = false;
 }
 

@@ -42,9 +42,15 @@ struct frozen_thread {
 	pid_t vfork_child;
 	struct kernel_task *kernel;
 	bool attached, stopped; /* private */
-	bool worker;		/* private: one of the kernel's own */
-	unsigned int looks;	/* private: how often it was let sleep to see where */
-	uint64_t switches;	/* private: voluntary context switches before it was stopped */
+	/*
+	 * private: the call that is issued again before the thread was looked at, -1 none; where
+	 * any call is issued again, and the time-out in a register that it had
+	 */
+	long reissued;
+	uint64_t reissued_at, reissued_arg;
+	bool worker;	    /* private: one of the kernel's own */
+	unsigned int looks; /* private: how often it was let sleep to see where */
+	uint64_t switches;  /* private: voluntary context switches before it was stopped */
 };
 
 struct frozen_process {

@@ -51,25 +51,30 @@ int freezer_timeout_ms(const struct freezer *f)
 }
 
 /* Comes to a stop if it is not in one. */
-static bool stand(struct frozen_thread *t)
+static bool stand(const struct freezer *f, pid_t pid, struct frozen_thread *t)
 {
 	if (t->stopped)
 		return true;
 	if (trace_wait(t->tid, &t->stop, STUCK_MS, NULL) < 0 || t->stop.kind == TRACE_EXITED)
 		return false;
-	return t->stop.kind == TRACE_EVENT_STOP || t->stop.kind == TRACE_GROUP_STOP ||
-	       trace_settle(t->tid, &t->stop, STUCK_MS, NULL) == 0;
+	if (t->stop.kind != TRACE_EVENT_STOP && t->stop.kind != TRACE_GROUP_STOP &&
+	    trace_settle(t->tid, &t->stop, STUCK_MS, NULL) < 0)
+		return false;
+	sleep_reissue(f, pid, t);
+	return true;
 }
 
 /*
  * Lets one thread go. A task that never came to its stop has to do so first. One that was
  * killed in its stop has to be taken note of: its parent is not told before.
  */
-void thread_let_go(struct frozen_thread *t)
+void thread_let_go(const struct freezer *f, pid_t pid, struct frozen_thread *t)
 {
 	for (int i = 0; i < RELEASE_TRIES && t->attached; i++) {
-		if (stand(t))
+		if (stand(f, pid, t)) {
+			sleep_release(f, pid, t);
 			ignore(trace_detach(t->tid, 0, NULL), "is_ours() tells");
+		}
 		t->stopped = false;
 		t->attached = is_ours(t->tid);
 	}
@@ -77,10 +82,10 @@ void thread_let_go(struct frozen_thread *t)
 }
 
 /* The leader comes last: its end is not reported while there are other threads. */
-static void let_all_go(struct frozen_process *p)
+static void let_all_go(const struct freezer *f, struct frozen_process *p)
 {
 	for (size_t i = p->threads.n; i > 0; i--)
-		thread_let_go(&p->threads.v[i - 1]);
+		thread_let_go(f, p->pid, &p->threads.v[i - 1]);
 }
 
 /* Why a task may not be traced. Returns -EAGAIN if it ends just now, 0 if it is ours already. */
@@ -192,7 +197,7 @@ static void release_vfork_child(struct freezer *f, const struct frozen_process *
 	vec_for_each (p, &f->processes) {
 		if (p->ppid != parent->pid || p->ptid != tid)
 			continue;
-		let_all_go(p);
+		let_all_go(f, p);
 	}
 }
 
@@ -267,9 +272,11 @@ static int wait_stop(struct freezer *f, struct frozen_process *p, struct frozen_
 		r = trace_settle(t->tid, &t->stop, freezer_timeout_ms(f), e);
 	if (r == -ETIMEDOUT)
 		return never_stopped(f, p->pid, t->tid, false, '?', e);
-	if (r == 0)
-		t->stopped = true;
-	return r;
+	if (r < 0)
+		return r;
+	sleep_reissue(f, p->pid, t);
+	t->stopped = true;
+	return 0;
 }
 
 /* Returns whether all came to their stop; some may have ended, or had to be let go again. */

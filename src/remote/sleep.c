@@ -11,12 +11,12 @@
 #include "arch/arch.h"
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "remote/sleep.h"
 #include "remote/survey.h"
 
 /*
  * System calls that sleep, and what a stop does to them. Most are restarted by
- * the kernel when the task goes on. Some return -EINTR after a bare stop, though
- * no handler has run: those are issued again. In a new task nothing is left of
+ * the kernel when the task goes on; for others see reissue.c. In a new task nothing is left of
  * what the kernel knew about a time-out, so that what remains of it has to be
  * worked out: the time-out that was asked for, less the time that the task had slept.
  *
@@ -39,13 +39,6 @@
 #define AWAIT_NS       50000
 #define CALIBRATE_NS   20000
 #define MAX_TIMESPEC_S (1ULL << 33) /* longer sleeps are taken for endless ones */
-
-struct sleeping_call {
-	long nr;
-	int form; /* of a relative time-out */
-	unsigned int arg;
-	bool eintr; /* a bare stop makes it return -EINTR */
-};
 
 static const struct sleeping_call sleeping_calls[] = {
 	{SYS_nanosleep, TIMEOUT_TIMESPEC, 0, false},
@@ -85,7 +78,7 @@ static const struct sleeping_call sleeping_calls[] = {
 	{SYS_connect, TIMEOUT_NONE, 0, true},
 };
 
-static const struct sleeping_call *sleeping_call(long nr)
+const struct sleeping_call *sleeping_call(long nr)
 {
 	for (size_t i = 0; i < sizeof(sleeping_calls) / sizeof(*sleeping_calls); i++)
 		if (sleeping_calls[i].nr == nr)
@@ -93,8 +86,7 @@ static const struct sleeping_call *sleeping_call(long nr)
 	return NULL;
 }
 
-/* Does this call, with these arguments, have a relative time-out that ends? */
-static bool is_timed(const struct sleeping_call *call, const uint64_t args[6])
+bool sleeping_is_timed(const struct sleeping_call *call, const uint64_t args[6])
 {
 	if (!call || call->form == TIMEOUT_NONE)
 		return false;
@@ -290,7 +282,7 @@ static bool sleeps_in(const char *wchan, long nr)
  * them apart, if we may know; else the code before the call may, which loads its
  * number; else its arguments, if they fit one call alone.
  */
-static long restarted_call(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6])
+long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6])
 {
 	static const long calls[] = {
 		SYS_clock_nanosleep,
@@ -333,9 +325,9 @@ long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched
 	call = nr;
 	if (nr == arch_restart_syscall_nr()) {
 		observe_wchan(proc_fd, pid, t);
-		call = restarted_call(t->tid, t->wchan, ip, args);
+		call = sleeping_restarted(t->tid, t->wchan, ip, args);
 	}
-	if (is_timed(sleeping_call(call), args))
+	if (sleeping_is_timed(sleeping_call(call), args))
 		observe_since(proc_fd, pid, t, clocks);
 	return nr;
 }
@@ -353,14 +345,13 @@ void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)
 		t->asleep_since = 0;
 }
 
-static void read_args(const struct user_regs_struct *regs, uint64_t args[6])
+void sleeping_args(const struct user_regs_struct *regs, uint64_t args[6])
 {
 	for (unsigned int i = 0; i < 6; i++)
 		args[i] = arch_call_arg(regs, i);
 }
 
-/* How long the thread had slept at least. */
-static uint64_t slept_ns(const struct freezer *f, const struct frozen_thread *t)
+uint64_t sleeping_since(const struct freezer *f, const struct frozen_thread *t)
 {
 	if (!t->asleep_since || t->asleep_since >= f->interrupted_at)
 		return 0;
@@ -370,79 +361,6 @@ static uint64_t slept_ns(const struct freezer *f, const struct frozen_thread *t)
 static uint64_t less(uint64_t total, uint64_t slept)
 {
 	return slept < total ? total - slept : 0;
-}
-
-/* Is there a signal pending that ends the call for good: one with a handler, or one that kills or
- * stops? */
-static int interrupted_for_good(const struct freezer *f, pid_t pid, pid_t tid, bool *ret,
-				struct error *e)
-{
-	const uint64_t ignored_by_default = 1ULL << (SIGCHLD - 1) | 1ULL << (SIGURG - 1) |
-					    1ULL << (SIGWINCH - 1) | 1ULL << (SIGCONT - 1);
-	uint64_t own, shared, blocked, ignored, caught;
-	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t len = procfs_read(f->proc_fd, &status, e, "%d/task/%d/status", pid, tid);
-
-	if (len < 0)
-		return (int)len;
-	if (proc_field_u64(status, "SigPnd", 16, &own) ||
-	    proc_field_u64(status, "ShdPnd", 16, &shared) ||
-	    proc_field_u64(status, "SigBlk", 16, &blocked) ||
-	    proc_field_u64(status, "SigIgn", 16, &ignored) ||
-	    proc_field_u64(status, "SigCgt", 16, &caught))
-		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood", tid);
-	*ret = (own | shared) & ~blocked & ~ignored & (caught | ~ignored_by_default);
-	return 0;
-}
-
-/*
- * Goes on with restart_syscall(2), though there is no time-out to be remembered; then nothing would
- * tell next time what it is. The other code makes it be issued again, or fail, in the same cases.
- */
-static bool is_endless_poll(const struct user_regs_struct *regs, long nr, const uint64_t args[6])
-{
-#ifdef SYS_poll
-	return nr == SYS_poll && (int32_t)args[2] < 0 &&
-	       arch_call_result(regs) == -ARCH_ERESTART_RESTARTBLOCK;
-#else
-	return false;
-#endif
-}
-
-int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t, bool *changed,
-		    struct error *e)
-{
-	struct user_regs_struct *regs = &t->cpu->regs;
-	long nr = arch_call_nr(regs);
-	const struct sleeping_call *call;
-	uint64_t args[6];
-	bool for_good = false;
-	int r;
-
-	read_args(regs, args);
-	if (nr == arch_restart_syscall_nr())
-		t->cpu->restarted_nr = restarted_call(t->tid, t->wchan, arch_ip(regs), args);
-	if (is_endless_poll(regs, nr, args)) {
-		arch_set_interrupted(regs, nr, ARCH_ERESTARTNOHAND);
-		*changed = true;
-		return 0;
-	}
-	call = nr >= 0 && arch_call_result(regs) == -EINTR ? sleeping_call(nr) : NULL;
-	/* Job control interrupts such calls in any case. */
-	if (!call || !call->eintr || t->stop.kind != TRACE_EVENT_STOP)
-		return 0;
-	r = interrupted_for_good(f, pid, t->tid, &for_good, e);
-	if (r < 0 || for_good)
-		return r;
-	if (call->form == TIMEOUT_REGISTER_MS && is_timed(call, args)) {
-		uint64_t left = less(args[call->arg] * NS_PER_MS, slept_ns(f, t));
-
-		arch_set_call_arg(regs, call->arg, (left + NS_PER_MS - 1) / NS_PER_MS);
-	}
-	arch_reissue(regs, nr);
-	t->syscall_eintr = nr;
-	*changed = true;
-	return 0;
 }
 
 static int read_timespec(pid_t tid, uint64_t at, uint64_t *ret, struct error *e)
@@ -495,7 +413,7 @@ static int remaining_time(const struct freezer *f, const struct frozen_thread *t
 		 * One that was interrupted before has slept longer than since it
 		 * last fell asleep, by how much nobody knows: it will sleep too long.
 		 */
-		ret->remaining_ns = less(total, slept_ns(f, t));
+		ret->remaining_ns = less(total, sleeping_since(f, t));
 	return 0;
 }
 
@@ -532,9 +450,9 @@ int freezer_resume_state(const struct freezer *f, const struct frozen_process *p
 	 */
 	if (result == -ARCH_ERESTART_RESTARTBLOCK)
 		arch_set_interrupted(&ret->regs, nr, ARCH_ERESTARTNOHAND);
-	read_args(&ret->regs, args);
+	sleeping_args(&ret->regs, args);
 	call = sleeping_call(nr);
-	if (!is_timed(call, args))
+	if (!sleeping_is_timed(call, args))
 		return 0;
 	r = remaining_time(f, t, call, args, ret, e);
 	if (r < 0 || ret->remaining_ns == UINT64_MAX)

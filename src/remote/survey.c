@@ -141,7 +141,7 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 		if (!t)
 			return no_memory(e);
 		t->tid = tid;
-		t->syscall_eintr = -1;
+		t->syscall_eintr = t->reissued = -1;
 	}
 	qsort(p->threads.v, p->threads.n, sizeof(*p->threads.v), by_tid);
 	for (size_t i = 1; i < p->threads.n; i++) {

@@ -43,7 +43,7 @@ int seize_new(struct freezer *f, struct sched_clocks *clocks, struct error *e) m
 /* Returns whether all came to their stop; some may have ended, or had to be let go again. */
 int seize_wait(struct freezer *f, struct error *e) must_check;
 void thread_forget_stop(struct frozen_thread *t);
-void thread_let_go(struct frozen_thread *t);
+void thread_let_go(const struct freezer *f, pid_t pid, struct frozen_thread *t);
 
 /* vfork.c */
 
@@ -77,6 +77,16 @@ long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched
 void sleep_await(int proc_fd, pid_t pid, struct frozen_thread *t);
 /* After the stop: forgets what was observed if the thread has run in between. */
 void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t);
+/* reissue.c */
+
+/*
+ * As soon as a thread stands: if we go away before more is done about it, or give up, no call
+ * has failed. Touches registers only, since it may be about to come back from an exec. The next
+ * function takes it back first.
+ */
+void sleep_reissue(const struct freezer *f, pid_t pid, struct frozen_thread *t);
+/* Before it goes on: a handler that is to run now makes the call fail after all. */
+void sleep_release(const struct freezer *f, pid_t pid, struct frozen_thread *t);
 /*
  * Undoes what the stop itself did to the call in progress, in t->cpu; *changed
  * tells whether the registers have to be written.

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -462,6 +463,65 @@ static void test_refusals(void **state)
 	end(pid);
 }
 
+/* epoll_wait() fails with EINTR after a bare stop, though no handler has run. */
+static void wait_epoll(void)
+{
+	struct epoll_event event;
+	int set = epoll_create1(0);
+	pid_t child;
+
+	signal(SIGUSR1, count_signal);
+	child = fork();
+	if (child == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		pause();
+	}
+	waitpid(child, NULL, 0);
+	shared->pid[1] = child;
+	shared->pid[0] = getpid();
+	for (;;) {
+		epoll_wait(set, &event, 1, -1);
+		shared->count++;
+	}
+}
+
+/* Nothing is noticed of a freeze that is given up, nor of one that succeeds. */
+static void test_interrupted(void **state)
+{
+	pid_t pid = start(wait_epoll);
+	struct error e = {};
+
+	wait_for(&shared->pid[0]);
+	wait_for_state(pid, "S");
+	for (int i = 0; i < 20; i++)
+		refused(pid, E_TASK_TRACED);
+	kill(shared->pid[1], SIGKILL);
+	wait_for_state(shared->pid[1], "Z");
+	for (int i = 0; i < 20; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+
+		no_error(&e, freezer_freeze(&f, &e));
+	}
+	wait_for_state(pid, "S");
+	assert_int_equal(shared->count, 0);
+	/* A handler that runs when it is over does interrupt it. */
+	for (int i = 1; i < 5; i++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+
+		no_error(&e, freezer_freeze(&f, &e));
+		kill(pid, SIGUSR1);
+		freezer_thaw(&f);
+		for (int j = 0; shared->count != (unsigned long)i && j < 2000; j++)
+			usleep(MS);
+		assert_int_equal(shared->count, i);
+		assert_int_equal(shared->signals, i);
+		wait_for_state(pid, "S");
+	}
+	end(pid);
+}
+
 /* The tree holds ourselves: we and ours are left out. */
 static void freeze_parent(void)
 {
@@ -553,7 +613,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_zombies),	      cmocka_unit_test(test_job_stop),
 		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_vfork),
 		cmocka_unit_test(test_vfork_read),    cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_self),	      cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_interrupted),   cmocka_unit_test(test_self),
+		cmocka_unit_test(test_exec),
 	};
 	struct error e = {};
 

@@ -58,6 +58,12 @@ void arch_reissue(struct user_regs_struct *regs, long nr)
 	regs->orig_rax = -1UL;
 }
 
+void arch_unreissue(struct user_regs_struct *regs, long nr, int code)
+{
+	regs->rip += SYSCALL_INSN_SIZE;
+	arch_set_interrupted(regs, nr, code);
+}
+
 void arch_set_interrupted(struct user_regs_struct *regs, long nr, int code)
 {
 	regs->orig_rax = (unsigned long)nr;
