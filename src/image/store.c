@@ -23,6 +23,7 @@ struct page_store {
 	size_t used;
 	int fd; /* negative: there is none */
 	uint64_t end;
+	bool once;    /* see store_read_once() */
 	uint8_t *buf; /* on the way to the file */
 };
 
@@ -110,6 +111,7 @@ void store_clear(struct page_store *s)
 {
 	s->used = 0;
 	s->end = 0;
+	s->once = false;
 	/* Old contents would show where zero pages are left out. */
 	if (s->fd >= 0 && ftruncate(s->fd, 0) < 0)
 		close_fd(&s->fd);
@@ -178,9 +180,14 @@ int store_put(struct page_store *s, bool in_memory, uint64_t address, size_t len
 	return 0;
 }
 
+void store_read_once(struct page_store *s)
+{
+	s->once = true;
+}
+
 int store_get(const struct page_store *s, uint64_t position, void *buf, size_t len, struct error *e)
 {
-	uint64_t offset = position & ~IN_FILE;
+	uint64_t offset = position & ~IN_FILE, begin = offset, end = offset + len;
 
 	if (!(position & IN_FILE)) {
 		if (position > s->used || len > s->used - position)
@@ -197,11 +204,15 @@ int store_get(const struct page_store *s, uint64_t position, void *buf, size_t l
 			return error_errno(e, -errno, E_OUTPUT, "kept pages cannot be read");
 		if (r == 0) { /* a hole at the end */
 			memset(buf, 0, len);
-			return 0;
+			break;
 		}
 		buf = (char *)buf + r;
 		offset += (uint64_t)r;
 		len -= (size_t)r;
 	}
+	if (s->once)
+		ignore(fallocate(s->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
+				 (off_t)(end - begin)),
+		       "not every file system can");
 	return 0;
 }

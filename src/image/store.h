@@ -34,6 +34,8 @@ void store_clear(struct page_store *s);
  */
 int store_put(struct page_store *s, bool in_memory, uint64_t address, size_t len,
 	      page_source source, void *arg, uint64_t *ret_position, struct error *e) must_check;
+/* Nothing is asked for twice: what has been taken from the file makes room in it. */
+void store_read_once(struct page_store *s);
 /* From any thread. */
 int store_get(const struct page_store *s, uint64_t position, void *buf, size_t len,
 	      struct error *e) must_check;

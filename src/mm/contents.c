@@ -124,8 +124,20 @@ static int keep_run(struct keep *k, const struct content_run *run, struct error 
 	return r < 0 ? r : keep_range(k, run, at, run->end, e);
 }
 
+/* Is what one address space holds put into the groups of another? */
+static bool contents_are_shared(const struct checkpoint *c)
+{
+	for (size_t i = 0; i < c->mm->mms.n; i++)
+		vec_for_each (run, &c->mm->mms.v[i].contents)
+			if (run->source != i)
+				return true;
+	return false;
+}
+
 int mm_keep_pages(struct checkpoint *c, struct error *e)
 {
+	if (!contents_are_shared(c))
+		store_read_once(c->store);
 	vec_for_each (m, &c->mm->mms) {
 		struct keep k = {.c = c, .m = m};
 		int r = 0;

@@ -197,9 +197,8 @@ static int by_start(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-int track_copy(struct mm_track *t, int proc_fd, struct page_store *store, struct error *e)
+int track_leave(struct mm_track *t, struct error *e)
 {
-	struct reading from = {proc_fd, t->tid, false};
 	struct kept_spans others = {};
 
 	if (keep_others(t, &others) < 0) {
@@ -208,9 +207,17 @@ int track_copy(struct mm_track *t, int proc_fd, struct page_store *store, struct
 	}
 	vec_free(&t->kept);
 	t->kept = others;
-	vec_for_each (s, &t->todo) {
-		int r;
+	return 0;
+}
 
+int track_copy(struct mm_track *t, int proc_fd, struct page_store *store, struct error *e)
+{
+	struct reading from = {proc_fd, t->tid, false};
+	int r = track_leave(t, e);
+
+	if (r < 0)
+		return r;
+	vec_for_each (s, &t->todo) {
 		from.shared = is_shared(t, s->start);
 		r = copy_span(t, &from, s, store, e);
 		if (r < 0)

@@ -52,6 +52,8 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
  * of no use. */
 int track_copy(struct mm_track *t, int proc_fd, struct page_store *store,
 	       struct error *e) must_check;
+/* Leaves it to the freeze instead. */
+int track_leave(struct mm_track *t, struct error *e) must_check;
 /* Is a part of this range tracked? t may be NULL. */
 bool track_covers(const struct mm_track *t, uint64_t start, uint64_t end);
 /* The copies that still hold, of pages that were not written. */

@@ -136,11 +136,14 @@ static int pass(struct precopy *pc, uint64_t *ret_bytes)
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = track_look(t, pc->c->proc_fd, &bytes, pc->e);
-	if (r >= 0)
+	if (r >= 0 && bytes > ENOUGH)
 		r = stop_for_a_moment(pc, false);
-	vec_for_each (t, &pc->tracks->v)
-		if (r >= 0)
-			r = track_copy(t, pc->c->proc_fd, pc->c->store, pc->e);
+	vec_for_each (t, &pc->tracks->v) {
+		if (r < 0)
+			break;
+		r = bytes > ENOUGH ? track_copy(t, pc->c->proc_fd, pc->c->store, pc->e)
+				   : track_leave(t, pc->e);
+	}
 	*ret_bytes = bytes;
 	return r;
 }
