@@ -115,6 +115,9 @@ struct reprise_checkpoint_options {
 	const struct reprise_seal_options *seal; /* NULL: neither signed nor encrypted */
 	enum reprise_peers peers;
 	enum reprise_inotify inotify;
+	/* The longest that the application may stand still at once; 0: as long as it takes. Only
+	 * with REPRISE_AFTER_RUN. */
+	uint64_t max_freeze_ns;
 };
 
 /*

@@ -19,7 +19,8 @@ enum {
 	OPT_INOTIFY,
 	OPT_TCP,
 	OPT_UNIX,
-	OPT_ALLOW_LEAK
+	OPT_ALLOW_LEAK,
+	OPT_MAX_FREEZE
 };
 
 struct request {
@@ -81,6 +82,28 @@ static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoi
 	return -1;
 }
 
+/* A whole number and its unit. */
+static int parse_duration(struct cli *cli, const char *s, uint64_t *ret)
+{
+	static const struct {
+		const char *unit;
+		uint64_t ns;
+	} units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+	size_t digits = strspn(s, "0123456789");
+	char number[8] = "";
+	long n;
+
+	if (digits < sizeof(number))
+		memcpy(number, s, digits);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (!strcmp(s + digits, units[i].unit) &&
+		    parse_number(number, 1, 9999999, &n) == 0) {
+			*ret = (uint64_t)n * units[i].ns;
+			return -1;
+		}
+	return usage_error(cli, "--max-freeze takes a time such as 5ms, 500us or 1s, not '%s'", s);
+}
+
 static int parse_after(struct cli *cli, struct request *q, enum reprise_after after)
 {
 	if (q->opt.after != REPRISE_AFTER_RUN && q->opt.after != after)
@@ -112,6 +135,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_after(cli, q, REPRISE_AFTER_KILL);
 	case OPT_STOP:
 		return parse_after(cli, q, REPRISE_AFTER_STOP);
+	case OPT_MAX_FREEZE:
+		return parse_duration(cli, optarg, &q->opt.max_freeze_ns);
 	case OPT_FORCE:
 		q->force = true;
 		return -1;
@@ -156,6 +181,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"kill", no_argument, NULL, OPT_KILL},
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
+		{"max-freeze", required_argument, NULL, OPT_MAX_FREEZE},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
 		{"inotify", required_argument, NULL, OPT_INOTIFY},
@@ -177,6 +203,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return usage_error(cli, "one process at a time: its descendants come along");
 	if ((r = parse_target(cli, q, argv[optind])) >= 0)
 		return r;
+	if (q->opt.max_freeze_ns && q->opt.after != REPRISE_AFTER_RUN)
+		return usage_error(cli, "--max-freeze is for an application that goes on running");
 	if (!q->output || !*q->output)
 		return usage_error(
 			cli, "no destination given: say -o FILE, or -o - for standard output");
@@ -283,6 +311,7 @@ const struct command checkpoint_command = {
 		"  -o, --output FILE   the image; - is standard output\n"
 		"  --kill              kill the application once the image is complete\n"
 		"  --stop              leave the application stopped (SIGCONT makes it go on)\n"
+		"  --max-freeze TIME   fail rather than let it stand still for longer (5ms, 500us)\n"
 		"  --force             replace FILE if it exists\n"
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
 		"  --deleted=HOW       a removed file with another name that is not found:\n"

@@ -72,6 +72,7 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #define PAGEMAP_SCAN_CMD      _IOWR('f', 16, struct pagemap_scan_arg)
 #define PAGEMAP_WP_MATCHING   (1 << 0) /* flags */
 #define PAGEMAP_CHECK_WPASYNC (1 << 1)
+#define PAGEMAP_IS_WPALLOWED  (1 << 0)
 #define PAGEMAP_IS_WRITTEN    (1 << 1)
 #define PAGEMAP_IS_FILE	      (1 << 2)
 #define PAGEMAP_IS_PRESENT    (1 << 3)

@@ -151,7 +151,7 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 	int r;
 
 	/* by ourselves */
-	if (track_covers(m->track, v->start, v->end))
+	if (track_covered(m->track, v->start, v->end))
 		vma_forget(v, "uw");
 	r = vma_classify(v, e);
 

@@ -272,7 +272,7 @@ static int take_tracked(void *to, const struct pagemap_region *region)
 	int r = take_region(t->fd, region, region->start, region->end, t->guards_known, t->pages,
 			    t->e);
 
-	if (r < 0 ||
+	if (r < 0 || !(region->categories & PAGEMAP_IS_WPALLOWED) ||
 	    (region->categories & (PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PFNZERO | PAGEMAP_IS_GUARD)))
 		return r;
 	return add_span(t->unwritten, region->start, region->end);
@@ -290,8 +290,8 @@ int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret
 			.start = span->start,
 			.end = span->end,
 			.category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED | guard,
-			.return_mask = PAGEMAP_IS_WRITTEN | PAGEMAP_IS_SWAPPED |
-				       PAGEMAP_IS_PFNZERO | guard,
+			.return_mask = PAGEMAP_IS_WPALLOWED | PAGEMAP_IS_WRITTEN |
+				       PAGEMAP_IS_SWAPPED | PAGEMAP_IS_PFNZERO | guard,
 		};
 
 		r = scan_regions(fd, &arg, take_tracked, &t);
@@ -300,6 +300,18 @@ int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret
 		t.guards_known = false;
 	}
 	return r < 0 ? failed(e, r) : 0;
+}
+
+bool pagemap_is_tracked(int fd, uint64_t address)
+{
+	struct pagemap_scan_arg arg = {
+		.size = sizeof(arg),
+		.flags = PAGEMAP_CHECK_WPASYNC,
+		.start = address,
+		.end = address + PAGE_BYTES,
+	};
+
+	return ioctl(fd, PAGEMAP_SCAN_CMD, &arg) >= 0;
 }
 
 static int take_written(void *to, const struct pagemap_region *region)

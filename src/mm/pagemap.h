@@ -49,6 +49,9 @@ int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret
 int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
 			 struct error *e) must_check;
 
+/* Is the mapping at an address tracked? */
+bool pagemap_is_tracked(int fd, uint64_t address);
+
 /* Bits of the entries of /proc/PID/pagemap. */
 #define PAGEMAP_FRAME	  ((1ull << 55) - 1) /* all zero without CAP_SYS_ADMIN */
 #define PAGEMAP_EXCLUSIVE (1ull << 56)

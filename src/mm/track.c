@@ -43,8 +43,23 @@ int track_begin(struct mm_tracks *tracks, pid_t tid, uint64_t start_time, int uf
 
 /* ---- looking ---- */
 
-/* What is registered already stays so; what another userfaultfd has gives -EBUSY. */
-static int register_vma(struct mm_track *t, struct vma *v)
+static bool overlaps(const struct span_vec *spans, uint64_t start, uint64_t end)
+{
+	size_t low = 0, high = spans->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (spans->v[mid].end <= start)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low < spans->n && spans->v[low].start < end;
+}
+
+/* What another userfaultfd has gives -EBUSY. fd: of /proc/PID/pagemap. */
+static int register_vma(struct mm_track *t, int fd, struct vma *v)
 {
 	struct uffdio_register reg = {
 		.range = {v->start, v->end - v->start},
@@ -52,8 +67,12 @@ static int register_vma(struct mm_track *t, struct vma *v)
 	};
 	struct span *s;
 
-	if (vma_classify(v, NULL) < 0 || v->kind != VMA_ANON ||
-	    ioctl(t->uffd, UFFDIO_REGISTER, &reg) < 0)
+	if (vma_classify(v, NULL) < 0 || v->kind != VMA_ANON)
+		return 0;
+	/* see above: a mark in it may mean nothing any more */
+	if (overlaps(&t->ever, v->start, v->end) && !pagemap_is_tracked(fd, v->start))
+		return 0;
+	if (ioctl(t->uffd, UFFDIO_REGISTER, &reg) < 0)
 		return 0;
 	s = vec_push(&t->spans);
 	if (!s)
@@ -69,10 +88,45 @@ static bool is_ring(const struct vma *v)
 	       strncmp(v->name, "anon_inode:[io_uring]", 21) == 0;
 }
 
+static int by_address(const void *a, const void *b)
+{
+	const struct span *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Adds the spans to those that ever were. */
+static int remember(struct mm_track *t)
+{
+	size_t n = 0;
+
+	vec_for_each (s, &t->spans) {
+		struct span *to = vec_push(&t->ever);
+
+		if (!to)
+			return -ENOMEM;
+		*to = *s;
+	}
+	if (t->ever.n)
+		qsort(t->ever.v, t->ever.n, sizeof(*t->ever.v), by_address);
+	for (size_t i = 0; i < t->ever.n; i++) {
+		struct span *s = &t->ever.v[i], *last = n ? &t->ever.v[n - 1] : NULL;
+
+		if (!last || s->start > last->end)
+			t->ever.v[n++] = *s;
+		else if (s->end > last->end)
+			last->end = s->end;
+	}
+	t->ever.n = n;
+	return 0;
+}
+
 int track_register(struct mm_track *t, int proc_fd, struct error *e)
 {
 	_cleanup_(vma_list_free) struct vma_list maps = {};
-	int r = vmas_read(proc_fd, t->tid, "maps", &maps, e);
+	_cleanup_(close_fd) int fd =
+		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", t->tid);
+	int r = fd < 0 ? fd : vmas_read(proc_fd, t->tid, "maps", &maps, e);
 
 	if (r < 0)
 		return r;
@@ -80,10 +134,10 @@ int track_register(struct mm_track *t, int proc_fd, struct error *e)
 	vec_for_each (v, &maps.vmas) {
 		if (is_ring(v))
 			return error_set(e, -EBUSY, E_VMA_KIND, "asynchronous I/O is in use");
-		if (register_vma(t, v) < 0)
+		if (register_vma(t, fd, v) < 0)
 			return no_memory(e);
 	}
-	return 0;
+	return remember(t) < 0 ? no_memory(e) : 0;
 }
 
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
@@ -240,17 +294,12 @@ struct mm_track *track_find(struct mm_tracks *tracks, pid_t tid, uint64_t start_
 
 bool track_covers(const struct mm_track *t, uint64_t start, uint64_t end)
 {
-	size_t low = 0, high = t ? t->spans.n : 0;
+	return t && overlaps(&t->spans, start, end);
+}
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (t->spans.v[mid].end <= start)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return t && low < t->spans.n && t->spans.v[low].start < end;
+bool track_covered(const struct mm_track *t, uint64_t start, uint64_t end)
+{
+	return t && overlaps(&t->ever, start, end);
 }
 
 int track_kept(const struct mm_track *t, const struct span_vec *unwritten, struct kept_spans *ret)
@@ -281,6 +330,7 @@ static void track_end(struct mm_track *t)
 {
 	close_fd(&t->uffd);
 	vec_free(&t->spans);
+	vec_free(&t->ever);
 	vec_free(&t->todo);
 	vec_free(&t->kept);
 	vma_list_free(&t->vmas);

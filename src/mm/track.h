@@ -20,6 +20,12 @@
  * and the like, which pins pages. A stop of all tasks between protecting and copying makes sure
  * that no such system call of theirs is under way that began before.
  *
+ * There is a trap. mremap() of a registered mapping takes the registration from the new one. If
+ * that is merged with its neighbour (possible as long as it is empty: vma_merge_copied_range()), it
+ * takes it from the neighbour too (mremap_userfaultfd_prep()), whose pages keep the mark of
+ * protection but can be written, the mark staying. So a copy counts only where the mapping is
+ * registered, and what has lost its registration is never registered again.
+ *
  * Memory that is shared is not tracked, since it is written through other page tables as well;
  * private mappings of files neither: there a marker without a page behind it looks like one that
  * was not written (zap_install_uffd_wp_if_needed()).
@@ -29,6 +35,7 @@ struct mm_track {
 	uint64_t start_time;   /* of that task */
 	int uffd;	       /* of its address space */
 	struct span_vec spans; /* what is registered; sorted */
+	struct span_vec ever;  /* what ever was; sorted */
 	struct span_vec todo;  /* found by the last look */
 	struct kept_spans kept;
 	struct vma_list vmas; /* as they were at the last look */
@@ -54,8 +61,9 @@ int track_copy(struct mm_track *t, int proc_fd, struct page_store *store,
 	       struct error *e) must_check;
 /* Leaves it to the freeze instead. */
 int track_leave(struct mm_track *t, struct error *e) must_check;
-/* Is a part of this range tracked? t may be NULL. */
+/* Is a part of this range tracked? Was it ever? t may be NULL. */
 bool track_covers(const struct mm_track *t, uint64_t start, uint64_t end);
+bool track_covered(const struct mm_track *t, uint64_t start, uint64_t end);
 /* The copies that still hold, of pages that were not written. */
 int track_kept(const struct mm_track *t, const struct span_vec *unwritten,
 	       struct kept_spans *ret) must_check;

@@ -39,6 +39,8 @@ struct pass {
 	struct mm_vdso vdso;
 	struct container *container; /* the caller's */
 	struct mm_tracks tracks;
+	uint64_t max_freeze; /* ns; 0: no limit */
+	uint64_t frozen;     /* when the freeze began */
 };
 
 /* What is to be saved, and what is known of it in advance. */
@@ -400,6 +402,20 @@ static int save_state(struct pass *p, struct error *e)
 	return 0;
 }
 
+/* Will what is left to be copied fit into the time that is left? */
+static int check_time(const struct pass *p, uint64_t left, struct error *e)
+{
+	uint64_t passed = clock_now_ns() - p->frozen, needed = passed + COPY_NS(left);
+
+	if (!p->max_freeze || needed <= p->max_freeze)
+		return 0;
+	return error_set(e, -ETIME, E_MAX_FREEZE,
+			 "would stand still for %llu us: %llu us until now, and %llu KiB are left "
+			 "to be copied",
+			 (unsigned long long)needed / 1000, (unsigned long long)passed / 1000,
+			 (unsigned long long)left >> 10);
+}
+
 /*
  * The application goes on before its memory is in the image, if what has to be copied until then
  * goes into memory, or at least is the smaller part. Returns 1 if it may go on now.
@@ -410,12 +426,15 @@ static int keep_memory(struct pass *p, struct error *e)
 	uint64_t left;
 	int r;
 
-	/* files of a container are read where they are */
-	if (!c->store || container_page_bytes(p->container))
-		return 0;
 	if (pins_pages(c))
 		mm_forget_kept(c);
 	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
+	r = check_time(p, left + container_page_bytes(p->container), e);
+	if (r < 0)
+		return r;
+	/* files of a container are read where they are */
+	if (!c->store || container_page_bytes(p->container))
+		return 0;
 	if (left > STORE_MEMORY && left > (inodes_page_bytes(c) + mm_page_bytes(c)) / 2)
 		return 0;
 	checkpoint_trace(c, "%llu KiB are left to be copied", (unsigned long long)left >> 10);
@@ -531,7 +550,7 @@ static void prepare_memory(struct pass *p, const struct subject *s, uint64_t *st
 				 "memory is not copied in advance: no room for a temporary file");
 		return;
 	}
-	if (precopy(c, &p->found, &p->tracks, stood, &e) < 0) {
+	if (precopy(c, &p->found, &p->tracks, p->max_freeze, stood, &e) < 0) {
 		char text[ERROR_TEXT_MAX];
 
 		error_format(&e, text, sizeof(text));
@@ -547,7 +566,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 {
 	_cleanup_(pass_end) struct pass p;
 	struct image_totals totals = {};
-	uint64_t stood = 0, frozen, resumed = 0;
+	uint64_t stood = 0, resumed = 0;
 	int r = pass_begin(&p, pid, &s->ct, rep, false, opt, e);
 
 	p.c.kernel = take_ptr(&s->kernel);
@@ -557,8 +576,9 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		r = describe_machine(&p, e);
 	if (r < 0)
 		return r;
+	p.max_freeze = opt->max_freeze_ns;
 	prepare_memory(&p, s, &stood);
-	frozen = clock_now_ns();
+	p.frozen = clock_now_ns();
 	r = freezer_freeze(&p.c.freezer, e);
 	if (r >= 0)
 		r = save_frozen(&p, &resumed, &totals, e);
@@ -567,7 +587,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
 	r = let_go(&p, opt->after, e);
-	stats->frozen_ns = stood + (resumed ? resumed : clock_now_ns()) - frozen;
+	stats->frozen_ns = stood + (resumed ? resumed : clock_now_ns()) - p.frozen;
 	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
 	return r;
 }

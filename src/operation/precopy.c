@@ -13,7 +13,7 @@
 #include "core/procfs.h"
 #include "operation/operation.h"
 
-enum { MAX_PASSES = 6 };
+enum { MAX_PASSES = 6, MAX_PASSES_TO_FIT = 30 };
 
 /* An address space with less is not worth a userfaultfd. */
 #define TRACK_WORTH (1ull << 20)
@@ -24,6 +24,7 @@ struct precopy {
 	struct checkpoint *c;
 	struct agent_found *found;
 	struct mm_tracks *tracks;
+	uint64_t max_freeze;
 	uint64_t *stood;
 	struct error *e;
 };
@@ -148,12 +149,13 @@ static int pass(struct precopy *pc, uint64_t *ret_bytes)
 	return r;
 }
 
-/* Until little is left, or it does not get less. */
+/* Until little is left, or it does not get less; with a limit to the freeze, until it fits. */
 static int copy_all(struct precopy *pc)
 {
 	uint64_t last = UINT64_MAX;
+	int most = pc->max_freeze ? MAX_PASSES_TO_FIT : MAX_PASSES;
 
-	for (int i = 0; i < MAX_PASSES; i++) {
+	for (int i = 0; i < most; i++) {
 		uint64_t bytes;
 		int r = pass(pc, &bytes);
 
@@ -161,7 +163,10 @@ static int copy_all(struct precopy *pc)
 			return r;
 		checkpoint_trace(pc->c, "copied %llu KiB while the tasks ran",
 				 (unsigned long long)bytes >> 10);
-		if (bytes <= ENOUGH || bytes > last / 2)
+		if (bytes <= ENOUGH || (!pc->max_freeze && bytes > last / 2))
+			break;
+		/* half of the time is for the rest */
+		if (pc->max_freeze && COPY_NS(bytes) < pc->max_freeze / 2)
 			break;
 		last = bytes;
 	}
@@ -169,9 +174,9 @@ static int copy_all(struct precopy *pc)
 }
 
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
-	    uint64_t *stood, struct error *e)
+	    uint64_t max_freeze, uint64_t *stood, struct error *e)
 {
-	struct precopy pc = {c, found, tracks, stood, e};
+	struct precopy pc = {c, found, tracks, max_freeze, stood, e};
 	int r = stop_for_a_moment(&pc, true);
 
 	if (r >= 0 && tracks->v.n)

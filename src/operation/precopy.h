@@ -13,10 +13,13 @@
 
 /*
  * c->freezer knows the root. Leaves the tracks, with what was copied, in *tracks; the tree runs. A
- * failure is none of the checkpoint: then all is copied later. *stood: adds the time for which the
- * tree stood still.
+ * failure is none of the checkpoint: then all is copied later. max_freeze: 0, or the time that the
+ * freeze may take, in ns. *stood: adds the time for which the tree stood still.
  */
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
-	    uint64_t *stood, struct error *e) must_check;
+	    uint64_t max_freeze, uint64_t *stood, struct error *e) must_check;
+
+/* How long it takes to copy that much in the freeze, in ns, with something to spare. */
+#define COPY_NS(bytes) ((bytes) / 2)
 
 #endif

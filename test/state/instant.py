@@ -87,3 +87,20 @@ def test_instant_pipe(case):
     restart = case.restart('--pidns')
     case.go()
     case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
+def test_instant_limit(case):
+    """A limit that cannot be kept: no image, and the program goes on; one that can."""
+    pid = case.start('memory_written')
+    case.refused(case.reprise('checkpoint', str(pid), '-q', '-o', case.path('image'),
+                              '--max-freeze', '1us'), 'max-freeze', 'would stand still')
+    case.expect_files()
+    if registered(pid):
+        raise Failed('something was left in the program')
+    case.checkpoint(pid, '-q', '--max-freeze', '100s')
+    code, _, err = case.reprise('checkpoint', str(pid), '-o', case.path('other'), '--max-freeze',
+                                '5')
+    if code != 2 or 'such as 5ms' not in err:
+        raise Failed('a time without a unit: exit status %d, %s' % (code, err))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])

@@ -129,6 +129,38 @@ static void *change_mappings(void *arg)
 	return arg;
 }
 
+/*
+ * An empty mapping is moved beside one with contents, and merged with it; then the contents change.
+ * What tells of writes in the one may be lost with the other.
+ */
+static void *merge_mappings(void *arg)
+{
+	const size_t size = 64 * PAGE;
+
+	for (long n = 1; !ending; n++) {
+		long *room = mmap(NULL, 3 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+		     *at = room + size / sizeof(long), with = n << 20;
+		void *empty;
+
+		CHECK(room != MAP_FAILED);
+		CHECK(mmap(at, size, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == at);
+		fill(at, 64, with);
+		empty = make_area(size);
+		test_sleep((double)(n % 8) / 100);
+		compare(at, 64, with);
+		CHECK(mremap(empty, size, size, MREMAP_MAYMOVE | MREMAP_FIXED,
+			     at + size / sizeof(long)) != MAP_FAILED);
+		for (int again = 1; again < 20 && !ending; again++) {
+			fill(at, 64, with + again);
+			usleep(3000);
+			compare(at, 64, with + again);
+		}
+		munmap(room, 3 * size);
+	}
+	return arg;
+}
+
 static void start(struct area *a)
 {
 	a->at = make_area(a->pages * PAGE);
@@ -140,14 +172,16 @@ static void start(struct area *a)
 
 int main(void)
 {
-	void *(*const works[])(void *) = {write_fast, write_slowly, change_mappings};
-	pthread_t threads[3];
+	void *(*const works[])(void *) = {write_fast,	  write_slowly,	  change_mappings,
+					  merge_mappings, merge_mappings, merge_mappings};
+	enum { THREADS = sizeof(works) / sizeof(works[0]) };
+	pthread_t threads[THREADS];
 	long before;
 
 	test_init();
 	start(&fast);
 	start(&slow);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < THREADS; i++)
 		CHECK_EQUAL(pthread_create(&threads[i], NULL, works[i], NULL), 0);
 	test_wait();
 	if (test_break(1)) /* as if one write had been missed */
@@ -158,7 +192,7 @@ int main(void)
 	while (rounds < before + 3)
 		usleep(1000);
 	ending = true;
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < THREADS; i++)
 		CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
 	for (size_t i = 0; i < slow.pages; i++)
 		page_check(&slow, i);
