@@ -269,23 +269,33 @@ def test_queue_of_an_ordinary_user(case):
     case.finish(pid)
 
 
-def test_queues_as_files(case):
+def queues_as_files(case, name, queues, uid):
     """A new IPC namespace has its own queues, also where they are mounted."""
     where = os.path.join(case.directory, 'queues')
     os.mkdir(where)
     system('mount', b'mqueue', where.encode(), b'mqueue', MS_NOSUID, None)
-    pid = case.start('mqueue')
-    case.checkpoint(pid)
-    copy = case.restart('--pidns')
-    case.until_handed_over(copy, pid, 'mqueue', True)
-    inner = [other for other, name in case.others() if name == 'mqueue' and
+    pid = case.start(name, uid=uid)
+    case.checkpoint(pid, uid=uid)
+    copy = case.restart('--pidns', uid=uid)
+    case.until_handed_over(copy, pid, name, True)
+    inner = [other for other, comm in case.others() if comm == name and
              os.readlink('/proc/%d/ns/ipc' % other) != os.readlink('/proc/self/ns/ipc')]
-    libc.mq_unlink(b'/quiet')
+    libc.mq_unlink(b'/' + queues[-1].encode())
     names = sorted(os.listdir('/proc/%d/root%s' % (inner[0], where)))
-    if names != sorted(QUEUES):
+    if names != sorted(queues):
         raise Failed('queues there are %s' % names)
+    libc.mq_open(b'/' + queues[-1].encode(), os.O_RDONLY | os.O_CREAT, 0o666, None)
+    os.chown(os.path.join(where, queues[-1]), uid, uid)
     case.go()
     case.expect_pass(2, [case.wait_verdict(tool, 'the program') for tool in (pid, copy)])
+
+
+def test_queues_as_files(case):
+    queues_as_files(case, 'mqueue', QUEUES, 0)
+
+
+def test_queues_as_files_of_a_user(case):
+    queues_as_files(case, 'mqueue_empty', ['empty'], 65534)
 
 
 class Attachment:
