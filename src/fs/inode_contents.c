@@ -281,5 +281,11 @@ int inode_contents_restart(struct restart *r, struct inode_open *inode, struct e
 		return error_errno(e, -errno, E_RESTORE, "cannot set the size of %s",
 				   inode->msg->path);
 	res = inode_contents_fill(r, inode, e);
-	return res < 0 ? res : set_attributes(r, inode, e);
+	/* What is the owner's needs his permission to write, */
+	if (res >= 0)
+		res = inode_xattr_restart(r, inode, true, e);
+	if (res >= 0)
+		res = set_attributes(r, inode, e);
+	/* and capabilities go when the owner changes. */
+	return res < 0 ? res : inode_xattr_restart(r, inode, false, e);
 }

@@ -52,6 +52,11 @@ int inode_deleted_recognise(struct checkpoint *c, int fd, const struct stat *st,
  * them. */
 int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 			   struct inode_entry *entry, struct error *e) must_check;
+int inode_xattr_checkpoint(struct checkpoint *c, int fd, const struct stat *st,
+			   struct inode_entry *entry, struct error *e) must_check;
+/* Those that begin with "user.", or the others. */
+int inode_xattr_restart(struct restart *r, const struct inode_open *inode, bool user,
+			struct error *e) must_check;
 /* Contents only: into inode->map if there is one, else into inode->fd. */
 int inode_contents_fill(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 /* Size, contents, owner, mode, times of a new nameless file. */

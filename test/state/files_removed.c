@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define SIZE 9000
@@ -53,6 +54,7 @@ static ino_t inode(int at, const char *name)
 static int outer, inner, in_inner, in_gone, read_only_dir, twice[2], over, rest, linked, unnamed,
 	named_later, fifo;
 static char *mapped;
+static bool with_attribute;
 
 static void set_up(void)
 {
@@ -66,6 +68,9 @@ static void set_up(void)
 	read_only_dir = open("closed", O_RDONLY | O_DIRECTORY);
 	CHECK(!rmdir("closed"));
 
+	/* Where the file system knows such things. */
+	with_attribute = !fsetxattr(in_inner, "user.colour", "blue", 4, 0);
+	(void)!fsetxattr(outer, "trusted.shape", "round", 5, 0);
 	for (int i = 0; i < 2; i++) {
 		twice[i] = test_file("twice", SIZE, 3 + i);
 		CHECK(!unlink("twice"));
@@ -128,6 +133,10 @@ int main(void)
 	if (test_break(2))
 		CHECK(!chdir(test_dir()));
 	check_directories();
+	if (with_attribute)
+		CHECK(fgetxattr(in_inner, "user.colour", data, 8) == 4 && !memcmp(data, "blue", 4));
+	if (with_attribute && getuid() == 0)
+		CHECK_EQUAL(fgetxattr(outer, "trusted.shape", data, 8), 5);
 	check_contents(in_inner, 1);
 	check_contents(in_gone, 2);
 	check_contents(twice[0], 3);
