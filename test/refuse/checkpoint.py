@@ -58,7 +58,7 @@ def test_process_that_has_gone(case):
 
 def test_usage(case):
     pid = case.victim('wait', 'pass')
-    for args in (['checkpoint'], ['checkpoint', 'nonsense', '-o', 'x'], ['checkpoint', '-o', 'x'],
+    for args in (['checkpoint'], ['checkpoint', '12nonsense', '-o', 'x'], ['checkpoint', '-o', 'x'],
                  ['checkpoint', str(pid)], ['checkpoint', '-5', '-o', 'x'],
                  ['checkpoint', '%d.5' % pid, '-o', 'x'], ['checkpoint', '99999999999', '-o', 'x'],
                  ['checkpoint', str(pid), str(pid), '-o', 'x'],
