@@ -42,6 +42,8 @@ struct kernel_memory {
 	VEC(struct known_member) known;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
+	pid_t owner;	       /* which, and its struct task_struct; 0 not asked for yet */
+	uint64_t owner_task;
 };
 
 static long bpf(int command, union bpf_attr *attr)
@@ -376,11 +378,23 @@ int kernel_member(struct kernel_memory *k, uint64_t address, const char *structu
 					     : -EFAULT;
 }
 
+static int own_task(struct kernel_memory *k, uint64_t *ret)
+{
+	pid_t self = (pid_t)syscall(SYS_gettid);
+	int r = k->owner == self ? 0 : kernel_task(k, self, &k->owner_task);
+
+	if (r < 0)
+		return r;
+	k->owner = self;
+	*ret = k->owner_task;
+	return 0;
+}
+
 int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
 {
 	uint64_t at, table;
 	uint32_t room;
-	int r = kernel_task(k, (pid_t)syscall(SYS_gettid), &at);
+	int r = own_task(k, &at);
 
 	if (r >= 0)
 		r = kernel_member(k, at, "task_struct", "files", &table, sizeof(table));

@@ -39,14 +39,20 @@ struct addresses {
 static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct addresses *ret,
 			  struct error *e)
 {
+	_cleanup_(close_fd) int pidfd = -EBADF;
+	pid_t opened = 0;
+
 	vec_for_each (f, &c->files->files) {
-		_cleanup_(close_fd) int pidfd = -EBADF;
 		_cleanup_(close_fd) int local = -EBADF;
 		struct address *a;
 
 		if ((*f)->fd < 0 || !(*f)->ops)
 			continue;
-		pidfd = files_pidfd((*f)->tid);
+		if (opened != (*f)->tid) {
+			close_fd(&pidfd);
+			pidfd = files_pidfd((*f)->tid);
+			opened = (*f)->tid;
+		}
 		if (pidfd >= 0)
 			local = (int)syscall(SYS_pidfd_getfd, pidfd, (*f)->fd, 0);
 		if (local < 0)
@@ -248,6 +254,13 @@ static int find_all_mapped(struct checkpoint *c, struct error *e)
 	return 0;
 }
 
+static bool refers_to_files(const struct file_entry *f)
+{
+	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
+
+	return seen->n_files || seen->eventfd || seen->n_kept || f->msg->io_uring->n_requests;
+}
+
 int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 {
 	struct addresses all = {};
@@ -257,9 +270,9 @@ int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 	vec_for_each (f, &c->files->files) {
 		if (r < 0 || !uring_is(*f) || !(*f)->ops || !(*f)->private)
 			continue;
-		if (!listed)
+		if (!listed && refers_to_files(*f))
 			r = list_addresses(c, c->files->kernel, &all, e);
-		listed = true;
+		listed |= refers_to_files(*f);
 		if (r >= 0)
 			r = resolve(c, &all, *f, e);
 		if (r < 0)
