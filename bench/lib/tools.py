@@ -21,9 +21,10 @@ class Reprise:
         self.argv = (under or []) + [path]
         self.more = ['--kill'] if kill else []
 
-    def checkpoint(self, place, pid):
+    def checkpoint(self, place, pid, end=False):
+        more = ['--kill'] if end else self.more
         wall, output = place.run(self.argv + ['checkpoint', str(pid), '-o', place.path('image'),
-                                              '--json'] + self.more)
+                                              '--json'] + more)
         figures = json.loads(output)['figures']
         return {'freeze': figures['stood_still_ns'], 'checkpoint': wall,
                 'image': os.stat(place.path('image')).st_size}
@@ -77,10 +78,10 @@ class Criu:
                 lines = [line for line in file if 'Error' in line]
             raise type(error)('%s: %s' % (error, ''.join(lines[:3]).strip()))
 
-    def checkpoint(self, place, pid):
+    def checkpoint(self, place, pid, end=False):
         self.remove(place)
         os.mkdir(place.path('criu'))
-        wall = self.run(place, 'dump.log', ['dump', '-t', str(pid)] + self.more)
+        wall = self.run(place, 'dump.log', ['dump', '-t', str(pid)] + ([] if end else self.more))
         directory = place.path('criu')
         # Two magic numbers, the length, and a message whose first field is that of a dump.
         with open(os.path.join(directory, 'stats-dump'), 'rb') as file:

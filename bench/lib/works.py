@@ -51,15 +51,17 @@ class Work:
     beside: which of them a figure is shown beside, the first being the one of the ratio
     targets: figure -> ('ns', most) or ('x', most times the limit)
     files: descriptors of one process
+    end: let the tool end the application, instead of letting it go on
     """
 
     def __init__(self, name, program, *args, memory=0, items=0, repeat=1, before=(), after=(),
-                 beside=None, targets=None, quick=True, files=0):
+                 beside=None, targets=None, quick=True, files=0, end=False):
         self.name, self.program, self.args = name, program, args
         self.memory, self.items, self.repeat = memory, items, repeat
         self.before, self.after = before, after
         self.beside, self.targets = beside or {}, targets or {}
         self.files = files
+        self.end = end
         self.quick = quick
 
 
@@ -113,9 +115,12 @@ def sockets(n, **more):
 
 ALL = [
     memory('1 MiB', MIB, repeat=4, targets={
-        'freeze': ('ns', 3 * MS), 'checkpoint': ('ns', 15 * MS), 'restart': ('ns', 15 * MS)}),
+        'freeze': ('ns', 3 * MS // 2), 'checkpoint': ('ns', 15 * MS), 'restart': ('ns', 15 * MS)}),
     memory('256 MiB', 256 * MIB),
-    memory('1 GiB', GIB, targets={'checkpoint': ('x', 1.3), 'restart': ('x', 1.3)}),
+    memory('1 GiB', GIB, targets={
+        'freeze': ('ns', 6 * MS), 'checkpoint': ('x', 1.15), 'restart': ('x', 1.1)}),
+    memory('1 GiB, ended', GIB, end=True, targets={
+        'checkpoint': ('x', 1.15), 'restart': ('x', 1.1)}),
     memory('4 GiB', 4 * GIB, quick=False),
     processes(1, repeat=2),
     processes(10, repeat=2),

@@ -41,6 +41,7 @@ struct pass {
 	struct mm_tracks tracks;
 	uint64_t max_freeze; /* ns; 0: no limit */
 	uint64_t frozen;     /* when the freeze began */
+	uint64_t who;	     /* was there when memory was copied in advance */
 };
 
 /* What is to be saved, and what is known of it in advance. */
@@ -559,6 +560,7 @@ static void prepare_memory(struct pass *p, const struct subject *s, uint64_t *st
 		return;
 	}
 	c->tracks = &p->tracks;
+	p->who = precopy_who(&c->freezer);
 }
 
 static int save(pid_t pid, struct subject *s, int fd, const struct reprise_checkpoint_options *opt,
@@ -580,6 +582,9 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	prepare_memory(&p, s, &stood);
 	p.frozen = clock_now_ns();
 	r = freezer_freeze(&p.c.freezer, e);
+	/* After a fork, what smaps said before tells nothing of the pages that are shared now. */
+	if (p.c.tracks && p.who != precopy_who(&p.c.freezer))
+		p.c.exact = true;
 	if (r >= 0)
 		r = save_frozen(&p, &resumed, &totals, e);
 	if (r < 0)

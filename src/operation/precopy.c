@@ -129,6 +129,15 @@ static int stop_for_a_moment(struct precopy *pc, bool first)
 	return r;
 }
 
+uint64_t precopy_who(const struct freezer *f)
+{
+	uint64_t sum = 0;
+
+	vec_for_each (p, &f->processes)
+		sum += ((uint64_t)p->pid + p->start_time) * 0x9e3779b97f4a7c15 ^ (uint64_t)p->pid;
+	return sum;
+}
+
 static int pass(struct precopy *pc, uint64_t *ret_bytes)
 {
 	uint64_t bytes = 0;

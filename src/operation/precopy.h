@@ -19,6 +19,9 @@
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
 	    uint64_t max_freeze, uint64_t *stood, struct error *e) must_check;
 
+/* Which processes there are: another number if another set. */
+uint64_t precopy_who(const struct freezer *f);
+
 /* How long it takes to copy that much in the freeze, in ns, with something to spare. */
 #define COPY_NS(bytes) ((bytes) / 2)
 
