@@ -241,15 +241,35 @@ static int check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, 
 	return r < 0 ? r : check_child(c, p->frozen, child, tid, e);
 }
 
+/* Has the thread made a child since the tasks were listed? */
+static bool has_new_child(struct checkpoint *c, pid_t pid, pid_t tid)
+{
+	_cleanup_(free_ptr) char *list = NULL;
+	char *at;
+
+	if (procfs_read(c->proc_fd, &list, NULL, "%d/task/%d/children", pid, tid) <= 0)
+		return true;
+	for (at = list; *at; at += strspn(at, " \n")) {
+		pid_t child = (pid_t)strtol(at, &at, 10);
+
+		if (child <= 0)
+			break;
+		if (!process_of(&c->freezer, child))
+			return true;
+	}
+	return false;
+}
+
 int vfork_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
 {
 	struct proc_stat st;
 	int r = check(c, p, tid, e);
 
-	/* Where nothing is stopped the wait may have come to its end under our eyes. */
+	/* Where nothing is stopped the wait may have ended under our eyes, or be another one. */
 	if (r < 0 && c->checking &&
 	    (proc_stat_read(c->proc_fd, p->frozen->pid, tid, &st, NULL) < 0 ||
-	     !freezer_in_vfork(&c->freezer, p->frozen->pid, tid, st.state))) {
+	     !freezer_in_vfork(&c->freezer, p->frozen->pid, tid, st.state) ||
+	     has_new_child(c, p->frozen->pid, tid))) {
 		error_clear(e);
 		return 0;
 	}

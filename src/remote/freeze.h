@@ -41,6 +41,8 @@ struct frozen_thread {
 	bool in_vfork;
 	pid_t vfork_child;
 	struct kernel_task *kernel;
+	uint64_t vfork_since;	/* private: when it was first seen there, CLOCK_MONOTONIC ns */
+	bool spared;		/* private: not stopped in this round */
 	bool attached, stopped; /* private */
 	/*
 	 * private: the call that is issued again before the thread was looked at, -1 none; where

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
@@ -17,6 +18,7 @@
 #define STUCK_MS	   20 /* after which we look why a task does not stop */
 #define DEFAULT_TIMEOUT_MS 10000
 #define VFORK_MS	   200 /* the others stand still meanwhile */
+#define SPARE_NS	   500000
 #define NS_PER_MS	   1000000ULL
 
 /*
@@ -148,7 +150,7 @@ static int seize_all(struct freezer *f, struct reaper *reaper, struct error *e)
 	{
 		int r;
 
-		if (t->attached || t->zombie || t->in_vfork)
+		if (t->attached || t->zombie || t->in_vfork || t->spared)
 			continue;
 		thread_forget_stop(t);
 		/* The next walk leaves it out. What it works on goes on, and ends: see
@@ -163,12 +165,34 @@ static int seize_all(struct freezer *f, struct reaper *reaper, struct error *e)
 	return n;
 }
 
+/* Until its child has called exec or ended nothing can stop the parent: the child may go on. */
+static void release_vfork_child(struct freezer *f, const struct frozen_process *parent, pid_t tid)
+{
+	vec_for_each (p, &f->processes) {
+		if (p->ppid != parent->pid || p->ptid != tid)
+			continue;
+		let_all_go(f, p);
+	}
+}
+
+/* Neither is stopped in this round: the wait is about to end. */
+static void spare(struct freezer *f, const struct frozen_process *p, struct frozen_thread *t)
+{
+	t->in_vfork = false;
+	t->spared = true;
+	release_vfork_child(f, p, t->tid);
+	vec_for_each (q, &f->processes)
+		vec_for_each (child, &q->threads)
+			child->spared |= q->ppid == p->pid && q->ptid == t->tid;
+}
+
 /* Asks all that are not ours yet to stop. Returns how many there were, even if they have ended. */
 int seize_new(struct freezer *f, struct sched_clocks *clocks, struct error *e)
 {
 	struct reaper reaper = {};
 	int n;
 
+	for_each_thread(f, p, t) t->spared = false;
 	for_each_thread(f, p, t)
 	{
 		long nr;
@@ -177,6 +201,10 @@ int seize_new(struct freezer *f, struct sched_clocks *clocks, struct error *e)
 			continue;
 		nr = sleep_observe(f->proc_fd, p->pid, t, clocks);
 		t->in_vfork = vfork_is_call(nr) && vfork_holds(f, p->pid, t->tid);
+		if (!t->in_vfork)
+			t->vfork_since = 0;
+		else if (!vfork_lasts(f, p->pid, t))
+			spare(f, p, t);
 		if (nr >= 0)
 			continue;
 		n = freezer_note_worker(f, p->pid, t->tid);
@@ -189,16 +217,6 @@ int seize_new(struct freezer *f, struct sched_clocks *clocks, struct error *e)
 	n = seize_all(f, &reaper, e);
 	reaper_stop(&reaper);
 	return n;
-}
-
-/* Until its child has called exec or ended nothing can stop the parent: the child may go on. */
-static void release_vfork_child(struct freezer *f, const struct frozen_process *parent, pid_t tid)
-{
-	vec_for_each (p, &f->processes) {
-		if (p->ppid != parent->pid || p->ptid != tid)
-			continue;
-		let_all_go(f, p);
-	}
 }
 
 static int never_stopped(const struct freezer *f, pid_t pid, pid_t tid, bool vfork, char state,
@@ -282,11 +300,13 @@ static int wait_stop(struct freezer *f, struct frozen_process *p, struct frozen_
 /* Returns whether all came to their stop; some may have ended, or had to be let go again. */
 int seize_wait(struct freezer *f, struct error *e)
 {
-	bool all = true;
+	bool all = true, spared = false;
 
 	for_each_thread(f, p, t)
 	{
 		int r;
+
+		spared |= t->spared;
 
 		/* What waits in vfork() is held by its child. */
 		if (t->zombie || t->stopped || t->in_vfork)
@@ -303,5 +323,7 @@ int seize_wait(struct freezer *f, struct error *e)
 			return r;
 		}
 	}
-	return all;
+	if (spared)
+		nanosleep(&(struct timespec){.tv_nsec = SPARE_NS}, NULL);
+	return all && !spared;
 }

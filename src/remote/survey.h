@@ -51,6 +51,11 @@ void thread_let_go(const struct freezer *f, pid_t pid, struct frozen_thread *t);
 bool vfork_is_call(long nr);
 /* Does it, and can it be read although it does not stop? */
 bool vfork_holds(struct freezer *f, pid_t pid, pid_t tid);
+/*
+ * Is it to be taken as it is? Most waits end within a moment, and what can be told of a thread
+ * that has signals pending is not enough: that one is given more time.
+ */
+bool vfork_lasts(const struct freezer *f, pid_t pid, struct frozen_thread *t);
 /* Fills in what is known of such a thread; the child for which it waits has been read before. */
 int vfork_save(struct freezer *f, const struct frozen_process *p, struct frozen_thread *t,
 	       struct error *e) must_check;

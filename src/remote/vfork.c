@@ -17,6 +17,10 @@
  * there is to know of it is read from the kernel's memory.
  */
 
+/* All others stand still meanwhile. */
+#define MOMENT_NS   10000000ULL
+#define PATIENCE_NS 200000000ULL
+
 bool vfork_is_call(long nr)
 {
 #ifdef SYS_vfork
@@ -77,6 +81,27 @@ bool vfork_holds(struct freezer *f, pid_t pid, pid_t tid)
 
 	return proc_stat_read(f->proc_fd, pid, tid, &st, NULL) == 0 &&
 	       freezer_in_vfork(f, pid, tid, st.state) && open_memory(f, NULL) == 0;
+}
+
+static bool has_pending(const struct freezer *f, pid_t pid, pid_t tid)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	uint64_t own, shared;
+
+	return procfs_read(f->proc_fd, &status, NULL, "%d/task/%d/status", pid, tid) > 0 &&
+	       proc_field_u64(status, "SigPnd", 16, &own) == 0 &&
+	       proc_field_u64(status, "ShdPnd", 16, &shared) == 0 && (own || shared);
+}
+
+bool vfork_lasts(const struct freezer *f, pid_t pid, struct frozen_thread *t)
+{
+	uint64_t now = monotonic_ns();
+
+	if (!t->vfork_since)
+		t->vfork_since = now;
+	if (now - t->vfork_since < MOMENT_NS)
+		return false;
+	return now - t->vfork_since >= PATIENCE_NS || !has_pending(f, pid, t->tid);
 }
 
 /* The kernel keeps the place to be told (vfork_done) on the stack of who waits. */
