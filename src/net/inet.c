@@ -100,7 +100,7 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
-	r = inet_queue_save(f->local, m, c->checking, s, e);
+	r = inet_queue_save(c, f->local, m, s, e);
 	if (r >= 0)
 		r = inet_diag_find(c, m->socket->family, m->socket->protocol, f->st.st_ino, &info,
 				   e);
@@ -264,6 +264,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 
 	if (res >= 0)
 		res = inet_queue_fill(*fd, m, find_address, r, e);
+	if (res >= 0)
+		res = inet_refusal_make(*fd, m, e);
 	if (res >= 0)
 		res = socket_set_options(*fd, m->socket, e);
 	if (res >= 0)

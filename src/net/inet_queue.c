@@ -22,10 +22,13 @@
 #include "core/vec.h"
 #include "net/inet.h"
 #include "net/inet_inject.h"
+#include "net/kernel_sock.h"
 
-#define DATAGRAM_MAX   65536
-#define PEEK_OFF_EMPTY (-2) /* empty datagrams were seen, behind the first */
-#define LOOPBACK_INDEX 1    /* the kernel's LOOPBACK_IFINDEX, in every network namespace */
+#define DATAGRAM_MAX	 65536
+#define PEEK_OFF_EMPTY	 (-2) /* empty datagrams were seen, behind the first */
+#define REFUSAL_ATTEMPTS 20
+#define REFUSAL_WAIT_MS	 50
+#define LOOPBACK_INDEX	 1 /* the kernel's LOOPBACK_IFINDEX, in every network namespace */
 
 struct reader {
 	int fd;
@@ -253,7 +256,34 @@ static int read_queue(struct reader *rd, Reprise__InetSocket *m, int original, s
 	return m->queue ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for datagrams");
 }
 
-int inet_queue_save(int fd, Reprise__InetSocket *m, bool checking, struct scratch *s,
+/*
+ * Whoever asks for an error takes it, and so does everybody who receives. The kernel's memory tells
+ * which it is, if it may be read; only the usual one can be made again.
+ */
+static int save_error(struct checkpoint *c, int fd, Reprise__InetSocket *m, short seen,
+		      struct error *e)
+{
+	struct kernel_memory *k = NULL;
+	struct error ignored = {};
+	uint32_t more = 1;
+	uint64_t sk = 0;
+	int pending = 0;
+
+	if (!(seen & POLLIN) && m->remote.len && files_kernel_memory(c, &k, &ignored) >= 0 &&
+	    kernel_sock(k, fd, &sk) >= 0 &&
+	    kernel_member(k, sk, "sock", "sk_err", &pending, sizeof(pending)) >= 0 &&
+	    kernel_member(k, sk, "sock", "sk_error_queue.qlen", &more, sizeof(more)) >= 0 &&
+	    pending == ECONNREFUSED && !more) {
+		m->refused = true;
+		return 0;
+	}
+	return error_set(
+		e, -EBUSY, E_FILE_STATE,
+		"an error waits to be read there, such as that nobody listens at the other "
+		"end; try again");
+}
+
+int inet_queue_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
 		    struct error *e)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
@@ -261,11 +291,8 @@ int inet_queue_save(int fd, Reprise__InetSocket *m, bool checking, struct scratc
 	int original = -1, r, none = -1;
 	socklen_t len = sizeof(original);
 
-	/* An error would be taken by whoever asks for it, and by recv(). */
 	if (poll(&p, 1, 0) > 0 && (p.revents & POLLERR))
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "an error waits to be read there, such as that nobody listens at "
-				 "the other end; try again");
+		return save_error(c, fd, m, p.revents, e);
 	if (p.revents & POLLRDHUP)
 		m->shutdown = p.revents & POLLHUP ? 3 : 1;
 	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "taken as -1");
@@ -278,7 +305,7 @@ int inet_queue_save(int fd, Reprise__InetSocket *m, bool checking, struct scratc
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for datagrams");
 	rd->fd = fd;
 	rd->s = s;
-	if (checking) /* the application peeks, too */
+	if (c->checking) /* the application peeks, too */
 		r = (int)peek(rd, true, e);
 	else
 		r = read_queue(rd, m, original, e);
@@ -421,4 +448,46 @@ int inet_queue_fill(int fd, const Reprise__InetSocket *m,
 		r = forget_options(fd, m);
 	buffer_narrow(fd, was);
 	return r < 0 ? error_errno(e, r, E_RESTORE, "options of a socket") : 0;
+}
+
+static int send_in_vain(int fd, int family)
+{
+	_cleanup_(close_fd) int holder = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_in6 in6;
+	} at = {.any.sa_family = (sa_family_t)family};
+	socklen_t len = family == AF_INET ? sizeof(at.in) : sizeof(at.in6);
+
+	if (family == AF_INET)
+		at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	else
+		at.in6.sin6_addr = in6addr_loopback;
+	/* A port that was free a moment ago. */
+	if (holder < 0 || bind(holder, &at.any, len) < 0 || getsockname(holder, &at.any, &len) < 0)
+		return -errno;
+	close_fd(&holder);
+	return connect(fd, &at.any, len) < 0 || send(fd, "", 0, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+int inet_refusal_make(int fd, const Reprise__InetSocket *m, struct error *e)
+{
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct pollfd p = {.fd = fd};
+	int r = 0;
+
+	if (!m->refused)
+		return 0;
+	/* The kernel limits how many such messages it sends (icmp_global_allow()). */
+	for (int i = 0; i < REFUSAL_ATTEMPTS && r >= 0 && !(p.revents & POLLERR); i++) {
+		r = send_in_vain(fd, m->socket->family);
+		if (r >= 0 && poll(&p, 1, REFUSAL_WAIT_MS) < 0)
+			r = -errno;
+	}
+	if (r >= 0 && !(p.revents & POLLERR))
+		r = -ETIMEDOUT;
+	if (r >= 0 && connect(fd, &none, sizeof(none)) < 0)
+		r = -errno;
+	return r < 0 ? error_errno(e, r, E_RESTORE, "cannot make the error that waited there") : 0;
 }

@@ -4,10 +4,11 @@
 
 #include "core/error.h"
 #include "core/scratch.h"
+#include "fs/context.h"
 #include "net.pb-c.h"
 
 /* Datagrams that wait in the queue of an internet socket, and who sent them. */
-int inet_queue_save(int fd, Reprise__InetSocket *m, bool checking, struct scratch *s,
+int inet_queue_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
 		    struct error *e) must_check;
 int inet_queue_validate(const Reprise__InetSocket *m, struct error *e) must_check;
 /*
@@ -17,6 +18,9 @@ int inet_queue_validate(const Reprise__InetSocket *m, struct error *e) must_chec
 int inet_queue_fill(int fd, const Reprise__InetSocket *m,
 		    int (*other)(void *arg, const ProtobufCBinaryData *address), void *arg,
 		    struct error *e) must_check;
+
+/* The error of a datagram that nobody took, of a socket without an address. */
+int inet_refusal_make(int fd, const Reprise__InetSocket *m, struct error *e) must_check;
 
 /* Makes room for n bytes in the queue of a socket; the returned value goes to buffer_narrow(). */
 int buffer_widen(int fd, size_t n);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/kernel_sock.h"
 
 #define RING_BYTES_MAX (1ul << 30)
 #define LOOPBACK_INDEX 1      /* the kernel's LOOPBACK_IFINDEX */
@@ -152,20 +153,15 @@ static uint32_t newest_block(const struct rings *x)
 	return found;
 }
 
-/* struct packet_sock begins with the struct sock. */
 static int kernel_head(struct checkpoint *c, int fd, int which, uint32_t *ret, struct error *e)
 {
 	struct kernel_memory *k = NULL;
-	uint64_t file = 0, sock = 0, sk = 0;
+	uint64_t sk = 0;
 	int r = files_kernel_memory(c, &k, e);
 
 	if (r < 0)
 		return r;
-	r = kernel_file(k, fd, &file);
-	if (r >= 0)
-		r = kernel_member(k, file, "file", "private_data", &sock, sizeof(sock));
-	if (r >= 0)
-		r = kernel_member(k, sock, "socket", "sk", &sk, sizeof(sk));
+	r = kernel_sock(k, fd, &sk);
 	if (r >= 0)
 		r = kernel_member(k, sk, "packet_sock",
 				  which == SEND ? "tx_ring.head" : "rx_ring.head", ret,

@@ -6,15 +6,13 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "net/kernel_sock.h"
+
 static int find_program(struct kernel_memory *k, int fd, uint64_t *ret)
 {
-	uint64_t file = 0, sock = 0, sk = 0, group = 0;
-	int r = kernel_file(k, fd, &file);
+	uint64_t sk = 0, group = 0;
+	int r = kernel_sock(k, fd, &sk);
 
-	if (r >= 0)
-		r = kernel_member(k, file, "file", "private_data", &sock, sizeof(sock));
-	if (r >= 0)
-		r = kernel_member(k, sock, "socket", "sk", &sk, sizeof(sk));
 	if (r >= 0)
 		r = kernel_member(k, sk, "sock", "sk_reuseport_cb", &group, sizeof(group));
 	return r < 0 || !group

@@ -92,8 +92,13 @@ static void tcp_failed(void)
 static void udp_error(void)
 {
 	int target = bound(SOCK_DGRAM, 0), fd = socket(AF_INET, SOCK_DGRAM, 0);
+	struct sockaddr_in own;
+	socklen_t len = sizeof(own);
 
 	CHECK(!connect(fd, (struct sockaddr *)&at, sizeof(at)));
+	CHECK(!getsockname(fd, (struct sockaddr *)&own, &len));
+	/* Who looks at what waits there takes the error. */
+	CHECK_EQUAL(sendto(target, "y", 1, 0, (struct sockaddr *)&own, len), 1);
 	close(target);
 	CHECK_EQUAL(send(fd, "x", 1, 0), 1);
 }

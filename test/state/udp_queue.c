@@ -124,11 +124,33 @@ static int buffer(int fd)
 	return value;
 }
 
+/* An error waits there, which only root can save. */
+static int make_refused(void)
+{
+	int target = make("127.0.0.1", 0), fd = make("127.0.0.1", 0);
+	union address to = of(target);
+
+	CHECK(!connect(fd, &to.any, sizeof(to.in)));
+	close(target);
+	CHECK_EQUAL(send(fd, "x", 1, 0), 1);
+	return fd;
+}
+
+static void check_refused(int fd)
+{
+	char c;
+
+	if (fd < 0)
+		return;
+	CHECK(recv(fd, &c, 1, MSG_DONTWAIT) < 0 && errno == ECONNREFUSED);
+	expect_none(fd);
+}
+
 int main(void)
 {
 	static char large[LARGE];
 	int any, sender, connected, six, sender6, lite, lite6, closed, fields, many, shut, mute,
-		ttl = 0;
+		refused, ttl = 0;
 	union address sender_at, sender6_at, closed_at, mapped, to;
 	unsigned char tos = 0;
 	struct in_pktinfo info = {};
@@ -188,6 +210,7 @@ int main(void)
 	send_to(sender, of(shut), "shut", 4);
 	CHECK(!connect(shut, &sender_at.any, sizeof(sender_at.in)));
 	CHECK(!shutdown(shut, SHUT_RD));
+	refused = test_mode_is("user") ? -1 : make_refused();
 	mute = make("127.0.0.1", 0);
 	CHECK(!connect(mute, &sender_at.any, sizeof(sender_at.in)));
 	CHECK(!shutdown(mute, SHUT_WR));
@@ -234,6 +257,7 @@ int main(void)
 	CHECK_EQUAL(recv(shut, large, 1, 0), 0);
 	CHECK(send(mute, "x", 1, MSG_NOSIGNAL) < 0 && errno == EPIPE);
 	CHECK(recv(mute, large, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+	check_refused(refused);
 	/* All is as it was for what comes now. */
 	to = of(any);
 	to.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
