@@ -106,7 +106,9 @@ static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (!info)
 		return error_set(e, -ENOENT, E_TASK_NAMESPACE,
 				 "it is not among the Unix sockets of this network namespace");
-	unix_cred_save(f->local, m);
+	r = unix_cred_save(f->local, m, scratch, e);
+	if (r < 0)
+		return r;
 	m->shutdown = info->shutdown;
 	m->state = info->state == TCP_LISTEN ? UNIX_LISTENING : UNIX_UNCONNECTED;
 	m->backlog = info->state == TCP_LISTEN ? (int32_t)info->wqueue : 0;

@@ -2,6 +2,9 @@
 #ifndef REPRISE_NET_UNIX_H
 #define REPRISE_NET_UNIX_H
 
+#include <sys/socket.h>
+#include <sys/un.h>
+
 #include "fs/context.h"
 #include "net.pb-c.h"
 #include "net/sock_diag.h"
@@ -90,6 +93,16 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 /* Connects to a socket of ours, by the id with which it was bound. */
 int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__UnixSocket *to,
 		      struct error *e) must_check;
+/* The same in two steps. */
+struct unix_address {
+	char *directory; /* from which it is to be looked up; NULL for an abstract name */
+	struct sockaddr_un un;
+	socklen_t len;
+};
+int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *to,
+		    struct unix_address *ret, struct error *e) must_check;
+void unix_address_free(struct unix_address *x);
+int unix_address_connect(int fd, const struct unix_address *to, struct error *e) must_check;
 /* Connects to a name of somebody outside. */
 int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e) must_check;
 void unix_names_end(struct restart *r);

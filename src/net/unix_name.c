@@ -461,36 +461,68 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 	return bind_in_scratch(u, id, &at, name, e);
 }
 
-static int connect_path(int fd, const char *path, struct error *e)
+/* From its directory: the whole path may be longer than an address. */
+static int address_of_path(const char *path, struct unix_address *ret, struct error *e)
 {
-	_cleanup_(free_ptr) char *copy = strdup(path);
-	struct at at = {.call = connect, .fd = fd};
-	char *slash = copy ? strrchr(copy, '/') : NULL;
-	int r;
+	const char *slash = strrchr(path, '/');
+	size_t len = slash ? strlen(slash + 1) : 0;
 
-	if (!slash || strlen(slash + 1) >= sizeof(at.un.sun_path))
+	if (!slash || len >= sizeof(ret->un.sun_path))
 		return error_set(e, -EINVAL, E_RESTORE, "cannot connect to %s", path);
-	/* From its directory: the whole path may be longer than an address. */
-	*slash = '\0';
-	at.directory = copy[0] ? copy : "/";
-	set_address(&at, slash + 1, strlen(slash + 1) + 1);
-	r = run_at(&at);
+	ret->directory = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	if (!ret->directory)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	ret->un.sun_family = AF_UNIX;
+	memcpy(ret->un.sun_path, slash + 1, len + 1);
+	ret->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+	return 0;
+}
+
+int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *to,
+		    struct unix_address *ret, struct error *e)
+{
+	struct unix_restart *u = r->files->unix_sockets;
+
+	*ret = (struct unix_address){.un.sun_family = AF_UNIX};
+	if (to->name.len && !to->name.data[0]) {
+		memcpy(ret->un.sun_path, to->name.data, to->name.len);
+		ret->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + to->name.len);
+		return 0;
+	}
+	for (size_t i = u ? u->bound.n : 0; i-- > 0;)
+		if (u->bound.v[i].id == id)
+			return address_of_path(u->bound.v[i].reach, ret, e);
+	return error_set(e, -ENOTCONN, E_RESTORE, "a socket has no name to connect to");
+}
+
+void unix_address_free(struct unix_address *x)
+{
+	free(x->directory);
+}
+
+int unix_address_connect(int fd, const struct unix_address *to, struct error *e)
+{
+	struct at at = {.call = connect,
+			.fd = fd,
+			.directory = to->directory,
+			.un = to->un,
+			.len = to->len};
+	int r = run_at(&at);
+
 	if (r < 0)
-		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s", path);
+		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%s%s",
+				   to->directory ?: "@", to->directory ? "/" : "",
+				   to->un.sun_path + !to->directory);
 	return 0;
 }
 
 int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__UnixSocket *to,
 		      struct error *e)
 {
-	struct unix_restart *u = r->files->unix_sockets;
+	_cleanup_(unix_address_free) struct unix_address at = {};
+	int res = unix_address_of(r, id, to, &at, e);
 
-	if (to->name.len && !to->name.data[0])
-		return unix_name_connect_outside(fd, &to->name, e);
-	for (size_t i = u ? u->bound.n : 0; i-- > 0;)
-		if (u->bound.v[i].id == id)
-			return connect_path(fd, u->bound.v[i].reach, e);
-	return error_set(e, -ENOTCONN, E_RESTORE, "a socket has no name to connect to");
+	return res < 0 ? res : unix_address_connect(fd, &at, e);
 }
 
 int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e)

@@ -45,7 +45,7 @@ static int make_single(struct restart *r, uint64_t id, const Reprise__UnixSocket
 	if (res >= 0)
 		res = unix_name_bind(r, id, fd, m, e);
 	if (res >= 0 && m->state == UNIX_LISTENING)
-		res = unix_cred_listen(m, fd, wide_backlog(m), e);
+		res = unix_cred_listen(r, m, fd, wide_backlog(m), e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
@@ -63,7 +63,7 @@ static int make_pair(struct restart *r, const Reprise__UnixSocket *m,
 		     const Reprise__UnixSocket *peer, uint64_t id, uint64_t peer_id, int fds[2],
 		     struct error *e)
 {
-	int res = unix_cred_pair(m, fds, e);
+	int res = unix_cred_pair(r, m, fds, e);
 
 	if (res >= 0)
 		res = dress(fds[0], m, e);
@@ -111,26 +111,21 @@ static int make_listener(struct restart *r, const Reprise__UnixSocket *client,
 	res = unix_name_bind(r, 0, fd, accepted, e);
 	if (res < 0)
 		return res;
-	res = unix_cred_listen(client, fd, 1, e);
+	res = unix_cred_listen(r, client, fd, 1, e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
 	return 0;
 }
 
-struct connection {
-	struct restart *r;
-	int fd;
-	uint64_t listener;
-	const Reprise__UnixSocket *to;
-	struct error *e;
-};
-
-static int call_connect(void *arg)
+/* As SO_PEERCRED of `seen_by` says. */
+static int connect_to(struct restart *r, const Reprise__UnixSocket *seen_by, int fd,
+		      uint64_t listener, const Reprise__UnixSocket *to, struct error *e)
 {
-	const struct connection *x = arg;
+	_cleanup_(unix_address_free) struct unix_address at = {};
+	int res = unix_address_of(r, listener, to, &at, e);
 
-	return unix_name_connect(x->r, x->fd, x->listener, x->to, x->e);
+	return res < 0 ? res : unix_cred_connect(r, seen_by, fd, &at, e);
 }
 
 /* fds[0] of `client`, fds[1] of `accepted`. */
@@ -146,13 +141,7 @@ static int connect_accept(struct restart *r, const Reprise__UnixSocket *client, 
 	if (res >= 0)
 		res = make_single(r, client_id, client, &fds[0], e);
 	if (res >= 0)
-		res = unix_cred_run(accepted, call_connect,
-				    &(struct connection){.r = r,
-							 .fd = fds[0],
-							 .listener = listener ? listener->id : 0,
-							 .to = accepted,
-							 .e = e},
-				    e);
+		res = connect_to(r, accepted, fds[0], listener ? listener->id : 0, accepted, e);
 	if (res < 0)
 		return res;
 	fds[1] = accept4(listener ? listener->fd : own, NULL, NULL, SOCK_CLOEXEC);
@@ -437,8 +426,24 @@ static int connect_by_name(struct restart *r, const struct file_open *f, struct 
 	return unix_name_connect(r, f->fd, m->peer, peer, e);
 }
 
+/* The first process that has it open. */
+static pid_t holder_of(const struct restart *r, uint64_t file)
+{
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks) {
+			const Reprise__Files *table =
+				t->msg->is_zombie ? NULL
+						  : restart_find(r, RECORD_FILES, t->msg->files);
+
+			for (size_t i = 0; table && i < table->n_fds; i++)
+				if (table->fds[i]->file == file)
+					return p->vpid;
+		}
+	return 0;
+}
+
 /* What the server will see of a client is nowhere to be read before it accepts, but in the memory
- * of the kernel: most likely the owner of the client's socket. */
+ * of the kernel: most likely a process that has the client's socket. */
 static int connect_waiting(struct restart *r, const struct file_open *f, size_t i, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket,
@@ -446,10 +451,10 @@ static int connect_waiting(struct restart *r, const struct file_open *f, size_t 
 	const Reprise__UnixWaiting *w = m->n_waiting ? m->waiting[i] : NULL;
 	Reprise__UnixSocket seen_by = REPRISE__UNIX_SOCKET__INIT;
 	_cleanup_(close_fd) int gone = -EBADF;
-	struct connection x = {.r = r, .listener = f->id, .to = m, .e = e};
-	int res;
+	int res, fd;
 
 	seen_by.peer_cred = true;
+	seen_by.peer_pid = w ? w->pid : holder_of(r, m->pending[i]);
 	seen_by.peer_uid = w ? w->uid : client->socket->uid;
 	seen_by.peer_gid = w ? w->gid : client->socket->gid;
 	if (!client) {
@@ -457,13 +462,13 @@ static int connect_waiting(struct restart *r, const struct file_open *f, size_t 
 		if (gone < 0)
 			return error_errno(e, -errno, E_RESTORE, "cannot make a socket");
 	}
-	x.fd = client ? files_restart_fd(r, m->pending[i]) : gone;
-	res = unix_cred_run(&seen_by, call_connect, &x, e);
+	fd = client ? files_restart_fd(r, m->pending[i]) : gone;
+	res = connect_to(r, &seen_by, fd, f->id, m, e);
 	if (res < 0 || !w)
 		return res;
 	seen_by.queue = w->queue;
 	seen_by.n_queue = w->n_queue;
-	return unix_queue_fill(r, x.fd, -1, &seen_by, e);
+	return unix_queue_fill(r, fd, -1, &seen_by, e);
 }
 
 static int fill_backlog(struct restart *r, const struct file_open *f, struct error *e)
@@ -477,7 +482,7 @@ static int fill_backlog(struct restart *r, const struct file_open *f, struct err
 			return res;
 	}
 	if (wide_backlog(m) != m->backlog)
-		return unix_cred_listen(m, f->fd, m->backlog, e);
+		return unix_cred_listen(r, m, f->fd, m->backlog, e);
 	return 0;
 }
 

@@ -21,6 +21,8 @@ static int check_names(const Reprise__UnixSocket *m, struct error *e)
 
 	if (m->name.len > most || m->peer_name.len > most || (m->path[0] && m->path[0] != '/'))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket with an improper name");
+	if (m->n_peer_groups > 65536)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a peer with too many groups");
 	if (m->state == UNIX_RECONNECT && (!m->peer_name.len || m->n_queue || m->mark))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "a socket that cannot be connected again");

@@ -21,7 +21,7 @@
 /* Where all is, on this kernel. */
 struct places {
 	int files, fdt, fds, file_data, socket_file, socket_sk;
-	int queue, head_next, head_qlen, peer_cred, euid, egid, oob;
+	int queue, head_next, head_qlen, peer_cred, peer_pid, euid, egid, oob;
 	int next, sk, len, data_len, data, cb, pid, uid, gid, fp, consumed;
 	int thread_pid, level, numbers, upid_ns, upid_size;
 };
@@ -49,6 +49,7 @@ static int find_places(struct kernel_memory *k, struct places *p)
 		{&p->head_next, "sk_buff_head", "next"},
 		{&p->head_qlen, "sk_buff_head", "qlen"},
 		{&p->peer_cred, "sock", "sk_peer_cred"},
+		{&p->peer_pid, "sock", "sk_peer_pid"},
 		{&p->euid, "cred", "euid"},
 		{&p->egid, "cred", "egid"},
 		{&p->oob, "unix_sock", "oob_skb"},
@@ -199,6 +200,7 @@ static int read_client(const struct unix_kernel *rd, uint64_t sock, Reprise__Uni
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "a client waits there to be accepted and has sent a byte out of "
 				 "band; try again");
+	w->pid = number_of_pid(rd, follow(rd, sock, rd->at.peer_pid));
 	w->uid = number(rd, cred, rd->at.euid);
 	w->gid = number(rd, cred, rd->at.egid);
 	w->queue = scratch_alloc(rd->s, ((size_t)n + 1) * sizeof(*w->queue));
