@@ -80,8 +80,9 @@ static int let_tasks_complete(const struct file_seen *f, const struct uring_seen
 				"thread %d, which waits in vfork(), may have to complete its "
 				"requests",
 				t->tid);
-		/* with IORING_SETUP_DEFER_TASKRUN only when it asks for them */
-		if (t->tid == s->submitter && f->tid == t->tid)
+		/* With IORING_SETUP_DEFER_TASKRUN only when it asks for them. If the number means
+		 * something else to it, the call does nothing. */
+		if (t->tid == s->submitter)
 			batch_call(&b, SYS_io_uring_enter, VAL(f->fd), VAL(0), VAL(0),
 				   VAL(IORING_ENTER_GETEVENTS), VAL(0), VAL(0));
 		else

@@ -16,8 +16,10 @@
 #include <sys/un.h>
 
 static struct ring ring, deferred;
-static char read_into[16], received[16], fixed_into[16], threads_into[16], deferred_into[16];
-static int plain[2], unnamed[2], fixed[2], of_thread[2], of_deferred[2], counter, watched[2];
+static char read_into[16], received[16], fixed_into[16], threads_into[16], deferred_into[16],
+	late_into[16];
+static int plain[2], unnamed[2], fixed[2], of_thread[2], of_deferred[2], counter, watched[2],
+	of_late[2];
 static int listener, many;
 
 static void wait_for_bytes(struct ring *r, uint8_t op, int fd, char *into, uint64_t data)
@@ -143,6 +145,10 @@ static void set_up(void)
 	wait_for_time(0.6, 70);
 	wait_for_time(1000, 71);
 	wait_for_bytes(&deferred, IORING_OP_READ, of_deferred[0], deferred_into, 80);
+	/* what it waits for has come, but nobody has asked */
+	CHECK(!pipe(of_late));
+	wait_for_bytes(&deferred, IORING_OP_READ, of_late[0], late_into, 85);
+	CHECK_EQUAL(write(of_late[1], "late", 4), 4);
 }
 
 static void check_files(void)
@@ -182,6 +188,8 @@ static void check_others(void)
 	CHECK_EQUAL(write(of_thread[1], "thread", 6), 6);
 	CHECK_EQUAL(expect(&ring, 60), 6);
 	CHECK(!memcmp(threads_into, "thread", 6));
+	CHECK_EQUAL(expect(&deferred, 85), 4);
+	CHECK(!memcmp(late_into, "late", 4));
 	CHECK_EQUAL(write(of_deferred[1], "deferred", 8), 8);
 	CHECK_EQUAL(expect(&deferred, 80), 8);
 	CHECK(!memcmp(deferred_into, "deferred", 8));
