@@ -163,33 +163,28 @@ static uint64_t make_descriptors(size_t n, const char *directory)
 	return now_ns() - start;
 }
 
-static uint64_t make_pipes(size_t n)
+static void make_pipes(size_t n)
 {
-	uint64_t start;
-
-	raise_descriptors();
-	start = now_ns();
 	open_pipes(n);
-	return now_ns() - start;
 }
 
-static uint64_t make_waits(size_t n)
+static void make_waits(size_t n)
 {
-	uint64_t start;
-
-	raise_descriptors();
-	start = now_ns();
 	open_waits(n);
-	return now_ns() - start;
 }
 
-static uint64_t make_sockets(size_t n)
+static void make_sockets(size_t n)
+{
+	open_sockets(n);
+}
+
+static uint64_t timed(void (*make)(size_t n), size_t n)
 {
 	uint64_t start;
 
 	raise_descriptors();
 	start = now_ns();
-	open_sockets(n);
+	make(n);
 	return now_ns() - start;
 }
 
@@ -205,11 +200,11 @@ int main(int argc, char **argv)
 	else if (!strcmp(argv[1], "descriptors") && argc == 4)
 		ns = make_descriptors(parse_size(argv[2]), argv[3]);
 	else if (!strcmp(argv[1], "pipes"))
-		ns = make_pipes(parse_size(argv[2]));
+		ns = timed(make_pipes, parse_size(argv[2]));
 	else if (!strcmp(argv[1], "waits"))
-		ns = make_waits(parse_size(argv[2]));
+		ns = timed(make_waits, parse_size(argv[2]));
 	else if (!strcmp(argv[1], "sockets"))
-		ns = make_sockets(parse_size(argv[2]));
+		ns = timed(make_sockets, parse_size(argv[2]));
 	else if (!strcmp(argv[1], "copy") && argc == 5)
 		ns = copy(parse_size(argv[2]), argv[3], parse_size(argv[4]));
 	else if (!strcmp(argv[1], "fill") && argc == 5)

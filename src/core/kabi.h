@@ -115,6 +115,9 @@ static_assert(sizeof(struct uring_clock_register) == 16, "part of the request");
 #endif
 
 /* linux/magic.h */
+#ifndef SECRETMEM_MAGIC
+#define SECRETMEM_MAGIC 0x5345434d /* 5.14 */
+#endif
 #ifndef PID_FS_MAGIC
 #define PID_FS_MAGIC 0x50494446 /* 6.9 */
 #endif

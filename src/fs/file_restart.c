@@ -294,22 +294,30 @@ static int name_error(const struct restart *r, const struct file_open *f, int re
 	return error_object(e, res, "open file %llu (%s)", (unsigned long long)f->id, f->ops->name);
 }
 
-/* A file with a lease for writing can be opened when nobody else has it open, such as an original
- * that is about to end. */
-static bool opens_late(const struct file_open *f)
+enum turn { TURN_FIRST, TURN_LATE, TURN_LAST };
+
+static enum turn turn_of(const struct restart *r, const struct file_open *f)
 {
+	const Reprise__Inode *inode =
+		f->msg->regular ? restart_find(r, RECORD_INODE, f->msg->regular->inode) : NULL;
+
+	/* The name of a socket (with O_PATH), which is made when the socket is bound. */
+	if (inode && S_ISSOCK(inode->mode))
+		return TURN_LAST;
+	/* A file with a lease for writing can be opened when nobody else has it open, such as an
+	 * original that is about to end. */
 	for (size_t i = 0; i < f->msg->n_locks; i++)
 		if (f->msg->locks[i]->type == LOCK_LEASE && f->msg->locks[i]->write)
-			return true;
-	return f->ops->after_tasks;
+			return TURN_LATE;
+	return f->ops->after_tasks ? TURN_LATE : TURN_FIRST;
 }
 
-static int open_all(struct restart *r, bool late, struct error *e)
+static int open_all(struct restart *r, enum turn turn, struct error *e)
 {
 	vec_for_each (f, &r->files->files) {
 		int res;
 
-		if (opens_late(f) != late || f->fd >= 0)
+		if (turn_of(r, f) != turn || f->fd >= 0)
 			continue;
 		res = file_open_now(r, f, e);
 		if (res < 0)
@@ -320,7 +328,7 @@ static int open_all(struct restart *r, bool late, struct error *e)
 
 int files_restart_open(struct restart *r, struct error *e)
 {
-	return open_all(r, false, e);
+	return open_all(r, TURN_FIRST, e);
 }
 
 static bool in_some_table(const struct restart *r, uint64_t file)
@@ -349,8 +357,10 @@ static int set_async_in_flight(struct restart *r, struct error *e)
 
 int files_restart_open_late(struct restart *r, struct error *e)
 {
-	int res = open_all(r, true, e);
+	int res = open_all(r, TURN_LATE, e);
 
+	if (res >= 0)
+		res = open_all(r, TURN_LAST, e);
 	if (res < 0)
 		return res;
 	vec_for_each (f, &r->files->files) {

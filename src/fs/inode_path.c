@@ -16,6 +16,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/cleanup.h"
+#include "core/kabi.h"
 #include "fs/inode_private.h"
 
 #ifndef SYSFS_MAGIC
@@ -99,6 +100,9 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 		r = check_task(c, link, fs, e);
 		return r < 0 ? r : set_path(c, entry, link, len, INODE_NAMED, e);
 	}
+	if (fs && fs->type == SECRETMEM_MAGIC)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "it is memory of memfd_secret(), which nobody else can read");
 	if (is_pseudo(fs))
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
@@ -190,10 +194,10 @@ int inode_named_check(struct restart *r, struct inode_open *inode, struct error 
 					 msg->path);
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot look at %s", msg->path);
 	}
-	/* The tasks may get a /proc of their own. */
+	/* The tasks may get a /proc of their own, and sockets are bound anew. */
 	inode->dev = st.st_dev;
 	inode->ino = st.st_ino;
-	inode->checked = !msg->pseudo;
+	inode->checked = !msg->pseudo && !S_ISSOCK(msg->mode);
 	if (!differs(msg, &st, what, sizeof(what)))
 		return 0;
 	/* Another type cannot be opened in its place, whatever the user allows. */

@@ -37,6 +37,10 @@ def test_file_below_a_mount(case):
     case.finish(pid)
 
 
+def test_secret_memory(case):
+    case.finish(refused(case, 'secret', 'file-kind', 'memfd_secret', 'descriptor'))
+
+
 def test_file_of_a_task_outside(case):
     case.finish(refused(case, 'proc', 'file-outside', '/proc/1/status', 'outside the tree'))
 
