@@ -22,6 +22,18 @@ static struct restart_process *session_leader(struct restart *r, const struct fi
 	return NULL;
 }
 
+bool files_restart_own_terminal(const struct restart *r, const struct restart_process *leader)
+{
+	const Reprise__File *f;
+
+	for (size_t i = 0; (f = restart_nth(r, RECORD_FILE, i, NULL)); i++)
+		if (f->kind == FILE_PTY && f->pty && f->pty->master &&
+		    leader->msg->tty_nr ==
+			    makedev(UNIX98_PTY_SLAVE_MAJOR, (unsigned int)f->pty->index))
+			return true;
+	return false;
+}
+
 /* A group lives as long as one process is in it. */
 static bool group_exists(struct restart *r, const struct restart_process *leader, pid_t group)
 {

@@ -225,7 +225,8 @@ static int assign(struct checkpoint *c, struct kernel_memory *k, const struct mm
 		return error_errno(e, r, E_VMA_KIND,
 				   "with which userfaultfd it is registered cannot be told");
 	vec_for_each (f, &c->files->files)
-		if ((*f)->ops == &userfaultfd_file_ops && (*f)->private == context)
+		/* one that has been refused says so itself */
+		if ((!(*f)->ops || (*f)->ops == &userfaultfd_file_ops) && (*f)->private == context)
 			return c->checking ? 0 : add_range(c, (*f)->msg->userfaultfd, reg, e);
 	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 			 "is registered with a userfaultfd that nobody in the tree holds");

@@ -322,8 +322,9 @@ static void fill_result(const struct loaded *l, const struct pidns *ns,
 	result->pid = root->pid;
 	result->init = l->r.pidns && root->vpid != 1 ? ns->init : 0;
 	result->pgrp = own_group ? root->pid : 0;
-	result->tty_foreground =
-		root->msg->controlling_tty && root->msg->tty_pgrp == root->msg->pgid;
+	result->tty_foreground = root->msg->controlling_tty &&
+				 root->msg->tty_pgrp == root->msg->pgid &&
+				 !files_restart_own_terminal(&l->r, root);
 }
 
 static void fill_stats(const struct loaded *l, const struct image_totals *totals, uint64_t begun,

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file.h"
 #include "operation/terminal.h"
 
 int terminal_find(struct restart *r)
@@ -23,6 +24,15 @@ static int in_task(struct restart_task *t, int fd, unsigned long request, uint64
 	return (int)agent_syscall(t->process->agent, t->tid, NULL, e, SYS_ioctl, args);
 }
 
+/* A group lives as long as one process of the session is in it. */
+static bool group_exists(const struct restart *r, const Reprise__Process *leader)
+{
+	vec_for_each (p, &r->processes)
+		if (p->msg->pgid == leader->tty_pgrp && p->msg->sid == leader->sid)
+			return true;
+	return false;
+}
+
 static int take_terminal(struct restart *r, struct restart_task *t, struct error *e)
 {
 	const Reprise__Process *m = t->process->msg;
@@ -35,7 +45,7 @@ static int take_terminal(struct restart *r, struct restart_task *t, struct error
 	res = in_task(t, remote, TIOCSCTTY, 1, e);
 	if (res < 0)
 		return error_errno(e, res, E_RESTORE, "cannot take over the controlling terminal");
-	if (m->tty_pgrp > 0 && restart_task_by_vtid(r, m->tty_pgrp)) {
+	if (m->tty_pgrp > 0 && group_exists(r, m)) {
 		_cleanup_(batch_free) struct batch b = {};
 		int32_t pgrp = m->tty_pgrp;
 
@@ -55,7 +65,7 @@ int terminal_restart(struct restart *r, struct error *e)
 
 	if (!root->msg->controlling_tty || root->msg->sid != root->vpid || r->tty_fd < 0)
 		return 0;
-	if (getsid(0) != getppid())
+	if (getsid(0) != getppid() || files_restart_own_terminal(r, root))
 		return 0;
 	return take_terminal(r, &root->tasks.v[0], e);
 }

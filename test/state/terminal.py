@@ -224,3 +224,40 @@ def test_killed_in_between(case):
         case.until(lambda: not any(comm == 'reprise' for _, comm in case.others()),
                    'the end of the checkpoint')
     case.finish(pid)
+
+
+OWN = """
+import fcntl, os, pty, struct, termios, time
+master, slave = pty.openpty()
+os.setsid()
+fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+open('up', 'w').close()
+while not os.path.exists('on'):
+    time.sleep(0.01)
+session, = struct.unpack('i', fcntl.ioctl(slave, 0x5429, b'1234'))
+text = '%d %d' % (session == os.getpid(), os.tcgetpgrp(slave) == os.getpgrp())
+with open('new', 'w') as file:
+    file.write(text)
+os.rename('new', 'answer')
+"""
+
+
+def test_own_terminal(case):
+    """A session whose terminal is of the program's own making keeps it, wherever it is restarted."""
+    def there(name):
+        return os.path.exists(os.path.join(case.work, name))
+
+    pid = case.spawn(['/usr/bin/python3', '-c', OWN])
+    case.until(lambda: there('up'), 'the start')
+    image = case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    terminal = Terminal(case)
+    terminal.line('%s restart -i %s' % (case.reprise_path, image))
+    open(os.path.join(case.work, 'on'), 'w').close()
+    terminal.expect('ready> ')
+    case.until(lambda: there('answer'), 'the answer')
+    with open(os.path.join(case.work, 'answer')) as file:
+        text = file.read()
+    if text != '1 1':
+        raise Failed('the terminal is not its own: %s' % text)
+    terminal.end()
