@@ -140,7 +140,7 @@ static bool same_messages(const struct mqueue_open *q)
 		const Reprise__MqueueMessage *a = now.messages[i], *b = q->msg->messages[i];
 
 		same = a->priority == b->priority && a->data.len == b->data.len &&
-		       !memcmp(a->data.data, b->data.data, a->data.len);
+		       (!a->data.len || !memcmp(a->data.data, b->data.data, a->data.len));
 	}
 	kernel_memory_free(k);
 	return same;

@@ -270,7 +270,8 @@ static bool same_messages(const Reprise__MsgQueue *m, const struct msqid_ds *ds)
 	for (size_t i = 0; i < n; i++)
 		if (now[i]->type != m->messages[i]->type ||
 		    now[i]->data.len != m->messages[i]->data.len ||
-		    memcmp(now[i]->data.data, m->messages[i]->data.data, now[i]->data.len))
+		    (now[i]->data.len &&
+		     memcmp(now[i]->data.data, m->messages[i]->data.data, now[i]->data.len)))
 			return false;
 	return true;
 }
