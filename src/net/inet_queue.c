@@ -263,17 +263,7 @@ static int read_queue(struct reader *rd, Reprise__InetSocket *m, int original, s
 static int save_error(struct checkpoint *c, int fd, Reprise__InetSocket *m, short seen,
 		      struct error *e)
 {
-	struct kernel_memory *k = NULL;
-	struct error ignored = {};
-	uint32_t more = 1;
-	uint64_t sk = 0;
-	int pending = 0;
-
-	if (!(seen & POLLIN) && m->remote.len && files_kernel_memory(c, &k, &ignored) >= 0 &&
-	    kernel_sock(k, fd, &sk) >= 0 &&
-	    kernel_member(k, sk, "sock", "sk_err", &pending, sizeof(pending)) >= 0 &&
-	    kernel_member(k, sk, "sock", "sk_error_queue.qlen", &more, sizeof(more)) >= 0 &&
-	    pending == ECONNREFUSED && !more) {
+	if (!(seen & POLLIN) && m->remote.len && kernel_sock_error(c, fd) == ECONNREFUSED) {
 		m->refused = true;
 		return 0;
 	}

@@ -17,6 +17,7 @@
 #include "net/inet.h"
 #include "net/inet_diag.h"
 #include "net/inet_queue.h"
+#include "net/kernel_sock.h"
 #include "net/socket.h"
 #include "net/tcp.h"
 
@@ -110,8 +111,8 @@ static int save_unread(int fd, Reprise__InetSocket *m, struct scratch *s, struct
 	return 0;
 }
 
-/* The error itself would be taken by whoever asks for it. */
-static int save_closed(const struct checkpoint *c, int seen, Reprise__InetSocket *m,
+/* Two errors can be made again. */
+static int save_closed(struct checkpoint *c, int fd, int seen, Reprise__InetSocket *m,
 		       struct error *e)
 {
 	if (!(seen & POLLERR)) {
@@ -119,6 +120,18 @@ static int save_closed(const struct checkpoint *c, int seen, Reprise__InetSocket
 		return 0;
 	}
 	m->state = INET_RESET;
+	switch (kernel_sock_error(c, fd)) {
+	case ECONNREFUSED:
+		m->state = INET_REFUSED;
+		return 0;
+	case ECONNRESET:
+		return 0;
+	case EPIPE: /* a reset after the end, which reads go on to find */
+		m->state = INET_CLOSED;
+		break;
+	default:
+		break;
+	}
 	return c->tcp_closed ? 0
 			     : error_set(e, -EBUSY, E_TCP_CONNECTION,
 					 "the connection has failed, and the error waits to be "
@@ -194,7 +207,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 	if (poll(&p, 1, 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "poll");
 	if (info.tcpi_state == TCP_CLOSE)
-		r = save_closed(c, p.revents, m, e);
+		r = save_closed(c, f->local, p.revents, m, e);
 	else
 		r = save_connection(c, f->local, info.tcpi_state, p.revents, m, e);
 	if (r < 0 || !inet_tcp_is_over(m))

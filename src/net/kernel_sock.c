@@ -10,3 +10,18 @@ int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret)
 		r = kernel_member(k, file, "file", "private_data", &socket, sizeof(socket));
 	return r < 0 ? r : kernel_member(k, socket, "socket", "sk", ret, sizeof(*ret));
 }
+
+int kernel_sock_error(struct checkpoint *c, int fd)
+{
+	struct kernel_memory *k = NULL;
+	struct error ignored = {};
+	uint32_t more = 1;
+	uint64_t sk = 0;
+	int pending = 0;
+
+	if (files_kernel_memory(c, &k, &ignored) < 0 || kernel_sock(k, fd, &sk) < 0 ||
+	    kernel_member(k, sk, "sock", "sk_err", &pending, sizeof(pending)) < 0 ||
+	    kernel_member(k, sk, "sock", "sk_error_queue.qlen", &more, sizeof(more)) < 0 || more)
+		return 0;
+	return pending;
+}

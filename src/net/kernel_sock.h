@@ -2,9 +2,14 @@
 #ifndef REPRISE_NET_KERNEL_SOCK_H
 #define REPRISE_NET_KERNEL_SOCK_H
 
-#include "core/kernel_memory.h"
+#include "fs/context.h"
 
 /* The struct sock of a socket of ours, with which the structures of all families begin. */
 int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
+/*
+ * The error that waits to be read (SO_ERROR), which whoever asks would take; with nothing behind it
+ * (IP_RECVERR). 0: none, or it cannot be known.
+ */
+int kernel_sock_error(struct checkpoint *c, int fd);
 
 #endif
