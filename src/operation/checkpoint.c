@@ -25,6 +25,9 @@
 #include "operation/precopy.h"
 #include "operation/target.h"
 
+#define LOOKS_MAX 6
+#define LOOKS_NS  1000000000ull
+
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
 
 #define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
@@ -275,17 +278,33 @@ static bool pins_pages(const struct checkpoint *c)
 	return mm_pins_pages(c) || files_hold_kind(c, "io_uring");
 }
 
-/* Looks at the tree without touching it; returns how many problems were reported. */
-static int look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
-		struct report *rep, struct error *first, struct error *e)
+/* The pid that was given last, in our pid namespace. */
+static pid_t newest_pid(int proc_fd)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	const char *at = NULL;
+
+	if (procfs_read(proc_fd, &text, NULL, "loadavg") > 0)
+		at = strrchr(text, ' ');
+	return at ? (pid_t)atoi(at) : 0;
+}
+
+/* *again: on entry, whether the result may be dropped; true: it was, since tasks have been made
+ * meanwhile. */
+static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+		     struct report *rep, struct error *first, bool *again, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
+	pid_t newest = r < 0 ? 0 : newest_pid(p.c.proc_fd);
 
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
 		r = check_tree(&p, e);
+	*again = *again && r >= 0 && p.c.problems.n && newest_pid(p.c.proc_fd) != newest;
+	if (*again)
+		return 0;
 	for (size_t i = 0; i < p.c.problems.n; i++) {
 		if (i == 0)
 			*first = p.c.problems.v[0];
@@ -294,6 +313,25 @@ static int look(pid_t pid, struct subject *s, const struct reprise_checkpoint_op
 	s->kernel = take_ptr(&p.c.kernel);
 	s->anonymous = r >= 0 && !pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
 	return r < 0 ? r : (int)p.c.problems.n;
+}
+
+/*
+ * Looks at the tree without touching it; returns how many problems were reported. The tree runs:
+ * what seems to be held outside of it may be held by a child that was just made.
+ */
+static int look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+		struct report *rep, struct error *first, struct error *e)
+{
+	uint64_t begun = clock_now_ns();
+	int r;
+
+	for (int i = 1;; i++) {
+		bool again = i < LOOKS_MAX && clock_now_ns() - begun < LOOKS_NS;
+
+		r = look_once(pid, s, opt, rep, first, &again, e);
+		if (!again)
+			return r;
+	}
 }
 
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
