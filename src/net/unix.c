@@ -69,18 +69,26 @@ static int save_queue(struct checkpoint *c, struct unix_checkpoint *u, const str
 	return 0;
 }
 
-static void look_at_connection(const struct file_seen *f, const struct unix_info *info,
-			       struct unix_seen *seen, Reprise__UnixSocket *m)
+static int look_at_connection(const struct file_seen *f, const struct unix_info *info,
+			      struct unix_seen *seen, Reprise__UnixSocket *m, struct error *e)
 {
 	struct pollfd p = {.fd = f->local};
 	int queued = 0;
+	bool failed;
 
 	seen->info = info;
 	seen->has_peer = info->has_peer;
 	seen->peer = info->peer;
 	/* Polling does not take the error away, SO_ERROR would. */
-	m->reset = is_stream(m) && poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+	failed = poll(&p, 1, 0) > 0 && (p.revents & POLLERR);
+	m->reset = is_stream(m) && failed;
 	seen->pending_data = ioctl(f->local, SIOCOUTQ, &queued) == 0 && queued;
+	/* unix_dgram_disconnected() */
+	if (failed && !is_stream(m))
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "its peer has left it with data unread, and it has an error that "
+				 "has not been read; try again");
+	return 0;
 }
 
 static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -112,8 +120,9 @@ static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	m->shutdown = info->shutdown;
 	m->state = info->state == TCP_LISTEN ? UNIX_LISTENING : UNIX_UNCONNECTED;
 	m->backlog = info->state == TCP_LISTEN ? (int32_t)info->wqueue : 0;
-	look_at_connection(f, info, seen, m);
-	r = unix_name_save(c, f, info, m, scratch, e);
+	r = look_at_connection(f, info, seen, m, e);
+	if (r >= 0)
+		r = unix_name_save(c, f, info, m, scratch, e);
 	if (r >= 0 && m->state != UNIX_LISTENING)
 		r = save_queue(c, u, f, m, scratch, e);
 	return r;
@@ -365,18 +374,21 @@ static void unix_describe(const Reprise__File *msg, char *buf, size_t size)
 		"peer gone", "waits to be accepted", "is connected anew"};
 	const Reprise__UnixSocket *m = msg->unix_socket;
 	bool abstract = m && m->name.len && !m->name.data[0];
+	size_t carried = 0;
 
 	if (!m || !m->socket) {
 		snprintf(buf, size, "?");
 		return;
 	}
-	snprintf(buf, size, "%s, %s%s%s%.*s, %zu queued",
+	for (size_t i = 0; i < m->n_queue; i++)
+		carried += m->queue[i]->n_files;
+	snprintf(buf, size, "%s, %s%s%s%.*s, %zu queued, %zu descriptors in flight",
 		 m->socket->type == SOCK_STREAM	 ? "stream"
 		 : m->socket->type == SOCK_DGRAM ? "datagram"
 						 : "seqpacket",
 		 states[m->state <= UNIX_RECONNECT ? m->state : 0], m->name.len ? ", " : "",
 		 abstract ? "@" : "", (int)m->name.len - abstract,
-		 m->name.len ? (const char *)m->name.data + abstract : "", m->n_queue);
+		 m->name.len ? (const char *)m->name.data + abstract : "", m->n_queue, carried);
 }
 
 const struct file_ops unix_file_ops = {

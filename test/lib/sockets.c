@@ -283,6 +283,16 @@ static void unix_covered(void)
 	CHECK(!bind(fd, (struct sockaddr *)&un, sizeof(un)));
 }
 
+static void unix_error(void)
+{
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+	int pair[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	CHECK_EQUAL(send(pair[1], "x", 1, 0), 1);
+	CHECK(!connect(pair[0], &none, sizeof(none)));
+}
+
 static void unix_empty(void)
 {
 	int pair[2];
@@ -317,6 +327,7 @@ static const struct {
 	{"flight-signalfd", flight_signalfd},
 	{"unix-covered", unix_covered},
 	{"unix-empty", unix_empty},
+	{"unix-error", unix_error},
 };
 
 int main(int argc, char **argv)

@@ -134,6 +134,10 @@ def test_unix_covered(case):
     case.finish(pid)
 
 
+def test_unix_error(case):
+    refused(case, 'unix-error', 'file-state', 'error')
+
+
 def test_unix_empty(case):
     """A message without bytes is seen by one checkpoint only."""
     pid = start(case, 'unix-empty')
