@@ -10,9 +10,11 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -301,6 +303,54 @@ static void unopened_check(void)
 	CHECK(polls(dead.slave, POLLHUP));
 }
 
+/* ---- a master in the queue of a socket, a slave with an owner for signals ---- */
+
+static struct pair flying;
+static int queue[2];
+
+static void flying_set(void)
+{
+	char byte = 'x', control[CMSG_SPACE(sizeof(int))] = {0};
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+	flying = new_pair();
+	change(flying.slave, 0, ICANON);
+	put(flying.master, "to the slave\n", 13);
+	put(flying.slave, "to the master", 13);
+	CHECK(!fcntl(flying.slave, F_SETOWN, getpid()));
+	CHECK(!fcntl(flying.slave, F_SETSIG, SIGUSR1));
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, queue));
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &flying.master, sizeof(int));
+	CHECK_EQUAL(sendmsg(queue[0], &msg, 0), 1);
+	close(flying.master);
+}
+
+static void flying_check(void)
+{
+	char byte, control[CMSG_SPACE(sizeof(int))];
+	struct iovec iov = {&byte, 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+
+	CHECK_EQUAL(recvmsg(queue[1], &msg, 0), 1);
+	CHECK(CMSG_FIRSTHDR(&msg));
+	memcpy(&flying.master, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(int));
+	EXPECT(flying.master, "to the master");
+	EXPECT(flying.slave, "to the slave\n");
+	CHECK_EQUAL(fcntl(flying.slave, F_GETOWN), getpid());
+	CHECK_EQUAL(fcntl(flying.slave, F_GETSIG), SIGUSR1);
+}
+
 /* ---- settings ---- */
 
 static struct pair settings;
@@ -335,6 +385,7 @@ int main(void)
 	stopped_set();
 	unopened_set();
 	settings_set();
+	flying_set();
 
 	test_wait();
 	if (test_break(1))
@@ -351,5 +402,6 @@ int main(void)
 	stopped_check();
 	unopened_check();
 	settings_check();
+	flying_check();
 	test_pass();
 }
