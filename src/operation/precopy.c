@@ -161,11 +161,10 @@ static int pass(struct precopy *pc, uint64_t *ret_bytes)
 /* Until little is left, or it does not get less; with a limit to the freeze, until it fits. */
 static int copy_all(struct precopy *pc)
 {
-	uint64_t last = UINT64_MAX;
+	uint64_t last = UINT64_MAX, bytes = 0;
 	int most = pc->max_freeze ? MAX_PASSES_TO_FIT : MAX_PASSES;
 
 	for (int i = 0; i < most; i++) {
-		uint64_t bytes;
 		int r = pass(pc, &bytes);
 
 		if (r < 0)
@@ -179,6 +178,8 @@ static int copy_all(struct precopy *pc)
 			break;
 		last = bytes;
 	}
+	/* It will be about as much again; faulting memory in takes longer than copying into it. */
+	store_warm(pc->c->store, ENOUGH + bytes + bytes / 4);
 	return 0;
 }
 
