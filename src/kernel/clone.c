@@ -372,6 +372,18 @@ static int call_step(struct maker *m, const struct tree_step *s, long nr, uint64
 	return 0;
 }
 
+/* As it was in the end it is set with the other settings of the process. */
+static int set_subreaper(struct maker *m, const struct tree_step *s)
+{
+	struct actor a = actor_of(m, s->actor);
+	const uint64_t args[6] = {PR_SET_CHILD_SUBREAPER, s->stage};
+	long res = agent_syscall(a.agent, a.pid, NULL, m->e, SYS_prctl, args);
+
+	return res < 0 ? error_errno(m->e, (int)res, E_RESTORE, "task %d: PR_SET_CHILD_SUBREAPER",
+				     a.pid)
+		       : 0;
+}
+
 /* Threads that have a table of their own leave the one they were made with. */
 static int unshare_tables(struct restart_process *p, struct restart_task *t, struct error *e)
 {
@@ -476,6 +488,8 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 		return do_fork_helper(m, s);
 	case STEP_SETSID:
 		return call_step(m, s, SYS_setsid, 0, "setsid");
+	case STEP_SUBREAPER:
+		return set_subreaper(m, s);
 	case STEP_BUILD:
 		return mm_restart_build(m->r, p, m->e);
 	case STEP_FILL:

@@ -5,12 +5,14 @@
 
 #include "core/cleanup.h"
 #include "kernel/tree.h"
+#include "mm/order.h"
 
 struct planner {
 	struct tree_plan *plan;
 	const struct tree_node *nodes;
 	size_t n;
 	pid_t *session; /* the session that each has at this point of the plan */
+	struct order_session *order;
 	bool *made;
 	struct error *e;
 };
@@ -101,18 +103,89 @@ static int fork_by(struct planner *p, struct tree_actor actor, int child, bool i
 	return plan_process(p, child);
 }
 
-/* A child in a session that its parent is not in: its leader has gone, or is a sibling. */
+static bool descends(const struct planner *p, int i, int from)
+{
+	while (i >= 0 && i != from)
+		i = p->nodes[i].parent;
+	return i == from;
+}
+
+/* Nobody's pid, group or session; small, since the limit of the namespace may be. */
+static pid_t free_pid(const struct planner *p)
+{
+	pid_t pid = 300;
+	bool taken = true;
+
+	while (taken) {
+		taken = find_helper(p, ++pid) >= 0;
+		for (size_t i = 0; i < p->n && !taken; i++)
+			taken = p->nodes[i].pid == pid || p->nodes[i].pgid == pid ||
+				p->nodes[i].sid == pid;
+	}
+	return pid;
+}
+
+static int set_subreaper(struct planner *p, int i, uint32_t value)
+{
+	struct tree_step *s;
+
+	/* The init of a namespace adopts without being told. */
+	if (p->nodes[i].pid == 1)
+		return 0;
+	s = step(p, STEP_SUBREAPER, process_actor(i));
+	if (!s)
+		return out_of_memory(p);
+	s->stage = value;
+	return 0;
+}
+
+/* As it came to be: a child of somebody in the session, who ends. */
+static int fork_orphan(struct planner *p, int parent, int leader, int child)
+{
+	struct tree_step *s;
+	int helper, r = set_subreaper(p, parent, 1);
+
+	if (r < 0)
+		return r;
+	helper = add_helper(p, free_pid(p), process_actor(leader));
+	if (helper < 0)
+		return helper;
+	s = step(p, STEP_FORK, helper_actor(helper));
+	if (!s)
+		return out_of_memory(p);
+	s->node = child;
+	s = step(p, STEP_RETIRE, process_actor(leader));
+	if (!s)
+		return out_of_memory(p);
+	s->node = helper;
+	p->plan->helpers.v[helper].retired = true;
+	r = set_subreaper(p, parent, 0);
+	if (r < 0)
+		return r;
+	p->session[child] = p->nodes[child].sid;
+	p->made[child] = true;
+	return plan_process(p, child);
+}
+
+/* A child in a session that its parent is not in: its leader has gone, or lives elsewhere. */
 static int fork_stranger(struct planner *p, int parent, int child)
 {
 	pid_t sid = p->nodes[child].sid;
 	int leader = find(p, sid), helper;
 
+	if (p->nodes[child].inherits)
+		return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
+				 "process %d inherits pages of a parent that does not fork it",
+				 p->nodes[child].pid);
 	if (leader >= 0) {
-		if (p->nodes[leader].parent != parent || !p->made[leader])
+		if (!p->made[leader] || p->session[leader] != sid || p->nodes[leader].zombie ||
+		    !descends(p, leader, parent))
 			return error_set(
 				p->e, -EOPNOTSUPP, E_TASK_STATE,
-				"process %d is in session %d, whose leader is neither an ancestor nor an elder sibling",
+				"process %d is in session %d, whose leader is not related to its parent",
 				p->nodes[child].pid, sid);
+		if (p->nodes[leader].parent != parent)
+			return fork_orphan(p, parent, leader, child);
 		return fork_by(p, process_actor(leader), child, true, sid);
 	}
 	helper = find_helper(p, sid);
@@ -150,7 +223,7 @@ static bool in_old_session(const struct planner *p, int parent, int child)
 	       p->nodes[child].sid == p->session[parent];
 }
 
-enum which { OLD_SESSION, EMPTY_PARENT, BETWEEN_STAGES };
+enum which { OLD_SESSION, EMPTY_PARENT, BETWEEN_STAGES, LATE };
 
 static int fork_children(struct planner *p, int parent, enum which which, uint32_t stage)
 {
@@ -159,6 +232,8 @@ static int fork_children(struct planner *p, int parent, enum which which, uint32
 		int r;
 
 		if (child->parent != parent || p->made[c] || child->vfork)
+			continue;
+		if ((which == LATE) != order_is_late(p->order, c))
 			continue;
 		if (which == OLD_SESSION && !in_old_session(p, parent, (int)c))
 			continue;
@@ -210,6 +285,8 @@ static int plan_process(struct planner *p, int i)
 	r = fork_children(p, i, EMPTY_PARENT, 0);
 	if (r >= 0)
 		r = build_and_fill(p, i);
+	if (r >= 0)
+		r = fork_children(p, i, LATE, 0);
 	if (r >= 0 && node->has_threads && !step(p, STEP_THREADS, process_actor(i)))
 		return out_of_memory(p);
 	return r;
@@ -267,7 +344,11 @@ static int plan_groups(struct planner *p)
 static int retire_helpers(struct planner *p)
 {
 	for (size_t i = p->plan->helpers.n; i > 0; i--) {
-		struct tree_step *s = step(p, STEP_RETIRE, p->plan->helpers.v[i - 1].maker);
+		struct tree_step *s;
+
+		if (p->plan->helpers.v[i - 1].retired)
+			continue;
+		s = step(p, STEP_RETIRE, p->plan->helpers.v[i - 1].maker);
 
 		if (!s)
 			return out_of_memory(p);
@@ -358,16 +439,19 @@ int tree_plan_make(struct tree_plan *plan, const struct tree_node *nodes, size_t
 {
 	_cleanup_(free_ptr) pid_t *session = calloc(n + 1, sizeof(*session));
 	_cleanup_(free_ptr) bool *made = calloc(n + 1, sizeof(*made));
-	struct planner p = {plan, nodes, n, session, made, e};
+	_cleanup_(free_ptr) struct order_session *order = calloc(n + 1, sizeof(*order));
+	struct planner p = {plan, nodes, n, session, order, made, e};
 	int r;
 
-	if (!session || !made)
+	if (!session || !made || !order)
 		return out_of_memory(&p);
 	if (n == 0)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no process in the image");
 	r = check_nodes(&p);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < n; i++)
+		order[i] = (struct order_session){nodes[i].pid, nodes[i].sid, nodes[i].parent};
 	made[0] = true;
 	session[0] = nodes[0].sid == nodes[0].pid ? 0 : nodes[0].sid;
 	r = plan_process(&p, 0);
@@ -401,6 +485,9 @@ static void print_step(const struct tree_plan *plan, const struct tree_node *nod
 		break;
 	case STEP_SETSID:
 		fprintf(f, " begins a session");
+		break;
+	case STEP_SUBREAPER:
+		fprintf(f, s->stage ? " adopts orphans" : " adopts orphans no more");
 		break;
 	case STEP_BUILD:
 		fprintf(f, " builds its address space");

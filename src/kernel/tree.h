@@ -19,9 +19,11 @@
  * - every process is made by its real parent (clone3 with set_tid), depth first;
  * - a session is inherited or made by setsid(2), nothing else: children in the old session of a
  *   session leader are made before its setsid();
- * - members of a session whose leader has gone, or lives elsewhere, are made by a member with
- * CLONE_PARENT: they get the member's parent. A leader that has gone is played by a helper with its
- * pid, which ends when all is done;
+ * - members of a session that none of their ancestors is in come when their parent is complete. A
+ * leader that is a sibling makes them with CLONE_PARENT; a leader farther down makes a helper,
+ * whose child is an orphan when the helper ends, adopted by the parent as a subreaper (or as init);
+ * - a session whose leader has gone: CLONE_PARENT, too. A leader that has gone is played by a
+ * helper with its pid, which ends when all is done;
  * - process groups come last, when all sessions are there; a group whose leader has gone gets a
  * helper, too;
  * - children that inherit copy-on-write pages are made between the stages in which their parent's
@@ -52,6 +54,7 @@ enum tree_step_type {
 	STEP_FORK,	  /* actor makes `node`; its_parent: with CLONE_PARENT */
 	STEP_FORK_HELPER, /* actor makes helper `node` */
 	STEP_SETSID,	  /* actor */
+	STEP_SUBREAPER,	  /* actor becomes one (stage 1), or is none any more (0) */
 	STEP_BUILD,	  /* address space of actor */
 	STEP_FILL,	  /* pages of `stage` of actor */
 	STEP_THREADS,	  /* threads of actor */
@@ -73,6 +76,7 @@ struct tree_step {
 struct tree_helper {
 	pid_t pid;
 	struct tree_actor maker;
+	bool retired; /* by a step of its own, before the end of the plan */
 };
 
 struct tree_plan {

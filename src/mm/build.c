@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/prctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 #include "core/cleanup.h"
@@ -402,6 +403,20 @@ static void set_fields(struct build *b, int exe_fd)
 	}
 }
 
+/*
+ * A stub that was forked from a process that is built already runs the same
+ * program. That must not be said again: its file is mapped (EBUSY).
+ */
+static bool has_exe(const struct build *b, int fd)
+{
+	char path[64];
+	struct stat is, wanted;
+
+	snprintf(path, sizeof(path), "%d/exe", b->p->pid);
+	return fstatat(b->r->proc_fd, path, &is, 0) == 0 && fstat(fd, &wanted) == 0 &&
+	       is.st_ino == wanted.st_ino && is.st_dev == wanted.st_dev;
+}
+
 static int map_all(struct build *b, struct error *e)
 {
 	bool new_exe = b->want->exe && !(b->have && b->have->exe == b->want->exe);
@@ -424,7 +439,7 @@ static int map_all(struct build *b, struct error *e)
 		if (r < 0)
 			return r;
 		last = to == b->fresh.n;
-		if (from == 0 && new_exe)
+		if (from == 0 && new_exe && !has_exe(b, set.local[0]))
 			exe = set.remote[0];
 		if (from == 0)
 			set_fields(b, exe);

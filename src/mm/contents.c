@@ -307,15 +307,32 @@ int mm_process_parents(const struct checkpoint *c, ssize_t *ret)
 	return 0;
 }
 
+int mm_process_sessions(const struct checkpoint *c, const ssize_t *parents,
+			struct order_session **ret)
+{
+	size_t n = c->processes.n;
+	struct order_session *list = calloc(n + 1, sizeof(*list));
+
+	if (!list)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		list[i] = (struct order_session){c->processes.v[i].frozen->pid,
+						 c->processes.v[i].sid, parents[i]};
+	*ret = list;
+	return 0;
+}
+
 int mm_save_pages(struct checkpoint *c, struct error *e)
 {
 	size_t n = c->processes.n;
+	_cleanup_(free_ptr) struct order_session *sessions = NULL;
 	_cleanup_(free_ptr) struct mm_order_node *nodes = calloc(n + 1, sizeof(*nodes));
 	_cleanup_(free_ptr) struct mm_state **owned = calloc(n + 1, sizeof(struct mm_state *));
 	_cleanup_(free_ptr) ssize_t *parents = calloc(n + 1, sizeof(*parents));
 	struct save save = {.c = c, .owned = owned};
 
-	if (!nodes || !owned || !parents || mm_process_parents(c, parents) < 0)
+	if (!nodes || !owned || !parents || mm_process_parents(c, parents) < 0 ||
+	    mm_process_sessions(c, parents, &sessions) < 0)
 		return no_memory(e);
 	vec_for_each (m, &c->mm->mms) {
 		owned[m->process] = m;
@@ -324,7 +341,9 @@ int mm_save_pages(struct checkpoint *c, struct error *e)
 		nodes[m->process].stage = m->msg->parent_stage;
 		nodes[m->process].last_stage = m->msg->last_stage;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		nodes[i].parent = parents[i];
+		nodes[i].late = order_is_late(sessions, i);
+	}
 	return mm_walk(nodes, n, save_step, &save, e);
 }

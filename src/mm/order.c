@@ -12,7 +12,7 @@
 struct place {
 	size_t first_child, next_sibling; /* NONE ends the list */
 	size_t child;			  /* the next one to look at in this round */
-	enum { ROUND_APART, ROUND_STAGES } round;
+	enum { ROUND_APART, ROUND_STAGES, ROUND_LATE } round;
 	uint32_t stage;
 };
 
@@ -30,7 +30,7 @@ static int link_children(const struct mm_order_node *nodes, size_t n, struct pla
 			return error_set(e, -EINVAL, E_IMAGE_INVALID,
 					 "a process stands before its parent");
 		if (node->inherits &&
-		    (node->parent < 0 || !nodes[node->parent].owner || !node->owner ||
+		    (node->late || node->parent < 0 || !nodes[node->parent].owner || !node->owner ||
 		     node->stage > nodes[node->parent].last_stage))
 			return error_set(e, -EINVAL, E_IMAGE_INVALID,
 					 "a process inherits pages of what is not its parent");
@@ -55,7 +55,9 @@ static size_t next_child(const struct mm_order_node *nodes, struct place *places
 		size_t found = at->child;
 
 		at->child = places[found].next_sibling;
-		if (at->round == ROUND_APART && !child->inherits)
+		if (at->round == ROUND_APART && !child->inherits && !child->late)
+			return found;
+		if (at->round == ROUND_LATE && child->late)
 			return found;
 		if (at->round == ROUND_STAGES && child->inherits && child->stage == at->stage)
 			return found;
@@ -68,18 +70,24 @@ static int next_round(const struct mm_order_node *nodes, struct place *places, s
 		      mm_step_fn step, void *arg, struct error *e)
 {
 	struct place *at = &places[i];
+	bool filled = at->round == ROUND_STAGES && at->stage == nodes[i].last_stage;
 	int r;
 
+	if (at->round == ROUND_LATE)
+		return 1;
+	if (filled || !nodes[i].owner) {
+		at->round = ROUND_LATE;
+		at->child = at->first_child;
+		return 0;
+	}
 	if (at->round == ROUND_APART) {
-		if (!nodes[i].owner)
-			return 1;
 		r = step(arg, i, MM_STEP_BUILD, 0, e);
 		if (r < 0)
 			return r;
 		at->round = ROUND_STAGES;
 		at->stage = 0;
-	} else if (at->stage++ == nodes[i].last_stage) {
-		return 1;
+	} else {
+		at->stage++;
 	}
 	at->child = at->first_child;
 	r = step(arg, i, MM_STEP_FILL, at->stage, e);
@@ -91,6 +99,24 @@ static int enter(struct place *places, size_t i, mm_step_fn step, void *arg, str
 	places[i].round = ROUND_APART;
 	places[i].child = places[i].first_child;
 	return step(arg, i, MM_STEP_FORK, 0, e);
+}
+
+bool order_is_late(const struct order_session *nodes, size_t i)
+{
+	ssize_t at = nodes[i].parent;
+
+	if (at < 0 || nodes[i].sid == nodes[i].pid)
+		return false;
+	for (; at >= 0; at = nodes[at].parent)
+		if (nodes[at].sid == nodes[i].sid)
+			return false;
+	return true;
+}
+
+bool order_may_inherit(const struct order_session *nodes, size_t i)
+{
+	return nodes[i].parent >= 0 &&
+	       (nodes[i].sid == nodes[i].pid || nodes[i].sid == nodes[nodes[i].parent].sid);
 }
 
 static int walk_root(const struct mm_order_node *nodes, struct place *places, size_t root,

@@ -76,12 +76,18 @@ static int find_parents(struct family *f, struct error *e)
 	struct checkpoint *c = f->c;
 	_cleanup_(free_ptr) ssize_t *parents = calloc(c->processes.n + 1, sizeof(*parents));
 	_cleanup_(free_ptr) ssize_t *owned = calloc(c->processes.n + 1, sizeof(*owned));
+	_cleanup_(free_ptr) struct order_session *sessions = NULL;
 	int r = parents && owned ? mm_process_parents(c, parents) : -ENOMEM;
 
+	if (r >= 0)
+		r = mm_process_sessions(c, parents, &sessions);
 	if (r < 0)
 		return no_memory(e);
-	for (size_t i = 0; i < c->processes.n; i++)
+	for (size_t i = 0; i < c->processes.n; i++) {
 		owned[i] = -1;
+		if (!order_may_inherit(sessions, i))
+			parents[i] = -1;
+	}
 	for (size_t i = 0; i < f->rel->n; i++)
 		owned[c->mm->mms.v[i].process] = (ssize_t)i;
 	for (size_t i = 0; r >= 0 && i < f->rel->n; i++) {

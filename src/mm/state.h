@@ -5,6 +5,7 @@
 #include "core/scratch.h"
 #include "mm/cow.h"
 #include "mm/mm.h"
+#include "mm/order.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
 
@@ -96,6 +97,9 @@ int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;
 /* For each process the index of its real parent in c->processes, -1: none of them. Parents come
  * first. */
 int mm_process_parents(const struct checkpoint *c, ssize_t *ret) must_check;
+/* Their sessions, to be freed; -ENOMEM. */
+int mm_process_sessions(const struct checkpoint *c, const ssize_t *parents,
+			struct order_session **ret) must_check;
 
 /* Pages shared between relatives: sets parents, stages, contents and page ranges of all records
  * (src/mm/share.c). */

@@ -66,6 +66,7 @@ struct checkpoint_process {
 	struct frozen_process *frozen;
 	pid_t tid; /* a thread that lives: through it /proc is read (a leader may be a zombie) */
 	char comm[16];
+	pid_t sid;
 	/*
 	 * Who executes calls for it, and answers: a thread of its own, or of the child for which
 	 * all of them wait in vfork(). NULL while checking, and for zombies.

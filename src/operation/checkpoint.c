@@ -152,6 +152,7 @@ static int name_process(struct checkpoint *c, struct checkpoint_process *cp, str
 	if (r < 0)
 		return r;
 	memcpy(cp->comm, st.comm, sizeof(cp->comm) - 1);
+	cp->sid = st.session;
 	return 0;
 }
 

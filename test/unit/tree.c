@@ -127,6 +127,32 @@ static void test_vfork(void **state)
 	assert_int_equal(plan_error(bad, 4), -EBADMSG);
 }
 
+/* An orphan in a session whose leader is farther down comes to be as it did. */
+static void test_orphan(void **state)
+{
+	const struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 10, .parent = -1, .owns_mm = true},
+		{.pid = 11, .pgid = 10, .sid = 10, .parent = 0, .owns_mm = true, .inherits = true},
+		{.pid = 12, .pgid = 12, .sid = 12, .parent = 1, .owns_mm = true},
+		{.pid = 13, .pgid = 12, .sid = 12, .parent = 0, .owns_mm = true},
+	};
+	struct tree_node inherits[4];
+
+	expect_plan(nodes, 4,
+		    "10 begins a session\n10 builds its address space\n10 is filled, stage 0\n"
+		    "10 forks 11\n11 forks 12\n12 begins a session\n"
+		    "12 builds its address space\n12 is filled, stage 0\n"
+		    "11 builds its address space\n11 is filled, stage 0\n"
+		    "10 adopts orphans\n12 forks helper 301\nhelper 301 forks 13\n"
+		    "12 reaps helper 301\n10 adopts orphans no more\n"
+		    "13 builds its address space\n13 is filled, stage 0\n"
+		    "11 enters process group 10\n13 enters process group 12\n");
+	/* It is not the parent that forks it: it can have nothing from there. */
+	memcpy(inherits, nodes, sizeof(inherits));
+	inherits[3].inherits = true;
+	assert_int_equal(plan_error(inherits, 4), -EBADMSG);
+}
+
 static void test_impossible(void **state)
 {
 	const struct tree_node orphan[] = {
@@ -150,6 +176,7 @@ int main(void)
 		cmocka_unit_test(test_job),	    cmocka_unit_test(test_inherits),
 		cmocka_unit_test(test_old_session), cmocka_unit_test(test_dead_leaders),
 		cmocka_unit_test(test_vfork),	    cmocka_unit_test(test_impossible),
+		cmocka_unit_test(test_orphan),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
