@@ -61,39 +61,46 @@ static int ethtool(int fd, const char *name, void *data)
 	return ioctl(fd, SIOCETHTOOL, &ifr) < 0 ? -errno : 0;
 }
 
+static uint32_t offload_named(const uint8_t *name)
+{
+	for (size_t k = 0; k < sizeof(offloads) / sizeof(offloads[0]); k++)
+		if (!strncmp((const char *)name, offloads[k].name, ETH_GSTRING_LEN))
+			return offloads[k].flag;
+	return 0;
+}
+
 /* The interface offers what TUNSETOFFLOAD allowed it. */
 static int read_offload(const char *name, uint32_t *ret)
 {
 	_cleanup_(close_fd) int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	_cleanup_(free_ptr) struct ethtool_sset_info *info =
+		calloc(1, sizeof(*info) + sizeof(info->data[0]));
 	_cleanup_(free_ptr) struct ethtool_gstrings *strings =
 		calloc(1, sizeof(*strings) + STRINGS_MAX * ETH_GSTRING_LEN);
-	struct {
-		struct ethtool_gfeatures header;
-		struct ethtool_get_features_block blocks[STRINGS_MAX / 32];
-	} features = {.header = {.cmd = ETHTOOL_GFEATURES, .size = STRINGS_MAX / 32}};
-	struct {
-		struct ethtool_sset_info header;
-		uint32_t count;
-	} info = {.header = {.cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1u << ETH_SS_FEATURES}};
-	int r = fd < 0 ? -errno : strings ? ethtool(fd, name, &info) : -ENOMEM;
+	_cleanup_(free_ptr) struct ethtool_gfeatures *features =
+		calloc(1, sizeof(*features) + STRINGS_MAX / 32 * sizeof(features->features[0]));
+	int r;
 
-	if (r >= 0 && info.count > STRINGS_MAX)
+	if (fd < 0 || !info || !strings || !features)
+		return fd < 0 ? -errno : -ENOMEM;
+	info->cmd = ETHTOOL_GSSET_INFO;
+	info->sset_mask = 1u << ETH_SS_FEATURES;
+	r = ethtool(fd, name, info);
+	if (r >= 0 && info->data[0] > STRINGS_MAX)
 		r = -E2BIG;
-	if (r < 0)
-		return r;
 	strings->cmd = ETHTOOL_GSTRINGS;
 	strings->string_set = ETH_SS_FEATURES;
-	strings->len = info.count;
-	r = ethtool(fd, name, strings);
+	strings->len = info->data[0];
 	if (r >= 0)
-		r = ethtool(fd, name, &features);
+		r = ethtool(fd, name, strings);
+	features->cmd = ETHTOOL_GFEATURES;
+	features->size = STRINGS_MAX / 32;
+	if (r >= 0)
+		r = ethtool(fd, name, features);
 	*ret = 0;
-	for (uint32_t i = 0; r >= 0 && i < info.count; i++)
-		for (size_t k = 0; k < sizeof(offloads) / sizeof(offloads[0]); k++)
-			if (features.blocks[i / 32].active & 1u << i % 32 &&
-			    !strncmp((char *)strings->data + i * ETH_GSTRING_LEN, offloads[k].name,
-				     ETH_GSTRING_LEN))
-				*ret |= offloads[k].flag;
+	for (uint32_t i = 0; r >= 0 && i < info->data[0]; i++)
+		if (features->features[i / 32].active & 1u << i % 32)
+			*ret |= offload_named(strings->data + i * ETH_GSTRING_LEN);
 	return r;
 }
 

@@ -11,9 +11,11 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/ethtool.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <linux/route.h>
+#include <linux/sockios.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -111,6 +113,17 @@ static int open_configured(void)
 	return fd;
 }
 
+/* What TUNSETOFFLOAD allowed. */
+static unsigned int checksums(void)
+{
+	struct ethtool_value value = {.cmd = ETHTOOL_GTXCSUM};
+	struct ifreq ifr = {};
+
+	ifr.ifr_data = (void *)&value;
+	ask(SIOCETHTOOL, tun_name, ifr);
+	return value.data;
+}
+
 static void check_tun(int fd)
 {
 	struct ifreq ifr = ask(SIOCGIFADDR, tun_name, (struct ifreq){});
@@ -122,6 +135,7 @@ static void check_tun(int fd)
 	CHECK_EQUAL(ask(SIOCGIFMTU, tun_name, (struct ifreq){}).ifr_mtu, 1234);
 	CHECK(ask(SIOCGIFFLAGS, tun_name, (struct ifreq){}).ifr_flags & IFF_UP);
 	CHECK(has_route());
+	CHECK_EQUAL(checksums(), 1);
 	CHECK(!ioctl(fd, TUNGETVNETHDRSZ, &value) && value == 12);
 	CHECK(!ioctl(fd, TUNGETSNDBUF, &value) && value == 54321);
 	ifr = (struct ifreq){};
