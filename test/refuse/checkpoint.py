@@ -65,6 +65,8 @@ def test_usage(case):
                  ['checkpoint', str(pid), '-o', 'x', '--nonsense'],
                  ['checkpoint', str(pid), '-o', 'x', '--compress', 'nonsense'],
                  ['checkpoint', str(pid), '-o', 'x', '--kill', '--stop'],
+                 ['checkpoint', str(pid), '-o', 'x', '--deleted=nonsense'],
+                 ['checkpoint', str(pid), '-o', 'x', '--inotify=nonsense'],
                  ['checkpoint', str(pid), '-o', 'x', '-j', '-1'], ['restart'],
                  ['restart', '-i'], ['restart', 'x'], ['verify'], ['inspect'], ['nonsense'], [],
                  ['restart', '-i', 'x', '--changed-files=nonsense']):
