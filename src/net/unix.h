@@ -103,8 +103,6 @@ int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *t
 		    struct unix_address *ret, struct error *e) must_check;
 void unix_address_free(struct unix_address *x);
 int unix_address_connect(int fd, const struct unix_address *to, struct error *e) must_check;
-/* Connects to a name of somebody outside. */
-int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e) must_check;
 void unix_names_end(struct restart *r);
 
 /* The message of a Unix socket; NULL if there is none of this id. */

@@ -272,9 +272,13 @@ static int call_in_task(struct restart *r, struct restart_task *t,
 	for (int i = 0; i < n; i++)
 		batch_call(&b, SYS_close, VAL(remote[i]));
 	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
-	if (res >= 0 && batch_result(&b, call) < 0)
-		res = error_errno(e, (int)batch_result(&b, call), E_RESTORE, "cannot %s",
-				  to ? "connect a socket" : "listen");
+	if (res >= 0 && batch_result(&b, call) < 0 && to)
+		res = error_errno(e, (int)batch_result(&b, call), E_RESTORE,
+				  "cannot connect a socket to %.*s",
+				  (int)sizeof(to->un.sun_path) - !to->un.sun_path[0],
+				  to->un.sun_path + !to->un.sun_path[0]);
+	else if (res >= 0 && batch_result(&b, call) < 0)
+		res = error_errno(e, (int)batch_result(&b, call), E_RESTORE, "cannot listen");
 	return res < 0 ? res : worn(&b, &d, e);
 }
 

@@ -507,12 +507,13 @@ int unix_address_connect(int fd, const struct unix_address *to, struct error *e)
 			.directory = to->directory,
 			.un = to->un,
 			.len = to->len};
-	int r = run_at(&at);
+	int r = run_at(&at), abstract = !to->un.sun_path[0];
 
 	if (r < 0)
-		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%s%s",
-				   to->directory ?: "@", to->directory ? "/" : "",
-				   to->un.sun_path + !to->directory);
+		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%s%.*s",
+				   to->directory ?: "", to->directory ? "/" : "",
+				   (int)sizeof(to->un.sun_path) - abstract,
+				   to->un.sun_path + abstract);
 	return 0;
 }
 
@@ -523,20 +524,6 @@ int unix_name_connect(struct restart *r, int fd, uint64_t id, const Reprise__Uni
 	int res = unix_address_of(r, id, to, &at, e);
 
 	return res < 0 ? res : unix_address_connect(fd, &at, e);
-}
-
-int unix_name_connect_outside(int fd, const ProtobufCBinaryData *name, struct error *e)
-{
-	struct at at = {.call = connect, .fd = fd};
-	int r;
-
-	set_address(&at, name->data, name->len);
-	r = run_at(&at);
-	if (r < 0)
-		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%.*s",
-				   name->data[0] ? "" : "@", (int)name->len - !name->data[0],
-				   (const char *)name->data + !name->data[0]);
-	return 0;
 }
 
 void unix_names_end(struct restart *r)

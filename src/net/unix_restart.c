@@ -372,43 +372,60 @@ int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg
 
 /* ---- third pass ---- */
 
-struct outside {
-	int fd;
-	struct restart *r;
-	const Reprise__UnixSocket *m;
-	struct error *e;
-};
-
-/* Without waiting for room in a backlog; whoever listens there may just be about to start. */
-static int call_outside(void *arg)
+/* The first process that has it open. */
+static const struct restart_task *holder_of(const struct restart *r, uint64_t file)
 {
-	const struct outside *x = arg;
-	int flags = fcntl(x->fd, F_GETFL), res;
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks) {
+			const Reprise__Files *table =
+				t->msg->is_zombie ? NULL
+						  : restart_find(r, RECORD_FILES, t->msg->files);
 
-	if (flags < 0 || fcntl(x->fd, F_SETFL, flags | O_NONBLOCK) < 0)
-		return error_errno(x->e, -errno, E_SYSTEM, "F_SETFL of a socket");
-	do {
-		error_clear(x->e);
-		res = unix_name_connect_outside(x->fd, &x->m->peer_name, x->e);
-	} while ((res == -EAGAIN || res == -ECONNREFUSED || res == -ENOENT) &&
-		 files_restart_patience(x->r));
-	ignore(fcntl(x->fd, F_SETFL, flags), "as it was");
-	return res;
+			for (size_t i = 0; table && i < table->n_fds; i++)
+				if (table->fds[i]->file == file)
+					return t;
+		}
+	return NULL;
 }
 
-/* In the name of the socket's owner. */
+/* Who will have made a connection: the owner of the socket, in a process that has it. */
+static void connected_by(const struct restart *r, uint64_t id, Reprise__UnixSocket *seen_by)
+{
+	const Reprise__Socket *m = unix_socket_of(r, id)->socket;
+	const struct restart_task *t = holder_of(r, id);
+
+	seen_by->peer_cred = true;
+	seen_by->peer_uid = m->uid;
+	seen_by->peer_gid = m->gid;
+	seen_by->peer_pid = t ? t->process->vpid : 0;
+	if (t && t->msg->creds) {
+		seen_by->peer_groups = t->msg->creds->groups;
+		seen_by->n_peer_groups = t->msg->creds->n_groups;
+	}
+}
+
+/* Without waiting for room in a backlog; whoever listens there may just be about to start. */
 static int connect_outside(struct restart *r, const struct file_open *f, struct error *e)
 {
 	const Reprise__UnixSocket *m = f->msg->unix_socket;
 	Reprise__UnixSocket seen_by = REPRISE__UNIX_SOCKET__INIT;
+	struct unix_address to = {.un.sun_family = AF_UNIX};
+	int flags = fcntl(f->fd, F_GETFL), res;
 
 	if (r->peers_gone)
 		return 0;
-	seen_by.peer_cred = true;
-	seen_by.peer_uid = m->socket->uid;
-	seen_by.peer_gid = m->socket->gid;
-	return unix_cred_run(&seen_by, call_outside,
-			     &(struct outside){.fd = f->fd, .r = r, .m = m, .e = e}, e);
+	memcpy(to.un.sun_path, m->peer_name.data, m->peer_name.len);
+	to.len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + m->peer_name.len);
+	connected_by(r, f->id, &seen_by);
+	if (flags < 0 || fcntl(f->fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "F_SETFL of a socket");
+	do {
+		error_clear(e);
+		res = unix_cred_connect(r, &seen_by, f->fd, &to, e);
+	} while ((res == -EAGAIN || res == -ECONNREFUSED || res == -ENOENT) &&
+		 files_restart_patience(r));
+	ignore(fcntl(f->fd, F_SETFL, flags), "as it was");
+	return res;
 }
 
 static int connect_by_name(struct restart *r, const struct file_open *f, struct error *e)
@@ -426,22 +443,6 @@ static int connect_by_name(struct restart *r, const struct file_open *f, struct 
 	return unix_name_connect(r, f->fd, m->peer, peer, e);
 }
 
-/* The first process that has it open. */
-static pid_t holder_of(const struct restart *r, uint64_t file)
-{
-	vec_for_each (p, &r->processes)
-		vec_for_each (t, &p->tasks) {
-			const Reprise__Files *table =
-				t->msg->is_zombie ? NULL
-						  : restart_find(r, RECORD_FILES, t->msg->files);
-
-			for (size_t i = 0; table && i < table->n_fds; i++)
-				if (table->fds[i]->file == file)
-					return p->vpid;
-		}
-	return 0;
-}
-
 /* What the server will see of a client is nowhere to be read before it accepts, but in the memory
  * of the kernel: most likely a process that has the client's socket. */
 static int connect_waiting(struct restart *r, const struct file_open *f, size_t i, struct error *e)
@@ -453,10 +454,14 @@ static int connect_waiting(struct restart *r, const struct file_open *f, size_t 
 	_cleanup_(close_fd) int gone = -EBADF;
 	int res, fd;
 
-	seen_by.peer_cred = true;
-	seen_by.peer_pid = w ? w->pid : holder_of(r, m->pending[i]);
-	seen_by.peer_uid = w ? w->uid : client->socket->uid;
-	seen_by.peer_gid = w ? w->gid : client->socket->gid;
+	if (w) {
+		seen_by.peer_cred = true;
+		seen_by.peer_pid = w->pid;
+		seen_by.peer_uid = w->uid;
+		seen_by.peer_gid = w->gid;
+	} else {
+		connected_by(r, m->pending[i], &seen_by);
+	}
 	if (!client) {
 		gone = socket(AF_UNIX, m->socket->type | SOCK_CLOEXEC, 0);
 		if (gone < 0)

@@ -4,6 +4,7 @@
 import os
 import signal
 import socket
+import struct
 
 from case import Failed
 
@@ -92,8 +93,12 @@ def test_connected_again(case):
     outside.save('--unix=reconnect')
     restart = case.restart()
     outside.finish(restart)
-    if outside.server.accept()[0].recv(64) != b'again' or outside.log.recv(64) != b'logged':
+    again = outside.server.accept()[0]
+    if again.recv(64) != b'again' or outside.log.recv(64) != b'logged':
         raise Failed('not connected again')
+    made_by = struct.unpack('iii', again.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if made_by != (outside.pid, 0, 0):
+        raise Failed('connected by %s' % (made_by,))
 
 
 def test_nobody_there(case):
