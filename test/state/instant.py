@@ -59,9 +59,8 @@ def test_instant_killed(case):
     case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
 
 
-def test_instant_pipe(case):
-    """A reader that does not read holds up the tool, and not the program."""
-    pid = case.start('memory_written')
+def pipe_without_reader(case, *env):
+    pid = case.start('memory_written', env=dict(env))
     read_end, write_end = os.pipe()
     os.set_blocking(read_end, True)
     tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', '-', '--log-file',
@@ -87,6 +86,16 @@ def test_instant_pipe(case):
     restart = case.restart('--pidns')
     case.go()
     case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
+def test_instant_pipe(case):
+    """A reader that does not read holds up the tool, and not the program."""
+    pipe_without_reader(case)
+
+
+def test_instant_pipe_busy(case):
+    """The same when nearly all memory is written all the time."""
+    pipe_without_reader(case, ('MEMORY_BUSY', '1'))
 
 
 def test_instant_limit(case):

@@ -179,6 +179,9 @@ int main(void)
 	long before;
 
 	test_init();
+	/* more than is kept in memory */
+	if (getenv("MEMORY_BUSY"))
+		fast.pages = 16384;
 	start(&fast);
 	start(&slow);
 	for (int i = 0; i < THREADS; i++)
