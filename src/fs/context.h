@@ -108,6 +108,7 @@ struct files_checkpoint {
 	 * so nothing may be called missing. */
 	bool unseen;
 	VEC(struct ring_number) ring_numbers;
+	bool kernel_hidden;	      /* those that can do without it need not try again */
 	struct kernel_memory *kernel; /* of struct checkpoint, if a kind has asked for it */
 };
 

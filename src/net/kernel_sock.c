@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "net/kernel_sock.h"
 
+#include <errno.h>
+
+int kernel_sock_memory(struct checkpoint *c, struct kernel_memory **ret)
+{
+	struct error ignored = {};
+
+	if (!c->files->kernel_hidden && files_kernel_memory(c, ret, &ignored) < 0)
+		c->files->kernel_hidden = true;
+	return c->files->kernel_hidden ? -EPERM : 0;
+}
+
 int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret)
 {
 	uint64_t file = 0, socket = 0;
@@ -14,12 +25,11 @@ int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret)
 int kernel_sock_error(struct checkpoint *c, int fd)
 {
 	struct kernel_memory *k = NULL;
-	struct error ignored = {};
 	uint32_t more = 1;
 	uint64_t sk = 0;
 	int pending = 0;
 
-	if (files_kernel_memory(c, &k, &ignored) < 0 || kernel_sock(k, fd, &sk) < 0 ||
+	if (kernel_sock_memory(c, &k) < 0 || kernel_sock(k, fd, &sk) < 0 ||
 	    kernel_member(k, sk, "sock", "sk_err", &pending, sizeof(pending)) < 0 ||
 	    kernel_member(k, sk, "sock", "sk_error_queue.qlen", &more, sizeof(more)) < 0 || more)
 		return 0;

@@ -4,6 +4,8 @@
 
 #include "fs/context.h"
 
+/* For what can do without: -EPERM where it may not be read, which is found out once. */
+int kernel_sock_memory(struct checkpoint *c, struct kernel_memory **ret) must_check;
 /* The struct sock of a socket of ours, with which the structures of all families begin. */
 int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /*

@@ -23,7 +23,6 @@ static int find_program(struct kernel_memory *k, int fd, uint64_t *ret)
 int reuseport_check(struct checkpoint *c, int fd, struct error *e)
 {
 	struct kernel_memory *k = NULL;
-	struct error ignored = {};
 	uint64_t program = 0;
 	int shared = 0;
 	socklen_t len = sizeof(shared);
@@ -31,7 +30,7 @@ int reuseport_check(struct checkpoint *c, int fd, struct error *e)
 	if (getsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &shared, &len) < 0 || !shared)
 		return 0;
 	/* Who may not look there cannot know. */
-	if (files_kernel_memory(c, &k, &ignored) < 0 || find_program(k, fd, &program) < 0)
+	if (kernel_sock_memory(c, &k) < 0 || find_program(k, fd, &program) < 0)
 		return 0;
 	if (program)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
