@@ -12,7 +12,7 @@ import os
 import struct
 import tempfile
 
-HUGE_PAGES = 64
+HUGE_PAGES = 128
 HUGE_PAGES_PATH = '/proc/sys/vm/nr_hugepages'
 SWAP_SIZE = 64 << 20
 LOCK = '/run/reprise-test-machine.lock'
