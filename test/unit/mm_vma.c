@@ -140,9 +140,8 @@ static void test_kinds(void **state)
 
 static void test_refused(void **state)
 {
-	static const char *const letters[] = {"rd pf", "rd io", "rd mm", "rd um", "rd uw",
-					      "rd ui", "rd ss", "rd sf", "rd de", "rd zz",
-					      "rd ??", "rd ht", "rd mt", "rd ar"};
+	static const char *const letters[] = {"rd pf", "rd io", "rd mm", "rd ui", "rd ss", "rd sf",
+					      "rd de", "rd zz", "rd ??", "rd ht", "rd mt", "rd ar"};
 	static const char *const names[] = {
 		"rw-s 0 00:0e 9 anon_inode:[io_uring]",
 		"rw-s 0 00:0e 9 anon_inode:[perf_event]",
