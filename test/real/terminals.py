@@ -144,3 +144,6 @@ def test_tmux(case):
         if i == 0:
             pid = int(tmux('display', '-p', '#{pid}'))
     tmux('kill-server')
+
+
+test_script.timeout = test_tmux.timeout = 150
