@@ -30,6 +30,9 @@ int parse_pid(struct cli *cli, const char *s, pid_t *ret)
 
 	if (parse_number(s, 1, INT_MAX, &n) < 0)
 		return usage_error(cli, "'%s' is not a pid", s);
+	/* The library takes it for a program that saves itself. */
+	if (n == getpid())
+		return own_error(cli, "pid-self", -EDEADLK, "task %ld: is reprise itself", n);
 	*ret = (pid_t)n;
 	return -1;
 }

@@ -36,6 +36,8 @@ struct restart {
 	int control;	    /* our end of the socket through which descriptors reach the tasks */
 	int control_remote; /* its descriptor number in every task */
 	int jobs;
+	gid_t *groups; /* supplementary groups of ours, by the numbers outside */
+	size_t n_groups;
 	void (*trace)(void *arg, const char *line);
 	void *trace_arg;
 	void (*warn)(void *arg, const struct error *problem); /* changed files that are allowed */

@@ -207,6 +207,7 @@ void restart_unload(struct loaded *l)
 	image_reader_free(r->image);
 	tree_plan_free(&l->plan);
 	free(l->nodes);
+	free(r->groups);
 	close_fd(&r->proc_fd);
 	close_fd(&r->control);
 }

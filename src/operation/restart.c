@@ -256,6 +256,21 @@ static int find_place(const struct restart *r, struct container_restart *cr,
 	return 0;
 }
 
+/* Before a user namespace is entered, which hides them, and in which they cannot be set. */
+static int read_own_groups(struct restart *r, struct error *e)
+{
+	int n = getgroups(0, NULL);
+
+	r->groups = calloc((size_t)(n > 0 ? n : 1), sizeof(*r->groups));
+	if (!r->groups)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for groups");
+	n = getgroups(n, r->groups);
+	if (n < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot read our own groups");
+	r->n_groups = (size_t)n;
+	return 0;
+}
+
 /* The first process, which mounts what belongs to its container. */
 static int begin_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns,
 		      struct stub *stub, pid_t *root, struct error *e)
@@ -264,6 +279,8 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 	bool own_ipc = r->pidns && ipc_restart_any(r) && !restart_nth(r, RECORD_CONTAINER, 0, NULL);
 	int res = container_restart_begin(r, cr, e);
 
+	if (res >= 0)
+		res = read_own_groups(r, e);
 	if (res >= 0 && !cr->msg)
 		res = r->pidns ? pidns_enter(own_ipc, e) : 0;
 	if (res >= 0)

@@ -34,9 +34,13 @@ static int read_own_state(struct restart *r, Reprise__Task *now, struct scratch 
 	int res = task_outside(r->proc_fd, getpid(), getpid(), &status, now, s, e);
 	int bits = prctl(PR_GET_SECUREBITS);
 
-	if (res >= 0)
-		now->creds->securebits = bits > 0 ? (uint32_t)bits : 0;
-	return res;
+	if (res < 0)
+		return res;
+	now->creds->securebits = bits > 0 ? (uint32_t)bits : 0;
+	/* In a user namespace of our own they show as the overflow id (from_kgid_munged()). */
+	now->creds->groups = r->groups;
+	now->creds->n_groups = r->n_groups;
+	return 0;
 }
 
 static bool first_of_sighand(struct restart *r, const struct restart_process *p)

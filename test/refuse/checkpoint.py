@@ -116,6 +116,14 @@ def test_ourselves(case):
     case.expect_files()
 
 
+def test_itself(case):
+    """The tool's own pid, which a shell can name with exec."""
+    for command in ('checkpoint $$ -o %s' % case.path('image'), 'check $$'):
+        case.refused(case.run(['/bin/sh', '-c', 'exec %s %s' % (case.reprise_path, command)]),
+                     'pid-self')
+    case.expect_files()
+
+
 def test_init(case):
     """Pid 1, an ancestor of all."""
     case.refused(save(case, 1), 'pid-self', 1)

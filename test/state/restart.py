@@ -117,6 +117,34 @@ def test_stop(case):
     case.expect_pass(2, [case.wait_verdict(restart, 'the copy')])
 
 
+def ordinary_user(*groups):
+    def change():
+        os.setgroups(groups)
+        os.setgid(65534)
+        os.setuid(65534)
+    return change
+
+
+def test_groups_of_an_ordinary_user(case):
+    """They are kept if the restart has them, too, and refused if it has others."""
+    pid = case.victim('wait', 'pass', before=ordinary_user(50, 100))
+    image = case.checkpoint(pid, '--kill', before=ordinary_user(50, 100))
+    case.wait(pid)
+    result = case.reprise('restart', '-i', image, '--pidns', before=ordinary_user(50))
+    case.refused(result, 'credentials')
+    restart = case.restart('--pidns', '--pidfile', case.path('pid'),
+                           before=ordinary_user(50, 100))
+    case.until(lambda: os.path.exists(case.path('pid')), 'the copy runs')
+    with open(case.path('pid')) as file:
+        status = '/proc/%s/status' % file.read().strip()
+    with open(status) as file:
+        found = [line.split()[1:] for line in file if line.startswith('Groups:')]
+    if found != [['50', '100']]:
+        raise Failed('the groups are %s' % found)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
 def test_signals_are_passed_on(case):
     pid = case.victim('wait', 'pass')
     save_and_kill(case, pid)
