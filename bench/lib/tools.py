@@ -21,8 +21,8 @@ class Reprise:
         self.argv = (under or []) + [path]
         self.more = ['--kill'] if kill else []
 
-    def checkpoint(self, place, pid, end=False):
-        more = ['--kill'] if end else self.more
+    def checkpoint(self, place, pid, end=False, short=False):
+        more = ['--kill'] if end else ['--max-freeze', '10s'] if short else self.more
         wall, output = place.run(self.argv + ['checkpoint', str(pid), '-o', place.path('image'),
                                               '--json'] + more)
         figures = json.loads(output)['figures']
@@ -78,7 +78,7 @@ class Criu:
                 lines = [line for line in file if 'Error' in line]
             raise type(error)('%s: %s' % (error, ''.join(lines[:3]).strip()))
 
-    def checkpoint(self, place, pid, end=False):
+    def checkpoint(self, place, pid, end=False, short=False):
         self.remove(place)
         os.mkdir(place.path('criu'))
         wall = self.run(place, 'dump.log', ['dump', '-t', str(pid)] + ([] if end else self.more))

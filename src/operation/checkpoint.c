@@ -593,6 +593,12 @@ static void prepare_memory(struct pass *p, const struct subject *s, uint64_t *st
 	if (!c->store)
 		return;
 	store_warm(c->store, WARM);
+	/*
+	 * It costs a second copy of everything: where a short stop is asked for, and where
+	 * somebody reads who may take as long as he likes.
+	 */
+	if (!p->max_freeze && S_ISREG(c->output.st_mode))
+		return;
 	if (s->anonymous < PRECOPY_WORTH || s->ct.mounts.layers.n)
 		return;
 	/* the image will come beside it */

@@ -29,7 +29,8 @@ def test_instant_many(case):
     before = descriptors(pid)
     images = ['image.%d' % i for i in range(6)]
     for name in images:
-        case.checkpoint(pid, '-q', '--log-file', case.path('log.' + name), image=name)
+        case.checkpoint(pid, '-q', '--max-freeze', '100s', '--log-file', case.path('log.' + name),
+                        image=name)
         if registered(pid) or descriptors(pid) != before:
             raise Failed('something was left in the program')
         if not copied_in_advance(case, 'log.' + name):
@@ -48,7 +49,8 @@ def test_instant_killed(case):
     pid = case.start('memory_written')
     before = descriptors(pid)
     for moment in (0.004, 0.008, 0.012, 0.02, 0.03, 0.05):
-        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force')
+        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force',
+                                  '--max-freeze', '100s')
         time.sleep(moment)
         os.kill(tool, signal.SIGKILL)
         case.wait(tool)

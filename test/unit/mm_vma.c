@@ -143,11 +143,8 @@ static void test_refused(void **state)
 	static const char *const letters[] = {"rd pf", "rd io", "rd mm", "rd ui", "rd ss", "rd sf",
 					      "rd de", "rd zz", "rd ??", "rd ht", "rd mt", "rd ar"};
 	static const char *const names[] = {
-		"rw-s 0 00:0e 9 anon_inode:[io_uring]",
 		"rw-s 0 00:0e 9 anon_inode:[perf_event]",
-		"rw-s 0 00:0b 9 /[aio] (deleted)",
 		"rw-s 0 00:0e 9 anon_inode:[unheard-of]",
-		"rw-s 0 00:09 9 socket:[9]",
 		"rw-s 0 00:0e 9 /secretmem (deleted)",
 		"rw-p 0 00:00 0 [uprobes]",
 		"rw-p 0 00:01 9",
