@@ -9,6 +9,9 @@
 #include "model/checkpoint.h"
 #include "model/restart.h"
 
+/* asm-generic/fcntl.h: open() sets it and F_GETFL shows it, but libc has 0 for it on 64 bits. */
+#define KERNEL_O_LARGEFILE 0100000
+
 /*
  * Open file descriptions. A kind is one file in src/fs, src/net or src/ipc with
  * a struct file_ops, one row in the table of fs/file_kinds.c, one message in

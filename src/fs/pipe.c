@@ -196,7 +196,8 @@ static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 		/* Both ends are held open, so that no open waits for the other. */
 		return inode_open(r, msg->pipe->inode, (int)msg->flags | O_NONBLOCK, ret_fd, e);
 	}
-	if (!p->taken[end] && (flags & O_ACCMODE) != O_RDWR) {
+	/* pipe2() never sets O_LARGEFILE, and open() always does. */
+	if (!p->taken[end] && (flags & O_ACCMODE) != O_RDWR && !(msg->flags & KERNEL_O_LARGEFILE)) {
 		p->taken[end] = true;
 		fd = p->ends[end];
 	} else {

@@ -272,9 +272,11 @@ static int open_numbered(struct restart *r, uint64_t inode, unsigned int flags, 
 
 static int open_slave(int master, int flags, int *ret_fd, struct error *e)
 {
-	int fd = ioctl(master, TIOCGPTPEER, flags | O_NOCTTY | O_CLOEXEC);
+	/* With O_CLOEXEC F_GETFL would show it from now on (ptm_open_peer() passes it on as it is).
+	 */
+	int fd = ioctl(master, TIOCGPTPEER, (flags & ~O_CLOEXEC) | O_NOCTTY);
 
-	if (fd < 0)
+	if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return error_errno(e, -errno, E_RESTORE,
 				   "cannot open the slave of a pseudo-terminal");
 	*ret_fd = fd;
@@ -359,7 +361,7 @@ static int restart_master(struct restart *r, const Reprise__File *msg, int *ret_
 static int restart_slave(struct restart *r, const Reprise__File *msg, int *ret_fd, struct error *e)
 {
 	struct file_open *master = vec_find_id(&r->files->files, msg->pty->pty);
-	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK));
+	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK | KERNEL_O_LARGEFILE));
 	int res = master->fd >= 0 ? 0 : file_open_now(r, master, e);
 
 	if (res < 0)

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Kinds that no version saves, by name, so that the refusal can say why. */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "fs/file_private.h"
 
@@ -23,13 +27,43 @@ static const struct {
 	{"anon_inode:btf", "type information of BPF (BTF) cannot be read back as it was loaded"},
 };
 
+static const struct {
+	int family;
+	const char *name;
+} families[] = {
+	{AF_XDP, " (AF_XDP)"},	{AF_ALG, " (AF_ALG)"}, {AF_BLUETOOTH, " (Bluetooth)"},
+	{AF_CAN, " (CAN)"},	{AF_TIPC, " (TIPC)"},  {AF_KCM, " (KCM)"},
+	{AF_RXRPC, " (RxRPC)"}, {AF_SMC, " (SMC)"},    {AF_QIPCRTR, " (Qualcomm IPC router)"},
+	{AF_PPPOX, " (PPP)"},
+};
+
+static const char *family_name(int family)
+{
+	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++)
+		if (families[i].family == family)
+			return families[i].name;
+	return "";
+}
+
 int file_refuse_kind(const struct file_seen *f, struct error *e)
 {
+	struct statfs fs;
+	int family;
+	socklen_t len = sizeof(family);
+
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (!strncmp(f->link, refused[i].link, strlen(refused[i].link)))
 			return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s", refused[i].why);
 	if (S_ISCHR(f->st.st_mode) || S_ISBLK(f->st.st_mode))
 		return device_refuse(f, e);
+	if (!(f->flags & O_PATH) && fstatfs(f->local, &fs) == 0 && fs.f_type == NSFS_MAGIC)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "a descriptor of a namespace cannot be saved");
+	if (S_ISSOCK(f->st.st_mode) && !(f->flags & O_PATH) &&
+	    getsockopt(f->local, SOL_SOCKET, SO_DOMAIN, &family, &len) == 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "sockets of address family %d%s cannot be saved", family,
+				 family_name(family));
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 			 "this kind of file cannot be saved (mode %#o)", f->st.st_mode);
 }

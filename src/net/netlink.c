@@ -33,7 +33,7 @@ static int check_protocol(const Reprise__Socket *m, struct error *e)
 	case NETLINK_GENERIC:
 		return 0;
 	default:
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "netlink sockets of protocol %d cannot be saved", m->protocol);
 	}
 }

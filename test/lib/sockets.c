@@ -209,6 +209,12 @@ static void netlink_queue(void)
 	CHECK_EQUAL(send(fd, &req, sizeof(req), 0), sizeof(req));
 }
 
+/* Of a family that nothing here knows. */
+static void xdp(void)
+{
+	CHECK(socket(AF_XDP, SOCK_RAW, 0) >= 0);
+}
+
 static void netlink_netfilter(void)
 {
 	CHECK(socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER) >= 0);
@@ -322,6 +328,7 @@ static const struct {
 	{"packet-ring", packet_ring},
 	{"netlink-queue", netlink_queue},
 	{"netlink-netfilter", netlink_netfilter},
+	{"xdp", xdp},
 	{"flight-first", flight_first},
 	{"flight-second", flight_second},
 	{"flight-signalfd", flight_signalfd},

@@ -2,6 +2,7 @@
 """Sockets in states that cannot be saved: refused by name, by check and by checkpoint."""
 
 import os
+import socket
 
 from case import Failed, Skipped, system
 
@@ -100,8 +101,16 @@ def test_netlink_queue(case):
     refused(case, 'netlink-queue', 'file-state', 'messages')
 
 
+def test_unknown_family(case):
+    try:
+        socket.socket(44, socket.SOCK_RAW, 0).close()
+    except OSError as err:
+        raise Skipped('no AF_XDP: %s' % err)
+    refused(case, 'xdp', 'file-kind', 'family 44', 'AF_XDP', 'descriptor')
+
+
 def test_netlink_netfilter(case):
-    refused(case, 'netlink-netfilter', 'file-state', 'protocol 12')
+    refused(case, 'netlink-netfilter', 'file-kind', 'protocol 12')
 
 
 def test_flight(case):

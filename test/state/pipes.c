@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -46,6 +47,7 @@ int main(void)
 	char buffer[5000], *large = malloc(1 << 20);
 	struct pollfd poll_fd;
 	int number, bytes, got;
+	int opened[2], opened_end;
 	size_t size;
 	pid_t pid;
 
@@ -62,6 +64,11 @@ int main(void)
 	CHECK_EQUAL(write(orphan[1], "last words", 10), 10);
 	close(orphan[1]);
 	close(deaf[0]);
+	CHECK(!pipe(opened));
+	snprintf(buffer, sizeof(buffer), "/proc/self/fd/%d", opened[0]);
+	opened_end = open(buffer, O_WRONLY);
+	CHECK(opened_end >= 0);
+	close(opened[1]);
 	pid = test_fork(writer, NULL);
 	close(between[1]);
 	/* Three bytes are left of what another has written. */
@@ -79,6 +86,9 @@ int main(void)
 	CHECK_EQUAL(fcntl(full[1], F_GETPIPE_SZ), 262144);
 	CHECK_EQUAL(fcntl(full[1], F_GETFL), O_WRONLY | O_NONBLOCK);
 	CHECK_EQUAL(fcntl(full[0], F_GETFL), O_RDONLY);
+	CHECK_EQUAL(fcntl(opened_end, F_GETFL), O_WRONLY | 0100000); /* O_LARGEFILE */
+	CHECK_EQUAL(write(opened_end, "o", 1), 1);
+	CHECK_EQUAL(read(opened[0], buffer, 2), 1);
 	CHECK_EQUAL(fcntl(full[0], F_GETFD), FD_CLOEXEC);
 	CHECK(!ioctl(full[0], FIONREAD, &bytes));
 	CHECK_EQUAL(bytes, size);

@@ -68,7 +68,7 @@ int main(void)
 	struct winsize size = {33, 77, 0, 0}, got_size = {};
 	struct termios termios;
 	char buf[64] = "", path[64];
-	int stat_file;
+	int stat_file, peer, by_name;
 	pid_t pid;
 
 	test_init();
@@ -79,6 +79,9 @@ int main(void)
 	pid = test_fork(session, NULL);
 	while (access("foreground", F_OK))
 		usleep(1000);
+	peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY);
+	by_name = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	CHECK(peer >= 0 && by_name >= 0);
 	CHECK(!ioctl(master, TIOCSWINSZ, &size));
 	CHECK(!tcgetattr(master, &termios));
 	termios.c_lflag &= ~(tcflag_t)ECHO;
@@ -92,6 +95,10 @@ int main(void)
 	if (test_break(1))
 		CHECK(!ioctl(master, TIOCSWINSZ, &got_size));
 	CHECK(!ioctl(master, TIOCGWINSZ, &got_size));
+	CHECK_EQUAL(fcntl(peer, F_GETFL), O_RDWR);
+	CHECK_EQUAL(fcntl(by_name, F_GETFL), O_RDWR | 0100000); /* O_LARGEFILE */
+	CHECK_EQUAL(fcntl(peer, F_GETFD), 0);
+	CHECK_EQUAL(fcntl(by_name, F_GETFD), FD_CLOEXEC);
 	CHECK_EQUAL(got_size.ws_row, 33);
 	CHECK_EQUAL(got_size.ws_col, 77);
 	CHECK(!tcgetattr(master, &termios));
