@@ -259,9 +259,11 @@ static int check_tree(struct pass *p, struct error *e)
 			break;
 		r = check_process(p, cp, e);
 		forget_if_ended(c, cp, before);
+		/* Some say it themselves, those of descriptors for instance. */
 		for (size_t i = before; i < c->problems.n; i++)
-			error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
-				     cp->comm);
+			if (!strstr(c->problems.v[i].object, "task "))
+				error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
+					     cp->comm);
 		if (r == -ESRCH) {
 			error_clear(e);
 			r = 0;
