@@ -1,360 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <sched.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
-#include "image/store.h"
 #include "ipc/ipc.h"
-#include "kernel/process.h"
-#include "kernel/vfork.h"
 #include "mm/mm.h"
-#include "mm/vdso.h"
 #include "net/tcp.h"
-#include "ns/container.h"
-#include "operation/operation.h"
+#include "operation/pass.h"
 #include "operation/precopy.h"
 #include "operation/target.h"
 
-#define LOOKS_MAX 6
-#define LOOKS_NS  1000000000ull
-
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
-
-#define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
-
-/* One pass over a tree: a check that only looks, or the checkpoint itself. */
-struct pass {
-	struct checkpoint c;
-	struct process_index index;
-	struct agent_found found;
-	struct report *rep;
-	char *cpu_flags;
-	struct mm_vdso vdso;
-	struct container *container; /* the caller's */
-	struct mm_tracks tracks;
-	uint64_t max_freeze; /* ns; 0: no limit */
-	uint64_t frozen;     /* when the freeze began */
-	uint64_t who;	     /* was there when memory was copied in advance */
-};
-
-/* What is to be saved, and what is known of it in advance. */
-struct subject {
-	struct container ct;
-	struct page_store
-		*store; /* opened before a container is entered; NULL: is to end or to stop */
-	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
-	uint64_t anonymous;	      /* bytes of private memory */
-	bool exact;		      /* see struct checkpoint */
-};
-
-static void subject_free(struct subject *s)
-{
-	kernel_memory_free(s->kernel);
-	store_free(s->store);
-	container_free(&s->ct);
-}
-
-static void pass_end(struct pass *p)
-{
-	struct checkpoint *c = &p->c;
-
-	vec_for_each (cp, &c->processes)
-		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
-	freezer_free(&c->freezer);
-	mm_checkpoint_end(c);
-	files_checkpoint_end(c);
-	ipc_checkpoint_end(c);
-	kernel_memory_free(c->kernel);
-	process_index_free(&p->index);
-	objects_free(c->objects);
-	problems_free(&c->problems);
-	vec_free(&c->processes);
-	image_writer_free(c->image);
-	tracks_end(&p->tracks);
-	mm_vdso_free(&p->vdso);
-	free(p->cpu_flags);
-	close_fd(&c->proc_fd);
-}
-
-/* /proc of the namespaces that we are in. */
-static int open_proc(struct checkpoint *c, const struct container *ct, struct error *e)
-{
-	if (ct->proc_fd < 0)
-		return procfs_open_root(&c->proc_fd, e);
-	c->proc_fd = fcntl(ct->proc_fd, F_DUPFD_CLOEXEC, 3);
-	return c->proc_fd < 0 ? error_errno(e, -errno, E_SYSTEM, "cannot duplicate a descriptor")
-			      : 0;
-}
-
-static int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *rep,
-		      bool checking, const struct reprise_checkpoint_options *opt, struct error *e)
-{
-	struct checkpoint *c = &p->c;
-	int r;
-
-	memset(p, 0, sizeof(*p));
-	c->proc_fd = -EBADF;
-	p->rep = rep;
-	p->container = ct;
-	c->mounts = ct->own & CLONE_NEWNS ? &ct->seen : NULL;
-	c->own_ipc = ct->own & CLONE_NEWIPC;
-	c->checking = checking;
-	c->inotify_overflow = opt->inotify == REPRISE_INOTIFY_OVERFLOW;
-	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
-	c->peers = opt->peers == REPRISE_PEERS_DISCONNECT  ? PEERS_DISCONNECT
-		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT
-							   : PEERS_REFUSE;
-	c->self = getpid();
-	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
-		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK
-							    : DELETED_REFUSE;
-	if (report_traces(rep)) {
-		c->trace = report_trace;
-		c->trace_arg = rep;
-	}
-	r = open_proc(c, ct, e);
-	if (r < 0)
-		return r;
-	c->freezer = (struct freezer){
-		.proc_fd = c->proc_fd,
-		.root = pid,
-		.self = c->self,
-		.timeout_ms = opt->freeze_timeout_ms > 0 ? opt->freeze_timeout_ms : 10000,
-		.root_is_init = ct->outside >= 0,
-		.kill = container_kill,
-		.kill_arg = ct,
-	};
-	if (objects_new(&c->objects) < 0)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
-	r = process_index_new(c, &p->index, e);
-	if (r >= 0)
-		r = files_checkpoint_begin(c, e);
-	if (r >= 0)
-		r = ipc_checkpoint_begin(c, e);
-	return r < 0 ? r : mm_checkpoint_begin(c, e);
-}
-
-static int name_process(struct checkpoint *c, struct checkpoint_process *cp, struct error *e)
-{
-	struct proc_stat st;
-	int r = proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &st, e);
-
-	if (r < 0)
-		return r;
-	memcpy(cp->comm, st.comm, sizeof(cp->comm) - 1);
-	cp->sid = st.session;
-	return 0;
-}
-
-/* One entry for each process of the freezer, in its order. */
-static int list_processes(struct pass *p, struct error *e)
-{
-	struct checkpoint *c = &p->c;
-
-	vec_for_each (f, &c->freezer.processes) {
-		struct checkpoint_process *cp = vec_push(&c->processes);
-		int r;
-
-		if (!cp)
-			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the tree");
-		cp->frozen = f;
-		cp->tid = f->pid;
-		vec_for_each (t, &f->threads)
-			if (!t->zombie) {
-				cp->tid = t->tid;
-				break;
-			}
-		if (!c->checking)
-			cp->speaker = vfork_speaker(&c->freezer, f);
-		if (cp->speaker && !vfork_alone(cp))
-			cp->tid = cp->speaker->tid;
-		r = name_process(c, cp, e);
-		if (r >= 0 && !f->zombie)
-			r = process_identify_mm(c, &p->index, cp, e);
-		if (r == -ESRCH && c->checking) {
-			error_clear(e); /* it has ended meanwhile */
-			c->processes.n--;
-			continue;
-		}
-		if (r < 0)
-			return error_object(e, r, "task %d (%s)", f->pid, cp->comm);
-	}
-	return 0;
-}
-
-static int check_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
-{
-	struct checkpoint *c = &p->c;
-	size_t before = c->problems.n;
-	uint64_t unused;
-	int r = process_check(c, &p->index, cp, e);
-
-	if (cp->frozen->zombie)
-		return r;
-	/* Nothing else can be learnt of a task that we may not look at. */
-	for (size_t i = before; i < c->problems.n; i++)
-		if (c->problems.v[i].code == E_PERMISSION)
-			return r;
-	if (r >= 0)
-		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
-	vec_for_each (t, &cp->frozen->threads) {
-		if (r < 0 || t->zombie)
-			continue;
-		r = checkpoint_refuse(c, files_checkpoint(c, cp, t->tid, &unused, e), e);
-		if (r >= 0)
-			r = checkpoint_refuse(c, fs_checkpoint(c, cp, t->tid, &unused, e), e);
-		if (r >= 0)
-			r = checkpoint_refuse(c, ipc_undo_identify(c, cp, t->tid, &unused, e), e);
-	}
-	return r;
-}
-
-static bool has_ended(const struct checkpoint *c, pid_t pid, pid_t tid)
-{
-	struct error unused = {};
-	struct proc_stat st;
-
-	return proc_stat_read(c->proc_fd, pid, tid, &st, &unused) < 0 || st.state == 'Z' ||
-	       st.state == 'X' || st.flags & PF_EXITING;
-}
-
-/*
- * What could not be learnt of a task may be due to its end: /proc shows less and
- * less of it then. Were it something else, it would be met again once all is stopped.
- */
-static void forget_if_ended(struct checkpoint *c, const struct checkpoint_process *cp,
-			    size_t before)
-{
-	if (c->problems.n == before)
-		return;
-	vec_for_each (t, &cp->frozen->threads)
-		if (!t->zombie && has_ended(c, cp->frozen->pid, t->tid))
-			c->problems.n = before;
-}
-
-/* A task that ends while we look is no obstacle. */
-static int check_tree(struct pass *p, struct error *e)
-{
-	struct checkpoint *c = &p->c;
-	int r = freezer_survey(&c->freezer, e);
-
-	if (r >= 0)
-		vfork_find(c);
-	if (r >= 0)
-		r = list_processes(p, e);
-	vec_for_each (cp, &c->processes) {
-		size_t before = c->problems.n;
-
-		if (r < 0)
-			break;
-		r = check_process(p, cp, e);
-		forget_if_ended(c, cp, before);
-		/* Some say it themselves, those of descriptors for instance. */
-		for (size_t i = before; i < c->problems.n; i++)
-			if (!strstr(c->problems.v[i].object, "task "))
-				error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
-					     cp->comm);
-		if (r == -ESRCH) {
-			error_clear(e);
-			r = 0;
-		}
-	}
-	if (r >= 0)
-		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
-	if (r >= 0)
-		r = checkpoint_refuse(c, ipc_checkpoint(c, e), e);
-	return r < 0 ? r : container_check_leaks(c, p->container, e);
-}
-
-static bool pins_pages(const struct checkpoint *c)
-{
-	return mm_pins_pages(c) || files_hold_kind(c, "io_uring");
-}
-
-/* The pid that was given last, in our pid namespace. */
-static pid_t newest_pid(int proc_fd)
-{
-	_cleanup_(free_ptr) char *text = NULL;
-	const char *at = NULL;
-
-	if (procfs_read(proc_fd, &text, NULL, "loadavg") > 0)
-		at = strrchr(text, ' ');
-	return at ? (pid_t)atoi(at) : 0;
-}
-
-/* *again: on entry, whether the result may be dropped; true: it was, since tasks have been made
- * meanwhile. */
-static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
-		     struct report *rep, struct error *first, bool *again, struct error *e)
-{
-	_cleanup_(pass_end) struct pass p;
-	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
-	pid_t newest = r < 0 ? 0 : newest_pid(p.c.proc_fd);
-
-	if (r >= 0)
-		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
-	if (r >= 0)
-		r = check_tree(&p, e);
-	*again = *again && r >= 0 && p.c.problems.n && newest_pid(p.c.proc_fd) != newest;
-	if (*again)
-		return 0;
-	for (size_t i = 0; i < p.c.problems.n; i++) {
-		if (i == 0)
-			*first = p.c.problems.v[0];
-		report_problem(rep, &p.c.problems.v[i]);
-	}
-	s->kernel = take_ptr(&p.c.kernel);
-	s->anonymous = r >= 0 && !pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
-	return r < 0 ? r : (int)p.c.problems.n;
-}
-
-/*
- * Looks at the tree without touching it; returns how many problems were reported. The tree runs:
- * what seems to be held outside of it may be held by a child that was just made.
- */
-static int look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
-		struct report *rep, struct error *first, struct error *e)
-{
-	uint64_t begun = clock_now_ns();
-	int r;
-
-	for (int i = 1;; i++) {
-		bool again = i < LOOKS_MAX && clock_now_ns() - begun < LOOKS_NS;
-
-		r = look_once(pid, s, opt, rep, first, &again, e);
-		if (!again)
-			return r;
-	}
-}
-
-int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
-		    struct error *e)
-{
-	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
-	struct error first = {};
-	int r;
-
-	s.ct.allow_leaks = opt->allow_leaks;
-	r = target_check(pid, e);
-	if (r >= 0)
-		r = container_enter(&s.ct, &pid, e);
-	if (r < 0) {
-		report_problem(rep, e);
-		error_clear(e);
-		return 1;
-	}
-	return look(pid, &s, opt, rep, &first, e);
-}
 
 static uint64_t clock_ns(clockid_t id)
 {
@@ -423,7 +84,7 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = container_checkpoint(c, p->container, e);
 	if (r >= 0)
-		r = list_processes(p, e);
+		r = pass_list(p, e);
 	if (r >= 0)
 		r = mm_checkpoint_drain(c, e);
 	vec_for_each (cp, &c->processes)
@@ -479,7 +140,7 @@ static int keep_memory(struct pass *p, struct error *e)
 	uint64_t left;
 	int r;
 
-	if (pins_pages(c))
+	if (pass_pins_pages(c))
 		mm_forget_kept(c);
 	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
 	r = check_time(p, left + container_page_bytes(p->container), e);
@@ -672,7 +333,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)
-		r = look(pid, &s, opt, rep, &first, e);
+		r = pass_look(pid, &s, opt, rep, &first, e);
 	if (r > 0) {
 		*e = first;
 		return first.err < 0 ? first.err : -EOPNOTSUPP;

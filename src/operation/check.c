@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file.h"
+#include "ipc/ipc.h"
+#include "kernel/vfork.h"
+#include "mm/mm.h"
+#include "operation/pass.h"
+#include "operation/target.h"
+
+#define LOOKS_MAX 6
+#define LOOKS_NS  1000000000ull
+
+#define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
+
+static int check_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	size_t before = c->problems.n;
+	uint64_t unused;
+	int r = process_check(c, &p->index, cp, e);
+
+	if (cp->frozen->zombie)
+		return r;
+	/* Nothing else can be learnt of a task that we may not look at. */
+	for (size_t i = before; i < c->problems.n; i++)
+		if (c->problems.v[i].code == E_PERMISSION)
+			return r;
+	if (r >= 0)
+		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
+	vec_for_each (t, &cp->frozen->threads) {
+		if (r < 0 || t->zombie)
+			continue;
+		r = checkpoint_refuse(c, files_checkpoint(c, cp, t->tid, &unused, e), e);
+		if (r >= 0)
+			r = checkpoint_refuse(c, fs_checkpoint(c, cp, t->tid, &unused, e), e);
+		if (r >= 0)
+			r = checkpoint_refuse(c, ipc_undo_identify(c, cp, t->tid, &unused, e), e);
+	}
+	return r;
+}
+
+static bool has_ended(const struct checkpoint *c, pid_t pid, pid_t tid)
+{
+	struct error unused = {};
+	struct proc_stat st;
+
+	return proc_stat_read(c->proc_fd, pid, tid, &st, &unused) < 0 || st.state == 'Z' ||
+	       st.state == 'X' || st.flags & PF_EXITING;
+}
+
+/*
+ * What could not be learnt of a task may be due to its end: /proc shows less and
+ * less of it then. Were it something else, it would be met again once all is stopped.
+ */
+static void forget_if_ended(struct checkpoint *c, const struct checkpoint_process *cp,
+			    size_t before)
+{
+	if (c->problems.n == before)
+		return;
+	vec_for_each (t, &cp->frozen->threads)
+		if (!t->zombie && has_ended(c, cp->frozen->pid, t->tid))
+			c->problems.n = before;
+}
+
+/* A task that ends while we look is no obstacle. */
+static int check_tree(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	int r = freezer_survey(&c->freezer, e);
+
+	if (r >= 0)
+		vfork_find(c);
+	if (r >= 0)
+		r = pass_list(p, e);
+	vec_for_each (cp, &c->processes) {
+		size_t before = c->problems.n;
+
+		if (r < 0)
+			break;
+		r = check_process(p, cp, e);
+		forget_if_ended(c, cp, before);
+		/* Some say it themselves, those of descriptors for instance. */
+		for (size_t i = before; i < c->problems.n; i++)
+			if (!strstr(c->problems.v[i].object, "task "))
+				error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
+					     cp->comm);
+		if (r == -ESRCH) {
+			error_clear(e);
+			r = 0;
+		}
+	}
+	if (r >= 0)
+		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, ipc_checkpoint(c, e), e);
+	return r < 0 ? r : container_check_leaks(c, p->container, e);
+}
+
+/* The pid that was given last, in our pid namespace. */
+static pid_t newest_pid(int proc_fd)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	const char *at = NULL;
+
+	if (procfs_read(proc_fd, &text, NULL, "loadavg") > 0)
+		at = strrchr(text, ' ');
+	return at ? (pid_t)atoi(at) : 0;
+}
+
+/* *again: on entry, whether the result may be dropped; true: it was, since tasks have been made
+ * meanwhile. */
+static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+		     struct report *rep, struct error *first, bool *again, struct error *e)
+{
+	_cleanup_(pass_end) struct pass p;
+	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
+	pid_t newest = r < 0 ? 0 : newest_pid(p.c.proc_fd);
+
+	if (r >= 0)
+		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
+	if (r >= 0)
+		r = check_tree(&p, e);
+	*again = *again && r >= 0 && p.c.problems.n && newest_pid(p.c.proc_fd) != newest;
+	if (*again)
+		return 0;
+	for (size_t i = 0; i < p.c.problems.n; i++) {
+		if (i == 0)
+			*first = p.c.problems.v[0];
+		report_problem(rep, &p.c.problems.v[i]);
+	}
+	s->kernel = take_ptr(&p.c.kernel);
+	s->anonymous = r >= 0 && !pass_pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
+	return r < 0 ? r : (int)p.c.problems.n;
+}
+
+/*
+ * Looks at the tree without touching it; returns how many problems were reported. The tree runs:
+ * what seems to be held outside of it may be held by a child that was just made.
+ */
+int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+	      struct report *rep, struct error *first, struct error *e)
+{
+	uint64_t begun = clock_now_ns();
+	int r;
+
+	for (int i = 1;; i++) {
+		bool again = i < LOOKS_MAX && clock_now_ns() - begun < LOOKS_NS;
+
+		r = look_once(pid, s, opt, rep, first, &again, e);
+		if (!again)
+			return r;
+	}
+}
+
+int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
+		    struct error *e)
+{
+	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
+	struct error first = {};
+	int r;
+
+	s.ct.allow_leaks = opt->allow_leaks;
+	r = target_check(pid, e);
+	if (r >= 0)
+		r = container_enter(&s.ct, &pid, e);
+	if (r < 0) {
+		report_problem(rep, e);
+		error_clear(e);
+		return 1;
+	}
+	return pass_look(pid, &s, opt, rep, &first, e);
+}

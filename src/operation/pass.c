@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/file.h"
+#include "ipc/ipc.h"
+#include "kernel/vfork.h"
+#include "mm/mm.h"
+#include "operation/pass.h"
+
+void subject_free(struct subject *s)
+{
+	kernel_memory_free(s->kernel);
+	store_free(s->store);
+	container_free(&s->ct);
+}
+
+void pass_end(struct pass *p)
+{
+	struct checkpoint *c = &p->c;
+
+	vec_for_each (cp, &c->processes)
+		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
+	freezer_free(&c->freezer);
+	mm_checkpoint_end(c);
+	files_checkpoint_end(c);
+	ipc_checkpoint_end(c);
+	kernel_memory_free(c->kernel);
+	process_index_free(&p->index);
+	objects_free(c->objects);
+	problems_free(&c->problems);
+	vec_free(&c->processes);
+	image_writer_free(c->image);
+	tracks_end(&p->tracks);
+	mm_vdso_free(&p->vdso);
+	free(p->cpu_flags);
+	close_fd(&c->proc_fd);
+}
+
+/* /proc of the namespaces that we are in. */
+static int open_proc(struct checkpoint *c, const struct container *ct, struct error *e)
+{
+	if (ct->proc_fd < 0)
+		return procfs_open_root(&c->proc_fd, e);
+	c->proc_fd = fcntl(ct->proc_fd, F_DUPFD_CLOEXEC, 3);
+	return c->proc_fd < 0 ? error_errno(e, -errno, E_SYSTEM, "cannot duplicate a descriptor")
+			      : 0;
+}
+
+int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *rep, bool checking,
+	       const struct reprise_checkpoint_options *opt, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	int r;
+
+	memset(p, 0, sizeof(*p));
+	c->proc_fd = -EBADF;
+	p->rep = rep;
+	p->container = ct;
+	c->mounts = ct->own & CLONE_NEWNS ? &ct->seen : NULL;
+	c->own_ipc = ct->own & CLONE_NEWIPC;
+	c->checking = checking;
+	c->inotify_overflow = opt->inotify == REPRISE_INOTIFY_OVERFLOW;
+	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
+	c->peers = opt->peers == REPRISE_PEERS_DISCONNECT  ? PEERS_DISCONNECT
+		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT
+							   : PEERS_REFUSE;
+	c->self = getpid();
+	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
+		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK
+							    : DELETED_REFUSE;
+	if (report_traces(rep)) {
+		c->trace = report_trace;
+		c->trace_arg = rep;
+	}
+	r = open_proc(c, ct, e);
+	if (r < 0)
+		return r;
+	c->freezer = (struct freezer){
+		.proc_fd = c->proc_fd,
+		.root = pid,
+		.self = c->self,
+		.timeout_ms = opt->freeze_timeout_ms > 0 ? opt->freeze_timeout_ms : 10000,
+		.root_is_init = ct->outside >= 0,
+		.kill = container_kill,
+		.kill_arg = ct,
+	};
+	if (objects_new(&c->objects) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
+	r = process_index_new(c, &p->index, e);
+	if (r >= 0)
+		r = files_checkpoint_begin(c, e);
+	if (r >= 0)
+		r = ipc_checkpoint_begin(c, e);
+	return r < 0 ? r : mm_checkpoint_begin(c, e);
+}
+
+static int name_process(struct checkpoint *c, struct checkpoint_process *cp, struct error *e)
+{
+	struct proc_stat st;
+	int r = proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &st, e);
+
+	if (r < 0)
+		return r;
+	memcpy(cp->comm, st.comm, sizeof(cp->comm) - 1);
+	cp->sid = st.session;
+	return 0;
+}
+
+/* One entry for each process of the freezer, in its order. */
+int pass_list(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+
+	vec_for_each (f, &c->freezer.processes) {
+		struct checkpoint_process *cp = vec_push(&c->processes);
+		int r;
+
+		if (!cp)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the tree");
+		cp->frozen = f;
+		cp->tid = f->pid;
+		vec_for_each (t, &f->threads)
+			if (!t->zombie) {
+				cp->tid = t->tid;
+				break;
+			}
+		if (!c->checking)
+			cp->speaker = vfork_speaker(&c->freezer, f);
+		if (cp->speaker && !vfork_alone(cp))
+			cp->tid = cp->speaker->tid;
+		r = name_process(c, cp, e);
+		if (r >= 0 && !f->zombie)
+			r = process_identify_mm(c, &p->index, cp, e);
+		if (r == -ESRCH && c->checking) {
+			error_clear(e); /* it has ended meanwhile */
+			c->processes.n--;
+			continue;
+		}
+		if (r < 0)
+			return error_object(e, r, "task %d (%s)", f->pid, cp->comm);
+	}
+	return 0;
+}
+
+bool pass_pins_pages(const struct checkpoint *c)
+{
+	return mm_pins_pages(c) || files_hold_kind(c, "io_uring");
+}

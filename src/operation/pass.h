@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_OPERATION_PASS_H
+#define REPRISE_OPERATION_PASS_H
+
+#include "core/kernel_memory.h"
+#include "image/store.h"
+#include "kernel/process.h"
+#include "mm/track.h"
+#include "mm/vdso.h"
+#include "model/checkpoint.h"
+#include "ns/container.h"
+#include "operation/operation.h"
+
+/*
+ * What a check and a checkpoint have in common: they look at the same tree by the
+ * same code, the one while it runs and only so, the other when it stands still.
+ */
+/* One pass over a tree: a check that only looks, or the checkpoint itself. */
+struct pass {
+	struct checkpoint c;
+	struct process_index index;
+	struct agent_found found;
+	struct report *rep;
+	char *cpu_flags;
+	struct mm_vdso vdso;
+	struct container *container; /* the caller's */
+	struct mm_tracks tracks;
+	uint64_t max_freeze; /* ns; 0: no limit */
+	uint64_t frozen;     /* when the freeze began */
+	uint64_t who;	     /* was there when memory was copied in advance */
+};
+
+/* What is to be saved, and what is known of it in advance. */
+struct subject {
+	struct container ct;
+	struct page_store
+		*store; /* opened before a container is entered; NULL: is to end or to stop */
+	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
+	uint64_t anonymous;	      /* bytes of private memory */
+	bool exact;		      /* see struct checkpoint */
+};
+
+void subject_free(struct subject *s);
+
+/* The context of a pass over the tree of `pid`; nothing is looked at yet. */
+int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *rep, bool checking,
+	       const struct reprise_checkpoint_options *opt, struct error *e) must_check;
+void pass_end(struct pass *p);
+/* One entry for each process of the freezer, in its order. */
+int pass_list(struct pass *p, struct error *e) must_check;
+/* Does the kernel hold pages of the tree for input and output, past its page tables? */
+bool pass_pins_pages(const struct checkpoint *c);
+
+/*
+ * Looks at the tree without touching it, and reports what would be refused. Returns the number of
+ * problems, the first of which is *first. Fills in what a checkpoint wants to know of *s in
+ * advance.
+ */
+int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
+	      struct report *rep, struct error *first, struct error *e) must_check;
+
+#endif
