@@ -12,7 +12,7 @@
 #include "operation/pass.h"
 #include "operation/target.h"
 
-#define LOOKS_MAX 6
+#define LOOKS_MAX 4
 #define LOOKS_NS  1000000000ull
 
 #define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
@@ -101,31 +101,19 @@ static int check_tree(struct pass *p, struct error *e)
 	return r < 0 ? r : container_check_leaks(c, p->container, e);
 }
 
-/* The pid that was given last, in our pid namespace. */
-static pid_t newest_pid(int proc_fd)
-{
-	_cleanup_(free_ptr) char *text = NULL;
-	const char *at = NULL;
-
-	if (procfs_read(proc_fd, &text, NULL, "loadavg") > 0)
-		at = strrchr(text, ' ');
-	return at ? (pid_t)atoi(at) : 0;
-}
-
-/* *again: on entry, whether the result may be dropped; true: it was, since tasks have been made
- * meanwhile. */
+/* *again: on entry, whether the result may be dropped; true: it was, since something seemed to be
+ * in the way. */
 static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
 		     struct report *rep, struct error *first, bool *again, struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
-	pid_t newest = r < 0 ? 0 : newest_pid(p.c.proc_fd);
 
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
 		r = check_tree(&p, e);
-	*again = *again && r >= 0 && p.c.problems.n && newest_pid(p.c.proc_fd) != newest;
+	*again = *again && r >= 0 && p.c.problems.n;
 	if (*again)
 		return 0;
 	for (size_t i = 0; i < p.c.problems.n; i++) {
@@ -140,7 +128,9 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 
 /*
  * Looks at the tree without touching it; returns how many problems were reported. The tree runs:
- * what seems to be held outside of it may be held by a child that was just made.
+ * what seems to be held outside of it may be held by a child that was just made, or a
+ * descriptor may have been closed before the epoll set was looked at that it is in. What is still
+ * so the next time, and the one after, is so.
  */
 int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
 	      struct report *rep, struct error *first, struct error *e)

@@ -264,6 +264,11 @@ class Case:
         if found != sorted(names):
             raise Failed('files there are %s, not %s' % (found, sorted(names)))
 
+    def volumes(self):
+        """Options by which a container sees what a test needs, wherever that is."""
+        paths = (self.control, self.work, self.build)
+        return [word for path in paths for word in ('-V', '%s:%s' % (path, path))]
+
     def log_path(self):
         return os.path.join(self.directory, 'log')
 
@@ -482,9 +487,8 @@ def run_socket(case, meta):
 def run_container(case, meta):
     """In a container of its own, saved as a whole, restarted in another one."""
     case.environment['REPRISE_DIR'] = containers = os.path.join(case.directory, 'containers')
-    shares = [word for path in (case.control, case.work) for word in ('-V', '%s:%s' % (path, path))]
     pid = case.start(program=case.reprise_path,
-                     arguments=['run', '--name', 'first', '-w', case.work] + shares
+                     arguments=['run', '--name', 'first', '-w', case.work] + case.volumes()
                      + ['--', case.program(case.name)])
     # The program may be ready before its container is noted.
     case.until(lambda: os.path.exists(os.path.join(containers, 'first/state')), 'the container')

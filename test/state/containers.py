@@ -35,8 +35,7 @@ def listed(case):
 def run_victim(case, name, *steps):
     """A victim in a container: the pid of `reprise run`."""
     pid = case.start(program=case.reprise_path, arguments=[
-        'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
-        victim(case)] + [str(s) for s in steps])
+        'run', '--name', name] + case.volumes() + ['--', victim(case)] + [str(s) for s in steps])
     # The program may be ready before its container is noted.
     case.until(lambda: listed(case)[name]['state'] == 'running', 'the container is noted')
     return pid
@@ -221,8 +220,7 @@ def test_leaked_descriptors(case):
     begin(case)
     for name in ('pipes', 'anon_fds', 'memory_memfd', 'unix_stream', 'files_shared', 'pty', 'inet'):
         pid = case.start(program=case.reprise_path, arguments=[
-            'run', '--name', name, '-V', '%s:%s' % (case.control, case.control), '--',
-            case.program(name)])
+            'run', '--name', name] + case.volumes() + ['--', case.program(name)])
         case.until(lambda: 'init' in listed(case)[name], 'the container is noted')
         entry = listed(case)[name]
         if leaks(case, entry['init']):
