@@ -143,7 +143,8 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 		t->tid = tid;
 		t->syscall_eintr = t->reissued = -1;
 	}
-	qsort(p->threads.v, p->threads.n, sizeof(*p->threads.v), by_tid);
+	if (p->threads.n)
+		qsort(p->threads.v, p->threads.n, sizeof(*p->threads.v), by_tid);
 	for (size_t i = 1; i < p->threads.n; i++) {
 		struct frozen_thread leader = p->threads.v[i];
 

@@ -89,7 +89,7 @@ static int again(int fd, uint32_t flags)
 
 static uint32_t count(int fd)
 {
-	uint32_t n = 0, key, next;
+	uint32_t n = 0, key = 0, next = 0;
 
 	for (const uint32_t *last = NULL; !map_do(BPF_MAP_GET_NEXT_KEY, fd, last, &next); n++) {
 		key = next;
