@@ -125,7 +125,7 @@ def test_tmux(case):
     # Half typed, in both.
     tmux.type(0, 'echo ha')
     tmux.type(1, 'ofurther te')
-    for i, more in enumerate(([],)):
+    for i, more in enumerate(([], ['--pidns'])):
         before = tmux.quiet()
         case.checkpoint(pid, '--kill', '-q', image='image.%d' % i)
         case.until(lambda: not case.others(), 'the end of all')
