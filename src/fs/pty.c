@@ -272,9 +272,11 @@ static int open_numbered(struct restart *r, uint64_t inode, unsigned int flags, 
 
 static int open_slave(int master, int flags, int *ret_fd, struct error *e)
 {
-	int fd = ioctl(master, TIOCGPTPEER, flags | O_NOCTTY | O_CLOEXEC);
+	/* With O_CLOEXEC F_GETFL would show it from now on (ptm_open_peer() passes it on as it is).
+	 */
+	int fd = ioctl(master, TIOCGPTPEER, (flags & ~O_CLOEXEC) | O_NOCTTY);
 
-	if (fd < 0)
+	if (fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
 		return error_errno(e, -errno, E_RESTORE,
 				   "cannot open the slave of a pseudo-terminal");
 	*ret_fd = fd;

@@ -89,6 +89,9 @@ class Tmux:
     def shows(self, window, text):
         self.case.until(lambda: text in self.screen(window), '"%s" on the screen' % text)
 
+    def shows_line(self, window, text):
+        self.case.until(lambda: text in self.screen(window).split('\n'), 'the line "%s"' % text)
+
     def quiet(self):
         """The screens, when they do not change any more."""
         seen = []
@@ -134,8 +137,8 @@ def test_tmux(case):
         after = tmux.screens()
         if after != before:
             raise Failed('the screens are %r, not %r' % (after, before))
-        tmux.type(0, 'lf', 'Enter')
-        tmux.shows(0, '\nhalf\n')
+        tmux.type(0, 'lf %d' % i, 'Enter')
+        tmux.shows_line(0, 'half %d' % i)
         tmux.type(1, 'xt', 'Escape', ':w', 'Enter')
         case.until(lambda: 'further text\n' in read(os.path.join(case.work, 'file')), 'the text')
         work_on(tmux, case, i + 2)
