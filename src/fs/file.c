@@ -292,7 +292,7 @@ static struct file_entry *new_entry(struct checkpoint *c, const struct file_seen
 	entry->rdev = f->st.st_rdev;
 	entry->table = c->files->tables.n - 1;
 	entry->is_socket = S_ISSOCK(f->st.st_mode);
-	entry->comm = scratch_string(s, f->process ? f->process->comm : "");
+	entry->comm = scratch_string(s, f->process ? f->process->stat.comm : "");
 	entry->link = scratch_string(s, f->link);
 	entry->msg = scratch_message(s, Reprise__File, reprise__file__init);
 	return entry->comm && entry->link && entry->msg ? entry : NULL;

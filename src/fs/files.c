@@ -96,7 +96,7 @@ static int gone(struct table *t, int fd, int err, struct error *e)
 		return 0;
 	return error_errno(e, err, err == -EPERM || err == -EACCES ? E_PERMISSION : E_TASK_GONE,
 			   "cannot look at descriptor %d of task %d (%s)", fd, t->tid,
-			   t->process->comm);
+			   t->process->stat.comm);
 }
 
 static int see_new(struct table *t, int fd, const char *name, char *fdinfo, const struct stat *st,

@@ -29,7 +29,7 @@ static int save_directory(struct checkpoint *c, const struct checkpoint_process 
 	r = inode_checkpoint(c, p, fd, link, ret_id, e);
 	if (r < 0)
 		error_object(e, r, "%s directory of task %d (%s)",
-			     strcmp(which, "root") ? "working" : "root", tid, p->comm);
+			     strcmp(which, "root") ? "working" : "root", tid, p->stat.comm);
 	return checkpoint_refuse(c, r, e);
 }
 
@@ -37,14 +37,12 @@ static int save_fs(struct checkpoint *c, const struct checkpoint_process *p, pid
 		   struct error *e)
 {
 	Reprise__Fs msg = REPRISE__FS__INIT;
-	_cleanup_(free_ptr) char *status = NULL;
+	const char *status;
 	uint64_t umask_value;
-	ssize_t n;
-	int r;
+	int r = checkpoint_status(c, p, tid, &status, e);
 
-	n = procfs_read(c->proc_fd, &status, e, "%d/status", tid);
-	if (n < 0)
-		return (int)n;
+	if (r < 0)
+		return r;
 	if (proc_field_u64(status, "Umask", 8, &umask_value) < 0)
 		return error_set(e, -ENOSYS, E_KERNEL_TOO_OLD,
 				 "the kernel does not tell the umask");

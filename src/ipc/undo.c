@@ -114,7 +114,7 @@ static int list_of(struct checkpoint *c, const struct checkpoint_process *p, pid
 	list->id = objects_fresh(c->objects);
 	list->pid = p->frozen->pid;
 	list->tid = tid;
-	memcpy(list->comm, p->comm, sizeof(list->comm));
+	memcpy(list->comm, p->stat.comm, sizeof(list->comm) - 1);
 	return 0;
 }
 

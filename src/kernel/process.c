@@ -142,27 +142,24 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 		      struct scratch *s, struct error *e)
 {
 	const struct frozen_process *f = p->frozen;
-	struct proc_stat st;
-	int r = proc_stat_read(c->proc_fd, f->pid, f->pid, &st, e);
+	const struct proc_stat *st = &p->stat;
 
-	if (r < 0)
-		return r;
 	msg->pid = f->pid;
 	msg->ppid = f->pid == c->freezer.root ? 0 : f->ppid;
 	msg->ptid = f->ptid;
-	msg->pgid = st.pgrp;
-	msg->sid = st.session;
-	msg->exit_signal = st.exit_signal;
+	msg->pgid = st->pgrp;
+	msg->sid = st->session;
+	msg->exit_signal = st->exit_signal;
 	msg->zombie = f->zombie;
 	msg->exit_status = f->job_stopped ? f->threads.v[0].unreported : f->exit_code;
 	msg->start_time = f->start_time;
 	msg->job_stopped = f->job_stopped;
 	msg->stop_signal = f->stop_signal;
-	msg->tty_nr = (uint64_t)(uint32_t)st.tty_nr;
-	msg->controlling_tty = st.tty_nr != 0;
-	msg->tty_pgrp = st.tpgid;
+	msg->tty_nr = (uint64_t)(uint32_t)st->tty_nr;
+	msg->controlling_tty = st->tty_nr != 0;
+	msg->tty_pgrp = st->tpgid;
 	msg->vfork_tid = waited_for(c, f);
-	msg->comm = scratch_string(s, st.comm);
+	msg->comm = scratch_string(s, st->comm);
 	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 }
 
@@ -196,6 +193,7 @@ struct process_query {
 	struct timers_query timers;
 	struct ldt_query ldt;
 	int membarrier;
+	int brk;
 };
 
 static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struct batch *b,
@@ -205,6 +203,7 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 	prctl_process_query(b, &q->prctl);
 	ldt_query(b, &q->ldt);
 	q->membarrier = batch_call(b, SYS_membarrier, VAL(GET_REGISTRATIONS), VAL(0), VAL(0));
+	q->brk = batch_call(b, SYS_brk, VAL(0));
 	return timers_query(c, p, b, &q->timers, s, e);
 }
 
@@ -235,6 +234,10 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	prctl_process_collect(b, &q->prctl, msg);
 	if (batch_result(b, q->membarrier) > 0)
 		msg->membarrier = (uint64_t)batch_result(b, q->membarrier);
+	if (batch_result(b, q->brk) < 0)
+		return error_errno(e, (int)batch_result(b, q->brk), E_REMOTE,
+				   "cannot learn where the heap ends");
+	p->brk = (uint64_t)batch_result(b, q->brk);
 	r = ldt_collect(b, &q->ldt, msg, s, e);
 	if (r < 0)
 		return r;

@@ -27,12 +27,12 @@ struct mempolicy {
 
 int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
 {
-	_cleanup_(free_ptr) char *status = NULL;
 	uint64_t mode = 0, tracer = 0;
-	ssize_t len = procfs_read(c->proc_fd, &status, e, "%d/task/%d/status", p->frozen->pid, tid);
+	const char *status;
+	int r = checkpoint_look(c, p, tid, &status, e);
 
-	if (len < 0)
-		return (int)len;
+	if (r < 0)
+		return r;
 	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
 	if (tracer && (pid_t)tracer != c->self)
@@ -99,19 +99,16 @@ static int read_comm(int proc_fd, pid_t pid, pid_t tid, char **ret, struct scrat
 	return *ret ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
 }
 
-int task_outside(int proc_fd, pid_t pid, pid_t tid, char **ret_status, Reprise__Task *msg,
+int task_outside(int proc_fd, pid_t pid, pid_t tid, const char *status, Reprise__Task *msg,
 		 struct scratch *s, struct error *e)
 {
-	ssize_t len = procfs_read(proc_fd, ret_status, e, "%d/task/%d/status", pid, tid);
 	int r;
 
-	if (len < 0)
-		return (int)len;
 	msg->creds = scratch_message(s, Reprise__Credentials, reprise__credentials__init);
 	msg->sched = scratch_message(s, Reprise__Scheduling, reprise__scheduling__init);
 	if (!msg->creds || !msg->sched)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a task");
-	r = cred_parse(*ret_status, msg->creds, s, e);
+	r = cred_parse(status, msg->creds, s, e);
 	if (r >= 0)
 		r = sched_checkpoint(tid, msg->sched, s, e);
 	return r < 0 ? r : read_personality(proc_fd, pid, tid, &msg->personality, e);
@@ -193,13 +190,15 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 		    struct batch *b, const struct task_query *q, struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
-	_cleanup_(free_ptr) char *status = NULL;
 	Reprise__Task msg = REPRISE__TASK__INIT;
-	int r;
+	const char *status;
+	int r = checkpoint_status(c, p, t->tid, &status, e);
 
+	if (r < 0)
+		return r;
 	msg.tid = t->tid;
 	msg.pid = p->frozen->pid;
-	r = task_outside(c->proc_fd, p->frozen->pid, t->tid, &status, &msg, &s, e);
+	r = task_outside(c->proc_fd, p->frozen->pid, t->tid, status, &msg, &s, e);
 	if (r < 0)
 		return r;
 	r = altstack_collect(b, &q->altstack, &msg, e);

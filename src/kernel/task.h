@@ -49,9 +49,8 @@ int task_restart_sleep(struct restart_task *t, struct error *e) must_check;
 /* Registers, extended state, signal mask; the task is ready to be let go. */
 int task_restart_registers(struct restart_task *t, struct error *e) must_check;
 
-/* The status file of a thread, to be freed, and credentials, scheduling and personality as it tells
- * them. */
-int task_outside(int proc_fd, pid_t pid, pid_t tid, char **ret_status, Reprise__Task *msg,
+/* Credentials, scheduling and personality of a thread; status: the text of its file in /proc. */
+int task_outside(int proc_fd, pid_t pid, pid_t tid, const char *status, Reprise__Task *msg,
 		 struct scratch *s, struct error *e) must_check;
 
 #endif

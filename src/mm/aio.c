@@ -198,7 +198,7 @@ int mm_checkpoint_drain(struct checkpoint *c, struct error *e)
 			return e->err;
 		r = drain(c->mm->aio, p->tid, e);
 		if (r < 0)
-			return error_object(e, r, "task %d (%s)", p->frozen->pid, p->comm);
+			return error_object(e, r, "task %d (%s)", p->frozen->pid, p->stat.comm);
 	}
 	return 0;
 }

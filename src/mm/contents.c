@@ -30,7 +30,8 @@ static int read_task(const struct checkpoint *c, const struct mm_state *m, bool 
 	int r = shared ? pages_read_shared(c->proc_fd, m->tid, address, buf, len, e)
 		       : pages_read(c->proc_fd, m->tid, address, buf, len, e);
 
-	return r < 0 ? error_object(e, r, "task %d (%s)", m->tid, c->processes.v[m->process].comm)
+	return r < 0 ? error_object(e, r, "task %d (%s)", m->tid,
+				    c->processes.v[m->process].stat.comm)
 		     : 0;
 }
 
@@ -317,7 +318,7 @@ int mm_process_sessions(const struct checkpoint *c, const ssize_t *parents,
 		return -ENOMEM;
 	for (size_t i = 0; i < n; i++)
 		list[i] = (struct order_session){c->processes.v[i].frozen->pid,
-						 c->processes.v[i].sid, parents[i]};
+						 c->processes.v[i].stat.session, parents[i]};
 	*ret = list;
 	return 0;
 }

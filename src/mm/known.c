@@ -122,6 +122,13 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 	if (r)
 		return r < 0 ? r : 0;
 	vma_list_free(ret);
+	r = mm_ahead_take(c, p, ret, e);
+	if (r < 0)
+		return r;
+	/* read before the agent was there, and so without what its mapping tells */
+	if (r > 0 && (c->checking || same_locks(c, p->tid, ret)))
+		return 0;
+	vma_list_free(ret);
 	return vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
 }
 

@@ -37,6 +37,7 @@ void mm_checkpoint_end(struct checkpoint *c)
 {
 	if (!c->mm)
 		return;
+	mm_ahead_end(c);
 	vec_for_each (m, &c->mm->mms) {
 		vec_free(&m->pages);
 		vec_free(&m->maybe_shared);
@@ -213,18 +214,6 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 
 /* ---- fields ---- */
 
-/* Only the task itself is told where its heap ends, to the byte. */
-static int take_brk(const struct checkpoint_process *p, Reprise__Mm *msg, struct error *e)
-{
-	const uint64_t args[6] = {0};
-	long r = agent_syscall(p->agent, p->speaker->tid, p->speaker->cpu, e, __NR_brk, args);
-
-	if (r < 0)
-		return (int)r;
-	msg->brk = (uint64_t)r;
-	return 0;
-}
-
 static int take_auxv(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		     struct error *e)
 {
@@ -242,9 +231,12 @@ static int take_fields(struct checkpoint *c, const struct checkpoint_process *p,
 		       struct error *e)
 {
 	Reprise__Mm *msg = m->msg;
-	struct proc_stat stat;
-	int r = proc_stat_read(c->proc_fd, p->tid, p->tid, &stat, e);
+	struct proc_stat stat = p->stat;
+	int r = 0;
 
+	/* of a leader that has ended nothing is told */
+	if (p->tid != p->frozen->pid)
+		r = proc_stat_read(c->proc_fd, p->tid, p->tid, &stat, e);
 	if (r < 0)
 		return r;
 	msg->start_code = stat.start_code;
@@ -257,8 +249,8 @@ static int take_fields(struct checkpoint *c, const struct checkpoint_process *p,
 	msg->arg_end = stat.arg_end;
 	msg->env_start = stat.env_start;
 	msg->env_end = stat.env_end;
-	r = take_auxv(c, p, m, e);
-	return r < 0 ? r : take_brk(p, msg, e);
+	msg->brk = p->brk;
+	return take_auxv(c, p, m, e);
 }
 
 /* ---- pages ---- */

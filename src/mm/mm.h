@@ -25,6 +25,14 @@ void mm_checkpoint_end(struct checkpoint *c);
  */
 int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e) must_check;
 /*
+ * Begins to read the mappings of all processes, ahead of mm_checkpoint(), in a thread of its own;
+ * where that is not worth it or fails, nothing happens. The end of the checkpoint ends it. Before
+ * calls are executed in a process its turn is waited for, so that nothing of ours is seen half.
+ */
+void mm_ahead_begin(struct checkpoint *c);
+void mm_ahead_wait(struct checkpoint *c, const struct checkpoint_process *p);
+void mm_ahead_end(struct checkpoint *c);
+/*
  * Memory that is registered with a userfaultfd, of all address spaces that have been looked at;
  * NULL past the last.
  */

@@ -62,8 +62,9 @@ struct mm_checkpoint {
 	struct aio_checkpoint *aio;
 	VEC(struct mm_registered) registered;
 	uint64_t page_bytes;
-	uint64_t anonymous; /* bytes that mms hold */
-	bool pins_pages;    /* asynchronous I/O writes to pages past the page table */
+	uint64_t anonymous;	/* bytes that mms hold */
+	bool pins_pages;	/* asynchronous I/O writes to pages past the page table */
+	struct mm_ahead *ahead; /* NULL: nothing is read ahead */
 };
 
 /*
@@ -90,6 +91,10 @@ int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;
+
+/* 1: smaps of a process as it was read ahead of us (src/mm/ahead.c); 0: it was not. */
+int mm_ahead_take(struct checkpoint *c, const struct checkpoint_process *p, struct vma_list *ret,
+		  struct error *e) must_check;
 
 /* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
 int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;

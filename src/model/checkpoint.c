@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "core/cleanup.h"
+#include "core/procfs.h"
 #include "model/checkpoint.h"
 
 void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
@@ -15,6 +18,30 @@ void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
 	vsnprintf(line, sizeof(line), fmt, ap);
 	va_end(ap);
 	c->trace(c->trace_arg, line);
+}
+
+int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		    const char **ret, struct error *e)
+{
+	ssize_t len;
+
+	free(take_ptr(&c->status));
+	c->status_of = 0;
+	len = procfs_read(c->proc_fd, &c->status, e, "%d/task/%d/status", p->frozen->pid, tid);
+	if (len < 0)
+		return (int)len;
+	c->status_of = tid;
+	*ret = c->status;
+	return 0;
+}
+
+int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		      const char **ret, struct error *e)
+{
+	if (c->status_of != tid)
+		return checkpoint_look(c, p, tid, ret, e);
+	*ret = c->status;
+	return 0;
 }
 
 int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/kernel_memory.h"
 #include "core/objects.h"
+#include "core/procfs.h"
 #include "core/scratch.h"
 #include "core/vec.h"
 #include "image/image.h"
@@ -48,6 +49,8 @@ struct checkpoint {
 	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
 			       none */
 	pid_t self;
+	char *status; /* see checkpoint_status() */
+	pid_t status_of;
 	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
 	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */
 	int jobs;
@@ -65,20 +68,30 @@ struct checkpoint {
 struct checkpoint_process {
 	struct frozen_process *frozen;
 	pid_t tid; /* a thread that lives: through it /proc is read (a leader may be a zombie) */
-	char comm[16];
-	pid_t sid;
+	struct proc_stat stat; /* of the leader */
 	/*
 	 * Who executes calls for it, and answers: a thread of its own, or of the child for which
 	 * all of them wait in vfork(). NULL while checking, and for zombies.
 	 */
 	struct frozen_thread *speaker;
 	uint64_t mm;	     /* object id; equal for processes made with CLONE_VM */
+	uint64_t brk;	     /* where its heap ends, to the byte: only a task itself is told */
 	struct agent *agent; /* live; NULL while checking, and for zombies */
 };
 
 /* Traces one line of what is being done; cheap when nobody listens. */
 void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/*
+ * /proc/PID/task/TID/status, from the last checkpoint_look() at this thread if that was the last of
+ * all: within a look nothing of it changes that anybody here asks for. The text belongs to c.
+ */
+int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		      const char **ret, struct error *e) must_check;
+/* The same, read anew. */
+int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		    const char **ret, struct error *e) must_check;
 
 /*
  * Memory of the kernel, for what no interface tells: opened when it is asked for first, and kept

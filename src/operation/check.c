@@ -77,6 +77,8 @@ static int check_tree(struct pass *p, struct error *e)
 		vfork_find(c);
 	if (r >= 0)
 		r = pass_list(p, e);
+	if (r >= 0)
+		mm_ahead_begin(c);
 	vec_for_each (cp, &c->processes) {
 		size_t before = c->problems.n;
 
@@ -88,7 +90,7 @@ static int check_tree(struct pass *p, struct error *e)
 		for (size_t i = before; i < c->problems.n; i++)
 			if (!strstr(c->problems.v[i].object, "task "))
 				error_object(&c->problems.v[i], -1, "task %d (%s)", cp->frozen->pid,
-					     cp->comm);
+					     cp->stat.comm);
 		if (r == -ESRCH) {
 			error_clear(e);
 			r = 0;

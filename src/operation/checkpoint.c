@@ -61,7 +61,8 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 	struct frozen_thread *by = cp->speaker;
 	int r;
 
-	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->comm);
+	mm_ahead_wait(c, cp);
+	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->stat.comm);
 	r = process_check(c, &p->index, cp, e);
 	if (r >= 0 && by)
 		r = agent_borrow(&cp->agent, c->proc_fd, by->tid, by->cpu, &p->found, e);
@@ -71,7 +72,7 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 		r = mm_checkpoint(c, cp, e);
 	if (r >= 0 && cp->agent)
 		r = agent_return(take_ptr(&cp->agent), e);
-	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->comm) : 0;
+	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm) : 0;
 }
 
 static int save_state(struct pass *p, struct error *e)
@@ -87,6 +88,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = pass_list(p, e);
 	if (r >= 0)
 		r = mm_checkpoint_drain(c, e);
+	if (r >= 0)
+		mm_ahead_begin(c);
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
@@ -194,7 +197,6 @@ static int open_image(struct pass *p, int fd, const struct reprise_checkpoint_op
 	struct image_info info;
 
 	image_info_here(&info);
-	p->c.jobs = opt->jobs;
 	if (fstat(fd, &p->c.output) < 0)
 		return error_errno(e, -errno, E_OUTPUT, "the destination cannot be used");
 	return image_writer_new(&p->c.image, fd, &info, &wo, e);

@@ -40,6 +40,7 @@ void pass_end(struct pass *p)
 	tracks_end(&p->tracks);
 	mm_vdso_free(&p->vdso);
 	free(p->cpu_flags);
+	free(c->status);
 	close_fd(&c->proc_fd);
 }
 
@@ -72,6 +73,7 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT
 							   : PEERS_REFUSE;
 	c->self = getpid();
+	c->jobs = opt->jobs;
 	c->deleted = opt->deleted == REPRISE_DELETED_SAVE   ? DELETED_SAVE
 		     : opt->deleted == REPRISE_DELETED_LINK ? DELETED_LINK
 							    : DELETED_REFUSE;
@@ -103,14 +105,7 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 
 static int name_process(struct checkpoint *c, struct checkpoint_process *cp, struct error *e)
 {
-	struct proc_stat st;
-	int r = proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &st, e);
-
-	if (r < 0)
-		return r;
-	memcpy(cp->comm, st.comm, sizeof(cp->comm) - 1);
-	cp->sid = st.session;
-	return 0;
+	return proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &cp->stat, e);
 }
 
 /* One entry for each process of the freezer, in its order. */
@@ -144,7 +139,7 @@ int pass_list(struct pass *p, struct error *e)
 			continue;
 		}
 		if (r < 0)
-			return error_object(e, r, "task %d (%s)", f->pid, cp->comm);
+			return error_object(e, r, "task %d (%s)", f->pid, cp->stat.comm);
 	}
 	return 0;
 }

@@ -31,9 +31,11 @@ void restart_warn(void *report, const struct error *problem)
 static int read_own_state(struct restart *r, Reprise__Task *now, struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *status = NULL;
-	int res = task_outside(r->proc_fd, getpid(), getpid(), &status, now, s, e);
+	int res = (int)procfs_read(r->proc_fd, &status, e, "%d/status", getpid());
 	int bits = prctl(PR_GET_SECUREBITS);
 
+	if (res >= 0)
+		res = task_outside(r->proc_fd, getpid(), getpid(), status, now, s, e);
 	if (res < 0)
 		return res;
 	now->creds->securebits = bits > 0 ? (uint32_t)bits : 0;

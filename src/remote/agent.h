@@ -29,6 +29,7 @@ struct agent {
 	struct slot slot;   /* where signal frame and, without a mapping, data stand */
 	uint64_t patched;   /* where gadgets had to be placed, 0: nowhere */
 	uint64_t ignorable; /* signals that the process ignores, by choice or by default */
+	uint64_t seccomp;   /* mode of tid, 0: none */
 	pid_t unfiltered;   /* a thread without seccomp filters and system call dispatch */
 	pid_t last_tid;	    /* another one that was borrowed, in case tid dies */
 	const struct cpu_state *last_saved;

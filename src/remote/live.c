@@ -106,12 +106,19 @@ static int write_frame(struct borrowed *b, struct error *e)
 static int lift_filters(struct borrowed *b, struct error *e)
 {
 	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t len = procfs_read(b->a->proc_fd, &status, e, "%d/status", b->tid);
 	uint64_t mode = 0;
 
-	if (len < 0)
-		return (int)len;
-	if (proc_field_u64(status, "Seccomp", 10, &mode) < 0 || !mode) {
+	if (b->tid == b->a->tid) {
+		mode = b->a->seccomp;
+	} else {
+		ssize_t len = procfs_read(b->a->proc_fd, &status, e, "%d/status", b->tid);
+
+		if (len < 0)
+			return (int)len;
+		ignore(proc_field_u64(status, "Seccomp", 10, &mode),
+		       "absent without CONFIG_SECCOMP");
+	}
+	if (!mode) {
 		b->a->unfiltered = b->tid;
 		return 0;
 	}
@@ -443,6 +450,7 @@ static int read_process(struct agent *a, struct error *e)
 	    proc_field_u64(status, "SigCgt", 16, &caught))
 		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood",
 				 a->tid);
+	ignore(proc_field_u64(status, "Seccomp", 10, &a->seccomp), "absent without CONFIG_SECCOMP");
 	a->ignorable = (ignored | IGNORED_BY_DEFAULT) & ~caught & STANDARD_SIGNALS & ~JOB_SIGNALS &
 		       ~FAULT_SIGNALS;
 	/* Our return addresses are not on the shadow stack. */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #define PAGE 4096UL
+#define MANY 4
 
 static int lock_all(void *arg)
 {
@@ -13,7 +14,7 @@ static int lock_all(void *arg)
 	char *at;
 
 	CHECK(!mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT));
-	*ready = 1;
+	__atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
 	test_hold();
 	at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(at != MAP_FAILED);
@@ -23,8 +24,27 @@ static int lock_all(void *arg)
 	return 3;
 }
 
+/* Nothing is locked yet. Of many processes the mappings are read before calls are executed in them.
+ */
+static int lock_future(void *arg)
+{
+	volatile int *ready = arg;
+	char *at;
+
+	CHECK(!mlockall(MCL_FUTURE));
+	__atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
+	test_hold();
+	at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(at != MAP_FAILED);
+	CHECKF(test_vm_flag(at, "lo") && !test_vm_flag(at, "lf"),
+	       "mlockall(MCL_FUTURE) was forgotten");
+	CHECK(!test_vm_flag(&at, "lo"));
+	return 4;
+}
+
 int main(void)
 {
+	pid_t many[MANY];
 	char *locked, *on_fault, *none;
 	volatile int *ready;
 	pid_t pid;
@@ -39,7 +59,9 @@ int main(void)
 	CHECK(!mlock2(on_fault, 8 * PAGE, MLOCK_ONFAULT));
 	test_fill(on_fault + PAGE, PAGE, 1);
 	test_fill(none, PAGE, 2);
-	while (!*ready)
+	for (int i = 0; i < MANY; i++)
+		many[i] = test_fork(lock_future, (void *)ready);
+	while (*ready < 1 + MANY)
 		usleep(1000);
 
 	test_wait();
@@ -57,5 +79,7 @@ int main(void)
 	/* The lock counts: it can be taken back. */
 	CHECK(!munlock(locked, 8 * PAGE));
 	test_reap(pid, 3);
+	for (int i = 0; i < MANY; i++)
+		test_reap(many[i], 4);
 	test_pass();
 }
