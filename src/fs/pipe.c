@@ -16,6 +16,7 @@
 #include "core/cleanup.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "fs/file_private.h"
 #include "fs/pipe_private.h"
 
 static bool pipe_match(const struct file_seen *f)
@@ -47,6 +48,21 @@ static bool other_end_exists(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT};
 
 	return poll(&p, 1, 0) < 0 || !(p.revents & (POLLERR | POLLHUP));
+}
+
+/*
+ * A fifo that was opened for reading without waiting has no hang-up until a writer has come and
+ * gone (pipe_poll() compares w_counter with what it was at the open). Nothing is taken by tee(2),
+ * which finds an end of file where nobody writes. With data in it, it cannot be told.
+ */
+static bool is_fresh(const struct file_seen *f)
+{
+	_cleanup_(close_pair) int copy[2] = {-EBADF, -EBADF};
+
+	if (f->link[0] != '/' || (f->flags & O_ACCMODE) != O_RDONLY || !other_end_exists(f->local))
+		return false;
+	return pipe2(copy, O_CLOEXEC | O_NONBLOCK) == 0 &&
+	       tee(f->local, copy[1], 1, SPLICE_F_NONBLOCK) == 0;
 }
 
 static int new_entry(struct checkpoint *c, const struct file_seen *f, uint64_t id,
@@ -93,6 +109,7 @@ static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (p->fifo)
 		r = inode_checkpoint(c, f->process, f->local, f->link, &msg->pipe->inode, e);
 	msg->pipe->write_end = writes(f->flags);
+	msg->pipe->fresh = is_fresh(f);
 	f->entry->private = p->id;
 	if (reads(f->flags) && !p->read_end)
 		p->read_end = f->entry;
@@ -180,6 +197,28 @@ static int get_pipe(struct restart *r, const Reprise__File *msg, struct pipe_ope
 	return res < 0 ? res : pipe_contents_fill(p, e);
 }
 
+/*
+ * From now on the fifo has no writer: all that is to have seen one is open, and we keep it alive by
+ * reading.
+ */
+static int leave_writing(struct restart *r, struct pipe_open *p, const Reprise__File *msg,
+			 struct error *e)
+{
+	int reader, res = 0;
+
+	vec_for_each (f, &r->files->files)
+		if (f->msg->kind == FILE_FIFO && f->msg->pipe->pipe == p->id && f->fd < 0 &&
+		    !f->msg->pipe->fresh && res >= 0)
+			res = file_open_now(r, f, e);
+	if (res >= 0)
+		res = inode_open(r, msg->pipe->inode, O_RDONLY | O_NONBLOCK, &reader, e);
+	if (res < 0)
+		return res;
+	close_pair(&p->ends);
+	p->ends[0] = reader;
+	return 0;
+}
+
 static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			struct error *e)
 {
@@ -193,6 +232,10 @@ static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	if (res < 0)
 		return res;
 	if (msg->kind == FILE_FIFO) {
+		if (msg->pipe->fresh && p->ends[1] >= 0)
+			res = leave_writing(r, p, msg, e);
+		if (res < 0)
+			return res;
 		/* Both ends are held open, so that no open waits for the other. */
 		return inode_open(r, msg->pipe->inode, (int)msg->flags | O_NONBLOCK, ret_fd, e);
 	}
@@ -252,5 +295,6 @@ const struct file_ops fifo_file_ops = {
 	.checkpoint = pipe_checkpoint,
 	.validate = pipe_validate,
 	.restart = pipe_restart,
+	.after_tasks = true, /* as late as can be: an original may be about to let go of it */
 	.describe = pipe_describe,
 };

@@ -11,7 +11,7 @@
 #include "core/cleanup.h"
 #include "fs/pipe_private.h"
 
-static void close_pair(int (*fds)[2])
+void close_pair(int (*fds)[2])
 {
 	close_fd(&(*fds)[0]);
 	close_fd(&(*fds)[1]);
@@ -229,20 +229,27 @@ int pipe_make(struct pipe_open *p, struct error *e)
 	return r < 0 ? r : set_capacity(p, e);
 }
 
+/* For reading and writing: Linux opens a fifo like that without waiting. */
+static int open_fifo(struct restart *r, struct pipe_open *p, uint64_t inode, struct error *e)
+{
+	int res = inode_open(r, inode, O_RDWR | O_NONBLOCK, &p->ends[0], e);
+
+	return res < 0 ? res : inode_open(r, inode, O_RDWR | O_NONBLOCK, &p->ends[1], e);
+}
+
 int fifo_make(struct restart *r, struct pipe_open *p, const Reprise__File *msg, struct error *e)
 {
-	int held = 0, res;
+	int held = 0, res = open_fifo(r, p, msg->pipe->inode, e);
 
-	/* For reading and writing: Linux opens a fifo like that without waiting. */
-	res = inode_open(r, msg->pipe->inode, O_RDWR | O_NONBLOCK, &p->ends[0], e);
-	if (res >= 0)
-		res = inode_open(r, msg->pipe->inode, O_RDWR | O_NONBLOCK, &p->ends[1], e);
-	if (res < 0)
-		return res;
-	if (p->msg->n_buffers && (ioctl(p->ends[0], FIONREAD, &held) < 0 || held))
-		return error_set(e, -EBUSY, E_RESTORE,
-				 "the fifo is in use: it holds %d bytes of others", held);
-	return set_capacity(p, e);
+	/* What is in it lives as long as somebody has it open, and so do we. */
+	while (res >= 0 && p->msg->n_buffers && ioctl(p->ends[0], FIONREAD, &held) == 0 && held) {
+		close_pair(&p->ends);
+		if (!files_restart_patience(r))
+			return error_set(e, -EBUSY, E_RESTORE,
+					 "the fifo is in use: it holds %d bytes of others", held);
+		res = open_fifo(r, p, msg->pipe->inode, e);
+	}
+	return res < 0 ? res : set_capacity(p, e);
 }
 
 static int put_all(int fd, const Reprise__PipeBuffer *b, struct error *e)

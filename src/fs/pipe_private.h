@@ -7,6 +7,7 @@
 /* Copies what is in the pipe behind f->local into p->msg, without consuming it. */
 int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct pipe_entry *p,
 		       struct error *e) must_check;
+void close_pair(int (*fds)[2]);
 /* Makes both ends, non-blocking. */
 int pipe_make(struct pipe_open *p, struct error *e) must_check;
 int fifo_make(struct restart *r, struct pipe_open *p, const Reprise__File *msg,
