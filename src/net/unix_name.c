@@ -220,6 +220,28 @@ static void set_address(struct at *at, const void *name, size_t len)
 	at->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
 }
 
+/* From its directory: the whole path may be longer than an address. */
+static int address_of_path(const char *path, struct unix_address *ret, struct error *e)
+{
+	const char *slash = strrchr(path, '/');
+	size_t len = slash ? strlen(slash + 1) : 0;
+
+	if (!slash || len >= sizeof(ret->un.sun_path))
+		return error_set(e, -EINVAL, E_RESTORE, "cannot connect to %s", path);
+	ret->directory = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+	if (!ret->directory)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	ret->un.sun_family = AF_UNIX;
+	memcpy(ret->un.sun_path, slash + 1, len + 1);
+	ret->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+	return 0;
+}
+
+void unix_address_free(struct unix_address *x)
+{
+	free(x->directory);
+}
+
 static int get_state(struct restart *r, struct unix_restart **ret, struct error *e)
 {
 	struct unix_restart *u = r->files->unix_sockets;
@@ -245,8 +267,9 @@ static int remember(struct unix_restart *u, uint64_t id, const char *root, const
 	return 0;
 }
 
-/* Does any socket live behind this file? */
-static int is_live(struct unix_restart *u, const struct stat *st, struct error *e)
+/* As sock_diag tells it, which knows the sockets of our network namespace, and calls devices of
+ * some file systems by other numbers than stat(2). */
+static int is_listed(struct unix_restart *u, const struct stat *st, struct error *e)
 {
 	int r = u->read ? 0 : unix_table_read(&u->table, e);
 
@@ -260,6 +283,32 @@ static int is_live(struct unix_restart *u, const struct stat *st, struct error *
 	return 0;
 }
 
+/*
+ * Does any socket live behind this file? unix_find_bsd() refuses a connection if there is none, and
+ * before that says so if there is one of another type. A datagram socket does not notice that
+ * somebody has connected to it.
+ */
+static int is_live(struct unix_restart *u, const char *path, const struct stat *st, struct error *e)
+{
+	_cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	_cleanup_(unix_address_free) struct unix_address to = {};
+	struct at at = {.call = connect, .fd = fd};
+	struct error unused = {};
+	int r = fd < 0 ? -errno : address_of_path(path, &to, &unused);
+
+	if (r >= 0) {
+		at.directory = to.directory;
+		at.un = to.un;
+		at.len = to.len;
+		r = run_at(&at);
+	}
+	if (r >= 0 || r == -EPROTOTYPE || r == -EPERM)
+		return 1;
+	if (r == -ECONNREFUSED || r == -ENOENT)
+		return 0;
+	return is_listed(u, st, e);
+}
+
 /* What the original left behind is removed; anything else stays. */
 static int make_room(struct restart *rs, struct unix_restart *u, const char *path, struct error *e)
 {
@@ -270,7 +319,7 @@ static int make_room(struct restart *rs, struct unix_restart *u, const char *pat
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
 		return error_set(e, -EEXIST, E_RESTORE, "%s is in the way of a socket", path);
-	while ((r = is_live(u, &st, e)) > 0 && files_restart_patience(rs)) {
+	while ((r = is_live(u, path, &st, e)) > 0 && files_restart_patience(rs)) {
 		unix_table_free(&u->table);
 		u->read = false;
 	}
@@ -461,23 +510,6 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 	return bind_in_scratch(u, id, &at, name, e);
 }
 
-/* From its directory: the whole path may be longer than an address. */
-static int address_of_path(const char *path, struct unix_address *ret, struct error *e)
-{
-	const char *slash = strrchr(path, '/');
-	size_t len = slash ? strlen(slash + 1) : 0;
-
-	if (!slash || len >= sizeof(ret->un.sun_path))
-		return error_set(e, -EINVAL, E_RESTORE, "cannot connect to %s", path);
-	ret->directory = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
-	if (!ret->directory)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	ret->un.sun_family = AF_UNIX;
-	memcpy(ret->un.sun_path, slash + 1, len + 1);
-	ret->len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
-	return 0;
-}
-
 int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *to,
 		    struct unix_address *ret, struct error *e)
 {
@@ -493,11 +525,6 @@ int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *t
 		if (u->bound.v[i].id == id)
 			return address_of_path(u->bound.v[i].reach, ret, e);
 	return error_set(e, -ENOTCONN, E_RESTORE, "a socket has no name to connect to");
-}
-
-void unix_address_free(struct unix_address *x)
-{
-	free(x->directory);
 }
 
 int unix_address_connect(int fd, const struct unix_address *to, struct error *e)

@@ -6,7 +6,7 @@ import signal
 import socket
 import struct
 
-from case import Failed
+from case import Failed, system
 
 
 class Outside:
@@ -107,3 +107,35 @@ def test_nobody_there(case):
     outside.close()
     case.refused(case.reprise('restart', '-i', case.path('image')), 'restore', 'server')
     outside.finish(case.restart('--unix=disconnect'))
+
+
+BINDER = 'import os, socket, time; s = socket.socket(socket.AF_UNIX); s.bind("merged/name"); ' \
+         's.listen(1); open("bound", "w"); time.sleep(1000)'
+
+
+def test_name_of_stranger(case):
+    """On overlayfs, of whose sockets sock_diag tells another device than stat(2)."""
+    for name in ('lower', 'upper', 'work', 'merged'):
+        os.mkdir(os.path.join(case.work, name))
+    os.chdir(case.work)
+    system('mount', b'overlay', b'merged', b'overlay', 0,
+           b'lowerdir=lower,upperdir=upper,workdir=work')
+    pid = case.spawn(['/usr/bin/python3', '-c', BINDER], setsid=True, cwd=case.work)
+    case.until(lambda: os.path.exists('bound'), 'the socket')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.forget(pid)
+    case.expect_nobody()
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        os.unlink('merged/name')
+        with socket.socket(socket.AF_UNIX, kind) as stranger:
+            stranger.bind('merged/name')
+            case.refused(case.reprise('restart', '-i', case.path('image')), 'restore', 'name',
+                         'in use by another program')
+    restart = case.restart()
+    case.until_handed_over(restart, pid, 'python3')
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect('merged/name')
+    os.kill(pid, signal.SIGKILL)
+    case.wait(restart)
+    system('umount2', b'merged', 2)
