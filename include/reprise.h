@@ -184,6 +184,11 @@ struct reprise_restart_options {
 	/* Nothing but REPRISE_PEERS_DISCONNECT makes a difference here: nothing is connected anew.
 	 */
 	enum reprise_peers peers;
+	/*
+	 * Tasks whose process group was led from outside come into a new one instead of the
+	 * caller's: what the terminal sends to the caller does not reach them.
+	 */
+	int own_group;
 };
 
 struct reprise_restarted {

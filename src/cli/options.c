@@ -28,8 +28,13 @@ int parse_pid(struct cli *cli, const char *s, pid_t *ret)
 {
 	long n;
 
-	if (parse_number(s, 1, INT_MAX, &n) < 0)
+	const char *digits = s + strspn(s, "0123456789");
+
+	if (!*s || *digits)
 		return usage_error(cli, "'%s' is not a pid", s);
+	if (parse_number(s, 1, INT_MAX, &n) < 0)
+		return own_error(cli, "pid-none", -ESRCH, "task %s: no pid can have this number",
+				 s);
 	/* The library takes it for a program that saves itself. */
 	if (n == getpid())
 		return own_error(cli, "pid-self", -EDEADLK, "task %ld: is reprise itself", n);

@@ -82,6 +82,7 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_jobs(cli, optarg);
 	case 'd':
 		q->detach = true;
+		q->opt.own_group = 1;
 		return -1;
 	case OPT_PIDFILE:
 		q->pidfile = optarg;

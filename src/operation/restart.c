@@ -396,6 +396,10 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	pid_t root = 0;
 	int res = restart_load(&l, fd, opt->jobs, e);
 
+	/* All tasks descend from this process. */
+	if (res >= 0 && opt->own_group && setpgid(0, 0) < 0)
+		res = error_errno(e, -errno, E_SYSTEM, "cannot make a process group");
+
 	if (res >= 0)
 		res = restart_check_machine(&l, e);
 	if (res >= 0)

@@ -44,6 +44,9 @@ def bpf_program(code=struct.pack('<QQ', 0xb7, 0x95)):
 
 
 def test_no_such_process(case):
+    for number in ('0', '2147483648', '99999999999', '9' * 40):
+        case.refused(save(case, number), 'pid-none', number)
+        case.refused(case.reprise('check', number), 'pid-none', number)
     case.refused(save(case, 2345678), 'pid-none', 2345678)
     case.refused(case.reprise('check', '2345678'), 'pid-none', 2345678)
     case.expect_files()
@@ -60,7 +63,7 @@ def test_usage(case):
     pid = case.victim('wait', 'pass')
     for args in (['checkpoint'], ['checkpoint', '12nonsense', '-o', 'x'], ['checkpoint', '-o', 'x'],
                  ['checkpoint', str(pid)], ['checkpoint', '-5', '-o', 'x'],
-                 ['checkpoint', '%d.5' % pid, '-o', 'x'], ['checkpoint', '99999999999', '-o', 'x'],
+                 ['checkpoint', '%d.5' % pid, '-o', 'x'], ['checkpoint', '', '-o', 'x'],
                  ['checkpoint', str(pid), str(pid), '-o', 'x'],
                  ['checkpoint', str(pid), '-o', 'x', '--nonsense'],
                  ['checkpoint', str(pid), '-o', 'x', '--compress', 'nonsense'],

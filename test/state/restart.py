@@ -195,6 +195,34 @@ def test_figures(case):
     case.finish(pid)
 
 
+def test_detach_own_group(case):
+    """What a terminal sends to the group of the restart does not reach what was detached."""
+    for detach in (False, True):
+        name = 'group%d' % detach
+        pid = case.victim('wait', 'pass', setsid=False)
+        if os.getpgid(pid) != os.getpgid(0):
+            raise Failed('the program is in a group of its own from the start')
+        image = save_and_kill(case, pid, '--force')
+        case.forget(pid)
+        pidfile = case.path('pid')
+        tool = case.restart('--pidfile', pidfile, *(['--detach'] if detach else []))
+        if detach:
+            case.wait(tool)
+        case.until(lambda: os.path.exists(pidfile), 'the pidfile')
+        with open(pidfile) as file:
+            new = int(file.read())
+        if (os.getpgid(new) != os.getpgid(0)) != detach:
+            raise Failed('the group of the program is %d, ours is %d' %
+                         (os.getpgid(new), os.getpgid(0)))
+        case.go(name)
+        case.until(lambda: not os.path.exists('/proc/%d' % new) or case.ended(new), 'the end')
+        case.expect_pass(1, name=name)
+        if not detach:
+            case.wait(tool)
+        case.expect_nobody()
+        case.hold()
+
+
 def test_inspect(case):
     pid = case.start('tree')
     image = case.checkpoint(pid)

@@ -261,3 +261,44 @@ def test_own_terminal(case):
     if text != '1 1':
         raise Failed('the terminal is not its own: %s' % text)
     terminal.end()
+
+
+def shown_while_slow(case, pid, *args):
+    """What a checkpoint shows on a terminal while nobody takes the image from it."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack('HHHH', 50, 200, 0, 0))
+    reader, writer = os.pipe()
+    tool = case.spawn([case.reprise_path, 'checkpoint', str(pid), '-o', '-'] + list(args),
+                      stdout=writer, stderr=slave)
+    os.close(writer)
+    os.close(slave)
+    # Longer than what is not worth a line, then slower than lines are drawn.
+    time.sleep(0.5)
+    while os.read(reader, 1 << 20):
+        time.sleep(0.004)
+    os.close(reader)
+    if case.wait(tool):
+        raise Failed('the checkpoint failed')
+    text = b''
+    while select.select([master], [], [], 0)[0]:
+        try:
+            text += os.read(master, 65536)
+        except OSError:
+            break
+    os.close(master)
+    return text.decode()
+
+
+def test_progress(case):
+    """Bytes, rate and the time that is left, on a line that is gone at the end."""
+    pid = case.victim('memory', '24', 'wait', 'pass')
+    text = shown_while_slow(case, pid)
+    if not re.search(r'saving  [0-9.]+ [KM]iB of [0-9.]+ MiB  [0-9]+%  [0-9.]+ [KM]iB/s  '
+                     r'[0-9]+:[0-9]{2} left', text):
+        raise Failed('no progress: %r' % text)
+    if ''.join(text.split('\r')[-2:]).strip():
+        raise Failed('the line is left on the terminal: %r' % text)
+    text = shown_while_slow(case, pid, '-q')
+    if text:
+        raise Failed('-q, and yet: %r' % text)
+    case.finish(pid)
