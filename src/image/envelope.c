@@ -177,6 +177,7 @@ struct sealing {
 	struct envelope_header header;
 	struct envelope_slot slots[ENVELOPE_RECIPIENTS + 1];
 	crypto_secretstream_xchacha20poly1305_state stream;
+	struct envelope_digest digest; /* of header and slots */
 	uint64_t number;
 	int out;
 	uint8_t plain[ENVELOPE_CHUNK];
@@ -237,7 +238,6 @@ static int sign(struct sealing *s, const struct envelope_digest *d, struct error
 static int begin(struct sealing *s, struct error *e)
 {
 	struct envelope_header *h = &s->header;
-	struct envelope_digest d;
 	int r = 0;
 
 	memcpy(h->magic, ENVELOPE_MAGIC, sizeof(h->magic));
@@ -255,8 +255,8 @@ static int begin(struct sealing *s, struct error *e)
 		r = envelope_write(s->out, h, sizeof(*h), e);
 	if (r >= 0)
 		r = envelope_write(s->out, s->slots, h->slots * sizeof(*s->slots), e);
-	envelope_header_digest(h, s->slots, &d);
-	return r < 0 ? r : sign(s, &d, e);
+	envelope_header_digest(h, s->slots, &s->digest);
+	return r < 0 ? r : sign(s, &s->digest, e);
 }
 
 static int put_chunk(struct sealing *s, size_t len, bool last, struct error *e)
@@ -269,7 +269,8 @@ static int put_chunk(struct sealing *s, size_t len, bool last, struct error *e)
 
 	if (s->header.flags & ENVELOPE_ENCRYPTED) {
 		crypto_secretstream_xchacha20poly1305_push(
-			&s->stream, s->payload, &n, s->plain, len, NULL, 0,
+			&s->stream, s->payload, &n, s->plain, len, s->digest.bytes,
+			sizeof(s->digest.bytes),
 			last ? crypto_secretstream_xchacha20poly1305_TAG_FINAL : 0);
 		data = s->payload;
 		c.length = (uint32_t)n;

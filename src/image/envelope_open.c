@@ -19,6 +19,7 @@ struct opening {
 	struct envelope_header header;
 	struct envelope_slot slots[ENVELOPE_RECIPIENTS + 1];
 	crypto_secretstream_xchacha20poly1305_state stream;
+	struct envelope_digest digest; /* of header and slots */
 	uint64_t number;
 	uint8_t payload[ENVELOPE_CHUNK_MAX];
 	uint8_t plain[ENVELOPE_CHUNK_MAX];
@@ -121,12 +122,12 @@ static int unlock(struct opening *o, struct error *e)
 static int read_header(struct opening *o, struct error *e)
 {
 	struct envelope_header *h = &o->header;
-	struct envelope_digest d;
 	int r = read_all(o, (char *)h + ENVELOPE_MAGIC_SIZE, sizeof(*h) - ENVELOPE_MAGIC_SIZE, e);
 
 	if (r < 0)
 		return r;
-	if (h->version != ENVELOPE_VERSION || h->flags & ~(ENVELOPE_SIGNED | ENVELOPE_ENCRYPTED))
+	if (h->version < 1 || h->version > ENVELOPE_VERSION ||
+	    h->flags & ~(ENVELOPE_SIGNED | ENVELOPE_ENCRYPTED))
 		return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER, "an envelope of version %u",
 				 h->version);
 	if (h->slots > ENVELOPE_RECIPIENTS + 1 || !(h->flags & ENVELOPE_ENCRYPTED) != !h->slots ||
@@ -136,21 +137,22 @@ static int read_header(struct opening *o, struct error *e)
 	/* Trust comes first: nothing else is done for an image that is not to be had. */
 	if (r >= 0)
 		r = check_signer(o, e);
-	envelope_header_digest(h, o->slots, &d);
+	envelope_header_digest(h, o->slots, &o->digest);
 	if (r >= 0 && h->flags & ENVELOPE_SIGNED)
-		r = check_signature(o, &d, "the signature of the envelope is wrong", e);
+		r = check_signature(o, &o->digest, "the signature of the envelope is wrong", e);
 	return r < 0 || !(h->flags & ENVELOPE_ENCRYPTED) ? r : unlock(o, e);
 }
 
 static int decrypt(struct opening *o, const struct envelope_chunk *c, size_t *ret_len,
 		   struct error *e)
 {
+	const unsigned long long bound = o->header.version < 2 ? 0 : sizeof(o->digest.bytes);
 	unsigned long long n = 0;
 	unsigned char tag = 0;
 
 	if (c->length < crypto_secretstream_xchacha20poly1305_ABYTES ||
 	    crypto_secretstream_xchacha20poly1305_pull(&o->stream, o->plain, &n, &tag, o->payload,
-						       c->length, NULL, 0) < 0)
+						       c->length, o->digest.bytes, bound) < 0)
 		return damaged(e, "the contents of the envelope are damaged");
 	if (!(c->flags & ENVELOPE_LAST) != (tag != crypto_secretstream_xchacha20poly1305_TAG_FINAL))
 		return damaged(e, "the end of the envelope is in the wrong place");

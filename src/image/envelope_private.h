@@ -6,7 +6,7 @@
 
 #include "image/envelope.h"
 
-#define ENVELOPE_VERSION   1
+#define ENVELOPE_VERSION   2 /* before 2, chunks were not bound to the header */
 #define ENVELOPE_SIGNED	   1u
 #define ENVELOPE_ENCRYPTED 2u
 #define ENVELOPE_CHUNK	   (1u << 20) /* of the image */
