@@ -29,19 +29,21 @@ static int send_request(int fd, const void *request, size_t size)
 	return send(fd, &msg, msg.h.nlmsg_len, 0) < 0 ? -errno : 0;
 }
 
-/* 1 at the end of the dump. */
-static int take_messages(const void *buf, size_t len,
-			 int (*take)(void *arg, const struct nlmsghdr *h), void *arg)
+int diag_take(const void *buf, size_t len, int (*take)(void *arg, const struct nlmsghdr *h),
+	      void *arg)
 {
 	const struct nlmsghdr *h = buf;
+	ssize_t left = (ssize_t)len; /* below 0 if the last one has no padding */
 
-	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
 		int r;
 
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 1;
 		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
+			return h->nlmsg_len < NLMSG_LENGTH(sizeof(int))
+				       ? -EIO
+				       : ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
 		r = take(arg, h);
 		if (r < 0)
 			return r;
@@ -64,7 +66,7 @@ int diag_dump(const void *request, size_t size, const char *what,
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		r = n < 0 ? -errno : take_messages(buf, (size_t)n, take, arg);
+		r = n < 0 ? -errno : diag_take(buf, (size_t)n, take, arg);
 	}
 	if (r < 0)
 		return error_errno(e, r, r == -ENOENT ? E_KERNEL_TOO_OLD : E_SYSTEM,

@@ -16,5 +16,9 @@
 int diag_dump(const void *request, size_t size, const char *what,
 	      int (*take)(void *arg, const struct nlmsghdr *h), void *arg,
 	      struct error *e) must_check;
+/* What one recv() gave. Lengths are looked at, of messages and of attributes. 1 at the end of the
+ * dump. Pure. */
+int diag_take(const void *buf, size_t len, int (*take)(void *arg, const struct nlmsghdr *h),
+	      void *arg) must_check;
 
 #endif

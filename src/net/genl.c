@@ -15,6 +15,14 @@
 
 #define ANSWER_MAX 65536
 
+/* A string of the kernel's ends with a zero byte. */
+static const char *text_of(const struct rtattr *a)
+{
+	const char *text = RTA_DATA(a);
+
+	return memchr(text, '\0', RTA_PAYLOAD(a)) ? text : NULL;
+}
+
 static int add_group(struct genl_groups *g, const char *family, const struct rtattr *of)
 {
 	const struct rtattr *a = RTA_DATA(of);
@@ -24,8 +32,8 @@ static int add_group(struct genl_groups *g, const char *family, const struct rta
 
 	for (int left = (int)RTA_PAYLOAD(of); RTA_OK(a, left); a = RTA_NEXT(a, left))
 		if (a->rta_type == CTRL_ATTR_MCAST_GRP_NAME)
-			name = RTA_DATA(a);
-		else if (a->rta_type == CTRL_ATTR_MCAST_GRP_ID)
+			name = text_of(a);
+		else if (a->rta_type == CTRL_ATTR_MCAST_GRP_ID && RTA_PAYLOAD(a) >= sizeof(id))
 			memcpy(&id, RTA_DATA(a), sizeof(id));
 	if (!name || !id)
 		return 0;
@@ -46,7 +54,7 @@ static int take_family(struct genl_groups *g, const struct nlmsghdr *h)
 
 	for (; RTA_OK(a, left); a = RTA_NEXT(a, left))
 		if (a->rta_type == CTRL_ATTR_FAMILY_NAME)
-			family = RTA_DATA(a);
+			family = text_of(a) ?: family;
 		else if ((a->rta_type & NLA_TYPE_MASK) == CTRL_ATTR_MCAST_GROUPS)
 			groups = a;
 	if (!groups)
@@ -61,14 +69,17 @@ static int take_family(struct genl_groups *g, const struct nlmsghdr *h)
 static int take_messages(struct genl_groups *g, const void *buf, size_t len)
 {
 	const struct nlmsghdr *h = buf;
+	ssize_t left = (ssize_t)len; /* below 0 if the last one has no padding */
 
-	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
 		int r;
 
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 1;
 		if (h->nlmsg_type == NLMSG_ERROR)
-			return ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
+			return h->nlmsg_len < NLMSG_LENGTH(sizeof(int))
+				       ? -EIO
+				       : ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
 		r = take_family(g, h);
 		if (r < 0)
 			return r;

@@ -24,13 +24,13 @@ static int take_socket(void *arg, const struct nlmsghdr *h)
 	const struct rtattr *a = (const struct rtattr *)(m + 1);
 	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
 	struct inet_table *t = arg;
-	struct inet_info *x = vec_push(&t->list);
+	struct inet_info *x = left < 0 ? NULL : vec_push(&t->list);
 
 	if (!x)
 		return -ENOMEM;
 	x->ino = m->idiag_inode;
 	for (; RTA_OK(a, left); a = RTA_NEXT(a, left))
-		if (a->rta_type == INET_DIAG_SHUTDOWN)
+		if (a->rta_type == INET_DIAG_SHUTDOWN && RTA_PAYLOAD(a))
 			x->shutdown = *(const uint8_t *)RTA_DATA(a) & 3;
 		else if (a->rta_type == INET_DIAG_MD5SIG)
 			x->has_keys = true;

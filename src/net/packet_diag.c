@@ -19,6 +19,8 @@ static int take_attribute(struct packet_info *p, const struct rtattr *a)
 		memcpy(&p->info, RTA_DATA(a), sizeof(p->info));
 		return 0;
 	case PACKET_DIAG_MCLIST:
+		if (p->memberships)
+			return -EBADMSG;
 		p->n_memberships = len / sizeof(*p->memberships);
 		p->memberships = malloc(len + 1);
 		if (!p->memberships)
@@ -50,7 +52,7 @@ static int take_socket(void *arg, const struct nlmsghdr *h)
 	const struct packet_diag_msg *m = NLMSG_DATA(h);
 	const struct rtattr *a = (const struct rtattr *)(m + 1);
 	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
-	struct packet_info *p = vec_push(&t->list);
+	struct packet_info *p = left < 0 ? NULL : vec_push(&t->list);
 	int r = 0;
 
 	if (!p)

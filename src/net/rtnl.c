@@ -71,8 +71,9 @@ int rtnl_request(int fd, struct rtnl_message *m)
 static int take_answer(const char *buf, size_t len, rtnl_each each, void *arg)
 {
 	const struct nlmsghdr *h = (const struct nlmsghdr *)buf;
+	ssize_t left = (ssize_t)len;
 
-	for (; NLMSG_OK(h, len); h = NLMSG_NEXT(h, len)) {
+	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
 		const struct nlmsgerr *error = NLMSG_DATA(h);
 		int r;
 
@@ -80,6 +81,8 @@ static int take_answer(const char *buf, size_t len, rtnl_each each, void *arg)
 			return -EAGAIN;
 		if (h->nlmsg_type == NLMSG_DONE)
 			return 1;
+		if (h->nlmsg_type == NLMSG_ERROR && h->nlmsg_len < NLMSG_LENGTH(sizeof(int)))
+			return -EPROTO;
 		if (h->nlmsg_type == NLMSG_ERROR)
 			return error->error ? error->error : -EPROTO;
 		r = each(arg, h);

@@ -12,18 +12,34 @@
 static int copy_bytes(const struct rtattr *a, void *ret, uint32_t *ret_len, size_t unit)
 {
 	size_t len = RTA_PAYLOAD(a);
-	void *copy = malloc(len + 1);
+	void *copy = *(void **)ret ? NULL : malloc(len + 1);
 
 	if (!copy)
-		return -ENOMEM;
+		return *(void **)ret ? -EBADMSG : -ENOMEM;
 	memcpy(copy, RTA_DATA(a), len);
 	*(void **)ret = copy;
 	*ret_len = (uint32_t)(len / unit);
 	return 0;
 }
 
+/* As many bytes as are made use of. */
+static bool is_short(const struct rtattr *a)
+{
+	static const size_t least[] = {
+		[UNIX_DIAG_VFS] = sizeof(struct unix_diag_vfs),
+		[UNIX_DIAG_PEER] = sizeof(uint32_t),
+		[UNIX_DIAG_RQLEN] = sizeof(struct unix_diag_rqlen),
+		[UNIX_DIAG_SHUTDOWN] = sizeof(uint8_t),
+	};
+
+	return a->rta_type < sizeof(least) / sizeof(least[0]) &&
+	       RTA_PAYLOAD(a) < least[a->rta_type];
+}
+
 static int take_attribute(struct unix_info *u, const struct rtattr *a)
 {
+	if (is_short(a))
+		return -EBADMSG;
 	switch (a->rta_type) {
 	case UNIX_DIAG_NAME:
 		return copy_bytes(a, &u->name, &u->name_len, 1);
@@ -60,9 +76,9 @@ static int take_socket(void *arg, const struct nlmsghdr *h)
 {
 	struct unix_table *t = arg;
 	const struct unix_diag_msg *m = NLMSG_DATA(h);
-	struct unix_info *u = vec_push(&t->list);
 	const struct rtattr *a = (const struct rtattr *)(m + 1);
 	long left = (long)h->nlmsg_len - (long)NLMSG_LENGTH(sizeof(*m));
+	struct unix_info *u = left < 0 ? NULL : vec_push(&t->list);
 	int r = 0;
 
 	if (!u)

@@ -37,6 +37,8 @@ static bool parse_line(const char *line, const char *eol, struct map_entry *m)
 		   (perms[2] == 'x' ? MAP_EXEC : 0) | (perms[3] == 's' ? MAP_IS_SHARED : 0);
 	m->inode = strtoull(skip(perms, 3), &at, 10);
 	name = at + strspn(at, " ");
+	if (name > eol) /* a number was missing, and looked for in the next line */
+		return false;
 	len = (size_t)(eol - name);
 	if (len >= sizeof(m->name)) {
 		name = eol - (sizeof(m->name) - 1);
@@ -52,27 +54,32 @@ static bool is_wanted(const struct map_entry *m, uint64_t sp)
 	       (m->start <= sp && sp < m->end);
 }
 
-int maps_read(int proc_fd, pid_t tid, uint64_t sp, struct maps *ret, struct error *e)
+static int parse(const char *text, uint64_t sp, struct maps *ret)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t len = procfs_read(proc_fd, &text, e, "%d/maps", tid);
-
-	if (len < 0)
-		return (int)len;
-	for (char *line = text; *line;) {
-		char *eol = strchrnul(line, '\n');
+	for (const char *line = text; *line;) {
+		const char *eol = strchrnul(line, '\n');
 		struct map_entry m, *keep;
 
 		if (parse_line(line, eol, &m) && is_wanted(&m, sp)) {
 			keep = vec_push(&ret->entries);
 			if (!keep)
-				return error_set(e, -ENOMEM, E_NO_MEMORY,
-						 "cannot list the mappings of task %d", tid);
+				return -ENOMEM;
 			*keep = m;
 		}
 		line = *eol ? eol + 1 : eol;
 	}
 	return 0;
+}
+
+int maps_read(int proc_fd, pid_t tid, uint64_t sp, struct maps *ret, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t len = procfs_read(proc_fd, &text, e, "%d/maps", tid);
+	int r = len < 0 ? 0 : parse(text, sp, ret);
+
+	if (len < 0)
+		return (int)len;
+	return r < 0 ? error_set(e, r, E_NO_MEMORY, "cannot list the mappings of task %d", tid) : 0;
 }
 
 void maps_free(struct maps *m)
