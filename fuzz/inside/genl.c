@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "../../src/net/genl.c"
+
+#include "../inside.h"
+
+void fuzz_genl(const void *message, size_t size)
+{
+	struct genl_groups g = {};
+
+	(void)take_messages(&g, message, size);
+	genl_groups_free(&g);
+}
