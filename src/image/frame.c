@@ -95,13 +95,15 @@ void digest_now(const struct digest *d, uint8_t ret[IMAGE_DIGEST_SIZE])
 	crypto_generichash_final(&copy.state, ret, IMAGE_DIGEST_SIZE);
 }
 
-void totals_add(struct image_totals *t, const struct frame *f, const struct pages_header *p,
-		uint64_t pages)
+void totals_add(struct image_totals *t, const struct pages_header *p)
 {
-	uint64_t data_pages = p->raw_length / IMAGE_PAGE;
+	const struct pages_run *runs = (const struct pages_run *)(p + 1);
 
 	t->page_frames++;
-	t->pages += pages;
-	t->zero_pages += pages - data_pages;
 	t->page_bytes += p->stored_length;
+	for (uint32_t i = 0; i < p->nruns; i++) {
+		t->pages += runs[i].pages;
+		if (runs[i].flags & PAGES_RUN_ZERO)
+			t->zero_pages += runs[i].pages;
+	}
 }

@@ -87,7 +87,8 @@ struct pages_run {
 };
 static_assert(sizeof(struct pages_run) == 16, "pages run");
 
-#define PAGES_RUN_ZERO 1u /* all zero, and without data */
+#define PAGES_RUN_ZERO	 1u /* all zero, and without data */
+#define PAGES_RUN_PLACED 4u /* contents stand in an EARLY frame, whose offset follows the runs */
 
 #define PAGES_RUNS_MAX	      4096u
 #define PAGES_DATA_MAX	      (1u << 20)
@@ -154,7 +155,6 @@ void digest_update(struct digest *d, const void *data, size_t len);
 void digest_now(const struct digest *d, uint8_t ret[IMAGE_DIGEST_SIZE]);
 
 /* Counts a PAGES frame. */
-void totals_add(struct image_totals *t, const struct frame *f, const struct pages_header *p,
-		uint64_t pages);
+void totals_add(struct image_totals *t, const struct pages_header *p);
 
 #endif

@@ -17,6 +17,7 @@
  *	file header			magic, version, architecture, kernel, processor
  *	state records			protobuf messages, one an object
  *	STATE_END			counts and digest of the state part
+ *	EARLY ...			contents that were written before all that, see below
  *	PAGES ...			contents, grouped (see below)
  *	END				totals and digest of the whole stream
  *	INDEX, TRAILER			only on a seekable file
@@ -30,6 +31,7 @@ enum image_frame {
 	FRAME_PAGES = 3,
 	FRAME_END = 4,
 	FRAME_INDEX = 5,
+	FRAME_EARLY = 6,
 	FRAME_STATE_FIRST = 256,
 };
 
@@ -62,8 +64,13 @@ struct image_totals {
  */
 struct page_run {
 	uint64_t address;
-	uint64_t length; /* multiple of 4096 */
+	uint64_t length;   /* multiple of 4096 */
+	uint64_t position; /* when writing: 0, or where the contents are already */
 };
+
+/* Positions go along with addresses. */
+#define PAGE_EARLY (1ull << 63) /* as image_put_early() told */
+#define PAGE_ZERO  (1ull << 62) /* they are all zero */
 
 /*
  * Page contents are written and read in groups. A group is all the pages of one
@@ -106,8 +113,22 @@ int image_write_state(struct image_writer *w, struct error *e) must_check;
  * the calling thread).
  */
 typedef int (*page_source)(void *arg, uint64_t address, void *buf, size_t len, struct error *e);
-/* Runs that are all zero are stored without data. Total announced by image_expect() is for progress
- * only. */
+/*
+ * Contents that go to their final place before it is known what will become of them, and before the
+ * state part: room is left in front of them for that. Only in a regular file, empty and open for
+ * reading as well: else -EOPNOTSUPP, without a sentence.
+ */
+int image_early_begin(struct image_writer *w, uint64_t room) must_check;
+/* Called by one thread at a time, for each part of what is put. */
+typedef int (*page_placed)(void *arg, uint64_t address, uint64_t length, uint64_t position);
+/* Before image_write_state(), which may find that the room was too small: then all is moved. */
+int image_put_early(struct image_writer *w, const struct page_run *runs, size_t nruns,
+		    page_source source, page_placed placed, void *arg, struct error *e) must_check;
+bool image_has_early(const struct image_writer *w);
+/* Nothing has been written, and image_early_begin() never called. */
+int image_early_drop(struct image_writer *w, struct error *e) must_check;
+/* Runs that are all zero are stored without data, those with a position without being read. Total
+ * announced by image_expect() is for progress only. */
 int image_put_pages(struct image_writer *w, const struct page_group *group,
 		    const struct page_run *runs, size_t nruns, page_source source, void *arg,
 		    struct error *e) must_check;

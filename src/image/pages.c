@@ -40,20 +40,33 @@ bool page_is_zero(const void *page)
 /* The run table of a frame in the making, and the data behind it. */
 struct table {
 	struct pages_run *runs;
-	uint32_t n;
+	uint32_t n, nplaced;
 	uint8_t *data;
 	size_t len;
+	uint64_t placed[PAGES_BLOCK_ELSEWHERE]; /* offsets */
 };
 
-static void table_add(struct table *t, uint64_t address, uint32_t flags)
+static void table_add(struct table *t, uint64_t address, uint32_t pages, uint32_t flags)
 {
 	struct pages_run *last = t->n ? &t->runs[t->n - 1] : NULL;
 
-	if (last && last->flags == flags &&
+	if (last && last->flags == flags && flags != PAGES_RUN_PLACED &&
 	    last->address + (uint64_t)last->pages * IMAGE_PAGE == address)
-		last->pages++;
+		last->pages += pages;
 	else
-		t->runs[t->n++] = (struct pages_run){address, 1, flags};
+		t->runs[t->n++] = (struct pages_run){address, pages, flags};
+}
+
+static void table_elsewhere(struct table *t, const struct page_run *run)
+{
+	uint32_t pages = run->length / IMAGE_PAGE;
+
+	if (run->position & PAGE_ZERO) {
+		table_add(t, run->address, pages, PAGES_RUN_ZERO);
+		return;
+	}
+	table_add(t, run->address, pages, PAGES_RUN_PLACED);
+	t->placed[t->nplaced++] = run->position;
 }
 
 /* Reads a run to the end of the data, and drops its zero pages. */
@@ -68,10 +81,10 @@ static int table_read(struct table *t, const struct page_run *run, page_source s
 		return r;
 	for (uint64_t at = 0; at < run->length; at += IMAGE_PAGE, from += IMAGE_PAGE) {
 		if (page_is_zero(from)) {
-			table_add(t, run->address + at, PAGES_RUN_ZERO);
+			table_add(t, run->address + at, 1, PAGES_RUN_ZERO);
 			continue;
 		}
-		table_add(t, run->address + at, 0);
+		table_add(t, run->address + at, 1, 0);
 		if (t->data + t->len != from)
 			memcpy(t->data + t->len, from, IMAGE_PAGE);
 		t->len += IMAGE_PAGE;
@@ -143,11 +156,16 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 	if (!t.data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to compress pages");
 	for (size_t i = 0; i < in->nruns; i++) {
+		if (in->runs[i].position) {
+			table_elsewhere(&t, &in->runs[i]);
+			continue;
+		}
 		r = table_read(&t, &in->runs[i], source, arg, e);
 		if (r < 0)
 			return r;
 	}
-	head = PAGES_HEAD + t.n * sizeof(*t.runs);
+	memcpy(t.runs + t.n, t.placed, t.nplaced * sizeof(*t.placed));
+	head = PAGES_HEAD + t.n * sizeof(*t.runs) + t.nplaced * sizeof(*t.placed);
 	if (plain)
 		memset(buf + head, 0, IMAGE_PAGE - head);
 	*p = (struct pages_header){
@@ -161,7 +179,7 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 	if (r < 0)
 		return r;
 	*f = (struct frame){
-		.type = FRAME_PAGES,
+		.type = in->type,
 		.id = in->group.object,
 		.length = p->data_offset - sizeof(*f) + p->stored_length,
 	};
@@ -173,6 +191,8 @@ const char *pages_check_head(const struct frame *f, const struct pages_header *p
 {
 	if (f->flags)
 		return "flags of a pages frame";
+	if (f->type == FRAME_EARLY && (f->id || p->stage))
+		return "object of an early frame";
 	if (p->nruns == 0 || p->nruns > PAGES_RUNS_MAX)
 		return "number of page runs";
 	if (p->data_offset % 8 || p->data_offset > PAGES_DATA_OFFSET_MAX ||
@@ -192,17 +212,20 @@ const char *pages_check_head(const struct frame *f, const struct pages_header *p
 	return NULL;
 }
 
-static const char *check_runs(const struct pages_header *p, uint64_t *ret_pages)
+static const char *check_runs(const struct frame *f, const struct pages_header *p,
+			      uint64_t *ret_pages)
 {
 	const struct pages_run *runs = (const struct pages_run *)(p + 1);
-	uint64_t at = p->first, pages = 0, data = 0;
+	uint32_t known =
+		f->type == FRAME_EARLY ? PAGES_RUN_ZERO : PAGES_RUN_ZERO | PAGES_RUN_PLACED;
+	uint64_t at = p->first, pages = 0, data = 0, placed = 0;
 
 	if (runs[0].address != p->first)
 		return "first page run";
 	for (uint32_t i = 0; i < p->nruns; i++) {
 		const struct pages_run *run = &runs[i];
 
-		if (run->flags & ~PAGES_RUN_ZERO)
+		if (run->flags & ~known || run->flags == (PAGES_RUN_ZERO | PAGES_RUN_PLACED))
 			return "flags of a page run";
 		/* `at` and what is left up to `end` are below 2^63, so that nothing overflows */
 		if (run->address % IMAGE_PAGE || run->address < at || run->address >= p->end ||
@@ -210,9 +233,13 @@ static const char *check_runs(const struct pages_header *p, uint64_t *ret_pages)
 			return "order or length of page runs";
 		at = run->address + (uint64_t)run->pages * IMAGE_PAGE;
 		pages += run->pages;
-		if (!(run->flags & PAGES_RUN_ZERO))
+		if (run->flags & PAGES_RUN_PLACED)
+			placed++;
+		else if (!(run->flags & PAGES_RUN_ZERO))
 			data += run->pages;
 	}
+	if (p->data_offset < PAGES_HEAD + p->nruns * sizeof(*runs) + placed * sizeof(uint64_t))
+		return "offset of page data";
 	if (at != p->end)
 		return "last page run";
 	if (data != p->raw_length / IMAGE_PAGE)
@@ -256,32 +283,106 @@ static int unpack(struct pages_codec *c, const uint8_t *frame, uint64_t offset, 
 	return 0;
 }
 
-int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset, page_sink sink,
-		  void *arg, uint64_t *ret_pages, struct error *e)
+/* ---- contents that stand elsewhere in the image ---- */
+
+void early_frame_free(struct early_frame *f)
 {
-	const struct pages_header *p = (const struct pages_header *)(frame + sizeof(struct frame));
+	pages_codec_free(&f->codec);
+	free(f->buf);
+}
+
+static int wrong_pages(uint64_t offset, const char *wrong, struct error *e)
+{
+	return error_set(e, -EBADMSG, E_IMAGE_DAMAGED, "the pages at offset %llu are wrong: %s",
+			 (unsigned long long)offset, wrong);
+}
+
+int pages_check_early(struct early_frame *early, struct error *e)
+{
+	const struct frame *f = (const struct frame *)early->buf;
+	const struct pages_header *p = (const struct pages_header *)(f + 1);
+	uint64_t pages;
+	const char *wrong = check_runs(f, p, &pages);
+
+	if (early->data)
+		return 0;
+	if (wrong)
+		return wrong_pages(early->offset, wrong, e);
+	return unpack(&early->codec, early->buf, early->offset, &early->data, e);
+}
+
+/* A run of another frame, all of which has to lie in one run of this one. */
+static int deliver_early(const struct early_frame *early, const struct pages_run *run,
+			 uint64_t offset, page_sink sink, void *arg, struct error *e)
+{
+	const struct pages_header *p =
+		(const struct pages_header *)(early->buf + sizeof(struct frame));
 	const struct pages_run *runs = (const struct pages_run *)(p + 1);
+	const uint8_t *data = early->data;
+
+	for (uint32_t i = 0; i < p->nruns; i++) {
+		uint64_t skip = (run->address - runs[i].address) / IMAGE_PAGE;
+		bool zero = runs[i].flags & PAGES_RUN_ZERO;
+
+		if (run->address >= runs[i].address && skip < runs[i].pages) {
+			if (run->pages > runs[i].pages - skip)
+				break;
+			return sink(arg, run->address, zero ? NULL : data + skip * IMAGE_PAGE,
+				    (uint64_t)run->pages * IMAGE_PAGE, e);
+		}
+		if (!zero)
+			data += (uint64_t)runs[i].pages * IMAGE_PAGE;
+	}
+	return wrong_pages(offset, "a run is not where it is said to be", e);
+}
+
+static int no_sink(void *arg, uint64_t address, const void *data, size_t len, struct error *e)
+{
+	return 0;
+}
+
+static int deliver_placed(const struct pages_early *from, const struct pages_run *run,
+			  uint64_t place, uint64_t offset, page_sink sink, void *arg,
+			  struct error *e)
+{
+	struct early_frame *early;
+	int r = from->find(from->arg, place, &early, e);
+
+	if (r == 0)
+		return wrong_pages(offset, "there is no early frame where a run is said to be", e);
+	if (r > 0)
+		r = pages_check_early(early, e);
+	return r < 0 ? r : deliver_early(early, run, offset, sink ? sink : no_sink, arg, e);
+}
+
+int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset,
+		  const struct pages_early *early, page_sink sink, void *arg, uint64_t *ret_pages,
+		  struct error *e)
+{
+	const struct frame *f = (const struct frame *)frame;
+	const struct pages_header *p = (const struct pages_header *)(f + 1);
+	const struct pages_run *runs = (const struct pages_run *)(p + 1);
+	const uint64_t *place = (const uint64_t *)(runs + p->nruns);
 	const uint8_t *data;
 	const char *wrong;
 	int r;
 
-	wrong = check_runs(p, ret_pages);
+	wrong = check_runs(f, p, ret_pages);
 	if (wrong)
-		return error_set(e, -EBADMSG, E_IMAGE_DAMAGED,
-				 "the pages at offset %llu are wrong: %s",
-				 (unsigned long long)offset, wrong);
+		return wrong_pages(offset, wrong, e);
 	r = unpack(c, frame, offset, &data, e);
-	if (r < 0)
-		return r;
-	for (uint32_t i = 0; sink && i < p->nruns; i++) {
+	for (uint32_t i = 0; r >= 0 && i < p->nruns; i++) {
 		uint64_t len = (uint64_t)runs[i].pages * IMAGE_PAGE;
 		bool zero = runs[i].flags & PAGES_RUN_ZERO;
 
-		r = sink(arg, runs[i].address, zero ? NULL : data, len, e);
-		if (r < 0)
-			return r;
+		if (runs[i].flags & PAGES_RUN_PLACED) {
+			r = deliver_placed(early, &runs[i], *place++, offset, sink, arg, e);
+			continue;
+		}
+		if (sink)
+			r = sink(arg, runs[i].address, zero ? NULL : data, len, e);
 		if (!zero)
 			data += len;
 	}
-	return 0;
+	return r < 0 ? r : 0;
 }

@@ -11,17 +11,26 @@
  * zero and other pages alternate, and that the data stay in the cache while they are looked at,
  * summed and written.
  */
-#define PAGES_BLOCK	 (256u << 10)
-#define PAGES_BLOCK_RUNS (PAGES_BLOCK / IMAGE_PAGE)
-#define PAGES_BLOCK_MAX	 (IMAGE_PAGE + PAGES_BLOCK) /* bytes of the frame */
-static_assert(PAGES_HEAD + PAGES_BLOCK_RUNS * sizeof(struct pages_run) <= IMAGE_PAGE, "head");
+#define PAGES_BLOCK	      (256u << 10)
+#define PAGES_BLOCK_RUNS      (PAGES_BLOCK / IMAGE_PAGE)
+/* Beside these, runs whose contents are elsewhere already. */
+#define PAGES_BLOCK_ELSEWHERE 120
+#define PAGES_ELSEWHERE_BYTES (16u << 20)
+#define PAGES_BLOCK_MAX	      (IMAGE_PAGE + PAGES_BLOCK) /* bytes of the frame */
+static_assert(PAGES_HEAD + PAGES_BLOCK_RUNS * sizeof(struct pages_run) +
+			      PAGES_BLOCK_ELSEWHERE * (sizeof(struct pages_run) + 8) <=
+		      IMAGE_PAGE,
+	      "head");
 static_assert(PAGES_BLOCK <= PAGES_DATA_MAX, "format");
 
 struct pages_input {
+	uint32_t type; /* FRAME_PAGES or FRAME_EARLY */
 	struct page_group group;
-	struct page_run runs[PAGES_BLOCK_RUNS];
-	size_t nruns;
-	uint64_t bytes; /* at most PAGES_BLOCK */
+	/* position: 0, PAGE_ZERO, or the offset of an EARLY frame */
+	struct page_run runs[PAGES_BLOCK_RUNS + PAGES_BLOCK_ELSEWHERE];
+	size_t nruns, elsewhere;
+	uint64_t bytes; /* to be read, at most PAGES_BLOCK */
+	uint64_t bytes_elsewhere;
 };
 
 /* Compressors and a buffer, kept from frame to frame; for one thread at a time. */
@@ -41,13 +50,33 @@ bool page_is_zero(const void *page);
 int pages_build(struct pages_codec *c, const struct pages_input *in, page_source source, void *arg,
 		uint8_t *buf, size_t *ret_size, struct error *e) must_check;
 
+struct early_frame {
+	uint64_t offset; /* 0: none */
+	uint8_t *buf;
+	size_t room;
+	const uint8_t *data; /* unpacked; NULL: not yet */
+	struct pages_codec codec;
+};
+/*
+ * Where a reader finds EARLY frames: 1 and the intact frame at an offset, whose headers were
+ * checked; 0: there is none.
+ */
+struct pages_early {
+	int (*find)(void *arg, uint64_t offset, struct early_frame **ret, struct error *e);
+	void *arg;
+};
+void early_frame_free(struct early_frame *f);
+
 /* Checks the two headers: limits alone, and what they say about each other. NULL if all is well. */
 const char *pages_check_head(const struct frame *f, const struct pages_header *p);
 /*
  * Takes an intact frame apart: checks the runs, decompresses, feeds the sink (which may be NULL),
  * counts. `offset` is that of the frame in the image.
  */
-int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset, page_sink sink,
-		  void *arg, uint64_t *ret_pages, struct error *e) must_check;
+int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset,
+		  const struct pages_early *early, page_sink sink, void *arg, uint64_t *ret_pages,
+		  struct error *e) must_check;
+/* The same for a frame that no run refers to: only checked. */
+int pages_check_early(struct early_frame *f, struct error *e) must_check;
 
 #endif

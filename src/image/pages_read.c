@@ -27,6 +27,7 @@ struct slot {
 	size_t room; /* in buf */
 	uint64_t offset;
 	struct pages_codec codec;
+	struct early_cache early;
 };
 
 struct pages_reader {
@@ -139,7 +140,7 @@ static int peek_read(struct image_reader *r, struct error *e)
 		return error_set(e, -EBADMSG, E_IMAGE_CUT,
 				 "the image ends at offset %llu, before its end record",
 				 (unsigned long long)r->offset + n);
-	if (u.f.type == FRAME_PAGES && (size_t)n < sizeof(u)) {
+	if ((u.f.type == FRAME_PAGES || u.f.type == FRAME_EARLY) && (size_t)n < sizeof(u)) {
 		err = reader_take(r, (uint8_t *)&u + n, sizeof(u) - n, r->offset + n,
 				  "a frame of pages", e);
 		if (err < 0)
@@ -163,6 +164,12 @@ int reader_peek(struct image_reader *r, struct error *e)
 		if (r->next.type == FRAME_END) {
 			r->at_end = true;
 			break;
+		}
+		if (r->next.type == FRAME_EARLY) {
+			err = early_pass(r, e);
+			if (err < 0)
+				return err;
+			continue;
 		}
 		if (r->next.flags & ~RECORD_OPTIONAL ||
 		    (r->next.type != FRAME_PAD && !r->next.flags))
@@ -256,7 +263,10 @@ static int slot_deliver(struct pages_reader *pr, struct slot *s, uint64_t *ret_p
 {
 	if (!frame_intact(s->buf))
 		return reader_damaged(s->offset, "checksum of a frame of pages", e);
-	return pages_deliver(&s->codec, s->buf, s->offset, pr->sink, pr->arg, ret_pages, e);
+	s->early.r = pr->r;
+	return pages_deliver(&s->codec, s->buf, s->offset,
+			     &(struct pages_early){early_find, &s->early}, pr->sink, pr->arg,
+			     ret_pages, e);
 }
 
 /* The lock is held again, and the slot's frame is done with. */
@@ -268,7 +278,7 @@ static void slot_done(struct pages_reader *pr, struct slot *s, uint64_t pages, i
 	if (err < 0) {
 		fail(pr, err, e);
 	} else {
-		totals_add(&pr->r->totals, f, (const struct pages_header *)(f + 1), pages);
+		totals_add(&pr->r->totals, (const struct pages_header *)(f + 1));
 		pr->done += pages * IMAGE_PAGE;
 	}
 	s->state = SLOT_FREE;
@@ -484,6 +494,7 @@ void pages_reader_free(struct pages_reader *pr)
 	pool_destroy(&pr->pool);
 	for (unsigned int i = 0; i < pr->nslots; i++) {
 		pages_codec_free(&pr->slots[i].codec);
+		early_cache_free(&pr->slots[i].early);
 		free(pr->slots[i].buf);
 	}
 	free(pr->slots);

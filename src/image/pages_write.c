@@ -46,6 +46,7 @@ struct slot {
 
 /* How far a group has been cut into blocks. */
 struct cut {
+	uint32_t type; /* of the frames */
 	struct page_group group;
 	const struct page_run *run, *end;
 	uint64_t skip; /* bytes of *run that are gone */
@@ -70,6 +71,7 @@ struct pages_writer {
 
 	struct cut cut; /* of the group that is shared out */
 	page_source source;
+	page_placed placed_at; /* of early frames: who is told where they are */
 	void *arg;
 	unsigned int filling; /* slots that take from it */
 };
@@ -117,19 +119,45 @@ static struct slot *slot_claim(struct pages_writer *pw)
 	return s;
 }
 
+/* An early frame has its place, at which a later one will find it. */
+static int early_placed(struct pages_writer *pw, const struct frame *f,
+			const struct pages_run *runs, uint32_t nruns, uint64_t offset)
+{
+	uint64_t position = PAGE_EARLY | pw->w->early.frames.n * PAGES_BLOCK;
+	struct early_entry *entry = vec_push(&pw->w->early.frames);
+	int r = 0;
+
+	if (!entry)
+		return -ENOMEM;
+	*entry = (struct early_entry){*f, offset};
+	for (uint32_t i = 0; r >= 0 && i < nruns; i++) {
+		uint64_t length = (uint64_t)runs[i].pages * IMAGE_PAGE;
+
+		if (runs[i].flags & PAGES_RUN_ZERO) {
+			r = pw->placed_at(pw->arg, runs[i].address, length,
+					  PAGE_ZERO | runs[i].address);
+			continue;
+		}
+		r = pw->placed_at(pw->arg, runs[i].address, length, position);
+		position += length;
+	}
+	return r;
+}
+
 /* Accounts for a frame that has its place now. */
-static int frame_placed(struct image_writer *w, const uint8_t *frame, uint64_t offset)
+static int frame_placed(struct pages_writer *pw, const uint8_t *frame, uint64_t offset)
 {
 	const struct frame *f = (const struct frame *)frame;
 	const struct pages_header *p = (const struct pages_header *)(f + 1);
-	const struct pages_run *runs = (const struct pages_run *)(p + 1);
+	struct image_writer *w = pw->w;
 	struct index_entry *last = w->index.n ? &w->index.v[w->index.n - 1] : NULL;
-	uint64_t pages = 0;
 
-	for (uint32_t i = 0; i < p->nruns; i++)
-		pages += runs[i].pages;
+	if (f->type == FRAME_EARLY) {
+		w->totals.page_bytes += p->stored_length;
+		return early_placed(pw, f, (const struct pages_run *)(p + 1), p->nruns, offset);
+	}
 	digest_update(w->digest, f, sizeof(*f));
-	totals_add(&w->totals, f, p, pages);
+	totals_add(&w->totals, p);
 	if (last && last->object == f->id && last->stage == p->stage)
 		return 0;
 	last = vec_push(&w->index);
@@ -139,13 +167,14 @@ static int frame_placed(struct image_writer *w, const uint8_t *frame, uint64_t o
 	return 0;
 }
 
-static int slot_place(struct image_writer *w, struct slot *s)
+static int slot_place(struct pages_writer *pw, struct slot *s)
 {
+	struct image_writer *w = pw->w;
 	int r;
 
 	s->offset = w->offset;
 	for (size_t at = 0; at < s->len;) {
-		r = frame_placed(w, s->buf + at, s->offset + at);
+		r = frame_placed(pw, s->buf + at, s->offset + at);
 		if (r < 0)
 			return r;
 		at += frame_size((const struct frame *)(s->buf + at));
@@ -164,7 +193,7 @@ static void slots_place(struct pages_writer *pw)
 
 		if (s->state != SLOT_READY)
 			break;
-		r = pw->failed ? pw->failed : slot_place(pw->w, s);
+		r = pw->failed ? pw->failed : slot_place(pw, s);
 		if (r < 0)
 			fail(pw, error_set(&e, r, E_NO_MEMORY, "no memory for the index"), &e);
 		s->state = SLOT_PLACED;
@@ -173,18 +202,55 @@ static void slots_place(struct pages_writer *pw)
 	pool_changed(&pw->pool);
 }
 
-/* Takes the next block. */
-static void cut_next(struct cut *c, struct pages_input *in)
+/* Of a run whose contents are in the image already, what one run of a frame can say. */
+static uint64_t elsewhere_length(const struct page_run *run, uint64_t skip)
 {
+	uint64_t left = run->length - skip, in_frame;
+
+	if (run->position & PAGE_ZERO)
+		return left < PAGES_ELSEWHERE_BYTES ? left : PAGES_ELSEWHERE_BYTES;
+	in_frame = PAGES_BLOCK - ((run->position + skip) & ~PAGE_EARLY) % PAGES_BLOCK;
+	return left < in_frame ? left : in_frame;
+}
+
+static uint64_t offset_of(const struct image_writer *w, uint64_t position)
+{
+	return position & PAGE_ZERO
+		       ? PAGE_ZERO
+		       : w->early.frames.v[(position & ~PAGE_EARLY) / PAGES_BLOCK].offset;
+}
+
+static bool has_room(const struct pages_input *in, const struct page_run *run)
+{
+	if (run->position)
+		return in->elsewhere < PAGES_BLOCK_ELSEWHERE &&
+		       in->bytes_elsewhere < PAGES_ELSEWHERE_BYTES;
+	return in->bytes < PAGES_BLOCK && in->nruns - in->elsewhere < PAGES_BLOCK_RUNS;
+}
+
+/* Takes the next block. */
+static void cut_next(const struct image_writer *w, struct cut *c, struct pages_input *in)
+{
+	in->type = c->type;
 	in->group = c->group;
-	in->nruns = 0;
-	in->bytes = 0;
-	while (c->run < c->end && in->bytes < PAGES_BLOCK && in->nruns < PAGES_BLOCK_RUNS) {
+	in->nruns = in->elsewhere = 0;
+	in->bytes = in->bytes_elsewhere = 0;
+	while (c->run < c->end && has_room(in, c->run)) {
 		uint64_t left = c->run->length - c->skip;
 		uint64_t take = left < PAGES_BLOCK - in->bytes ? left : PAGES_BLOCK - in->bytes;
+		struct page_run *run = &in->runs[in->nruns++];
 
-		in->runs[in->nruns++] = (struct page_run){c->run->address + c->skip, take};
-		in->bytes += take;
+		if (c->run->position) {
+			take = elsewhere_length(c->run, c->skip);
+			run->position = offset_of(w, c->run->position + c->skip);
+			in->bytes_elsewhere += take;
+			in->elsewhere++;
+		} else {
+			run->position = 0;
+			in->bytes += take;
+		}
+		run->address = c->run->address + c->skip;
+		run->length = take;
 		c->skip += take;
 		if (c->skip == c->run->length) {
 			c->run++;
@@ -201,7 +267,7 @@ static bool step_fill(struct pages_writer *pw)
 
 	if (!s)
 		return false;
-	cut_next(&pw->cut, &s->in);
+	cut_next(pw->w, &pw->cut, &s->in);
 	pw->filling++;
 	pthread_mutex_unlock(&pw->pool.lock);
 	r = pages_build(&s->codec, &s->in, pw->source, pw->arg, s->buf, &s->len, &e);
@@ -307,7 +373,7 @@ static int put_small(struct pages_writer *pw, struct cut *cut, page_source sourc
 	size_t size;
 	int r;
 
-	cut_next(cut, &in);
+	cut_next(pw->w, cut, &in);
 	if (!s || s->len + IMAGE_PAGE + in.bytes > PAGES_BLOCK_MAX) {
 		s = gather_begin(pw);
 		if (!s)
@@ -379,7 +445,7 @@ int image_put_pages(struct image_writer *w, const struct page_group *group,
 		    struct error *e)
 {
 	struct pages_writer *pw = w->pages;
-	struct cut cut = {*group, runs, runs + nruns, 0};
+	struct cut cut = {FRAME_PAGES, *group, runs, runs + nruns, 0};
 	uint64_t bytes = 0;
 	int r;
 
@@ -393,6 +459,26 @@ int image_put_pages(struct image_writer *w, const struct page_group *group,
 	if (r < 0)
 		w->phase = WRITER_DONE;
 	return r;
+}
+
+int image_put_early(struct image_writer *w, const struct page_run *runs, size_t nruns,
+		    page_source source, page_placed placed, void *arg, struct error *e)
+{
+	struct pages_writer *pw = w->pages;
+	struct cut cut = {FRAME_EARLY, {}, runs, runs + nruns, 0};
+	uint64_t bytes = 0;
+	int r;
+
+	if (w->phase != WRITER_STATE || !w->early.room)
+		return error_set(e, -EINVAL, E_INTERNAL, "early pages out of place in the image");
+	pw->group_end = 0;
+	r = check_input(pw, &cut.group, runs, nruns, &bytes, e);
+	if (r < 0 || bytes == 0)
+		return r;
+	if (bytes >= HELPERS_WORTH)
+		pool_start(&pw->pool);
+	pw->placed_at = placed;
+	return put_large(pw, &cut, source, arg, e);
 }
 
 int pages_writer_drain(struct pages_writer *pw, struct error *e)

@@ -30,6 +30,7 @@ int progress_report(struct progress *p, struct error *e)
 		return 0;
 	p->reported = p->done;
 	p->at_ns = now_ns();
-	r = p->report(p->arg, p->done, p->total);
+	/* Some pages may have been written more than once, see image_put_early(). */
+	r = p->report(p->arg, p->total && p->done > p->total ? p->total : p->done, p->total);
 	return r < 0 ? error_set(e, r, E_INTERRUPTED, "the operation was interrupted") : 0;
 }

@@ -150,6 +150,10 @@ int image_read_end(struct image_reader *r, struct image_totals *ret, struct erro
 		err = skip_groups(r, e);
 		if (err < 0)
 			return err;
+		/* A restart has seen what it needs; who only looks wants to know all. */
+		err = r->groups_read ? 0 : early_check_rest(r, e);
+		if (err < 0)
+			return err;
 		err = read_end(r, &end, e);
 		if (err < 0)
 			return err;

@@ -230,7 +230,7 @@ static int state_frame(struct image_reader *r, size_t at, struct error *e)
 	}
 	if (f->type == FRAME_PAD || (f->flags & RECORD_OPTIONAL))
 		return 0;
-	if (f->type >= FRAME_PAGES && f->type <= FRAME_INDEX)
+	if (f->type >= FRAME_PAGES && f->type <= FRAME_EARLY)
 		return reader_damaged(offset, "a frame that does not belong into the state part",
 				      e);
 	return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
@@ -274,6 +274,7 @@ int image_reader_new(struct image_reader **ret, int fd, int jobs, struct error *
 	if (!r)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the image");
 	r->jobs = jobs;
+	r->early.spill = -EBADF;
 	r->digest = digest_new();
 	if (!r->digest)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the image");
@@ -332,6 +333,8 @@ void image_reader_free(struct image_reader *r)
 	digest_free(r->digest);
 	vec_free(&r->records);
 	vec_free(&r->index);
+	vec_free(&r->early.frames);
+	close_fd(&r->early.spill);
 	free(r->state);
 	free(r);
 }

@@ -2,8 +2,11 @@
 #ifndef REPRISE_IMAGE_READER_H
 #define REPRISE_IMAGE_READER_H
 
+#include <stdatomic.h>
+
 #include "core/vec.h"
 #include "image/frame.h"
+#include "image/pages.h"
 #include "image/stream.h"
 
 /*
@@ -12,6 +15,13 @@
  */
 
 struct pages_reader;
+
+struct early_seen {
+	uint64_t offset;
+	struct frame frame;
+	struct pages_header pages;
+	atomic_bool checked;
+};
 
 struct image_reader {
 	struct stream in;
@@ -36,6 +46,13 @@ struct image_reader {
 	uint64_t group_end; /* address behind the last frame of the last group */
 	bool groups_read;   /* by image_read_pages(): then none may be left over */
 
+	/* Early frames that have been passed, in their order; those of a stream are kept in a file,
+	 * at their offsets. */
+	struct {
+		VEC(struct early_seen) frames;
+		int spill;
+	} early;
+
 	struct pages_reader *pages;
 	int failed; /* after which the place in the stream is unknown */
 	struct error error;
@@ -53,6 +70,19 @@ int reader_damaged(uint64_t offset, const char *what, struct error *e);
 int reader_peek(struct image_reader *r, struct error *e) must_check;
 /* The peeked pages frame is being taken: accounts for its header. */
 int reader_taken(struct image_reader *r, struct error *e) must_check;
+
+/* The peeked early frame is passed: accounts for it, and keeps it if it comes in a stream. */
+int early_pass(struct image_reader *r, struct error *e) must_check;
+/* Finds a frame for pages_deliver(), whose `arg` this is; for one thread at a time. */
+struct early_cache {
+	struct image_reader *r;
+	struct early_frame frames[4];
+	unsigned int next;
+};
+int early_find(void *cache, uint64_t offset, struct early_frame **ret, struct error *e) must_check;
+void early_cache_free(struct early_cache *c);
+/* Checks those that nothing referred to. */
+int early_check_rest(struct image_reader *r, struct error *e) must_check;
 
 int pages_reader_new(struct pages_reader **ret, struct image_reader *r, struct error *e) must_check;
 /* Takes all frames of the peeked group. sink may be NULL. */

@@ -45,16 +45,16 @@ static char *directory_of(int fd)
 	return path;
 }
 
-static int open_file(int output)
+int store_open_file(int output)
 {
-	_cleanup_(free_ptr) char *beside = directory_of(output);
+	_cleanup_(free_ptr) char *beside = output < 0 ? NULL : directory_of(output);
 	const char *const places[] = {beside, getenv("TMPDIR"), "/var/tmp", "/tmp"};
 	int fd = -EBADF;
 
 	for (size_t i = 0; i < sizeof(places) / sizeof(places[0]) && fd < 0; i++)
 		if (places[i])
 			fd = open(places[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	return fd;
+	return fd < 0 ? -errno : fd;
 }
 
 int store_new(struct page_store **ret, int output, struct error *e)
@@ -63,7 +63,7 @@ int store_new(struct page_store **ret, int output, struct error *e)
 
 	if (!s)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
-	s->fd = open_file(output);
+	s->fd = store_open_file(output);
 	/* addresses only: nobody says how much will be needed */
 	s->mapping = mmap(NULL, STORE_MEMORY + HUGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

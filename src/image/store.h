@@ -19,6 +19,7 @@ struct page_store;
  * output: a descriptor beside whose file, if it is one, the file of the store is made; else in
  * $TMPDIR, /var/tmp or /tmp. If there is no room for one, there is none.
  */
+int store_open_file(int output);
 int store_new(struct page_store **ret, int output, struct error *e) must_check;
 void store_free(struct page_store *s); /* accepts NULL */
 /* Faults in as much memory, so that this costs nothing later. */

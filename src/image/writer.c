@@ -185,22 +185,26 @@ int image_write_state(struct image_writer *w, struct error *e)
 	r = state_finish(w, e);
 	if (r < 0)
 		return r;
-	if (w->opt.compress == COMPRESS_NONE) {
+	if (w->early.room)
+		r = early_close(w, e);
+	else if (w->opt.compress == COMPRESS_NONE)
 		r = pad_to_page(w, e);
-		if (r < 0)
-			return r;
-	}
+	if (r < 0)
+		return r;
 	r = stream_write(&w->out, w->state, w->state_len, 0, e);
 	if (r < 0)
 		return r;
-	w->offset = w->state_len;
+	if (!w->early.room)
+		w->offset = w->state_len;
 	free(w->state);
 	w->state = NULL;
 	w->state_len = 0;
 	w->state_size = 0;
-	r = pages_writer_new(&w->pages, w, e);
-	if (r < 0)
-		return r;
+	if (!w->pages) {
+		r = pages_writer_new(&w->pages, w, e);
+		if (r < 0)
+			return r;
+	}
 	w->phase = WRITER_PAGES;
 	return 0;
 }
@@ -310,6 +314,7 @@ void image_writer_free(struct image_writer *w)
 	pages_writer_free(w->pages);
 	digest_free(w->digest);
 	vec_free(&w->index);
+	vec_free(&w->early.frames);
 	free(w->state);
 	free(w);
 }

@@ -12,6 +12,11 @@ enum writer_phase { WRITER_STATE, WRITER_PAGES, WRITER_DONE };
 
 struct pages_writer;
 
+struct early_entry {
+	struct frame frame;
+	uint64_t offset;
+};
+
 struct image_writer {
 	struct stream out;
 	struct image_writer_options opt;
@@ -26,12 +31,20 @@ struct image_writer {
 	VEC(struct index_entry) index;
 	uint64_t offset; /* where the next frame goes */
 
+	/* what is written before the state part */
+	struct {
+		uint64_t room; /* in front of it; 0: there is none */
+		VEC(struct early_entry) frames;
+	} early;
+
 	struct pages_writer *pages;
 };
 
 int pages_writer_new(struct pages_writer **ret, struct image_writer *w, struct error *e) must_check;
 /* Waits until all is written. */
 int pages_writer_drain(struct pages_writer *pw, struct error *e) must_check;
+/* Makes the state part fit in front of the early frames, and accounts for these. */
+int early_close(struct image_writer *w, struct error *e) must_check;
 void pages_writer_free(struct pages_writer *pw); /* accepts NULL */
 
 #endif
