@@ -118,8 +118,9 @@ def test_name_of_stranger(case):
     for name in ('lower', 'upper', 'work', 'merged'):
         os.mkdir(os.path.join(case.work, name))
     os.chdir(case.work)
+    system('mount', b'lower', b'lower', b'tmpfs', 0, None)
     system('mount', b'overlay', b'merged', b'overlay', 0,
-           b'lowerdir=lower,upperdir=upper,workdir=work')
+           b'lowerdir=lower,upperdir=upper,workdir=work,xino=off')
     pid = case.spawn(['/usr/bin/python3', '-c', BINDER], setsid=True, cwd=case.work)
     case.until(lambda: os.path.exists('bound'), 'the socket')
     case.checkpoint(pid, '--kill', '-q')
@@ -138,4 +139,5 @@ def test_name_of_stranger(case):
         client.connect('merged/name')
     os.kill(pid, signal.SIGKILL)
     case.wait(restart)
-    system('umount2', b'merged', 2)
+    for name in (b'merged', b'lower'):
+        system('umount2', name, 2)
