@@ -26,7 +26,9 @@ static int save_directory(struct checkpoint *c, const struct checkpoint_process 
 	fd = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY, e, "%d/%s", tid, which);
 	if (fd < 0)
 		return fd;
-	r = inode_checkpoint(c, p, fd, link, ret_id, e);
+	r = inode_refuse_detached(c, tid, fd, link, e);
+	if (r >= 0)
+		r = inode_checkpoint(c, p, fd, link, ret_id, e);
 	if (r < 0)
 		error_object(e, r, "%s directory of task %d (%s)",
 			     strcmp(which, "root") ? "working" : "root", tid, p->stat.comm);

@@ -68,8 +68,13 @@ static int make_link(struct checkpoint *c, int fd, const char *path, struct inod
 	*made = (struct made_link){};
 	snprintf(old, sizeof(old), "self/fd/%d", fd);
 	if (linkat(c->proc_fd, old, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
-		return error_errno(e, -errno, E_FILE_STATE, "cannot give %s the name %s", path,
-				   name);
+		return errno == ENOENT ? error_set(e, -ENOENT, E_FILE_STATE,
+						   "cannot give %s a name, since its directory has "
+						   "been removed, too; --deleted=save saves its "
+						   "contents",
+						   path)
+				       : error_errno(e, -errno, E_FILE_STATE,
+						     "cannot give %s the name %s", path, name);
 	made->path = name;
 	entry->msg.kind = INODE_NAMED;
 	entry->msg.path = name;

@@ -17,6 +17,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/procfs.h"
 #include "fs/inode_private.h"
 
 #ifndef SYSFS_MAGIC
@@ -118,6 +119,34 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 		"the path %s does not lead to the file: something is mounted over it, or it "
 		"belongs to another mount namespace",
 		link);
+}
+
+static uint64_t mount_of(int dir, const char *path, int flags)
+{
+	struct statx st = {};
+
+	return statx(dir, path, flags, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID
+		       ? st.stx_mnt_id
+		       : 0;
+}
+
+int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const char *link,
+			  struct error *e)
+{
+	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
+	_cleanup_(free_ptr) char *text = NULL;
+	char *line, *rest;
+
+	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
+	    procfs_read(c->proc_fd, &text, NULL, "%d/mountinfo", tid) < 0)
+		return 0;
+	for (rest = text; (line = strsep(&rest, "\n"));)
+		if (strtoull(line, NULL, 10) == is)
+			return 0;
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "it is on a mount that is attached nowhere (made by fsmount() or "
+			 "open_tree(), or unmounted lazily), which cannot be saved; attach it, or "
+			 "close it before the checkpoint");
 }
 
 /* ---- restart ---- */

@@ -24,6 +24,16 @@ static const struct {
 	 "a BPF link ties a program to the running kernel, and cannot be saved"},
 	{"anon_inode:bpf_iter", "an iterator of BPF stands amid the state of the running kernel"},
 	{"anon_inode:bpf_token", "a token of BPF belongs to a mount of this machine"},
+	{"anon_inode:[fscontext]",
+	 "a mount that is being made (fsopen() or fspick()) cannot be saved; finish it first"},
+	{"anon_inode:[landlock-ruleset]",
+	 "a set of rules of landlock that is being made cannot be read back"},
+	{"anon_inode:seccomp notify",
+	 "it hears of system calls of other tasks (SECCOMP_RET_USER_NOTIF), whose filter would have "
+	 "to be tied to it again"},
+	{"anon_inode:kvm-", "it is part of a virtual machine, whose state is in the kernel"},
+	{"anon_inode:dmabuf", "it is memory of a device"},
+	{"anon_inode:sync_file", "it waits for a device"},
 	{"anon_inode:btf", "type information of BPF (BTF) cannot be read back as it was loaded"},
 };
 

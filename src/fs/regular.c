@@ -16,7 +16,8 @@ static bool regular_match(const struct file_seen *f)
 	return (f->flags & O_PATH) || S_ISREG(f->st.st_mode) || S_ISDIR(f->st.st_mode);
 }
 
-static int refuse_state(const struct file_seen *f, const Reprise__File *msg, struct error *e)
+static int refuse_state(const struct checkpoint *c, const struct file_seen *f,
+			const Reprise__File *msg, struct error *e)
 {
 	/* Nothing tells the mask of F_NOTIFY, but it makes the task the owner of the descriptor
 	 * (fcntl_dirnotify()). */
@@ -24,7 +25,7 @@ static int refuse_state(const struct file_seen *f, const Reprise__File *msg, str
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
 			"the directory is watched with F_NOTIFY, which cannot be read back");
-	return 0;
+	return S_ISDIR(f->st.st_mode) ? inode_refuse_detached(c, f->tid, f->local, f->link, e) : 0;
 }
 
 /* Its contents could not be read without breaking it. */
@@ -42,7 +43,7 @@ static int check_lease(const struct checkpoint *c, const Reprise__File *msg, str
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
-	int r = refuse_state(f, msg, e);
+	int r = refuse_state(c, f, msg, e);
 
 	if (r < 0)
 		return r;

@@ -30,6 +30,18 @@ static void set_up(const char *what)
 		CHECK(!mkdir("there", 0700));
 		linked = test_file("here", 5000, 3);
 		CHECK(!link("here", "there/other") && !unlink("here"));
+	} else if (!strcmp(what, "linked-far")) {
+		CHECK(!mkdir("there", 0700) && !mkdir("near", 0700));
+		linked = test_file("near/here", 5000, 3);
+		CHECK(!link("near/here", "there/other") && !unlink("near/here"));
+		CHECK(!rmdir("near"));
+	} else if (!strcmp(what, "detached")) {
+		CHECK(syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */) >= 0);
+	} else if (!strcmp(what, "detached-cwd")) {
+		fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
+		CHECK(!fchdir(fd) && !close(fd));
+	} else if (!strcmp(what, "fscontext")) {
+		CHECK(syscall(SYS_fsopen, "tmpfs", 0) >= 0);
 	} else if (!strcmp(what, "notify")) {
 		CHECK(!fcntl(open(".", O_RDONLY), F_NOTIFY, DN_CREATE | DN_MULTISHOT));
 	} else if (!strcmp(what, "inotify")) {

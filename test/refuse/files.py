@@ -37,6 +37,28 @@ def test_file_below_a_mount(case):
     case.finish(pid)
 
 
+def test_detached_mount(case):
+    """Its root has the path and the inode of a directory that is there."""
+    case.finish(refused(case, 'detached', 'file-state', 'attached nowhere', 'descriptor'))
+
+
+def test_working_directory_on_a_detached_mount(case):
+    case.finish(refused(case, 'detached-cwd', 'file-state', 'attached nowhere',
+                        'working directory'))
+
+
+def test_mount_that_is_being_made(case):
+    case.finish(refused(case, 'fscontext', 'file-kind', 'fsopen', 'descriptor'))
+
+
+def test_link_in_a_removed_directory(case):
+    pid = odd(case, 'linked-far')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q',
+                              '--deleted=link'), 'file-state', '--deleted=save', 'near/here')
+    case.expect_files()
+    case.finish(pid)
+
+
 def test_secret_memory(case):
     case.finish(refused(case, 'secret', 'file-kind', 'memfd_secret', 'descriptor'))
 
