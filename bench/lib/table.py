@@ -5,7 +5,7 @@ from statistics import median
 
 from works import Linear
 
-FIGURES = ['freeze', 'checkpoint', 'restart', 'running', 'image']
+FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'image']
 HEADER = ['work', 'figure', 'median', 'min - max', 'limit beside it', 'ratio', 'target', 'verdict']
 
 
@@ -95,7 +95,7 @@ def linear_rows(linear, works, samples):
                        for name in (linear.larger, linear.smaller))
     if not larger or not smaller:
         return
-    for figure in ('checkpoint', 'restart'):
+    for figure in linear.figures:
         values = [[s / work.items for s in samples[work.name].get(('reprise', figure), [])]
                   for work in (larger, smaller)]
         if not all(values):

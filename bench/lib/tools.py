@@ -29,9 +29,9 @@ class Reprise:
         return {'freeze': figures['stood_still_ns'], 'checkpoint': wall,
                 'image': os.stat(place.path('image')).st_size}
 
-    def restart(self, place):
+    def restart(self, place, more=()):
         wall, output = place.run(self.argv + ['restart', '-i', place.path('image'), '--detach',
-                                              '--json'])
+                                              '--json'] + list(more))
         return {'restart': wall, 'running': json.loads(output)['figures']['running_ns']}
 
     def remove(self, place):

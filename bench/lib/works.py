@@ -66,11 +66,23 @@ class Work:
         self.quick = quick
 
 
+class Container(Work):
+    """The same in a container of its own."""
+
+
+class FirstInstruction(Work):
+    """From `reprise run` to the first instruction of the command, against doing it by hand."""
+
+
+# What others cannot be asked for.
+OWN = (Container, FirstInstruction)
+
+
 class Linear:
     """Cost per item of the larger work against that of the smaller."""
 
-    def __init__(self, larger, smaller, most=1.5):
-        self.larger, self.smaller, self.most = larger, smaller, most
+    def __init__(self, larger, smaller, most=1.5, figures=('checkpoint', 'restart')):
+        self.larger, self.smaller, self.most, self.figures = larger, smaller, most, figures
 
 
 def memory(name, size, targets=None, **more):
@@ -128,6 +140,12 @@ ALL = [
     processes(100, repeat=2, targets={
         'checkpoint': ('ns', 120 * MS), 'restart': ('ns', 150 * MS)}),
     processes(1000),
+    FirstInstruction('start of a container', None, repeat=4,
+                     beside={'run': ['by hand'], 'more than by hand': []},
+                     targets={'more than by hand': ('ns', 25 * MS)}),
+    processes(20, repeat=2),
+    Container('20 processes, container', 'processes', 19, items=20, repeat=2,
+              targets={'freeze': ('ns', 15 * MS), 'restart': ('ns', 80 * MS)}),
     threads(200, repeat=2),
     threads(2000),
     descriptors(1000, repeat=2),
@@ -141,6 +159,8 @@ ALL = [
     sockets(1000, repeat=2),
     sockets(10000),
     Linear('1000 processes', '100 processes'),
+    Linear('20 processes, container', '20 processes', most=2,
+           figures=('freeze', 'checkpoint', 'restart')),
     Linear('2000 threads', '200 threads'),
     Linear('10000 descriptors', '1000 descriptors'),
     Linear('100000 descriptors', '10000 descriptors'),

@@ -10,10 +10,11 @@
 #include <stdint.h>
 #include <sys/syscall.h>
 
-#define SIG(n)	  (1ULL << ((n)-1))
+#define SIG(n)	   (1ULL << ((n)-1))
 /* SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT, SIGWINCH */
-#define HANDED_ON (SIG(1) | SIG(2) | SIG(3) | SIG(10) | SIG(12) | SIG(15) | SIG(18) | SIG(28))
-#define ALL	  (~0ULL)
+#define HANDED_ON  (SIG(1) | SIG(2) | SIG(3) | SIG(10) | SIG(12) | SIG(15) | SIG(18) | SIG(28))
+/* All but SIGURG, which is ignored: a checkpoint needs one that is not blocked to be quick. */
+#define WAITED_FOR (~SIG(23))
 
 static long call(long nr, long a, long b, long c, long d)
 {
@@ -54,7 +55,7 @@ __attribute__((used, noreturn)) void init_main(const long *stack);
 void init_main(const long *stack)
 {
 	long child = stack[0] > 1 ? number((const char *)stack[2]) : 0;
-	uint64_t all = ALL;
+	uint64_t all = WAITED_FOR;
 
 	/* Executed from memory, it has got an odd name. */
 	call(SYS_prctl, PR_SET_NAME, (long)"reprise-init", 0, 0);
