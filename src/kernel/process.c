@@ -21,17 +21,11 @@
 
 #define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3 */
 
-static const char *const namespaces[PROCESS_NAMESPACES] = {"mnt",  "net",    "ipc",  "uts",
-							   "user", "cgroup", "time", "pid"};
-
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
 	if (kcmp_index_new(&x->mm, KCMP_VM) < 0 || kcmp_index_new(&x->sighand, KCMP_SIGHAND) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
-	for (size_t i = 0; i < PROCESS_NAMESPACES; i++)
-		ignore(procfs_readlink(c->proc_fd, &x->namespaces[i], NULL, "%d/ns/%s", c->self,
-				       namespaces[i]),
-		       "not every kernel has every kind");
+	namespaces_read(c, &x->namespaces);
 	return 0;
 }
 
@@ -39,8 +33,7 @@ void process_index_free(struct process_index *x)
 {
 	kcmp_index_free(x->mm);
 	kcmp_index_free(x->sighand);
-	for (size_t i = 0; i < PROCESS_NAMESPACES; i++)
-		free(x->namespaces[i]);
+	namespaces_free(&x->namespaces);
 }
 
 static int identify(struct checkpoint *c, struct kcmp_index *index, enum record_type kind,
@@ -65,33 +58,9 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
 	return identify(c, x->mm, RECORD_MM, p, &p->mm, &unused, e);
 }
 
-/* Tree scope: the tasks live where we do. */
-static int check_namespaces(struct checkpoint *c, const struct process_index *x,
-			    struct checkpoint_process *p, struct error *e)
-{
-	for (size_t i = 0; i < PROCESS_NAMESPACES; i++) {
-		_cleanup_(free_ptr) char *theirs = NULL;
-		int r;
-
-		if (!x->namespaces[i])
-			continue;
-		/* The first failure is enough: it would be the same for all. */
-		r = procfs_readlink(c->proc_fd, &theirs, e, "%d/ns/%s", p->tid, namespaces[i]);
-		if (r < 0)
-			return r;
-		if (strcmp(theirs, x->namespaces[i]) == 0)
-			continue;
-		error_set(e, -EXDEV, E_TASK_NAMESPACE, "is in another %s namespace than reprise",
-			  namespaces[i]);
-		r = checkpoint_refuse(c, -EXDEV, e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 /* The class of an ELF file is the fifth byte; a 32-bit program has 32-bit tasks. */
-static int check_exe(struct checkpoint *c, struct checkpoint_process *p, struct error *e)
+static int check_exe(const struct checkpoint *c, const struct checkpoint_process *p,
+		     struct error *e)
 {
 	char ident[5] = "";
 	_cleanup_(close_fd) int fd =
@@ -108,6 +77,21 @@ static int check_exe(struct checkpoint *c, struct checkpoint_process *p, struct 
 	return 0;
 }
 
+void process_look(const struct checkpoint *c, const struct process_index *x,
+		  struct checkpoint_process *p)
+{
+	struct process_look *l;
+
+	if (p->frozen->zombie || p->look)
+		return;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return;
+	l->namespaces = namespaces_compare(c, &x->namespaces, p, &l->in_namespaces);
+	l->exe = check_exe(c, p, &l->in_exe);
+	p->look = l;
+}
+
 int process_check(struct checkpoint *c, const struct process_index *x, struct checkpoint_process *p,
 		  struct error *e)
 {
@@ -115,10 +99,19 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 
 	if (p->frozen->zombie)
 		return 0;
-	r = check_namespaces(c, x, p, e);
-	if (r < 0)
+	process_look(c, x, p);
+	if (!p->look)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
+	*e = p->look->in_namespaces;
+	r = p->look->namespaces;
+	/* the first failure is enough: it would be the same for all */
+	if (r < 0 && r != -EXDEV)
 		return checkpoint_refuse(c, r, e);
-	r = checkpoint_refuse(c, check_exe(c, p, e), e);
+	r = checkpoint_refuse(c, r, e);
+	if (r >= 0) {
+		*e = p->look->in_exe;
+		r = checkpoint_refuse(c, p->look->exe, e);
+	}
 	vec_for_each (t, &p->frozen->threads) {
 		if (r < 0)
 			break;

@@ -3,6 +3,7 @@
 #define REPRISE_KERNEL_PROCESS_H
 
 #include "core/objects.h"
+#include "kernel/namespaces.h"
 #include "model/checkpoint.h"
 #include "model/restart.h"
 
@@ -11,13 +12,10 @@
  * timers. Zombies are processes without threads.
  */
 
-#define PROCESS_NAMESPACES 8
-
 /* Identities of tables that only the kernel can compare; one for a checkpoint. */
 struct process_index {
 	struct kcmp_index *mm, *sighand;
-	char *namespaces[PROCESS_NAMESPACES]; /* our own, as /proc/PID/ns names them; NULL: not
-						 there */
+	struct namespaces namespaces;
 };
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e) must_check;
 void process_index_free(struct process_index *x);
@@ -25,6 +23,12 @@ void process_index_free(struct process_index *x);
 /* Object id of the address space (in p->mm). */
 int process_identify_mm(struct checkpoint *c, struct process_index *x, struct checkpoint_process *p,
 			struct error *e) must_check;
+/*
+ * The part of process_check() that only compares what /proc tells, with its findings left in *p: it
+ * may be called before, by any thread, and is called if it was not.
+ */
+void process_look(const struct checkpoint *c, const struct process_index *x,
+		  struct checkpoint_process *p);
 /* What cannot be saved, looked for without touching the process: namespaces, 32-bit code, seccomp,
  * tracers. */
 int process_check(struct checkpoint *c, const struct process_index *x, struct checkpoint_process *p,

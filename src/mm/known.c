@@ -110,6 +110,33 @@ static int read_known(struct checkpoint *c, const struct checkpoint_process *p,
 	return same_locks(c, p->tid, ret);
 }
 
+struct mm_look {
+	int r;
+	struct error e;
+	struct vma_list list;
+};
+
+void mm_look(struct checkpoint *c, struct checkpoint_process *p)
+{
+	struct mm_look *l;
+
+	/* of what was copied in advance the mappings are known */
+	if (!p->mm || p->frozen->zombie || c->tracks || mm_first_sight(&c->mm->looked, p->mm) <= 0)
+		return;
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return;
+	l->r = vmas_read(c->proc_fd, p->tid, "smaps", &l->list, &l->e);
+	p->mappings = l;
+}
+
+void mm_look_free(struct checkpoint_process *p)
+{
+	if (p->mappings)
+		vma_list_free(&p->mappings->list);
+	free(take_ptr(&p->mappings));
+}
+
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e)
 {
@@ -122,13 +149,20 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 	if (r)
 		return r < 0 ? r : 0;
 	vma_list_free(ret);
-	r = mm_ahead_take(c, p, ret, e);
-	if (r < 0)
-		return r;
-	/* read before the agent was there, and so without what its mapping tells */
-	if (r > 0 && (c->checking || same_locks(c, p->tid, ret)))
-		return 0;
-	vma_list_free(ret);
+	if (p->mappings) {
+		struct mm_look *l = p->mappings;
+
+		if (l->r < 0) {
+			*e = l->e;
+			return l->r;
+		}
+		*ret = l->list;
+		l->list = (struct vma_list){};
+		/* read before the agent was there, and so without what its mapping tells */
+		if (c->checking || same_locks(c, p->tid, ret))
+			return 0;
+		vma_list_free(ret);
+	}
 	return vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
 }
 

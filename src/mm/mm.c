@@ -37,7 +37,6 @@ void mm_checkpoint_end(struct checkpoint *c)
 {
 	if (!c->mm)
 		return;
-	mm_ahead_end(c);
 	vec_for_each (m, &c->mm->mms) {
 		vec_free(&m->pages);
 		vec_free(&m->maybe_shared);
@@ -47,7 +46,8 @@ void mm_checkpoint_end(struct checkpoint *c)
 	}
 	vec_free(&c->mm->mms);
 	scratch_free(&c->mm->scratch);
-	vec_free(&c->mm->seen);
+	vec_free(&c->mm->seen.ids);
+	vec_free(&c->mm->looked.ids);
 	mapped_cache_free(c->mm->mapped);
 	aio_checkpoint_free(c->mm->aio);
 	vec_free(&c->mm->registered);
@@ -325,15 +325,14 @@ static int take_mm(struct checkpoint *c, const struct checkpoint_process *p, str
 	return r < 0 ? r : take_pages(c, p, m, e);
 }
 
-/* Object ids are small numbers. Returns 1, or 0 if that id has been here before. */
-static int first_sight(struct mm_checkpoint *mm, uint64_t id)
+int mm_first_sight(struct mm_seen *seen, uint64_t id)
 {
-	while (mm->seen.n <= id)
-		if (!vec_push(&mm->seen))
+	while (seen->ids.n <= id)
+		if (!vec_push(&seen->ids))
 			return -ENOMEM;
-	if (mm->seen.v[id])
+	if (seen->ids.v[id])
 		return 0;
-	mm->seen.v[id] = true;
+	seen->ids.v[id] = true;
 	return 1;
 }
 
@@ -344,7 +343,7 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
 
 	if (!p->mm || p->frozen->zombie)
 		return 0;
-	r = first_sight(c->mm, p->mm);
+	r = mm_first_sight(&c->mm->seen, p->mm);
 	if (r <= 0)
 		return r < 0 ? no_memory(e) : 0;
 	m = vec_push(&c->mm->mms);

@@ -25,13 +25,11 @@ void mm_checkpoint_end(struct checkpoint *c);
  */
 int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e) must_check;
 /*
- * Begins to read the mappings of all processes, ahead of mm_checkpoint(), in a thread of its own;
- * where that is not worth it or fails, nothing happens. The end of the checkpoint ends it. Before
- * calls are executed in a process its turn is waited for, so that nothing of ours is seen half.
+ * Reads the mappings of a process in advance of mm_checkpoint(), into *p. May be called by any one
+ * thread, for one process after the other; calls must not be executed in the process meanwhile.
  */
-void mm_ahead_begin(struct checkpoint *c);
-void mm_ahead_wait(struct checkpoint *c, const struct checkpoint_process *p);
-void mm_ahead_end(struct checkpoint *c);
+void mm_look(struct checkpoint *c, struct checkpoint_process *p);
+void mm_look_free(struct checkpoint_process *p);
 /*
  * Memory that is registered with a userfaultfd, of all address spaces that have been looked at;
  * NULL past the last.

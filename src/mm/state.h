@@ -54,17 +54,24 @@ struct mm_state {
 
 struct mapped_cache;
 
+/* Address spaces, by object id: these are small numbers. */
+struct mm_seen {
+	VEC(bool) ids;
+};
+/* 1, or 0 if that id has been here before; -ENOMEM. */
+int mm_first_sight(struct mm_seen *seen, uint64_t id) must_check;
+
 struct mm_checkpoint {
 	VEC(struct mm_state) mms; /* in the order of processes */
 	struct scratch scratch;	  /* for records */
-	VEC(bool) seen;		  /* by object id */
+	struct mm_seen seen;
 	struct mapped_cache *mapped;
 	struct aio_checkpoint *aio;
 	VEC(struct mm_registered) registered;
 	uint64_t page_bytes;
-	uint64_t anonymous;	/* bytes that mms hold */
-	bool pins_pages;	/* asynchronous I/O writes to pages past the page table */
-	struct mm_ahead *ahead; /* NULL: nothing is read ahead */
+	uint64_t anonymous;    /* bytes that mms hold */
+	bool pins_pages;       /* asynchronous I/O writes to pages past the page table */
+	struct mm_seen looked; /* by mm_look() */
 };
 
 /*
@@ -91,10 +98,6 @@ int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;
-
-/* 1: smaps of a process as it was read ahead of us (src/mm/ahead.c); 0: it was not. */
-int mm_ahead_take(struct checkpoint *c, const struct checkpoint_process *p, struct vma_list *ret,
-		  struct error *e) must_check;
 
 /* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
 int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;

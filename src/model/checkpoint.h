@@ -56,6 +56,7 @@ struct checkpoint {
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
+	struct ahead *ahead; /* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */
 
@@ -63,6 +64,12 @@ struct checkpoint {
 	struct files_checkpoint *files;
 	struct mm_checkpoint *mm;
 	struct ipc_checkpoint *ipc;
+};
+
+/* What a process is compared with. */
+struct process_look {
+	int namespaces, exe; /* 0 or a negative errno, for which there is an error */
+	struct error in_namespaces, in_exe;
 };
 
 struct checkpoint_process {
@@ -77,6 +84,10 @@ struct checkpoint_process {
 	uint64_t mm;	     /* object id; equal for processes made with CLONE_VM */
 	uint64_t brk;	     /* where its heap ends, to the byte: only a task itself is told */
 	struct agent *agent; /* live; NULL while checking, and for zombies */
+
+	/* what was looked at in advance (model/ahead.h); NULL: has not been */
+	struct process_look *look;
+	struct mm_look *mappings; /* private to mm */
 };
 
 /* Traces one line of what is being done; cheap when nobody listens. */

@@ -22,7 +22,10 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 	struct checkpoint *c = &p->c;
 	size_t before = c->problems.n;
 	uint64_t unused;
-	int r = process_check(c, &p->index, cp, e);
+	int r;
+
+	pass_await(p, cp);
+	r = process_check(c, &p->index, cp, e);
 
 	if (cp->frozen->zombie)
 		return r;
@@ -78,7 +81,7 @@ static int check_tree(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = pass_list(p, e);
 	if (r >= 0)
-		mm_ahead_begin(c);
+		pass_look_ahead(p);
 	vec_for_each (cp, &c->processes) {
 		size_t before = c->problems.n;
 

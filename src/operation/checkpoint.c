@@ -61,7 +61,7 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 	struct frozen_thread *by = cp->speaker;
 	int r;
 
-	mm_ahead_wait(c, cp);
+	pass_await(p, cp);
 	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->stat.comm);
 	r = process_check(c, &p->index, cp, e);
 	if (r >= 0 && by)
@@ -89,7 +89,7 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = mm_checkpoint_drain(c, e);
 	if (r >= 0)
-		mm_ahead_begin(c);
+		pass_look_ahead(p);
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);

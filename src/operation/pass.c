@@ -12,7 +12,10 @@
 #include "ipc/ipc.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
+#include "model/ahead.h"
 #include "operation/pass.h"
+
+#define AHEAD_WORTH 4 /* tasks: a thread costs as much as looking at one */
 
 void subject_free(struct subject *s)
 {
@@ -25,8 +28,12 @@ void pass_end(struct pass *p)
 {
 	struct checkpoint *c = &p->c;
 
-	vec_for_each (cp, &c->processes)
+	ahead_end(c->ahead);
+	vec_for_each (cp, &c->processes) {
 		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
+		free(cp->look);
+		mm_look_free(cp);
+	}
 	freezer_free(&c->freezer);
 	mm_checkpoint_end(c);
 	files_checkpoint_end(c);
@@ -142,6 +149,31 @@ int pass_list(struct pass *p, struct error *e)
 			return error_object(e, r, "task %d (%s)", f->pid, cp->stat.comm);
 	}
 	return 0;
+}
+
+static void look_at(void *arg, size_t i)
+{
+	struct pass *p = arg;
+	struct checkpoint_process *cp = &p->c.processes.v[i];
+
+	process_look(&p->c, &p->index, cp);
+	mm_look(&p->c, cp);
+}
+
+void pass_look_ahead(struct pass *p)
+{
+	struct checkpoint *c = &p->c;
+	size_t tasks = 0;
+
+	vec_for_each (f, &c->freezer.processes)
+		tasks += f->threads.n;
+	if (c->jobs != 1 && tasks >= AHEAD_WORTH)
+		c->ahead = ahead_begin(c->processes.n, look_at, p);
+}
+
+void pass_await(struct pass *p, const struct checkpoint_process *cp)
+{
+	ahead_wait(p->c.ahead, (size_t)(cp - p->c.processes.v));
 }
 
 bool pass_pins_pages(const struct checkpoint *c)

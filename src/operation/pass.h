@@ -48,6 +48,11 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 void pass_end(struct pass *p);
 /* One entry for each process of the freezer, in its order. */
 int pass_list(struct pass *p, struct error *e) must_check;
+/* Begins to look at the processes of the list, ahead of those who need it; not if that is not worth
+ * it. */
+void pass_look_ahead(struct pass *p);
+/* To be called before a process is looked at, and before calls are executed in it. */
+void pass_await(struct pass *p, const struct checkpoint_process *cp);
 /* Does the kernel hold pages of the tree for input and output, past its page tables? */
 bool pass_pins_pages(const struct checkpoint *c);
 

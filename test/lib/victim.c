@@ -12,6 +12,8 @@
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
  *	namespace	its own network namespace
+ *	next-namespace KIND	a pid or time namespace for its children
+ *	thread-namespace	a thread in a UTS namespace of its own
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
  *	child		fork, and go on in both; the parent's verdict counts
@@ -23,6 +25,7 @@
 
 #include <fcntl.h>
 #include <linux/perf_event.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -45,6 +48,15 @@ static void *sleep_on(void *arg)
 	for (;;)
 		pause();
 	return NULL;
+}
+
+static volatile bool elsewhere;
+
+static void *sleep_elsewhere(void *arg)
+{
+	CHECK(!unshare(CLONE_NEWUTS));
+	elsewhere = true;
+	return sleep_on(arg);
 }
 
 static void open_odd(void)
@@ -196,6 +208,13 @@ static int step(const char *what, const char *value)
 		return 1;
 	} else if (!strcmp(what, "namespace")) {
 		CHECK(!unshare(CLONE_NEWNET));
+		return 1;
+	} else if (!strcmp(what, "next-namespace")) {
+		CHECK(!unshare(!strcmp(value, "pid") ? CLONE_NEWPID : CLONE_NEWTIME));
+	} else if (!strcmp(what, "thread-namespace")) {
+		CHECK(!pthread_create(&thread, NULL, sleep_elsewhere, NULL));
+		while (!elsewhere)
+			usleep(1000);
 		return 1;
 	} else if (!strcmp(what, "thread")) {
 		CHECK(!pthread_create(&thread, NULL, sleep_on, NULL));

@@ -214,6 +214,27 @@ def test_another_namespace(case):
     unharmed(case, pid)
 
 
+def test_namespace_of_a_thread(case):
+    pid = case.victim('thread-namespace', 'wait', 'pass')
+    case.refused(save(case, pid), 'task-namespace', 'victim', 'thread', 'another uts')
+    unharmed(case, pid)
+
+
+def namespace_of_children(case, kind):
+    """For children that are not there yet."""
+    pid = case.victim('next-namespace', kind, 'wait', 'pass')
+    case.refused(save(case, pid), 'task-namespace', 'victim', 'next child', 'another ' + kind)
+    unharmed(case, pid)
+
+
+def test_pid_namespace_of_children(case):
+    namespace_of_children(case, 'pid')
+
+
+def test_time_namespace_of_children(case):
+    namespace_of_children(case, 'time')
+
+
 def test_pipe_to_the_outside(case):
     """A descriptor above the standard ones, whose other end nobody of the tree has."""
     reader, writer = os.pipe()

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/namespaces.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+
+static const char *const kinds[NAMESPACES] = {"mnt",  "net",	"ipc",	"uts",
+					      "user", "cgroup", "time", "pid"};
+
+/*
+ * Each thread has its own set (struct nsproxy), but for those that a process with several threads
+ * cannot change (userns_install(), timens_install(), and the namespace in which a task has its
+ * pid). The kernel names no pid namespace for children that has no task yet
+ * (pidns_for_children_get()).
+ */
+static const struct {
+	const char *file, *kind;
+	bool each_thread;
+} links[] = {
+	{"mnt", "mnt", true},
+	{"net", "net", true},
+	{"ipc", "ipc", true},
+	{"uts", "uts", true},
+	{"user", "user", false},
+	{"cgroup", "cgroup", true},
+	{"time", "time", false},
+	{"pid", "pid", false},
+	{"pid_for_children", "pid", true},
+	{"time_for_children", "time", true},
+};
+
+void namespaces_read(const struct checkpoint *c, struct namespaces *ret)
+{
+	for (size_t i = 0; i < NAMESPACES; i++)
+		ignore(procfs_readlink(c->proc_fd, &ret->own[i], NULL, "%d/ns/%s", c->self,
+				       kinds[i]),
+		       "not every kernel has every kind");
+}
+
+void namespaces_free(struct namespaces *ns)
+{
+	for (size_t i = 0; i < NAMESPACES; i++)
+		free(ns->own[i]);
+}
+
+static const char *own(const struct namespaces *ns, const char *kind)
+{
+	for (size_t i = 0; i < NAMESPACES; i++)
+		if (strcmp(kinds[i], kind) == 0)
+			return ns->own[i];
+	return NULL;
+}
+
+static int compare_link(const struct checkpoint *c, const struct namespaces *ns, pid_t pid,
+			pid_t tid, size_t i, struct error *e)
+{
+	const char *ours = own(ns, links[i].kind);
+	bool children = strcmp(links[i].file, links[i].kind) != 0;
+	_cleanup_(free_ptr) char *theirs = NULL;
+	int r;
+
+	if (!ours)
+		return 0;
+	r = procfs_readlink(c->proc_fd, &theirs, e, "%d/task/%d/ns/%s", pid, tid, links[i].file);
+	if (r == -ENOENT && children) {
+		error_clear(e);
+		r = 0;
+	}
+	if (r < 0)
+		return r;
+	if (theirs && strcmp(theirs, ours) == 0)
+		return 0;
+	if (children)
+		return error_set(e, -EXDEV, E_TASK_NAMESPACE,
+				 "its next child would be in another %s namespace than reprise",
+				 links[i].kind);
+	return error_set(e, -EXDEV, E_TASK_NAMESPACE, "is in another %s namespace than reprise",
+			 links[i].kind);
+}
+
+int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,
+		       const struct checkpoint_process *p, struct error *e)
+{
+	int r = 0;
+
+	vec_for_each (t, &p->frozen->threads)
+		for (size_t i = 0; i < sizeof(links) / sizeof(*links) && r >= 0; i++) {
+			bool first = t->tid == p->tid;
+
+			if (t->zombie || (!first && !links[i].each_thread))
+				continue;
+			r = compare_link(c, ns, p->frozen->pid, t->tid, i, e);
+			if (r < 0 && !first)
+				error_object(e, r, "thread %d", t->tid);
+		}
+	return r;
+}

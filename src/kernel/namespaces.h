@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_KERNEL_NAMESPACES_H
+#define REPRISE_KERNEL_NAMESPACES_H
+
+#include "model/checkpoint.h"
+
+#define NAMESPACES 8
+
+/* Our own, as /proc/PID/ns names them; NULL: this kernel has none of that kind. */
+struct namespaces {
+	char *own[NAMESPACES];
+};
+
+void namespaces_read(const struct checkpoint *c, struct namespaces *ret);
+void namespaces_free(struct namespaces *ns);
+/*
+ * Are all threads of the process, and the children that they would make, in the namespaces in which
+ * reprise is? -EXDEV if not: the first that is in another. May be called by any thread.
+ */
+int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,
+		       const struct checkpoint_process *p, struct error *e) must_check;
+
+#endif
