@@ -122,17 +122,68 @@ static int keep_run(struct checkpoint *c, struct inode_entry *entry, const struc
 	return 0;
 }
 
+struct place {
+	struct inode_entry *entry;
+	VEC(struct page_run) runs;
+};
+
+static int place_source(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	struct place *p = arg;
+
+	return read_contents(p->entry, address, buf, len, e);
+}
+
+static int placed(void *arg, uint64_t address, uint64_t length, uint64_t position)
+{
+	struct place *p = arg;
+	struct page_run *run = vec_push(&p->runs);
+
+	if (!run)
+		return -ENOMEM;
+	*run = (struct page_run){address, length, position};
+	return 0;
+}
+
+/* Into the image, at once: for what would not fit into memory. */
+static int place_all(struct checkpoint *c, struct inode_entry *entry, struct error *e)
+{
+	struct place p = {.entry = entry};
+	int r = image_put_early(c->image, entry->runs.v, entry->runs.n, place_source, placed, &p,
+				e);
+
+	if (r < 0) {
+		vec_free(&p.runs);
+		return r;
+	}
+	free(entry->runs.v);
+	entry->runs.v = p.runs.v;
+	entry->runs.n = p.runs.n;
+	entry->runs.cap = p.runs.cap;
+	return 0;
+}
+
+static int keep_pages(struct checkpoint *c, struct inode_entry *entry, struct error *e)
+{
+	int r = 0;
+
+	if (entry->msg.contents > store_memory_left(c->store) && image_has_early(c->image))
+		return place_all(c, entry, e);
+	for (size_t i = 0; r >= 0 && i < entry->runs.n; i++)
+		r = keep_run(c, entry, &entry->runs.v[i], e);
+	if (r < 0)
+		vec_free(&entry->positions);
+	return r;
+}
+
 int inodes_keep_pages(struct checkpoint *c, struct error *e)
 {
-	vec_for_each (entry, &c->files->inodes)
-		vec_for_each (run, &entry->runs) {
-			int r = keep_run(c, entry, run, e);
+	vec_for_each (entry, &c->files->inodes) {
+		int r = keep_pages(c, entry, e);
 
-			if (r < 0) {
-				vec_free(&entry->positions);
-				return r;
-			}
-		}
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 

@@ -46,7 +46,7 @@ bool image_has_early(const struct image_writer *w)
 
 int image_early_drop(struct image_writer *w, struct error *e)
 {
-	if (!w->early.room || w->phase != WRITER_STATE)
+	if (!w->early.room)
 		return 0;
 	pages_writer_free(w->pages);
 	w->pages = NULL;

@@ -125,7 +125,8 @@ typedef int (*page_placed)(void *arg, uint64_t address, uint64_t length, uint64_
 int image_put_early(struct image_writer *w, const struct page_run *runs, size_t nruns,
 		    page_source source, page_placed placed, void *arg, struct error *e) must_check;
 bool image_has_early(const struct image_writer *w);
-/* Nothing has been written, and image_early_begin() never called. */
+/* Nothing has been written, and image_early_begin() never called; behind image_write_state() the
+ * writer is of no use any more. */
 int image_early_drop(struct image_writer *w, struct error *e) must_check;
 /* Runs that are all zero are stored without data, those with a position without being read. Total
  * announced by image_expect() is for progress only. */

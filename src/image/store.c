@@ -14,14 +14,18 @@
 #include "image/frame.h"
 #include "image/pages.h"
 
-#define HUGE	(2ul << 20)
-#define IN_FILE (1ull << 63) /* in a position: the rest is an offset in the file */
+#define HUGE	    (2ul << 20)
+#define MEMORY_MOST (1ul << 30) /* of addresses */
+/* In a position: what the rest is an offset in. */
+#define IN_FILE	    (1ull << 61)
+#define IN_MEMORY   (1ull << 60)
 
 struct page_store {
 	void *mapping;
 	uint8_t *memory; /* in it, aligned for huge pages */
-	size_t used;
-	int fd; /* negative: there is none */
+	size_t used, most;
+	struct image_writer *image; /* may be NULL */
+	int fd;			    /* negative: there is none */
 	uint64_t end;
 	bool once;    /* see store_read_once() */
 	uint8_t *buf; /* on the way to the file */
@@ -63,9 +67,10 @@ int store_new(struct page_store **ret, int output, struct error *e)
 
 	if (!s)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	s->most = STORE_MEMORY;
 	s->fd = store_open_file(output);
 	/* addresses only: nobody says how much will be needed */
-	s->mapping = mmap(NULL, STORE_MEMORY + HUGE, PROT_READ | PROT_WRITE,
+	s->mapping = mmap(NULL, MEMORY_MOST + HUGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (s->mapping == MAP_FAILED) {
 		s->mapping = NULL;
@@ -73,7 +78,7 @@ int store_new(struct page_store **ret, int output, struct error *e)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
 	}
 	s->memory = (uint8_t *)align_up((uintptr_t)s->mapping, HUGE);
-	madvise(s->memory, STORE_MEMORY, MADV_HUGEPAGE);
+	madvise(s->memory, MEMORY_MOST, MADV_HUGEPAGE);
 	*ret = s;
 	return 0;
 }
@@ -83,7 +88,7 @@ void store_free(struct page_store *s)
 	if (!s)
 		return;
 	if (s->mapping)
-		munmap(s->mapping, STORE_MEMORY + HUGE);
+		munmap(s->mapping, MEMORY_MOST + HUGE);
 	close_fd(&s->fd);
 	free(s->buf);
 	free(s);
@@ -92,9 +97,26 @@ void store_free(struct page_store *s)
 void store_warm(struct page_store *s, size_t bytes)
 {
 	bytes = align_up(bytes, IMAGE_PAGE);
-	if (bytes > STORE_MEMORY)
-		bytes = STORE_MEMORY;
+	if (bytes > s->most)
+		bytes = s->most;
 	madvise(s->memory, bytes, MADV_POPULATE_WRITE);
+}
+
+void store_use_image(struct page_store *s, struct image_writer *w)
+{
+	s->image = w;
+}
+
+void store_expect(struct page_store *s, uint64_t bytes)
+{
+	s->most = STORE_MEMORY + bytes / 512 / HUGE * HUGE;
+	if (s->most > MEMORY_MOST)
+		s->most = MEMORY_MOST;
+}
+
+size_t store_memory_left(const struct page_store *s)
+{
+	return s->most - s->used;
 }
 
 uint64_t store_room(const struct page_store *s)
@@ -112,6 +134,7 @@ void store_clear(struct page_store *s)
 	s->used = 0;
 	s->end = 0;
 	s->once = false;
+	s->image = NULL;
 	/* Old contents would show where zero pages are left out. */
 	if (s->fd >= 0 && ftruncate(s->fd, 0) < 0)
 		close_fd(&s->fd);
@@ -170,13 +193,43 @@ int store_put(struct page_store *s, bool in_memory, uint64_t address, size_t len
 
 	if (len > STORE_PIECE || len % IMAGE_PAGE)
 		return error_set(e, -EINVAL, E_INTERNAL, "a piece of %zu bytes to keep", len);
-	if (!in_memory || len > STORE_MEMORY - s->used)
+	if (!in_memory || len > store_memory_left(s))
 		return put_in_file(s, address, len, source, arg, ret_position, e);
 	r = source(arg, address, s->memory + s->used, len, e);
 	if (r < 0)
 		return r;
-	*ret_position = s->used;
+	*ret_position = s->used | IN_MEMORY;
 	s->used += len;
+	return 0;
+}
+
+static int put_run(struct page_store *s, const struct page_run *run, page_source source,
+		   page_placed placed, void *arg, struct error *e)
+{
+	for (uint64_t at = 0; at < run->length; at += STORE_PIECE) {
+		uint64_t left = run->length - at, position;
+		size_t len = left < STORE_PIECE ? left : STORE_PIECE;
+		int r = put_in_file(s, run->address + at, len, source, arg, &position, e);
+
+		if (r < 0)
+			return r;
+		if (placed(arg, run->address + at, len, position) < 0)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
+	}
+	return 0;
+}
+
+int store_put_all(struct page_store *s, const struct page_run *runs, size_t nruns,
+		  page_source source, page_placed placed, void *arg, struct error *e)
+{
+	if (s->image)
+		return image_put_early(s->image, runs, nruns, source, placed, arg, e);
+	for (size_t i = 0; i < nruns; i++) {
+		int r = put_run(s, &runs[i], source, placed, arg, e);
+
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -187,12 +240,12 @@ void store_read_once(struct page_store *s)
 
 int store_get(const struct page_store *s, uint64_t position, void *buf, size_t len, struct error *e)
 {
-	uint64_t offset = position & ~IN_FILE, begin = offset, end = offset + len;
+	uint64_t offset = position & ~(IN_FILE | IN_MEMORY), begin = offset, end = offset + len;
 
 	if (!(position & IN_FILE)) {
-		if (position > s->used || len > s->used - position)
+		if (!(position & IN_MEMORY) || offset > s->used || len > s->used - offset)
 			return error_set(e, -EINVAL, E_INTERNAL, "pages that were not kept");
-		memcpy(buf, s->memory + position, len);
+		memcpy(buf, s->memory + offset, len);
 		return 0;
 	}
 	while (len) {

@@ -35,6 +35,56 @@ static int read_task(const struct checkpoint *c, const struct mm_state *m, bool 
 		     : 0;
 }
 
+/* ---- reading ---- */
+
+/* The group that is being written: its runs, and where each is read from. */
+struct group_source {
+	struct checkpoint *c;
+	const struct content_run *runs;
+	size_t n;
+};
+
+static const struct content_run *run_at(const struct group_source *s, uint64_t address)
+{
+	size_t low = 0, high = s->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (address >= s->runs[mid].end)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return &s->runs[low];
+}
+
+/* Called from several threads at once. What is asked for lies in runs, but may go from one into the
+ * next. */
+static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	const struct group_source *s = arg;
+
+	while (len) {
+		const struct content_run *run = run_at(s, address);
+		const struct mm_state *m = &s->c->mm->mms.v[run->source];
+		size_t n = run->end - address < len ? run->end - address : len;
+		int r;
+
+		if (run->position != STORE_NONE)
+			r = store_get(s->c->store, run->position + (address - run->start), buf, n,
+				      e);
+		else
+			r = read_task(s->c, m, run->shared, address, buf, n, e);
+		if (r < 0)
+			return r;
+		buf = (char *)buf + n;
+		address += n;
+		len -= n;
+	}
+	return 0;
+}
+
 /* ---- keeping ---- */
 
 struct keep {
@@ -59,7 +109,8 @@ static int add_run(struct keep *k, const struct content_run *run, uint64_t start
 	struct content_run *last = k->runs.n ? &k->runs.v[k->runs.n - 1] : NULL;
 
 	if (last && last->end == start && last->source == run->source &&
-	    last->stage == run->stage && last->position + (start - last->start) == position) {
+	    last->stage == run->stage && last->shared == run->shared &&
+	    position == (last->position ? last->position + (start - last->start) : STORE_NONE)) {
 		last->end = end;
 		return 0;
 	}
@@ -70,15 +121,20 @@ static int add_run(struct keep *k, const struct content_run *run, uint64_t start
 	return 0;
 }
 
-/* What has to be read while the tasks stand still. */
+/*
+ * What has to be read while the tasks stand still: into memory as long as there is some, and else
+ * all together, later.
+ */
 static int keep_range(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
 		      struct error *e)
 {
 	while (start < end) {
 		size_t len = end - start < STORE_PIECE ? end - start : STORE_PIECE;
-		uint64_t position;
-		int r = store_put(k->c->store, true, start, len, keep_source, k, &position, e);
+		uint64_t position = STORE_NONE;
+		int r = 0;
 
+		if (len <= store_memory_left(k->c->store))
+			r = store_put(k->c->store, true, start, len, keep_source, k, &position, e);
 		if (r >= 0)
 			r = add_run(k, run, start, start + len, position, e);
 		if (r < 0)
@@ -125,6 +181,95 @@ static int keep_run(struct keep *k, const struct content_run *run, struct error 
 	return r < 0 ? r : keep_range(k, run, at, run->end, e);
 }
 
+struct place {
+	struct group_source source;
+	struct kept_spans spans;
+};
+
+static int place_source(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+{
+	struct place *p = arg;
+
+	return read_contents(&p->source, address, buf, len, e);
+}
+
+static int placed(void *arg, uint64_t address, uint64_t length, uint64_t position)
+{
+	struct place *p = arg;
+	struct kept_span *s = vec_push(&p->spans);
+
+	if (!s)
+		return -ENOMEM;
+	*s = (struct kept_span){address, address + length, position};
+	return 0;
+}
+
+/* Runs of one stage, of which some have no place yet. */
+static int put_stage(struct keep *k, const struct content_run *v, size_t n, struct place *p,
+		     struct error *e)
+{
+	_cleanup_(free_ptr) struct page_run *runs = calloc(n, sizeof(*runs));
+	size_t nruns = 0;
+
+	if (!runs)
+		return no_memory(e);
+	p->source = (struct group_source){k->c, v, n};
+	for (size_t i = 0; i < n; i++)
+		if (v[i].position == STORE_NONE)
+			runs[nruns++] = (struct page_run){v[i].start, v[i].end - v[i].start, 0};
+	return nruns ? store_put_all(k->c->store, runs, nruns, place_source, placed, p, e) : 0;
+}
+
+/* `from` with the places that were found, which come in the order of what lacks one. */
+static int take_places(struct keep *k, const struct content_run *v, size_t n,
+		       const struct kept_spans *spans, struct error *e)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		int r = 0;
+
+		if (v[i].position != STORE_NONE)
+			r = add_run(k, &v[i], v[i].start, v[i].end, v[i].position, e);
+		else
+			/* one may go from one run into the next */
+			for (; r >= 0 && at < spans->n && spans->v[at].start < v[i].end; at++) {
+				const struct kept_span *s = &spans->v[at];
+				uint64_t start = s->start > v[i].start ? s->start : v[i].start;
+				uint64_t end = s->end < v[i].end ? s->end : v[i].end;
+
+				r = add_run(k, &v[i], start, end, s->position + (start - s->start),
+					    e);
+				if (s->end > v[i].end)
+					break;
+			}
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* What found no room in memory. */
+static int place_rest(struct keep *k, struct error *e)
+{
+	struct content_runs from = k->runs;
+	int r = 0;
+
+	k->runs = (struct content_runs){};
+	for (size_t i = 0, j; r >= 0 && i < from.n; i = j) {
+		struct place p = {};
+
+		for (j = i + 1; j < from.n && from.v[j].stage == from.v[i].stage; j++)
+			;
+		r = put_stage(k, from.v + i, j - i, &p, e);
+		if (r >= 0)
+			r = take_places(k, from.v + i, j - i, &p.spans, e);
+		vec_free(&p.spans);
+	}
+	vec_free(&from);
+	return r;
+}
+
 /* Is what one address space holds put into the groups of another? */
 static bool contents_are_shared(const struct checkpoint *c)
 {
@@ -148,6 +293,8 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 			k.shared = m->contents.v[i].shared;
 			r = keep_run(&k, &m->contents.v[i], e);
 		}
+		if (r >= 0)
+			r = place_rest(&k, e);
 		if (r < 0) {
 			vec_free(&k.runs);
 			return r;
@@ -194,56 +341,26 @@ void mm_forget_kept(struct checkpoint *c)
 struct save {
 	struct checkpoint *c;
 	struct mm_state **owned; /* by process: the address space that it owns, or NULL */
-	/* the group that is being written: its runs, and where each is read from */
-	const struct content_run *runs;
-	size_t n;
 };
 
-static const struct content_run *run_at(const struct save *save, uint64_t address)
+/* Where they are read from is nothing to the image, unless they are in it already. */
+static void add_page_run(struct page_run *runs, size_t *n, const struct content_run *run)
 {
-	size_t low = 0, high = save->n;
+	uint64_t length = run->end - run->start;
+	uint64_t position = store_in_image(run->position) ? run->position : 0;
+	struct page_run *last = *n ? &runs[*n - 1] : NULL;
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= save->runs[mid].end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return &save->runs[low];
-}
-
-/* Called from several threads at once. What is asked for lies in runs, but may go from one into the
- * next. */
-static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
-{
-	const struct save *save = arg;
-
-	while (len) {
-		const struct content_run *run = run_at(save, address);
-		const struct mm_state *m = &save->c->mm->mms.v[run->source];
-		size_t n = run->end - address < len ? run->end - address : len;
-		int r;
-
-		if (run->position != STORE_NONE)
-			r = store_get(save->c->store, run->position + (address - run->start), buf,
-				      n, e);
-		else
-			r = read_task(save->c, m, run->shared, address, buf, n, e);
-		if (r < 0)
-			return r;
-		buf = (char *)buf + n;
-		address += n;
-		len -= n;
-	}
-	return 0;
+	if (last && !last->position && !position && last->address + last->length == run->start)
+		last->length += length;
+	else
+		runs[(*n)++] = (struct page_run){run->start, length, position};
 }
 
 static int save_stage(struct save *save, const struct mm_state *m, uint32_t stage, struct error *e)
 {
 	const struct page_group group = {m->id, stage};
 	_cleanup_(free_ptr) struct page_run *runs = NULL;
+	struct group_source source;
 	size_t first = 0, n, nruns = 0;
 
 	while (first < m->contents.n && m->contents.v[first].stage < stage)
@@ -252,22 +369,13 @@ static int save_stage(struct save *save, const struct mm_state *m, uint32_t stag
 		;
 	if (n == 0)
 		return 0;
+	source = (struct group_source){save->c, m->contents.v + first, n};
 	runs = calloc(n, sizeof(*runs));
 	if (!runs)
 		return no_memory(e);
-	save->runs = m->contents.v + first;
-	save->n = n;
-	for (size_t i = 0; i < n; i++) {
-		const struct content_run *run = &save->runs[i];
-		uint64_t length = run->end - run->start;
-
-		/* where they are read from is nothing to the image */
-		if (nruns && runs[nruns - 1].address + runs[nruns - 1].length == run->start)
-			runs[nruns - 1].length += length;
-		else
-			runs[nruns++] = (struct page_run){run->start, length};
-	}
-	return image_put_pages(save->c->image, &group, runs, nruns, read_contents, save, e);
+	for (size_t i = 0; i < n; i++)
+		add_page_run(runs, &nruns, &source.runs[i]);
+	return image_put_pages(save->c->image, &group, runs, nruns, read_contents, &source, e);
 }
 
 static int save_step(void *arg, size_t node, enum mm_step step, uint32_t stage, struct error *e)

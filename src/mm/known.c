@@ -41,6 +41,16 @@ static bool same_header(const struct vma *a, const struct vma *b)
 	       a->prot == b->prot && a->shared == b->shared && strcmp(a->name, b->name) == 0;
 }
 
+bool vmas_same_layout(const struct vma_list *a, const struct vma_list *b)
+{
+	if (a->vmas.n != b->vmas.n)
+		return false;
+	for (size_t i = 0; i < a->vmas.n; i++)
+		if (!same_header(&a->vmas.v[i], &b->vmas.v[i]))
+			return false;
+	return true;
+}
+
 /* The entry of a sorted list that begins at an address; *at goes along. */
 static const struct vma *find(const struct vma_list *list, size_t *at, uint64_t start)
 {

@@ -163,7 +163,7 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 	if (v->kind == VMA_IGNORED)
 		return 0;
 	if (!v->shared)
-		c->mm->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
+		m->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
 	r = put_vma(m, v, inode, e);
 	if (r >= 0 && (vma_has(v, "um") || vma_has(v, "uw")))
 		r = keep_registered(c, p, v, e);
@@ -360,9 +360,14 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
 	return take_mm(c, p, m, e);
 }
 
-uint64_t mm_anonymous_bytes(const struct checkpoint *c)
+uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least)
 {
-	return c->mm->anonymous;
+	uint64_t sum = 0;
+
+	vec_for_each (m, &c->mm->mms)
+		if (m->anonymous >= least)
+			sum += m->anonymous;
+	return sum;
 }
 
 bool mm_pins_pages(const struct checkpoint *c)

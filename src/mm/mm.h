@@ -40,8 +40,9 @@ struct mm_registered {
 	bool missing, protect; /* what is told to the userfaultfd */
 };
 const struct mm_registered *mm_registered(const struct checkpoint *c, size_t i);
-/* How much private memory the address spaces hold, when all have been looked at. */
-uint64_t mm_anonymous_bytes(const struct checkpoint *c);
+/* How much private memory the address spaces hold that have at least so much, when all have been
+ * looked at. */
+uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least);
 /* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).
  */
 bool mm_pins_pages(const struct checkpoint *c);

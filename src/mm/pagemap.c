@@ -241,7 +241,7 @@ static int scan_regions(int fd, struct pagemap_scan_arg *arg,
 	return 0;
 }
 
-static int add_span(struct span_vec *to, uint64_t start, uint64_t end)
+int span_add(struct span_vec *to, uint64_t start, uint64_t end)
 {
 	struct span *last = to->n ? &to->v[to->n - 1] : NULL;
 
@@ -275,7 +275,7 @@ static int take_tracked(void *to, const struct pagemap_region *region)
 	if (r < 0 || !(region->categories & PAGEMAP_IS_WPALLOWED) ||
 	    (region->categories & (PAGEMAP_IS_WRITTEN | PAGEMAP_IS_PFNZERO | PAGEMAP_IS_GUARD)))
 		return r;
-	return add_span(t->unwritten, region->start, region->end);
+	return span_add(t->unwritten, region->start, region->end);
 }
 
 int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret,
@@ -316,7 +316,7 @@ bool pagemap_is_tracked(int fd, uint64_t address)
 
 static int take_written(void *to, const struct pagemap_region *region)
 {
-	return add_span(to, region->start, region->end);
+	return span_add(to, region->start, region->end);
 }
 
 /*
@@ -348,7 +348,7 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret, 
 			continue;
 		}
 		if (r < 0 && r != -ENOMEM && r != -ESRCH)
-			r = add_span(ret, at, end);
+			r = span_add(ret, at, end);
 		if (r < 0)
 			return failed(e, r);
 		at = end;

@@ -49,6 +49,9 @@ int pagemap_scan_tracked(int fd, const struct span *span, struct page_spans *ret
 int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
 			 struct error *e) must_check;
 
+/* Adds to the last one if they meet. -ENOMEM. */
+int span_add(struct span_vec *to, uint64_t start, uint64_t end) must_check;
+
 /* Is the mapping at an address tracked? */
 bool pagemap_is_tracked(int fd, uint64_t address);
 

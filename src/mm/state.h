@@ -44,6 +44,7 @@ struct mm_state {
 	struct scratch *scratch;      /* holds msg; of all together */
 	Reprise__Mm *msg;	      /* `pages` is filled in at the end */
 	struct page_spans pages;      /* what the page table holds */
+	uint64_t anonymous;	      /* bytes of private memory that there seem to be */
 	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
 	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
 	struct content_runs contents; /* by stage, then by address */
@@ -95,6 +96,8 @@ int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const st
 /* /proc/TID/smaps or maps, which lacks what does not stand in the header lines. */
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 	      struct error *e) must_check;
+/* Are these the same mappings? Flags apart. */
+bool vmas_same_layout(const struct vma_list *a, const struct vma_list *b);
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;

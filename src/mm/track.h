@@ -45,6 +45,13 @@ struct mm_tracks {
 	VEC(struct mm_track) v;
 };
 
+/* Pages shared by relatives that have been copied in a pass. */
+struct page_seen {
+	uint64_t *v; /* open addressing */
+	size_t n, size;
+};
+void page_seen_free(struct page_seen *seen);
+
 /* uffd: a new userfaultfd of the task's address space, owned from now on. */
 int track_begin(struct mm_tracks *tracks, pid_t tid, uint64_t start_time, int uffd,
 		struct error *e) must_check;
@@ -57,8 +64,10 @@ int track_register(struct mm_track *t, int proc_fd, struct error *e) must_check;
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e) must_check;
 /* Copies that, after all tasks have been stopped once since. After a failure of either the track is
  * of no use. */
-int track_copy(struct mm_track *t, int proc_fd, struct page_store *store,
+int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct page_store *store,
 	       struct error *e) must_check;
+/* Of a task that has ended. */
+void track_drop(struct mm_track *t);
 /* Leaves it to the freeze instead. */
 int track_leave(struct mm_track *t, struct error *e) must_check;
 /* Is a part of this range tracked? Was it ever? t may be NULL. */

@@ -10,6 +10,7 @@
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "operation/pass.h"
+#include "operation/precopy.h"
 #include "operation/target.h"
 
 #define LOOKS_MAX 4
@@ -106,6 +107,17 @@ static int check_tree(struct pass *p, struct error *e)
 	return r < 0 ? r : container_check_leaks(c, p->container, e);
 }
 
+/* Bytes of the state part of an image, generously. What pipes and sockets hold is not known. */
+static uint64_t guess_state(const struct checkpoint *c)
+{
+	uint64_t tasks = 0;
+
+	vec_for_each (f, &c->freezer.processes)
+		tasks += f->threads.n;
+	return (256u << 10) + c->processes.n * (32u << 10) + tasks * (8u << 10) +
+	       files_checkpoint_count(c) * (1u << 10);
+}
+
 /* *again: on entry, whether the result may be dropped; true: it was, since something seemed to be
  * in the way. */
 static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
@@ -127,7 +139,9 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		report_problem(rep, &p.c.problems.v[i]);
 	}
 	s->kernel = take_ptr(&p.c.kernel);
-	s->anonymous = r >= 0 && !pass_pins_pages(&p.c) ? mm_anonymous_bytes(&p.c) : 0;
+	s->anonymous = r >= 0 ? mm_anonymous_bytes(&p.c, TRACK_WORTH) : 0;
+	s->pins = pass_pins_pages(&p.c);
+	s->state = guess_state(&p.c);
 	return r < 0 ? r : (int)p.c.problems.n;
 }
 

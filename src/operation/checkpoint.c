@@ -123,14 +123,27 @@ static int check_time(const struct pass *p, uint64_t left, struct error *e)
 }
 
 /*
- * What is not kept is written while the tree stands still. That takes one copy instead of two, and
- * is as fast as the reader: nobody knows how fast somebody reads from a pipe or a socket.
+ * What does not fit into memory goes to its final place in the image; it is written but once, at
+ * whatever time. Without such a place it is kept in a file, which costs a second copy: only worth
+ * it where somebody reads from a pipe or a socket who may take as long as he likes.
  */
 static bool worth_keeping(struct checkpoint *c, uint64_t left)
 {
-	if (left <= STORE_MEMORY || left <= (inodes_page_bytes(c) + mm_page_bytes(c)) / 2)
+	if (left <= store_memory_left(c->store) || image_has_early(c->image))
 		return true;
 	return !S_ISREG(c->output.st_mode) && left < store_room(c->store);
+}
+
+/* Files of a container are read where they are: into the image, before anything changes them. */
+static int save_layers(struct pass *p, struct error *e)
+{
+	int r;
+
+	if (!container_page_bytes(p->container))
+		return 0;
+	p->layers_saved = true;
+	r = image_write_state(p->c.image, e);
+	return r < 0 ? r : container_save_pages(&p->c, p->container, e);
 }
 
 /*
@@ -140,37 +153,42 @@ static bool worth_keeping(struct checkpoint *c, uint64_t left)
 static int keep_memory(struct pass *p, struct error *e)
 {
 	struct checkpoint *c = &p->c;
-	uint64_t left;
-	int r;
+	uint64_t left, layers = container_page_bytes(p->container);
+	int r = 0;
 
-	if (pass_pins_pages(c))
+	if (pass_pins_pages(c)) {
 		mm_forget_kept(c);
+		r = image_early_drop(c->image, e);
+	}
 	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
-	r = check_time(p, left + container_page_bytes(p->container), e);
+	if (r >= 0)
+		r = check_time(p, left + layers, e);
 	if (r < 0)
 		return r;
-	/* files of a container are read where they are */
-	if (!c->store || container_page_bytes(p->container))
-		return 0;
-	if (!worth_keeping(c, left))
+	if (!c->store || (layers && !image_has_early(c->image)) || !worth_keeping(c, left))
 		return 0;
 	checkpoint_trace(c, "%llu KiB are left to be copied", (unsigned long long)left >> 10);
-	r = inodes_keep_pages(c, e);
+	r = mm_keep_pages(c, e);
 	if (r >= 0)
-		r = mm_keep_pages(c, e);
+		r = inodes_keep_pages(c, e);
 	if (r < 0 && e->code == E_OUTPUT) { /* no room: what was not kept is read later */
 		error_clear(e);
 		return 0;
 	}
+	if (r >= 0)
+		r = save_layers(p, e);
 	return r < 0 ? r : 1;
 }
 
 static int write_image(struct pass *p, struct image_totals *totals, struct error *e)
 {
-	int r = image_write_state(p->c.image, e);
+	int r = 0;
 
-	if (r >= 0)
-		r = container_save_pages(&p->c, p->container, e);
+	if (!p->layers_saved) {
+		r = image_write_state(p->c.image, e);
+		if (r >= 0)
+			r = container_save_pages(&p->c, p->container, e);
+	}
 	if (r >= 0)
 		r = inodes_save_pages(&p->c, e);
 	if (r >= 0)
@@ -247,41 +265,58 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 	return r < 0 ? r : write_image(p, totals, e);
 }
 
+/* The copies go to their final place, if the image is one that has it; 0: there is no place. */
+static int make_room(struct checkpoint *c, const struct subject *s, struct error *e)
+{
+	int r = image_early_begin(c->image, s->state);
+
+	if (r == 0) {
+		store_use_image(c->store, c->image);
+		image_expect(c->image, s->anonymous);
+		return 1;
+	}
+	if (r != -EOPNOTSUPP)
+		return error_errno(e, r, E_NO_MEMORY, "no memory for the image");
+	/* the image will come beside it; and it costs a second copy */
+	if (S_ISREG(c->output.st_mode) || s->ct.mounts.layers.n)
+		return 0;
+	if (store_room(c->store) / 2 >= s->anonymous)
+		return 1;
+	checkpoint_trace(c, "memory is not copied in advance: no room for a temporary file");
+	return 0;
+}
+
 /* Of what is to go on: as much as can be done before it stands still. */
-static void prepare_memory(struct pass *p, const struct subject *s, uint64_t *stood)
+static int prepare_memory(struct pass *p, const struct subject *s, uint64_t *stood, struct error *e)
 {
 	struct checkpoint *c = &p->c;
-	struct error e = {};
+	char text[ERROR_TEXT_MAX];
+	int r;
 
 	c->store = s->store;
 	c->exact = s->exact;
 	if (!c->store)
-		return;
+		return 0;
+	store_expect(c->store, s->anonymous);
 	store_warm(c->store, WARM);
-	/*
-	 * It costs a second copy of everything: where a short stop is asked for, and where
-	 * somebody reads who may take as long as he likes.
-	 */
-	if (!p->max_freeze && S_ISREG(c->output.st_mode))
-		return;
-	if (s->anonymous < PRECOPY_WORTH || s->ct.mounts.layers.n)
-		return;
-	/* the image will come beside it */
-	if (store_room(c->store) / 2 < s->anonymous) {
-		checkpoint_trace(c,
-				 "memory is not copied in advance: no room for a temporary file");
-		return;
+	if (s->anonymous < PRECOPY_WORTH || s->pins)
+		return 0;
+	r = make_room(c, s, e);
+	if (r > 0)
+		r = precopy(c, &p->found, &p->tracks, p->max_freeze, stood, e);
+	else if (r == 0)
+		return 0;
+	if (r >= 0) {
+		c->tracks = &p->tracks;
+		p->who = precopy_who(&c->freezer);
+		return 0;
 	}
-	if (precopy(c, &p->found, &p->tracks, p->max_freeze, stood, &e) < 0) {
-		char text[ERROR_TEXT_MAX];
-
-		error_format(&e, text, sizeof(text));
-		checkpoint_trace(c, "memory is not copied in advance: %s", text);
-		store_clear(c->store);
-		return;
-	}
-	c->tracks = &p->tracks;
-	p->who = precopy_who(&c->freezer);
+	if (e->code == E_OUTPUT || e->code == E_INTERRUPTED || e->code == E_NO_MEMORY)
+		return r;
+	error_format(e, text, sizeof(text));
+	checkpoint_trace(c, "memory is not copied in advance: %s", text);
+	error_clear(e);
+	return 0;
 }
 
 static int save(pid_t pid, struct subject *s, int fd, const struct reprise_checkpoint_options *opt,
@@ -300,14 +335,23 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
-	prepare_memory(&p, s, &stood);
+	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
-	r = freezer_freeze(&p.c.freezer, e);
+	if (r >= 0)
+		r = freezer_freeze(&p.c.freezer, e);
 	/* After a fork, what smaps said before tells nothing of the pages that are shared now. */
 	if (p.c.tracks && p.who != precopy_who(&p.c.freezer))
 		p.c.exact = true;
 	if (r >= 0)
 		r = save_frozen(&p, &resumed, &totals, e);
+	if (r == -EAGAIN && image_has_early(p.c.image)) {
+		struct error cut = {};
+
+		if (image_early_drop(p.c.image, &cut) < 0) {
+			*e = cut;
+			return cut.err;
+		}
+	}
 	if (r < 0)
 		return r;
 	p.c.complete = true;
@@ -345,7 +389,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	r = save(pid, &s, fd, opt, rep, begun, stats, e);
 	if (r != -EAGAIN || s.exact)
 		return r;
-	/* Nothing has been written yet. */
+	/* What has been written was cut off again. */
 	error_clear(e);
 	store_clear(s.store);
 	s.exact = true;

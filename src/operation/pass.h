@@ -27,6 +27,7 @@ struct pass {
 	struct mm_tracks tracks;
 	uint64_t max_freeze; /* ns; 0: no limit */
 	uint64_t frozen;     /* when the freeze began */
+	bool layers_saved;   /* they, and the state before them, are in the image */
 	uint64_t who;	     /* was there when memory was copied in advance */
 };
 
@@ -36,7 +37,9 @@ struct subject {
 	struct page_store
 		*store; /* opened before a container is entered; NULL: is to end or to stop */
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
-	uint64_t anonymous;	      /* bytes of private memory */
+	uint64_t anonymous;	      /* bytes of private memory, of what has much */
+	bool pins;		      /* see pass_pins_pages() */
+	uint64_t state;		      /* bytes of records, as a guess */
 	bool exact;		      /* see struct checkpoint */
 };
 

@@ -15,10 +15,8 @@
 
 enum { MAX_PASSES = 6, MAX_PASSES_TO_FIT = 30 };
 
-/* An address space with less is not worth a userfaultfd. */
-#define TRACK_WORTH (1ull << 20)
 /* As little as this is copied in the freeze as well. */
-#define ENOUGH	    (1ull << 20)
+#define ENOUGH (1ull << 20)
 
 struct precopy {
 	struct checkpoint *c;
@@ -111,6 +109,16 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 	return track_begin(pc->tracks, t->tid, f->start_time, uffd, pc->e);
 }
 
+/* One that has ended meanwhile has nothing to be saved. */
+static int unless_gone(struct precopy *pc, struct mm_track *t, int r)
+{
+	if (r != -ESRCH)
+		return r;
+	error_clear(pc->e);
+	track_drop(t);
+	return 0;
+}
+
 /* All stand still for a moment: mappings are registered, and no system call is under way. */
 static int stop_for_a_moment(struct precopy *pc, bool first)
 {
@@ -123,7 +131,7 @@ static int stop_for_a_moment(struct precopy *pc, bool first)
 				r = track_process(pc, f);
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
-			r = track_register(t, pc->c->proc_fd, pc->e);
+			r = unless_gone(pc, t, track_register(t, pc->c->proc_fd, pc->e));
 	freezer_thaw(&pc->c->freezer);
 	*pc->stood += clock_now_ns() - begun;
 	return r;
@@ -138,20 +146,26 @@ uint64_t precopy_who(const struct freezer *f)
 	return sum;
 }
 
+static int copy_track(struct precopy *pc, struct mm_track *t, struct page_seen *seen)
+{
+	return track_copy(t, pc->c->proc_fd, seen, pc->c->store, pc->e);
+}
+
 static int pass(struct precopy *pc, uint64_t *ret_bytes)
 {
+	_cleanup_(page_seen_free) struct page_seen seen = {};
 	uint64_t bytes = 0;
 	int r = 0;
 
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
-			r = track_look(t, pc->c->proc_fd, &bytes, pc->e);
+			r = unless_gone(pc, t, track_look(t, pc->c->proc_fd, &bytes, pc->e));
 	if (r >= 0 && bytes > ENOUGH)
 		r = stop_for_a_moment(pc, false);
 	vec_for_each (t, &pc->tracks->v) {
 		if (r < 0)
 			break;
-		r = bytes > ENOUGH ? track_copy(t, pc->c->proc_fd, pc->c->store, pc->e)
+		r = bytes > ENOUGH ? unless_gone(pc, t, copy_track(pc, t, &seen))
 				   : track_leave(t, pc->e);
 	}
 	*ret_bytes = bytes;

@@ -7,8 +7,10 @@
 
 /*
  * Copies the memory of a tree into c->store while it runs, so that little is left to be copied when
- * it stands still for its checkpoint. Worth it from this size on:
+ * it stands still for its checkpoint. An address space with less than TRACK_WORTH is not worth a
+ * userfaultfd; all of it is worth the stops from PRECOPY_WORTH on.
  */
+#define TRACK_WORTH   (2ull << 20)
 #define PRECOPY_WORTH (8ull << 20)
 
 /*

@@ -46,7 +46,7 @@ static void pass(struct fixture *f)
 
 	assert_int_equal(track_register(t, f->proc_fd, NULL), 0);
 	assert_int_equal(track_look(t, f->proc_fd, &bytes, NULL), 0);
-	assert_int_equal(track_copy(t, f->proc_fd, f->store, NULL), 0);
+	assert_int_equal(track_copy(t, f->proc_fd, &(struct page_seen){}, f->store, NULL), 0);
 }
 
 static bool begin(struct fixture *f)
