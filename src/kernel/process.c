@@ -14,6 +14,7 @@
 #include "kernel/prctl.h"
 #include "kernel/process.h"
 #include "kernel/rlimit.h"
+#include "kernel/security.h"
 #include "kernel/signal.h"
 #include "kernel/task.h"
 #include "kernel/timer.h"
@@ -26,6 +27,7 @@ int process_index_new(struct checkpoint *c, struct process_index *x, struct erro
 	if (kcmp_index_new(&x->mm, KCMP_VM) < 0 || kcmp_index_new(&x->sighand, KCMP_SIGHAND) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
 	namespaces_read(c, &x->namespaces);
+	ignore(security_label_own(c, &x->label), "no module gives labels");
 	return 0;
 }
 
@@ -34,6 +36,7 @@ void process_index_free(struct process_index *x)
 	kcmp_index_free(x->mm);
 	kcmp_index_free(x->sighand);
 	namespaces_free(&x->namespaces);
+	free(x->label);
 }
 
 static int identify(struct checkpoint *c, struct kcmp_index *index, enum record_type kind,
@@ -88,6 +91,7 @@ void process_look(const struct checkpoint *c, const struct process_index *x,
 	if (!l)
 		return;
 	l->namespaces = namespaces_compare(c, &x->namespaces, p, &l->in_namespaces);
+	l->labels = security_compare_labels(c, x->label, p, &l->in_labels);
 	l->exe = check_exe(c, p, &l->in_exe);
 	p->look = l;
 }
@@ -108,6 +112,10 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 	if (r < 0 && r != -EXDEV)
 		return checkpoint_refuse(c, r, e);
 	r = checkpoint_refuse(c, r, e);
+	if (r >= 0) {
+		*e = p->look->in_labels;
+		r = checkpoint_refuse(c, p->look->labels, e);
+	}
 	if (r >= 0) {
 		*e = p->look->in_exe;
 		r = checkpoint_refuse(c, p->look->exe, e);
@@ -271,6 +279,8 @@ static int save_threads(struct checkpoint *c, struct process_index *x, struct ch
 		if (first)
 			r = ask_process(c, p, &b, &pq, s, e);
 		task_query(&b, &tq);
+		if (r >= 0)
+			r = security_query(c, p, t->tid, &b, &tq.security, e);
 		if (r >= 0)
 			r = agent_run(p->agent, by->tid, by->cpu, &b, e);
 		if (r >= 0 && first) {

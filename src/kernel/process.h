@@ -16,6 +16,7 @@
 struct process_index {
 	struct kcmp_index *mm, *sighand;
 	struct namespaces namespaces;
+	char *label; /* our own, of a security module; NULL: there is none */
 };
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e) must_check;
 void process_index_free(struct process_index *x);

@@ -21,7 +21,8 @@ _Static_assert(sizeof(struct kernel_sched_attr) == 56, "SCHED_ATTR_SIZE_VER1");
 
 #define IOPRIO_WHO_PROCESS 1
 #define CPUS_MAX	   8192
-#define RESET_ON_FORK	   1u /* SCHED_FLAG_RESET_ON_FORK */
+#define UTIL_WHOLE	   1024 /* SCHED_CAPACITY_SCALE: no bound */
+#define RESET_ON_FORK	   1u	/* SCHED_FLAG_RESET_ON_FORK */
 
 static int read_affinity(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struct error *e)
 {
@@ -44,6 +45,11 @@ int sched_checkpoint(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struc
 
 	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "sched_getattr");
+	/* Of a real-time task the lower one has a default that the system sets. */
+	if (a.policy != SCHED_FIFO && a.policy != SCHED_RR &&
+	    (a.util_min || (a.util_max && a.util_max != UTIL_WHOLE)))
+		return error_set(e, -EOPNOTSUPP, E_TASK_STATE,
+				 "has bounds of processor utilisation (SCHED_FLAG_UTIL_CLAMP)");
 	m->policy = a.policy;
 	m->flags = a.flags;
 	/* sched_getattr() tells the nice value of ordinary policies only; real-time tasks keep

@@ -12,6 +12,17 @@
 
 #define FILTERS_MAX 64
 
+/* Whoever answers has a descriptor of the filter as it was installed, which cannot be made again.
+ */
+static bool asks_somebody(const struct sock_filter *insns, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (insns[i].code == (BPF_RET | BPF_K) &&
+		    (insns[i].k & SECCOMP_RET_ACTION_FULL) == SECCOMP_RET_USER_NOTIF)
+			return true;
+	return false;
+}
+
 static int read_filter(pid_t tid, unsigned long index, Reprise__SeccompFilter *f, struct scratch *s,
 		       struct error *e)
 {
@@ -25,6 +36,10 @@ static int read_filter(pid_t tid, unsigned long index, Reprise__SeccompFilter *f
 	if (!f->insns.data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a seccomp filter");
 	r = trace_get_seccomp_filter(tid, index, (struct sock_filter *)f->insns.data, e);
+	if (r >= 0 && asks_somebody((struct sock_filter *)f->insns.data, (size_t)n))
+		return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY,
+				 "has a seccomp filter that asks another process "
+				 "(SECCOMP_RET_USER_NOTIF)");
 	return r < 0 ? r : trace_get_seccomp_flags(tid, index, &f->flags, e);
 }
 

@@ -201,7 +201,9 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 	r = task_outside(c->proc_fd, p->frozen->pid, t->tid, status, &msg, &s, e);
 	if (r < 0)
 		return r;
-	r = altstack_collect(b, &q->altstack, &msg, e);
+	r = security_collect(b, &q->security, e);
+	if (r >= 0)
+		r = altstack_collect(b, &q->altstack, &msg, e);
 	if (r < 0)
 		return r;
 	prctl_task_collect(b, &q->prctl, &msg);

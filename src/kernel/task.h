@@ -4,6 +4,7 @@
 
 #include "kernel/process.h"
 #include "kernel/prctl.h"
+#include "kernel/security.h"
 #include "kernel/signal.h"
 #include "model/checkpoint.h"
 #include "model/restart.h"
@@ -26,6 +27,7 @@ struct task_query {
 	uint32_t mempolicy;
 	int mempolicy_call;
 	int rings;
+	struct security_query security;
 };
 void task_query(struct batch *b, struct task_query *q);
 /* Completes and puts the record, from the answers and from outside. */

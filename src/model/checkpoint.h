@@ -56,7 +56,8 @@ struct checkpoint {
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
-	struct ahead *ahead; /* looks at processes, in their order; NULL: nobody does */
+	struct security_probes *probes; /* see kernel/security.c */
+	struct ahead *ahead;		/* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */
 
@@ -68,8 +69,8 @@ struct checkpoint {
 
 /* What a process is compared with. */
 struct process_look {
-	int namespaces, exe; /* 0 or a negative errno, for which there is an error */
-	struct error in_namespaces, in_exe;
+	int namespaces, labels, exe; /* 0 or a negative errno, for which there is an error */
+	struct error in_namespaces, in_labels, in_exe;
 };
 
 struct checkpoint_process {

@@ -10,6 +10,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "ipc/ipc.h"
+#include "kernel/security.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/ahead.h"
@@ -48,6 +49,7 @@ void pass_end(struct pass *p)
 	mm_vdso_free(&p->vdso);
 	free(p->cpu_flags);
 	free(c->status);
+	security_probes_free(c->probes);
 	close_fd(&c->proc_fd);
 }
 

@@ -12,6 +12,7 @@
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
  *	namespace	its own network namespace
+ *	confine HOW	itself: landlock, keyring, notify
  *	next-namespace KIND	a pid or time namespace for its children
  *	thread-namespace	a thread in a UTS namespace of its own
  *	thread		start a thread
@@ -24,8 +25,10 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -48,6 +51,36 @@ static void *sleep_on(void *arg)
 	for (;;)
 		pause();
 	return NULL;
+}
+
+/* By what cannot be read, or belongs to another process as well. */
+static void confine(const char *how)
+{
+	struct sock_filter ask[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_swapoff, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {4, ask};
+	uint64_t handled[3] = {1};
+	long fd = -1;
+
+	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+	if (!strcmp(how, "landlock")) {
+		fd = syscall(SYS_landlock_create_ruleset, handled, 8, 0);
+		if (fd < 0)
+			test_skip("no Landlock");
+		CHECK(!syscall(SYS_landlock_restrict_self, fd, 0));
+	} else if (!strcmp(how, "keyring")) {
+		if (syscall(SYS_keyctl, 0, -2, 1) < 0) /* KEYCTL_GET_KEYRING_ID */
+			test_skip("no keyrings");
+	} else {
+		fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
+			     &program);
+		CHECK(fd >= 0);
+	}
+	close((int)fd);
 }
 
 static volatile bool elsewhere;
@@ -209,6 +242,8 @@ static int step(const char *what, const char *value)
 	} else if (!strcmp(what, "namespace")) {
 		CHECK(!unshare(CLONE_NEWNET));
 		return 1;
+	} else if (!strcmp(what, "confine")) {
+		confine(value);
 	} else if (!strcmp(what, "next-namespace")) {
 		CHECK(!unshare(!strcmp(value, "pid") ? CLONE_NEWPID : CLONE_NEWTIME));
 	} else if (!strcmp(what, "thread-namespace")) {

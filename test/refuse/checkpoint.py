@@ -214,6 +214,36 @@ def test_another_namespace(case):
     unharmed(case, pid)
 
 
+def confined(case, how, *words, uid=None):
+    """By what would not be there any more after a restart."""
+    pid = case.victim('confine', how, 'wait', 'pass', uid=uid)
+    case.refused(save(case, pid, uid=uid), 'task-security', 'victim', *words)
+    unharmed(case, pid)
+
+
+def test_landlock(case):
+    confined(case, 'landlock', 'Landlock')
+
+
+def test_landlock_of_an_ordinary_user(case):
+    confined(case, 'landlock', 'Landlock', uid=65534)
+
+
+def test_landlock_of_another_user(case):
+    """Root looks for it with a process of that user."""
+    pid = case.victim('confine', 'landlock', 'wait', 'pass', uid=65534)
+    case.refused(save(case, pid), 'task-security', 'victim', 'Landlock')
+    unharmed(case, pid)
+
+
+def test_keyring(case):
+    confined(case, 'keyring', 'process keyring')
+
+
+def test_seccomp_that_asks(case):
+    confined(case, 'notify', 'USER_NOTIF')
+
+
 def test_namespace_of_a_thread(case):
     pid = case.victim('thread-namespace', 'wait', 'pass')
     case.refused(save(case, pid), 'task-namespace', 'victim', 'thread', 'another uts')

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kernel/security.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/keyctl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "kernel/cred.h"
+
+/*
+ * Nothing shows that a task has put itself under rules of Landlock. But it may then no longer look
+ * into processes that are not under these rules (hook_ptrace_access_check() in
+ * security/landlock/task.c). So each task asks for the robust list of a process into which it could
+ * look otherwise, since that has its ids, no more capabilities than it, and is dumpable
+ * (__ptrace_may_access()): ourselves, or a child of ours, the probe.
+ */
+
+struct probe {
+	uint32_t uid, gid;
+	pid_t pid;
+};
+
+struct security_probes {
+	VEC(struct probe) all;
+};
+
+static _Noreturn void be_probe(uint32_t uid, uint32_t gid, pid_t parent)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {};
+
+	/* System calls themselves: another thread may hold locks of the C library. */
+	if (syscall(SYS_setresgid, gid, gid, gid) < 0 ||
+	    syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_capset, &head, none) < 0)
+		_exit(1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	prctl(PR_SET_DUMPABLE, 1);
+	raise(SIGSTOP);
+	for (;;)
+		pause();
+}
+
+static int make_probe(uint32_t uid, uint32_t gid, pid_t *ret)
+{
+	pid_t parent = getpid(), pid = fork();
+	int status;
+
+	if (pid < 0)
+		return -errno;
+	if (pid == 0)
+		be_probe(uid, gid, parent);
+	/* It stops when it is what it should be. */
+	if (waitpid(pid, &status, WUNTRACED) < 0 || !WIFSTOPPED(status))
+		return -EPERM;
+	*ret = pid;
+	return 0;
+}
+
+void security_probes_free(struct security_probes *probes)
+{
+	if (!probes)
+		return;
+	vec_for_each (p, &probes->all) {
+		kill(p->pid, SIGKILL);
+		waitpid(p->pid, NULL, 0);
+	}
+	vec_free(&probes->all);
+	free(probes);
+}
+
+static int find_probe(struct checkpoint *c, uint32_t uid, uint32_t gid, pid_t *ret)
+{
+	struct probe *new;
+	int r;
+
+	if (!c->probes)
+		c->probes = calloc(1, sizeof(*c->probes));
+	if (!c->probes)
+		return -ENOMEM;
+	vec_for_each (p, &c->probes->all)
+		if (p->uid == uid && p->gid == gid) {
+			*ret = p->pid;
+			return 0;
+		}
+	r = make_probe(uid, gid, ret);
+	if (r < 0)
+		return r;
+	new = vec_push(&c->probes->all);
+	if (new)
+		*new = (struct probe){uid, gid, *ret};
+	return new ? 0 : -ENOMEM;
+}
+
+/* The task may look into ourselves unless something else hinders it. */
+static bool like_us(const Reprise__Credentials *t)
+{
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct caps[2] = {};
+	uid_t r, e, s;
+	gid_t rg, eg, sg;
+
+	if (getresuid(&r, &e, &s) < 0 || getresgid(&rg, &eg, &sg) < 0 ||
+	    prctl(PR_GET_DUMPABLE) != 1)
+		return false;
+	if (r != t->ruid || e != t->ruid || s != t->ruid || rg != t->rgid || eg != t->rgid ||
+	    sg != t->rgid)
+		return false;
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return false;
+	return !((caps[0].permitted | (uint64_t)caps[1].permitted << 32) & ~t->caps->permitted);
+}
+
+int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		   struct batch *b, struct security_query *q, struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Credentials creds = REPRISE__CREDENTIALS__INIT;
+	const char *status;
+	pid_t probe = c->self;
+	uint32_t data;
+	int r = checkpoint_status(c, p, tid, &status, e);
+
+	if (r >= 0)
+		r = cred_parse(status, &creds, &s, e);
+	if (r < 0)
+		return r;
+	for (int i = 0; i < 2; i++)
+		q->keyrings[i] = batch_call(
+			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
+			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
+	q->probe = -1;
+	if (!like_us(&creds) && find_probe(c, creds.ruid, creds.rgid, &probe) < 0)
+		return 0;
+	data = batch_data(b, NULL, 16);
+	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe), DATA(data), DATA(data + 8));
+	return 0;
+}
+
+int security_collect(const struct batch *b, const struct security_query *q, struct error *e)
+{
+	/* -ESRCH: it does not see us, in another pid namespace */
+	if (q->probe >= 0 && batch_result(b, q->probe) == -EPERM)
+		return error_set(
+			e, -EPERM, E_TASK_SECURITY,
+			"is confined by rules of Landlock or another security module, which "
+			"cannot be read");
+	for (int i = 0; i < 2; i++)
+		if (batch_result(b, q->keyrings[i]) > 0)
+			return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY, "has a %s keyring",
+					 i ? "process" : "thread");
+	return 0;
+}
+
+/* ---- labels ---- */
+
+int security_label_own(const struct checkpoint *c, char **ret)
+{
+	struct error unused = {};
+
+	return (int)procfs_read(c->proc_fd, ret, &unused, "%d/attr/current", c->self);
+}
+
+int security_compare_labels(const struct checkpoint *c, const char *own,
+			    const struct checkpoint_process *p, struct error *e)
+{
+	if (!own)
+		return 0;
+	vec_for_each (t, &p->frozen->threads) {
+		_cleanup_(free_ptr) char *label = NULL;
+		ssize_t n;
+
+		if (t->zombie)
+			continue;
+		n = procfs_read(c->proc_fd, &label, e, "%d/task/%d/attr/current", p->frozen->pid,
+				t->tid);
+		if (n < 0)
+			return (int)n;
+		if (strcmp(label, own) == 0)
+			continue;
+		label[strcspn(label, "\n")] = '\0';
+		return error_set(e, -EPERM, E_TASK_SECURITY,
+				 "is confined by a security module as '%s', and reprise is not",
+				 label);
+	}
+	return 0;
+}
