@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "fs/context.h"
+#include "fs/dnotify.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
 
@@ -14,18 +15,6 @@ static bool regular_match(const struct file_seen *f)
 	if (f->link[0] != '/')
 		return false;
 	return (f->flags & O_PATH) || S_ISREG(f->st.st_mode) || S_ISDIR(f->st.st_mode);
-}
-
-static int refuse_state(const struct checkpoint *c, const struct file_seen *f,
-			const Reprise__File *msg, struct error *e)
-{
-	/* Nothing tells the mask of F_NOTIFY, but it makes the task the owner of the descriptor
-	 * (fcntl_dirnotify()). */
-	if (S_ISDIR(f->st.st_mode) && msg->owner)
-		return error_set(
-			e, -EOPNOTSUPP, E_FILE_STATE,
-			"the directory is watched with F_NOTIFY, which cannot be read back");
-	return S_ISDIR(f->st.st_mode) ? inode_refuse_detached(c, f->tid, f->local, f->link, e) : 0;
 }
 
 /* Its contents could not be read without breaking it. */
@@ -43,8 +32,10 @@ static int check_lease(const struct checkpoint *c, const Reprise__File *msg, str
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
-	int r = refuse_state(c, f, msg, e);
+	int r = dnotify_checkpoint(c, f, msg, scratch, e);
 
+	if (r >= 0 && S_ISDIR(f->st.st_mode))
+		r = inode_refuse_detached(c, f->tid, f->local, f->link, e);
 	if (r < 0)
 		return r;
 	msg->regular = scratch_message(scratch, Reprise__RegularFile, reprise__regular_file__init);
@@ -58,6 +49,8 @@ static int regular_validate(const struct restart *r, const Reprise__File *msg, s
 {
 	if (!msg->regular)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a file without its message");
+	if (dnotify_validate(r, msg, e) < 0)
+		return -EBADMSG;
 	return inode_validate(r, msg->regular->inode, e);
 }
 
@@ -92,10 +85,12 @@ const struct file_ops regular_file_ops = {
 	.name = "file",
 	.support =
 		"files, directories, O_PATH, memfds and deleted files (saved with their contents); "
-		"position, flags, POSIX, flock and OFD locks, leases; F_NOTIFY is refused",
+		"position, flags, POSIX, flock and OFD locks, leases; F_NOTIFY (by root)",
 	.match = regular_match,
 	.checkpoint = regular_checkpoint,
+	.checkpoint_all = dnotify_checkpoint_all,
 	.validate = regular_validate,
 	.restart = regular_restart,
+	.restart_table = dnotify_restart_table,
 	.describe = regular_describe,
 };

@@ -25,6 +25,7 @@ struct mqueue_open {
 	const Reprise__Mqueue *msg;
 	int fd;
 	bool made;
+	bool taken; /* our descriptor is that of a task, too */
 };
 
 /* Descriptors are those of any program (mq_getsetattr(2), mq_notify(2)). */

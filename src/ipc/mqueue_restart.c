@@ -42,11 +42,14 @@ int mqueue_validate(const struct restart *r, const Reprise__File *file, struct e
 	return validate_queue(m, e);
 }
 
+/* Without O_CLOEXEC, which mq_open() would leave in the flags of the description. */
 static int open_queue(const char *name, int flags, const struct mq_attr_kernel *attr)
 {
-	long fd = syscall(SYS_mq_open, name, flags | O_NONBLOCK | O_CLOEXEC, 0600, attr);
+	int fd = (int)syscall(SYS_mq_open, name, flags | O_NONBLOCK, 0600, attr);
 
-	return fd < 0 ? -errno : (int)fd;
+	if (fd >= 0)
+		ignore(fcntl(fd, F_SETFD, FD_CLOEXEC), "it is open");
+	return fd < 0 ? -errno : fd;
 }
 
 /* What its user may have in queues (RLIMIT_MSGQUEUE) counts for us. */
@@ -193,14 +196,14 @@ static int get_queue(struct restart *r, struct mqueue_open *q, struct error *e)
 	return use_named(r, q, e);
 }
 
-static int find_queue(struct restart *r, uint64_t id, int *ret_fd, struct error *e)
+static int find_queue(struct restart *r, uint64_t id, struct mqueue_open **ret, struct error *e)
 {
 	struct mqueue_open *q;
 	int res;
 
 	vec_for_each (known, &r->ipc->queues)
 		if (known->id == id) {
-			*ret_fd = known->fd;
+			*ret = known;
 			return 0;
 		}
 	q = vec_push(&r->ipc->queues);
@@ -209,19 +212,44 @@ static int find_queue(struct restart *r, uint64_t id, int *ret_fd, struct error 
 	*q = (struct mqueue_open){
 		.id = id, .msg = restart_find(r, RECORD_MQUEUE, id), .fd = -EBADF};
 	res = get_queue(r, q, e);
-	*ret_fd = q->fd;
+	*ret = q;
 	return res < 0 ? error_object(e, res, "message queue /%s", q->msg->name) : 0;
+}
+
+/*
+ * A description as mq_open() makes it: only open() sets O_LARGEFILE, which F_GETFL shows. Of a
+ * queue without a name it is the one that made it.
+ */
+static int open_as_queue(struct mqueue_open *q, int flags)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct stat is, there;
+
+	if (q->msg->unlinked) {
+		if (q->taken || (flags & O_ACCMODE) != O_RDWR)
+			return -ENOENT;
+		q->taken = true;
+		return fcntl(q->fd, F_DUPFD_CLOEXEC, 3);
+	}
+	fd = open_queue(q->msg->name, flags & O_ACCMODE, NULL);
+	if (fd < 0 || fstat(fd, &there) < 0 || fstat(q->fd, &is) < 0 || is.st_ino != there.st_ino)
+		return -ENOENT;
+	return take_fd(&fd);
 }
 
 int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, int *ret_fd,
 		   struct error *e)
 {
-	int queue = -EBADF, fd, res = find_queue(r, file->mqueue->queue, &queue, e);
+	struct mqueue_open *q = NULL;
+	int flags = (int)(file->flags & (O_ACCMODE | O_NONBLOCK));
+	int fd = -ENOENT, res = find_queue(r, file->mqueue->queue, &q, e);
 
 	if (res < 0)
 		return res;
-	fd = reopen_fd(r->proc_fd, queue,
-		       (int)(file->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC);
+	if (!(file->flags & KERNEL_O_LARGEFILE))
+		fd = open_as_queue(q, flags);
+	if (fd < 0)
+		fd = reopen_fd(r->proc_fd, q->fd, flags | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno(e, fd, E_RESTORE, "cannot open a message queue anew");
 	if (file->pos && lseek(fd, (off_t)file->pos, SEEK_SET) < 0) {

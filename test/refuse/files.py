@@ -20,6 +20,8 @@ def refused(case, what, code, *words):
 
 
 def test_f_notify(case):
+    """Only root can tell."""
+    case.uid = 65534
     case.finish(refused(case, 'notify', 'file-state', 'F_NOTIFY', 'descriptor'))
 
 

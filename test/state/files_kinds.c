@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A file of each kind, held in each way: copied, inherited, held by a relative that did not get it
- * by fork, in flight in a socket; without waiting, with an owner and a signal. All are one
- * description afterwards as before.
+ * by fork, in flight in a socket; without waiting, with an owner and a signal; closed in one
+ * or all places by the program that made it. All are one description afterwards as before.
  */
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/kcmp.h>
 #include <linux/netlink.h>
+#include <mqueue.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +19,7 @@
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -26,7 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST   40
+#define MOST   64
 #define COPY   100 /* numbers of the copies, in the one who made them */
 #define SENT   200 /* and in the relative that received them */
 #define ABROAD 300 /* and of those that had been in flight */
@@ -34,10 +37,27 @@
 static int fds[MOST], kinds, flags[MOST], close_on_exec[MOST], carrier[2], flight[2];
 static bool with_owner[MOST];
 
+/* Not all are for everybody, and on every kernel. */
+static void may_add(int fd)
+{
+	if (fd >= 0) {
+		CHECK(kinds < MOST);
+		fds[kinds++] = fd;
+	}
+}
+
 static void add(int fd)
 {
 	CHECK(fd >= 0 && kinds < MOST);
 	fds[kinds++] = fd;
+}
+
+static int bpf_map(void)
+{
+	union bpf_attr attr = {
+		.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 2};
+
+	return (int)syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
 }
 
 /* Without names and ports, which copies beside the original could not have. */
@@ -54,21 +74,67 @@ static void make_sockets(void)
 	};
 	int ends[2];
 
-	/* Not all are for everybody, and on every kernel. */
-	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-		int fd = socket(list[i].family, list[i].type, list[i].protocol);
-
-		if (fd >= 0)
-			add(fd);
-	}
+	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
+		may_add(socket(list[i].family, list[i].type, list[i].protocol));
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
 	add(ends[0]);
 	add(ends[1]);
 }
 
+static void make_terminal(void)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY);
+
+	CHECK(master >= 0 && !grantpt(master) && !unlockpt(master));
+	add(master);
+	add(open(ptsname(master), O_RDWR | O_NOCTTY));
+	add(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY));
+}
+
+static void make_odd_files(void)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+	int inner = epoll_create1(0), outer = epoll_create1(0);
+	pid_t gone = fork();
+
+	if (!gone)
+		_exit(0);
+	CHECK(!epoll_ctl(outer, EPOLL_CTL_ADD, inner, &event));
+	add(inner);
+	add(outer);
+	add((int)syscall(SYS_pidfd_open, gone, 0));
+	CHECK_EQUAL(waitpid(gone, NULL, 0), gone);
+	add(open(".", O_RDWR | O_TMPFILE, 0600));
+	add(open(".", O_RDONLY | O_DIRECTORY));
+	add(memfd_create("sealed", MFD_ALLOW_SEALING));
+	add(open("file", O_RDWR | O_APPEND | O_SYNC));
+	add(open("/proc/version", O_RDONLY));
+	add(open("/proc/self/task", O_RDONLY | O_DIRECTORY));
+	add(open("/sys/kernel/mm", O_RDONLY | O_DIRECTORY));
+	add(open("/dev/urandom", O_RDONLY));
+	CHECK(!mkfifo("removed fifo", 0600));
+	add(open("removed fifo", O_RDONLY | O_NONBLOCK));
+	CHECK(!unlink("removed fifo"));
+}
+
+static void make_privileged(void)
+{
+	char name[64];
+
+	may_add((int)syscall(SYS_userfaultfd, 0));
+	may_add(open("/dev/kmsg", O_RDONLY | O_NONBLOCK));
+	may_add(open("/dev/net/tun", O_RDWR));
+	snprintf(name, sizeof(name), "/reprise-%d", (int)getpid());
+	if (!geteuid()) {
+		may_add(mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, NULL));
+		mq_unlink(name);
+		may_add(bpf_map());
+	}
+}
+
 static void make_all(void)
 {
-	int ends[2], fd;
+	int ends[2];
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -93,10 +159,11 @@ static void make_all(void)
 	CHECK(!unlink("removed"));
 	add(open("/dev/null", O_RDWR));
 	add(open("/proc/self/stat", O_RDONLY));
-	fd = fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY);
-	if (fd >= 0)
-		add(fd);
+	may_add(fanotify_init(FAN_CLASS_NOTIF | FAN_REPORT_FID, O_RDONLY));
 	make_sockets();
+	make_terminal();
+	make_odd_files();
+	make_privileged();
 }
 
 static void send_all(int to)
@@ -159,47 +226,75 @@ static int heir(void *arg)
 	return 0;
 }
 
+/* A nameless file does not keep O_TMPFILE. */
+static int flags_of(int fd)
+{
+	int is = fcntl(fd, F_GETFL);
+
+	return (is & O_TMPFILE) == O_TMPFILE ? is & ~O_TMPFILE : is;
+}
+
 static void set_up(int i)
 {
 	struct f_owner_ex owner = {.type = F_OWNER_PID, .pid = getpid()};
+	struct stat st;
 
 	if (i % 2 && !(fcntl(fds[i], F_GETFL) & O_PATH))
 		CHECK(!fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK));
-	with_owner[i] = !fcntl(fds[i], F_SETOWN_EX, &owner);
+	/* Of a directory it may mean F_NOTIFY, which an ordinary user cannot tell. */
+	CHECK(!fstat(fds[i], &st));
+	if (!S_ISDIR(st.st_mode) || !geteuid())
+		with_owner[i] = !fcntl(fds[i], F_SETOWN_EX, &owner);
 	if (with_owner[i])
 		CHECK(!fcntl(fds[i], F_SETSIG, SIGRTMIN + i % 8));
 	CHECK_EQUAL(fcntl(fds[i], F_DUPFD_CLOEXEC, COPY + i), COPY + i);
-	flags[i] = fcntl(fds[i], F_GETFL);
+	flags[i] = flags_of(fds[i]);
 	close_on_exec[i] = fcntl(fds[i], F_GETFD);
 }
 
-static void check_same(pid_t pid, int i, int fd, const char *who)
+static void check_same(pid_t pid, int fd, int there, int i, const char *who)
 {
-	long r = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, fds[i], fd);
+	long r = syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, fd, there);
 
 	CHECKF(r == 0, "kind %d is another for the %s: %ld (%s)", i, who, r, strerror(errno));
+}
+
+/* Of every four, two lose the number that they were made with, and one of these its copy. */
+static void close_some(void)
+{
+	for (int i = 0; i < kinds; i++) {
+		if (i % 4 >= 2)
+			close(fds[i]);
+		if (i % 4 == 3)
+			close(COPY + i);
+	}
 }
 
 static void check(int i, pid_t child, pid_t other)
 {
 	struct f_owner_ex owner = {};
+	int fd = ABROAD + i;
 
-	CHECKF(fcntl(fds[i], F_GETFL) == flags[i], "kind %d: its flags are %o and were %o", i,
-	       fcntl(fds[i], F_GETFL), flags[i]);
-	CHECK_EQUAL(fcntl(fds[i], F_GETFD), close_on_exec[i]);
-	CHECK_EQUAL(fcntl(COPY + i, F_GETFD), FD_CLOEXEC);
-	check_same(getpid(), i, COPY + i, "copy");
-	check_same(child, i, fds[i], "heir");
-	check_same(other, i, SENT + i, "relative");
-	check_same(getpid(), i, ABROAD + i, "one in flight");
+	CHECKF(flags_of(fd) == flags[i], "kind %d: its flags are %o and were %o", i, flags_of(fd),
+	       flags[i]);
+	if (i % 4 < 2) {
+		CHECK_EQUAL(fcntl(fds[i], F_GETFD), close_on_exec[i]);
+		check_same(getpid(), fd, fds[i], i, "itself");
+	}
+	if (i % 4 < 3) {
+		CHECK_EQUAL(fcntl(COPY + i, F_GETFD), FD_CLOEXEC);
+		check_same(getpid(), fd, COPY + i, i, "copy");
+	}
+	check_same(child, fd, fds[i], i, "heir");
+	check_same(other, fd, SENT + i, i, "relative");
 	for (int k = 0; k < i; k++)
-		CHECK(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fds[i], fds[k]) != 0);
+		CHECK(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, ABROAD + k) != 0);
 	if (!with_owner[i])
 		return;
-	CHECK(!fcntl(fds[i], F_GETOWN_EX, &owner));
+	CHECK(!fcntl(fd, F_GETOWN_EX, &owner));
 	CHECK_EQUAL(owner.pid, getpid());
 	CHECK_EQUAL(owner.type, F_OWNER_PID);
-	CHECK_EQUAL(fcntl(fds[i], F_GETSIG), SIGRTMIN + i % 8);
+	CHECK_EQUAL(fcntl(fd, F_GETSIG), SIGRTMIN + i % 8);
 }
 
 int main(void)
@@ -222,12 +317,13 @@ int main(void)
 	child = test_fork(heir, NULL);
 	while (access("received", F_OK))
 		usleep(1000);
+	close_some();
 
 	test_wait();
 	if (test_break(1))
 		CHECK(dup2(fds[1], COPY) == COPY);
 	if (test_break(2))
-		CHECK(!fcntl(fds[3], F_SETFL, 0));
+		CHECK(!fcntl(fds[1], F_SETFL, 0));
 	receive_all(flight[1], ABROAD);
 	for (int i = 0; i < kinds; i++)
 		check(i, child, other);
