@@ -189,6 +189,8 @@ struct reprise_restart_options {
 	 * caller's: what the terminal sends to the caller does not reach them.
 	 */
 	int own_group;
+	/* For containers with an interface to the host: other addresses, as of reprise_run(). */
+	const char *net;
 };
 
 struct reprise_restarted {
@@ -225,6 +227,11 @@ struct reprise_run_options {
 	const char *const *volumes; /* "HOST:INSIDE" or "HOST:INSIDE:ro", NULL at the end */
 	char *const *env;	    /* NULL: the caller's */
 	int host_network;	    /* no network namespace of its own */
+	/*
+	 * "veth": an interface to the host, with addresses that are free;
+	 * "veth=ADDRESS/LENGTH,GATEWAY": with these. NULL: a loopback interface only.
+	 */
+	const char *net;
 };
 /*
  * The command runs when it returns. result->init is a child of the caller and ends with the status

@@ -18,7 +18,8 @@ enum {
 	OPT_PLAN,
 	OPT_NAME,
 	OPT_MAP_MOUNT,
-	OPT_UNIX
+	OPT_UNIX,
+	OPT_NET
 };
 
 struct request {
@@ -102,6 +103,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return add_map_mount(cli, q, optarg);
 	case OPT_UNIX:
 		return parse_peers(cli, q, optarg);
+	case OPT_NET:
+		q->opt.net = optarg;
+		return -1;
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -121,6 +125,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"name", required_argument, NULL, OPT_NAME},
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
 		{"unix", required_argument, NULL, OPT_UNIX},
+		{"net", required_argument, NULL, OPT_NET},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -377,6 +382,8 @@ const struct command restart_command = {
 		"  --name NAME         of a container: what to call it; the old name or the next free one\n"
 		"                      if not given\n"
 		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"
+		"  --net HOW           of a container with an interface to the host: veth, or\n"
+		"                      veth=ADDRESS/LENGTH,GATEWAY: another address than it had\n"
 		"  --plan              print the steps and do nothing\n" OPEN_HELP
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,

@@ -40,8 +40,10 @@ static int parse_net(struct cli *cli, struct request *q, const char *s)
 {
 	if (!strcmp(s, "host"))
 		q->opt.host_network = 1;
+	else if (!strncmp(s, "veth", 4))
+		q->opt.net = s;
 	else if (strcmp(s, "none"))
-		return usage_error(cli, "--net takes none or host, not '%s'", s);
+		return usage_error(cli, "--net takes none, host or veth, not '%s'", s);
 	return -1;
 }
 
@@ -198,6 +200,7 @@ const struct command run_command = {
 		"  -w, --workdir DIR   working directory of the command\n"
 		"  -e, --env N=VALUE   set a variable of its environment\n"
 		"  --hostname NAME     the host name inside; that of the container if not given\n"
-		"  --net HOW           none (the default: a loopback interface only) or host\n",
+		"  --net HOW           none (the default: a loopback interface only), host, veth or\n"
+		"                      veth=ADDRESS/LENGTH,GATEWAY: an interface to the host\n",
 	.run = run,
 };

@@ -21,6 +21,11 @@
  * Two kinds of pids: those of the image ("virtual", as the tasks see them) and
  * those by which we know the tasks (different in a new pid namespace).
  */
+/* An address of IPv4, in network byte order, that a container had and that is another one now. */
+struct restart_address {
+	uint32_t from, to;
+};
+
 struct restart {
 	int proc_fd; /* /proc in which real pids are valid */
 	struct image_reader *image;
@@ -36,6 +41,7 @@ struct restart {
 	int control;	    /* our end of the socket through which descriptors reach the tasks */
 	int control_remote; /* its descriptor number in every task */
 	int jobs;
+	VEC(struct restart_address) addresses; /* in whose place others are */
 	gid_t *groups; /* supplementary groups of ours, by the numbers outside */
 	size_t n_groups;
 	void (*trace)(void *arg, const char *line);

@@ -195,14 +195,41 @@ static bool is_bound(const ProtobufCBinaryData *a, const Reprise__Socket *m)
 	       memcmp(&in6->sin6_addr, &any6, sizeof(any6));
 }
 
+/* The address of a container may be another one now, and so may that of the host. */
+static void exchange(const struct restart *r, struct sockaddr_storage *a)
+{
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)a;
+	uint32_t *address = a->ss_family == AF_INET ? &((struct sockaddr_in *)a)->sin_addr.s_addr
+						    : &in6->sin6_addr.s6_addr32[3];
+
+	if (a->ss_family == AF_INET6 && memcmp(&in6->sin6_addr, mapped, sizeof(mapped)) != 0)
+		return;
+	vec_for_each (one, &r->addresses)
+		if (*address == one->from) {
+			*address = one->to;
+			break;
+		}
+}
+
+static const struct sockaddr *address_now(const struct restart *r, const ProtobufCBinaryData *saved,
+					  struct sockaddr_storage *a)
+{
+	memcpy(a, saved->data, saved->len);
+	exchange(r, a);
+	return (const struct sockaddr *)a;
+}
+
 static int bind_local(struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
 {
+	struct sockaddr_storage a;
 	char text[80];
 
 	if (!is_bound(&m->local, m->socket))
 		return 0;
+	address_now(r, &m->local, &a);
 	do
-		if (bind(fd, (const struct sockaddr *)m->local.data, (socklen_t)m->local.len) == 0)
+		if (bind(fd, (const struct sockaddr *)&a, (socklen_t)m->local.len) == 0)
 			return 0;
 	while (errno == EADDRINUSE && files_restart_patience(r));
 	inet_format(&m->local, text, sizeof(text));
@@ -214,14 +241,15 @@ static int bind_local(struct restart *r, int fd, const Reprise__InetSocket *m, s
 	return error_errno(e, -errno, E_RESTORE, "cannot bind a socket to %s", text);
 }
 
-static int set_state(int fd, const Reprise__InetSocket *m, struct error *e)
+static int set_state(const struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
 {
+	struct sockaddr_storage a;
 	char text[80];
 
 	if (m->state == INET_LISTENING && listen(fd, m->backlog) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot listen");
 	if (m->state == INET_CONNECTED &&
-	    connect(fd, (const struct sockaddr *)m->remote.data, (socklen_t)m->remote.len) < 0) {
+	    connect(fd, address_now(r, &m->remote, &a), (socklen_t)m->remote.len) < 0) {
 		inet_format(&m->remote, text, sizeof(text));
 		return error_errno(e, -errno, E_RESTORE, "cannot connect a socket to %s", text);
 	}
@@ -273,7 +301,7 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = bind_local(r, *fd, m, e);
 	if (res >= 0)
-		res = set_state(*fd, m, e);
+		res = set_state(r, *fd, m, e);
 	if (res >= 0)
 		res = socket_settle(*fd, m->socket, e);
 	return res < 0 ? res : set_shutdown(*fd, m, e);

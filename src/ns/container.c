@@ -41,6 +41,7 @@ void container_free(struct container *ct)
 	vec_free(&ct->seen.ids);
 	vec_free(&ct->seen.brought);
 	mounts_survey_free(&ct->mounts);
+	network_free(&ct->network);
 	scratch_free(&ct->s);
 	close_fd(&ct->proc_fd);
 	close_fd(&ct->host_proc);
@@ -222,7 +223,7 @@ static int describe(struct container *ct, struct error *e)
 	ct->msg.unmounted = ct->mounts.unmounted.v;
 	ct->msg.n_unmounted = ct->mounts.unmounted.n;
 	if (ct->own & CLONE_NEWNET) {
-		int r = network_checkpoint(&ct->msg, &ct->s, e);
+		int r = network_checkpoint(&ct->network, ct->proc_fd, &ct->msg, &ct->s, e);
 
 		if (r < 0)
 			return r;
@@ -273,6 +274,8 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		r = mounts_survey(proc_fd, *pid, &ct->mounts, &ct->s, e);
 	if (r >= 0)
 		r = note_mounts(ct, e);
+	if (r >= 0 && ct->own & CLONE_NEWNET)
+		r = network_begin(&ct->network, e);
 	if (r >= 0)
 		r = enter_all(ct, *pid, e);
 	if (r >= 0)
@@ -346,6 +349,13 @@ int container_checkpoint(struct checkpoint *c, struct container *ct, struct erro
 {
 	if (!ct->own)
 		return 0;
+	/* As it is now that all stand. */
+	if (ct->own & CLONE_NEWNET) {
+		int r = network_checkpoint(&ct->network, ct->proc_fd, &ct->msg, &ct->s, e);
+
+		if (r < 0)
+			return r;
+	}
 	vec_for_each (l, &ct->mounts.layers) {
 		struct layer **slot = vec_push(&ct->layers);
 		int r;

@@ -7,6 +7,7 @@
 #include "ns.pb-c.h"
 #include "ns/layer.h"
 #include "ns/mounts.h"
+#include "ns/network.h"
 
 /*
  * A container: a tree whose root has namespaces of its own.
@@ -26,15 +27,16 @@ struct container {
 	struct mounts_survey mounts;
 	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
+	struct network network;
 	int proc_fd;			/* of the namespace; -1: ours */
 	int host_proc;			/* of the namespace that we came from */
 	int outside;			/* to whoever sends signals for us; -1: none */
 	pid_t outsider;			/* its pid outside */
 	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
-#define CONTAINER_INIT                                                    \
-	{                                                                 \
-		.proc_fd = -EBADF, .host_proc = -EBADF, .outside = -EBADF \
+#define CONTAINER_INIT                                                                             \
+	{                                                                                          \
+		.network = NETWORK_INIT, .proc_fd = -EBADF, .host_proc = -EBADF, .outside = -EBADF \
 	}
 
 /*
@@ -69,6 +71,7 @@ void container_free(struct container *ct);
 struct container_restart {
 	const Reprise__Container *msg; /* NULL: the image is of none */
 	struct mounts_place place;
+	const char *net; /* --net */
 };
 
 /* Does the image hold a container with a pid namespace of its own? */

@@ -67,17 +67,27 @@ int container_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		if (msg->mounts[i]->layer && !restart_find(r, RECORD_LAYER, msg->mounts[i]->layer))
 			return invalid(e, "a layer is not in the image");
-	res = mounts_validate(msg, e);
+	res = network_validate(msg, e);
+	if (res >= 0)
+		res = mounts_validate(msg, e);
 	return res < 0 ? res : settings_validate(msg, e);
 }
 
-static int make_namespaces(const Reprise__Container *msg, struct error *e)
+static int make_network(struct network *n, struct restart *r, const struct container_restart *cr,
+			struct error *e)
+{
+	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, cr->msg, cr->net, e) : 0;
+}
+
+static int make_namespaces(const Reprise__Container *msg, struct network *n, struct error *e)
 {
 	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
 
 	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
 	if (msg->own & CLONE_NEWPID)
 		flags |= CLONE_NEWNS;
+	if (msg->own & CLONE_NEWNET && network_begin(n, e) < 0)
+		return -EIO;
 	if (unshare(flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
 	if ((flags & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -86,7 +96,7 @@ static int make_namespaces(const Reprise__Container *msg, struct error *e)
 	    (sethostname(msg->nodename, strlen(msg->nodename)) < 0 ||
 	     setdomainname(msg->domainname, strlen(msg->domainname)) < 0))
 		return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name");
-	return msg->own & CLONE_NEWNET ? network_restart(msg, e) : 0;
+	return 0;
 }
 
 /* What lies below an overlay may not change once it is mounted. */
@@ -109,6 +119,7 @@ static int fill_overlays(struct restart *r, struct container_restart *cr, struct
 
 int container_restart_begin(struct restart *r, struct container_restart *cr, struct error *e)
 {
+	_cleanup_(network_free) struct network n = NETWORK_INIT;
 	int res;
 
 	cr->msg = container_of(r);
@@ -117,7 +128,9 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	if (!cr->msg->derived_mounts && cr->msg->n_mounts && !cr->place.root)
 		return error_set(e, -EINVAL, E_CONTAINER_STATE,
 				 "the image is of a container, which needs a directory of its own");
-	res = make_namespaces(cr->msg, e);
+	res = make_namespaces(cr->msg, &n, e);
+	if (res >= 0)
+		res = make_network(&n, r, cr, e);
 	if (res >= 0)
 		res = settings_restart(r->proc_fd, cr->msg, e);
 	return res < 0 ? res : fill_overlays(r, cr, e);

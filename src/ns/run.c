@@ -35,10 +35,13 @@ static const Reprise__Mount *root_mount(void)
 
 int run_begin(const struct run *run, struct error *e)
 {
+	_cleanup_(network_free) struct network n = NETWORK_INIT;
 	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
 
 	if (!run->host_network)
 		flags |= CLONE_NEWNET;
+	if (!run->host_network && network_begin(&n, e) < 0)
+		return -EIO;
 	if (unshare(flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -46,7 +49,7 @@ int run_begin(const struct run *run, struct error *e)
 	if (sethostname(run->hostname, strlen(run->hostname)) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name %s",
 				   run->hostname);
-	return run->host_network ? 0 : network_loopback_up(e);
+	return run->host_network ? 0 : network_make(&n, run->net, e);
 }
 
 static int mount_root(const struct run *run, struct error *e)

@@ -16,6 +16,7 @@ struct run {
 	const char *hostname, *workdir;
 	const char *const *volumes; /* "HOST:INSIDE" or "HOST:INSIDE:ro" */
 	bool host_network;
+	const char *net; /* "veth", or with addresses; NULL: none */
 	char *const *argv;
 	char *const *envp;
 };

@@ -74,7 +74,8 @@ int settings_checkpoint(int proc_fd, Reprise__Container *msg, struct scratch *s,
 		char value[256];
 		ssize_t n;
 
-		if (!(msg->own & settings[i].namespace))
+		/* Those of a network are saved with it; older images have these. */
+		if (!(msg->own & settings[i].namespace) || settings[i].namespace == CLONE_NEWNET)
 			continue;
 		/* Not every kernel has every one. */
 		fd = open_setting(proc_fd, settings[i].name, O_RDONLY);

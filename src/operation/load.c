@@ -208,6 +208,7 @@ void restart_unload(struct loaded *l)
 	tree_plan_free(&l->plan);
 	free(l->nodes);
 	free(r->groups);
+	vec_free(&r->addresses);
 	close_fd(&r->proc_fd);
 	close_fd(&r->control);
 }

@@ -388,7 +388,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 {
 	_cleanup_(restart_unload) struct loaded l;
 	struct pidns ns = {.channel = -EBADF};
-	struct container_restart cr = {.place = {opt->root, opt->layers, opt->map_mounts}};
+	struct container_restart cr = {.place = {opt->root, opt->layers, opt->map_mounts},
+				       .net = opt->net};
 	struct reprise_container place = {};
 	struct image_totals totals = {};
 	struct stub stub = {};

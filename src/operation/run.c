@@ -36,6 +36,7 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		.workdir = opt->workdir,
 		.volumes = opt->volumes,
 		.host_network = opt->host_network != 0,
+		.net = opt->net,
 		.argv = argv,
 		.envp = opt->env ? opt->env : environ,
 	};

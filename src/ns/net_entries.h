@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_NET_ENTRIES_H
+#define REPRISE_NS_NET_ENTRIES_H
+
+#include <linux/if.h>
+#include <protobuf-c/protobuf-c.h>
+
+#include "core/error.h"
+#include "core/scratch.h"
+#include "core/vec.h"
+
+/*
+ * What a network namespace has in lists: addresses, routes, rules, neighbours. An entry is the
+ * message by which the kernel is told to make it, without what is only true of a moment: so two
+ * entries are equal if their bytes are. What is not known is refused.
+ */
+enum net_entries {
+	NET_ADDRESSES,
+	NET_RULES,
+	NET_ROUTES,
+	NET_NEIGHBOURS,
+	NET_PROXIES,
+	NET_ENTRIES,
+};
+
+struct net_list {
+	VEC(ProtobufCBinaryData) list;
+};
+
+/* Interfaces that are somebody else's, whose addresses and routes are left alone. */
+struct net_others {
+	VEC(int) indexes;
+};
+bool net_others_have(const struct net_others *o, int index);
+
+/* All of a kind; index: of this interface only, 0 for all. Bytes are of s. */
+int net_entries_look(int fd, enum net_entries kind, int index, const struct net_others *others,
+		     struct net_list *ret, struct scratch *s, struct error *e) must_check;
+int net_entries_validate(enum net_entries kind, size_t n, const ProtobufCBinaryData *entries,
+			 struct error *e) must_check;
+/*
+ * Adds what is missing, and removes what the kernel made by itself and was not there. In the end
+ * all is as it was, or it is an error. `soon` tells that the kernel adds more in a moment.
+ */
+int net_entries_restore(int fd, enum net_entries kind, size_t n, const ProtobufCBinaryData *entries,
+			const struct net_others *others, struct error *e) must_check;
+/* Adds them to an interface, whatever its number was. */
+int net_addresses_add(int fd, int index, size_t n, const ProtobufCBinaryData *entries,
+		      struct error *e) must_check;
+
+#endif

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a network namespace may hold that cannot be saved: refused by name."""
+
+import os
+
+import case as cases
+from case import Failed, Skipped
+
+
+def refused(case, commands, *words):
+    if not os.path.exists('/usr/sbin/ip'):
+        raise Skipped('no iproute2')
+    cases.own_network()
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
+                       '/usr/bin/sleep', '1000'])
+    path = '/proc/%d/task/%d/children' % (tool, tool)
+    case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
+    first = open(path).read().strip()
+    case.until(lambda: open('/proc/%s/comm' % first).read() == 'sleep\n', 'the program')
+    for command in commands:
+        code, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first] + command.split())
+        if code and ('Unknown device type' in err or 'not supported' in err or 'No such file' in err):
+            raise Skipped(err.strip())
+        if code:
+            raise Failed('%s: %s' % (command, err))
+    case.refused(case.reprise('checkpoint', first, '-o', case.path('image')), 'container-state',
+                 *words)
+    case.expect_files()
+    code, _, err = case.reprise('check', first)
+    if code != 1 or not all(word in err for word in words):
+        raise Failed('check: %d, %s' % (code, err))
+    case.kill_all()
+    case.reap()
+
+
+def test_kind(case):
+    refused(case, ['ip link add v0 type vxlan id 3 dstport 4789'], 'v0', 'vxlan')
+
+
+def test_queueing(case):
+    refused(case, ['ip link add d0 type ifb', 'tc qdisc add dev d0 root tbf rate 1mbit burst 10k latency 9ms'],
+            'tbf', 'd0')
+
+
+def test_filter(case):
+    refused(case, ['tc qdisc add dev lo clsact'], 'clsact', 'lo')
+
+
+def test_next_hop(case):
+    refused(case, ['ip link set lo up', 'ip nexthop add id 7 blackhole'], 'next hops')
+
+
+def test_ipsec(case):
+    refused(case, ['ip xfrm policy add dir out src 1.2.3.4 dst 5.6.7.8 action block'],
+            'policies of IPsec')
+
+
+def test_encapsulation(case):
+    refused(case, ['ip link set lo up', 'ip route add 10.0.0.0/8 encap ip id 3 dst 127.0.0.2 dev lo'],
+            'route', 'attribute')
+
+
+def test_vlan_filter(case):
+    refused(case, ['ip link add b0 type bridge vlan_filtering 1'], 'b0', 'VLAN')
+
+
+def test_forwarding(case):
+    refused(case, ['ip link add b0 type bridge', 'ip link add v0 type veth peer name v1',
+                   'ip link set v0 master b0',
+                   'bridge fdb add 02:00:00:00:00:99 dev v0 master static'],
+            'permanent address', 'v0')
+
+
+def test_elsewhere(case):
+    """The other end of a pair is in the namespace of a third."""
+    os.makedirs('/tmp', exist_ok=True)
+    other = case.spawn(['/usr/bin/unshare', '--net', '/usr/bin/sleep', '1000'])
+    case.until(lambda: case.comm(other) == 'sleep', 'another namespace')
+    refused(case, ['ip link add v0 type veth peer name v1', 'ip link set v1 netns %d' % other],
+            'v0', 'namespace')
+
+
+def test_nftables(case):
+    refused(case, ['nft add table inet filter'], 'nftables', 'filter')
+
+
+def test_iptables(case):
+    refused(case, ['iptables-legacy -A INPUT -p tcp --dport 99 -j DROP'], 'iptables', 'filter')

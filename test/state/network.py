@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers with interfaces: what iproute2 shows of them, before and after."""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+
+import case as cases
+from case import Failed, Skipped
+
+SERVER = '''
+import fcntl, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    packed = fcntl.ioctl(s, 0x8915, struct.pack('256s', b'eth0'))
+listener = socket.create_server((socket.inet_ntoa(packed[20:24]), 8000))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'eth0')
+datagrams.bind((socket.inet_ntoa(packed[20:24]), 8001))
+served = 0
+open(sys.argv[1], 'w').close()
+while True:
+    client, address = listener.accept()
+    served += 1
+    client.sendall(b'%d %s' % (served, datagrams.getsockname()[0].encode()))
+    client.close()
+    del client
+'''
+
+
+def begin(case):
+    if not os.path.exists('/usr/sbin/ip'):
+        raise Skipped('no iproute2')
+    cases.own_network()
+    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+
+
+def good(result):
+    code, out, err = result
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    return out
+
+
+def ip(case, *args):
+    return good(case.run(['/usr/sbin/ip'] + list(args)))
+
+
+def inside(case, name, *args):
+    return good(case.reprise('exec', name, *args))
+
+
+def links(case):
+    return sorted(link['ifname'] for link in json.loads(ip(case, '-j', 'link')))
+
+
+def address(case, name, version='-4'):
+    found = json.loads(inside(case, name, 'ip', '-j', version, 'addr', 'show', 'eth0'))
+    return [a['local'] for one in found for a in one.get('addr_info', [])]
+
+
+def run_server(case, name, *options):
+    with open(case.path('server'), 'w') as file:
+        file.write(SERVER)
+    pid = case.start_reprise('run', '--name', name, *options, '-V',
+                             '%s:%s' % (case.control, case.control), '--', '/usr/bin/python3',
+                             case.path('server'), case.path('ready'))
+    case.until(lambda: os.path.exists(case.path('ready')) or case.ended(pid), 'the server')
+    if case.ended(pid):
+        raise Failed('the server has ended')
+    return pid
+
+
+def ask(where):
+    """How many it has served, and the address that it knows."""
+    with socket.create_connection((where, 8000), timeout=20) as client:
+        answer = b''
+        while True:
+            some = client.recv(100)
+            if not some:
+                break
+            answer += some
+    count, known = answer.decode().split()
+    return int(count), known
+
+
+def stop(case, *names):
+    good(case.reprise('stop', '-t', '0', *names))
+    good(case.reprise('rm', *names))
+
+
+def test_veth(case):
+    """Another client finds the server again, under the address that it had."""
+    begin(case)
+    pid = run_server(case, 'web', '--net', 'veth')
+    here, = address(case, 'web')
+    if ask(here) != (1, here):
+        raise Failed('the server does not work')
+    before = ip(case, '-j', '-d', 'link'), ip(case, '-j', 'route')
+    mac = inside(case, 'web', 'cat', '/sys/class/net/eth0/address')
+    case.checkpoint('web', '-q', '--kill', '--tcp=closed')
+    case.wait(pid)
+    case.until(lambda: links(case) == ['lo'], 'the interface goes with the container')
+    good(case.reprise('rm', 'web'))
+    pid = case.restart('--name', 'web')
+    case.until(lambda: os.path.exists(case.environment['REPRISE_DIR'] + '/web/state'), 'it runs')
+    if ask(here) != (2, here):
+        raise Failed('the server does not go on')
+    after = ip(case, '-j', '-d', 'link'), ip(case, '-j', 'route')
+    for old, new in zip(before, after):
+        old, new = (re.sub(r'"(ifindex|link_index|operstate)":[^,]*,', '', s) for s in (old, new))
+        if old != new:
+            raise Failed('on the host: %s, and was %s' % (new, old))
+    if inside(case, 'web', 'cat', '/sys/class/net/eth0/address') != mac:
+        raise Failed('it has another MAC')
+    stop(case, 'web')
+    case.wait(pid)
+    case.until(lambda: links(case) == ['lo'], 'nothing is left')
+
+
+def test_copies(case):
+    """Beside the original each copy has an address of its own, and its sockets know it."""
+    begin(case)
+    run_server(case, 'web', '--net', 'veth=10.1.2.2/24,10.1.2.9')
+    if address(case, 'web') != ['10.1.2.2'] or ask('10.1.2.2') != (1, '10.1.2.2'):
+        raise Failed('it has not the address that was asked for')
+    case.checkpoint('web', '-q', '--tcp=closed')
+    names = ['web']
+    for options in ((), (), ('--net', 'veth'), ('--net', 'veth=10.7.0.2/30')):
+        names.append('copy-%d' % len(names))
+        code, _, err = case.reprise('restart', '-i', case.path('image'), '-d', '--name', names[-1],
+                                    *options)
+        if code or ('[network-address]' in err) != (not options):
+            raise Failed('exit status %d, %s' % (code, err))
+    if address(case, 'copy-4') != ['10.7.0.2']:
+        raise Failed('not as told: %s' % address(case, 'copy-4'))
+    found = [address(case, name)[0] for name in names]
+    if len(set(found)) != 5:
+        raise Failed('not each has its own: %s' % found)
+    for one in found:
+        if ask(one) != (2, one):
+            raise Failed('%s does not answer' % one)
+    for name, gateway in ('copy-4', '10.7.0.1'), ('web', '10.1.2.9'):
+        route = json.loads(inside(case, name, 'ip', '-j', 'route', 'show', 'default'))
+        if route[0]['gateway'] != gateway:
+            raise Failed('the route of %s: %s' % (name, route))
+    code, _, err = case.reprise('restart', '-i', case.path('image'), '-d', '--net', 'veth=1.2.3/4')
+    if code != 1 or 'veth=1.2.3/4' not in err:
+        raise Failed('an address that is none: %d, %s' % (code, err))
+    stop(case, *names)
+    case.until(lambda: links(case) == ['lo'], 'nothing is left')
+    case.reap()
+
+
+test_copies.timeout = 90
+
+SETUP = '''
+set -e
+ip link set dev eth0 mtu 1400 txqueuelen 77 alias lan
+ip link property add dev eth0 altname another-name
+ip link set eth0 group 7 promisc on
+ip addr add 10.9.0.1/24 brd + dev eth0 label eth0:x
+ip addr add 10.9.0.2/24 dev eth0
+ip addr add 10.9.1.1/24 dev eth0 valid_lft 3000 preferred_lft 2000
+ip addr add 10.8.0.1 peer 10.8.0.2 dev eth0
+ip addr add 2001:db8::1/64 dev eth0
+ip addr add 2001:db8::2/64 dev eth0 preferred_lft 0
+ip addr add 2001:db8:1::1/64 dev eth0 noprefixroute nodad
+ip link add br0 type bridge priority 4096 forward_delay 300 ageing_time 1000 mcast_snooping 0
+ip link add a0 index 20 address 02:00:00:00:00:20 type veth peer name b0 index 30
+ip link set a0 master br0
+ip link set dev a0 type bridge_slave isolated on priority 5
+ip link set a0 up
+ip link set b0 up
+ip link set br0 up
+ip addr add 10.4.0.1/16 dev br0
+ip link add m0 link b0 type macvlan mode bridge
+ip link set m0 up
+ip addr add 10.5.0.1/16 dev m0
+ip link add idle type ifb
+ip route add 10.10.0.0/16 via 10.9.0.7
+ip route add 10.11.0.0/16 dev eth0 scope link src 10.9.0.2 metric 5 mtu 1300
+ip route add 10.12.0.0/16 nexthop via 10.9.0.8 weight 3 nexthop via 10.4.0.8 dev br0
+ip route add 10.13.0.0/16 via 10.10.0.1 dev eth0 onlink
+ip route add blackhole 10.14.0.0/16
+ip route add unreachable 10.15.0.0/16 table 77
+ip route add default via 10.9.0.9 table 99
+ip -6 route add 2001:db8:7::/48 via 2001:db8::7 metric 12
+ip -6 route add 2001:db8:8::/48 dev br0 expires 3000
+ip -6 route add prohibit 2001:db8:9::/48
+ip rule add from 10.9.0.0/24 table 99 priority 100
+ip rule add fwmark 5/0xff lookup 77
+ip rule add iif br0 ipproto tcp dport 80-90 prohibit
+ip -6 rule add to 2001:db8:7::/48 table 77
+ip rule del from all lookup default
+ip neigh add 10.9.0.7 lladdr 02:00:00:00:00:07 dev eth0 nud permanent
+ip -6 neigh add 2001:db8::7 lladdr 02:00:00:00:00:08 dev eth0 nud permanent
+ip neigh add proxy 10.9.0.77 dev eth0
+cd /proc/sys/net
+echo 1 > ipv4/ip_forward
+echo 2 > ipv4/conf/eth0/rp_filter
+echo 0 > ipv4/conf/b0/forwarding
+echo 1 > ipv4/conf/default/arp_ignore
+echo 1 > ipv6/conf/all/forwarding
+echo 1 > ipv6/conf/m0/disable_ipv6
+echo 33 > ipv4/neigh/eth0/gc_stale_time
+echo "2000 3001" > ipv4/ip_local_port_range
+echo 17 > ipv4/tcp_retries2
+echo 77 > core/somaxconn
+'''
+
+LOOKS = [
+    ['ip', '-d', 'addr'], ['ip', 'rule'], ['ip', '-6', 'rule'], ['ip', 'route', 'show', 'table', 'all'],
+    ['ip', '-6', 'route', 'show', 'table', 'all'], ['ip', 'neigh', 'show', 'nud', 'permanent'],
+    ['ip', '-6', 'neigh', 'show', 'nud', 'permanent'], ['ip', 'neigh', 'show', 'proxy'],
+    ['bridge', '-d', 'link'],
+    ['sh', '-c', 'find /proc/sys/net -type f -perm /222 ! -path "*/flush" -exec grep -H . {} + 2>&1; true']]
+
+# Of the moment, or of the host.
+MOMENTS = r'''link-netnsid \d+|valid_lft \d+sec preferred_lft \d+sec|expires \d+sec|@if\d+|[a-z_]*timer +[\d.]+|
+|root_port \d+|topology_change(_detected)? \d|state (forwarding|listening|learning|disabled|blocking)'''
+
+
+def look(case, name):
+    texts = []
+    for command in LOOKS:
+        text = inside(case, name, *command)
+        texts.append(re.sub(MOMENTS.replace('\n', ''), '', text))
+    return texts
+
+
+def compare(before, after):
+    for command, old, new in zip(LOOKS, before, after):
+        old, new = old.split('\n'), new.split('\n')
+        gone = [line for line in old if line not in new]
+        more = [line for line in new if line not in old]
+        if gone or more or len(old) != len(new):
+            raise Failed('%s: there was %s, there is %s' % (' '.join(command), gone, more))
+
+
+def test_everything(case):
+    begin(case)
+    pid = run_server(case, 'web', '--net', 'veth=10.1.2.2/24,10.1.2.9')
+    with open(case.path('setup'), 'w') as file:
+        file.write(SETUP)
+    inside(case, 'web', 'sh', case.path('setup'))
+    # Duplicates of addresses are looked for, and news of carriers gets round.
+    case.until(lambda: 'tentative' not in inside(case, 'web', 'ip', 'addr'), 'the addresses')
+    before = look(case, 'web')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    case.until(lambda: links(case) == ['lo'], 'the interface goes with the container')
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'new'))
+    compare(before, look(case, 'new'))
+    stop(case, 'new')
+    case.reap()
+
+
+test_everything.timeout = 90
+
+
+def test_of_unshare(case):
+    """Its interface was put into it, and belongs to a bridge of the host."""
+    begin(case)
+    ip(case, 'link', 'add', 'bridge0', 'type', 'bridge')
+    ip(case, 'link', 'set', 'bridge0', 'up')
+    ip(case, 'addr', 'add', '10.3.0.1/24', 'dev', 'bridge0')
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
+                       '/usr/bin/sleep', '1000'])
+    path = '/proc/%d/task/%d/children' % (tool, tool)
+    case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
+    first = int(open(path).read())
+    case.until(lambda: open('/proc/%d/comm' % first).read() == 'sleep\n', 'the program')
+    ip(case, 'link', 'add', 'outer', 'master', 'bridge0', 'type', 'veth', 'peer', 'name', 'inner')
+    ip(case, 'link', 'set', 'outer', 'up')
+    ip(case, 'link', 'set', 'inner', 'netns', str(first))
+    into = ['/usr/bin/nsenter', '-n', '-t']
+    for words in ('link set inner up', 'addr add 10.3.0.2/24 dev inner'):
+        good(case.run(into + [str(first), 'ip'] + words.split()))
+    case.checkpoint(first, '-q', '--kill')
+    case.wait(tool)
+    case.until(lambda: links(case) == ['bridge0', 'lo'], 'the interface goes')
+    # Its name is taken now.
+    ip(case, 'link', 'add', 'outer', 'type', 'bridge')
+    tool = case.restart('--pidns')
+    case.until_handed_over(tool, 1, 'sleep', True)
+    if links(case) != ['bridge0', 'lo', 'outer', 'reprise0']:
+        raise Failed('there are %s' % links(case))
+    if 'master bridge0' not in ip(case, 'link', 'show', 'reprise0'):
+        raise Failed('it has left the bridge')
+    if '1 received' not in good(case.run(['/usr/bin/ping', '-c', '1', '-W', '20', '10.3.0.2'])) \
+            if os.path.exists('/usr/bin/ping') else False:
+        raise Failed('it does not answer')
+    case.kill_all()
+    case.reap()
+    case.until(lambda: 'reprise0' not in links(case), 'nothing is left')
+
+
+def test_failed_restart(case):
+    """An interface that stood on one of the host that is not there: nothing is left behind."""
+    begin(case)
+    ip(case, 'link', 'add', 'lower', 'type', 'ifb')
+    pid = run_server(case, 'web', '--net', 'veth')
+    state = json.loads(good(case.reprise('ps', '--json')))['containers'][0]
+    ip(case, 'link', 'set', 'lower', 'up')
+    ip(case, 'link', 'add', 'mac', 'link', 'lower', 'netns', str(state['init']), 'type', 'macvlan')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'new'))
+    if 'mac@' not in inside(case, 'new', 'ip', 'link'):
+        raise Failed('the interface is not there')
+    stop(case, 'new')
+    case.until(lambda: links(case) == ['lo', 'lower'], 'the interface goes')
+    ip(case, 'link', 'del', 'lower')
+    case.refused(case.reprise('restart', '-i', case.path('image'), '-q', '--name', 'new'),
+                 'restore', 'mac')
+    case.until(lambda: links(case) == ['lo'], 'nothing is left')
+    case.reap()
+
+
+def test_killed(case):
+    """Whoever makes a container is killed at some moment: no interface stays."""
+    begin(case)
+    pid = run_server(case, 'web', '--net', 'veth')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    for i in range(8):
+        tool = case.start_reprise('restart', '-i', case.path('image'), '-q', '--name', 'k%d' % i)
+        time.sleep(0.004 * i)
+        case.kill(tool, signal.SIGKILL)
+        case.wait(tool)
+        case.kill_all()
+        case.reap()
+        case.until(lambda: links(case) == ['lo'], 'nothing is left after kill %d' % i)
