@@ -118,6 +118,12 @@ struct reprise_checkpoint_options {
 	/* The longest that the application may stand still at once; 0: as long as it takes. Only
 	 * with REPRISE_AFTER_RUN. */
 	uint64_t max_freeze_ns;
+	/*
+	 * The image holds only what has changed since another one, its parent: the first of these
+	 * files, NULL at the end. The parents of that are looked for among the others, and in the
+	 * directories of all. NULL: the image is complete in itself.
+	 */
+	const char *const *parents;
 };
 
 /*
@@ -191,6 +197,11 @@ struct reprise_restart_options {
 	int own_group;
 	/* For containers with an interface to the host: other addresses, as of reprise_run(). */
 	const char *net;
+	/*
+	 * Where the parents of an incremental image are: files or directories, NULL at the end. The
+	 * directory of a file counts as well. Nothing else is looked at.
+	 */
+	const char *const *parents;
 };
 
 struct reprise_restarted {
@@ -263,8 +274,27 @@ REPRISE_API int reprise_kernel_features(char **text);
 /* What is in an image, as a JSON document to be freed by the caller. */
 REPRISE_API int reprise_inspect(int fd, char **json, struct reprise_error *error);
 
-/* Whole and undamaged? Reads everything. */
+/* Whole and undamaged? Reads everything; of an incremental image, that image alone. */
 REPRISE_API int reprise_verify(int fd, struct reprise_error *error);
+/* The same with all its parents; they are looked for as by reprise_restart(). */
+REPRISE_API int reprise_verify_parents(int fd, const char *const *parents,
+				       struct reprise_error *error);
+
+struct reprise_merge_options {
+	size_t size;
+	const char *const *parents; /* where they are, besides the directory of the image */
+	int jobs;		    /* threads; 0: one a core */
+	int compress;		    /* as in reprise_checkpoint_options */
+	int compress_level;
+	struct reprise_stats *stats;
+};
+/*
+ * Makes an incremental image and its parents into one image that is complete in itself. It
+ * takes the place of the image also for those that are based on that.
+ */
+REPRISE_API int reprise_merge(const char *image, const char *path, int replace,
+			      const struct reprise_merge_options *options,
+			      struct reprise_error *error);
 
 /*
  * For images that may be signed or encrypted: *image_fd is a stream of the image itself, for the

@@ -20,7 +20,8 @@ enum {
 	OPT_TCP,
 	OPT_UNIX,
 	OPT_ALLOW_LEAK,
-	OPT_MAX_FREEZE
+	OPT_MAX_FREEZE,
+	OPT_PARENT
 };
 
 struct request {
@@ -30,33 +31,10 @@ struct request {
 	const char *allow_leaks[64];
 	size_t n_allow_leaks;
 	struct keys keys;
+	struct parents parents;
 	struct reprise_checkpoint_options opt;
 	struct reprise_stats stats;
 };
-
-static int parse_compress(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
-{
-	long level;
-
-	opt->compress_level = 0;
-	if (!strcmp(s, "none")) {
-		opt->compress = 0;
-	} else if (!strcmp(s, "lz4")) {
-		opt->compress = 1;
-	} else if (!strcmp(s, "zstd")) {
-		opt->compress = 2;
-	} else if (!strncmp(s, "zstd:", 5)) {
-		if (parse_number(s + 5, 1, 22, &level) < 0)
-			return usage_error(
-				cli, "a level of zstd is a number from 1 to 22, not '%s'", s + 5);
-		opt->compress = 2;
-		opt->compress_level = (int)level;
-	} else {
-		return usage_error(cli, "--compress takes none, lz4, zstd or zstd:LEVEL, not '%s'",
-				   s);
-	}
-	return -1;
-}
 
 static int parse_deleted(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
 {
@@ -141,7 +119,10 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		q->force = true;
 		return -1;
 	case OPT_COMPRESS:
-		return parse_compress(cli, optarg, &q->opt);
+		return parse_compress(cli, optarg, &q->opt.compress, &q->opt.compress_level);
+	case OPT_PARENT:
+		q->opt.parents = q->parents.v;
+		return add_parent(cli, &q->parents, optarg);
 	case OPT_DELETED:
 		return parse_deleted(cli, optarg, &q->opt);
 	case OPT_INOTIFY:
@@ -182,6 +163,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"max-freeze", required_argument, NULL, OPT_MAX_FREEZE},
+		{"parent", required_argument, NULL, OPT_PARENT},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
 		{"inotify", required_argument, NULL, OPT_INOTIFY},
@@ -205,6 +187,9 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return r;
 	if (q->opt.max_freeze_ns && q->opt.after != REPRISE_AFTER_RUN)
 		return usage_error(cli, "--max-freeze is for an application that goes on running");
+	if (q->opt.parents && q->opt.seal)
+		return usage_error(cli, "--parent is for images that are neither signed nor "
+					"encrypted");
 	if (!q->output || !*q->output)
 		return usage_error(
 			cli, "no destination given: say -o FILE, or -o - for standard output");
@@ -314,6 +299,8 @@ const struct command checkpoint_command = {
 		"  --max-freeze TIME   copy memory while the application runs, and fail rather than let it\n"
 		"                      stand still for longer than that (5ms, 500us)\n"
 		"  --force             replace FILE if it exists\n"
+		"  --parent IMAGE      store only what is not in this image; given again, where its own\n"
+		"                      parents are (files or directories)\n"
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
 		"  --deleted=HOW       a removed file with another name that is not found:\n"
 		"                      refuse (the default), save its contents, or link a new name\n"

@@ -148,3 +148,36 @@ int common_begin(struct cli *cli, char **argv)
 		log_line(cli, "argument %d: %s", i, argv[i]);
 	return -1;
 }
+
+int parse_compress(struct cli *cli, const char *s, int *ret_how, int *ret_level)
+{
+	long level = 0;
+
+	if (!strcmp(s, "none")) {
+		*ret_how = 0;
+	} else if (!strcmp(s, "lz4")) {
+		*ret_how = 1;
+	} else if (!strcmp(s, "zstd")) {
+		*ret_how = 2;
+	} else if (!strncmp(s, "zstd:", 5)) {
+		if (parse_number(s + 5, 1, 22, &level) < 0)
+			return usage_error(
+				cli, "a level of zstd is a number from 1 to 22, not '%s'", s + 5);
+		*ret_how = 2;
+	} else {
+		return usage_error(cli, "--compress takes none, lz4, zstd or zstd:LEVEL, not '%s'",
+				   s);
+	}
+	*ret_level = (int)level;
+	return -1;
+}
+
+int add_parent(struct cli *cli, struct parents *p, const char *path)
+{
+	if (!*path)
+		return usage_error(cli, "the name of the parent is empty");
+	if (p->n + 1 >= sizeof(p->v) / sizeof(p->v[0]))
+		return usage_error(cli, "too many --parent");
+	p->v[p->n++] = path;
+	return -1;
+}

@@ -19,7 +19,8 @@ enum {
 	OPT_NAME,
 	OPT_MAP_MOUNT,
 	OPT_UNIX,
-	OPT_NET
+	OPT_NET,
+	OPT_PARENT
 };
 
 struct request {
@@ -29,6 +30,7 @@ struct request {
 	char container[64]; /* what it was given; "" while there is none */
 	const char *map_mounts[64];
 	struct keys keys;
+	struct parents parents;
 	size_t n_map_mounts;
 	char pidfile_tmp[PATH_MAX];
 	int pidfile_fd;
@@ -101,6 +103,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_MAP_MOUNT:
 		return add_map_mount(cli, q, optarg);
+	case OPT_PARENT:
+		return add_parent(cli, &q->parents, optarg);
 	case OPT_UNIX:
 		return parse_peers(cli, q, optarg);
 	case OPT_NET:
@@ -126,6 +130,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
 		{"unix", required_argument, NULL, OPT_UNIX},
 		{"net", required_argument, NULL, OPT_NET},
+		{"parent", required_argument, NULL, OPT_PARENT},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -146,6 +151,9 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return usage_error(cli, "'%s' cannot be a name: letters, digits and . _ - only",
 				   q->name);
 	q->opt.map_mounts = q->map_mounts;
+	q->opt.parents = q->parents.v;
+	if (strcmp(q->image, "-") != 0 && q->parents.n + 1 < sizeof(q->parents.v) / sizeof(char *))
+		q->parents.v[q->parents.n++] = q->image; /* beside it */
 	if (q->pidfile && !*q->pidfile)
 		return usage_error(cli, "the name of the pidfile is empty");
 	return common_begin(cli, argv);
@@ -384,6 +392,8 @@ const struct command restart_command = {
 		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"
 		"  --net HOW           of a container with an interface to the host: veth, or\n"
 		"                      veth=ADDRESS/LENGTH,GATEWAY: another address than it had\n"
+		"  --parent PATH       of an incremental image: where its parents are, a file or a directory;\n"
+		"                      they are found beside the image as well\n"
 		"  --plan              print the steps and do nothing\n" OPEN_HELP
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,

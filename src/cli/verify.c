@@ -4,16 +4,21 @@
 
 #include "cli/keys.h"
 
+enum { OPT_PARENT = OPT_OWN };
+
 static int run(struct cli *cli, int argc, char **argv)
 {
-	static const struct option options[] = {OPEN_OPTIONS, COMMON_OPTIONS};
+	static const struct option options[] = {
+		{"parent", required_argument, NULL, OPT_PARENT}, OPEN_OPTIONS, COMMON_OPTIONS};
 	struct reprise_error e = {};
 	struct keys keys = {};
+	struct parents parents = {};
 	int c, r, fd;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1)
-		if ((r = key_option(cli, &keys, c)) > 0 ||
-		    (r == 0 && (r = common_option(cli, c, argv)) >= 0))
+		if (c == OPT_PARENT ? (r = add_parent(cli, &parents, optarg)) >= 0
+				    : (r = key_option(cli, &keys, c)) > 0 ||
+					      (r == 0 && (r = common_option(cli, c, argv)) >= 0))
 			return r;
 	if ((r = common_begin(cli, argv)) >= 0)
 		return r;
@@ -25,7 +30,9 @@ static int run(struct cli *cli, int argc, char **argv)
 	r = keys_open(cli, &keys, fd, &fd);
 	if (r >= 0)
 		return r;
-	r = reprise_verify(fd, &e);
+	if (strcmp(argv[optind], "-") != 0)
+		parents.v[parents.n] = argv[optind]; /* beside it */
+	r = reprise_verify_parents(fd, parents.v, &e);
 	if (!keys.opening)
 		close(fd);
 	if (keys_explain(&keys, fd, &e) || r < 0)
@@ -44,6 +51,9 @@ const struct command verify_command = {
 	.arguments = "FILE",
 	.summary = "Tell whether an image is whole and undamaged",
 	.help = "Everything in it is read. FILE may be - for standard input. The exit status is 0 if\n"
-		"the image is good and 1 if it is not.\n\n" OPEN_HELP,
+		"the image is good and 1 if it is not. Of an incremental image all parents are read too.\n"
+		"\n"
+		"  --parent PATH       where parents are: a file or a directory. They are found\n"
+		"                      beside the image as well\n" OPEN_HELP,
 	.run = run,
 };

@@ -38,6 +38,8 @@ int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const c
 uint64_t inodes_page_bytes(struct checkpoint *c);
 /* Puts the contents into c->store, so that the tasks can go on. */
 int inodes_keep_pages(struct checkpoint *c, struct error *e) must_check;
+/* The i-th file, with or without contents in the image; NULL past the last. */
+const Reprise__Inode *inodes_at(const struct checkpoint *c, size_t i, uint64_t *ret_id);
 int inodes_save_pages(struct checkpoint *c, struct error *e) must_check;
 
 int inode_validate(const struct restart *r, uint64_t id, struct error *e) must_check;

@@ -94,6 +94,14 @@ static int read_contents(void *arg, uint64_t address, void *buf, size_t len, str
 	return 0;
 }
 
+const Reprise__Inode *inodes_at(const struct checkpoint *c, size_t i, uint64_t *ret_id)
+{
+	if (!c->files || i >= c->files->inodes.n)
+		return NULL;
+	*ret_id = c->files->inodes.v[i].id;
+	return &c->files->inodes.v[i].msg;
+}
+
 uint64_t inodes_page_bytes(struct checkpoint *c)
 {
 	uint64_t sum = 0;

@@ -84,7 +84,7 @@ int early_pass(struct image_reader *r, struct error *e)
 	return 0;
 }
 
-static struct early_seen *find(struct image_reader *r, uint64_t offset)
+struct early_seen *early_at(struct image_reader *r, uint64_t offset)
 {
 	size_t low = 0, high = r->early.frames.n;
 
@@ -163,7 +163,7 @@ int early_find(void *cache, uint64_t offset, struct early_frame **ret, struct er
 			*ret = &c->frames[i];
 			return 1;
 		}
-	seen = find(c->r, offset);
+	seen = early_at(c->r, offset);
 	if (!seen)
 		return 0;
 	*ret = &c->frames[c->next++ % (sizeof(c->frames) / sizeof(c->frames[0]))];

@@ -25,7 +25,7 @@ int image_early_begin(struct image_writer *w, uint64_t room)
 	if (w->phase != WRITER_STATE || w->early.room)
 		return -EINVAL;
 	/* what is there already would be found in the hole */
-	if (!w->out.positioned || w->out.size)
+	if (!w->out.positioned || w->out.size || w->opt.parents)
 		return -EOPNOTSUPP;
 	/* if the room is too small, frames are read and written elsewhere */
 	flags = fcntl(w->out.fd, F_GETFL);

@@ -105,5 +105,7 @@ void totals_add(struct image_totals *t, const struct pages_header *p)
 		t->pages += runs[i].pages;
 		if (runs[i].flags & PAGES_RUN_ZERO)
 			t->zero_pages += runs[i].pages;
+		if (runs[i].flags & PAGES_RUN_PARENT)
+			t->parent_pages += runs[i].pages;
 	}
 }

@@ -88,7 +88,30 @@ struct pages_run {
 static_assert(sizeof(struct pages_run) == 16, "pages run");
 
 #define PAGES_RUN_ZERO	 1u /* all zero, and without data */
+#define PAGES_RUN_PARENT 2u /* without data: the contents are in the parent */
 #define PAGES_RUN_PLACED 4u /* contents stand in an EARLY frame, whose offset follows the runs */
+
+/* What an incremental image is based on: `objects` entries follow, ascending. */
+struct parent_frame {
+	uint8_t uuid[16];
+	uint8_t digest[IMAGE_DIGEST_SIZE];
+	char name[256]; /* of its file, without a directory */
+	uint64_t objects;
+};
+static_assert(sizeof(struct parent_frame) == 312, "parent");
+
+struct parent_object {
+	uint64_t object, parent; /* ids: here, and of the same thing in the parent */
+};
+static_assert(sizeof(struct parent_object) == 16, "object of the parent");
+
+/* The image says what another one says: the digest of that. */
+struct same_frame {
+	uint32_t digest_kind;
+	uint32_t reserved;
+	uint8_t digest[IMAGE_DIGEST_SIZE];
+};
+static_assert(sizeof(struct same_frame) == 40, "same");
 
 #define PAGES_RUNS_MAX	      4096u
 #define PAGES_DATA_MAX	      (1u << 20)

@@ -16,6 +16,7 @@
  *
  *	file header			magic, version, architecture, kernel, processor
  *	state records			protobuf messages, one an object
+ *	PARENT, SAME			what the image is based on, or stands for (see chain.h)
  *	STATE_END			counts and digest of the state part
  *	EARLY ...			contents that were written before all that, see below
  *	PAGES ...			contents, grouped (see below)
@@ -32,6 +33,8 @@ enum image_frame {
 	FRAME_END = 4,
 	FRAME_INDEX = 5,
 	FRAME_EARLY = 6,
+	FRAME_PARENT = 8,
+	FRAME_SAME = 9,
 	FRAME_STATE_FIRST = 256,
 };
 
@@ -54,9 +57,17 @@ void image_info_here(struct image_info *ret);
 struct image_totals {
 	uint64_t state_records, state_bytes;
 	uint64_t page_frames, pages, zero_pages, page_bytes; /* page_bytes as stored */
-	uint64_t total_bytes;				     /* of the whole stream */
-	uint8_t digest[32]; /* of the whole stream, see the format */
+	uint64_t parent_pages; /* of the pages: those that are in the parent */
+	uint64_t total_bytes;  /* of the whole stream */
+	uint8_t digest[32];    /* of the whole stream, see the format */
 };
+
+/* Another image on which an incremental one is based. */
+struct image_parent {
+	uint8_t uuid[16], digest[32];
+	char name[256]; /* of its file, without a directory */
+};
+struct page_chain;
 
 /*
  * A run of pages of one object, in units of bytes: an address in an address
@@ -83,6 +94,14 @@ struct page_group {
 	uint32_t stage;
 };
 
+struct image_record {
+	uint32_t type, flags;
+	uint64_t id;
+	const uint8_t *data;
+	size_t len;
+	uint64_t offset; /* in the stream, for messages */
+};
+
 /* ---- writing ---- */
 struct image_writer;
 
@@ -96,6 +115,12 @@ struct image_writer_options {
 	 * it. */
 	int (*progress)(void *arg, uint64_t done, uint64_t total);
 	void *progress_arg;
+	/* Contents that the first image of the chain has are not stored again. NULL: none. */
+	const struct page_chain *parents;
+	const char *parent_name; /* of its file */
+	/* Digests of images that this one stands for. */
+	const uint8_t (*same)[32];
+	size_t n_same;
 };
 
 /* fd stays the caller's; any kind of descriptor will do. */
@@ -104,6 +129,15 @@ int image_writer_new(struct image_writer **ret, int fd, const struct image_info 
 /* Adds a state record to the buffer; nothing is written to fd before image_write_state(). */
 int image_put(struct image_writer *w, uint32_t type, uint32_t flags, uint64_t id,
 	      const ProtobufCMessage *msg, struct error *e) must_check;
+/* The same for a record as it stands in another image. */
+int image_put_record(struct image_writer *w, const struct image_record *record,
+		     struct error *e) must_check;
+/*
+ * The object is the one that has another id in the parent. A wrong guess costs nothing but space:
+ * contents are compared. Before its pages are put, and before image_write_state().
+ */
+int image_put_parent_object(struct image_writer *w, uint64_t object, uint64_t parent,
+			    struct error *e) must_check;
 /* Writes header, state records and STATE_END. */
 int image_write_state(struct image_writer *w, struct error *e) must_check;
 
@@ -141,14 +175,6 @@ void image_writer_free(struct image_writer *w); /* accepts NULL */
 /* ---- reading ---- */
 struct image_reader;
 
-struct image_record {
-	uint32_t type, flags;
-	uint64_t id;
-	const uint8_t *data;
-	size_t len;
-	uint64_t offset; /* in the stream, for messages */
-};
-
 /*
  * Reads and checks the header and the whole state part (framing, lengths,
  * checksums, digest, order) before anything else can be asked of it.
@@ -178,6 +204,14 @@ int image_read_end(struct image_reader *r, struct image_totals *ret, struct erro
 void image_reader_set_progress(struct image_reader *r,
 			       int (*progress)(void *arg, uint64_t done, uint64_t total),
 			       void *arg);
+/* NULL: the image is complete in itself. */
+const struct image_parent *image_reader_parent(const struct image_reader *r);
+/* The id that an object has in the parent; 0: it has none. */
+uint64_t image_reader_parent_object(const struct image_reader *r, uint64_t object);
+/* Where the contents are that an incremental image does not hold; stays the caller's. */
+void image_reader_set_parents(struct image_reader *r, const struct page_chain *parents);
+/* Digests that the image stands for, besides its own; NULL past the last. */
+const uint8_t *image_reader_same(const struct image_reader *r, size_t i);
 /* The total is announced in the STATE_END record. */
 uint64_t image_reader_page_bytes(const struct image_reader *r);
 void image_reader_free(struct image_reader *r); /* accepts NULL */

@@ -5,12 +5,14 @@
 #include <string.h>
 #include <zstd.h>
 
+#include "image/chain.h"
 #include "image/pages.h"
 
 void pages_codec_free(struct pages_codec *c)
 {
 	free(c->raw);
 	free(c->lz4);
+	page_cursor_free(c->cursor);
 	ZSTD_freeCCtx(c->zstd_in);
 	ZSTD_freeDCtx(c->zstd_out);
 	*c = (struct pages_codec){};
@@ -69,11 +71,12 @@ static void table_elsewhere(struct table *t, const struct page_run *run)
 	t->placed[t->nplaced++] = run->position;
 }
 
-/* Reads a run to the end of the data, and drops its zero pages. */
-static int table_read(struct table *t, const struct page_run *run, page_source source, void *arg,
-		      struct error *e)
+/* Reads a run to the end of the data, and drops its pages that are zero or in the parent. */
+static int table_read(struct table *t, struct pages_codec *c, const struct page_run *run,
+		      page_source source, void *arg, struct error *e)
 {
 	uint8_t *from = t->data + t->len;
+	struct pages_same same = {};
 	int r;
 
 	r = source(arg, run->address, from, run->length, e);
@@ -82,6 +85,14 @@ static int table_read(struct table *t, const struct page_run *run, page_source s
 	for (uint64_t at = 0; at < run->length; at += IMAGE_PAGE, from += IMAGE_PAGE) {
 		if (page_is_zero(from)) {
 			table_add(t, run->address + at, 1, PAGES_RUN_ZERO);
+			continue;
+		}
+		r = c->parent_object ? pages_same_in_parent(c, &same, run->address + at, from, e)
+				     : 0;
+		if (r < 0)
+			return r;
+		if (r > 0) {
+			table_add(t, run->address + at, 1, PAGES_RUN_PARENT);
 			continue;
 		}
 		table_add(t, run->address + at, 1, 0);
@@ -127,8 +138,11 @@ static int place_data(struct pages_codec *c, struct pages_header *p, const struc
 	p->raw_length = t->len;
 	p->stored_length = t->len;
 	p->compression = COMPRESS_NONE;
-	if (c->compress == COMPRESS_NONE)
+	if (c->compress == COMPRESS_NONE) {
+		if (buf + p->data_offset != t->data)
+			memmove(buf + p->data_offset, t->data, t->len);
 		return 0;
+	}
 	n = compress(c, t->data, t->len, buf + p->data_offset);
 	if (n < 0)
 		return error_set(e, n, E_NO_MEMORY, "no memory to compress pages");
@@ -147,7 +161,7 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 	struct frame *f = (struct frame *)buf;
 	struct pages_header *p = (struct pages_header *)(f + 1);
 	struct table t = {.runs = (struct pages_run *)(p + 1)};
-	bool plain = c->compress == COMPRESS_NONE;
+	bool plain = c->compress == COMPRESS_NONE, aligned = plain && !c->packed;
 	const struct page_run *last = &in->runs[in->nruns - 1];
 	size_t head;
 	int r;
@@ -160,18 +174,18 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 			table_elsewhere(&t, &in->runs[i]);
 			continue;
 		}
-		r = table_read(&t, &in->runs[i], source, arg, e);
+		r = table_read(&t, c, &in->runs[i], source, arg, e);
 		if (r < 0)
 			return r;
 	}
 	memcpy(t.runs + t.n, t.placed, t.nplaced * sizeof(*t.placed));
 	head = PAGES_HEAD + t.n * sizeof(*t.runs) + t.nplaced * sizeof(*t.placed);
-	if (plain)
+	if (aligned)
 		memset(buf + head, 0, IMAGE_PAGE - head);
 	*p = (struct pages_header){
 		.stage = in->group.stage,
 		.nruns = t.n,
-		.data_offset = plain ? IMAGE_PAGE : head,
+		.data_offset = aligned ? IMAGE_PAGE : head,
 		.first = in->runs[0].address,
 		.end = last->address + last->length,
 	};
@@ -212,12 +226,13 @@ const char *pages_check_head(const struct frame *f, const struct pages_header *p
 	return NULL;
 }
 
-static const char *check_runs(const struct frame *f, const struct pages_header *p,
-			      uint64_t *ret_pages)
+const char *pages_check_runs(const struct frame *f, const struct pages_header *p, bool incremental,
+			     uint64_t *ret_pages)
 {
 	const struct pages_run *runs = (const struct pages_run *)(p + 1);
-	uint32_t known =
-		f->type == FRAME_EARLY ? PAGES_RUN_ZERO : PAGES_RUN_ZERO | PAGES_RUN_PLACED;
+	uint32_t known = f->type == FRAME_EARLY ? PAGES_RUN_ZERO
+						: PAGES_RUN_ZERO | PAGES_RUN_PLACED |
+							  (incremental ? PAGES_RUN_PARENT : 0);
 	uint64_t at = p->first, pages = 0, data = 0, placed = 0;
 
 	if (runs[0].address != p->first)
@@ -225,7 +240,7 @@ static const char *check_runs(const struct frame *f, const struct pages_header *
 	for (uint32_t i = 0; i < p->nruns; i++) {
 		const struct pages_run *run = &runs[i];
 
-		if (run->flags & ~known || run->flags == (PAGES_RUN_ZERO | PAGES_RUN_PLACED))
+		if (run->flags & ~known || (run->flags & (run->flags - 1)))
 			return "flags of a page run";
 		/* `at` and what is left up to `end` are below 2^63, so that nothing overflows */
 		if (run->address % IMAGE_PAGE || run->address < at || run->address >= p->end ||
@@ -235,7 +250,7 @@ static const char *check_runs(const struct frame *f, const struct pages_header *
 		pages += run->pages;
 		if (run->flags & PAGES_RUN_PLACED)
 			placed++;
-		else if (!(run->flags & PAGES_RUN_ZERO))
+		else if (!run->flags)
 			data += run->pages;
 	}
 	if (p->data_offset < PAGES_HEAD + p->nruns * sizeof(*runs) + placed * sizeof(uint64_t))
@@ -262,8 +277,8 @@ static const uint8_t *decompress(struct pages_codec *c, const struct pages_heade
 	return c->raw;
 }
 
-static int unpack(struct pages_codec *c, const uint8_t *frame, uint64_t offset, const uint8_t **ret,
-		  struct error *e)
+int pages_unpack(struct pages_codec *c, const uint8_t *frame, uint64_t offset, const uint8_t **ret,
+		 struct error *e)
 {
 	const struct pages_header *p = (const struct pages_header *)(frame + sizeof(struct frame));
 	const uint8_t *stored = frame + p->data_offset;
@@ -302,13 +317,13 @@ int pages_check_early(struct early_frame *early, struct error *e)
 	const struct frame *f = (const struct frame *)early->buf;
 	const struct pages_header *p = (const struct pages_header *)(f + 1);
 	uint64_t pages;
-	const char *wrong = check_runs(f, p, &pages);
+	const char *wrong = pages_check_runs(f, p, false, &pages);
 
 	if (early->data)
 		return 0;
 	if (wrong)
 		return wrong_pages(early->offset, wrong, e);
-	return unpack(&early->codec, early->buf, early->offset, &early->data, e);
+	return pages_unpack(&early->codec, early->buf, early->offset, &early->data, e);
 }
 
 /* A run of another frame, all of which has to lie in one run of this one. */
@@ -367,16 +382,20 @@ int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset,
 	const char *wrong;
 	int r;
 
-	wrong = check_runs(f, p, ret_pages);
+	wrong = pages_check_runs(f, p, c->parent, ret_pages);
 	if (wrong)
 		return wrong_pages(offset, wrong, e);
-	r = unpack(c, frame, offset, &data, e);
+	r = pages_unpack(c, frame, offset, &data, e);
 	for (uint32_t i = 0; r >= 0 && i < p->nruns; i++) {
 		uint64_t len = (uint64_t)runs[i].pages * IMAGE_PAGE;
 		bool zero = runs[i].flags & PAGES_RUN_ZERO;
 
 		if (runs[i].flags & PAGES_RUN_PLACED) {
 			r = deliver_placed(early, &runs[i], *place++, offset, sink, arg, e);
+			continue;
+		}
+		if (runs[i].flags & PAGES_RUN_PARENT) {
+			r = sink ? pages_from_parent(c, &runs[i], sink, arg, e) : 0;
 			continue;
 		}
 		if (sink)

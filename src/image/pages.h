@@ -37,6 +37,12 @@ struct pages_input {
 struct pages_codec {
 	enum image_compress compress;
 	int level;
+	bool packed; /* data are not aligned */
+	/* Of an incremental image: where the rest of its contents is, and under which id. */
+	const struct image_parent *parent;
+	const struct page_chain *parents; /* NULL: not given */
+	uint64_t parent_object;		  /* 0: the parent has nothing of the kind */
+	struct page_cursor *cursor;	  /* made when it is needed */
 	void *raw; /* PAGES_DATA_MAX bytes, when compressing or decompressing */
 	void *lz4, *zstd_in, *zstd_out;
 };
@@ -49,6 +55,24 @@ bool page_is_zero(const void *page);
  */
 int pages_build(struct pages_codec *c, const struct pages_input *in, page_source source, void *arg,
 		uint8_t *buf, size_t *ret_size, struct error *e) must_check;
+
+/* The runs behind the headers; NULL if they are right. */
+const char *pages_check_runs(const struct frame *f, const struct pages_header *p, bool incremental,
+			     uint64_t *ret_pages);
+/* Of an intact frame: its data, in the frame or in c->raw. */
+int pages_unpack(struct pages_codec *c, const uint8_t *frame, uint64_t offset, const uint8_t **ret,
+		 struct error *e) must_check;
+/* Delivers a run that has to be looked for in the parent. */
+int pages_from_parent(struct pages_codec *c, const struct pages_run *run, page_sink sink, void *arg,
+		      struct error *e) must_check;
+/* What the parent holds at an address, which may be found to be good for what follows. */
+struct pages_same {
+	uint64_t start, end;
+	const uint8_t *data; /* NULL: zero, or nothing */
+};
+/* Does it hold this page there? By contents alone: it does not matter why they are equal. */
+int pages_same_in_parent(struct pages_codec *c, struct pages_same *same, uint64_t address,
+			 const void *page, struct error *e) must_check;
 
 struct early_frame {
 	uint64_t offset; /* 0: none */

@@ -264,6 +264,7 @@ static int slot_deliver(struct pages_reader *pr, struct slot *s, uint64_t *ret_p
 	if (!frame_intact(s->buf))
 		return reader_damaged(s->offset, "checksum of a frame of pages", e);
 	s->early.r = pr->r;
+	reader_base(pr->r, &s->codec, ((const struct frame *)s->buf)->id);
 	return pages_deliver(&s->codec, s->buf, s->offset,
 			     &(struct pages_early){early_find, &s->early}, pr->sink, pr->arg,
 			     ret_pages, e);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "core/cleanup.h"
+#include "image/chain.h"
 #include "image/pages.h"
 #include "image/pool.h"
 #include "image/writer.h"
@@ -62,6 +63,7 @@ struct pages_writer {
 	uint64_t accepted;		   /* bytes of pages, of all groups so far */
 	uint64_t done;			   /* of these read and framed */
 	bool writing;
+	VEC(struct page_cursor *) cursors; /* into the parents, that nobody uses now */
 	uint8_t *warm; /* the buffer that was written last, for the next slot; may be NULL */
 	int failed;
 	struct error error;
@@ -113,6 +115,8 @@ static struct slot *slot_claim(struct pages_writer *pw)
 	}
 	s->codec.compress = pw->w->opt.compress;
 	s->codec.level = pw->w->opt.level;
+	s->codec.packed = pw->w->packed;
+	s->codec.parents = pw->w->opt.parents;
 	s->state = SLOT_FILLING;
 	s->len = 0;
 	pw->claimed++;
@@ -259,6 +263,27 @@ static void cut_next(const struct image_writer *w, struct cut *c, struct pages_i
 	}
 }
 
+/*
+ * Frames of the parents that have been read are the thread's, not the slot's: it goes on where it
+ * has been. Lock held.
+ */
+static void base_take(struct pages_writer *pw, struct slot *s, uint64_t object)
+{
+	if (!s->codec.parents)
+		return;
+	s->codec.parent_object = writer_parent_object(pw->w, object);
+	if (pw->cursors.n)
+		s->codec.cursor = pw->cursors.v[--pw->cursors.n];
+}
+
+static void base_leave(struct pages_writer *pw, struct slot *s)
+{
+	struct page_cursor **place = s->codec.cursor ? vec_push(&pw->cursors) : NULL;
+
+	if (place)
+		*place = take_ptr(&s->codec.cursor);
+}
+
 static bool step_fill(struct pages_writer *pw)
 {
 	struct slot *s = pw->cut.run < pw->cut.end ? slot_claim(pw) : NULL;
@@ -269,10 +294,12 @@ static bool step_fill(struct pages_writer *pw)
 		return false;
 	cut_next(pw->w, &pw->cut, &s->in);
 	pw->filling++;
+	base_take(pw, s, s->in.group.object);
 	pthread_mutex_unlock(&pw->pool.lock);
 	r = pages_build(&s->codec, &s->in, pw->source, pw->arg, s->buf, &s->len, &e);
 	pthread_mutex_lock(&pw->pool.lock);
 	pw->filling--;
+	base_leave(pw, s);
 	pw->done += s->in.bytes;
 	s->state = SLOT_READY;
 	if (r < 0)
@@ -379,7 +406,13 @@ static int put_small(struct pages_writer *pw, struct cut *cut, page_source sourc
 		if (!s)
 			return failure(pw, e);
 	}
+	pthread_mutex_lock(&pw->pool.lock);
+	base_take(pw, s, in.group.object);
+	pthread_mutex_unlock(&pw->pool.lock);
 	r = pages_build(&s->codec, &in, source, arg, s->buf + s->len, &size, e);
+	pthread_mutex_lock(&pw->pool.lock);
+	base_leave(pw, s);
+	pthread_mutex_unlock(&pw->pool.lock);
 	if (r < 0)
 		return r;
 	s->len += size;
@@ -522,6 +555,9 @@ void pages_writer_free(struct pages_writer *pw)
 		pages_codec_free(&pw->slots[i].codec);
 		free(pw->slots[i].buf);
 	}
+	vec_for_each (cursor, &pw->cursors)
+		page_cursor_free(*cursor);
+	vec_free(&pw->cursors);
 	free(pw->warm);
 	free(pw->slots);
 	free(pw);

@@ -208,6 +208,8 @@ static int state_frame(struct image_reader *r, size_t at, struct error *e)
 	uint64_t offset = r->state_offset + at;
 	struct image_record *record;
 
+	int err;
+
 	if (f->type == FRAME_STATE_END)
 		return check_state_end(r, at, e);
 	if (f->flags & ~RECORD_OPTIONAL)
@@ -228,6 +230,9 @@ static int state_frame(struct image_reader *r, size_t at, struct error *e)
 		};
 		return 0;
 	}
+	err = reader_parent_frame(r, f, offset, e);
+	if (err)
+		return err < 0 ? err : 0;
 	if (f->type == FRAME_PAD || (f->flags & RECORD_OPTIONAL))
 		return 0;
 	if (f->type >= FRAME_PAGES && f->type <= FRAME_EARLY)
@@ -335,6 +340,7 @@ void image_reader_free(struct image_reader *r)
 	vec_free(&r->index);
 	vec_free(&r->early.frames);
 	close_fd(&r->early.spill);
+	vec_free(&r->same);
 	free(r->state);
 	free(r);
 }

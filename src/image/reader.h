@@ -33,6 +33,10 @@ struct image_reader {
 	size_t state_len;
 	uint64_t state_offset;
 	VEC(struct image_record) records;
+	const struct parent_frame *parent; /* in the state part; NULL: none */
+	struct image_parent parent_ref;
+	VEC(const struct same_frame *) same;
+	const struct page_chain *parents; /* the caller's */
 
 	struct digest *digest;
 	struct image_totals totals;    /* counted */
@@ -73,6 +77,8 @@ int reader_taken(struct image_reader *r, struct error *e) must_check;
 
 /* The peeked early frame is passed: accounts for it, and keeps it if it comes in a stream. */
 int early_pass(struct image_reader *r, struct error *e) must_check;
+/* The frame at an offset, NULL: there is none. */
+struct early_seen *early_at(struct image_reader *r, uint64_t offset);
 /* Finds a frame for pages_deliver(), whose `arg` this is; for one thread at a time. */
 struct early_cache {
 	struct image_reader *r;
@@ -83,6 +89,12 @@ int early_find(void *cache, uint64_t offset, struct early_frame **ret, struct er
 void early_cache_free(struct early_cache *c);
 /* Checks those that nothing referred to. */
 int early_check_rest(struct image_reader *r, struct error *e) must_check;
+/* The frames PARENT and SAME of the state part. 1: it is one of them. */
+int reader_parent_frame(struct image_reader *r, const struct frame *f, uint64_t offset,
+			struct error *e) must_check;
+
+/* Where the codec finds what an incremental image does not hold of an object. */
+void reader_base(const struct image_reader *r, struct pages_codec *c, uint64_t object);
 
 int pages_reader_new(struct pages_reader **ret, struct image_reader *r, struct error *e) must_check;
 /* Takes all frames of the peeked group. sink may be NULL. */

@@ -28,8 +28,7 @@ static int writer_grow(struct image_writer *w, size_t more, struct error *e)
 
 /* Appends a frame whose payload the caller fills in at the returned place; then comes
  * writer_seal(). */
-static int writer_frame(struct image_writer *w, const struct frame *f, void **ret_payload,
-			struct error *e)
+int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload, struct error *e)
 {
 	int r;
 
@@ -43,7 +42,7 @@ static int writer_frame(struct image_writer *w, const struct frame *f, void **re
 	return 0;
 }
 
-static void writer_seal(struct image_writer *w)
+void writer_seal(struct image_writer *w)
 {
 	w->state_len += frame_seal(w->state + w->state_len);
 }
@@ -78,6 +77,8 @@ int image_writer_new(struct image_writer **ret, int fd, const struct image_info 
 		w->opt = *opt;
 	if (w->opt.compress > PAGES_COMPRESS_MAX)
 		return error_set(e, -EINVAL, E_USAGE, "unknown compression");
+	/* Data without gaps cost a copy; an incremental image is to be small. */
+	w->packed = w->opt.compress != COMPRESS_NONE || w->opt.parents;
 	r = stream_open_output(&w->out, fd, e);
 	if (r < 0)
 		return r;
@@ -109,10 +110,31 @@ int image_put(struct image_writer *w, uint32_t type, uint32_t flags, uint64_t id
 		return error_set(e, -EINVAL, E_INTERNAL,
 				 "record of type %u out of place in the image", type);
 	f.length = protobuf_c_message_get_packed_size(msg);
-	r = writer_frame(w, &f, &payload, e);
+	r = writer_put(w, &f, &payload, e);
 	if (r < 0)
 		return r;
 	protobuf_c_message_pack(msg, payload);
+	writer_seal(w);
+	w->totals.state_records++;
+	return 0;
+}
+
+int image_put_record(struct image_writer *w, const struct image_record *record, struct error *e)
+{
+	const struct frame f = {.type = record->type,
+				.flags = record->flags,
+				.length = record->len,
+				.id = record->id};
+	void *payload;
+	int r;
+
+	if (w->phase != WRITER_STATE)
+		return error_set(e, -EINVAL, E_INTERNAL,
+				 "record of type %u out of place in the image", record->type);
+	r = writer_put(w, &f, &payload, e);
+	if (r < 0)
+		return r;
+	memcpy(payload, record->data, record->len);
 	writer_seal(w);
 	w->totals.state_records++;
 	return 0;
@@ -129,14 +151,17 @@ static int state_finish(struct image_writer *w, struct error *e)
 {
 	const struct frame f = {.type = FRAME_STATE_END, .length = sizeof(struct state_end)};
 	struct image_header *h;
-	size_t at = w->state_len;
 	struct state_end *end;
+	size_t at;
 	void *payload;
 	int r;
 
-	r = writer_frame(w, &f, &payload, e);
+	r = writer_put_parent(w, e);
+	if (r >= 0)
+		r = writer_put(w, &f, &payload, e);
 	if (r < 0)
 		return r;
+	at = w->state_len;
 	h = (struct image_header *)w->state;
 	h->state_length = w->state_len + frame_size(&f) - sizeof(*h);
 	h->checksum = checksum_of(h, sizeof(*h));
@@ -166,7 +191,7 @@ static int pad_to_page(struct image_writer *w, struct error *e)
 	int r;
 
 	f.length = end - at - sizeof(f);
-	r = writer_frame(w, &f, &payload, e);
+	r = writer_put(w, &f, &payload, e);
 	if (r < 0)
 		return r;
 	memset(payload, 0, f.length);
@@ -187,7 +212,7 @@ int image_write_state(struct image_writer *w, struct error *e)
 		return r;
 	if (w->early.room)
 		r = early_close(w, e);
-	else if (w->opt.compress == COMPRESS_NONE)
+	else if (!w->packed)
 		r = pad_to_page(w, e);
 	if (r < 0)
 		return r;
@@ -217,7 +242,7 @@ static int put_end(struct image_writer *w, uint64_t trailing, struct error *e)
 	void *payload;
 	int r;
 
-	r = writer_frame(w, &f, &payload, e);
+	r = writer_put(w, &f, &payload, e);
 	if (r < 0)
 		return r;
 	t->total_bytes = w->offset + frame_size(&f) + trailing;
@@ -253,7 +278,7 @@ static int put_index(struct image_writer *w, const struct frame *f, struct error
 		.end_offset = w->offset,
 		.index_offset = w->offset + w->state_len,
 	};
-	r = writer_frame(w, f, &payload, e);
+	r = writer_put(w, f, &payload, e);
 	if (r < 0)
 		return r;
 	if (w->index.n)
@@ -315,6 +340,7 @@ void image_writer_free(struct image_writer *w)
 	digest_free(w->digest);
 	vec_free(&w->index);
 	vec_free(&w->early.frames);
+	vec_free(&w->parent_objects);
 	free(w->state);
 	free(w);
 }

@@ -26,6 +26,9 @@ struct image_writer {
 	uint8_t *state; /* file header and state records, until they are written */
 	size_t state_len, state_size;
 
+	VEC(struct parent_object) parent_objects;
+	bool packed; /* no space is left for the alignment of data */
+
 	struct digest *digest;
 	struct image_totals totals;
 	VEC(struct index_entry) index;
@@ -39,6 +42,14 @@ struct image_writer {
 
 	struct pages_writer *pages;
 };
+
+/* The frames PARENT and SAME of the state part, whose payloads are to be filled in. */
+int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload,
+	       struct error *e) must_check;
+void writer_seal(struct image_writer *w);
+int writer_put_parent(struct image_writer *w, struct error *e) must_check;
+/* 0: it has none. */
+uint64_t writer_parent_object(const struct image_writer *w, uint64_t object);
 
 int pages_writer_new(struct pages_writer **ret, struct image_writer *w, struct error *e) must_check;
 /* Waits until all is written. */

@@ -378,6 +378,11 @@ uint64_t container_page_bytes(const struct container *ct)
 	return sum;
 }
 
+uint64_t container_layer(const struct container *ct, size_t i)
+{
+	return i < ct->layers.n ? layer_id(ct->layers.v[i]) : 0;
+}
+
 /* In the order in which a restart needs them: first what lies below an overlay. */
 int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e)
 {

@@ -79,6 +79,8 @@ bool container_has_pidns(const struct restart *r);
 /* Does it need directories on the host? Gives its name as well. */
 bool container_needs_place(const struct restart *r, char *name, size_t size);
 int container_validate(const struct restart *r, struct error *e) must_check;
+/* The id of the i-th layer of a container that is being saved, 0 past the last. */
+uint64_t container_layer(const struct container *ct, size_t i);
 /* Makes the namespaces but that of pids, and the writable layers, which are filled. */
 int container_restart_begin(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;

@@ -300,6 +300,11 @@ int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct 
 	return 0;
 }
 
+uint64_t layer_id(const struct layer *l)
+{
+	return l->id;
+}
+
 uint64_t layer_page_bytes(const struct layer *l)
 {
 	uint64_t sum = 0;

@@ -351,7 +351,35 @@ int reprise_verify(int fd, struct reprise_error *error)
 {
 	struct error e = {};
 
-	return give(operation_verify(fd, &e), &e, error);
+	return give(operation_verify(fd, NULL, &e), &e, error);
+}
+
+int reprise_verify_parents(int fd, const char *const *parents, struct reprise_error *error)
+{
+	static const char *const none[] = {NULL};
+	struct error e = {};
+
+	return give(operation_verify(fd, parents ? parents : none, &e), &e, error);
+}
+
+int reprise_merge(const char *image, const char *path, int replace,
+		  const struct reprise_merge_options *options, struct reprise_error *error)
+{
+	struct reprise_merge_options opt;
+	struct output out = OUTPUT_INIT;
+	struct reprise_stats stats = {};
+	struct error e = {};
+	int r = output_open(&out, path, replace != 0, &e);
+
+	copy_options(&opt, sizeof(opt), options);
+	if (r >= 0)
+		r = operation_merge(image, out.fd, &opt, &stats, &e);
+	if (r >= 0)
+		r = output_commit(&out, &e);
+	output_abandon(&out);
+	if (opt.stats)
+		*opt.stats = stats;
+	return give(r, &e, error);
 }
 
 int reprise_kernel_features(char **text)

@@ -11,6 +11,7 @@
 #include "ipc/ipc.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
+#include "operation/parents.h"
 #include "operation/pass.h"
 #include "operation/precopy.h"
 #include "operation/target.h"
@@ -101,6 +102,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = container_check_leaks(c, p->container, e);
 	if (r >= 0)
 		r = mm_checkpoint_finish(c, e);
+	if (r >= 0 && p->parents)
+		r = parents_match(p, p->parents, e);
 	if (r < 0)
 		return r;
 	image_expect(c->image,
@@ -202,8 +205,8 @@ static int image_progress(void *arg, uint64_t done, uint64_t total)
 	return 0;
 }
 
-static int open_image(struct pass *p, int fd, const struct reprise_checkpoint_options *opt,
-		      struct error *e)
+static int open_image(struct pass *p, const struct subject *s, int fd,
+		      const struct reprise_checkpoint_options *opt, struct error *e)
 {
 	const struct image_writer_options wo = {
 		.jobs = opt->jobs,
@@ -211,10 +214,13 @@ static int open_image(struct pass *p, int fd, const struct reprise_checkpoint_op
 		.level = opt->compress_level,
 		.progress = image_progress,
 		.progress_arg = p->rep,
+		.parents = s->parents,
+		.parent_name = s->parent_name,
 	};
 	struct image_info info;
 
 	image_info_here(&info);
+	p->parents = s->parents;
 	if (fstat(fd, &p->c.output) < 0)
 		return error_errno(e, -errno, E_OUTPUT, "the destination cannot be used");
 	return image_writer_new(&p->c.image, fd, &info, &wo, e);
@@ -329,7 +335,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 
 	p.c.kernel = take_ptr(&s->kernel);
 	if (r >= 0)
-		r = open_image(&p, fd, opt, e);
+		r = open_image(&p, s, fd, opt, e);
 	if (r >= 0)
 		r = describe_machine(&p, e);
 	if (r < 0)
@@ -376,6 +382,9 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	/* What is to end or to stop can as well wait for its memory. */
 	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
 		r = store_new(&s.store, fd, e);
+	/* by the paths that the caller knows */
+	if (r >= 0 && opt->parents && opt->parents[0])
+		r = parents_open(opt->parents, &s.parents, &s.parent_name, e);
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)

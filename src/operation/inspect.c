@@ -16,6 +16,7 @@
 #include "ipc.pb-c.h"
 #include "model/records.h"
 #include "operation/operation.h"
+#include "operation/parents.h"
 
 struct document {
 	struct image_reader *image;
@@ -78,6 +79,29 @@ static void describe_image(struct document *d, const Reprise__Tree *tree)
 	json_object_set_new(o, "uuid", json_string(uuid));
 	json_object_set_new(d->root, "image", o);
 	set_number(d->root, "root_pid", (uint64_t)tree->root_pid);
+}
+
+static void set_bytes_hex(json_t *o, const char *key, const uint8_t *bytes, size_t n)
+{
+	char text[80];
+
+	for (size_t i = 0; i < n; i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	json_object_set_new(o, key, json_string(text));
+}
+
+/* null: the image is complete in itself. */
+static void describe_parent(struct document *d)
+{
+	const struct image_parent *parent = image_reader_parent(d->image);
+	json_t *o = parent ? json_object() : json_null();
+
+	if (parent) {
+		json_object_set_new(o, "name", json_bytes(parent->name));
+		set_bytes_hex(o, "uuid", parent->uuid, sizeof(parent->uuid));
+		set_bytes_hex(o, "digest", parent->digest, sizeof(parent->digest));
+	}
+	json_object_set_new(d->root, "parent", o);
 }
 
 static const char *inode_path(const struct document *d, uint64_t id)
@@ -302,6 +326,7 @@ static int describe_sizes(struct document *d, struct error *e)
 		snprintf(digest + 2 * i, 3, "%02x", t.digest[i]);
 	set_number(o, "pages", t.pages - t.zero_pages);
 	set_number(o, "zero_pages", t.zero_pages);
+	set_number(o, "parent_pages", t.parent_pages);
 	set_number(o, "memory_bytes", (t.pages - t.zero_pages) * 4096);
 	set_number(o, "state_bytes", t.state_bytes);
 	set_number(o, "page_bytes", t.page_bytes);
@@ -326,6 +351,7 @@ int operation_inspect(int fd, char **json, struct error *e)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no tree record");
 	d.root = json_object();
 	describe_image(&d, tree);
+	describe_parent(&d);
 	describe_processes(&d);
 	describe_memory(&d);
 	describe_tables(&d);
@@ -338,18 +364,63 @@ int operation_inspect(int fd, char **json, struct error *e)
 	return *json ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the document");
 }
 
-int operation_verify(int fd, struct error *e)
+/* From the oldest one on, so that it can be said which are good. */
+static int verify_parents(const struct page_chain *parents, struct error *e)
+{
+	for (size_t i = page_chain_length(parents); i-- > 0;) {
+		const char *good = page_chain_name(parents, i + 1);
+		int r = page_chain_verify(parents, i, e);
+		size_t n = strlen(e->text);
+
+		if (r < 0 && good)
+			snprintf(e->text + n, sizeof(e->text) - n, "; %s is still good", good);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int ignore_pages(void *arg, uint64_t address, const void *data, size_t len, struct error *e)
+{
+	return 0;
+}
+
+/* Also what is in the parents. */
+static int verify_groups(struct image_reader *image, struct error *e)
+{
+	struct page_group group;
+	int r = image_next_group(image, &group, e);
+
+	while (r > 0) {
+		r = image_read_pages(image, &group, ignore_pages, NULL, e);
+		if (r >= 0)
+			r = image_next_group(image, &group, e);
+	}
+	return r;
+}
+
+int operation_verify(int fd, const char *const *where, struct error *e)
 {
 	struct image_reader *image = NULL;
 	struct restart_records *records = NULL;
+	struct page_chain *parents = NULL;
 	struct image_totals totals;
 	int r = image_reader_new(&image, fd, 0, e);
 
 	if (r >= 0)
 		r = records_load(&records, image, e);
+	if (r >= 0 && where)
+		r = parents_find(image, where, &parents, e);
+	if (r >= 0 && parents) {
+		r = verify_parents(parents, e);
+		image_reader_set_parents(image, parents);
+		if (r >= 0)
+			r = verify_groups(image, e);
+	}
 	if (r >= 0)
 		r = image_read_end(image, &totals, e);
 	records_free(records);
 	image_reader_free(image);
+	page_chain_free(parents);
 	return r;
 }

@@ -7,6 +7,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "image/chain.h"
 #include "ipc/ipc.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
@@ -206,6 +207,7 @@ void restart_unload(struct loaded *l)
 	records_free(r->records);
 	image_reader_free(r->image);
 	tree_plan_free(&l->plan);
+	page_chain_free(l->parents);
 	free(l->nodes);
 	free(r->groups);
 	vec_free(&r->addresses);

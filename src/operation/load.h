@@ -14,6 +14,7 @@ struct loaded {
 	struct tree_node *nodes;
 	struct tree_plan plan;
 	const Reprise__Tree *tree;
+	struct page_chain *parents; /* of an incremental image, or NULL */
 };
 
 int restart_load(struct loaded *l, int fd, int jobs, struct error *e) must_check;

@@ -41,6 +41,9 @@ int operation_exec(pid_t init, char *const argv[], const struct reprise_run_opti
 		   struct reprise_restarted *result, struct error *e) must_check;
 int operation_plan(int fd, char **text, struct error *e) must_check;
 int operation_inspect(int fd, char **json, struct error *e) must_check;
-int operation_verify(int fd, struct error *e) must_check;
+int operation_merge(const char *path, int out, const struct reprise_merge_options *opt,
+		    struct reprise_stats *stats, struct error *e) must_check;
+/* where: places of parents, NULL at the end; NULL: the image alone. */
+int operation_verify(int fd, const char *const *where, struct error *e) must_check;
 
 #endif

@@ -9,6 +9,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/file.h"
+#include "image/chain.h"
 #include "ipc/ipc.h"
 #include "kernel/security.h"
 #include "kernel/vfork.h"
@@ -22,6 +23,7 @@ void subject_free(struct subject *s)
 {
 	kernel_memory_free(s->kernel);
 	store_free(s->store);
+	page_chain_free(s->parents);
 	container_free(&s->ct);
 }
 

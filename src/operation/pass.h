@@ -25,6 +25,7 @@ struct pass {
 	struct mm_vdso vdso;
 	struct container *container; /* the caller's */
 	struct mm_tracks tracks;
+	const struct page_chain *parents; /* of an incremental image, or NULL */
 	uint64_t max_freeze; /* ns; 0: no limit */
 	uint64_t frozen;     /* when the freeze began */
 	bool layers_saved;   /* they, and the state before them, are in the image */
@@ -36,6 +37,8 @@ struct subject {
 	struct container ct;
 	struct page_store
 		*store; /* opened before a container is entered; NULL: is to end or to stop */
+	struct page_chain *parents; /* of an incremental image, or NULL */
+	const char *parent_name;
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
 	bool pins;		      /* see pass_pins_pages() */

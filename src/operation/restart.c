@@ -29,6 +29,7 @@
 #include "ns/pidns.h"
 #include "operation/load.h"
 #include "operation/operation.h"
+#include "operation/parents.h"
 #include "operation/resume.h"
 #include "operation/terminal.h"
 
@@ -401,6 +402,9 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0 && opt->own_group && setpgid(0, 0) < 0)
 		res = error_errno(e, -errno, E_SYSTEM, "cannot make a process group");
 
+	if (res >= 0)
+		res = parents_find(l.r.image, opt->parents, &l.parents, e);
+	image_reader_set_parents(l.r.image, l.parents);
 	if (res >= 0)
 		res = restart_check_machine(&l, e);
 	if (res >= 0)

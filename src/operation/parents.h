@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_OPERATION_PARENTS_H
+#define REPRISE_OPERATION_PARENTS_H
+
+#include "image/chain.h"
+#include "operation/pass.h"
+
+/*
+ * The images on which an incremental one is based. They are looked for only among what the user
+ * named: files, and the directories of these or that were named themselves. What an image says of
+ * its parent is a name without a directory, an identity and a digest, and all of it must be right.
+ */
+
+/* The parents of an image that is being read; *ret stays NULL if it has none. */
+int parents_find(const struct image_reader *image, const char *const *where,
+		 struct page_chain **ret, struct error *e) must_check;
+/* For a new image: the first of `where` is to be its parent. *ret_name points into it. */
+int parents_open(const char *const *where, struct page_chain **ret, const char **ret_name,
+		 struct error *e) must_check;
+/* Which objects of the parent are probably those that are being saved? */
+int parents_match(struct pass *p, const struct page_chain *parents, struct error *e) must_check;
+
+#endif
