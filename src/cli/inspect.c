@@ -39,8 +39,10 @@ static size_t threads_of(const json_t *process)
 	return json_array_size(json_object_get(process, "threads"));
 }
 
-static void print_made(const json_t *image)
+static void print_made(const json_t *doc)
 {
+	const json_t *image = json_object_get(doc, "image"),
+		     *parent = json_object_get(doc, "parent");
 	time_t t = (time_t)(number(image, "created_ns") / 1000000000);
 	char when[64];
 	struct tm tm;
@@ -52,6 +54,12 @@ static void print_made(const json_t *image)
 	if (*text(image, "cpu"))
 		printf("processor  %s\n", text(image, "cpu"));
 	printf("format     %" PRIu64 ", uuid %s\n", number(image, "version"), text(image, "uuid"));
+	if (json_is_object(parent)) {
+		fputs("parent     ", stdout);
+		print_escaped(stdout, text(parent, "name"));
+		printf(", uuid %s: %" PRIu64 " pages are there\n", text(parent, "uuid"),
+		       number(json_object_get(doc, "sizes"), "parent_pages"));
+	}
 }
 
 static const json_t *process_by_pid(const json_t *doc, uint64_t pid)
@@ -72,7 +80,7 @@ static void print_summary(const json_t *doc)
 	size_t i, threads = 0, fds = 0, tables = 0;
 	char a[32], b[32];
 
-	print_made(json_object_get(doc, "image"));
+	print_made(doc);
 	json_array_foreach (json_object_get(doc, "processes"), i, p)
 		threads += threads_of(p);
 	json_array_foreach (json_object_get(doc, "descriptor_tables"), i, table) {

@@ -130,6 +130,19 @@ static int cursor_load(struct page_cursor *cursor, const struct page_map *map, s
 	return 0;
 }
 
+/* What is read from a frame that holds it has been verified with it. */
+static int check_table(const struct link *l, struct page_cursor *cursor,
+		       const struct page_place *place, struct error *e)
+{
+	const struct page_buffer *buffer;
+	int r = 0;
+
+	if ((place->kind != PLACE_DATA || place->table != place->frame) &&
+	    !page_map_checked(l->map, place->table))
+		r = cursor_load(cursor, l->map, place->table, &buffer, e);
+	return r < 0 ? error_object(e, r, "%s", l->name) : 0;
+}
+
 /* From an image that has the data itself. */
 static int read_data(const struct link *l, struct page_cursor *cursor,
 		     const struct page_place *place, uint64_t length, const void **ret,
@@ -154,10 +167,14 @@ int page_chain_get(const struct page_chain *c, struct page_cursor *cursor,
 
 	vec_for_each (l, &c->links) {
 		struct page_place place;
+		int r;
 
 		page_map_find(l->map, at.object, at.stage, address, &place);
 		if (place.kind == PLACE_NONE)
 			return 0;
+		r = check_table(l, cursor, &place, e);
+		if (r < 0)
+			return r;
 		if (place.length < length)
 			length = place.length;
 		*ret_length = length;

@@ -2,6 +2,7 @@
 #include "image/page_map.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,13 +18,15 @@ struct map_run {
 	uint32_t stage;
 	uint32_t flags;
 	uint64_t address, end;
-	size_t frame;
-	uint64_t at; /* in the data of the frame */
+	size_t table; /* the frame that it stands in */
+	size_t frame; /* and that which has its data */
+	uint64_t at;  /* in these */
 };
 
 struct map_frame {
 	uint64_t offset;
 	struct frame head; /* as it was when the digest was verified */
+	atomic_bool checked;
 };
 
 /* Groups that follow each other in the sorted runs. */
@@ -179,6 +182,7 @@ static int add_runs(struct page_map *m, const struct head *h, struct head *early
 			.flags = runs[i].flags,
 			.address = runs[i].address,
 			.end = runs[i].address + length,
+			.table = m->frames.n - 1,
 			.frame = m->frames.n - 1,
 			.at = at,
 		};
@@ -196,7 +200,7 @@ static int add_frame(struct page_map *m, uint64_t offset, const struct frame *he
 
 	if (!f)
 		return no_memory(e);
-	*f = (struct map_frame){offset, *head};
+	*f = (struct map_frame){.offset = offset, .head = *head};
 	return 0;
 }
 
@@ -285,29 +289,6 @@ static int make_groups(struct page_map *m, struct error *e)
 	return 0;
 }
 
-int page_map_open(struct page_map **ret, int fd, struct error *e)
-{
-	_cleanup_(map_free) struct page_map *m = calloc(1, sizeof(*m));
-	int r;
-
-	if (!m) {
-		close(fd);
-		return no_memory(e);
-	}
-	m->fd = fd;
-	r = image_reader_new(&m->r, fd, 1, e);
-	if (r >= 0 && !m->r->in.positioned)
-		r = error_set(e, -ESPIPE, E_IMAGE_OPEN, "is no regular file");
-	if (r >= 0)
-		r = read_heads(m, e);
-	if (r >= 0)
-		r = make_groups(m, e);
-	if (r < 0)
-		return r;
-	*ret = take_ptr(&m);
-	return 0;
-}
-
 /* ---- finding ---- */
 
 static const struct map_group *group_at(const struct page_map *m, uint64_t object, uint32_t stage)
@@ -357,6 +338,7 @@ static bool find_in(const struct page_map *m, const struct map_group *g, uint64_
 		ret->length = left;
 	if (run->address > address)
 		return false;
+	ret->table = run->table;
 	ret->frame = run->frame;
 	ret->at = run->at + (address - run->address);
 	ret->kind = run->flags & PAGES_RUN_ZERO	    ? PLACE_ZERO
@@ -445,10 +427,15 @@ static bool is_as_it_was(const struct page_map *m, const struct map_frame *f, ui
 	       !pages_check_runs(&f->head, p, m->r->parent, &pages);
 }
 
+bool page_map_checked(const struct page_map *m, size_t frame)
+{
+	return atomic_load_explicit(&m->frames.v[frame].checked, memory_order_relaxed);
+}
+
 int page_map_load(const struct page_map *m, size_t frame, struct pages_codec *codec,
 		  struct page_buffer *b, struct error *e)
 {
-	const struct map_frame *f = &m->frames.v[frame];
+	struct map_frame *f = &m->frames.v[frame];
 	size_t size = frame_size(&f->head);
 	const struct pages_header *p;
 	const uint8_t *data;
@@ -461,6 +448,7 @@ int page_map_load(const struct page_map *m, size_t frame, struct pages_codec *co
 		return r;
 	if (!is_as_it_was(m, f, b->buf))
 		return reader_damaged(f->offset, "checksum of a frame of pages", e);
+	atomic_store_explicit(&f->checked, true, memory_order_relaxed);
 	p = (const struct pages_header *)(b->buf + sizeof(struct frame));
 	b->length = p->raw_length;
 	r = pages_unpack(codec, b->buf, f->offset, &data, e);
@@ -475,6 +463,55 @@ int page_map_load(const struct page_map *m, size_t frame, struct pages_codec *co
 		return no_memory(e);
 	memcpy(b->buf, data, b->length);
 	b->data = b->buf;
+	return 0;
+}
+
+/*
+ * Where an object has several stages, a page that is missing from one is looked for in another: so
+ * what stands in the frames has to be certain.
+ */
+static int check_stages(struct page_map *m, struct error *e)
+{
+	struct pages_codec codec = {};
+	struct page_buffer b = {};
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < m->groups.n; i++) {
+		const struct map_group *g = &m->groups.v[i];
+		bool several = (i && g[-1].group.object == g->group.object) ||
+			       (i + 1 < m->groups.n && g[1].group.object == g->group.object);
+
+		for (size_t j = g->first; several && r >= 0 && j < g->first + g->n; j++)
+			if (!page_map_checked(m, m->runs.v[j].table))
+				r = page_map_load(m, m->runs.v[j].table, &codec, &b, e);
+	}
+	free(b.buf);
+	pages_codec_free(&codec);
+	return r;
+}
+
+int page_map_open(struct page_map **ret, int fd, struct error *e)
+{
+	_cleanup_(map_free) struct page_map *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m) {
+		close(fd);
+		return no_memory(e);
+	}
+	m->fd = fd;
+	r = image_reader_new(&m->r, fd, 1, e);
+	if (r >= 0 && !m->r->in.positioned)
+		r = error_set(e, -ESPIPE, E_IMAGE_OPEN, "is no regular file");
+	if (r >= 0)
+		r = read_heads(m, e);
+	if (r >= 0)
+		r = make_groups(m, e);
+	if (r >= 0)
+		r = check_stages(m, e);
+	if (r < 0)
+		return r;
+	*ret = take_ptr(&m);
 	return 0;
 }
 

@@ -30,9 +30,12 @@ enum page_kind_of_place {
 struct page_place {
 	enum page_kind_of_place kind;
 	uint64_t length; /* for how many bytes from the address on this holds; data follow */
-	size_t frame;	 /* of data: number of the frame, and place in its unpacked data */
+	size_t table;	 /* number of the frame that says so, */
+	size_t frame;	 /* and of that which has the data, at this place when unpacked */
 	uint64_t at;
 };
+/* Has the checksum of a frame been verified? */
+bool page_map_checked(const struct page_map *m, size_t frame);
 
 /* Any stage: the last one in which the page is there, which is what the object held in the end. */
 #define PAGE_MAP_LAST UINT32_MAX

@@ -313,6 +313,14 @@ static int build_tree(struct loaded *l, struct error *e)
 	return res < 0 ? res : fill_tables(r, e);
 }
 
+static int find_parents(struct loaded *l, const char *const *where, struct error *e)
+{
+	int res = parents_find(l->r.image, where, &l->parents, e);
+
+	image_reader_set_parents(l->r.image, l->parents);
+	return res;
+}
+
 static int set_options(struct restart *r, const struct reprise_restart_options *opt,
 		       struct report *rep)
 {
@@ -403,8 +411,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 		res = error_errno(e, -errno, E_SYSTEM, "cannot make a process group");
 
 	if (res >= 0)
-		res = parents_find(l.r.image, opt->parents, &l.parents, e);
-	image_reader_set_parents(l.r.image, l.parents);
+		res = find_parents(&l, opt->parents, e);
 	if (res >= 0)
 		res = restart_check_machine(&l, e);
 	if (res >= 0)
