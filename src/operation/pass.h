@@ -26,10 +26,10 @@ struct pass {
 	struct container *container; /* the caller's */
 	struct mm_tracks tracks;
 	const struct page_chain *parents; /* of an incremental image, or NULL */
-	uint64_t max_freeze; /* ns; 0: no limit */
-	uint64_t frozen;     /* when the freeze began */
-	bool layers_saved;   /* they, and the state before them, are in the image */
-	uint64_t who;	     /* was there when memory was copied in advance */
+	uint64_t max_freeze;		  /* ns; 0: no limit */
+	uint64_t frozen;		  /* when the freeze began */
+	bool layers_saved;		  /* they, and the state before them, are in the image */
+	uint64_t who;			  /* was there when memory was copied in advance */
 };
 
 /* What is to be saved, and what is known of it in advance. */

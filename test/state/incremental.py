@@ -14,7 +14,7 @@ OTHER = 2 * (64 + 8 + 40)     # mappings that come or move, stacks, data of libr
 def step(case, pid, number):
     os.kill(pid, signal.SIGUSR1)
     path = os.path.join(case.work, 'step.%d' % number)
-    case.until(lambda: os.path.exists(path) or case.ended(pid), 'step %d' % number)
+    case.until(lambda: os.path.exists(path), 'step %d' % number)
     os.unlink(path)
 
 
@@ -44,7 +44,8 @@ def expect(case, name, number, *args):
     """The image is of that step."""
     with open(os.path.join(case.work, 'expected'), 'w') as file:
         file.write('%d' % number)
-    verdict = '%s.%d' % (os.path.basename(name), len(os.listdir(case.control)))
+    case.turns = getattr(case, 'turns', 0) + 1
+    verdict = 'turn%d' % case.turns
     restart = case.restart('--pidns', *args, image=name)
     case.go(verdict)
     case.expect_pass(1, [case.wait_verdict(restart, 'the copy of ' + name, verdict)], verdict)
@@ -175,7 +176,7 @@ def test_incremental_goes_on(case):
     case.checkpoint(pid, '-q', '--parent', case.path('1.rp'), image='2.rp')
     case.kill_all()
     case.wait(tool)
-    if inspect(case, '2.rp')['sizes']['parent_pages'] < 3000:
+    if inspect(case, '2.rp')['sizes']['parent_pages'] < 1900:
         raise Failed('the copy is not recognised')
     for i in range(3):
         expect(case, '%d.rp' % i, i)
