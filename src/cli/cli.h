@@ -56,6 +56,7 @@ struct cli {
 	bool json, quiet, verbose;
 	const char *log_path;
 	int jobs;
+	const char *image; /* that is being read; NULL: none */
 
 	FILE *json_out; /* standard error when the image goes to standard output */
 	FILE *log;
@@ -106,7 +107,8 @@ int usage_error(struct cli *cli, const char *fmt, ...) __attribute__((format(pri
  * EXIT_FAILED. */
 int own_error(struct cli *cli, const char *code, int err, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
-/* Reports a failure of the library; returns EXIT_FAILED. */
+/* Reports a failure of the library, with the name of the image if it is due to that; returns
+ * EXIT_FAILED. */
 int library_error(struct cli *cli, const struct reprise_error *e);
 void on_problem(void *arg, const struct reprise_error *problem);
 void on_trace(void *arg, const char *line);

@@ -145,7 +145,14 @@ int own_error(struct cli *cli, const char *code, int err, const char *fmt, ...)
 
 int library_error(struct cli *cli, const struct reprise_error *e)
 {
-	show_error(cli, e);
+	struct reprise_error named = *e;
+
+	if (!cli->image || strncmp(e->code, "image-", 6) != 0 ||
+	    snprintf(named.text, sizeof(named.text), "%s: %s",
+		     strcmp(cli->image, "-") ? cli->image : "standard input",
+		     e->text) >= (int)sizeof(named.text))
+		named = *e;
+	show_error(cli, &named);
 	return EXIT_FAILED;
 }
 
@@ -295,6 +302,7 @@ int open_image(struct cli *cli, const char *path)
 
 	if (!*path)
 		return -own_error(cli, "image-open", -ENOENT, "the name of the image is empty");
+	cli->image = path;
 	if (!strcmp(path, "-")) {
 		if (isatty(STDIN_FILENO))
 			return -usage_error(cli,

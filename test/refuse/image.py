@@ -50,7 +50,8 @@ def bad(case, data, codes, what, stream=True):
                 break
         else:
             raise Failed('%s, %s: %d, %s' % (what, command, result[0], result[2] or result[1]))
-        case.refused(result, code)
+        case.refused(result, code, *[source if source != '-' else 'standard input']
+                     if code.startswith('image-') else [])
         case.expect_nobody()
 
 
