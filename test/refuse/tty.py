@@ -10,6 +10,7 @@ import termios
 from case import Skipped
 
 N_NULL = 27
+KDGETMODE, KDSETMODE = 0x4B3B, 0x4B3A
 
 
 def save(case, pid, *args):
@@ -34,6 +35,28 @@ def test_line_discipline(case):
         case.hold()
         for name in os.listdir(case.control):
             os.unlink(case.path(name))
+
+
+def test_console_in_graphics_mode(case):
+    """One that is a device: neither the terminal of the tree nor a standard stream."""
+    path = '/dev/tty39'
+    try:
+        console = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        mode = struct.unpack('i', fcntl.ioctl(console, KDGETMODE, b'    '))[0]
+        fcntl.ioctl(console, KDSETMODE, 1)
+    except OSError as err:
+        raise Skipped('no console: %s' % err)
+    pid = case.spawn(['/usr/bin/python3', '-c', 'import os, time; os.open("%s", os.O_RDWR | '
+                      'os.O_NOCTTY); open("opened", "w"); time.sleep(1000)' % path], setsid=True)
+    case.until(lambda: os.path.exists(os.path.join(case.work, 'opened')), 'the console')
+    try:
+        case.refused(save(case, pid), 'file-state', 'descriptor 3', 'graphics mode', path)
+        case.refused(case.reprise('check', str(pid)), 'file-state', 'graphics mode')
+    finally:
+        fcntl.ioctl(console, KDSETMODE, mode)
+        os.close(console)
+    case.expect_files()
+    case.kill_all()
 
 
 def test_packet_status(case):
