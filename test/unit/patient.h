@@ -26,6 +26,8 @@ enum patient_size { PATIENT_SMALL, PATIENT_FULL };
 
 /* NULL when it could not be started. It dies with its parent. */
 struct patient *patient_start(enum patient_size size);
+/* The same in threads of the calling process, which goes on beside them. */
+struct patient *patient_inhabit(enum patient_size size);
 /* Do all threads go on and has none complained? Waits for a while. */
 bool patient_is_well(struct patient *p);
 /* Ends it; returns whether it was well until the end. */

@@ -1,0 +1,546 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs a command under ptrace, and does something to it at one of its system calls:
+ *
+ *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS] -- COMMAND...
+ *
+ * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
+ * command, from the moment at which its own code begins (of calls in which one waits only the first). At call N, before it is executed, ACTION:
+ *
+ *	none	nothing: REPORT tells how many there are
+ *	this	kill the process that makes it
+ *	root	kill the first process
+ *	all	kill all processes
+ *	task	kill the process that was made last of those that are not followed
+ *	fail	it is not executed, and fails with an errno that SEED chooses of those that it may give
+ *	short	it moves but a part of its bytes
+ *
+ * REPORT gets one line: CALLS PROCESSES STATUS HIT, where STATUS is an exit status, 128 + a signal,
+ * or -1 if the command was ended by us after SECONDS, and HIT says what was done to what.
+ */
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define MAX_TASKS 512
+#define OPTIONS                                                                               \
+	(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | \
+	 PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
+
+enum action { NONE, THIS, ROOT, ALL, TASK, FAIL, SHORT };
+static const char *const action_names[] = {"none", "this", "root", "all", "task", "fail", "short"};
+
+struct task {
+	pid_t tid, tgid;
+	int depth;
+	bool failing; /* at the end of its call */
+	bool looking; /* its last calls were those of one that waits */
+};
+
+static struct {
+	enum action action;
+	long n, calls, processes;
+	unsigned long seed;
+	int depth, err;
+	pid_t root, made; /* made: the last that is not followed */
+	uint64_t entry;	  /* where the code of the command begins */
+	long patched;	  /* what stands there */
+	struct task tasks[MAX_TASKS];
+	int ntasks;
+	pid_t early[MAX_TASKS]; /* that have stopped before their makers told of them */
+	int nearly;
+	char hit[128];
+} in;
+
+static volatile sig_atomic_t late;
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(125);
+}
+
+/* What a call may fail with, besides what is wrong with its arguments. */
+struct failure {
+	long nr;
+	const char *name;
+	int errs[6];
+};
+
+#define OF_FILES  EIO, ENOMEM, EACCES
+#define OF_OPEN	  EMFILE, ENFILE, ENOMEM, EACCES, EIO
+#define OF_MEMORY ENOMEM
+static const struct failure failures[] = {
+	{SYS_read, "read", {EIO, EINTR, ENOMEM}},
+	{SYS_pread64, "pread64", {EIO, EINTR, ENOMEM}},
+	{SYS_preadv, "preadv", {EIO, EINTR}},
+	{SYS_write, "write", {ENOSPC, EIO, EDQUOT, EINTR, EFBIG}},
+	{SYS_pwrite64, "pwrite64", {ENOSPC, EIO, EDQUOT, EINTR}},
+	{SYS_writev, "writev", {ENOSPC, EIO, EDQUOT, EINTR}},
+	{SYS_pwritev, "pwritev", {ENOSPC, EIO, EDQUOT}},
+	{SYS_open, "open", {OF_OPEN}},
+	{SYS_openat, "openat", {OF_OPEN}},
+	{SYS_openat2, "openat2", {OF_OPEN}},
+	{SYS_newfstatat, "newfstatat", {OF_FILES}},
+	{SYS_fstat, "fstat", {EIO}},
+	{SYS_statx, "statx", {OF_FILES}},
+	{SYS_fstatfs, "fstatfs", {EIO}},
+	{SYS_lseek, "lseek", {EIO}},
+	{SYS_readlink, "readlink", {OF_FILES}},
+	{SYS_readlinkat, "readlinkat", {OF_FILES}},
+	{SYS_getdents64, "getdents64", {EIO, ENOMEM}},
+	{SYS_fcntl, "fcntl", {EMFILE, ENOMEM}},
+	{SYS_dup, "dup", {EMFILE}},
+	{SYS_dup3, "dup3", {EMFILE}},
+	{SYS_fsync, "fsync", {EIO, ENOSPC, EDQUOT}},
+	{SYS_fdatasync, "fdatasync", {EIO, ENOSPC}},
+	{SYS_ftruncate, "ftruncate", {EIO, ENOSPC}},
+	{SYS_fallocate, "fallocate", {ENOSPC, EOPNOTSUPP, EIO}},
+	{SYS_copy_file_range, "copy_file_range", {EIO, ENOSPC, EXDEV}},
+	{SYS_sendfile, "sendfile", {EIO, ENOMEM}},
+	{SYS_linkat, "linkat", {ENOSPC, EIO, EPERM, EACCES}},
+	{SYS_renameat2, "renameat2", {ENOSPC, EIO, EACCES}},
+	{SYS_unlinkat, "unlinkat", {EIO, EACCES}},
+	{SYS_mkdirat, "mkdirat", {ENOSPC, EIO, EACCES}},
+	{SYS_flock, "flock", {ENOLCK, ENOMEM}},
+	{SYS_mmap, "mmap", {OF_MEMORY}},
+	{SYS_mremap, "mremap", {OF_MEMORY}},
+	{SYS_mprotect, "mprotect", {OF_MEMORY}},
+	{SYS_brk, "brk", {OF_MEMORY}},
+	{SYS_madvise, "madvise", {OF_MEMORY, EAGAIN}},
+	{SYS_memfd_create, "memfd_create", {EMFILE, ENOMEM}},
+	{SYS_userfaultfd, "userfaultfd", {EPERM, EMFILE, ENOMEM}},
+	{SYS_ptrace, "ptrace", {EPERM, EIO, ENOMEM}},
+	{SYS_process_vm_readv, "process_vm_readv", {EFAULT, ENOMEM, EPERM}},
+	{SYS_process_vm_writev, "process_vm_writev", {EFAULT, ENOMEM, EPERM}},
+	{SYS_kcmp, "kcmp", {EPERM, ENOMEM}},
+	{SYS_pidfd_open, "pidfd_open", {EMFILE, ENOMEM}},
+	{SYS_pidfd_getfd, "pidfd_getfd", {EMFILE, EPERM, ENOMEM}},
+	{SYS_pidfd_send_signal, "pidfd_send_signal", {EPERM}},
+	{SYS_kill, "kill", {EPERM}},
+	{SYS_tgkill, "tgkill", {EPERM}},
+	{SYS_wait4, "wait4", {EINTR}},
+	{SYS_waitid, "waitid", {EINTR}},
+	{SYS_poll, "poll", {EINTR, ENOMEM}},
+	{SYS_ppoll, "ppoll", {EINTR, ENOMEM}},
+	{SYS_futex, "futex", {EINTR}},
+	{SYS_nanosleep, "nanosleep", {EINTR}},
+	{SYS_clock_nanosleep, "clock_nanosleep", {EINTR}},
+	{SYS_fork, "fork", {EAGAIN, ENOMEM}},
+	{SYS_vfork, "vfork", {EAGAIN, ENOMEM}},
+	{SYS_clone, "clone", {EAGAIN, ENOMEM}},
+	{SYS_clone3, "clone3", {EAGAIN, ENOMEM, EPERM}},
+	{SYS_unshare, "unshare", {EPERM, ENOSPC, ENOMEM}},
+	{SYS_setns, "setns", {EPERM, ENOMEM}},
+	{SYS_mount, "mount", {EPERM, ENOMEM, EACCES}},
+	{SYS_umount2, "umount2", {EPERM, EBUSY}},
+	{SYS_pivot_root, "pivot_root", {EPERM, EINVAL}},
+	{SYS_chroot, "chroot", {EPERM, EACCES}},
+	{SYS_chdir, "chdir", {EACCES, EIO}},
+	{SYS_fchdir, "fchdir", {EACCES, EIO}},
+	{SYS_socket, "socket", {EMFILE, ENOMEM, EACCES, ENOBUFS}},
+	{SYS_socketpair, "socketpair", {EMFILE, ENOMEM, ENOBUFS}},
+	{SYS_bind, "bind", {EADDRINUSE, ENOMEM, EACCES}},
+	{SYS_connect, "connect", {ECONNREFUSED, EACCES, EINTR}},
+	{SYS_sendto, "sendto", {ENOBUFS, ENOMEM, EINTR, EPIPE}},
+	{SYS_sendmsg, "sendmsg", {ENOBUFS, ENOMEM, EINTR, EPIPE, ETOOMANYREFS}},
+	{SYS_recvfrom, "recvfrom", {ENOMEM, EINTR, ECONNRESET}},
+	{SYS_recvmsg, "recvmsg", {ENOMEM, EINTR, ECONNRESET}},
+	{SYS_getsockopt, "getsockopt", {ENOBUFS, ENOMEM}},
+	{SYS_setsockopt, "setsockopt", {ENOBUFS, ENOMEM, EPERM}},
+	{SYS_getsockname, "getsockname", {ENOBUFS}},
+	{SYS_pipe2, "pipe2", {EMFILE, ENFILE}},
+	{SYS_tee, "tee", {ENOMEM, EINTR}},
+	{SYS_splice, "splice", {ENOMEM, EINTR}},
+	{SYS_vmsplice, "vmsplice", {ENOMEM}},
+	{SYS_ioctl, "ioctl", {EIO, ENOMEM, EPERM}},
+	{SYS_epoll_create1, "epoll_create1", {EMFILE, ENOMEM}},
+	{SYS_epoll_ctl, "epoll_ctl", {ENOMEM, ENOSPC}},
+	{SYS_eventfd2, "eventfd2", {EMFILE, ENOMEM}},
+	{SYS_timerfd_create, "timerfd_create", {EMFILE, ENOMEM}},
+	{SYS_signalfd4, "signalfd4", {EMFILE, ENOMEM}},
+	{SYS_sched_setaffinity, "sched_setaffinity", {EPERM, ENOMEM}},
+	{SYS_sched_getaffinity, "sched_getaffinity", {ENOMEM}},
+	{SYS_prctl, "prctl", {EPERM}},
+	{SYS_prlimit64, "prlimit64", {EPERM}},
+	{SYS_bpf, "bpf", {EPERM, ENOMEM, EMFILE}},
+	{SYS_setsid, "setsid", {EPERM}},
+	{SYS_getrandom, "getrandom", {EAGAIN}},
+};
+
+static const struct failure *failure(long nr)
+{
+	for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++)
+		if (failures[i].nr == nr)
+			return &failures[i];
+	return NULL;
+}
+
+static bool moves_bytes(long nr)
+{
+	return nr == SYS_read || nr == SYS_write || nr == SYS_pread64 || nr == SYS_pwrite64 ||
+	       nr == SYS_sendfile || nr == SYS_copy_file_range;
+}
+
+/* ---- tasks ---- */
+
+static struct task *find(pid_t tid)
+{
+	for (int i = 0; i < in.ntasks; i++)
+		if (in.tasks[i].tid == tid)
+			return &in.tasks[i];
+	return NULL;
+}
+
+static void add(pid_t tid, pid_t tgid, int depth)
+{
+	if (in.ntasks == MAX_TASKS)
+		die("too many tasks");
+	in.tasks[in.ntasks++] = (struct task){tid, tgid, depth, false, false};
+	in.processes += tid == tgid;
+}
+
+static void drop(pid_t tid)
+{
+	struct task *t = find(tid);
+
+	if (t)
+		*t = in.tasks[--in.ntasks];
+}
+
+static pid_t tgid_of(pid_t tid)
+{
+	char path[64], line[256];
+	int tgid = tid;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", tid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Tgid: %d", &tgid) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return tgid;
+}
+
+/* ---- where the code of the command begins ---- */
+
+static uint64_t entry_of(pid_t pid)
+{
+	Elf64_auxv_t aux[64];
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/auxv", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, aux, sizeof(aux));
+	if (fd >= 0)
+		close(fd);
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof(aux[0]); i++)
+		if (aux[i].a_type == AT_ENTRY)
+			return aux[i].a_un.a_val;
+	die("no entry");
+	return 0;
+}
+
+static void put_breakpoint(pid_t pid)
+{
+	in.entry = entry_of(pid);
+	errno = 0;
+	in.patched = ptrace(PTRACE_PEEKTEXT, pid, in.entry, 0);
+	if (errno || ptrace(PTRACE_POKETEXT, pid, in.entry, (in.patched & ~0xffL) | 0xcc) < 0)
+		die("breakpoint");
+}
+
+static void take_breakpoint(pid_t pid)
+{
+	if (ptrace(PTRACE_POKETEXT, pid, in.entry, in.patched) < 0 ||
+	    ptrace(PTRACE_POKEUSER, pid, offsetof(struct user, regs.rip), in.entry) < 0)
+		die("breakpoint");
+}
+
+static pid_t start(char **argv)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid < 0)
+		die("fork");
+	if (pid == 0) {
+		raise(SIGSTOP);
+		execv(argv[0], argv);
+		perror(argv[0]);
+		_exit(127);
+	}
+	if (waitpid(pid, &status, WUNTRACED) != pid || ptrace(PTRACE_SEIZE, pid, 0, OPTIONS) < 0)
+		die("seize");
+	kill(pid, SIGCONT);
+	for (;;) {
+		if (waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status))
+			die("exec");
+		if (status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8))
+			put_breakpoint(pid);
+		else if (in.entry && WSTOPSIG(status) == SIGTRAP && status >> 16 == 0)
+			break;
+		ptrace(PTRACE_CONT, pid, 0, 0);
+	}
+	take_breakpoint(pid);
+	return pid;
+}
+
+/* ---- what is done ---- */
+
+static void kill_all(void)
+{
+	/* the last first, or the first first: as chance will have it */
+	for (int i = 0; i < in.ntasks; i++)
+		kill(in.tasks[in.seed & 1 ? i : in.ntasks - 1 - i].tgid, SIGKILL);
+}
+
+static void act(struct task *t, const struct __ptrace_syscall_info *info)
+{
+	long nr = (long)info->entry.nr;
+	const struct failure *f = failure(nr);
+	char detail[48] = "";
+	int n = 0;
+
+	switch (in.action) {
+	case NONE:
+		break;
+	case THIS:
+		kill(t->tgid, SIGKILL);
+		break;
+	case ROOT:
+		kill(in.root, SIGKILL);
+		break;
+	case ALL:
+		kill_all();
+		break;
+	case TASK:
+		if (in.made)
+			kill(in.made, SIGKILL);
+		else
+			snprintf(detail, sizeof(detail), " skipped");
+		break;
+	case FAIL:
+		while (f && n < 6 && f->errs[n])
+			n++;
+		if (!n) {
+			snprintf(detail, sizeof(detail), " skipped");
+			break;
+		}
+		in.err = f->errs[in.seed % (unsigned long)n];
+		t->failing = true;
+		ptrace(PTRACE_POKEUSER, t->tid, offsetof(struct user, regs.orig_rax), -1L);
+		snprintf(detail, sizeof(detail), " %s", strerrorname_np(in.err));
+		break;
+	case SHORT:
+		if (!moves_bytes(nr) || info->entry.args[2] < 2) {
+			snprintf(detail, sizeof(detail), " skipped");
+			break;
+		}
+		ptrace(PTRACE_POKEUSER, t->tid, offsetof(struct user, regs.rdx),
+		       1 + in.seed % (info->entry.args[2] - 1));
+		break;
+	}
+	snprintf(in.hit, sizeof(in.hit), "%s %s(%ld, %#lx, %#lx, %#lx) generation %d%s",
+		 action_names[in.action], f ? f->name : "call", nr, (long)info->entry.args[0],
+		 (long)info->entry.args[1], (long)info->entry.args[2], t->depth, detail);
+}
+
+/* One that waits looks again and again, as often as chance will have it: only the first counts. */
+static bool counts(struct task *t, uint64_t nr)
+{
+	bool looks = nr == SYS_sched_yield || nr == SYS_nanosleep || nr == SYS_clock_nanosleep ||
+		     nr == SYS_waitid;
+	bool again = looks && t->looking;
+
+	t->looking = looks;
+	return !again;
+}
+
+static void at_syscall(struct task *t)
+{
+	struct __ptrace_syscall_info info;
+
+	if (ptrace(PTRACE_GET_SYSCALL_INFO, t->tid, sizeof(info), &info) <= 0)
+		return;
+	if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+		if (counts(t, info.entry.nr) && ++in.calls == in.n)
+			act(t, &info);
+	} else if (t->failing) {
+		t->failing = false;
+		ptrace(PTRACE_POKEUSER, t->tid, offsetof(struct user, regs.rax), (long)-in.err);
+	}
+}
+
+/* Waits for the first stop of a task. */
+static bool came(pid_t tid)
+{
+	int status;
+
+	for (int i = 0; i < in.nearly; i++) {
+		if (in.early[i] == tid) {
+			in.early[i] = in.early[--in.nearly];
+			return true;
+		}
+	}
+	return waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status);
+}
+
+/* A new task; its maker waits until it is known whether it is followed. */
+static void at_birth(const struct task *maker)
+{
+	pid_t tid, tgid, maker_tgid = maker->tgid;
+	int depth = maker->depth;
+	unsigned long id = 0;
+
+	if (ptrace(PTRACE_GETEVENTMSG, maker->tid, 0, &id) < 0)
+		return;
+	tid = (pid_t)id;
+	if (!came(tid))
+		return; /* killed already */
+	tgid = tgid_of(tid);
+	if (tgid != maker_tgid)
+		depth++;
+	if (depth > in.depth) {
+		in.made = tid;
+		ptrace(PTRACE_DETACH, tid, 0, 0);
+		return;
+	}
+	add(tid, tgid, depth);
+	ptrace(PTRACE_SYSCALL, tid, 0, 0);
+}
+
+static int deliver(struct task *t, int status)
+{
+	int sig = WSTOPSIG(status), event = status >> 16;
+
+	if (sig == (SIGTRAP | 0x80)) {
+		at_syscall(t);
+		return 0;
+	}
+	switch (event) {
+	case 0:
+		return sig;
+	case PTRACE_EVENT_FORK:
+	case PTRACE_EVENT_VFORK:
+	case PTRACE_EVENT_CLONE:
+		at_birth(t);
+		return 0;
+	default:
+		return 0;
+	}
+}
+
+static int run(void)
+{
+	int result = -1;
+
+	while (in.ntasks) {
+		int status, sig;
+		pid_t tid = waitpid(-1, &status, __WALL);
+		struct task *t;
+
+		if (late) {
+			kill_all();
+			late = 0;
+			result = -2;
+			alarm(2);
+			continue;
+		}
+		if (tid < 0 && errno == EINTR)
+			continue;
+		if (tid < 0)
+			break;
+		if (!WIFSTOPPED(status)) {
+			if (tid == in.root && result != -2)
+				result = WIFEXITED(status) ? WEXITSTATUS(status)
+							   : 128 + WTERMSIG(status);
+			drop(tid);
+			continue;
+		}
+		t = find(tid);
+		if (!t) {
+			if (in.nearly < MAX_TASKS)
+				in.early[in.nearly++] = tid;
+			continue;
+		}
+		sig = deliver(t, status);
+		if (WSTOPSIG(status) != (SIGTRAP | 0x80) && status >> 16 == PTRACE_EVENT_STOP &&
+		    WSTOPSIG(status) != SIGTRAP)
+			ptrace(PTRACE_LISTEN, tid, 0, 0);
+		else
+			ptrace(PTRACE_SYSCALL, tid, 0, sig);
+	}
+	return result == -2 ? -1 : result;
+}
+
+static void on_alarm(int sig)
+{
+	late = sig;
+}
+
+static enum action action_of(const char *name)
+{
+	for (size_t i = 0; i < sizeof(action_names) / sizeof(action_names[0]); i++)
+		if (!strcmp(name, action_names[i]))
+			return (enum action)i;
+	fprintf(stderr, "no such action: %s\n", name);
+	exit(125);
+}
+
+int main(int argc, char **argv)
+{
+	const struct sigaction act = {.sa_handler = on_alarm};
+	const char *report = NULL;
+	unsigned int seconds = 20;
+	int c, status;
+	FILE *f;
+
+	in.depth = 16;
+	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:")) >= 0) {
+		if (c == 'o')
+			report = optarg;
+		else if (c == 'n')
+			in.n = atol(optarg);
+		else if (c == 'a')
+			in.action = action_of(optarg);
+		else if (c == 's')
+			in.seed = strtoul(optarg, NULL, 10);
+		else if (c == 'd')
+			in.depth = atoi(optarg);
+		else if (c == 't')
+			seconds = (unsigned int)atoi(optarg);
+		else
+			return 125;
+	}
+	if (!report || optind == argc)
+		return 125;
+	sigaction(SIGALRM, &act, NULL);
+	in.root = start(argv + optind);
+	add(in.root, in.root, 0);
+	alarm(seconds);
+	ptrace(PTRACE_SYSCALL, in.root, 0, 0);
+	status = run();
+	f = fopen(report, "we");
+	if (!f)
+		die(report);
+	fprintf(f, "%ld %ld %d %s\n", in.calls, in.processes, status, *in.hit ? in.hit : "-");
+	fclose(f);
+	return 0;
+}
