@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "operation/precopy.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -17,6 +19,8 @@ enum { MAX_PASSES = 6, MAX_PASSES_TO_FIT = 30 };
 
 /* As little as this is copied in the freeze as well. */
 #define ENOUGH (1ull << 20)
+
+#define MANY_FDS 4096
 
 struct precopy {
 	struct checkpoint *c;
@@ -55,10 +59,35 @@ static bool tracked_already(const struct precopy *pc, pid_t tid)
 	return false;
 }
 
+/* The descriptor that the task will get: /proc lists them in order. Of many it is not looked for.
+ */
+static int next_fd(const struct precopy *pc, pid_t tid)
+{
+	int fd =
+		procfs_open(pc->c->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd", tid);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+	int next = 0;
+
+	if (!dir) {
+		close_fd(&fd);
+		return -1;
+	}
+	while (next < MANY_FDS && (d = readdir(dir))) {
+		if (d->d_name[0] == '.')
+			continue;
+		if (atoi(d->d_name) != next)
+			break;
+		next++;
+	}
+	closedir(dir);
+	return next < MANY_FDS ? next : -1;
+}
+
 /*
- * The task makes it, we take it, and the task's own descriptor is closed. In the mode that is used
- * no fault is ever reported, so that the restriction to faults of user mode, which makes it
- * available to everybody, means nothing.
+ * The task makes it, we take it, and the task's own descriptor is closed: by itself if we die. In
+ * the mode that is used no fault is ever reported, so that the restriction to faults of user mode,
+ * which makes it available to everybody, means nothing.
  */
 static int make_uffd(struct precopy *pc, const struct frozen_process *f,
 		     const struct frozen_thread *t, struct agent *a, int *ret)
@@ -66,12 +95,15 @@ static int make_uffd(struct precopy *pc, const struct frozen_process *f,
 	const uint64_t make[6] = {O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY};
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, f->pid, 0);
 	uint64_t close[6] = {0};
+	int next = next_fd(pc, t->tid);
 	long fd, r;
 	int ours;
 
 	if (pidfd < 0)
 		return error_errno(pc->e, -errno, E_SYSTEM, "pidfd_open");
-	fd = agent_syscall(a, t->tid, t->cpu, pc->e, __NR_userfaultfd, make);
+	fd = next < 0 ? agent_syscall(a, t->tid, t->cpu, pc->e, __NR_userfaultfd, make)
+		      : agent_syscall_undone(a, t->tid, t->cpu, pc->e, __NR_userfaultfd, make,
+					     __NR_close, (uint64_t)next);
 	if (fd < 0)
 		return error_errno(pc->e, (int)fd, E_SYSTEM, "userfaultfd");
 	ours = (int)syscall(SYS_pidfd_getfd, pidfd, (int)fd, 0);
@@ -79,6 +111,8 @@ static int make_uffd(struct precopy *pc, const struct frozen_process *f,
 		ours = -errno;
 	close[0] = (uint64_t)fd;
 	r = agent_syscall(a, t->tid, t->cpu, pc->e, __NR_close, close);
+	if (r < 0) /* all stand still: nobody else has got that number */
+		ignore((int)agent_syscall(a, t->tid, t->cpu, NULL, __NR_close, close), "once more");
 	if (ours < 0)
 		return error_errno(pc->e, ours, E_SYSTEM, "pidfd_getfd");
 	if (r < 0) {

@@ -14,7 +14,20 @@ struct slot {
 	uint64_t at; /* of the word that the last `return` takes */
 	uint64_t end;
 	size_t used;   /* how much of it was ever written */
-	uint8_t *kept; /* its contents, NULL: all zero */
+	uint8_t *kept; /* its contents: it lies right below a stack pointer. NULL: all zero */
+};
+
+/* A thread while it is borrowed. */
+struct borrowed {
+	struct agent *a;
+	pid_t tid;
+	const struct cpu_state *saved;
+	bool filtered;	   /* by seccomp */
+	uint64_t mask;	   /* while it is borrowed */
+	bool entered;	   /* registers or mask are not its own */
+	unsigned int side; /* where its frames are */
+	struct slot own;   /* or else it has them here */
+	struct trace_stop stop;
 };
 
 struct agent {
@@ -31,7 +44,15 @@ struct agent {
 	uint64_t ignorable; /* signals that the process ignores, by choice or by default */
 	uint64_t seccomp;   /* mode of tid, 0: none */
 	pid_t unfiltered;   /* a thread without seccomp filters and system call dispatch */
-	pid_t last_tid;	    /* another one that was borrowed, in case tid dies */
+	/*
+	 * The thread that takes the mapping away if we die: it stays where its next step is that
+	 * munmap(). tid 0: there is none.
+	 */
+	struct borrowed keeper;
+	uint64_t leave; /* frames of calls: see live_private.h; 0: no room for them */
+	bool abandoned; /* a thread could not be brought back: it goes on by itself */
+	bool undoes;	/* the frame of a call that undoes something comes first */
+	pid_t last_tid; /* another one that was borrowed, in case tid dies */
 	const struct cpu_state *last_saved;
 };
 
@@ -66,6 +87,8 @@ int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct b
 	     struct error *e) must_check;
 long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
 		  long nr, const uint64_t args[6]) must_check;
+long live_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
+			 long nr, const uint64_t args[6], long undo, uint64_t undo_arg) must_check;
 int live_return(struct agent *a, struct error *e) must_check;
 
 /* text.c: looks through the code of the task, first at `likely`. *patched: where it had to be
@@ -78,6 +101,8 @@ void text_unpatch(int proc_fd, pid_t tid, uint64_t patched);
 /* slot.c: memory that the application does not use, of at least `size` bytes. */
 int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret,
 	      struct error *e) must_check;
+/* Right below a stack pointer, of which nothing is known. */
+int slot_below(pid_t tid, uint64_t sp, size_t size, struct slot *ret, struct error *e) must_check;
 int slot_clear(const struct slot *s, pid_t tid, struct error *e) must_check;
 void slot_free(struct slot *s);
 

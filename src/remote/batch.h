@@ -125,8 +125,9 @@ uint64_t agent_address(const struct agent *a); /* 0: none is mapped */
 
 /*
  * Executes the batch in thread `tid` of that address space. For a live agent `saved` is what
- * trace_save() read of that thread, and its registers and mask are put back before returning; NULL
- * for a captive one. Returns 0 when the batch was executed, whatever its calls returned.
+ * trace_save() read of that thread; registers and mask are its own again when the agent has been
+ * returned. NULL for a captive one. Returns 0 when the batch was executed, whatever its calls
+ * returned.
  */
 int agent_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *b,
 	      struct error *e) must_check;
@@ -171,6 +172,14 @@ int agent_unmap(struct agent *a, pid_t tid, struct error *e) must_check;
  */
 int agent_exit(struct agent *a, pid_t tid, int status, int sig, bool thread_only,
 	       struct error *e) must_check;
+
+/*
+ * Live only: the same for a call whose result, if it works, is known to be `undo_arg`. Until the
+ * next call of this agent the task undoes it, by call `undo` with that argument, if we die.
+ */
+long agent_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved,
+			  struct error *e, long nr, const uint64_t args[6], long undo,
+			  uint64_t undo_arg) must_check;
 
 /* Gives everything back (live) and frees. Accepts NULL. A task that died meanwhile is no error. */
 int agent_return(struct agent *a, struct error *e);

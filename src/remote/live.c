@@ -9,8 +9,7 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
-#include "remote/agent.h"
-#include "remote/maps.h"
+#include "remote/live_private.h"
 
 /*
  * Borrowing a task that is to go on running. At every instant it is in a state
@@ -23,6 +22,8 @@
  *  - The frame is complete before the registers lead to it. The registers
  *    lead to it before the signal mask is changed, since the frame is what brings the
  *    mask back; when giving back the mask comes first.
+ *  - While the agent is mapped, one thread, the keeper, stays where its next step is to unmap it.
+ *    Its task passes from one to the next by one write to memory that both look at.
  *  - The system calls do nothing that the application could notice.
  *  - Stops are those of system calls and signals only. A single-step trap that
  *    nobody catches any more would kill the task.
@@ -33,25 +34,6 @@
  */
 
 #define STOP_TIMEOUT_MS 10000
-#define DATA_ROOM	2048 /* that a slot offers at least where no mapping can be made */
-
-/* Generating these does more than to queue them. */
-#define JOB_SIGNALS                                                                              \
-	(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) | SIGNAL_BIT(SIGTSTP) | SIGNAL_BIT(SIGTTIN) | \
-	 SIGNAL_BIT(SIGTTOU) | SIGNAL_BIT(SIGCONT))
-#define STANDARD_SIGNALS   0x7fffffffULL
-#define IGNORED_BY_DEFAULT (SIGNAL_BIT(SIGURG) | SIGNAL_BIT(SIGWINCH) | SIGNAL_BIT(SIGCHLD))
-
-/* A thread while it is borrowed. */
-struct borrowed {
-	struct agent *a;
-	pid_t tid;
-	const struct cpu_state *saved;
-	bool filtered; /* by seccomp */
-	uint64_t mask; /* while it is borrowed */
-	bool entered;  /* registers or mask are not its own */
-	struct trace_stop stop;
-};
 
 static int is_gone(struct error *e, pid_t tid)
 {
@@ -73,30 +55,43 @@ static struct user_regs_struct frame_regs(const struct cpu_state *saved)
 	return regs;
 }
 
-static size_t frame_size(const struct cpu_state *saved)
+size_t live_frame_size(const struct agent *a)
 {
-	return arch_frame_size(saved->xstate_len);
+	return arch_frame_size(a->saved->xstate_len);
+}
+
+uint64_t live_frame_at(const struct borrowed *b)
+{
+	if (b->own.kept)
+		return b->own.at;
+	return b->a->slot.at + b->side * live_frame_size(b->a);
+}
+
+static void use_slot(struct slot *slot, uint64_t end)
+{
+	if (slot->used < end - slot->at)
+		slot->used = end - slot->at;
 }
 
 static int write_frame(struct borrowed *b, struct error *e)
 {
-	struct slot *slot = &b->a->slot;
-	size_t size = frame_size(b->saved);
+	struct slot *slot = b->own.kept ? &b->own : &b->a->slot;
+	size_t size = live_frame_size(b->a);
+	uint64_t at = live_frame_at(b);
 	struct user_regs_struct regs = frame_regs(b->saved);
 	_cleanup_(free_ptr) uint8_t *buf = NULL;
 
-	if (slot->at + size > slot->end)
+	if (at + size > slot->end || b->saved->xstate_len > b->a->saved->xstate_len)
 		return error_set(e, -ENOSPC, E_REMOTE,
 				 "no room for the state of task %d on its stack", b->tid);
 	buf = malloc(size);
 	if (!buf)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot keep the state of task %d",
 				 b->tid);
-	arch_frame_build(buf, size, slot->at, b->a->gadgets.sigreturn, &regs, b->saved->sigmask,
+	arch_frame_build(buf, size, at, b->a->gadgets.sigreturn, &regs, b->saved->sigmask,
 			 b->saved->xstate, b->saved->xstate_len);
-	if (slot->used < size)
-		slot->used = size;
-	return mem_write(b->tid, slot->at, buf, size, e);
+	use_slot(slot, at + size);
+	return mem_write(b->tid, at, buf, size, e);
 }
 
 /*
@@ -166,7 +161,7 @@ static int divert(struct borrowed *b, const struct user_regs_struct *regs, uint6
 }
 
 /* Back to where it was, ready to be let go. */
-static int end(struct borrowed *b, struct error *e)
+int live_end(struct borrowed *b, struct error *e)
 {
 	int r = 0;
 
@@ -188,6 +183,187 @@ static int end(struct borrowed *b, struct error *e)
 	b->entered = r < 0;
 	return r;
 }
+
+/* ---- the keeper ---- */
+
+static uint64_t quiet_mask(const struct borrowed *b)
+{
+	return ~(FAULT_SIGNALS & ~b->saved->sigmask);
+}
+
+static uint64_t leave_frame_at(const struct agent *a, unsigned int i)
+{
+	return a->leave + i * ARCH_CALL_FRAME;
+}
+
+uint64_t live_leave_at(const struct borrowed *b)
+{
+	return leave_frame_at(b->a, b->a->undoes ? 2 : b->side);
+}
+
+static void build_leave(const struct borrowed *b, bool keeper, uint8_t *buf)
+{
+	const uint64_t unmap[6] = {b->a->mapping, AGENT_SIZE}, none[6] = {};
+
+	arch_call_frame_build(buf, &b->a->gadgets, live_frame_at(b), quiet_mask(b), &b->saved->regs,
+			      keeper ? SYS_munmap : SYS_getpid, keeper ? unmap : none);
+}
+
+int live_write_leave(struct borrowed *b, struct error *e)
+{
+	uint8_t buf[ARCH_CALL_FRAME];
+
+	build_leave(b, !b->a->keeper.tid, buf);
+	use_slot(&b->a->slot, b->a->leave + LEAVE_ALIGN);
+	return mem_write(b->tid, leave_frame_at(b->a, b->side), buf, sizeof(buf), e);
+}
+
+static int park(struct borrowed *b, struct error *e)
+{
+	struct user_regs_struct regs = b->saved->regs;
+	int r;
+
+	arch_set_return(&regs, b->a->gadgets.sigreturn, live_leave_at(b));
+	r = divert(b, &regs, b->mask == b->saved->sigmask ? quiet_mask(b) : b->mask, e);
+	if (r == 0)
+		b->a->keeper = *b;
+	return r;
+}
+
+/*
+ * Brings a thread back. If that fails twice it is left to itself, as if we had died: then the
+ * frames and what else it needs for that have to stay.
+ */
+static int give_back(struct borrowed *b, struct error *e)
+{
+	int r = live_end(b, e);
+
+	if (r < 0 && r != -ESRCH && live_end(b, NULL) < 0)
+		b->a->abandoned = true;
+	return r;
+}
+
+/*
+ * From the keeper to another thread. Neither runs, and what is written lies in one page: a fatal
+ * signal for us comes before or after it (process_vm_rw() looks for one at each page).
+ */
+static int take_over(struct borrowed *b, struct error *e)
+{
+	struct agent *a = b->a;
+	struct borrowed before = a->keeper;
+	uint8_t buf[2 * ARCH_CALL_FRAME];
+	struct user_regs_struct regs = b->saved->regs;
+	int r = live_write_leave(b, e);
+
+	arch_set_return(&regs, a->gadgets.sigreturn, leave_frame_at(a, b->side));
+	if (r == 0)
+		r = divert(b, &regs, quiet_mask(b), e);
+	build_leave(&before, false, buf + before.side * ARCH_CALL_FRAME);
+	build_leave(b, true, buf + b->side * ARCH_CALL_FRAME);
+	if (r == 0)
+		r = mem_write(b->tid, a->leave, buf, sizeof(buf), e);
+	if (r < 0) {
+		ignore(give_back(b, NULL), "the first error counts");
+		return r;
+	}
+	a->undoes = false;
+	a->keeper = *b;
+	return give_back(&before, e);
+}
+
+/*
+ * Where the slot lies right below the stack pointer of one thread, no other may have its frames
+ * there: should we die, that one goes on and writes over them. The others have their own. While
+ * they are borrowed there is no keeper.
+ */
+static int begin_elsewhere(struct borrowed *b, struct error *e)
+{
+	struct agent *a = b->a;
+	struct borrowed before = a->keeper;
+	int r;
+
+	a->keeper.tid = 0;
+	a->undoes = false;
+	r = before.tid ? give_back(&before, e) : 0;
+	if (r == 0)
+		r = slot_below(b->tid, arch_sp(&b->saved->regs) - arch_red_zone(),
+			       live_frame_size(a) + (a->mapping ? 0 : DATA_ROOM), &b->own, e);
+	if (r == 0)
+		r = begin(b, e);
+	if (r < 0)
+		slot_free(&b->own);
+	return r;
+}
+
+static int end_elsewhere(struct borrowed *b, struct error *e)
+{
+	struct agent *a = b->a;
+	struct borrowed keeper;
+	int r = slot_clear(&b->own, b->tid, e);
+
+	slot_free(&b->own);
+	if (r < 0 || !a->leave || !a->mapping || a->seccomp)
+		return r;
+	r = live_begin(&keeper, a, a->tid, a->saved, e);
+	if (r == 0)
+		r = live_write_leave(&keeper, e);
+	return r == 0 ? park(&keeper, e) : r;
+}
+
+int live_begin(struct borrowed *b, struct agent *a, pid_t tid, const struct cpu_state *saved,
+	       struct error *e)
+{
+	int r;
+
+	if (a->abandoned)
+		return error_set(e, -EIO, E_REMOTE, "task %d could not be brought back", tid);
+	if (tid == a->keeper.tid) {
+		*b = a->keeper;
+		return 0;
+	}
+	*b = (struct borrowed){.a = a, .tid = tid, .saved = saved, .mask = saved->sigmask};
+	if (a->slot.kept && tid != a->tid)
+		return begin_elsewhere(b, e);
+	b->side = a->keeper.tid ? 1 - a->keeper.side : 0;
+	r = begin(b, e);
+	return r == 0 && a->keeper.tid && !b->filtered ? take_over(b, e) : r;
+}
+
+static bool is_keeper(const struct borrowed *b)
+{
+	return b->a->mapping && b->tid == b->a->keeper.tid;
+}
+
+/* Where a thread goes by itself after a call that it makes for us. */
+static uint64_t back(const struct borrowed *b)
+{
+	return is_keeper(b) ? live_leave_at(b) : live_frame_at(b);
+}
+
+/* Both errors count: the one that happened, else that of giving back. */
+int live_finish(struct borrowed *b, int r, struct error *e)
+{
+	int given_back;
+
+	if (r == 0 && is_keeper(b))
+		given_back = park(b, e);
+	else
+		given_back = give_back(b, r < 0 ? NULL : e);
+	if (given_back < 0 && is_keeper(b))
+		ignore(give_back(b, NULL), "the first error counts");
+	if ((r < 0 || given_back < 0) && b->tid == b->a->keeper.tid)
+		b->a->keeper.tid = 0;
+	if (b->own.kept && !b->a->abandoned)
+		given_back = end_elsewhere(b, r < 0 ? NULL : e);
+	slot_free(&b->own);
+	if (r == 0 && given_back == 0) {
+		b->a->last_tid = b->tid;
+		b->a->last_saved = b->saved;
+	}
+	return r < 0 ? r : given_back;
+}
+
+/* ---- what runs in it ---- */
 
 /*
  * A signal that got through. Returns the one to deliver now, 0 for none, or an error:
@@ -250,14 +426,15 @@ static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, 
 }
 
 /* One call at the program's own `syscall; ret`; the task stops at its end. */
-static int single(struct borrowed *b, long nr, const uint64_t args[6], long *ret, struct error *e)
+int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+		struct error *e)
 {
 	struct user_regs_struct regs = b->saved->regs;
 	int r;
 
-	arch_set_call(&regs, b->a->gadgets.syscall_ret, b->a->slot.at, nr, args);
+	arch_set_call(&regs, b->a->gadgets.syscall_ret, back, nr, args);
 	/* One that the application blocks may be pending. */
-	r = divert(b, &regs, ~(FAULT_SIGNALS & ~b->saved->sigmask), e);
+	r = divert(b, &regs, quiet_mask(b), e);
 	for (int stops = 0; r == 0 && stops < 2; stops++)
 		r = run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
 	if (r == 0)
@@ -265,18 +442,6 @@ static int single(struct borrowed *b, long nr, const uint64_t args[6], long *ret
 	if (r == 0)
 		*ret = arch_call_result(&regs);
 	return r;
-}
-
-/* Both errors count: the one that happened, else that of giving back. */
-static int finish(struct borrowed *b, int r, struct error *e)
-{
-	int given_back = end(b, r < 0 ? NULL : e);
-
-	if (r == 0 && given_back == 0) {
-		b->a->last_tid = b->tid;
-		b->a->last_saved = b->saved;
-	}
-	return r < 0 ? r : given_back;
 }
 
 static uint64_t argument(const struct batch *batch, const struct batch_wire_call *call,
@@ -301,7 +466,7 @@ static int run_singly(struct borrowed *b, struct batch *batch, uint64_t data_at,
 
 		for (unsigned int j = 0; j < 6; j++)
 			args[j] = argument(batch, call, j, data_at);
-		r = single(b, (long)call->nr, args, &result, e);
+		r = live_single(b, back(b), (long)call->nr, args, &result, e);
 		if (r < 0)
 			break;
 		call->result = result;
@@ -314,15 +479,14 @@ static int run_singly(struct borrowed *b, struct batch *batch, uint64_t data_at,
 /* Without a mapping the data stand behind the frame. */
 static int slot_data(struct borrowed *b, const struct batch *batch, uint64_t *ret, struct error *e)
 {
-	struct slot *slot = &b->a->slot;
-	uint64_t at = slot->at + frame_size(b->saved);
+	struct slot *slot = b->own.kept ? &b->own : &b->a->slot;
+	uint64_t at = slot->at + live_frame_size(b->a);
 
 	if (at + batch->data_len > slot->end)
 		return error_set(e, -ENOSPC, E_REMOTE,
 				 "task %d has no room for %u bytes (its limits allow no mapping)",
 				 b->tid, batch->data_len);
-	if (slot->used < at + batch->data_len - slot->at)
-		slot->used = at + batch->data_len - slot->at;
+	use_slot(slot, at + batch->data_len);
 	*ret = at;
 	return 0;
 }
@@ -349,7 +513,7 @@ static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uin
 	struct agent_header h = {
 		.signal = (uint64_t)signal,
 		.tail_ip = a->gadgets.syscall_ret,
-		.tail_sp = a->slot.at,
+		.tail_sp = live_frame_at(b),
 		.unmap_at = a->mapping,
 		.unmap_len = AGENT_SIZE,
 	};
@@ -367,185 +531,67 @@ static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uin
 int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *batch,
 	     struct error *e)
 {
-	struct borrowed b = {.a = a, .tid = tid, .saved = saved, .mask = saved->sigmask};
 	uint64_t data_at = agent_data_at(a, batch), pending;
-	int r = begin(&b, e), signal;
+	struct borrowed b;
+	int r = live_begin(&b, a, tid, saved, e), signal;
 
-	if (r == 0)
-		r = agent_pending(tid, &pending, e);
+	if (r < 0)
+		return r;
+	r = agent_pending(tid, &pending, e);
 	if (r == 0 && !a->mapping)
 		r = slot_data(&b, batch, &data_at, e);
 	if (r == 0)
 		r = batch_prepare(batch, data_at, e);
 	if (r < 0)
-		return r;
+		return live_finish(&b, r, e);
 	signal = choose_signal(&b, pending);
+	a->undoes = false;
 	if (a->mapping && !b.filtered && signal)
 		r = run_by_agent(&b, batch, signal, pending, e);
 	else
 		r = run_singly(&b, batch, data_at, e);
-	return finish(&b, r, e);
+	return live_finish(&b, r, e);
 }
 
 long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
 		  long nr, const uint64_t args[6])
 {
-	struct borrowed b = {.a = a, .tid = tid, .saved = saved, .mask = saved->sigmask};
+	struct borrowed b;
 	long result = 0;
-	int r = begin(&b, e);
+	int r = live_begin(&b, a, tid, saved, e);
 
-	if (r == 0)
-		r = single(&b, nr, args, &result, e);
-	r = finish(&b, r, e);
+	if (r < 0)
+		return r;
+	a->undoes = false;
+	r = live_single(&b, back(&b), nr, args, &result, e);
+	r = live_finish(&b, r, e);
 	return r < 0 ? r : result;
 }
 
-static bool is_error(long result)
+long live_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
+			 long nr, const uint64_t args[6], long undo, uint64_t undo_arg)
 {
-	return result < 0 && result >= -4095;
-}
+	const uint64_t undo_args[6] = {undo_arg};
+	uint8_t buf[ARCH_CALL_FRAME];
+	struct borrowed b;
+	long result = 0;
+	int r = live_begin(&b, a, tid, saved, e);
 
-static int write_code(struct agent *a, pid_t tid, uint64_t at, struct error *e)
-{
-	return mem_write(tid, at, arch_agent_code, (size_t)(arch_agent_code_end - arch_agent_code),
-			 e);
-}
-
-/*
- * Memory for the agent. Where there can be none (RLIMIT_AS, a policy against
- * code that is written at run time) calls are made one by one.
- */
-static int map_agent(struct agent *a, struct error *e)
-{
-	struct borrowed b = {.a = a, .tid = a->tid, .saved = a->saved, .mask = a->saved->sigmask};
-	const uint64_t args[6] = {0,
-				  AGENT_SIZE,
-				  PROT_READ | PROT_WRITE | PROT_EXEC,
-				  MAP_PRIVATE | MAP_ANONYMOUS,
-				  (uint64_t)-1,
-				  0};
-	long at = 0;
-	int r = begin(&b, e);
-
-	if (r == 0)
-		r = single(&b, SYS_mmap, args, &at, e);
-	if (r == 0 && !is_error(at)) {
-		a->mapping = (uint64_t)at;
-		r = write_code(a, b.tid, a->mapping, e);
-	}
-	return finish(&b, r, e);
-}
-
-static int read_process(struct agent *a, struct error *e)
-{
-	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t len = procfs_read(a->proc_fd, &status, e, "%d/status", a->tid);
-	uint64_t caught, ignored;
-	const char *features;
-	size_t n;
-
-	if (len < 0)
-		return (int)len;
-	if (proc_field_u64(status, "SigIgn", 16, &ignored) ||
-	    proc_field_u64(status, "SigCgt", 16, &caught))
-		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood",
-				 a->tid);
-	ignore(proc_field_u64(status, "Seccomp", 10, &a->seccomp), "absent without CONFIG_SECCOMP");
-	a->ignorable = (ignored | IGNORED_BY_DEFAULT) & ~caught & STANDARD_SIGNALS & ~JOB_SIGNALS &
-		       ~FAULT_SIGNALS;
-	/* Our return addresses are not on the shadow stack. */
-	features = proc_field(status, "x86_Thread_features", &n);
-	if (features && memmem(features, n, "shstk", 5))
-		return error_set(e, -ENOTSUP, E_TASK_STATE, "task %d has a shadow stack", a->tid);
-	return 0;
-}
-
-static int find_gadgets(struct agent *a, struct maps *maps, struct agent_found *found,
-			struct error *e)
-{
-	struct arch_gadgets likely = {};
-	int r;
-
-	if (found)
-		likely = (struct arch_gadgets){found->syscall_ret, found->sigreturn};
-	r = text_find_gadgets(a->proc_fd, a->tid, maps, &likely, &a->gadgets, &a->patched, e);
-	if (r == 0 && found && !a->patched)
-		*found = (struct agent_found){a->gadgets.syscall_ret, a->gadgets.sigreturn};
-	return r;
-}
-
-static int prepare(struct agent *a, struct agent_found *found, struct error *e)
-{
-	_cleanup_(maps_free) struct maps maps = {};
-	uint64_t sp = arch_sp(&a->saved->regs) - arch_red_zone();
-	int r = maps_read(a->proc_fd, a->tid, sp, &maps, e);
-
-	if (r == 0)
-		r = read_process(a, e);
-	if (r == 0)
-		r = slot_find(a->proc_fd, a->tid, sp, &maps, frame_size(a->saved) + DATA_ROOM,
-			      &a->slot, e);
-	if (r == 0)
-		r = find_gadgets(a, &maps, found, e);
-	return r;
-}
-
-int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
-		 struct agent_found *found, struct error *e)
-{
-	struct agent *a = calloc(1, sizeof(*a));
-	int r;
-
-	if (!a)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot make an agent");
-	a->live = true;
-	a->proc_fd = proc_fd;
-	a->tid = a->last_tid = tid;
-	a->saved = a->last_saved = saved;
-	r = prepare(a, found, e);
-	if (r == 0)
-		r = map_agent(a, e);
-	if (r < 0) {
-		ignore(agent_return(a, NULL), "the first error counts");
+	if (r < 0)
 		return r;
+	a->undoes = false;
+	if (is_keeper(&b)) {
+		arch_call_frame_build(buf, &a->gadgets, live_leave_at(&b), quiet_mask(&b),
+				      &saved->regs, undo, undo_args);
+		r = mem_write(tid, leave_frame_at(a, 2), buf, sizeof(buf), e);
+		a->undoes = r == 0;
 	}
-	*ret = a;
-	return 0;
-}
-
-static int unmap_agent(struct agent *a, struct error *e)
-{
-	const uint64_t args[6] = {a->mapping, AGENT_SIZE};
-	long result;
-
-	if (!a->mapping)
-		return 0;
-	result = live_syscall(a, a->tid, a->saved, e, SYS_munmap, args);
-	if (result == -ESRCH && a->last_tid != a->tid) {
-		error_clear(e);
-		result = live_syscall(a, a->last_tid, a->last_saved, e, SYS_munmap, args);
-	}
-	if (result == -ESRCH)
-		return -ESRCH;
-	if (result < 0)
-		return error_errno(e, (int)result, E_REMOTE,
-				   "cannot remove what ran system calls in task %d", a->tid);
-	a->mapping = 0;
-	return 0;
-}
-
-int live_return(struct agent *a, struct error *e)
-{
-	int r = unmap_agent(a, e);
-
-	if (r == 0 && a->slot.used)
-		r = slot_clear(&a->slot, a->last_tid, e);
 	if (r == 0)
-		text_unpatch(a->proc_fd, a->last_tid, a->patched);
-	if (r == -ESRCH) {
-		error_clear(e); /* there is nothing to give back to */
-		r = 0;
-	}
-	slot_free(&a->slot);
-	return r;
+		r = live_single(&b, back(&b), nr, args, &result, e);
+	if (result != (long)undo_arg)
+		a->undoes = false;
+	r = live_finish(&b, r, e);
+	if (r < 0) /* it may have been made */
+		ignore((int)live_syscall(a, tid, saved, NULL, undo, undo_args), "the error counts");
+	return r < 0 ? r : result;
 }

@@ -7,6 +7,9 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "remote/batch.h"
+
+#define USER_END (1ULL << 47)
 
 /* Skips n fields. */
 static const char *skip(const char *at, int n)
@@ -54,19 +57,39 @@ static bool is_wanted(const struct map_entry *m, uint64_t sp)
 	       (m->start <= sp && sp < m->end);
 }
 
+/*
+ * The highest gap, but for the one into which the main stack grows. What is mapped there for the
+ * moment must not be merged with its neighbours: hence the pages beside it.
+ */
+static void note_hole(struct maps *maps, uint64_t end, const struct map_entry *m)
+{
+	const uint64_t page = 4096, needed = AGENT_SIZE + 2 * page;
+
+	if (end && m->start < USER_END && m->start >= end && m->start - end >= needed &&
+	    strcmp(m->name, "[stack]"))
+		maps->hole = m->start - page - AGENT_SIZE;
+}
+
 static int parse(const char *text, uint64_t sp, struct maps *ret)
 {
+	uint64_t end = 0;
+
 	for (const char *line = text; *line;) {
 		const char *eol = strchrnul(line, '\n');
 		struct map_entry m, *keep;
+		bool parsed = parse_line(line, eol, &m);
 
-		if (parse_line(line, eol, &m) && is_wanted(&m, sp)) {
-			keep = vec_push(&ret->entries);
-			if (!keep)
-				return -ENOMEM;
-			*keep = m;
-		}
 		line = *eol ? eol + 1 : eol;
+		if (!parsed)
+			continue;
+		note_hole(ret, end, &m);
+		end = m.end;
+		if (!is_wanted(&m, sp))
+			continue;
+		keep = vec_push(&ret->entries);
+		if (!keep)
+			return -ENOMEM;
+		*keep = m;
 	}
 	return 0;
 }

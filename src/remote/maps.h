@@ -22,6 +22,8 @@ struct map_entry {
 /* Those with code, the [stack], and the one that holds `sp`. */
 struct maps {
 	VEC(struct map_entry) entries;
+	uint64_t hole; /* where nothing is mapped, for an agent and a page on either side; 0:
+			  nowhere */
 };
 
 int maps_read(int proc_fd, pid_t tid, uint64_t sp, struct maps *ret, struct error *e) must_check;

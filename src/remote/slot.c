@@ -21,16 +21,33 @@
  */
 #define ROOM_BELOW 24576UL
 
-static bool is_zero_page(pid_t tid, uint64_t at)
+/*
+ * Stands at the beginning of a slot below the stack: if we are killed, what was in the slot stays,
+ * and the next one has to know that it is nobody's.
+ */
+struct mark {
+	uint64_t magic[6];
+	uint64_t pages, unused;
+};
+#define MARK \
+	((struct mark){.magic = {MAGIC, ~MAGIC, MAGIC << 1, ~MAGIC << 1, MAGIC << 2, ~MAGIC << 2}})
+#define MAGIC	   0x5c81b3d2f06e947aULL
+#define PAGES_MOST 32
+
+/* How many pages from `at` on hold nothing that is of use to the application. */
+static size_t nobodys_pages(pid_t tid, uint64_t at)
 {
 	uint64_t page[PAGE / sizeof(uint64_t)];
+	const struct mark *mark = (const struct mark *)page;
 
 	if (mem_read(tid, at, page, sizeof(page), NULL) < 0)
-		return false;
+		return 0;
+	if (!memcmp(mark->magic, MARK.magic, sizeof(mark->magic)) && mark->pages < PAGES_MOST)
+		return mark->pages;
 	for (size_t i = 0; i < PAGE / sizeof(uint64_t); i++)
 		if (page[i])
-			return false;
-	return true;
+			return 0;
+	return 1;
 }
 
 /* How many pages from the low end of the stack have never been used, or hold nothing. */
@@ -45,18 +62,31 @@ static size_t unused_pages(int proc_fd, pid_t tid, const struct map_entry *stack
 	if (fd < 0 || pread(fd, pages, n * sizeof(*pages), (off_t)(stack->start / PAGE * 8)) !=
 			      (ssize_t)(n * sizeof(*pages)))
 		return 0;
-	for (i = 0; i < n; i++) {
+	for (i = 0; i < n;) {
+		size_t free = 1;
+
 		if (pages[i] & PAGEMAP_SWAPPED)
 			break;
-		if ((pages[i] & PAGEMAP_PRESENT) && !is_zero_page(tid, stack->start + i * PAGE))
+		if (pages[i] & PAGEMAP_PRESENT)
+			free = nobodys_pages(tid, stack->start + i * PAGE);
+		if (!free)
 			break;
+		i += free;
 	}
-	return i;
+	return i < n ? i : n;
 }
 
 static bool is_writable(const struct map_entry *m)
 {
 	return (m->perms & (MAP_READ | MAP_WRITE | MAP_IS_SHARED)) == (MAP_READ | MAP_WRITE);
+}
+
+static bool set_mark(pid_t tid, uint64_t at, size_t size)
+{
+	struct mark mark = MARK;
+
+	mark.pages = (size + PAGE - 1) / PAGE;
+	return mem_write(tid, at, &mark, sizeof(mark), NULL) == 0;
 }
 
 /* Below the low-water mark of the main thread's stack. */
@@ -65,37 +95,45 @@ static bool slot_below_stack(int proc_fd, pid_t tid, struct maps *maps, size_t s
 {
 	vec_for_each (m, &maps->entries) {
 		uint64_t room, below;
+		size_t all = size + sizeof(struct mark);
 
 		if (strcmp(m->name, "[stack]") || !is_writable(m))
 			continue;
 		room = unused_pages(proc_fd, tid, m) * PAGE;
-		if (room < size)
+		if (room < all)
 			return false;
-		below = room - size < ROOM_BELOW ? (room - size) & ~(PAGE - 1) : ROOM_BELOW;
-		*ret = (struct slot){.at = m->start + below, .end = m->start + room};
-		return true;
+		below = room - all < ROOM_BELOW ? (room - all) & ~(PAGE - 1) : ROOM_BELOW;
+		*ret = (struct slot){.at = m->start + below + sizeof(struct mark),
+				     .end = m->start + room,
+				     .used = size};
+		return set_mark(tid, m->start + below, all);
 	}
 	return false;
 }
 
 /* As the kernel itself would put a signal frame; sp is below the red zone. */
-static bool slot_below_sp(pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret)
+int slot_below(pid_t tid, uint64_t sp, size_t size, struct slot *ret, struct error *e)
 {
 	uint64_t end = sp & ~(ARCH_FRAME_ALIGN - 1UL), at;
 
+	*ret = (struct slot){};
 	if (sp < size + PAGE)
-		return false;
+		return error_set(e, -ENOSPC, E_REMOTE, "task %d has no stack", tid);
 	at = (end - size) & ~(ARCH_FRAME_ALIGN - 1UL);
-	vec_for_each (m, &maps->entries) {
-		if (m->start > at || end > m->end || !is_writable(m))
-			continue;
-		ret->kept = malloc(end - at);
-		if (!ret->kept || mem_read(tid, at, ret->kept, end - at, NULL) < 0)
-			return false;
-		ret->at = at;
-		ret->end = end;
-		return true;
-	}
+	ret->kept = malloc(end - at);
+	if (!ret->kept)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot keep the stack of task %d", tid);
+	ret->at = at;
+	ret->end = end;
+	return mem_read(tid, at, ret->kept, end - at, e);
+}
+
+static bool slot_below_sp(pid_t tid, uint64_t sp, struct maps *maps, size_t size, struct slot *ret)
+{
+	vec_for_each (m, &maps->entries)
+		if (m->start <= sp && sp < m->end && sp - m->start > size + ARCH_FRAME_ALIGN &&
+		    is_writable(m))
+			return slot_below(tid, sp, size, ret, NULL) == 0;
 	return false;
 }
 
@@ -119,10 +157,11 @@ int slot_clear(const struct slot *s, pid_t tid, struct error *e)
 
 	if (s->kept)
 		return mem_write(tid, s->at, s->kept, s->end - s->at, e);
-	zeros = calloc(1, size + 1);
+	size += sizeof(struct mark);
+	zeros = calloc(1, size);
 	if (!zeros)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot clear the stack of task %d", tid);
-	return mem_write(tid, s->at, zeros, size, e);
+	return mem_write(tid, s->at - sizeof(struct mark), zeros, size, e);
 }
 
 void slot_free(struct slot *s)

@@ -5,15 +5,16 @@
  *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS] -- COMMAND...
  *
  * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
- * command, from the moment at which its own code begins (of calls in which one waits only the first). At call N, before it is executed, ACTION:
+ * command, from the moment at which its own code begins (of calls in which one waits only the
+ *first). At call N, before it is executed, ACTION:
  *
  *	none	nothing: REPORT tells how many there are
  *	this	kill the process that makes it
  *	root	kill the first process
  *	all	kill all processes
  *	task	kill the process that was made last of those that are not followed
- *	fail	it is not executed, and fails with an errno that SEED chooses of those that it may give
- *	short	it moves but a part of its bytes
+ *	fail	it is not executed, and fails with an errno that SEED chooses of those that it may
+ *give short	it moves but a part of its bytes
  *
  * REPORT gets one line: CALLS PROCESSES STATUS HIT, where STATUS is an exit status, 128 + a signal,
  * or -1 if the command was ended by us after SECONDS, and HIT says what was done to what.
@@ -35,7 +36,7 @@
 #include <unistd.h>
 
 #define MAX_TASKS 512
-#define OPTIONS                                                                               \
+#define OPTIONS                                                                                   \
 	(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | \
 	 PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
 
@@ -72,7 +73,11 @@ static void die(const char *what)
 	exit(125);
 }
 
-/* What a call may fail with, besides what is wrong with its arguments. */
+/*
+ * What a call may fail with, besides what is wrong with its arguments. Not there: what cannot fail
+ * in a way that means anything (close, munmap, exit), and what only the C library calls, which
+ * ends the process if it does (futex, rt_sigprocmask).
+ */
 struct failure {
 	long nr;
 	const char *name;
@@ -135,7 +140,6 @@ static const struct failure failures[] = {
 	{SYS_waitid, "waitid", {EINTR}},
 	{SYS_poll, "poll", {EINTR, ENOMEM}},
 	{SYS_ppoll, "ppoll", {EINTR, ENOMEM}},
-	{SYS_futex, "futex", {EINTR}},
 	{SYS_nanosleep, "nanosleep", {EINTR}},
 	{SYS_clock_nanosleep, "clock_nanosleep", {EINTR}},
 	{SYS_fork, "fork", {EAGAIN, ENOMEM}},

@@ -7,7 +7,8 @@
  * SIZE is small (3 threads) or full (11); MIB of memory are written and compared all the
  * time. THINGs: sockets (with messages in their queues), pty (with something typed).
  * A line of its standard input is a question, answered by a line: "well", or what is wrong.
- * A question that begins with a 't' is also about the ticks of a timer: they may be missing only after a restart.
+ * A question that begins with a 't' is also about the ticks of a timer: they may be missing only
+ *after a restart.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +46,7 @@ static struct shared {
 	_Atomic bool failed;
 	char failure[200];
 	_Atomic unsigned long written, fpu, talks;
-} *shared;
+} * shared;
 
 static struct patient *threads;
 static struct page *pages;
@@ -185,8 +186,8 @@ static void *talk(void *arg)
 
 static void child(void)
 {
-	struct page *own = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct page *own =
+		mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	close(to_child[1]);
 	close(from_child[0]);
@@ -361,7 +362,13 @@ static void check_pty(void)
 	n = read(slave, buf, sizeof(buf));
 	if (n != 8 || memcmp(buf, "halfway\n", 8))
 		complain("the second line of the terminal has %zd bytes", n);
-	n = read(master, buf, sizeof(buf));
+	for (n = 0; n < 16;) {
+		ssize_t more = read(master, buf + n, sizeof(buf) - (size_t)n);
+
+		if (more <= 0)
+			break;
+		n += more;
+	}
 	if (n != 16 || memcmp(buf, "typed\r\nhalfway\r\n", 16))
 		complain("the terminal has echoed %zd bytes", n);
 	type();

@@ -88,25 +88,52 @@ static void fill_fpstate(uint8_t *fp, const void *xstate, uint32_t len)
 	memcpy(fp + sw.size, &magic2, sizeof(magic2));
 }
 
+/*
+ * What the task's alternate stack is we cannot know before it has told us. sigreturn ignores an
+ * impossible setting and then leaves the present one: restore_altstack() swallows all but -EFAULT.
+ */
+static struct kernel_frame plain_frame(uint64_t sigreturn, uint64_t sigmask)
+{
+	return (struct kernel_frame){
+		.return_address = sigreturn,
+		.uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+		.stack_flags = STACK_FLAGS_INVALID,
+		.sigmask = sigmask,
+	};
+}
+
 void arch_frame_build(uint8_t *buf, size_t size, uint64_t at, uint64_t sigreturn,
 		      const struct user_regs_struct *regs, uint64_t sigmask, const void *xstate,
 		      uint32_t xstate_len)
 {
-	struct kernel_frame frame = {
-		.return_address = sigreturn,
-		.uc_flags = UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-		/*
-		 * What the task's alternate stack is we cannot know before it has
-		 * told us. sigreturn ignores an impossible setting and then leaves
-		 * the present one: restore_altstack() swallows all but -EFAULT.
-		 */
-		.stack_flags = STACK_FLAGS_INVALID,
-		.sigmask = sigmask,
-	};
+	struct kernel_frame frame = plain_frame(sigreturn, sigmask);
 
+	frame.uc_flags |= UC_FP_XSTATE;
 	fill_sigcontext(&frame.sc, regs);
 	frame.sc.fpstate = at + FPSTATE_AT;
 	memset(buf, 0, size);
 	memcpy(buf, &frame, sizeof(frame));
 	fill_fpstate(buf + FPSTATE_AT, xstate, xstate_len);
+}
+
+/* Without an extended state: the frame behind it brings that of the task. */
+void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t sp,
+			   uint64_t sigmask, const struct user_regs_struct *regs, long nr,
+			   const uint64_t args[6])
+{
+	struct kernel_frame frame = plain_frame(g->sigreturn, sigmask);
+	struct user_regs_struct call = *regs;
+
+	static_assert(sizeof(frame) <= ARCH_CALL_FRAME,
+		      "frames of calls stand one behind the other");
+	arch_set_call(&call, g->syscall_ret, sp, nr, args);
+	fill_sigcontext(&frame.sc, &call);
+	memset(buf, 0, ARCH_CALL_FRAME);
+	memcpy(buf, &frame, sizeof(frame));
+}
+
+void arch_set_return(struct user_regs_struct *regs, uint64_t sigreturn, uint64_t at)
+{
+	arch_set_run(regs, sigreturn);
+	regs->rsp = at + sizeof(uint64_t); /* as `ret` leaves it */
 }

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_REMOTE_LIVE_PRIVATE_H
+#define REPRISE_REMOTE_LIVE_PRIVATE_H
+
+#include "remote/agent.h"
+
+/*
+ * The slot: two places for the state of a thread (struct borrowed, side), so that one may be
+ * kept while another thread is borrowed, and behind them, in one page, the frames of calls:
+ *
+ *	leave + 0    by which the thread of side 0 goes on
+ *	leave + 1    by which that of side 1 does
+ *	leave + 2    a call that undoes something, before that
+ *
+ * The frame of the keeper is a munmap() of the agent, that of the other one a getpid(), and both
+ * are written at once: so it is always one of them that takes the mapping away.
+ */
+#define DATA_ROOM   2048 /* that a slot offers at least where no mapping can be made */
+#define LEAVE_ALIGN 1024 /* a part of a page that holds them */
+#define LEAVE_SIZE  (2UL * LEAVE_ALIGN)
+
+size_t live_frame_size(const struct agent *a);
+uint64_t live_frame_at(const struct borrowed *b);
+
+/* Takes a thread over; *b is set. Nothing has been changed in its course if it is not the keeper.
+ */
+int live_begin(struct borrowed *b, struct agent *a, pid_t tid, const struct cpu_state *saved,
+	       struct error *e) must_check;
+/* One call, after which the thread would return to the frame at `back`. It is in a stop then. */
+int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+		struct error *e) must_check;
+/* r: what became of it. It stays where it would unmap the agent, or goes back to where it was. */
+int live_finish(struct borrowed *b, int r, struct error *e) must_check;
+int live_end(struct borrowed *b, struct error *e) must_check;
+
+/* Before the mapping exists: whoever is killed behind this takes it away. */
+int live_write_leave(struct borrowed *b, struct error *e) must_check;
+uint64_t live_leave_at(const struct borrowed *b);
+
+#endif
