@@ -7,6 +7,6 @@ void fuzz_genl(const void *message, size_t size)
 {
 	struct genl_groups g = {};
 
-	(void)take_messages(&g, message, size);
+	(void)diag_take(message, size, take_family, &g);
 	genl_groups_free(&g);
 }

@@ -232,28 +232,6 @@ static int find_mapped(struct checkpoint *c, Reprise__Vma *v, struct error *e)
 	return 0;
 }
 
-static int find_all_mapped(struct checkpoint *c, struct error *e)
-{
-	vec_for_each (mm, &c->mm->mms)
-		for (size_t i = 0; mm->msg && i < mm->msg->n_vmas; i++) {
-			Reprise__Vma *v = mm->msg->vmas[i];
-			int r;
-
-			if (v->kind != VMA_IO_URING)
-				continue;
-			r = find_mapped(c, v, e);
-			if (r < 0) {
-				error_object(e, r, "mapping %lx-%lx (io_uring) of task %d",
-					     (unsigned long)v->start, (unsigned long)v->end,
-					     mm->tid);
-				r = checkpoint_refuse(c, r, e);
-			}
-			if (r < 0)
-				return r;
-		}
-	return 0;
-}
-
 static bool refers_to_files(const struct file_entry *f)
 {
 	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
@@ -264,7 +242,7 @@ static bool refers_to_files(const struct file_entry *f)
 int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 {
 	struct addresses all = {};
-	int r = find_all_mapped(c, e);
+	int r = mm_for_each_vma(c, VMA_IO_URING, "io_uring", find_mapped, e);
 	bool listed = false;
 
 	vec_for_each (f, &c->files->files) {

@@ -360,6 +360,26 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
 	return take_mm(c, p, m, e);
 }
 
+int mm_for_each_vma(struct checkpoint *c, uint32_t kind, const char *what,
+		    int (*fn)(struct checkpoint *c, Reprise__Vma *v, struct error *e),
+		    struct error *e)
+{
+	vec_for_each (m, &c->mm->mms)
+		for (size_t i = 0; m->msg && i < m->msg->n_vmas; i++) {
+			Reprise__Vma *v = m->msg->vmas[i];
+			int r = v->kind == kind ? fn(c, v, e) : 0;
+
+			if (r < 0)
+				error_object(e, r, "mapping %lx-%lx (%s) of task %d",
+					     (unsigned long)v->start, (unsigned long)v->end, what,
+					     m->tid);
+			r = checkpoint_refuse(c, r, e);
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
 uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least)
 {
 	uint64_t sum = 0;

@@ -102,6 +102,14 @@ bool vmas_same_layout(const struct vma_list *a, const struct vma_list *b);
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;
 
+/*
+ * Calls fn for every mapping of a kind, once all have been looked at. What it refuses is about the
+ * mapping, which `what` names.
+ */
+int mm_for_each_vma(struct checkpoint *c, uint32_t kind, const char *what,
+		    int (*fn)(struct checkpoint *c, Reprise__Vma *v, struct error *e),
+		    struct error *e) must_check;
+
 /* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
 int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/diag.h"
 
 #define ANSWER_MAX 65536
 
@@ -45,8 +46,9 @@ static int add_group(struct genl_groups *g, const char *family, const struct rta
 	return 0;
 }
 
-static int take_family(struct genl_groups *g, const struct nlmsghdr *h)
+static int take_family(void *arg, const struct nlmsghdr *h)
 {
+	struct genl_groups *g = arg;
 	const struct rtattr *a = (const struct rtattr *)((const char *)NLMSG_DATA(h) + GENL_HDRLEN);
 	int left = (int)h->nlmsg_len - (int)NLMSG_LENGTH(GENL_HDRLEN), r = 0;
 	const struct rtattr *groups = NULL, *x;
@@ -63,28 +65,6 @@ static int take_family(struct genl_groups *g, const struct nlmsghdr *h)
 	for (x = RTA_DATA(groups); r >= 0 && RTA_OK(x, left); x = RTA_NEXT(x, left))
 		r = add_group(g, family, x);
 	return r;
-}
-
-/* 1 at the end of the dump. */
-static int take_messages(struct genl_groups *g, const void *buf, size_t len)
-{
-	const struct nlmsghdr *h = buf;
-	ssize_t left = (ssize_t)len; /* below 0 if the last one has no padding */
-
-	for (; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
-		int r;
-
-		if (h->nlmsg_type == NLMSG_DONE)
-			return 1;
-		if (h->nlmsg_type == NLMSG_ERROR)
-			return h->nlmsg_len < NLMSG_LENGTH(sizeof(int))
-				       ? -EIO
-				       : ((const struct nlmsgerr *)NLMSG_DATA(h))->error ?: -EIO;
-		r = take_family(g, h);
-		if (r < 0)
-			return r;
-	}
-	return 0;
 }
 
 int genl_groups_read(struct genl_groups *ret, struct error *e)
@@ -105,7 +85,7 @@ int genl_groups_read(struct genl_groups *ret, struct error *e)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		r = n < 0 ? -errno : take_messages(ret, buf, (size_t)n);
+		r = n < 0 ? -errno : diag_take(buf, (size_t)n, take_family, ret);
 	}
 	return r < 0 ? error_errno(e, r, E_SYSTEM, "cannot list the groups of generic netlink") : 0;
 }

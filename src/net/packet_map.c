@@ -31,21 +31,7 @@ static int find_socket(struct checkpoint *c, Reprise__Vma *v, struct error *e)
 
 int packet_map_save(struct checkpoint *c, struct error *e)
 {
-	vec_for_each (mm, &c->mm->mms)
-		for (size_t i = 0; mm->msg && i < mm->msg->n_vmas; i++) {
-			Reprise__Vma *v = mm->msg->vmas[i];
-			int r = v->kind == VMA_PACKET ? find_socket(c, v, e) : 0;
-
-			if (r < 0) {
-				error_object(e, r, "mapping %lx-%lx of task %d",
-					     (unsigned long)v->start, (unsigned long)v->end,
-					     mm->tid);
-				r = checkpoint_refuse(c, r, e);
-			}
-			if (r < 0)
-				return r;
-		}
-	return 0;
+	return mm_for_each_vma(c, VMA_PACKET, "packet socket", find_socket, e);
 }
 
 static int map_one(struct calls *calls, const Reprise__Vma *v, struct error *e)
