@@ -197,6 +197,34 @@ typedef int (*page_sink)(void *arg, uint64_t address, const void *data, size_t l
  */
 int image_read_pages(struct image_reader *r, const struct page_group *group, page_sink sink,
 		     void *arg, struct error *e) must_check;
+/*
+ * Of a regular file, contents may be left for later: `when` says for each frame, by the addresses
+ * of its first page and of the end of its last one, whether it is delivered now, or kept in mind,
+ * or both. The header of every frame counts for the digest; pages are verified when they are read.
+ */
+enum { IMAGE_NOW = 1, IMAGE_LATER = 2 };
+typedef int (*image_when)(void *arg, uint64_t first, uint64_t end);
+int image_read_some(struct image_reader *r, const struct page_group *group, image_when when,
+		    page_sink sink, void *arg, struct error *e) must_check;
+/* A frame that was left for later. */
+struct image_later {
+	struct page_group group;
+	uint64_t first, end; /* addresses */
+	uint64_t offset, size, checksum;
+};
+/* The i-th of them in the order of the image, NULL past the last. Valid until more are read. */
+const struct image_later *image_later(const struct image_reader *r, size_t i);
+/* Room for one frame at a time, for one thread at a time. */
+struct image_room;
+struct image_room *image_room_new(void);
+void image_room_free(struct image_room *room); /* accepts NULL */
+/* Delivers it. What the sink is given stays where it is until the room is used again. */
+int image_read_later(const struct image_reader *r, const struct image_later *f,
+		     struct image_room *room, page_sink sink, void *arg,
+		     struct error *e) must_check;
+/* Can it be read here and there? */
+bool image_is_file(const struct image_reader *r);
+int image_descriptor(const struct image_reader *r);
 /* Looks at the next group without taking it: 1 and *ret, or 0 at the end record. */
 int image_next_group(struct image_reader *r, struct page_group *ret, struct error *e) must_check;
 /* Reads to the end record (skipping groups, verifying checksums) and checks totals and digest. */

@@ -42,6 +42,7 @@ struct pages_reader {
 	/* the group that is being read */
 	bool active;
 	struct page_group group;
+	image_when when; /* NULL: everything now */
 	page_sink sink;
 	void *arg;
 };
@@ -287,6 +288,38 @@ static void slot_done(struct pages_reader *pr, struct slot *s, uint64_t pages, i
 	pool_changed(&pr->pool);
 }
 
+static int leave_for_later(struct image_reader *r, struct error *e)
+{
+	struct image_later *later = vec_push(&r->later);
+
+	if (!later)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of pages");
+	*later = (struct image_later){
+		.group = {r->next.id, r->next_pages.stage},
+		.first = r->next_pages.first,
+		.end = r->next_pages.end,
+		.offset = r->offset,
+		.size = frame_size(&r->next),
+		.checksum = r->next.checksum,
+	};
+	return 0;
+}
+
+/* The peeked frame, of which nothing may be wanted now: returns 1 then, and passes it over. */
+static int sort_out(struct pages_reader *pr, struct error *e)
+{
+	struct image_reader *r = pr->r;
+	const struct pages_header *p = &r->next_pages;
+	int when = pr->when ? pr->when(pr->arg, p->first, p->end) : IMAGE_NOW;
+	int err = when & IMAGE_LATER ? leave_for_later(r, e) : 0;
+
+	if (err < 0 || when & IMAGE_NOW)
+		return err;
+	totals_add(&r->totals, &r->next, p, p->raw_length / IMAGE_PAGE);
+	err = reader_taken(r, e);
+	return err < 0 ? err : 1;
+}
+
 /* From a file: take a frame, read it, deliver it. */
 static bool step_file(struct pages_reader *pr)
 {
@@ -302,6 +335,10 @@ static bool step_file(struct pages_reader *pr)
 		pr->active = false;
 		return false;
 	}
+	if (!err)
+		err = sort_out(pr, &e);
+	if (err > 0)
+		return true;
 	if (!err)
 		err = slot_take(pr, s, &e);
 	if (err < 0) {
@@ -410,15 +447,16 @@ static int failure(const struct image_reader *r, struct error *e)
 	return r->failed;
 }
 
-int pages_reader_group(struct pages_reader *pr, const struct page_group *group, page_sink sink,
-		       void *arg, struct error *e)
+int pages_reader_group(struct pages_reader *pr, const struct page_group *group, image_when when,
+		       page_sink sink, void *arg, struct error *e)
 {
 	uint64_t total = pr->r->progress.total;
 
-	if (total == 0 || total >= HELPERS_WORTH)
+	if (!when && (total == 0 || total >= HELPERS_WORTH))
 		pool_start(&pr->pool);
 	pthread_mutex_lock(&pr->pool.lock);
 	pr->group = *group;
+	pr->when = when;
 	pr->sink = sink;
 	pr->arg = arg;
 	pr->active = true;
@@ -454,6 +492,12 @@ int image_next_group(struct image_reader *r, struct page_group *ret, struct erro
 int image_read_pages(struct image_reader *r, const struct page_group *group, page_sink sink,
 		     void *arg, struct error *e)
 {
+	return image_read_some(r, group, NULL, sink, arg, e);
+}
+
+int image_read_some(struct image_reader *r, const struct page_group *group, image_when when,
+		    page_sink sink, void *arg, struct error *e)
+{
 	struct page_group next;
 	int err;
 
@@ -463,7 +507,7 @@ int image_read_pages(struct image_reader *r, const struct page_group *group, pag
 		return err;
 	if (next.object != group->object || next.stage != group->stage)
 		return 0;
-	return pages_reader_group(r->pages, group, sink, arg, e);
+	return pages_reader_group(r->pages, group, when, sink, arg, e);
 }
 
 int pages_reader_new(struct pages_reader **ret, struct image_reader *r, struct error *e)

@@ -16,8 +16,9 @@ static int check_totals(const struct image_reader *r, const struct image_end *en
 		return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
 				 "the image has a digest of unknown kind %u", end->digest_kind);
 	if (end->state_records != t->state_records || end->state_bytes != t->state_bytes ||
-	    end->page_frames != t->page_frames || end->pages != t->pages ||
-	    end->zero_pages != t->zero_pages || end->page_bytes != t->page_bytes)
+	    end->page_frames != t->page_frames || end->page_bytes != t->page_bytes ||
+	    /* how many zero pages a frame has is not known before it is read */
+	    (!r->later.n && (end->pages != t->pages || end->zero_pages != t->zero_pages)))
 		return reader_damaged(r->offset, "the totals are not those of what was read", e);
 	if (end->total_bytes !=
 	    r->offset + sizeof(struct frame) + sizeof(*end) + end->trailing_bytes)
@@ -128,7 +129,7 @@ static int skip_groups(struct image_reader *r, struct error *e)
 		if (err <= 0)
 			return err;
 		offset = r->offset;
-		err = pages_reader_group(r->pages, &group, NULL, NULL, e);
+		err = pages_reader_group(r->pages, &group, NULL, NULL, NULL, e);
 		if (err < 0)
 			return err;
 		if (r->groups_read)

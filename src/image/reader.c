@@ -341,6 +341,7 @@ void image_reader_free(struct image_reader *r)
 	vec_free(&r->early.frames);
 	close_fd(&r->early.spill);
 	vec_free(&r->same);
+	vec_free(&r->later);
 	free(r->state);
 	free(r);
 }

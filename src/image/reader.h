@@ -49,6 +49,7 @@ struct image_reader {
 	struct pages_header next_pages;
 	uint64_t group_end; /* address behind the last frame of the last group */
 	bool groups_read;   /* by image_read_pages(): then none may be left over */
+	VEC(struct image_later) later;
 
 	/* Early frames that have been passed, in their order; those of a stream are kept in a file,
 	 * at their offsets. */
@@ -97,9 +98,9 @@ int reader_parent_frame(struct image_reader *r, const struct frame *f, uint64_t 
 void reader_base(const struct image_reader *r, struct pages_codec *c, uint64_t object);
 
 int pages_reader_new(struct pages_reader **ret, struct image_reader *r, struct error *e) must_check;
-/* Takes all frames of the peeked group. sink may be NULL. */
-int pages_reader_group(struct pages_reader *pr, const struct page_group *group, page_sink sink,
-		       void *arg, struct error *e) must_check;
+/* Takes all frames of the peeked group. when and sink may be NULL. */
+int pages_reader_group(struct pages_reader *pr, const struct page_group *group, image_when when,
+		       page_sink sink, void *arg, struct error *e) must_check;
 void pages_reader_free(struct pages_reader *pr); /* accepts NULL */
 
 #endif
