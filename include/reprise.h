@@ -202,6 +202,12 @@ struct reprise_restart_options {
 	 * directory of a file counts as well. Nothing else is looked at.
 	 */
 	const char *const *parents;
+	/*
+	 * The tasks run at once, and most of their private memory follows, on demand and in the
+	 * background, by two processes that end when all is there. Needs an image in a regular file
+	 * (the descriptor may be closed) and CAP_SYS_PTRACE. See lazy_fd below.
+	 */
+	int lazy;
 };
 
 struct reprise_restarted {
@@ -213,6 +219,12 @@ struct reprise_restarted {
 	int tty_foreground; /* the root's process group was in the foreground of its terminal */
 	pid_t pgrp; /* process group of the root, as the caller sees it; 0 if it is the caller's own
 		     */
+	/*
+	 * With lazy: the reading end of a pipe. It ends when all memory is there. If that cannot
+	 * be, the tasks are killed, and it says why before: a line without its end. -1 else. The
+	 * caller closes it.
+	 */
+	int lazy_fd;
 };
 
 /*

@@ -20,7 +20,8 @@ enum {
 	OPT_MAP_MOUNT,
 	OPT_UNIX,
 	OPT_NET,
-	OPT_PARENT
+	OPT_PARENT,
+	OPT_LAZY
 };
 
 struct request {
@@ -96,6 +97,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case OPT_PLAN:
 		q->plan = true;
 		return -1;
+	case OPT_LAZY:
+		q->opt.lazy = 1;
+		return -1;
 	case OPT_CHANGED_FILES:
 		return parse_changed_files(cli, q, optarg);
 	case OPT_NAME:
@@ -125,6 +129,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"pidns", no_argument, NULL, OPT_PIDNS},
 		{"changed-files", required_argument, NULL, OPT_CHANGED_FILES},
 		{"plan", no_argument, NULL, OPT_PLAN},
+		{"lazy", no_argument, NULL, OPT_LAZY},
 		OPEN_OPTIONS,
 		{"name", required_argument, NULL, OPT_NAME},
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
@@ -317,6 +322,21 @@ static void report(struct cli *cli, const struct request *q)
 		print_figures(&q->stats, FIGURES_RESTART);
 }
 
+/* Were the tasks ended because their memory did not come? That was said before. */
+static int lazy_failed(struct cli *cli, const struct request *q, int status)
+{
+	char text[2048];
+	ssize_t n = -1;
+
+	if (q->opt.lazy && fcntl(q->result.lazy_fd, F_SETFL, O_NONBLOCK) == 0)
+		n = read(q->result.lazy_fd, text, sizeof(text) - 1);
+	if (n <= 0)
+		return status;
+	text[n] = '\0';
+	own_error(cli, "lazy", -EIO, "%s", text);
+	return status;
+}
+
 static int restart(struct cli *cli, struct request *q, int fd)
 {
 	struct reprise_error e = {}, why = {};
@@ -343,7 +363,9 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	log_line(cli, "running: root task %d, init %d, process group %d", q->result.pid,
 		 q->result.init, q->result.pgrp);
 	report(cli, q);
-	return q->detach ? EXIT_OK : job_end(job_wait(&q->job, q->result.pidfd));
+	if (q->detach)
+		return EXIT_OK;
+	return lazy_failed(cli, q, job_end(job_wait(&q->job, q->result.pidfd)));
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -394,6 +416,7 @@ const struct command restart_command = {
 		"                      veth=ADDRESS/LENGTH,GATEWAY: another address than it had\n"
 		"  --parent PATH       of an incremental image: where its parents are, a file or a directory;\n"
 		"                      they are found beside the image as well\n"
+		"  --lazy              run at once; memory follows, on demand and in the background\n"
 		"  --plan              print the steps and do nothing\n" OPEN_HELP
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,

@@ -301,8 +301,7 @@ static struct restart_process *owner_of(struct restart *r, const Reprise__UserFa
 	return NULL;
 }
 
-/* It watches the address space of whoever makes it. */
-static int make(struct restart_process *p, uint32_t flags, int *ret_fd, struct error *e)
+int userfaultfd_make(struct restart_process *p, uint32_t flags, int *ret_fd, struct error *e)
 {
 	const uint64_t make_args[6] = {flags | O_CLOEXEC};
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
@@ -326,7 +325,7 @@ static int userfaultfd_restart(struct restart *r, uint64_t id, const Reprise__Fi
 	const Reprise__UserFaultFd *m = msg->userfaultfd;
 	struct uffdio_api api = {.api = UFFD_API, .features = m->features};
 	struct restart_process *p = owner_of(r, m, e);
-	int res = p ? make(p, m->flags, ret_fd, e) : -EBADMSG;
+	int res = p ? userfaultfd_make(p, m->flags, ret_fd, e) : -EBADMSG;
 
 	if (res >= 0 && m->begun && ioctl(*ret_fd, UFFDIO_API, &api) < 0)
 		return error_errno(e, -errno, E_RESTORE, "UFFDIO_API");

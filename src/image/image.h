@@ -211,20 +211,28 @@ struct image_later {
 	struct page_group group;
 	uint64_t first, end; /* addresses */
 	uint64_t offset, size, checksum;
+	uint64_t data; /* bytes of the contents that stand in it, unpacked */
 };
 /* The i-th of them in the order of the image, NULL past the last. Valid until more are read. */
 const struct image_later *image_later(const struct image_reader *r, size_t i);
-/* Room for one frame at a time, for one thread at a time. */
+/*
+ * One frame may refer to much that stands elsewhere. Into parts of bearable size: calls `part` with
+ * ranges of addresses that ascend and make up the whole frame.
+ */
+typedef int (*image_part)(void *arg, const struct image_later *f, uint64_t from, uint64_t to);
+int image_later_parts(const struct image_reader *r, const struct image_later *f, image_part part,
+		      void *arg, struct error *e) must_check;
+/* Room for frames, for one thread at a time. */
 struct image_room;
-struct image_room *image_room_new(void);
+struct image_room *image_room_new(struct image_reader *r);
 void image_room_free(struct image_room *room); /* accepts NULL */
-/* Delivers it. What the sink is given stays where it is until the room is used again. */
-int image_read_later(const struct image_reader *r, const struct image_later *f,
-		     struct image_room *room, page_sink sink, void *arg,
-		     struct error *e) must_check;
+/* Delivers the runs of a frame that overlap a range. */
+int image_read_later(struct image_room *room, const struct image_later *f, uint64_t from,
+		     uint64_t to, page_sink sink, void *arg, struct error *e) must_check;
 /* Can it be read here and there? */
 bool image_is_file(const struct image_reader *r);
-int image_descriptor(const struct image_reader *r);
+/* Those that it is read by: its own, and those of its parents; -EBADF past the last. */
+int image_descriptor(const struct image_reader *r, size_t i);
 /* Looks at the next group without taking it: 1 and *ret, or 0 at the end record. */
 int image_next_group(struct image_reader *r, struct page_group *ret, struct error *e) must_check;
 /* Reads to the end record (skipping groups, verifying checksums) and checks totals and digest. */

@@ -2,20 +2,30 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "image/chain.h"
 #include "image/pages.h"
 #include "image/reader.h"
 
 /* Frames of pages that were passed over at first, read here and there in a regular file. */
 
 struct image_room {
+	struct image_reader *r;
+	const struct image_later *holds; /* intact, and checked; NULL: nothing */
 	struct pages_codec codec;
+	struct early_cache early;
 	uint8_t *buf;
 	size_t size;
 };
 
-struct image_room *image_room_new(void)
+#define PART_BYTES PAGES_BLOCK
+
+struct image_room *image_room_new(struct image_reader *r)
 {
-	return calloc(1, sizeof(struct image_room));
+	struct image_room *room = calloc(1, sizeof(*room));
+
+	if (room)
+		room->r = room->early.r = r;
+	return room;
 }
 
 void image_room_free(struct image_room *room)
@@ -23,6 +33,7 @@ void image_room_free(struct image_room *room)
 	if (!room)
 		return;
 	pages_codec_free(&room->codec);
+	early_cache_free(&room->early);
 	free(room->buf);
 	free(room);
 }
@@ -32,14 +43,57 @@ bool image_is_file(const struct image_reader *r)
 	return r->in.positioned;
 }
 
-int image_descriptor(const struct image_reader *r)
+int image_descriptor(const struct image_reader *r, size_t i)
 {
-	return r->in.fd;
+	const struct page_map *parent;
+
+	if (i == 0)
+		return r->in.fd;
+	parent = r->parents ? page_chain_at(r->parents, i - 1) : NULL;
+	return parent ? page_map_reader(parent)->in.fd : -EBADF;
 }
 
 const struct image_later *image_later(const struct image_reader *r, size_t i)
 {
 	return i < r->later.n ? &r->later.v[i] : NULL;
+}
+
+/*
+ * The first part of the frame alone, which no checksum covers: where it is cut makes no difference
+ * to what is read.
+ */
+int image_later_parts(const struct image_reader *r, const struct image_later *f, image_part part,
+		      void *arg, struct error *e)
+{
+	union {
+		struct {
+			struct frame frame;
+			struct pages_header pages;
+			struct pages_run runs[(IMAGE_PAGE - PAGES_HEAD) / sizeof(struct pages_run)];
+		};
+		uint8_t bytes[IMAGE_PAGE];
+	} u;
+	uint64_t at = f->first, bytes = 0;
+	ssize_t n;
+	int err = 0;
+
+	if (f->data == f->end - f->first)
+		return part(arg, f, f->first, f->end);
+	n = stream_read(&r->in, &u, sizeof(u), f->offset, e);
+	if (n < 0)
+		return (int)n;
+	for (size_t i = 0; err >= 0 && (ssize_t)(PAGES_HEAD + (i + 1) * sizeof(u.runs[0])) <= n &&
+			   i < u.pages.nruns;
+	     i++) {
+		bytes += (uint64_t)u.runs[i].pages * IMAGE_PAGE;
+		if (bytes < PART_BYTES || u.runs[i].address <= at || u.runs[i].address >= f->end ||
+		    u.runs[i].address % IMAGE_PAGE)
+			continue;
+		err = part(arg, f, at, u.runs[i].address);
+		at = u.runs[i].address;
+		bytes = (uint64_t)u.runs[i].pages * IMAGE_PAGE;
+	}
+	return err < 0 ? err : part(arg, f, at, f->end);
 }
 
 /* The header has been seen before, and is part of the digest: it must be the same still. */
@@ -58,13 +112,12 @@ static int check_same(const struct image_later *f, uint8_t *buf, struct error *e
 	return 0;
 }
 
-int image_read_later(const struct image_reader *r, const struct image_later *f,
-		     struct image_room *room, page_sink sink, void *arg, struct error *e)
+static int load(struct image_room *room, const struct image_later *f, struct error *e)
 {
-	uint64_t pages;
 	ssize_t n;
 	int err;
 
+	room->holds = NULL;
 	if (room->size < f->size) {
 		free(room->buf);
 		room->size = align_up(f->size, IMAGE_PAGE);
@@ -74,7 +127,7 @@ int image_read_later(const struct image_reader *r, const struct image_later *f,
 		room->size = 0;
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for pages");
 	}
-	n = stream_read(&r->in, room->buf, f->size, f->offset, e);
+	n = stream_read(&room->r->in, room->buf, f->size, f->offset, e);
 	if (n < 0)
 		return (int)n;
 	if ((size_t)n < f->size)
@@ -82,6 +135,22 @@ int image_read_later(const struct image_reader *r, const struct image_later *f,
 				 "the image ends at offset %llu, within a frame of pages",
 				 (unsigned long long)f->offset + (size_t)n);
 	err = check_same(f, room->buf, e);
+	if (err < 0)
+		return err;
+	reader_base(room->r, &room->codec, f->group.object);
+	room->holds = f;
+	return 0;
+}
+
+int image_read_later(struct image_room *room, const struct image_later *f, uint64_t from,
+		     uint64_t to, page_sink sink, void *arg, struct error *e)
+{
+	const struct pages_early early = {
+		.find = early_find, .arg = &room->early, .from = from, .to = to};
+	uint64_t pages;
+	int err = room->holds == f ? 0 : load(room, f, e);
+
 	return err < 0 ? err
-		       : pages_deliver(&room->codec, room->buf, f->offset, sink, arg, &pages, e);
+		       : pages_deliver(&room->codec, room->buf, f->offset, &early, sink, arg,
+				       &pages, e);
 }

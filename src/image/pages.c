@@ -370,6 +370,22 @@ static int deliver_placed(const struct pages_early *from, const struct pages_run
 	return r < 0 ? r : deliver_early(early, run, offset, sink ? sink : no_sink, arg, e);
 }
 
+static int part_from_parent(struct pages_codec *c, const struct pages_run *run,
+			    const struct pages_early *wanted, page_sink sink, void *arg,
+			    struct error *e)
+{
+	uint64_t from = run->address, to = from + (uint64_t)run->pages * IMAGE_PAGE;
+	struct pages_run part = *run;
+
+	if (wanted->to && from < wanted->from)
+		from = wanted->from;
+	if (wanted->to && to > wanted->to)
+		to = wanted->to;
+	part.address = from;
+	part.pages = (uint32_t)((to - from) / IMAGE_PAGE);
+	return pages_from_parent(c, &part, sink, arg, e);
+}
+
 int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset,
 		  const struct pages_early *early, page_sink sink, void *arg, uint64_t *ret_pages,
 		  struct error *e)
@@ -389,16 +405,21 @@ int pages_deliver(struct pages_codec *c, const uint8_t *frame, uint64_t offset,
 	for (uint32_t i = 0; r >= 0 && i < p->nruns; i++) {
 		uint64_t len = (uint64_t)runs[i].pages * IMAGE_PAGE;
 		bool zero = runs[i].flags & PAGES_RUN_ZERO;
+		bool wanted = !early->to ||
+			      (runs[i].address < early->to && runs[i].address + len > early->from);
 
 		if (runs[i].flags & PAGES_RUN_PLACED) {
-			r = deliver_placed(early, &runs[i], *place++, offset, sink, arg, e);
+			if (wanted)
+				r = deliver_placed(early, &runs[i], *place, offset, sink, arg, e);
+			place++;
 			continue;
 		}
 		if (runs[i].flags & PAGES_RUN_PARENT) {
-			r = sink ? pages_from_parent(c, &runs[i], sink, arg, e) : 0;
+			if (sink && wanted)
+				r = part_from_parent(c, &runs[i], early, sink, arg, e);
 			continue;
 		}
-		if (sink)
+		if (sink && wanted)
 			r = sink(arg, runs[i].address, zero ? NULL : data, len, e);
 		if (!zero)
 			data += len;

@@ -88,6 +88,7 @@ struct early_frame {
 struct pages_early {
 	int (*find)(void *arg, uint64_t offset, struct early_frame **ret, struct error *e);
 	void *arg;
+	uint64_t from, to; /* only runs that overlap this are delivered; to == 0: all */
 };
 void early_frame_free(struct early_frame *f);
 

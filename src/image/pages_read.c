@@ -267,8 +267,8 @@ static int slot_deliver(struct pages_reader *pr, struct slot *s, uint64_t *ret_p
 	s->early.r = pr->r;
 	reader_base(pr->r, &s->codec, ((const struct frame *)s->buf)->id);
 	return pages_deliver(&s->codec, s->buf, s->offset,
-			     &(struct pages_early){early_find, &s->early}, pr->sink, pr->arg,
-			     ret_pages, e);
+			     &(struct pages_early){.find = early_find, .arg = &s->early}, pr->sink,
+			     pr->arg, ret_pages, e);
 }
 
 /* The lock is held again, and the slot's frame is done with. */
@@ -301,6 +301,7 @@ static int leave_for_later(struct image_reader *r, struct error *e)
 		.offset = r->offset,
 		.size = frame_size(&r->next),
 		.checksum = r->next.checksum,
+		.data = r->next_pages.raw_length,
 	};
 	return 0;
 }
@@ -315,7 +316,9 @@ static int sort_out(struct pages_reader *pr, struct error *e)
 
 	if (err < 0 || when & IMAGE_NOW)
 		return err;
-	totals_add(&r->totals, &r->next, p, p->raw_length / IMAGE_PAGE);
+	r->totals.page_frames++;
+	r->totals.page_bytes += p->stored_length;
+	r->totals.pages += (p->end - p->first) / IMAGE_PAGE;
 	err = reader_taken(r, e);
 	return err < 0 ? err : 1;
 }

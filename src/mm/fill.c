@@ -9,6 +9,7 @@
 #include "core/procfs.h"
 #include "mm/build.h"
 #include "mm/calls.h"
+#include "mm/lazy.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/pages.h"
@@ -22,6 +23,7 @@ struct fill {
 	const struct restart_process *p;
 	int mem_fd;
 	bool overwrites; /* there may be other contents already: zero pages have to be written */
+	const struct lazy_share *share; /* NULL: nothing is left for later */
 	atomic_uint_fast64_t done;
 };
 
@@ -58,18 +60,23 @@ static int fill_run(void *arg, uint64_t address, const void *data, size_t len, s
 {
 	struct fill *f = arg;
 
-	f->done += len;
 	while (len) {
 		const Reprise__Vma *v = mm_vma_at(f->p->mm, address);
+		bool later = false;
 		size_t n;
-		int r;
+		int r = 0;
 
 		if (!v || !vma_keeps_pages(v))
 			return error_set(e, -EINVAL, E_IMAGE_INVALID,
 					 "contents at %#lx, where task %d has no memory of its own",
 					 (unsigned long)address, f->p->vpid);
 		n = v->end - address < len ? v->end - address : len;
-		r = fill_part(f, v, address, data, n, e);
+		if (f->share)
+			n = lazy_part(f->share, address, n, &later);
+		if (!later) {
+			r = fill_part(f, v, address, data, n, e);
+			f->done += n;
+		}
 		if (r < 0)
 			return error_object(e, r, "task %d", f->p->vpid);
 		address += n;
@@ -101,9 +108,17 @@ static int drop(struct restart *r, struct restart_process *p, uint32_t stage, st
 	return calls_run(&calls, e);
 }
 
+static int when(void *arg, uint64_t first, uint64_t end)
+{
+	const struct fill *f = arg;
+
+	return lazy_when(f->share, first, end);
+}
+
 int mm_restart_fill(struct restart *r, struct restart_process *p, uint32_t stage, struct error *e)
 {
 	const struct page_group group = {p->mm_id, stage};
+	_cleanup_(lazy_share_free) struct lazy_share share = {};
 	_cleanup_(close_fd) int mem_fd = -EBADF;
 	struct fill f = {.p = p, .overwrites = stage > 0};
 	uint64_t expected = 0;
@@ -114,11 +129,16 @@ int mm_restart_fill(struct restart *r, struct restart_process *p, uint32_t stage
 			expected += p->mm->pages[i]->length;
 	if (n < 0 || !expected)
 		return n;
+	n = lazy_divide(r, p, stage, &share, e);
+	if (n < 0)
+		return n;
 	mem_fd = procfs_open(r->proc_fd, O_RDWR | O_CLOEXEC, e, "%d/mem", p->pid);
 	if (mem_fd < 0)
 		return mem_fd;
 	f.mem_fd = mem_fd;
-	n = image_read_pages(r->image, &group, fill_run, &f, e);
+	f.share = share.bytes ? &share : NULL;
+	expected -= share.bytes;
+	n = image_read_some(r->image, &group, f.share ? when : NULL, fill_run, &f, e);
 	if (n >= 0 && f.done != expected)
 		n = error_set(e, -EINVAL, E_IMAGE_INVALID,
 			      "the image has other pages of task %d than it lists", p->vpid);

@@ -20,6 +20,8 @@ struct mm_restart {
 	VEC(struct mapped_file) files;
 	/* a range that is free in every address space of the image and in ours */
 	uint64_t free_start, free_end;
+	VEC(struct lazy_space *) lazy; /* what is filled later */
+	int lazy_go;		       /* tells who fills that the tasks run */
 };
 
 /* How the free range is used; offsets from r->agent_at, which is in the middle of it. */

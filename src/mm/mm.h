@@ -88,6 +88,16 @@ int mm_restart_build(struct restart *r, struct restart_process *p, struct error 
 int mm_restart_fill(struct restart *r, struct restart_process *p, uint32_t stage,
 		    struct error *e) must_check;
 int mm_restart_finish(struct restart *r, struct restart_process *p, struct error *e) must_check;
+/*
+ * With r->lazy, most private memory is not filled by mm_restart_fill() but by a process of its own
+ * (doc/design.md), once the tasks run: can that be done here? Then, when all processes have been
+ * made: starts that process, which says by `messages` why it has ended the tasks if it has to
+ * (-1: nobody listens); waits until it is ready; and, when they run, tells it so.
+ */
+int mm_lazy_possible(const struct restart *r, struct error *e) must_check;
+int mm_lazy_serve(struct restart *r, int messages, struct error *e) must_check;
+int mm_lazy_ready(struct restart *r, struct error *e) must_check;
+void mm_lazy_go(struct restart *r);
 /* Does this process inherit pages from its parent, so that it has to be forked after the parent's
  * stage *ret_stage? */
 bool mm_restart_inherits(const struct restart *r, const struct restart_process *p,

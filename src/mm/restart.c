@@ -10,6 +10,7 @@
 #include "fs/inode.h"
 #include "mm/build.h"
 #include "mm/layout.h"
+#include "mm/lazy.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/pages.h"
@@ -36,6 +37,7 @@ int mm_restart_begin(struct restart *r, struct error *e)
 	r->mm = calloc(1, sizeof(*r->mm));
 	if (!r->mm)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for a restart");
+	r->mm->lazy_go = -EBADF;
 	n = mm_vdso_own(r->proc_fd, &r->mm->own, e);
 	if (n < 0)
 		return n;
@@ -56,6 +58,7 @@ void mm_restart_end(struct restart *r)
 {
 	if (!r->mm)
 		return;
+	lazy_end(r);
 	close_files(r->mm);
 	vec_free(&r->mm->files);
 	mm_vdso_free(&r->mm->own);

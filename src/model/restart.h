@@ -32,6 +32,7 @@ struct restart {
 	struct restart_records *records;
 	VEC(struct restart_process) processes; /* in the order of creation: parents first */
 	bool pidns;
+	bool lazy; /* private memory is filled after the tasks run */
 	bool changed_files_allowed;
 	bool peers_gone; /* Unix sockets are not connected anew to what is outside the tree */
 	int stdio[3];	 /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */

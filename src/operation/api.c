@@ -147,7 +147,7 @@ int reprise_check(pid_t pid, const struct reprise_checkpoint_options *options,
 }
 
 struct restart_job {
-	int fd;
+	int fd, messages;
 	struct reprise_restart_options opt;
 };
 
@@ -156,7 +156,8 @@ static int restart_work(void *arg, struct report *rep, struct worker_result *res
 {
 	struct restart_job *job = arg;
 
-	return operation_restart(job->fd, &job->opt, rep, &result->stats, &result->restarted, e);
+	return operation_restart(job->fd, &job->opt, job->messages, rep, &result->stats,
+				 &result->restarted, e);
 }
 
 /* Stubs of a restart that failed are children of ours, killed already. */
@@ -168,10 +169,15 @@ static void reap_failed(const struct reprise_restarted *failed)
 		waitpid(failed->pid, NULL, __WALL);
 }
 
-static void give_restarted(struct reprise_restarted *to, const struct reprise_restarted *from)
+static void give_restarted(struct reprise_restarted *to, const struct reprise_restarted *from,
+			   int *lazy_fd)
 {
 	struct reprise_restarted full = *from;
 	size_t size = to->size && to->size < sizeof(full) ? to->size : sizeof(full);
+
+	full.lazy_fd = -1;
+	if (size == sizeof(full))
+		full.lazy_fd = take_fd(lazy_fd);
 
 	full.size = size;
 	full.pidfd = (int)syscall(SYS_pidfd_open, full.pid, 0);
@@ -183,14 +189,24 @@ static void give_restarted(struct reprise_restarted *to, const struct reprise_re
 int reprise_restart(int fd, const struct reprise_restart_options *options,
 		    struct reprise_restarted *restarted, struct reprise_error *error)
 {
-	struct restart_job job = {fd};
+	_cleanup_(close_fd) int lazy_fd = -EBADF;
+	struct restart_job job = {fd, -1};
 	struct worker_callbacks cb;
 	struct worker_result result;
+	struct error e = {};
+	int pair[2];
 
 	copy_options(&job.opt, sizeof(job.opt), options);
+	if (job.opt.lazy) {
+		if (pipe2(pair, O_CLOEXEC) < 0)
+			return give(error_errno(&e, -errno, E_SYSTEM, "pipe"), &e, error);
+		lazy_fd = pair[0];
+		job.messages = pair[1];
+	}
 	cb = (struct worker_callbacks){job.opt.progress, job.opt.trace, job.opt.problem,
 				       job.opt.arg,	 job.opt.ready, job.opt.container};
 	worker_run(restart_work, &job, &cb, &result);
+	close_fd(&job.messages);
 	give_error(error, &result.error);
 	if (result.ret < 0) {
 		reap_failed(&result.restarted);
@@ -199,7 +215,7 @@ int reprise_restart(int fd, const struct reprise_restart_options *options,
 	if (job.opt.stats)
 		*job.opt.stats = result.stats;
 	if (restarted)
-		give_restarted(restarted, &result.restarted);
+		give_restarted(restarted, &result.restarted, &lazy_fd);
 	return 0;
 }
 
@@ -233,7 +249,7 @@ static int run(struct run_job *job, const struct reprise_run_options *options,
 		return result.ret;
 	}
 	if (restarted)
-		give_restarted(restarted, &result.restarted);
+		give_restarted(restarted, &result.restarted, &(int){-EBADF});
 	return 0;
 }
 

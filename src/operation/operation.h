@@ -31,9 +31,10 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 /* Returns the number of problems. */
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
 		    struct error *e) must_check;
-int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
-		      struct reprise_stats *stats, struct reprise_restarted *result,
-		      struct error *e) must_check;
+/* messages: where whoever fills memory later says what went wrong; -1: nowhere. */
+int operation_restart(int fd, const struct reprise_restart_options *opt, int messages,
+		      struct report *rep, struct reprise_stats *stats,
+		      struct reprise_restarted *result, struct error *e) must_check;
 /* A new container, and a further command in one. result: pid and init, children of our parent. */
 int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		  struct reprise_restarted *result, struct error *e) must_check;

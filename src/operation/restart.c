@@ -299,10 +299,13 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 	return res < 0 ? res : container_restart_files(r, cr, e);
 }
 
-static int build_tree(struct loaded *l, struct error *e)
+static int build_tree(struct loaded *l, int messages, struct error *e)
 {
 	struct restart *r = &l->r;
 	int res = tree_make(r, &l->plan, e);
+
+	if (res >= 0)
+		res = mm_lazy_serve(r, messages, e);
 
 	if (res >= 0)
 		res = terminal_restart(r, e);
@@ -322,8 +325,11 @@ static int find_parents(struct loaded *l, const char *const *where, struct error
 }
 
 static int set_options(struct restart *r, const struct reprise_restart_options *opt,
-		       struct report *rep)
+		       struct report *rep, struct error *e)
 {
+	int res;
+
+	r->lazy = opt->lazy != 0;
 	r->pidns = opt->pidns != 0 || container_has_pidns(r);
 	r->changed_files_allowed = opt->changed_files == REPRISE_CHANGED_ALLOW;
 	r->peers_gone = opt->peers == REPRISE_PEERS_DISCONNECT;
@@ -336,7 +342,8 @@ static int set_options(struct restart *r, const struct reprise_restart_options *
 		r->trace_arg = rep;
 	}
 	image_reader_set_progress(r->image, restart_progress, rep);
-	return terminal_find(r);
+	res = terminal_find(r);
+	return res >= 0 && r->lazy ? mm_lazy_possible(r, e) : res;
 }
 
 static void fill_result(const struct loaded *l, const struct pidns *ns,
@@ -391,9 +398,9 @@ static void kill_all(struct restart *r, pid_t root, const struct pidns *ns)
 		kill(ns->init, SIGKILL);
 }
 
-int operation_restart(int fd, const struct reprise_restart_options *opt, struct report *rep,
-		      struct reprise_stats *stats, struct reprise_restarted *result,
-		      struct error *e)
+int operation_restart(int fd, const struct reprise_restart_options *opt, int messages,
+		      struct report *rep, struct reprise_stats *stats,
+		      struct reprise_restarted *result, struct error *e)
 {
 	_cleanup_(restart_unload) struct loaded l;
 	struct pidns ns = {.channel = -EBADF};
@@ -415,7 +422,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0)
 		res = restart_check_machine(&l, e);
 	if (res >= 0)
-		res = set_options(&l.r, opt, rep);
+		res = set_options(&l.r, opt, rep, e);
 	if (res >= 0)
 		res = find_place(&l.r, &cr, &place, rep, e);
 	if (res >= 0)
@@ -423,7 +430,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0)
 		res = open_everything(&l.r, e);
 	if (res >= 0)
-		res = build_tree(&l, e);
+		res = build_tree(&l, messages, e);
 	if (res >= 0)
 		res = image_read_end(l.r.image, &totals, e);
 	if (res >= 0)
@@ -436,6 +443,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 	if (res >= 0)
 		res = pidns_release(&ns, e);
 	if (res >= 0)
+		res = mm_lazy_ready(&l.r, e);
+	if (res >= 0)
 		res = ask_caller(&l, &ns, rep, result, e);
 	if (res >= 0)
 		res = resume_all(&l.r, opt->leave_stopped != 0, e);
@@ -445,6 +454,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, struct 
 		result->init = ns.init;
 		return res;
 	}
+	mm_lazy_go(&l.r);
 	fill_stats(&l, &totals, begun, stats);
 	return 0;
 }

@@ -431,6 +431,12 @@ def run_tree(case, meta):
     run_kill(case, meta)
 
 
+def run_lazy(case, meta):
+    """What is not asked for comes so late that most of it is missing for a while."""
+    case.environment['REPRISE_FAULT'] = 'lazy-slow'
+    run_kill(case, meta, '--lazy')
+
+
 def run_pidns(case, meta):
     run_kill(case, meta, '--pidns')
 
@@ -513,7 +519,7 @@ def run_container(case, meta):
         raise Failed('rm left %s' % os.listdir(containers))
 
 
-MODES = {'container': run_container, 'tree': run_tree, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
+MODES = {'container': run_container, 'tree': run_tree, 'lazy': run_lazy, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
          'socket': run_socket, 'user': run_pidns, 'plain': run_plain}
 
 

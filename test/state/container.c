@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a container has for itself: files that it wrote, mounts, names, settings.
  *
- * not-in: tree,pidns,both,pipe,socket,user: it would write to the files of the host
+ * not-in: tree,pidns,both,pipe,socket,user,lazy: it would write to the files of the host
  */
 #include "harness.h"
 

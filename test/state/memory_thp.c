@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Transparent huge pages: the advice and the contents; memory is huge again where it was. */
+/*
+ * Transparent huge pages: the advice and the contents; memory is huge again where it was.
+ * not-in: lazy: it comes in small pages, which the kernel puts together later
+ */
 #include "harness.h"
 
 #include <stdio.h>

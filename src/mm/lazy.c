@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "mm/lazy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/userfaultfd.h"
+#include "mm/calls.h"
+#include "mm/layout.h"
+#include "mm/mm.h"
+#include "mm/pagemap.h"
+
+static int no_memory(struct error *e)
+{
+	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of pages");
+}
+
+/* ---- dividing ---- */
+
+/*
+ * Stacks are in use, and mlock() has promised that pages are there. A child of fork() would be
+ * given the pages of a mapping that it is to find empty.
+ */
+static bool vma_waits(const Reprise__Vma *v)
+{
+	return v && v->kind == VMA_ANON &&
+	       !(v->flags & (VMA_LOCKED | VMA_WIPEONFORK | VMA_GROWSDOWN));
+}
+
+/*
+ * A sealed mapping makes munmap() fail of which we have been told already; and two userfaultfds do
+ * not go together.
+ */
+static bool mm_waits(const struct restart *r, const struct restart_process *p)
+{
+	const Reprise__File *f;
+
+	for (size_t i = 0; i < p->mm->n_vmas; i++)
+		if (p->mm->vmas[i]->flags & VMA_SEALED)
+			return false;
+	for (size_t i = 0; (f = restart_nth(r, RECORD_FILE, i, NULL)); i++) {
+		const struct restart_task *owner;
+
+		if (!f->userfaultfd)
+			continue;
+		owner = restart_task_by_vtid((struct restart *)r, f->userfaultfd->owner);
+		if (owner && owner->process->mm_id == p->mm_id)
+			return false;
+	}
+	return true;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct span *x = a, *y = b;
+
+	return (x->start > y->start) - (x->start < y->start);
+}
+
+/* What children take along when they are forked: they are already. */
+static int inherited(const struct restart *r, uint64_t mm_id, uint32_t stage, struct span_vec *ret)
+{
+	const Reprise__Mm *mm;
+	size_t n = 0;
+
+	for (size_t i = 0; (mm = restart_nth(r, RECORD_MM, i, NULL)); i++) {
+		if (mm->parent != mm_id || mm->parent_stage != stage)
+			continue;
+		for (size_t j = 0; j < mm->n_pages; j++) {
+			const Reprise__PageRange *range = mm->pages[j];
+			struct span *s;
+
+			if (range->kind != PAGE_INHERITED)
+				continue;
+			s = vec_push(ret);
+			if (!s)
+				return -ENOMEM;
+			*s = (struct span){range->start, range->start + range->length};
+		}
+	}
+	if (ret->n)
+		qsort(ret->v, ret->n, sizeof(*ret->v), by_start);
+	for (size_t i = 0; i < ret->n; i++) {
+		struct span *last = n ? &ret->v[n - 1] : NULL;
+
+		if (!last || ret->v[i].start > last->end)
+			ret->v[n++] = ret->v[i];
+		else if (ret->v[i].end > last->end)
+			last->end = ret->v[i].end;
+	}
+	ret->n = n;
+	return 0;
+}
+
+/* The first span that ends behind an address. */
+static size_t behind(const struct span_vec *spans, uint64_t address)
+{
+	size_t low = 0, high = spans->n;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (spans->v[mid].end <= address)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+static int add(struct span_vec *spans, uint64_t start, uint64_t end)
+{
+	struct span *last = spans->n ? &spans->v[spans->n - 1] : NULL;
+
+	if (last && last->end == start) {
+		last->end = end;
+		return 0;
+	}
+	last = vec_push(spans);
+	if (!last)
+		return -ENOMEM;
+	*last = (struct span){start, end};
+	return 0;
+}
+
+static int divide(const Reprise__Mm *mm, uint64_t start, uint64_t end, const struct span_vec *held,
+		  struct lazy_share *ret)
+{
+	while (start < end) {
+		const Reprise__Vma *v = mm_vma_at(mm, start);
+		uint64_t stop = v && v->end < end ? v->end : end;
+		bool later = vma_waits(v);
+		size_t i = behind(held, start);
+
+		if (later && i < held->n) {
+			const struct span *h = &held->v[i];
+
+			later = h->start > start;
+			if (stop > (later ? h->start : h->end))
+				stop = later ? h->start : h->end;
+		}
+		if (add(later ? &ret->later : &ret->now, start, stop) < 0)
+			return -ENOMEM;
+		if (later)
+			ret->bytes += stop - start;
+		start = stop;
+	}
+	return 0;
+}
+
+/* What it held for children that were forked before is in the way. */
+static int give_up(struct restart *r, struct restart_process *p, const struct span_vec *spans,
+		   struct error *e)
+{
+	_cleanup_(calls_free) struct calls calls = {.r = r, .p = p};
+
+	vec_for_each (s, spans) {
+		int n;
+
+		calls_add(&calls, "madvise(MADV_DONTNEED)", s->start, s->end, __NR_madvise,
+			  VAL(s->start), VAL(s->end - s->start), VAL(MADV_DONTNEED));
+		n = calls_bound(&calls, e);
+		if (n < 0)
+			return n;
+	}
+	return calls_run(&calls, e);
+}
+
+static int remember(struct restart *r, struct restart_process *p, const struct lazy_share *share,
+		    struct error *e)
+{
+	struct lazy_space **slot = vec_push(&r->mm->lazy);
+
+	if (!slot)
+		return no_memory(e);
+	*slot = lazy_space_new(p->mm_id, p->pid);
+	if (!*slot) {
+		r->mm->lazy.n--;
+		return no_memory(e);
+	}
+	vec_for_each (s, &share->later)
+		if (missing_add(&(*slot)->missing, s->start, s->end, s->start) < 0)
+			return no_memory(e);
+	return 0;
+}
+
+int lazy_divide(struct restart *r, struct restart_process *p, uint32_t stage,
+		struct lazy_share *ret, struct error *e)
+{
+	struct span_vec held = {};
+	int n;
+
+	if (!r->lazy || stage != p->mm->last_stage || !mm_waits(r, p))
+		return 0;
+	n = inherited(r, p->mm_id, stage, &held);
+	for (size_t i = 0; n >= 0 && i < p->mm->n_pages; i++) {
+		const Reprise__PageRange *range = p->mm->pages[i];
+
+		if (range->kind == PAGE_OWN && range->stage == stage)
+			n = divide(p->mm, range->start, range->start + range->length, &held, ret);
+	}
+	vec_free(&held);
+	if (n < 0)
+		return no_memory(e);
+	if (!ret->bytes)
+		return 0;
+	if (stage > 0)
+		n = give_up(r, p, &ret->later, e);
+	return n < 0 ? n : remember(r, p, ret, e);
+}
+
+void lazy_share_free(struct lazy_share *s)
+{
+	vec_free(&s->now);
+	vec_free(&s->later);
+}
+
+size_t lazy_part(const struct lazy_share *s, uint64_t address, size_t len, bool *ret_later)
+{
+	size_t i = behind(&s->later, address);
+	const struct span *next = i < s->later.n ? &s->later.v[i] : NULL;
+	uint64_t border;
+
+	*ret_later = next && next->start <= address;
+	if (!next)
+		return len;
+	border = *ret_later ? next->end : next->start;
+	return border - address < len ? border - address : len;
+}
+
+static bool overlap(const struct span_vec *spans, uint64_t start, uint64_t end)
+{
+	size_t i = behind(spans, start);
+
+	return i < spans->n && spans->v[i].start < end;
+}
+
+int lazy_when(const struct lazy_share *s, uint64_t first, uint64_t end)
+{
+	int when = overlap(&s->later, first, end) ? IMAGE_LATER : IMAGE_NOW;
+
+	/* A frame of no use at all is delivered, and refused. */
+	return overlap(&s->now, first, end) ? when | IMAGE_NOW : when;
+}
+
+/* ---- registering ---- */
+
+#define EVENTS                                                                            \
+	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | \
+	 UFFD_FEATURE_EVENT_UNMAP)
+
+static int begin(int fd)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = EVENTS};
+
+	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
+}
+
+int mm_lazy_possible(const struct restart *r, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	int n;
+
+	if (!image_is_file(r->image))
+		return error_set(e, -ESPIPE, E_LAZY,
+				 "the image is no regular file, in which pages "
+				 "could be looked for when they are needed");
+	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	n = fd < 0 ? -errno : begin(fd);
+	return n < 0 ? error_errno(e, n, E_LAZY, "no userfaultfd with all its events") : 0;
+}
+
+static int register_vmas(const struct restart_process *p, const struct lazy_space *s,
+			 struct error *e)
+{
+	for (size_t i = 0; i < p->mm->n_vmas; i++) {
+		const Reprise__Vma *v = p->mm->vmas[i];
+		struct uffdio_register reg = {.range = {v->start, v->end - v->start},
+					      .mode = UFFDIO_REGISTER_MODE_MISSING};
+		size_t first = missing_from(&s->missing, false, v->start);
+
+		if (!vma_waits(v) || first == s->missing.n || s->missing.v[first].start >= v->end)
+			continue;
+		if (ioctl(s->uffd, UFFDIO_REGISTER, &reg) < 0)
+			return error_errno(
+				e, -errno, E_LAZY,
+				"mapping %lx-%lx cannot be registered with a userfaultfd",
+				(unsigned long)v->start, (unsigned long)v->end);
+	}
+	return 0;
+}
+
+/* A page that is there already would stay as it is. */
+static int check_empty(const struct restart *r, const struct lazy_space *s, struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", s->pid);
+	struct span_vec where = {};
+	struct page_spans found = {};
+	int n = fd < 0 ? fd : 0;
+
+	vec_for_each (m, &s->missing)
+		if (n >= 0 && add(&where, m->start, m->end) < 0)
+			n = no_memory(e);
+	if (n >= 0)
+		n = pagemap_scan(fd, &where, &found, e);
+	if (n >= 0 && found.n)
+		n = error_set(e, -EEXIST, E_INTERNAL, "memory at %#lx was touched before its time",
+			      (unsigned long)found.v[0].start);
+	vec_free(&where);
+	vec_free(&found);
+	return n;
+}
+
+static int begin_space(struct restart *r, struct lazy_space *s, struct error *e)
+{
+	struct restart_process *p = r->processes.v;
+	int n;
+
+	while (p->mm_id != s->object || !p->mm_owner)
+		p++;
+	n = userfaultfd_make(p, O_NONBLOCK, &s->uffd, e);
+	if (n >= 0) {
+		n = begin(s->uffd);
+		if (n < 0)
+			error_errno(e, n, E_LAZY, "no userfaultfd with all its events");
+	}
+	if (n >= 0)
+		n = register_vmas(p, s, e);
+	if (n >= 0)
+		n = check_empty(r, s, e);
+	return n < 0 ? error_object(e, n, "task %d", p->vpid) : 0;
+}
+
+int mm_lazy_serve(struct restart *r, int messages, struct error *e)
+{
+	struct lazy_start start = {.r = r, .messages = messages};
+	int pair[2];
+	pid_t pid;
+
+	if (!r->mm->lazy.n)
+		return 0;
+	vec_for_each (s, &r->mm->lazy) {
+		int n = begin_space(r, *s, e);
+
+		if (n < 0)
+			return n;
+	}
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
+	pid = fork();
+	if (pid == 0) {
+		close_fd(&pair[1]);
+		start.go = pair[0];
+		lazy_server_run(&start);
+	}
+	close_fd(&pair[0]);
+	r->mm->lazy_go = pair[1];
+	/* From now on they are the server's alone. */
+	vec_for_each (s, &r->mm->lazy)
+		close_fd(&(*s)->uffd);
+	return pid < 0 ? error_errno(e, -errno, E_SYSTEM, "fork") : 0;
+}
+
+int mm_lazy_ready(struct restart *r, struct error *e)
+{
+	char byte;
+
+	if (r->mm->lazy_go < 0 || read(r->mm->lazy_go, &byte, 1) == 1)
+		return 0;
+	return error_set(e, -ESRCH, E_LAZY, "the process that is to serve memory has ended");
+}
+
+void mm_lazy_go(struct restart *r)
+{
+	const char go = 1;
+
+	if (r->mm->lazy_go >= 0 && write(r->mm->lazy_go, &go, 1) == 1)
+		close_fd(&r->mm->lazy_go);
+}
+
+void lazy_end(struct restart *r)
+{
+	close_fd(&r->mm->lazy_go);
+	vec_for_each (s, &r->mm->lazy)
+		lazy_space_free(*s);
+	vec_free(&r->mm->lazy);
+}
