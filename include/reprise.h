@@ -255,6 +255,11 @@ struct reprise_run_options {
 	 * "veth=ADDRESS/LENGTH,GATEWAY": with these. NULL: a loopback interface only.
 	 */
 	const char *net;
+	/*
+	 * In a user namespace, in which the caller is root and has no power over what is outside.
+	 * Without privilege it is made in any case; then the caller has his own id if it is 0.
+	 */
+	int user;
 };
 /*
  * The command runs when it returns. result->init is a child of the caller and ends with the status

@@ -12,11 +12,38 @@
 
 #include "cli/container.h"
 
-static const char *base_directory(void)
+/* What an ordinary user's containers wrote is to outlive his session. */
+static void base_directory(char path[CONTAINER_PATH / 2])
 {
-	const char *dir = getenv("REPRISE_DIR");
+	const char *dir = getenv("REPRISE_DIR"), *state = getenv("XDG_STATE_HOME"),
+		   *home = getenv("HOME");
+	const size_t size = CONTAINER_PATH / 2;
 
-	return dir && *dir ? dir : "/var/lib/reprise";
+	if (dir && *dir)
+		snprintf(path, size, "%s", dir);
+	else if (geteuid() == 0)
+		snprintf(path, size, "/var/lib/reprise");
+	else if (state && *state == '/')
+		snprintf(path, size, "%s/reprise", state);
+	else
+		snprintf(path, size, "%s/.local/state/reprise", home ? home : "");
+}
+
+/* With what leads there, in the home of a user who has nothing of the kind yet. */
+static int make_base(void)
+{
+	char path[CONTAINER_PATH / 2];
+
+	base_directory(path);
+	for (char *s = path + 1; *s; s++) {
+		if (*s != '/')
+			continue;
+		*s = '\0';
+		if (mkdir(path, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*s = '/';
+	}
+	return mkdir(path, 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
 
 bool container_good_name(const char *name)
@@ -31,18 +58,21 @@ bool container_good_name(const char *name)
 
 void container_path(const char *name, const char *below, char path[CONTAINER_PATH])
 {
-	snprintf(path, CONTAINER_PATH, "%s/%s%s%s", base_directory(), name, *below ? "/" : "",
-		 below);
+	char base[CONTAINER_PATH / 2];
+
+	base_directory(base);
+	snprintf(path, CONTAINER_PATH, "%s/%s%s%s", base, name, *below ? "/" : "", below);
 }
 
 int container_make(const char *name)
 {
 	static const char *const below[] = {"root", "layers"};
 	char path[CONTAINER_PATH];
-
 	/* What a container wrote may be secret. */
-	if (mkdir(base_directory(), 0700) < 0 && errno != EEXIST)
-		return -errno;
+	int r = make_base();
+
+	if (r < 0)
+		return r;
 	container_path(name, "", path);
 	if (mkdir(path, 0700) < 0)
 		return -errno;
@@ -200,10 +230,13 @@ static int by_name(const void *a, const void *b)
 
 int container_list(char ***ret)
 {
-	DIR *dir = opendir(base_directory());
+	char base[CONTAINER_PATH / 2];
 	struct dirent *d;
+	DIR *dir;
 	int n = 0;
 
+	base_directory(base);
+	dir = opendir(base);
 	*ret = NULL;
 	if (!dir)
 		return errno == ENOENT ? 0 : -errno;

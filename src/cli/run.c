@@ -6,7 +6,7 @@
 
 #include "cli/container.h"
 
-enum { OPT_NAME = OPT_OWN, OPT_ROOTFS, OPT_HOSTNAME, OPT_NET, OPT_RM };
+enum { OPT_NAME = OPT_OWN, OPT_ROOTFS, OPT_HOSTNAME, OPT_NET, OPT_RM, OPT_USER };
 
 struct request {
 	const char *name;
@@ -61,6 +61,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_NET:
 		return parse_net(cli, q, optarg);
+	case OPT_USER:
+		q->opt.user = 1;
+		return -1;
 	case OPT_RM:
 		q->remove = true;
 		return -1;
@@ -87,6 +90,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"hostname", required_argument, NULL, OPT_HOSTNAME},
 		{"net", required_argument, NULL, OPT_NET},
 		{"rm", no_argument, NULL, OPT_RM},
+		{"user", no_argument, NULL, OPT_USER},
 		{"detach", no_argument, NULL, 'd'},
 		{"workdir", required_argument, NULL, 'w'},
 		{"env", required_argument, NULL, 'e'},
@@ -200,6 +204,7 @@ const struct command run_command = {
 		"  -w, --workdir DIR   working directory of the command\n"
 		"  -e, --env N=VALUE   set a variable of its environment\n"
 		"  --hostname NAME     the host name inside; that of the container if not given\n"
+		"  --user              in a user namespace: root there, and no power over what is outside\n"
 		"  --net HOW           none (the default: a loopback interface only), host, veth or\n"
 		"                      veth=ADDRESS/LENGTH,GATEWAY: an interface to the host\n",
 	.run = run,

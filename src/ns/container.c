@@ -21,6 +21,7 @@
 #include "ns/container.h"
 #include "ns/network.h"
 #include "ns/settings.h"
+#include "ns/userns.h"
 
 #define KILL_TIMEOUT_MS 10000
 
@@ -207,7 +208,6 @@ static int describe(struct container *ct, struct error *e)
 {
 	struct utsname uts;
 
-	reprise__container__init(&ct->msg);
 	ct->msg.own = ct->own;
 	if (uname(&uts) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "uname");
@@ -259,10 +259,15 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
 	if (r < 0 || !ct->own)
 		return r;
-	if (ct->own & (CLONE_NEWUSER | CLONE_NEWTIME))
+	if (ct->own & CLONE_NEWTIME)
 		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "is in another %s namespace than reprise",
-				 ct->own & CLONE_NEWUSER ? "user" : "time");
+				 "is in another time namespace than reprise");
+	reprise__container__init(&ct->msg);
+	if (ct->own & CLONE_NEWUSER)
+		r = userns_checkpoint(proc_fd, *pid, &ct->msg, &ct->s, e);
+	if (r < 0)
+		return r;
+	ct->mounts.user = ct->own & CLONE_NEWUSER;
 	if (ct->own & CLONE_NEWPID) {
 		inner = inner_pid(proc_fd, *pid);
 		if (inner != 1)

@@ -12,10 +12,11 @@
 #include "ns/container.h"
 #include "ns/network.h"
 #include "ns/settings.h"
+#include "ns/userns.h"
 
 #define SUPPORTED                                                                             \
 	((uint64_t)(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
-		    CLONE_NEWCGROUP))
+		    CLONE_NEWCGROUP | CLONE_NEWUSER))
 
 static int invalid(struct error *e, const char *what)
 {
@@ -67,7 +68,9 @@ int container_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		if (msg->mounts[i]->layer && !restart_find(r, RECORD_LAYER, msg->mounts[i]->layer))
 			return invalid(e, "a layer is not in the image");
-	res = network_validate(msg, e);
+	res = userns_validate(msg, e);
+	if (res >= 0)
+		res = network_validate(msg, e);
 	if (res >= 0)
 		res = mounts_validate(msg, e);
 	return res < 0 ? res : settings_validate(msg, e);
@@ -88,7 +91,12 @@ static int make_namespaces(const Reprise__Container *msg, struct network *n, str
 		flags |= CLONE_NEWNS;
 	if (msg->own & CLONE_NEWNET && network_begin(n, e) < 0)
 		return -EIO;
-	if (unshare(flags) < 0)
+	if (flags & CLONE_NEWUSER) {
+		int r = userns_make(flags, msg, e);
+
+		if (r < 0)
+			return r;
+	} else if (unshare(flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
 	if ((flags & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");

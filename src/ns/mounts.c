@@ -120,7 +120,7 @@ static const char *const fresh_types[] = {"proc",    "sysfs",	"devpts",   "mqueu
 static const char *const memory_types[] = {"tmpfs", "ramfs", NULL};
 
 /* Options that mount(2) takes as flags, or that tell what the kernel chose. */
-static char *fs_data(struct scratch *s, const char *super)
+static char *fs_data(const struct mounts_survey *sv, struct scratch *s, const char *super)
 {
 	_cleanup_(free_ptr) char *copy = strdup(super);
 	char *save = NULL, *out = scratch_alloc(s, strlen(super) + 2);
@@ -129,6 +129,9 @@ static char *fs_data(struct scratch *s, const char *super)
 		return NULL;
 	for (char *w = strtok_r(copy, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 		if (!strcmp(w, "rw") || !strcmp(w, "ro") || !strncmp(w, "seclabel", 8))
+			continue;
+		/* Told by the ids of the host; whose a file is comes with the files. */
+		if (sv->user && (!strncmp(w, "uid=", 4) || !strncmp(w, "gid=", 4)))
 			continue;
 		if (*out)
 			strcat(out, ",");
@@ -187,7 +190,7 @@ static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Rep
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "only a part of the %s is mounted", m->type);
 	msg->kind = MOUNT_TMPFS;
-	msg->data = fs_data(s, m->super);
+	msg->data = fs_data(sv, s, m->super);
 	msg->layer = 1;
 	l = vec_push(&sv->layers);
 	if (!l || !msg->data)
@@ -254,7 +257,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");
 	msg->kind = MOUNT_FRESH;
-	msg->data = fs_data(s, m->super);
+	msg->data = fs_data(sv, s, m->super);
 	return msg->data ? 0 : no_memory(e);
 }
 

@@ -29,6 +29,7 @@ struct mounts_survey {
 	VEC(char *) unmounted;
 	VEC(struct mount_layer) layers;
 	bool derived;
+	bool user;	    /* in a user namespace of their own */
 	bool with_overlays; /* the writable layers of overlays go into the image */
 };
 

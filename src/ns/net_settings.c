@@ -205,10 +205,12 @@ static int set(int proc_fd, const Reprise__Setting *m, struct error *e)
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "%ssys/%s", proc_fd < 0 ? "/proc/" : "", m->name);
-	fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	n = fd < 0 ? -1 : pread(fd, now, len + 1 < sizeof(now) ? len + 1 : sizeof(now), 0);
 	if (n == (ssize_t)len && !memcmp(now, m->value, len))
 		return 0;
+	close_fd(&fd);
+	fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || pwrite(fd, m->value, len, 0) != (ssize_t)len)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot set /proc/sys/%s", m->name);
 	return 0;

@@ -21,6 +21,8 @@
 #include "init_blob.h"
 #include "ns/network.h"
 #include "ns/run.h"
+#include "ns/run_user.h"
+#include "ns/userns.h"
 
 #define PATH_SIZE 8192
 #define SAFE	  (MS_NOSUID | MS_NODEV | MS_NOEXEC)
@@ -33,17 +35,34 @@ static const Reprise__Mount *root_mount(void)
 	return &m;
 }
 
-int run_begin(const struct run *run, struct error *e)
+/* Whoever may not make them may make them in a user namespace. */
+static int make_namespaces(struct run *run, int flags, struct error *e)
+{
+	run->own_user = run->user;
+	if (!run->user && unshare(flags) == 0)
+		return 0;
+	if (!run->user && errno != EPERM)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
+	if (run->net)
+		return error_set(e, -EPERM, E_NAMESPACE,
+				 "an interface to the host takes root: --net=none and --net=host "
+				 "do not");
+	run->own_user = true;
+	return userns_make_new(flags, run->user, e);
+}
+
+int run_begin(struct run *run, struct error *e)
 {
 	_cleanup_(network_free) struct network n = NETWORK_INIT;
-	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP;
+	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP, r;
 
 	if (!run->host_network)
 		flags |= CLONE_NEWNET;
 	if (!run->host_network && network_begin(&n, e) < 0)
 		return -EIO;
-	if (unshare(flags) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
+	r = make_namespaces(run, flags, e);
+	if (r < 0)
+		return r;
 	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
 	if (sethostname(run->hostname, strlen(run->hostname)) < 0)
@@ -89,7 +108,15 @@ static const struct plain_mount plain_mounts[] = {
 	{"mqueue", "dev/mqueue", SAFE, ""},
 	{"tmpfs", "tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
 	{"tmpfs", "run", MS_NOSUID | MS_NODEV, "mode=755"},
+	/* In a user namespace nothing can be made in a directory of root. */
+	{"tmpfs", "var/tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
 };
+
+/* Groups of the host are unknown in a user namespace. */
+static const char *plain_data(const struct run *run, const struct plain_mount *m)
+{
+	return run->own_user && !strcmp(m->type, "devpts") ? "ptmxmode=0666,mode=0620" : m->data;
+}
 
 static int mount_plain(const struct run *run, struct error *e)
 {
@@ -97,16 +124,18 @@ static int mount_plain(const struct run *run, struct error *e)
 		const struct plain_mount *m = &plain_mounts[i];
 		char path[PATH_SIZE];
 
+		if (!run->own_user && !strcmp(m->point, "var/tmp"))
+			continue;
 		snprintf(path, sizeof(path), "%s/%s", run->place.root, m->point);
 		if (!strncmp(m->point, "dev/", 4) && mkdir(path, 0755) < 0)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot make /%s", m->point);
-		if (mount(m->type, path, m->type, m->flags, m->data) < 0)
+		if (mount(m->type, path, m->type, m->flags, plain_data(run, m)) < 0)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot mount /%s", m->point);
 	}
 	return 0;
 }
 
-static int make_devices(int dev, struct error *e)
+static int make_devices(const struct run *run, int dev, struct error *e)
 {
 	static const struct {
 		const char *name;
@@ -119,7 +148,13 @@ static int make_devices(int dev, struct error *e)
 					       {"stdout", "/proc/self/fd/1"},
 					       {"stderr", "/proc/self/fd/2"}};
 
-	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]); i++)
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]) && run->own_user; i++) {
+		int r = run_user_device(run, nodes[i].name, e);
+
+		if (r < 0)
+			return r;
+	}
+	for (size_t i = 0; i < sizeof(nodes) / sizeof(nodes[0]) && !run->own_user; i++)
 		if (mknodat(dev, nodes[i].name, S_IFCHR | 0666,
 			    makedev(nodes[i].major, nodes[i].minor)) < 0 ||
 		    fchmodat(dev, nodes[i].name, 0666, 0) < 0)
@@ -185,7 +220,7 @@ static int mount_all(const struct run *run, struct error *e)
 {
 	_cleanup_(close_fd) int dev = -EBADF;
 	char path[PATH_SIZE];
-	int r = mount_root(run, e);
+	int r = run->own_user ? run_user_root(run, e) : mount_root(run, e);
 
 	if (r >= 0)
 		r = mount_plain(run, e);
@@ -193,7 +228,7 @@ static int mount_all(const struct run *run, struct error *e)
 		return r;
 	snprintf(path, sizeof(path), "%s/dev", run->place.root);
 	dev = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r = make_devices(dev, e);
+	r = make_devices(run, dev, e);
 	for (const char *const *v = run->volumes; r >= 0 && v && *v; v++)
 		r = mount_volume(run, *v, e);
 	return r < 0 ? r : mounts_change_root(run->place.root, e);

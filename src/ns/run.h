@@ -16,13 +16,15 @@ struct run {
 	const char *hostname, *workdir;
 	const char *const *volumes; /* "HOST:INSIDE" or "HOST:INSIDE:ro" */
 	bool host_network;
+	bool user;	 /* a user namespace, in which the caller is root */
+	bool own_user;	 /* in a user namespace; set by run_begin() */
 	const char *net; /* "veth", or with addresses; NULL: none */
 	char *const *argv;
 	char *const *envp;
 };
 
 /* Makes the namespaces: this process only sees the change. */
-int run_begin(const struct run *run, struct error *e) must_check;
+int run_begin(struct run *run, struct error *e) must_check;
 /*
  * Makes the first process, as a child of our parent, and the command in it.
  * Returns when the command has been executed. *init is killed on failure.

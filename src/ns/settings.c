@@ -109,7 +109,7 @@ int settings_restart(int proc_fd, const Reprise__Container *msg, struct error *e
 {
 	for (size_t i = 0; i < msg->n_settings; i++) {
 		const Reprise__Setting *m = msg->settings[i];
-		_cleanup_(close_fd) int fd = open_setting(proc_fd, m->name, O_RDWR);
+		_cleanup_(close_fd) int fd = open_setting(proc_fd, m->name, O_RDONLY);
 		size_t len = strlen(m->value);
 		char now[256];
 		ssize_t n = fd < 0 ? -1 : pread(fd, now, sizeof(now), 0);
@@ -117,6 +117,8 @@ int settings_restart(int proc_fd, const Reprise__Container *msg, struct error *e
 		/* Only what differs: some may be read by everybody and set by few. */
 		if (n == (ssize_t)len && !memcmp(now, m->value, len))
 			continue;
+		close_fd(&fd);
+		fd = open_setting(proc_fd, m->name, O_WRONLY);
 		if (fd < 0 || pwrite(fd, m->value, len, 0) != (ssize_t)len)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot set /proc/sys/%s",
 					   m->name);

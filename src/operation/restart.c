@@ -257,7 +257,10 @@ static int find_place(const struct restart *r, struct container_restart *cr,
 	return 0;
 }
 
-/* Before a user namespace is entered, which hides them, and in which they cannot be set. */
+/*
+ * Before a user namespace is entered that is not the container's: it hides them, and they cannot be
+ * set there. In that of a container they look as they looked to the tasks.
+ */
 static int read_own_groups(struct restart *r, struct error *e)
 {
 	int n = getgroups(0, NULL);

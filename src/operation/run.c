@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ static pid_t only_child(int proc_fd, pid_t parent)
 int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		  struct reprise_restarted *result, struct error *e)
 {
-	const struct run run = {
+	struct run run = {
 		.place = {.root = opt->root, .layers = opt->layers},
 		.rootfs = opt->rootfs ? opt->rootfs : "/",
 		.hostname = opt->hostname ? opt->hostname : "reprise",
@@ -37,6 +38,7 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		.volumes = opt->volumes,
 		.host_network = opt->host_network != 0,
 		.net = opt->net,
+		.user = opt->user != 0,
 		.argv = argv,
 		.envp = opt->env ? opt->env : environ,
 	};
@@ -57,14 +59,27 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 	return r;
 }
 
+/* One cannot enter the namespace in which one is. */
+static bool has_user_namespace(pid_t pid)
+{
+	char path[64];
+	struct stat theirs, ours;
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
+	return stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
+	       theirs.st_ino != ours.st_ino;
+}
+
 static int enter(pid_t init, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, init, 0);
-	const int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
-			  CLONE_NEWCGROUP;
+	int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
+		    CLONE_NEWCGROUP;
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_PID_NONE, "task %d", init);
+	if (has_user_namespace(init))
+		flags |= CLONE_NEWUSER;
 	if (setns(pidfd, flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
 	return 0;

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ns/userns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+
+#define EXTENTS_MAX 340 /* UID_GID_MAP_MAX_EXTENTS */
+
+/* ---- checkpoint ---- */
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a user namespace");
+}
+
+/* Lines of three numbers: inside, outside as we see it, how many. */
+static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
+		    struct scratch *s, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	int r = (int)procfs_read(proc_fd, &text, e, "%d/%s", pid, file);
+	char *save = NULL;
+
+	if (r < 0)
+		return r;
+	*ret = scratch_alloc(s, EXTENTS_MAX * sizeof(**ret));
+	if (!*ret)
+		return no_memory(e);
+	for (char *line = strtok_r(text, "\n", &save); line && *n < EXTENTS_MAX;
+	     line = strtok_r(NULL, "\n", &save)) {
+		Reprise__IdMap *m = scratch_message(s, Reprise__IdMap, reprise__id_map__init);
+
+		if (!m)
+			return no_memory(e);
+		if (sscanf(line, "%u %u %u", &m->inside, &m->outside, &m->count) != 3)
+			return error_set(e, -EPROTO, E_SYSTEM, "the map of ids is not understood");
+		(*ret)[(*n)++] = m;
+	}
+	return *n ? 0
+		  : error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			      "is in a user namespace without a map of ids");
+}
+
+/* In a namespace of a namespace ids mean something else again. */
+static int check_parent(int proc_fd, pid_t pid, struct error *e)
+{
+	_cleanup_(close_fd) int ns =
+		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", pid);
+	_cleanup_(close_fd) int parent = -EBADF, own = -EBADF;
+	struct stat a, b;
+
+	if (ns < 0)
+		return ns;
+	parent = ioctl(ns, NS_GET_PARENT);
+	own = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", getpid());
+	if (own < 0)
+		return own;
+	if (parent < 0 || fstat(parent, &a) < 0 || fstat(own, &b) < 0 || a.st_ino != b.st_ino)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "is in a user namespace inside another one");
+	return 0;
+}
+
+int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+		      struct error *e)
+{
+	_cleanup_(free_ptr) char *setgroups = NULL;
+	int r = check_parent(proc_fd, pid, e);
+
+	if (r >= 0)
+		r = read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
+	if (r >= 0)
+		r = read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
+	if (r >= 0)
+		r = (int)procfs_read(proc_fd, &setgroups, e, "%d/setgroups", pid);
+	if (r < 0)
+		return r;
+	msg->setgroups_denied = !strncmp(setgroups, "deny", 4);
+	return 0;
+}
+
+/* ---- restart ---- */
+
+int userns_validate(const Reprise__Container *msg, struct error *e)
+{
+	const bool own = msg->own & CLONE_NEWUSER;
+
+	if (own != (msg->n_uid_map > 0) || own != (msg->n_gid_map > 0) ||
+	    msg->n_uid_map > EXTENTS_MAX || msg->n_gid_map > EXTENTS_MAX)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible map of ids");
+	return 0;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_(close_fd) int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -errno;
+}
+
+static int write_map(pid_t pid, const char *file, size_t n, Reprise__IdMap *const *map)
+{
+	char path[64], text[EXTENTS_MAX * 36 + 1] = "";
+	size_t at = 0;
+
+	for (size_t i = 0; i < n; i++)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, "%u %u %u\n", map[i]->inside,
+				       map[i]->outside, map[i]->count);
+	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
+	return write_file(path, text);
+}
+
+static int write_maps(pid_t pid, const Reprise__Container *msg)
+{
+	char path[64];
+	int r = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/setgroups", pid);
+	if (msg->setgroups_denied)
+		r = write_file(path, "deny");
+	if (r >= 0)
+		r = write_map(pid, "uid_map", msg->n_uid_map, msg->uid_map);
+	return r < 0 ? r : write_map(pid, "gid_map", msg->n_gid_map, msg->gid_map);
+}
+
+/* A map of other ids than one's own is written from the namespace above (user_namespaces(7)). */
+static int make_with_help(int flags, const Reprise__Container *msg, struct error *e)
+{
+	int go[2], status;
+	pid_t child;
+	char byte = 0;
+
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "pipe");
+	child = fork();
+	if (child == 0) {
+		close(go[1]);
+		_exit(read(go[0], &byte, 1) == 1 ? -write_maps(getppid(), msg) & 0x7f : 0);
+	}
+	close(go[0]);
+	if (child > 0 && unshare(flags) < 0) {
+		error_errno(e, -errno, E_NAMESPACE, "cannot make a user namespace");
+		close(go[1]);
+		while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+			continue;
+		return -EPERM;
+	}
+	if (child > 0)
+		ignore(write(go[1], &byte, 1) == 1 ? 0 : -EPIPE, "it tells by its end");
+	close(go[1]);
+	if (child < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a process");
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		continue;
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return error_errno(e, WIFEXITED(status) ? -WEXITSTATUS(status) : -EIO, E_NAMESPACE,
+				   "cannot map the ids of the user namespace");
+	return 0;
+}
+
+static bool is_single(const Reprise__Container *msg)
+{
+	return msg->n_uid_map == 1 && msg->uid_map[0]->count == 1 && msg->n_gid_map == 1 &&
+	       msg->gid_map[0]->count == 1;
+}
+
+int userns_make(int flags, const Reprise__Container *msg, struct error *e)
+{
+	uint32_t uid = geteuid(), gid = getegid();
+	char map[64];
+	int r;
+
+	if (!is_single(msg))
+		return make_with_help(flags | CLONE_NEWUSER, msg, e);
+	if (unshare(flags | CLONE_NEWUSER) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a user namespace");
+	/* Without privilege it is a condition for a map of groups. */
+	r = write_file("/proc/self/setgroups", "deny");
+	snprintf(map, sizeof(map), "%u %u 1", msg->uid_map[0]->inside, uid);
+	if (r >= 0)
+		r = write_file("/proc/self/uid_map", map);
+	snprintf(map, sizeof(map), "%u %u 1", msg->gid_map[0]->inside, gid);
+	if (r >= 0)
+		r = write_file("/proc/self/gid_map", map);
+	return r < 0 ? error_errno(e, r, E_NAMESPACE, "cannot map the ids of the user namespace")
+		     : 0;
+}
+
+int userns_make_new(int flags, bool as_root, struct error *e)
+{
+	const bool all = geteuid() == 0;
+	Reprise__IdMap uid, gid, *uids = &uid, *gids = &gid;
+	Reprise__Container msg;
+
+	reprise__container__init(&msg);
+	reprise__id_map__init(&uid);
+	reprise__id_map__init(&gid);
+	/* Root has all ids inside, and no power over what is outside. */
+	uid.count = gid.count = all ? UINT32_MAX : 1;
+	uid.inside = as_root ? 0 : geteuid();
+	gid.inside = as_root ? 0 : getegid();
+	msg.n_uid_map = msg.n_gid_map = 1;
+	msg.uid_map = &uids;
+	msg.gid_map = &gids;
+	return userns_make(flags, &msg, e);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_USERNS_H
+#define REPRISE_NS_USERNS_H
+
+#include <sys/types.h>
+
+#include "core/error.h"
+#include "core/scratch.h"
+#include "ns.pb-c.h"
+
+/*
+ * A user namespace of its own. A map of one id is that of whoever makes it, whatever he is called
+ * inside; others are as they were, and take privilege.
+ */
+int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+		      struct error *e) must_check;
+int userns_validate(const Reprise__Container *msg, struct error *e) must_check;
+/* This process enters a new one, with other new namespaces at once. */
+int userns_make(int flags, const Reprise__Container *msg, struct error *e) must_check;
+/* The same for a new container. as_root: the caller is root inside. */
+int userns_make_new(int flags, bool as_root, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Containers in user namespaces, and those of ordinary users."""
+
+import json
+import os
+import signal
+
+from case import Failed, NOBODY, Skipped
+
+
+def begin(case, uid=NOBODY):
+    case.uid = uid
+    case.environment['REPRISE_DIR'] = os.path.join(case.control, 'state', 'reprise')
+    with open('/proc/sys/user/max_user_namespaces') as file:
+        if file.read() == '0\n':
+            raise Skipped('no user namespaces')
+
+
+def good(result):
+    code, out, err = result
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    return out
+
+
+def listed(case):
+    return {c['name']: c for c in json.loads(good(case.reprise('ps', '--json')))['containers']}
+
+
+def run_victim(case, name, *options):
+    pid = case.start(program=case.reprise_path, arguments=[
+        'run', '--name', name, *options] + case.volumes() +
+        ['--', os.path.join(case.build, 'test/lib/victim'), 'child', 'wait', 'pass'])
+    case.until(lambda: listed(case)[name]['state'] == 'running', 'the container is noted')
+    return pid
+
+
+def inside(case, name, script):
+    return good(case.reprise('exec', name, 'sh', '-c', script))
+
+
+SAVED = 'id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; cat /tmp/f /var/tmp/g; ' \
+        'cut -d" " -f 5 /proc/1/mountinfo; ip -br addr; cat /proc/2/status | grep -E "^(Uid|Gid|Groups|Cap)"'
+
+
+def goes_on(case, *options):
+    pid = run_victim(case, 'web', *options)
+    inside(case, 'web', 'echo one > /tmp/f; echo two > /var/tmp/g')
+    before = inside(case, 'web', SAVED)
+    case.checkpoint('web', '-q', '--kill')
+    if case.wait(pid) != 128 + signal.SIGKILL:
+        raise Failed('it ended by itself')
+    good(case.reprise('rm', 'web'))
+    case.expect_files('image', 'state')
+    pids = [case.restart('--name', name) for name in ('web', 'copy')]
+    case.until(lambda: sum(c['state'] == 'running' for c in listed(case).values()) == 2, 'two run')
+    for name in 'web', 'copy':
+        after = inside(case, name, SAVED)
+        if after != before:
+            raise Failed('there was\n%s\nthere is\n%s' % (before, after))
+    case.go()
+    case.expect_pass(2, [case.wait_verdict(p, 'one of two') for p in pids])
+    good(case.reprise('rm', 'web', 'copy'))
+    if listed(case):
+        raise Failed('rm left %s' % listed(case))
+    return before
+
+
+def test_ordinary_user(case):
+    begin(case)
+    text = goes_on(case)
+    if not text.startswith('%d\n' % NOBODY) or 'CapEff:\t0000000000000000' not in text:
+        raise Failed(text)
+
+
+def test_root_inside(case):
+    begin(case)
+    text = goes_on(case, '--user')
+    if not text.startswith('0\n') or 'CapEff:\t0000000000000000' in text:
+        raise Failed(text)
+
+
+def test_of_root(case):
+    """All ids, and no power over what is outside."""
+    begin(case, 0)
+    text = goes_on(case, '--user')
+    if '4294967295' not in text:
+        raise Failed(text)
+
+
+def test_no_power(case):
+    begin(case, 0)
+    good(case.reprise('run', '-d', '--name', 'web', '--user', '--', 'sleep', '1000'))
+    code, _, _ = case.reprise('exec', 'web', 'sh', '-c', 'mknod /tmp/sda b 8 0')
+    if not code:
+        raise Failed('a device was made')
+    good(case.reprise('stop', '-t', '0', 'web'))
+    good(case.reprise('rm', 'web'))
+    case.reap()
+
+
+def test_files(case):
+    """What it writes where it may write is its own, and travels with the image."""
+    begin(case)
+    code, _, err = case.reprise('run', '--rm', '--', '/no/such/program')
+    if code != 1 or '/no/such/program' not in err or listed(case):
+        raise Failed('no such program: %d, %s, %s' % (code, err, listed(case)))
+    if good(case.reprise('run', '--rm', '--', 'sh', '-c', 'echo a > /etc/x; echo b > /tmp/x; '
+                         'cat /tmp/x; exit 0')) != 'b\n':
+        raise Failed('it cannot write')
+    if os.path.exists('/etc/x'):
+        raise Failed('a container wrote /etc/x of the host')
+
+
+def test_refused(case):
+    begin(case)
+    code, _, err = case.reprise('run', '--net', 'veth', '--', 'true')
+    if code != 1 or 'takes root' not in err:
+        raise Failed('veth: %d, %s' % (code, err))
+    good(case.reprise('run', '-d', '--name', 'web', '--', 'unshare', '-U', 'sleep', '1000'))
+    first = listed(case)['web']['init']
+
+    def there():
+        links = {os.readlink('/proc/%d/ns/user' % pid) for pid in (first, listed(case)['web']['pid'])}
+        return len(links) == 2
+    case.until(there, 'a namespace inside')
+    case.refused(case.reprise('checkpoint', 'web', '-o', case.path('image')), 'task-namespace', 'user')
+    good(case.reprise('stop', '-t', '0', 'web'))
+    case.reap()
