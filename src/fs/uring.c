@@ -23,6 +23,7 @@
 #include "core/procfs.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
+#include "fs/uring_provided.h"
 
 #define DRAIN_MS   500
 #define WAITING_MS 20	    /* for what is about to be taken from the lists of those that wait */
@@ -379,8 +380,10 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 		return 0;
 	if (r >= 0)
 		r = fill(c, f, s, msg->io_uring, scratch, e);
-	if (r >= 0 && s->n_buffers)
+	if (r >= 0 && (s->n_buffers || s->n_provided))
 		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
+	if (r >= 0)
+		r = uring_provided_save(c, k, s, msg->io_uring, scratch, e);
 	if (r >= 0)
 		r = keep_numbers(s, scratch, e);
 	uring_seen_free(s);
@@ -403,7 +406,8 @@ const struct file_ops uring_file_ops = {
 	.kind = FILE_IO_URING,
 	.name = "io_uring",
 	.support =
-		"rings, registered files and buffers, requests that wait for a file or for time; "
+		"rings, registered files and buffers, rings of buffers to choose from, requests that "
+		"wait for a file or for time; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,

@@ -18,6 +18,17 @@ struct uring_pages {
 	uint32_t size;
 };
 
+#define URING_GROUPS_MAX 64
+
+/* A ring of buffers (struct io_buffer_list). */
+struct uring_provided {
+	uint16_t group, head;
+	uint32_t entries;
+	bool incremental;
+	uint64_t pages; /* array of struct page * */
+	uint32_t n_pages;
+};
+
 /* A request in flight, as it can be submitted again. */
 struct uring_request {
 	struct io_uring_sqe sqe; /* without its file, unless that is a registered one */
@@ -56,7 +67,9 @@ struct uring_seen {
 	uint32_t alloc_start, alloc_end;
 	int32_t clock;
 	uint32_t workers[2];
-	struct uring_pages pages; /* if buffers are registered */
+	struct uring_provided provided[URING_GROUPS_MAX];
+	uint32_t n_provided;
+	struct uring_pages pages; /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };
 
@@ -78,6 +91,9 @@ int uring_node(struct kernel_memory *k, uint64_t array, uint32_t slot, bool file
 /* Found out by means of a ring. */
 int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint64_t ctx,
 		    struct uring_pages *ret, struct error *e) must_check;
+/* The page frame at an address, or of an entry of pagemap; 0: none. */
+int uring_frame_at(int pagemap, uint64_t address, uint64_t *ret) must_check;
+uint64_t uring_frame_of(uint64_t entry);
 /* Is the buffer what the task has at its address? -EFAULT: no. pagemap: /proc/PID/pagemap. */
 int uring_buffer_check(struct kernel_memory *k, const struct uring_pages *p, int pagemap,
 		       const struct uring_node *node) must_check;
@@ -135,6 +151,13 @@ struct uring_shared {
 static inline volatile uint32_t *uring_word(const struct uring_shared *x, uint32_t offset)
 {
 	return (volatile uint32_t *)(void *)(x->rings + offset);
+}
+
+/* IOSQE_* with which a request in flight can be submitted again. */
+static inline uint8_t uring_flags_of(uint8_t opcode)
+{
+	return IOSQE_FIXED_FILE | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS |
+	       (opcode == IORING_OP_RECV ? IOSQE_BUFFER_SELECT : 0);
 }
 
 bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);

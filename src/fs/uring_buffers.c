@@ -21,13 +21,18 @@
 #define PRESENT	      (1ull << 63)
 #define BVECS_AT_ONCE 256
 
-static int frame_at(int pagemap, uint64_t address, uint64_t *ret)
+uint64_t uring_frame_of(uint64_t entry)
+{
+	return entry & PRESENT ? entry & PFN_MASK : 0;
+}
+
+int uring_frame_at(int pagemap, uint64_t address, uint64_t *ret)
 {
 	uint64_t entry;
 
 	if (pread(pagemap, &entry, 8, (off_t)(address / FRAME_BYTES * 8)) != 8)
 		return -EFAULT;
-	*ret = entry & PRESENT ? entry & PFN_MASK : 0;
+	*ret = uring_frame_of(entry);
 	return *ret ? 0 : -EFAULT;
 }
 
@@ -46,7 +51,7 @@ int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint6
 		return error_errno(e, -errno, E_SYSTEM, "cannot map its rings");
 	ignore(at[0], "so that it is in our page table");
 	if (r >= 0)
-		r = frame_at(pagemap, (uint64_t)(uintptr_t)at, &frame);
+		r = uring_frame_at(pagemap, (uint64_t)(uintptr_t)at, &frame);
 	munmap((void *)(uintptr_t)at, FRAME_BYTES);
 	if (r >= 0 && size <= 0)
 		r = -EOPNOTSUPP;
@@ -75,7 +80,8 @@ static bool is_there(const struct uring_pages *p, int pagemap, const struct bvec
 	uint64_t frame = (v->page - p->base) / p->size + v->offset / FRAME_BYTES, is;
 
 	for (uint64_t done = 0; done < v->offset % FRAME_BYTES + v->length; done += FRAME_BYTES)
-		if (frame_at(pagemap, address + done, &is) < 0 || is != frame + done / FRAME_BYTES)
+		if (uring_frame_at(pagemap, address + done, &is) < 0 ||
+		    is != frame + done / FRAME_BYTES)
 			return false;
 	return true;
 }

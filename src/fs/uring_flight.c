@@ -18,6 +18,12 @@
 #define POLL_EDGE      (1u << 31)
 #define POLL_EXCLUSIVE (1u << 28)
 
+/* ioprio of a recv: ask first whether there is anything (5.19), again and again (6.0), several
+ * buffers at once (6.10); what is known besides (fixed buffers, reports of sending). */
+#define RECV_MULTISHOT (1u << 1)
+#define RECV_FLAGS     (IORING_RECVSEND_POLL_FIRST | RECV_MULTISHOT | 1u << 4)
+#define RECV_OTHERS    0x0cu
+
 /* One request that is looked at. */
 struct flying {
 	struct kernel_memory *k;
@@ -76,12 +82,17 @@ static bool take_recv(struct flying *f, struct io_uring_sqe *sqe)
 {
 	uint32_t flags = (uint32_t)of_kind(f, "io_sr_msg", "flags", 2);
 
-	sqe->addr = of_kind(f, "io_sr_msg", "buf", 8);
-	sqe->len = (uint32_t)of_kind(f, "io_sr_msg", "len", 4);
+	bool chooses = sqe->flags & IOSQE_BUFFER_SELECT, again = flags & RECV_MULTISHOT;
+
+	sqe->addr = chooses ? 0 : of_kind(f, "io_sr_msg", "buf", 8);
+	sqe->len = (uint32_t)of_kind(f, "io_sr_msg", again ? "mshot_len" : "len", 4);
 	sqe->msg_flags = (uint32_t)of_kind(f, "io_sr_msg", "msg_flags", 4);
-	sqe->ioprio = flags & IORING_RECVSEND_POLL_FIRST;
+	sqe->ioprio = flags & RECV_FLAGS;
+	if (chooses)
+		sqe->buf_group = (uint16_t)of_kind(f, "io_sr_msg", "buf_group", 2);
 	/* what else an application can ask for changes what comes of it */
-	return !(flags & 0x1e) && !of_kind(f, "io_sr_msg", "done_io", 4);
+	return !(flags & RECV_OTHERS) && !of_kind(f, "io_sr_msg", "done_io", 4) &&
+	       (!again || (chooses && !of_kind(f, "io_sr_msg", "mshot_total_len", 4)));
 }
 
 static bool take_accept(struct flying *f, struct io_uring_sqe *sqe)
@@ -164,7 +175,7 @@ static int take_request(struct kernel_memory *k, uint64_t at, struct uring_seen 
 	sqe->user_data = of_request(&f, "cqe.user_data", 8);
 	sqe->fd = -1;
 	if (!take_kind(&f, sqe) || of_request(&f, "link", 8) ||
-	    (sqe->flags & ~(IOSQE_FIXED_FILE | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS)))
+	    (sqe->flags & ~uring_flags_of(sqe->opcode)))
 		s->strange++;
 	if (sqe->flags & IOSQE_FIXED_FILE)
 		sqe->fd = (int32_t)of_request(&f, "cqe.fd", 4);

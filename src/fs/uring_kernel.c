@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "fs/uring.h"
+#include "fs/uring_provided.h"
 
 enum { LIST_MAX = 1 << 20 };
 
@@ -152,8 +152,6 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 		return "restrictions are registered";
 	if (number(ctx, "personalities.xa_head", 8))
 		return "a personality is registered";
-	if (number(ctx, "io_bl_xa.xa_head", 8))
-		return "buffers are provided for it to choose from";
 	if (has(ctx, "zcrx_ctxs") && number(ctx, "zcrx_ctxs.xa_head", 8))
 		return "a queue of a network interface is registered";
 	if (u64(ctx, "cq_wait_arg") || number(ctx, "param_region.ptr", 8))
@@ -375,6 +373,8 @@ static int look(struct view *ctx, struct uring_seen *s)
 		memcpy(s->workers, ctx->bytes + offset, sizeof(s->workers));
 	s->obstacle = find_obstacle(ctx, s->flags);
 	r = look_at_requests(ctx, s);
+	if (r >= 0)
+		r = uring_provided_look(ctx->k, ctx->at, s);
 	if (r >= 0)
 		r = look_at_eventfd(ctx, s);
 	if (r >= 0)

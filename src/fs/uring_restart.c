@@ -17,7 +17,7 @@
 
 #include "core/cleanup.h"
 #include "fs/send_fds.h"
-#include "fs/uring.h"
+#include "fs/uring_provided.h"
 
 /* ---- validation ---- */
 
@@ -103,7 +103,7 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 	if (!layout_fits(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
-	if (!files_fit(r, m) || !uring_requests_fit(r, m))
+	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible files or buffers");
 	return 0;
@@ -165,14 +165,6 @@ static int close_there(const struct restart_task *t, int remote, struct error *e
 
 /* ---- counting ---- */
 
-/* While the rings are brought to where they were. */
-struct counting {
-	struct restart_task *task;
-	int fd, remote;
-	struct uring_shared x;
-	uint64_t rings_there; /* address in the task */
-};
-
 #define ROUNDS_AT_ONCE 200
 
 static int open_here(struct uring_shared *x, int fd, struct error *e)
@@ -203,7 +195,7 @@ static void close_here(struct uring_shared *x)
  * stand as far ahead as it likes; the head of the completions is put up to their tail after each by
  * the task itself, by a system call that copies four bytes.
  */
-static int run_rounds(struct counting *c, struct error *e)
+static int run_rounds(struct uring_counting *c, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	struct iovec to = {(void *)(uintptr_t)(c->rings_there + c->x.layout.cq.head), 4};
@@ -227,17 +219,10 @@ static int run_rounds(struct counting *c, struct error *e)
 				   "cannot bring the counters of an io_uring to where they were");
 }
 
-static int count_to(struct counting *c, uint32_t count, uint8_t flags, struct error *e)
+int uring_count_further(struct uring_counting *c, uint32_t n, struct error *e)
 {
-	size_t step = c->x.m->flags & IORING_SETUP_SQE128 ? 128 : 64;
-	uint32_t before = 0;
+	uint32_t before = *uring_word(&c->x, c->x.layout.sq.head), count = before + n;
 
-	for (uint32_t i = 0; i < c->x.m->sq_entries; i++) {
-		struct io_uring_sqe *sqe = (void *)(c->x.sqes + i * step);
-
-		sqe->opcode = IORING_OP_NOP;
-		sqe->flags = flags;
-	}
 	*uring_word(&c->x, c->x.layout.sq.tail) = count;
 	while (*uring_word(&c->x, c->x.layout.sq.head) != count) {
 		int r = run_rounds(c, e);
@@ -252,12 +237,30 @@ static int count_to(struct counting *c, uint32_t count, uint8_t flags, struct er
 	return 0;
 }
 
-static int count(struct counting *c, struct error *e)
+/* With requests that do nothing, until so many have been submitted. */
+static int count_to(struct uring_counting *c, uint32_t count, uint8_t flags, struct error *e)
+{
+	size_t step = c->x.m->flags & IORING_SETUP_SQE128 ? 128 : 64;
+	uint32_t is = *uring_word(&c->x, c->x.layout.sq.head);
+
+	for (uint32_t i = 0; i < c->x.m->sq_entries; i++) {
+		struct io_uring_sqe *sqe = (void *)(c->x.sqes + i * step);
+
+		memset(sqe, 0, sizeof(*sqe));
+		sqe->opcode = IORING_OP_NOP;
+		sqe->flags = flags;
+	}
+	return count > is ? uring_count_further(c, count - is, e) : 0;
+}
+
+static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 {
 	uint32_t requests = counted(c->x.m), completions = c->x.m->cq_tail;
 	uint32_t both = requests < completions ? requests : completions;
-	int r = both ? count_to(c, both, 0, e) : 0;
+	int r = uring_provided_restart(rs, c, e);
 
+	if (r >= 0 && both)
+		r = count_to(c, both, 0, e);
 	if (r >= 0 && requests > both)
 		r = count_to(c, requests, IOSQE_CQE_SKIP_SUCCESS, e);
 	if (r >= 0 && completions > both)
@@ -268,7 +271,7 @@ static int count(struct counting *c, struct error *e)
 }
 
 /* The task needs the rings mapped for that, for a while. */
-static int count_mapped(struct counting *c, struct error *e)
+static int count_mapped(struct restart *rs, struct uring_counting *c, struct error *e)
 {
 	struct agent *agent = c->task->process->agent;
 	const uint64_t map[6] = {0,	     c->x.layout.rings_size, PROT_READ | PROT_WRITE,
@@ -280,7 +283,7 @@ static int count_mapped(struct counting *c, struct error *e)
 	if (at < 0)
 		return error_errno(e, (int)at, E_RESTORE, "cannot map an io_uring in a task");
 	c->rings_there = (uint64_t)at;
-	r = count(c, e);
+	r = count(rs, c, e);
 	if (agent_syscall(agent, c->task->tid, NULL, r < 0 ? NULL : e, SYS_munmap, unmap) < 0 &&
 	    r >= 0)
 		r = error_set(e, -EIO, E_RESTORE, "cannot unmap an io_uring in a task");
@@ -339,7 +342,7 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 {
 	const Reprise__IoUring *m = msg->io_uring;
 	struct restart_task *t = restart_task_by_vtid(r, m->owner);
-	struct counting c = {.task = t, .x.m = m, .fd = -EBADF};
+	struct uring_counting c = {.task = t, .x.m = m, .fd = -EBADF};
 	int res;
 
 	if (!t || t->msg->is_zombie)
@@ -352,8 +355,8 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	res = take(t, c.remote, &c.fd, e);
 	if (res >= 0)
 		res = open_here(&c.x, c.fd, e);
-	if (res >= 0 && (counted(m) || m->cq_tail))
-		res = count_mapped(&c, e);
+	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))
+		res = count_mapped(r, &c, e);
 	if (res >= 0)
 		res = close_there(t, c.remote, e);
 	if (res >= 0)

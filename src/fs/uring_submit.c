@@ -29,8 +29,7 @@ bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m)
 		if (q->sqe.len != sizeof(sqe))
 			return false;
 		memcpy(&sqe, q->sqe.data, sizeof(sqe));
-		if (!known_kind(sqe.opcode) ||
-		    (sqe.flags & ~(IOSQE_FIXED_FILE | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS)) ||
+		if (!known_kind(sqe.opcode) || (sqe.flags & ~uring_flags_of(sqe.opcode)) ||
 		    (q->file && !restart_find(r, RECORD_FILE, q->file)) ||
 		    (sqe.opcode == IORING_OP_TIMEOUT && q->timeout_ns > INT64_MAX))
 			return false;

@@ -6,7 +6,9 @@
  *	timeout		one waits for time to pass, or for three completions
  *	sqpoll		a thread of the kernel submits
  *	personality	credentials are registered
- *	provided	a ring of buffers to choose from is registered
+ *	provided	a ring of buffers to choose from is no longer mapped
+ *	provided-mmap	one is in memory of the kernel
+ *	provided-list	buffers were provided by a request
  *	restricted	only some operations are allowed
  *	number		a thread knows it by a number of its own, and nobody by a descriptor
  *	slot		a registered file that is no descriptor any more
@@ -95,6 +97,12 @@ static void request(const char *what)
 		ends[0] = eventfd(0, 0);
 		ring_register(IORING_REGISTER_FILES, ends, 1);
 		close(ends[0]);
+	} else if (!strcmp(what, "provided-list")) {
+		sqe = next(IORING_OP_PROVIDE_BUFFERS);
+		sqe->fd = 1;
+		sqe->addr = (uintptr_t)buf;
+		sqe->len = sizeof(buf);
+		submit();
 	} else if (!strcmp(what, "overflow")) {
 		for (int i = 0; i < 10; i++) {
 			next(IORING_OP_NOP);
@@ -120,9 +128,15 @@ static void registered(const char *what)
 	else if (!strcmp(what, "number")) {
 		ring_register(IORING_REGISTER_RING_FDS, &self, 1);
 		CHECK(!close(ring) && !munmap(sqes, 4096) && !munmap(rings, 4096));
-	} else if (!strcmp(what, "provided"))
+	} else if (!strcmp(what, "provided")) {
 		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
-	else if (!strcmp(what, "buffer")) {
+		CHECK(!madvise(vec.iov_base, 4096, MADV_DONTNEED));
+		*(char *)vec.iov_base = 1;
+	} else if (!strcmp(what, "provided-mmap")) {
+		reg.ring_addr = 0;
+		reg.pad = 1; /* IOU_PBUF_RING_MMAP */
+		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
+	} else if (!strcmp(what, "buffer")) {
 		ring_register(IORING_REGISTER_BUFFERS, &vec, 1);
 		CHECK(!madvise(vec.iov_base, 4096, MADV_DONTNEED));
 		*(char *)vec.iov_base = 1;

@@ -38,7 +38,15 @@ def test_personality(case):
 
 
 def test_provided_buffers(case):
-    refused(case, 'provided', 'file-state', 'provided')
+    refused(case, 'provided', 'file-state', 'group 0', 'no longer in the memory')
+
+
+def test_provided_buffers_of_the_kernel(case):
+    refused(case, 'provided-mmap', 'file-state', 'IOU_PBUF_RING_MMAP')
+
+
+def test_provided_list(case):
+    refused(case, 'provided-list', 'file-state', 'IORING_OP_PROVIDE_BUFFERS')
 
 
 def test_restrictions(case):
