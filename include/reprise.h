@@ -329,6 +329,29 @@ REPRISE_API int reprise_is_sealed(int fd);
 /* Two texts to be freed by the caller: secret keys and their public counterparts. */
 REPRISE_API int reprise_new_keys(char **secret, char **public_keys, struct reprise_error *error);
 
+/*
+ * Continuous checkpoints: an image every so often, in files of a directory, each of which holds what
+ * has changed since the one before. At least the last `keep` can be restarted at any time; what is
+ * older is merged or removed.
+ */
+struct reprise_watch_options {
+	size_t size;
+	uint64_t every_ns; /* from one to the next; what does not get done in time is left out */
+	int keep;	   /* 1 to 100 */
+	/* As for reprise_checkpoint_file(), but for `stats` and `parents`. A checkpoint that fails
+	 * is told to `problem`; only the first may not fail. */
+	const struct reprise_checkpoint_options *checkpoint;
+	int use_stop_fd;
+	int stop_fd; /* it ends when something can be read from there; nothing is read */
+	/* Called for each image. */
+	void (*image)(void *arg, const char *path, const struct reprise_stats *stats);
+	void *arg;
+};
+/* Returns 0 when the application has ended, or the end was asked for. */
+REPRISE_API int reprise_watch(pid_t pid, const char *directory,
+			      const struct reprise_watch_options *options,
+			      struct reprise_error *error);
+
 /* The advice and explanation of an error code; -ENOENT for an unknown one. Static strings. */
 REPRISE_API int reprise_explain(const char *code, const char **advice, const char **explanation);
 /* The i-th error code, NULL past the last. */

@@ -60,28 +60,6 @@ static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoi
 	return -1;
 }
 
-/* A whole number and its unit. */
-static int parse_duration(struct cli *cli, const char *s, uint64_t *ret)
-{
-	static const struct {
-		const char *unit;
-		uint64_t ns;
-	} units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
-	size_t digits = strspn(s, "0123456789");
-	char number[8] = "";
-	long n;
-
-	if (digits < sizeof(number))
-		memcpy(number, s, digits);
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (!strcmp(s + digits, units[i].unit) &&
-		    parse_number(number, 1, 9999999, &n) == 0) {
-			*ret = (uint64_t)n * units[i].ns;
-			return -1;
-		}
-	return usage_error(cli, "--max-freeze takes a time such as 5ms, 500us or 1s, not '%s'", s);
-}
-
 static int parse_after(struct cli *cli, struct request *q, enum reprise_after after)
 {
 	if (q->opt.after != REPRISE_AFTER_RUN && q->opt.after != after)
@@ -114,7 +92,7 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case OPT_STOP:
 		return parse_after(cli, q, REPRISE_AFTER_STOP);
 	case OPT_MAX_FREEZE:
-		return parse_duration(cli, optarg, &q->opt.max_freeze_ns);
+		return parse_duration(cli, "--max-freeze", optarg, &q->opt.max_freeze_ns);
 	case OPT_FORCE:
 		q->force = true;
 		return -1;

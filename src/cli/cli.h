@@ -36,7 +36,7 @@ struct command {
 
 extern const struct command checkpoint_command, restart_command, check_command, inspect_command,
 	verify_command, explain_command, help_command, run_command, ps_command, exec_command,
-	stop_command, rm_command, keygen_command, merge_command;
+	stop_command, rm_command, keygen_command, merge_command, watch_command;
 extern const struct command *const commands[]; /* NULL-terminated */
 const struct command *command_by_name(const char *name);
 int print_command_help(const struct command *c);
@@ -91,6 +91,8 @@ int parse_jobs(struct cli *cli, const char *s);
 int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt);
 int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret);
 
+/* A whole number and its unit. */
+int parse_duration(struct cli *cli, const char *option, const char *s, uint64_t *ret);
 /* "none", "lz4", "zstd:3" */
 int parse_compress(struct cli *cli, const char *s, int *ret_how, int *ret_level);
 /* Where the parents of an image are, from --parent and from the place of the image itself. */

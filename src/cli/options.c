@@ -181,3 +181,24 @@ int add_parent(struct cli *cli, struct parents *p, const char *path)
 	p->v[p->n++] = path;
 	return -1;
 }
+
+int parse_duration(struct cli *cli, const char *option, const char *s, uint64_t *ret)
+{
+	static const struct {
+		const char *unit;
+		uint64_t ns;
+	} units[] = {{"us", 1000}, {"ms", 1000000}, {"s", 1000000000}};
+	size_t digits = strspn(s, "0123456789");
+	char number[8] = "";
+	long n;
+
+	if (digits < sizeof(number))
+		memcpy(number, s, digits);
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (!strcmp(s + digits, units[i].unit) &&
+		    parse_number(number, 1, 9999999, &n) == 0) {
+			*ret = (uint64_t)n * units[i].ns;
+			return -1;
+		}
+	return usage_error(cli, "%s takes a time such as 5ms, 500us or 1s, not '%s'", option, s);
+}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Continuous checkpoints: every image that is there can be restarted, and the program notices nothing."""
+
+import os
+import signal
+
+from case import Failed
+
+
+def images(case):
+    return sorted(name for name in os.listdir(case.path('images')) if not name.startswith('.'))
+
+
+def number(case):
+    names = images(case)
+    return int(names[-1].split('.')[0]) if names else 0
+
+
+def watch(case, pid, *args):
+    os.makedirs(case.path('images'), exist_ok=True)
+    return case.start_reprise('watch', str(pid), '-q', '-d', case.path('images'), *args,
+                              '--log-file', case.path('watch.log'))
+
+
+def step(case, pid, i):
+    os.kill(pid, signal.SIGUSR1)
+    path = os.path.join(case.work, 'step.%d' % i)
+    case.until(lambda: os.path.exists(path), 'step %d' % i)
+    os.unlink(path)
+
+
+def step_and_image(case, pid, tool, i):
+    before = number(case)
+    step(case, pid, i)
+    case.until(lambda: number(case) > before + 1 or case.ended(tool), 'an image of step %d' % i)
+    if case.ended(tool):
+        raise Failed('the tool ended: %s' % case.exit_code(tool))
+
+
+def check(case, name, turn):
+    path = case.path(os.path.join('images', name))
+    code, _, err = case.reprise('verify', path)
+    if code:
+        raise Failed('verify %s: %s' % (name, err))
+    restart = case.start_reprise('restart', '-q', '--pidns', '-i', path)
+    case.go(turn)
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy of ' + name, turn)], turn)
+    case.hold()
+
+
+def check_some(case, names):
+    for name in sorted(set(names[:3] + names[len(names) // 2:][:1] + names[-2:])):
+        check(case, name, 'turn' + name)
+
+
+def test_watching(case):
+    """Old images are merged and go; the end is asked for."""
+    pid = case.start('memory_steps')
+    tool = watch(case, pid, '--every', '20ms', '--keep', '3')
+    for i in range(1, 16):
+        step_and_image(case, pid, tool, i)
+    # those that are merged are gone
+    case.until(lambda: images(case)[0] != '00000001.rp' or case.ended(tool), 'merging')
+    os.kill(tool, signal.SIGTERM)
+    if case.wait(tool):
+        raise Failed('exit status %s' % case.exit_code(tool))
+    names = images(case)
+    if len(names) < 3:
+        raise Failed('only %s is left' % names)
+    case.finish(pid)
+    case.hold()
+    check_some(case, names)
+
+
+test_watching.timeout = 120
+
+
+def test_watching_killed(case):
+    """The tool is killed at some moment, and another one goes on."""
+    pid = case.start('memory_steps')
+    for i in range(1, 4):
+        tool = watch(case, pid, '--every', '1ms', '--keep', '2')
+        step_and_image(case, pid, tool, i)
+        os.kill(tool, signal.SIGKILL)
+        case.wait(tool)
+    with open('/proc/%d/status' % pid) as file:
+        case.until(lambda: 'TracerPid:\t0\n' in file.read() or file.seek(0), 'the end of tracing')
+    names = images(case)
+    case.finish(pid)
+    case.hold()
+    check_some(case, names)
+
+
+test_watching_killed.timeout = 120
+
+
+def test_watching_end(case):
+    """The application ends; and what cannot be watched."""
+    pid = case.start('memory_steps')
+    tool = watch(case, pid, '--every', '10ms', '--compress', 'lz4')
+    step_and_image(case, pid, tool, 1)
+    case.finish(pid)
+    if case.wait(tool):
+        raise Failed('exit status %s' % case.exit_code(tool))
+    case.hold()
+    check_some(case, images(case))
+    case.refused(case.reprise('watch', str(pid), '-d', case.path('images')), 'pid-none')
+    other = case.victim('odd', 'wait', 'pass')
+    case.refused(case.reprise('watch', str(other), '-q', '-d', case.path('none')), 'output')
+    code, _, err = case.reprise('watch', str(other), '-q', '-d', case.path('images'))
+    if code != 1 or 'descriptor' not in err:
+        raise Failed('what cannot be saved: %d, %s' % (code, err))
+    case.kill(other)
+
+
+test_watching_end.timeout = 120
