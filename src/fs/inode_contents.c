@@ -157,9 +157,10 @@ static int placed(void *arg, uint64_t address, uint64_t length, uint64_t positio
 static int place_all(struct checkpoint *c, struct inode_entry *entry, struct error *e)
 {
 	struct place p = {.entry = entry};
-	int r = image_put_early(c->image, entry->runs.v, entry->runs.n, place_source, placed, &p,
-				e);
+	int r;
 
+	image_early_of(c->image, image_parent_object(c->image, entry->id));
+	r = image_put_early(c->image, entry->runs.v, entry->runs.n, place_source, placed, &p, e);
 	if (r < 0) {
 		vec_free(&p.runs);
 		return r;

@@ -25,7 +25,7 @@ int image_early_begin(struct image_writer *w, uint64_t room)
 	if (w->phase != WRITER_STATE || w->early.room)
 		return -EINVAL;
 	/* what is there already would be found in the hole */
-	if (!w->out.positioned || w->out.size || w->opt.parents)
+	if (!w->out.positioned || w->out.size)
 		return -EOPNOTSUPP;
 	/* if the room is too small, frames are read and written elsewhere */
 	flags = fcntl(w->out.fd, F_GETFL);
@@ -37,6 +37,11 @@ int image_early_begin(struct image_writer *w, uint64_t room)
 	w->early.room = align_up(room, IMAGE_PAGE);
 	w->offset = w->early.room;
 	return 0;
+}
+
+void image_early_of(struct image_writer *w, uint64_t parent_object)
+{
+	w->early.parent = parent_object;
 }
 
 bool image_has_early(const struct image_writer *w)

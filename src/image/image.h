@@ -80,8 +80,9 @@ struct page_run {
 };
 
 /* Positions go along with addresses. */
-#define PAGE_EARLY (1ull << 63) /* as image_put_early() told */
-#define PAGE_ZERO  (1ull << 62) /* they are all zero */
+#define PAGE_EARLY  (1ull << 63) /* as image_put_early() told */
+#define PAGE_ZERO   (1ull << 62) /* they are all zero */
+#define PAGE_PARENT (1ull << 59) /* the parent has them, in the object that is that one there */
 
 /*
  * Page contents are written and read in groups. A group is all the pages of one
@@ -158,6 +159,10 @@ typedef int (*page_placed)(void *arg, uint64_t address, uint64_t length, uint64_
 /* Before image_write_state(), which may find that the room was too small: then all is moved. */
 int image_put_early(struct image_writer *w, const struct page_run *runs, size_t nruns,
 		    page_source source, page_placed placed, void *arg, struct error *e) must_check;
+/* What is put next is compared with this object of the parent; 0: with nothing. */
+void image_early_of(struct image_writer *w, uint64_t parent_object);
+/* The id that was given by image_put_parent_object(); 0: none. */
+uint64_t image_parent_object(const struct image_writer *w, uint64_t object);
 bool image_has_early(const struct image_writer *w);
 /* Nothing has been written, and image_early_begin() never called; behind image_write_state() the
  * writer is of no use any more. */

@@ -151,7 +151,8 @@ static int find_placed(struct page_map *m, struct head *early, uint64_t offset, 
 	for (uint32_t i = 0; i < early->p->nruns; i++) {
 		uint64_t end = runs[i].address + (uint64_t)runs[i].pages * IMAGE_PAGE;
 
-		if (run->address >= runs[i].address && run->end <= end) {
+		if (run->address >= runs[i].address && run->end <= end &&
+		    !(runs[i].flags & PAGES_RUN_PARENT)) {
 			run->frame = (size_t)(seen - m->r->early.frames.v);
 			run->flags = runs[i].flags;
 			run->at = at + (run->address - runs[i].address);

@@ -63,8 +63,9 @@ static void table_elsewhere(struct table *t, const struct page_run *run)
 {
 	uint32_t pages = run->length / IMAGE_PAGE;
 
-	if (run->position & PAGE_ZERO) {
-		table_add(t, run->address, pages, PAGES_RUN_ZERO);
+	if (run->position & (PAGE_ZERO | PAGE_PARENT)) {
+		table_add(t, run->address, pages,
+			  run->position & PAGE_ZERO ? PAGES_RUN_ZERO : PAGES_RUN_PARENT);
 		return;
 	}
 	table_add(t, run->address, pages, PAGES_RUN_PLACED);
@@ -230,11 +231,14 @@ const char *pages_check_runs(const struct frame *f, const struct pages_header *p
 			     uint64_t *ret_pages)
 {
 	const struct pages_run *runs = (const struct pages_run *)(p + 1);
-	uint32_t known = f->type == FRAME_EARLY ? PAGES_RUN_ZERO
-						: PAGES_RUN_ZERO | PAGES_RUN_PLACED |
-							  (incremental ? PAGES_RUN_PARENT : 0);
+	uint32_t known = PAGES_RUN_ZERO;
 	uint64_t at = p->first, pages = 0, data = 0, placed = 0;
 
+	/* what an early frame says to be in the parent, it does not have */
+	if (incremental || f->type == FRAME_EARLY)
+		known |= PAGES_RUN_PARENT;
+	if (f->type != FRAME_EARLY)
+		known |= PAGES_RUN_PLACED;
 	if (runs[0].address != p->first)
 		return "first page run";
 	for (uint32_t i = 0; i < p->nruns; i++) {
@@ -340,12 +344,12 @@ static int deliver_early(const struct early_frame *early, const struct pages_run
 		bool zero = runs[i].flags & PAGES_RUN_ZERO;
 
 		if (run->address >= runs[i].address && skip < runs[i].pages) {
-			if (run->pages > runs[i].pages - skip)
+			if (run->pages > runs[i].pages - skip || (runs[i].flags & PAGES_RUN_PARENT))
 				break;
 			return sink(arg, run->address, zero ? NULL : data + skip * IMAGE_PAGE,
 				    (uint64_t)run->pages * IMAGE_PAGE, e);
 		}
-		if (!zero)
+		if (!runs[i].flags)
 			data += (uint64_t)runs[i].pages * IMAGE_PAGE;
 	}
 	return wrong_pages(offset, "a run is not where it is said to be", e);

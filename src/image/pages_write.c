@@ -123,23 +123,31 @@ static struct slot *slot_claim(struct pages_writer *pw)
 	return s;
 }
 
-/* An early frame has its place, at which a later one will find it. */
+/*
+ * An early frame has its place, at which a later one will find it. What is zero or in the parent
+ * needs none.
+ */
 static int early_placed(struct pages_writer *pw, const struct frame *f,
-			const struct pages_run *runs, uint32_t nruns, uint64_t offset)
+			const struct pages_header *p, uint64_t offset)
 {
+	const struct pages_run *runs = (const struct pages_run *)(p + 1);
 	uint64_t position = PAGE_EARLY | pw->w->early.frames.n * PAGES_BLOCK;
-	struct early_entry *entry = vec_push(&pw->w->early.frames);
+	struct early_entry *entry = p->raw_length ? vec_push(&pw->w->early.frames) : NULL;
 	int r = 0;
 
-	if (!entry)
+	if (p->raw_length && !entry)
 		return -ENOMEM;
-	*entry = (struct early_entry){*f, offset};
-	for (uint32_t i = 0; r >= 0 && i < nruns; i++) {
+	if (entry)
+		*entry = (struct early_entry){*f, offset};
+	pw->w->totals.page_bytes += p->stored_length;
+	for (uint32_t i = 0; r >= 0 && i < p->nruns; i++) {
 		uint64_t length = (uint64_t)runs[i].pages * IMAGE_PAGE;
 
-		if (runs[i].flags & PAGES_RUN_ZERO) {
+		if (runs[i].flags) {
+			uint64_t kind = runs[i].flags & PAGES_RUN_ZERO ? PAGE_ZERO : PAGE_PARENT;
+
 			r = pw->placed_at(pw->arg, runs[i].address, length,
-					  PAGE_ZERO | runs[i].address);
+					  kind | runs[i].address % PAGE_PARENT);
 			continue;
 		}
 		r = pw->placed_at(pw->arg, runs[i].address, length, position);
@@ -156,10 +164,8 @@ static int frame_placed(struct pages_writer *pw, const uint8_t *frame, uint64_t 
 	struct image_writer *w = pw->w;
 	struct index_entry *last = w->index.n ? &w->index.v[w->index.n - 1] : NULL;
 
-	if (f->type == FRAME_EARLY) {
-		w->totals.page_bytes += p->stored_length;
-		return early_placed(pw, f, (const struct pages_run *)(p + 1), p->nruns, offset);
-	}
+	if (f->type == FRAME_EARLY)
+		return early_placed(pw, f, p, offset);
 	digest_update(w->digest, f, sizeof(*f));
 	totals_add(&w->totals, p);
 	if (last && last->object == f->id && last->stage == p->stage)
@@ -169,6 +175,15 @@ static int frame_placed(struct pages_writer *pw, const uint8_t *frame, uint64_t 
 		return -ENOMEM;
 	*last = (struct index_entry){.object = f->id, .stage = p->stage, .offset = offset};
 	return 0;
+}
+
+/* An early frame without data, which nothing will refer to. */
+static bool is_bare(const struct slot *s)
+{
+	const struct frame *f = (const struct frame *)s->buf;
+
+	return s->len && f->type == FRAME_EARLY &&
+	       !((const struct pages_header *)(f + 1))->raw_length;
 }
 
 static int slot_place(struct pages_writer *pw, struct slot *s)
@@ -183,6 +198,8 @@ static int slot_place(struct pages_writer *pw, struct slot *s)
 			return r;
 		at += frame_size((const struct frame *)(s->buf + at));
 	}
+	if (is_bare(s))
+		s->len = 0;
 	w->offset += s->len;
 	return 0;
 }
@@ -211,7 +228,7 @@ static uint64_t elsewhere_length(const struct page_run *run, uint64_t skip)
 {
 	uint64_t left = run->length - skip, in_frame;
 
-	if (run->position & PAGE_ZERO)
+	if (run->position & (PAGE_ZERO | PAGE_PARENT))
 		return left < PAGES_ELSEWHERE_BYTES ? left : PAGES_ELSEWHERE_BYTES;
 	in_frame = PAGES_BLOCK - ((run->position + skip) & ~PAGE_EARLY) % PAGES_BLOCK;
 	return left < in_frame ? left : in_frame;
@@ -219,8 +236,8 @@ static uint64_t elsewhere_length(const struct page_run *run, uint64_t skip)
 
 static uint64_t offset_of(const struct image_writer *w, uint64_t position)
 {
-	return position & PAGE_ZERO
-		       ? PAGE_ZERO
+	return position & (PAGE_ZERO | PAGE_PARENT)
+		       ? position & (PAGE_ZERO | PAGE_PARENT)
 		       : w->early.frames.v[(position & ~PAGE_EARLY) / PAGES_BLOCK].offset;
 }
 
@@ -271,7 +288,8 @@ static void base_take(struct pages_writer *pw, struct slot *s, uint64_t object)
 {
 	if (!s->codec.parents)
 		return;
-	s->codec.parent_object = writer_parent_object(pw->w, object);
+	s->codec.parent_object = pw->cut.type == FRAME_EARLY ? pw->w->early.parent
+							     : image_parent_object(pw->w, object);
 	if (pw->cursors.n)
 		s->codec.cursor = pw->cursors.v[--pw->cursors.n];
 }

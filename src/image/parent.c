@@ -31,7 +31,7 @@ static struct parent_object *object_place(const struct image_writer *w, uint64_t
 				   : NULL;
 }
 
-uint64_t writer_parent_object(const struct image_writer *w, uint64_t object)
+uint64_t image_parent_object(const struct image_writer *w, uint64_t object)
 {
 	const struct parent_object *found = object_place(w, object);
 

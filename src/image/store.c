@@ -219,9 +219,11 @@ static int put_run(struct page_store *s, const struct page_run *run, page_source
 	return 0;
 }
 
-int store_put_all(struct page_store *s, const struct page_run *runs, size_t nruns,
-		  page_source source, page_placed placed, void *arg, struct error *e)
+int store_put_all(struct page_store *s, uint64_t parent_object, const struct page_run *runs,
+		  size_t nruns, page_source source, page_placed placed, void *arg, struct error *e)
 {
+	if (s->image)
+		image_early_of(s->image, parent_object);
 	if (s->image)
 		return image_put_early(s->image, runs, nruns, source, placed, arg, e);
 	for (size_t i = 0; i < nruns; i++) {

@@ -20,7 +20,7 @@ struct page_store;
  */
 static inline bool store_in_image(uint64_t position)
 {
-	return position & (PAGE_EARLY | PAGE_ZERO);
+	return position & (PAGE_EARLY | PAGE_ZERO | PAGE_PARENT);
 }
 
 /* A file without a name, or a negative errno. */
@@ -49,10 +49,13 @@ void store_clear(struct page_store *s);
  */
 int store_put(struct page_store *s, bool in_memory, uint64_t address, size_t len,
 	      page_source source, void *arg, uint64_t *ret_position, struct error *e) must_check;
-/* All of these runs, not into memory; runs ascend. Sources and `placed` as for image_put_early().
+/*
+ * All of these runs, not into memory; runs ascend. Sources and `placed` as for image_put_early(),
+ * parent_object as for image_early_of().
  */
-int store_put_all(struct page_store *s, const struct page_run *runs, size_t nruns,
-		  page_source source, page_placed placed, void *arg, struct error *e) must_check;
+int store_put_all(struct page_store *s, uint64_t parent_object, const struct page_run *runs,
+		  size_t nruns, page_source source, page_placed placed, void *arg,
+		  struct error *e) must_check;
 /* Nothing is asked for twice: what has been taken from the file makes room in it. */
 void store_read_once(struct page_store *s);
 /* From any thread. */

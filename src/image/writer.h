@@ -38,6 +38,7 @@ struct image_writer {
 	struct {
 		uint64_t room; /* in front of it; 0: there is none */
 		VEC(struct early_entry) frames;
+		uint64_t parent; /* object of the parent that is compared with */
 	} early;
 
 	struct pages_writer *pages;
@@ -48,9 +49,6 @@ int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload
 	       struct error *e) must_check;
 void writer_seal(struct image_writer *w);
 int writer_put_parent(struct image_writer *w, struct error *e) must_check;
-/* 0: it has none. */
-uint64_t writer_parent_object(const struct image_writer *w, uint64_t object);
-
 int pages_writer_new(struct pages_writer **ret, struct image_writer *w, struct error *e) must_check;
 /* Waits until all is written. */
 int pages_writer_drain(struct pages_writer *pw, struct error *e) must_check;

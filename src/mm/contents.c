@@ -8,6 +8,7 @@
 #include "mm/order.h"
 #include "mm/pages.h"
 #include "mm/state.h"
+#include "mm/track.h"
 
 /*
  * The contents of address spaces, on their way from the tasks into the page groups: directly, or
@@ -173,6 +174,9 @@ static int keep_run(struct keep *k, const struct content_run *run, struct error 
 
 		if (start >= run->end)
 			break;
+		/* in the object that is this one in the parent, and no other */
+		if ((s->position & PAGE_PARENT) && k->of != k->m)
+			continue;
 		r = keep_range(k, run, at, start, e);
 		if (r >= 0)
 			r = add_run(k, run, start, end, s->position + (start - s->start), e);
@@ -217,7 +221,9 @@ static int put_stage(struct keep *k, const struct content_run *v, size_t n, stru
 	for (size_t i = 0; i < n; i++)
 		if (v[i].position == STORE_NONE)
 			runs[nruns++] = (struct page_run){v[i].start, v[i].end - v[i].start, 0};
-	return nruns ? store_put_all(k->c->store, runs, nruns, place_source, placed, p, e) : 0;
+	return nruns ? store_put_all(k->c->store, image_parent_object(k->c->image, k->m->id), runs,
+				     nruns, place_source, placed, p, e)
+		     : 0;
 }
 
 /* `from` with the places that were found, which come in the order of what lacks one. */
@@ -328,6 +334,16 @@ uint64_t mm_unkept_bytes(const struct checkpoint *c)
 		vec_for_each (run, &m->contents)
 			sum -= kept_in(&c->mm->mms.v[run->source].kept, run);
 	return sum;
+}
+
+int mm_put_parents(struct checkpoint *c, struct error *e)
+{
+	int r = 0;
+
+	vec_for_each (m, &c->mm->mms)
+		if (r >= 0 && m->track && m->track->parent)
+			r = image_put_parent_object(c->image, m->id, m->track->parent, e);
+	return r;
 }
 
 void mm_forget_kept(struct checkpoint *c)

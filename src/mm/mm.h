@@ -46,6 +46,8 @@ uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least);
 /* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).
  */
 bool mm_pins_pages(const struct checkpoint *c);
+/* Copies in advance were compared with what these are in the parent of the image. */
+int mm_put_parents(struct checkpoint *c, struct error *e) must_check;
 /* What was copied in advance is of no use. */
 void mm_forget_kept(struct checkpoint *c);
 /*

@@ -412,7 +412,7 @@ static int copy_runs(struct copying *c, const struct page_run *runs, size_t n,
 		     struct page_store *store, struct error *e)
 {
 	struct mm_track *t = c->t;
-	int r = store_put_all(store, runs, n, read_running, copy_placed, c, e);
+	int r = store_put_all(store, t->parent, runs, n, read_running, copy_placed, c, e);
 
 	if (t->kept.n)
 		qsort(t->kept.v, t->kept.n, sizeof(*t->kept.v), by_start);

@@ -33,6 +33,7 @@
 struct mm_track {
 	pid_t tid;
 	uint64_t start_time;   /* of that task */
+	uint64_t parent;       /* its address space in the parent of the image, 0 none */
 	int uffd;	       /* of its address space */
 	struct span_vec spans; /* what is registered; sorted */
 	struct span_vec ever;  /* what ever was; sorted */

@@ -39,8 +39,9 @@ struct checkpoint {
 	bool inotify_overflow; /* unread events are lost, and the application is told so */
 	bool tcp_closed;       /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;
-	struct image_writer *image; /* NULL while checking */
-	struct mm_tracks *tracks;   /* whose memory has been copied in advance; may be NULL */
+	struct image_writer *image;   /* NULL while checking */
+	const struct same_keys *same; /* objects of the image's parent; may be NULL */
+	struct mm_tracks *tracks;     /* whose memory has been copied in advance; may be NULL */
 	struct page_store
 		*store; /* contents that are written when the tasks run again; may be NULL */
 	struct objects *objects;		  /* who has been seen before */

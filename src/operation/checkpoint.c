@@ -102,8 +102,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = container_check_leaks(c, p->container, e);
 	if (r >= 0)
 		r = mm_checkpoint_finish(c, e);
-	if (r >= 0 && p->parents)
-		r = parents_match(p, p->parents, e);
+	if (r >= 0)
+		r = same_put(p, e);
 	if (r < 0)
 		return r;
 	image_expect(c->image,
@@ -220,7 +220,7 @@ static int open_image(struct pass *p, const struct subject *s, int fd,
 	struct image_info info;
 
 	image_info_here(&info);
-	p->parents = s->parents;
+	p->c.same = s->same;
 	if (fstat(fd, &p->c.output) < 0)
 		return error_errno(e, -errno, E_OUTPUT, "the destination cannot be used");
 	return image_writer_new(&p->c.image, fd, &info, &wo, e);
@@ -274,7 +274,13 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 /* The copies go to their final place, if the image is one that has it; 0: there is no place. */
 static int make_room(struct checkpoint *c, const struct subject *s, struct error *e)
 {
-	int r = image_early_begin(c->image, s->state);
+	uint64_t state = s->state;
+	int r;
+
+	/* as much as that of the parent has; it is moved if that is not enough */
+	if (s->parents)
+		state = page_map_totals(page_chain_at(s->parents, 0))->state_bytes + PAGE_BYTES;
+	r = image_early_begin(c->image, state);
 
 	if (r == 0) {
 		store_use_image(c->store, c->image);
@@ -385,6 +391,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	/* by the paths that the caller knows */
 	if (r >= 0 && opt->parents && opt->parents[0])
 		r = parents_open(opt->parents, &s.parents, &s.parent_name, e);
+	if (r >= 0 && s.parents)
+		r = same_keys_new(s.parents, &s.same, e);
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)

@@ -18,6 +18,13 @@ int parents_find(const struct image_reader *image, const char *const *where,
 int parents_open(const char *const *where, struct page_chain **ret, const char **ret_name,
 		 struct error *e) must_check;
 /* Which objects of the parent are probably those that are being saved? */
-int parents_match(struct pass *p, const struct page_chain *parents, struct error *e) must_check;
+struct same_keys;
+int same_keys_new(const struct page_chain *parents, struct same_keys **ret,
+		  struct error *e) must_check;
+void same_keys_free(struct same_keys *k); /* accepts NULL */
+/* The address space that a process had there, 0: none. */
+uint64_t same_mm(const struct same_keys *k, pid_t pid);
+/* Tells the image, when all objects have been met. */
+int same_put(struct pass *p, struct error *e) must_check;
 
 #endif

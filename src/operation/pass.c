@@ -15,6 +15,7 @@
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/ahead.h"
+#include "operation/parents.h"
 #include "operation/pass.h"
 
 #define AHEAD_WORTH 4 /* tasks: a thread costs as much as looking at one */
@@ -24,6 +25,7 @@ void subject_free(struct subject *s)
 	kernel_memory_free(s->kernel);
 	store_free(s->store);
 	page_chain_free(s->parents);
+	same_keys_free(s->same);
 	container_free(&s->ct);
 }
 

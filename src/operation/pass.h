@@ -25,11 +25,10 @@ struct pass {
 	struct mm_vdso vdso;
 	struct container *container; /* the caller's */
 	struct mm_tracks tracks;
-	const struct page_chain *parents; /* of an incremental image, or NULL */
-	uint64_t max_freeze;		  /* ns; 0: no limit */
-	uint64_t frozen;		  /* when the freeze began */
-	bool layers_saved;		  /* they, and the state before them, are in the image */
-	uint64_t who;			  /* was there when memory was copied in advance */
+	uint64_t max_freeze; /* ns; 0: no limit */
+	uint64_t frozen;     /* when the freeze began */
+	bool layers_saved;   /* they, and the state before them, are in the image */
+	uint64_t who;	     /* was there when memory was copied in advance */
 };
 
 /* What is to be saved, and what is known of it in advance. */
@@ -38,6 +37,7 @@ struct subject {
 	struct page_store
 		*store; /* opened before a container is entered; NULL: is to end or to stop */
 	struct page_chain *parents; /* of an incremental image, or NULL */
+	struct same_keys *same;
 	const char *parent_name;
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */

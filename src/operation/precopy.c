@@ -14,6 +14,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "operation/operation.h"
+#include "operation/parents.h"
 
 enum { MAX_PASSES = 6, MAX_PASSES_TO_FIT = 30 };
 
@@ -140,7 +141,10 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 		close_fd(&uffd);
 	if (r < 0 || back < 0)
 		return r < 0 ? r : back;
-	return track_begin(pc->tracks, t->tid, f->start_time, uffd, pc->e);
+	r = track_begin(pc->tracks, t->tid, f->start_time, uffd, pc->e);
+	if (r >= 0 && pc->c->same)
+		pc->tracks->v.v[pc->tracks->v.n - 1].parent = same_mm(pc->c->same, f->pid);
+	return r;
 }
 
 /* One that has ended meanwhile has nothing to be saved. */

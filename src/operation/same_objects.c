@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "fs/inode.h"
+#include "mm/mm.h"
 #include "model/records.h"
 #include "ns/container.h"
 #include "operation/parents.h"
@@ -22,7 +23,6 @@ struct same_key {
 
 struct same_keys {
 	VEC(struct same_key) v;
-	const struct restart_records *records;
 };
 
 static int by_key(const void *a, const void *b)
@@ -45,20 +45,20 @@ static int add_key(struct same_keys *k, enum same_kind kind, uint64_t a, uint64_
 	return key || !id ? 0 : -ENOMEM;
 }
 
-static int list_keys(struct same_keys *k, struct error *e)
+static int list_keys(struct same_keys *k, const struct restart_records *records, struct error *e)
 {
 	const Reprise__Process *process;
 	const Reprise__Inode *inode;
 	uint64_t id;
 	int r = 0;
 
-	for (size_t i = 0; (process = records_nth(k->records, RECORD_PROCESS, i, NULL)); i++)
+	for (size_t i = 0; (process = records_nth(records, RECORD_PROCESS, i, NULL)); i++)
 		if (r >= 0)
 			r = add_key(k, SAME_MM, (uint64_t)process->pid, 0, process->mm);
-	for (size_t i = 0; (inode = records_nth(k->records, RECORD_INODE, i, &id)); i++)
+	for (size_t i = 0; (inode = records_nth(records, RECORD_INODE, i, &id)); i++)
 		if (r >= 0 && inode->contents)
 			r = add_key(k, SAME_INODE, inode->dev, inode->ino, id);
-	for (size_t i = 0; records_nth(k->records, RECORD_LAYER, i, &id); i++)
+	for (size_t i = 0; records_nth(records, RECORD_LAYER, i, &id); i++)
 		if (r >= 0)
 			r = add_key(k, SAME_LAYER, i, 0, id);
 	if (r < 0)
@@ -68,45 +68,70 @@ static int list_keys(struct same_keys *k, struct error *e)
 	return 0;
 }
 
-static int say(struct checkpoint *c, const struct same_keys *k, enum same_kind kind, uint64_t a,
-	       uint64_t b, uint64_t id, struct error *e)
+static uint64_t find(const struct same_keys *k, enum same_kind kind, uint64_t a, uint64_t b)
 {
 	const struct same_key key = {kind, a, b}, *found;
 
 	found = k->v.n ? bsearch(&key, k->v.v, k->v.n, sizeof(key), by_key) : NULL;
-	return found && id ? image_put_parent_object(c->image, id, found->id, e) : 0;
+	return found ? found->id : 0;
 }
 
-static int say_all(struct pass *p, const struct same_keys *k, struct error *e)
+uint64_t same_mm(const struct same_keys *k, pid_t pid)
+{
+	return find(k, SAME_MM, (uint64_t)pid, 0);
+}
+
+static int say(struct checkpoint *c, enum same_kind kind, uint64_t a, uint64_t b, uint64_t id,
+	       struct error *e)
+{
+	uint64_t parent = find(c->same, kind, a, b);
+
+	return parent && id ? image_put_parent_object(c->image, id, parent, e) : 0;
+}
+
+int same_put(struct pass *p, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	const Reprise__Inode *inode;
 	uint64_t id;
 	int r = 0;
 
+	if (!c->same)
+		return 0;
 	vec_for_each (cp, &c->processes)
 		if (r >= 0 && !cp->frozen->zombie)
-			r = say(c, k, SAME_MM, (uint64_t)cp->frozen->pid, 0, cp->mm, e);
+			r = say(c, SAME_MM, (uint64_t)cp->frozen->pid, 0, cp->mm, e);
 	for (size_t i = 0; r >= 0 && (inode = inodes_at(c, i, &id)); i++)
 		if (inode->contents)
-			r = say(c, k, SAME_INODE, inode->dev, inode->ino, id, e);
+			r = say(c, SAME_INODE, inode->dev, inode->ino, id, e);
 	for (size_t i = 0; r >= 0 && (id = container_layer(p->container, i)); i++)
-		r = say(c, k, SAME_LAYER, i, 0, id, e);
+		r = say(c, SAME_LAYER, i, 0, id, e);
+	return r < 0 ? r : mm_put_parents(c, e);
+}
+
+int same_keys_new(const struct page_chain *parents, struct same_keys **ret, struct error *e)
+{
+	struct restart_records *records = NULL;
+	struct same_keys *k = calloc(1, sizeof(*k));
+	int r = 0;
+
+	if (!k)
+		r = error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the parent");
+	if (r >= 0)
+		r = records_load(&records, page_map_reader(page_chain_at(parents, 0)), e);
+	if (r >= 0)
+		r = list_keys(k, records, e);
+	records_free(records);
+	if (r < 0)
+		same_keys_free(k);
+	else
+		*ret = k;
 	return r;
 }
 
-int parents_match(struct pass *p, const struct page_chain *parents, struct error *e)
+void same_keys_free(struct same_keys *k)
 {
-	struct restart_records *records = NULL;
-	struct same_keys k = {};
-	int r = records_load(&records, page_map_reader(page_chain_at(parents, 0)), e);
-
-	k.records = records;
-	if (r >= 0)
-		r = list_keys(&k, e);
-	if (r >= 0)
-		r = say_all(p, &k, e);
-	vec_free(&k.v);
-	records_free(records);
-	return r;
+	if (k)
+		vec_free(&k->v);
+	free(k);
 }
