@@ -148,6 +148,12 @@ int files_restart_open_late(struct restart *r, struct error *e) must_check;
 int files_restart_fill(struct restart *r, struct restart_task *t, struct error *e) must_check;
 /* Working directory, root, umask of a task (the first that refers to this fs). */
 int fs_restart(struct restart *r, struct restart_task *t, struct error *e) must_check;
+/*
+ * Gives a session that has begun its terminal, if that is a pseudo-terminal of the tree: before its
+ * leader has children, since they have it from their parent.
+ */
+int files_restart_session(struct restart *r, struct restart_process *leader,
+			  struct error *e) must_check;
 /* Whether the terminal of a session is a pseudo-terminal of the tree itself. */
 bool files_restart_own_terminal(const struct restart *r, const struct restart_process *leader);
 /* Our descriptor of an open file description, -1 if it is not open. */

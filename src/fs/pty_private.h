@@ -24,7 +24,7 @@ int pty_contents_put(int master, int slave, const Reprise__PtyFile *m, struct er
 
 /* ---- the session whose terminal it is: pty_session.c ---- */
 
-/* Makes a master's slave the terminal of its session, once. */
+/* The foreground group of its session, once, when all tasks are there. */
 int pty_session_restart(struct restart *r, struct file_open *master, struct error *e) must_check;
 /* Opens it as /dev/tty in its session. Returns -ENOTTY if there is no such session. */
 int pty_open_alias(struct restart *r, struct file_open *master, int flags, int *ret_fd,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_private.h"
 #include "fs/pty_ioctl.h"
 #include "fs/pty_private.h"
 
@@ -43,14 +44,14 @@ static bool group_exists(struct restart *r, const struct restart_process *leader
 	return false;
 }
 
-/* Only the leader can make it the terminal of its session. */
-static int set_session(struct restart *r, struct restart_process *p, int master, struct error *e)
+/* A call of ioctl() on the slave, by a process of the session. */
+static int on_slave(struct restart *r, struct restart_process *p, int master, unsigned long request,
+		    const int32_t *value, struct error *e)
 {
 	_cleanup_(close_fd) int slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	_cleanup_(batch_free) struct batch b = {};
 	struct restart_task *t = &p->tasks.v[0];
-	int32_t group = p->msg->tty_pgrp;
-	int remote, res, take, give = -1;
+	int remote, res, call;
 
 	if (slave < 0)
 		return error_errno(e, -errno, E_RESTORE,
@@ -58,30 +59,67 @@ static int set_session(struct restart *r, struct restart_process *p, int master,
 	res = restart_send_fds(r, t, &slave, 1, &remote, e);
 	if (res < 0)
 		return res;
-	take = batch_call(&b, SYS_ioctl, VAL(remote), VAL(TIOCSCTTY), VAL(0));
-	if (group > 0 && group != p->msg->pgid && group_exists(r, p, group))
-		give = batch_call(&b, SYS_ioctl, VAL(remote), VAL(TIOCSPGRP),
-				  DATA(batch_data(&b, &group, sizeof(group))));
+	call = batch_call(&b, SYS_ioctl, VAL(remote), VAL(request),
+			  value ? DATA(batch_data(&b, value, sizeof(*value))) : VAL(0));
 	batch_call(&b, SYS_close, VAL(remote));
 	res = agent_run(p->agent, t->tid, NULL, &b, e);
-	if (res >= 0 && batch_result(&b, take) < 0)
-		return error_errno(e, (int)batch_result(&b, take), E_RESTORE,
-				   "cannot make a pseudo-terminal the terminal of session %d",
-				   p->vpid);
-	if (res >= 0 && give >= 0 && batch_result(&b, give) < 0)
-		return error_errno(e, (int)batch_result(&b, give), E_RESTORE,
-				   "cannot put process group %d in the foreground", group);
-	return res;
+	return res < 0 ? res : (int)batch_result(&b, call);
+}
+
+/* Children have the terminal from their parent alone, so it must be there before they are. */
+int files_restart_session(struct restart *r, struct restart_process *leader, struct error *e)
+{
+	vec_for_each (f, &r->files->files) {
+		int res;
+
+		if (f->msg->kind != FILE_PTY || !f->msg->pty->master ||
+		    session_leader(r, f) != leader)
+			continue;
+		res = f->fd >= 0 ? 0 : file_open_now(r, f, e);
+		if (res < 0)
+			return res;
+		res = on_slave(r, leader, f->fd, TIOCSCTTY, NULL, e);
+		if (res < 0)
+			return error_errno(
+				e, res, E_RESTORE,
+				"cannot make a pseudo-terminal the terminal of session %d",
+				leader->vpid);
+	}
+	return 0;
+}
+
+/* Those of the session that were there before it had the terminal, or have given it up. */
+static int give_up(struct restart *r, struct restart_process *leader, int master, struct error *e)
+{
+	vec_for_each (p, &r->processes) {
+		int res;
+
+		if (p->msg->sid != leader->vpid || p->msg->controlling_tty || p->msg->zombie ||
+		    p == leader)
+			continue;
+		res = on_slave(r, p, master, TIOCNOTTY, NULL, e);
+		if (res < 0 && res != -ENOTTY)
+			return error_errno(e, res, E_RESTORE, "task %d cannot give up its terminal",
+					   p->vpid);
+	}
+	return 0;
 }
 
 int pty_session_restart(struct restart *r, struct file_open *master, struct error *e)
 {
 	struct restart_process *leader = session_leader(r, master);
+	int32_t group = leader ? leader->msg->tty_pgrp : 0;
+	int res = 0;
 
 	if (master->pty_session || !leader)
 		return 0;
 	master->pty_session = true;
-	return set_session(r, leader, master->fd, e);
+	if (group > 0 && group != leader->msg->pgid && group_exists(r, leader, group))
+		res = on_slave(r, leader, master->fd, TIOCSPGRP, &group, e);
+	if (res < 0)
+		return error_errno(e, res, E_RESTORE,
+				   "cannot put process group %d in the foreground", group);
+	return give_up(r, leader, master->fd, e);
 }
 
 int pty_open_alias(struct restart *r, struct file_open *master, int flags, int *ret_fd,
@@ -91,15 +129,13 @@ int pty_open_alias(struct restart *r, struct file_open *master, int flags, int *
 	_cleanup_(batch_free) struct batch b = {};
 	_cleanup_(close_fd) int pidfd = -EBADF;
 	static const char path[] = "/dev/tty";
-	int res, call, fd = -1;
+	int call =
+		batch_call(&b, SYS_openat, VAL(AT_FDCWD), DATA(batch_data(&b, path, sizeof(path))),
+			   VAL(flags | O_NOCTTY | O_CLOEXEC), VAL(0));
+	int res, fd = -1;
 
 	if (!leader)
 		return -ENOTTY;
-	res = pty_session_restart(r, master, e);
-	if (res < 0)
-		return res;
-	call = batch_call(&b, SYS_openat, VAL(AT_FDCWD), DATA(batch_data(&b, path, sizeof(path))),
-			  VAL(flags | O_NOCTTY | O_CLOEXEC), VAL(0));
 	res = agent_run(leader->agent, leader->tasks.v[0].tid, NULL, &b, e);
 	if (res < 0)
 		return res;

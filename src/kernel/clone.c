@@ -29,6 +29,7 @@ struct maker {
 	struct restart *r;
 	const struct tree_plan *plan;
 	struct made_helper *helpers;
+	tree_session_fn session;
 	tree_complete_fn complete;
 	struct error *e;
 };
@@ -477,6 +478,13 @@ static int do_threads(struct maker *m, struct restart_process *p)
 	return r;
 }
 
+static int begin_session(struct maker *m, const struct tree_step *s, struct restart_process *p)
+{
+	int r = call_step(m, s, SYS_setsid, 0, "setsid");
+
+	return r < 0 || !p ? r : m->session(m->r, p, m->e);
+}
+
 static int carry_out(struct maker *m, const struct tree_step *s)
 {
 	struct restart_process *p = s->actor.helper ? NULL : &m->r->processes.v[s->actor.index];
@@ -487,7 +495,7 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 	case STEP_FORK_HELPER:
 		return do_fork_helper(m, s);
 	case STEP_SETSID:
-		return call_step(m, s, SYS_setsid, 0, "setsid");
+		return begin_session(m, s, p);
 	case STEP_SUBREAPER:
 		return set_subreaper(m, s);
 	case STEP_BUILD:
@@ -508,11 +516,12 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 	return error_set(m->e, -EINVAL, E_INTERNAL, "step %d of the plan", s->type);
 }
 
-int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e)
+int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
+	      struct error *e)
 {
 	_cleanup_(free_ptr) struct made_helper *helpers =
 		calloc(plan->helpers.n + 1, sizeof(*helpers));
-	struct maker m = {.r = r, .plan = plan, .helpers = helpers, .e = e};
+	struct maker m = {.r = r, .plan = plan, .helpers = helpers, .session = session, .e = e};
 	int res = helpers ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan");
 
 	for (size_t i = 0; i < plan->late && res >= 0; i++)
@@ -522,10 +531,10 @@ int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e)
 	return res;
 }
 
-int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_complete_fn complete,
-		   struct error *e)
+int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
+		   tree_complete_fn complete, struct error *e)
 {
-	struct maker m = {.r = r, .plan = plan, .complete = complete, .e = e};
+	struct maker m = {.r = r, .plan = plan, .session = session, .complete = complete, .e = e};
 	int res = 0;
 
 	for (size_t i = plan->late; i < plan->steps.n && res >= 0; i++)

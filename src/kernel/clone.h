@@ -21,15 +21,18 @@ int tree_check_sharing(const struct restart *r, struct error *e) must_check;
 
 /* The root stub exists, is traced and holds nothing but the agent. Its address space is built on
  * the way (mm room). */
-int tree_make(struct restart *r, const struct tree_plan *plan, struct error *e) must_check;
+typedef int (*tree_session_fn)(struct restart *r, struct restart_process *p, struct error *e);
+/* `session` is called for each process that has begun a session, before it has children in it. */
+int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
+	      struct error *e) must_check;
 
 /*
  * Then those for which their parents wait in vfork(): each is made by its parent, which is
  * complete but for its registers, and completed by the function before it is the turn of the next.
  */
 typedef int (*tree_complete_fn)(struct restart *r, struct restart_process *p, struct error *e);
-int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_complete_fn complete,
-		   struct error *e) must_check;
+int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
+		   tree_complete_fn complete, struct error *e) must_check;
 /* The clone flags for the tables that a new process shares with its maker, of which `task` calls
  * clone. */
 uint64_t tree_sharing(const struct restart_process *maker, const Reprise__Task *task,

@@ -305,7 +305,7 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 static int build_tree(struct loaded *l, int messages, struct error *e)
 {
 	struct restart *r = &l->r;
-	int res = tree_make(r, &l->plan, e);
+	int res = tree_make(r, &l->plan, terminal_session, e);
 
 	if (res >= 0)
 		res = mm_lazy_serve(r, messages, e);

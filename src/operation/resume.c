@@ -21,6 +21,7 @@
 #include "mm/mm.h"
 #include "operation/operation.h"
 #include "operation/resume.h"
+#include "operation/terminal.h"
 
 void restart_warn(void *report, const struct error *problem)
 {
@@ -278,7 +279,7 @@ int resume_prepare(struct restart *r, const struct tree_plan *plan, struct error
 			res = prepare(r, p, &now, e);
 	}
 	if (res >= 0)
-		res = tree_make_late(r, plan, complete, e);
+		res = tree_make_late(r, plan, terminal_session, complete, e);
 	if (res >= 0)
 		res = finish_late(r, e);
 	if (res >= 0)

@@ -16,12 +16,22 @@ int terminal_find(struct restart *r)
 	return 0;
 }
 
-static int in_task(struct restart_task *t, int fd, unsigned long request, uint64_t arg,
-		   struct error *e)
+/* ioctl() on our terminal by a task: its result. */
+static int in_task(struct restart *r, struct restart_process *p, unsigned long request,
+		   const int32_t *value, struct error *e)
 {
-	const uint64_t args[6] = {(uint64_t)fd, request, arg};
+	_cleanup_(batch_free) struct batch b = {};
+	struct restart_task *t = &p->tasks.v[0];
+	int remote, call, res = restart_send_fds(r, t, &r->tty_fd, 1, &remote, e);
 
-	return (int)agent_syscall(t->process->agent, t->tid, NULL, e, SYS_ioctl, args);
+	if (res < 0)
+		return res;
+	/* 1: see TIOCSCTTY below */
+	call = batch_call(&b, SYS_ioctl, VAL(remote), VAL(request),
+			  value ? DATA(batch_data(&b, value, sizeof(*value))) : VAL(1));
+	batch_call(&b, SYS_close, VAL(remote));
+	res = agent_run(p->agent, t->tid, NULL, &b, e);
+	return res < 0 ? res : (int)batch_result(&b, call);
 }
 
 /* A group lives as long as one process of the session is in it. */
@@ -33,39 +43,42 @@ static bool group_exists(const struct restart *r, const Reprise__Process *leader
 	return false;
 }
 
-static int take_terminal(struct restart *r, struct restart_task *t, struct error *e)
+/* Does the root lead a session on the terminal that ours takes the place of? */
+static bool takes_ours(const struct restart *r)
 {
-	const Reprise__Process *m = t->process->msg;
-	int remote, res = restart_send_fds(r, t, &r->tty_fd, 1, &remote, e);
+	const struct restart_process *root = &r->processes.v[0];
 
-	if (res < 0)
-		return res;
+	if (!root->msg->controlling_tty || root->msg->sid != root->vpid || r->tty_fd < 0)
+		return false;
+	return getsid(0) == getppid() && !files_restart_own_terminal(r, root);
+}
+
+int terminal_session(struct restart *r, struct restart_process *leader, struct error *e)
+{
+	int res;
+
+	if (leader != &r->processes.v[0] || !takes_ours(r))
+		return files_restart_session(r, leader, e);
 	/* 1: take it away from our session (CAP_SYS_ADMIN), which is this process and the one that
 	 * waits */
-	res = in_task(t, remote, TIOCSCTTY, 1, e);
-	if (res < 0)
-		return error_errno(e, res, E_RESTORE, "cannot take over the controlling terminal");
-	if (m->tty_pgrp > 0 && group_exists(r, m)) {
-		_cleanup_(batch_free) struct batch b = {};
-		int32_t pgrp = m->tty_pgrp;
-
-		batch_call(&b, SYS_ioctl, VAL(remote), VAL(TIOCSPGRP),
-			   DATA(batch_data(&b, &pgrp, sizeof(pgrp))));
-		res = agent_run(t->process->agent, t->tid, NULL, &b, e);
-	}
-	if (res >= 0)
-		res = (int)agent_syscall(t->process->agent, t->tid, NULL, e, SYS_close,
-					 (const uint64_t[6]){(uint64_t)remote});
-	return res;
+	res = in_task(r, leader, TIOCSCTTY, NULL, e);
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot take over the controlling terminal")
+		       : 0;
 }
 
 int terminal_restart(struct restart *r, struct error *e)
 {
 	struct restart_process *root = &r->processes.v[0];
+	int32_t pgrp = root->msg->tty_pgrp;
+	int res = 0;
 
-	if (!root->msg->controlling_tty || root->msg->sid != root->vpid || r->tty_fd < 0)
+	if (!takes_ours(r))
 		return 0;
-	if (getsid(0) != getppid() || files_restart_own_terminal(r, root))
-		return 0;
-	return take_terminal(r, &root->tasks.v[0], e);
+	if (pgrp > 0 && group_exists(r, root->msg))
+		ignore(in_task(r, root, TIOCSPGRP, &pgrp, e), "it runs in the background then");
+	vec_for_each (p, &r->processes)
+		if (res >= 0 && p != root && !p->msg->zombie && p->msg->sid == root->vpid &&
+		    !p->msg->controlling_tty)
+			res = in_task(r, p, TIOCNOTTY, NULL, e);
+	return res == -ENOTTY ? 0 : res;
 }

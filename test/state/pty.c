@@ -33,18 +33,35 @@ static int foreground(void *arg)
 	test_write("foreground", "", 0);
 	CHECK_EQUAL(read(0, line, sizeof(line)), 6);
 	CHECK(!strcmp(line, "hello\n"));
+	CHECK_EQUAL(test_stat(getpid(), 8), getpid()); /* tpgid */
+	CHECK(open("/dev/tty", O_RDWR) >= 0);
 	CHECK_EQUAL(write(1, "answer", 6), 6);
 	return 2;
 }
 
+/* Of the session, and without its terminal: made before there was one, or having given it up. */
+static int without(void *arg)
+{
+	if (arg)
+		CHECK(!ioctl(0, TIOCNOTTY));
+	test_write(arg ? "given-up" : "before", "", 0);
+	test_hold();
+	CHECK_EQUAL(getsid(0), getppid());
+	CHECK_EQUAL(test_stat(getpid(), 7), 0); /* tty_nr */
+	CHECK(open("/dev/tty", O_RDWR) < 0 && errno == ENXIO);
+	return 3;
+}
+
 static int session(void *arg)
 {
+	pid_t before, given_up;
 	struct stat st;
 	int fd, alias;
 	pid_t pid;
 
 	close(master);
 	CHECK(setsid() > 0);
+	before = test_fork(without, NULL);
 	fd = open(name, O_RDWR);
 	CHECK(fd >= 0);
 	dup2(fd, 0);
@@ -52,8 +69,13 @@ static int session(void *arg)
 	close(fd);
 	alias = open("/dev/tty", O_RDWR);
 	CHECK(alias >= 0);
+	given_up = test_fork(without, name);
+	while (access("before", F_OK) || access("given-up", F_OK))
+		usleep(1000);
 	pid = test_fork(foreground, NULL);
 	test_reap(pid, 2);
+	test_reap(before, 3);
+	test_reap(given_up, 3);
 	CHECK(!fstat(alias, &st));
 	CHECK_EQUAL(st.st_rdev, makedev(5, 0));
 	CHECK_EQUAL(tcgetsid(alias), getpid());
