@@ -14,6 +14,7 @@
 #define ENTRIES 8
 #define SIZE	64
 #define GROUPS	3
+#define AROUND	(4 << 20)
 
 struct group {
 	uint16_t id, entries;
@@ -39,13 +40,17 @@ static void provide(struct group *g, uint16_t id)
 static bool make_group(struct group *g, uint16_t id, uint16_t entries, uint16_t flags)
 {
 	struct io_uring_buf_reg reg = {.ring_entries = entries, .bgid = id, .pad = flags};
+	char *memory;
 
 	*g = (struct group){.id = id, .entries = entries};
-	g->ring = mmap(NULL, entries * 16ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
+	/* Amid memory with contents. */
+	memory = mmap(NULL, AROUND, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(memory != MAP_FAILED);
+	test_fill(memory, AROUND, id);
+	g->ring = memset(memory + AROUND / 2, 0, entries * 16ul);
 	g->buffers = mmap(NULL, (size_t)entries * SIZE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(g->ring != MAP_FAILED && g->buffers != MAP_FAILED);
+	CHECK(g->buffers != MAP_FAILED);
 	reg.ring_addr = (uintptr_t)g->ring;
 	if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_PBUF_RING, &reg, 1) < 0)
 		return false;
