@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Fifos that were opened for reading without waiting: before a writer has come poll() tells of no
- * hang-up, and when it has gone it does. Several readers of one fifo may differ in that.
+ * hang-up, and when it has gone it does. Several readers of one fifo may differ in that. And one
+ * with contents, which the original has open still when a streamed restart begins.
  */
 #include "harness.h"
 
@@ -35,7 +36,8 @@ static int reopen(int fd, int flags)
 int main(void)
 {
 	static const char *const names[KINDS] = {"alone", "two", "removed"};
-	int readers[KINDS], hung_up = -1, set, set_too;
+	int readers[KINDS], hung_up = -1, full = -1, set, set_too;
+	char left[8] = "";
 	struct epoll_event event = {.events = EPOLLIN, .data.u32 = 5};
 
 	test_init();
@@ -52,6 +54,12 @@ int main(void)
 			CHECK(!unlink(names[i]));
 	}
 	CHECK_EQUAL(events_of(hung_up), POLLHUP);
+	/* The copy of one would find what the original has in it. */
+	if (!test_mode_is("both")) {
+		CHECK(!mkfifo("full", 0600));
+		full = open("full", O_RDWR);
+		CHECK_EQUAL(write(full, "left", 4), 4);
+	}
 	set = epoll_create1(0);
 	set_too = epoll_create1(0);
 	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, readers[0], &event));
@@ -62,6 +70,10 @@ int main(void)
 		close(reopen(readers[1], O_WRONLY));
 	if (test_break(2)) {
 		CHECK_EQUAL(dup2(reopen(hung_up, O_RDONLY), hung_up), hung_up);
+	}
+	if (full >= 0) {
+		CHECK_EQUAL(read(full, left, sizeof(left)), 4);
+		CHECK(!memcmp(left, "left", 4));
 	}
 	CHECK_EQUAL(epoll_wait(set, &event, 1, 0), 0);
 	CHECK_EQUAL(epoll_wait(set_too, &event, 1, 0), 1);
