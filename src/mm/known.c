@@ -17,18 +17,28 @@
  * once more, with smaps read in the freeze.
  */
 
+enum { READS_MOST = 20 };
+
 static int no_memory(struct error *e)
 {
 	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the layout of an address space");
 }
 
+/*
+ * The kernel gives such a file a page at a time. If the task runs, mappings may have been merged
+ * between two pages, so that one overlaps with what was told before: it is read again.
+ */
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
-	int r = (int)procfs_read(proc_fd, &ret->text, e, "%d/%s", tid, file);
+	int r = -EINVAL;
 
-	if (r < 0)
-		return r;
-	r = vma_parse(ret->text, ret);
+	for (int i = 0; i < READS_MOST && r == -EINVAL; i++) {
+		vma_list_free(ret);
+		r = (int)procfs_read(proc_fd, &ret->text, e, "%d/%s", tid, file);
+		if (r < 0)
+			return r;
+		r = vma_parse(ret->text, ret);
+	}
 	if (r == -ENOMEM)
 		return no_memory(e);
 	return r < 0 ? error_set(e, r, E_INTERNAL, "/proc/%d/%s is not understood", tid, file) : 0;

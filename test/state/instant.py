@@ -23,14 +23,13 @@ def copied_in_advance(case, name):
         return 'while the tasks ran' in file.read()
 
 
-def test_instant_many(case):
-    """Memory is written at full speed during each of several checkpoints."""
-    pid = case.start('memory_written')
+def instants(case, images, options, *env):
+    """INSTANTS=N: so many images, for a long run by hand."""
+    pid = case.start('memory_written', env=dict(env))
     before = descriptors(pid)
-    images = ['image.%d' % i for i in range(6)]
+    images = ['image.%d' % i for i in range(int(os.environ.get('INSTANTS', images)))]
     for name in images:
-        case.checkpoint(pid, '-q', '--max-freeze', '100s', '--log-file', case.path('log.' + name),
-                        image=name)
+        case.checkpoint(pid, '-q', *options, '--log-file', case.path('log.' + name), image=name)
         if registered(pid) or descriptors(pid) != before:
             raise Failed('something was left in the program')
         if not copied_in_advance(case, 'log.' + name):
@@ -44,13 +43,32 @@ def test_instant_many(case):
         os.unlink(case.path(name))
 
 
+def test_instant_many(case):
+    """Memory is written at full speed during each of several checkpoints."""
+    instants(case, 4, [])
+
+
+def test_instant_compressed(case):
+    """The same in an image that is compressed while the program runs."""
+    instants(case, 2, ['--compress', 'lz4'])
+
+
+def test_instant_busy(case):
+    """The same when more is written meanwhile than is kept in memory."""
+    instants(case, 1, [], ('MEMORY_BUSY', '1'))
+
+
+def test_instant_limited(case):
+    """The same with a limit to the freeze."""
+    instants(case, 2, ['--max-freeze', '100s'])
+
+
 def test_instant_killed(case):
     """The tool is killed at some moment: the program is as it was."""
     pid = case.start('memory_written')
     before = descriptors(pid)
     for moment in (0.004, 0.008, 0.012, 0.02, 0.03, 0.05):
-        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force',
-                                  '--max-freeze', '100s')
+        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force')
         time.sleep(moment)
         os.kill(tool, signal.SIGKILL)
         case.wait(tool)
