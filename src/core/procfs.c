@@ -112,24 +112,16 @@ int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
 	return r < 0 ? r : open_path(proc_fd, flags, path, e);
 }
 
-ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
+static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path, struct error *e)
 {
-	_cleanup_(close_fd) int fd = -EBADF;
+	_cleanup_(close_fd) int fd = open_path(proc_fd, O_RDONLY, path, e);
 	_cleanup_(free_ptr) char *text = NULL;
 	size_t used = 0, size = 0;
-	char path[PATH_SIZE];
-	va_list ap;
-	int r;
 
-	va_start(ap, fmt);
-	r = make_path(path, fmt, ap, e);
-	va_end(ap);
-	if (r < 0)
-		return r;
-	fd = open_path(proc_fd, O_RDONLY, path, e);
 	if (fd < 0)
 		return fd;
 	for (;;) {
+		size_t left;
 		ssize_t n;
 
 		if (size - used < 2048) {
@@ -141,7 +133,8 @@ ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, .
 			text = bigger;
 			size = size ? size * 2 : 4096;
 		}
-		n = read(fd, text + used, size - used - 1);
+		left = size - used - 1;
+		n = read(fd, text + used, left < piece ? left : piece);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -153,6 +146,30 @@ ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, .
 	text[used] = '\0';
 	*ret = take_ptr(&text);
 	return (ssize_t)used;
+}
+
+ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
+{
+	char path[PATH_SIZE];
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = make_path(path, fmt, ap, e);
+	va_end(ap);
+	return r < 0 ? r : read_path(proc_fd, SIZE_MAX, ret, path, e);
+}
+
+ssize_t procfs_read_by(int proc_fd, size_t piece, char **ret, struct error *e, const char *fmt, ...)
+{
+	char path[PATH_SIZE];
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = make_path(path, fmt, ap, e);
+	va_end(ap);
+	return r < 0 ? r : read_path(proc_fd, piece, ret, path, e);
 }
 
 int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, ...)

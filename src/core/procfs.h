@@ -21,6 +21,9 @@ int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
 /* A whole file as a string, *ret to be freed. Returns its length. */
 ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5))) must_check;
+/* The same with reads of at most so many bytes. */
+ssize_t procfs_read_by(int proc_fd, size_t piece, char **ret, struct error *e, const char *fmt, ...)
+	__attribute__((format(printf, 5, 6))) must_check;
 /* A symbolic link's text, *ret to be freed. */
 int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5))) must_check;

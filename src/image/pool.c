@@ -20,17 +20,20 @@ static unsigned int processors(void)
 	return CPU_COUNT(&set);
 }
 
+unsigned int pool_jobs(int jobs)
+{
+	if (jobs <= 0)
+		jobs = (int)processors();
+	return jobs > POOL_JOBS_MAX ? POOL_JOBS_MAX : (unsigned int)jobs;
+}
+
 int pool_init(struct pool *p, int jobs, bool (*step)(void *arg, bool helper), void *arg)
 {
 	pthread_condattr_t attr;
 	int r;
 
 	*p = (struct pool){.step = step, .arg = arg};
-	if (jobs <= 0)
-		jobs = processors();
-	if (jobs > POOL_JOBS_MAX)
-		jobs = POOL_JOBS_MAX;
-	p->wanted = jobs - 1;
+	p->wanted = pool_jobs(jobs) - 1;
 	r = pthread_mutex_init(&p->lock, NULL);
 	if (r)
 		return -r;

@@ -26,6 +26,8 @@ struct pool {
 	void *arg;
 };
 
+/* How many threads that are, at least 1. */
+unsigned int pool_jobs(int jobs);
 /* jobs counts the calling thread; 0: as many as there are processors for us. */
 int pool_init(struct pool *p, int jobs, bool (*step)(void *arg, bool helper), void *arg);
 /* Ends the threads once they are done with their step. */

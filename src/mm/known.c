@@ -17,7 +17,10 @@
  * once more, with smaps read in the freeze.
  */
 
-enum { READS_MOST = 20 };
+enum {
+	READS_MOST = 20,
+	ENTRY = 512, /* less than an entry of smaps has */
+};
 
 static int no_memory(struct error *e)
 {
@@ -27,14 +30,20 @@ static int no_memory(struct error *e)
 /*
  * The kernel gives such a file a page at a time. If the task runs, mappings may have been merged
  * between two pages, so that one overlaps with what was told before: it is read again.
+ *
+ * A read is given entries until the buffer of the kernel is full; the one that did not fit is made
+ * once more by the next read (seq_read_iter()). In smaps each costs a walk through page tables. So
+ * no read asks for more than one.
  */
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
+	bool costly = strcmp(file, "smaps") == 0;
 	int r = -EINVAL;
 
 	for (int i = 0; i < READS_MOST && r == -EINVAL; i++) {
 		vma_list_free(ret);
-		r = (int)procfs_read(proc_fd, &ret->text, e, "%d/%s", tid, file);
+		r = (int)procfs_read_by(proc_fd, costly ? ENTRY : SIZE_MAX, &ret->text, e, "%d/%s",
+					tid, file);
 		if (r < 0)
 			return r;
 		r = vma_parse(ret->text, ret);
@@ -49,16 +58,6 @@ static bool same_header(const struct vma *a, const struct vma *b)
 	return a->start == b->start && a->end == b->end && a->offset == b->offset &&
 	       a->ino == b->ino && a->dev_major == b->dev_major && a->dev_minor == b->dev_minor &&
 	       a->prot == b->prot && a->shared == b->shared && strcmp(a->name, b->name) == 0;
-}
-
-bool vmas_same_layout(const struct vma_list *a, const struct vma_list *b)
-{
-	if (a->vmas.n != b->vmas.n)
-		return false;
-	for (size_t i = 0; i < a->vmas.n; i++)
-		if (!same_header(&a->vmas.v[i], &b->vmas.v[i]))
-			return false;
-	return true;
 }
 
 /* The entry of a sorted list that begins at an address; *at goes along. */

@@ -255,49 +255,16 @@ static int take_fields(struct checkpoint *c, const struct checkpoint_process *p,
 
 /* ---- pages ---- */
 
-/* Scans what has been gathered. */
-static int scan_untracked(int fd, struct mm_state *m, struct span_vec *where, struct error *e)
-{
-	int r = where->n ? pagemap_scan(fd, where, &m->pages, e) : 0;
-
-	where->n = 0;
-	return r;
-}
-
-static int scan_vma(int fd, struct mm_state *m, const Reprise__Vma *v, struct span_vec *where,
-		    struct span_vec *unwritten, struct error *e)
-{
-	const struct span span = {v->start, v->end};
-	struct span *s;
-	int r;
-
-	if (v->kind == VMA_ANON && track_covers(m->track, v->start, v->end)) {
-		r = scan_untracked(fd, m, where, e);
-		return r < 0 ? r : pagemap_scan_tracked(fd, &span, &m->pages, unwritten, e);
-	}
-	s = vec_push(where);
-	if (!s)
-		return no_memory(e);
-	*s = span;
-	return 0;
-}
-
 static int take_pages(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		      struct error *e)
 {
-	struct span_vec where = {}, unwritten = {};
+	struct span_vec unwritten = {};
 	_cleanup_(close_fd) int fd =
 		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", p->tid);
-	int r = fd < 0 ? fd : 0;
+	int r = fd < 0 ? fd : mm_scan(c, fd, m, &unwritten, e);
 
-	for (size_t i = 0; r >= 0 && i < m->msg->n_vmas; i++)
-		if (vma_keeps_pages(m->msg->vmas[i]))
-			r = scan_vma(fd, m, m->msg->vmas[i], &where, &unwritten, e);
-	if (r >= 0)
-		r = scan_untracked(fd, m, &where, e);
 	if (r >= 0 && m->track && track_kept(m->track, &unwritten, &m->kept) < 0)
 		r = no_memory(e);
-	vec_free(&where);
 	vec_free(&unwritten);
 	return r < 0 ? r : mm_frames(fd, m, e);
 }

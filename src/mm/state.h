@@ -96,8 +96,6 @@ int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const st
 /* /proc/TID/smaps or maps, which lacks what does not stand in the header lines. */
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 	      struct error *e) must_check;
-/* Are these the same mappings? Flags apart. */
-bool vmas_same_layout(const struct vma_list *a, const struct vma_list *b);
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;
@@ -110,6 +108,10 @@ int mm_for_each_vma(struct checkpoint *c, uint32_t kind, const char *what,
 		    int (*fn)(struct checkpoint *c, Reprise__Vma *v, struct error *e),
 		    struct error *e) must_check;
 
+/* What the page table holds: m->pages; and which of the tracked pages have not been written. fd: of
+ * /proc/PID/pagemap. */
+int mm_scan(struct checkpoint *c, int fd, struct mm_state *m, struct span_vec *ret_unwritten,
+	    struct error *e) must_check;
 /* Which of the pages are mapped more than once: m->shared. fd: of /proc/PID/pagemap. */
 int mm_frames(int fd, struct mm_state *m, struct error *e) must_check;
 

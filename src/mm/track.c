@@ -142,18 +142,6 @@ int track_register(struct mm_track *t, int proc_fd, struct error *e)
 	return remember(t) < 0 ? no_memory(e) : 0;
 }
 
-/* smaps walks all page tables: it is read again only where mappings have changed. */
-static int look_at_mappings(struct mm_track *t, int proc_fd, struct error *e)
-{
-	_cleanup_(vma_list_free) struct vma_list now = {};
-	int r = vmas_read(proc_fd, t->tid, "maps", &now, e);
-
-	if (r < 0 || (t->vmas.vmas.n && vmas_same_layout(&t->vmas, &now)))
-		return r;
-	vma_list_free(&t->vmas);
-	return vmas_read(proc_fd, t->tid, "smaps", &t->vmas, e);
-}
-
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
 {
 	_cleanup_(close_fd) int fd =
@@ -161,8 +149,9 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	uint64_t bytes = 0;
 	int r = fd < 0 ? fd : 0;
 
+	vma_list_free(&t->vmas);
 	if (r >= 0)
-		r = look_at_mappings(t, proc_fd, e);
+		r = vmas_read(proc_fd, t->tid, "smaps", &t->vmas, e);
 	t->todo.n = 0;
 	vec_for_each (s, &t->spans)
 		if (r >= 0)
