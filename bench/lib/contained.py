@@ -54,7 +54,7 @@ def measure_container(work, tool, place):
                            place.program(work.program), place.path(ready)] + [str(a) for a in work.args])
     place.until(lambda: os.path.exists(place.path(ready)), 'the workload being ready', 1)
     before = place.census(pid_of(tool, place))
-    found = tool.checkpoint(place, NAME, work.end, work.short)
+    found = tool.checkpoint(place, NAME, work.end, work.options)
     end(tool, place)
     found.update(tool.restart(place, ['--name', NAME]))
     pid = pid_of(tool, place)

@@ -15,6 +15,7 @@ import time
 
 INSIDE = 'REPRISE_BENCH_INSIDE'
 GIB = 1 << 30
+COUNT_AT = 0x100000000
 # Mount points that exist everywhere, so that no directory has to be made and removed.
 MOUNT_POINTS = ['/mnt', '/media', '/srv', '/opt']
 # The tmpfs holds at most this, and programs need as much again.
@@ -75,7 +76,8 @@ class Place:
         self.build = build
         self.directory, self.size = mount_tmpfs([build] + paths)
         os.chdir(self.directory)
-        self.count = 0
+        self.started = 0
+        self.peak = 0
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -101,8 +103,9 @@ class Place:
         """Runs a program to its end: wall time in ns from start to end, and its output."""
         start = time.monotonic_ns()
         pid = self.spawn(argv, self.path('stdout'), self.path('stderr'))
-        _, status = os.waitpid(pid, 0)
+        _, status, usage = os.wait4(pid, 0)
         wall = time.monotonic_ns() - start
+        self.peak = usage.ru_maxrss * 1024
         with open(self.path('stdout'), errors='replace') as file:
             output = file.read()
         if status:
@@ -112,6 +115,18 @@ class Place:
                 ' '.join(argv[:2]), os.waitstatus_to_exitcode(status),
                 error_text(output) or (errors + output).strip()[-600:]))
         return wall, output
+
+    def count(self, pid):
+        """What a program has counted that is watched (workloads/rewrite.c)."""
+        with open('/proc/%d/mem' % pid, 'rb', buffering=0) as file:
+            file.seek(COUNT_AT)
+            return int.from_bytes(file.read(8), 'little')
+
+    def time_of_count(self, pid, work):
+        """For how long the program did one thing, in ns, on the average of the work."""
+        start, before = time.monotonic_ns(), self.count(pid)
+        work()
+        return (time.monotonic_ns() - start) / max(1, self.count(pid) - before)
 
     def until(self, condition, what, pid, timeout=60):
         deadline = time.monotonic() + timeout
@@ -129,8 +144,8 @@ class Place:
 
     def start(self, program, *args):
         """Starts a workload and waits until it is ready: its pid and the name of its sign."""
-        self.count += 1
-        ready = 'ready.%d' % self.count
+        self.started += 1
+        ready = 'ready.%d' % self.started
         if program == 'descriptors':
             os.mkdir(self.path(ready + '.files'))
         pid = self.spawn([self.program(program), self.path(ready)] + [str(a) for a in args],

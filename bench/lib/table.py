@@ -5,7 +5,8 @@ from statistics import median
 
 from works import Linear
 
-FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'image']
+FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'write', 'image',
+           'memory']
 HEADER = ['work', 'figure', 'median', 'min - max', 'limit beside it', 'ratio', 'target', 'verdict']
 
 
@@ -26,6 +27,13 @@ def size_text(n):
     else:
         unit = 'GiB'
     return '%.0f %s' % (n, unit) if unit == 'B' else '%.2f %s' % (n, unit)
+
+
+def short_text(ns):
+    return '%.1f ns' % ns
+
+
+TEXTS = {'image': size_text, 'memory': size_text, 'write': short_text}
 
 
 def verdict(value, most):
@@ -75,7 +83,7 @@ def work_rows(work, tool, samples):
         if not values:
             continue
         name = figure if tool == 'reprise' else '%s (%s)' % (figure, tool)
-        row = Row(work.name, name, size_text if figure == 'image' else time_text, values)
+        row = Row(work.name, name, TEXTS.get(figure, time_text), values)
         row.limits = [(limit, samples[limit]) for limit in work.beside.get(figure, [])
                       if samples.get(limit)]
         if row.limits:

@@ -7,6 +7,7 @@ checkpoint() and restart() return times in ns and sizes in bytes, by name:
   restart     wall time of the whole command, which leaves the application behind
   running     until the application runs, as the tool reports it
   image       size
+  memory      the most that one process of the tool has used, as wait4() tells
 """
 
 import json
@@ -21,12 +22,12 @@ class Reprise:
         self.argv = (under or []) + [path]
         self.more = ['--kill'] if kill else []
 
-    def checkpoint(self, place, pid, end=False, short=False):
-        more = ['--kill'] if end else ['--max-freeze', '10s'] if short else self.more
+    def checkpoint(self, place, pid, end=False, options=()):
+        more = (['--kill'] if end else self.more) + list(options)
         wall, output = place.run(self.argv + ['checkpoint', str(pid), '-o', place.path('image'),
                                               '--json'] + more)
         figures = json.loads(output)['figures']
-        return {'freeze': figures['stood_still_ns'], 'checkpoint': wall,
+        return {'freeze': figures['stood_still_ns'], 'checkpoint': wall, 'memory': place.peak,
                 'image': os.stat(place.path('image')).st_size}
 
     def restart(self, place, more=()):
@@ -78,7 +79,7 @@ class Criu:
                 lines = [line for line in file if 'Error' in line]
             raise type(error)('%s: %s' % (error, ''.join(lines[:3]).strip()))
 
-    def checkpoint(self, place, pid, end=False, short=False):
+    def checkpoint(self, place, pid, end=False, options=()):
         self.remove(place)
         os.mkdir(place.path('criu'))
         wall = self.run(place, 'dump.log', ['dump', '-t', str(pid)] + ([] if end else self.more))

@@ -52,17 +52,19 @@ class Work:
     targets: figure -> ('ns', most) or ('x', most times the limit)
     files: descriptors of one process
     end: let the tool end the application, instead of letting it go on
-    short: let it stand still as shortly as can be
+    options: more options of the checkpoint
+    counts: the program counts what it does, and is watched while it is saved
     """
 
     def __init__(self, name, program, *args, memory=0, items=0, repeat=1, before=(), after=(),
-                 beside=None, targets=None, quick=True, files=0, end=False, short=False):
+                 beside=None, targets=None, quick=True, files=0, end=False, options=(),
+                 counts=False):
         self.name, self.program, self.args = name, program, args
         self.memory, self.items, self.repeat = memory, items, repeat
         self.before, self.after = before, after
         self.beside, self.targets = beside or {}, targets or {}
         self.files = files
-        self.end, self.short = end, short
+        self.end, self.options, self.counts = end, list(options), counts
         self.quick = quick
 
 
@@ -93,6 +95,13 @@ def memory(name, size, targets=None, **more):
                 beside={'checkpoint': ['plain copy', 'on %d cores' % CORES],
                         'restart': ['populate and fill', 'fill on %d cores' % CORES]},
                 targets=targets, **more)
+
+
+def rewritten(name, size, hot):
+    """By a program on a processor of its own; its throughput may be 15% down meanwhile."""
+    return Work(name, 'rewrite', size, hot, memory=size, counts=True,
+                beside={'write': ['undisturbed']}, targets={
+                    'write': ('x', 1 / 0.85), 'memory': ('bytes', 64 * MIB + size // 500)})
 
 
 def counted(program, n, noun, limit, targets=None, **more):
@@ -130,9 +139,14 @@ ALL = [
     memory('1 MiB', MIB, repeat=4, targets={
         'freeze': ('ns', 3 * MS // 2), 'checkpoint': ('ns', 15 * MS), 'restart': ('ns', 15 * MS)}),
     memory('256 MiB', 256 * MIB),
-    memory('1 GiB', GIB, targets={'checkpoint': ('x', 1.3), 'restart': ('x', 1.3)}),
-    memory('1 GiB, short stop', GIB, short=True, targets={
-        'freeze': ('ns', 6 * MS), 'checkpoint': ('x', 1.15), 'restart': ('x', 1.1)}),
+    memory('256 MiB, zstd', 256 * MIB, options=['--compress', 'zstd']),
+    memory('256 MiB, zstd, 1 job', 256 * MIB, options=['--compress', 'zstd', '--jobs', '1']),
+    memory('256 MiB, lz4', 256 * MIB, options=['--compress', 'lz4']),
+    memory('1 GiB', GIB, targets={
+        'freeze': ('ns', 6 * MS), 'checkpoint': ('x', 1.15), 'restart': ('x', 1.1),
+        'memory': ('bytes', 64 * MIB + GIB // 500)}),
+    rewritten('1 GiB, 32 MiB rewritten', GIB, 32 * MIB),
+    rewritten('512 MiB, 256 MiB rewritten', 512 * MIB, 256 * MIB),
     memory('1 GiB, ended', GIB, end=True),
     memory('4 GiB', 4 * GIB, quick=False),
     processes(1, repeat=2),
