@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,11 +196,19 @@ static int pidfile_begin(struct cli *cli, struct request *q)
 	q->pidfile_fd = -1;
 	if (!q->pidfile)
 		return -1;
-	n = snprintf(q->pidfile_tmp, sizeof(q->pidfile_tmp), "%s.XXXXXX", q->pidfile);
+	n = snprintf(q->pidfile_tmp, sizeof(q->pidfile_tmp), "%s", q->pidfile);
 	if (n < (int)sizeof(q->pidfile_tmp))
-		q->pidfile_fd = mkostemp(q->pidfile_tmp, O_CLOEXEC);
+		q->pidfile_fd = open(dirname(q->pidfile_tmp), O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
 	else
 		errno = ENAMETOOLONG;
+	/* Without a name it cannot be left behind; some file systems know no such files. */
+	q->pidfile_tmp[0] = '\0';
+	n = snprintf(q->pidfile_tmp, sizeof(q->pidfile_tmp), "%s.XXXXXX", q->pidfile);
+	if (q->pidfile_fd >= 0)
+		q->pidfile_tmp[0] = '\0';
+	else if ((errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL) &&
+		 n < (int)sizeof(q->pidfile_tmp))
+		q->pidfile_fd = mkostemp(q->pidfile_tmp, O_CLOEXEC);
 	if (q->pidfile_fd < 0) {
 		err = -errno;
 		q->pidfile_tmp[0] = '\0';
@@ -213,11 +222,27 @@ static void pidfile_abandon(struct request *q)
 {
 	if (q->pidfile_fd >= 0) {
 		close(q->pidfile_fd);
-		unlink(q->pidfile_tmp);
+		if (*q->pidfile_tmp)
+			unlink(q->pidfile_tmp);
 		q->pidfile_fd = -1;
 	}
 	if (q->pidfile_written)
 		unlink(q->pidfile);
+}
+
+/* linkat() does not replace: what an earlier one has left goes first. */
+static int pidfile_name(const struct request *q)
+{
+	char self[64];
+
+	if (*q->pidfile_tmp)
+		return rename(q->pidfile_tmp, q->pidfile);
+	snprintf(self, sizeof(self), "/proc/self/fd/%d", q->pidfile_fd);
+	if (linkat(AT_FDCWD, self, AT_FDCWD, q->pidfile, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	if (errno != EEXIST || unlink(q->pidfile) < 0)
+		return -1;
+	return linkat(AT_FDCWD, self, AT_FDCWD, q->pidfile, AT_SYMLINK_FOLLOW);
 }
 
 static int pidfile_commit(struct request *q, pid_t pid)
@@ -227,7 +252,7 @@ static int pidfile_commit(struct request *q, pid_t pid)
 	if (!q->pidfile)
 		return 0;
 	if (fchmod(q->pidfile_fd, 0644) < 0 || dprintf(q->pidfile_fd, "%d\n", pid) < 0 ||
-	    rename(q->pidfile_tmp, q->pidfile) < 0)
+	    pidfile_name(q) < 0)
 		err = -errno;
 	if (err)
 		return own_error(q->cli, "output", err, "cannot write the pidfile %s: %s",

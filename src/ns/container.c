@@ -176,6 +176,8 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 	}
 	if (child > 0) {
 		close(pair[1]);
+		if (ct->output >= 0)
+			close(ct->output);
 		stay_outside(pair[0], pidfd, child);
 	}
 	close(pair[0]);

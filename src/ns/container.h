@@ -32,11 +32,13 @@ struct container {
 	int host_proc;			/* of the namespace that we came from */
 	int outside;			/* to whoever sends signals for us; -1: none */
 	pid_t outsider;			/* its pid outside */
+	int output;			/* that one must not hold it open; -1: none */
 	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
-#define CONTAINER_INIT                                                                             \
-	{                                                                                          \
-		.network = NETWORK_INIT, .proc_fd = -EBADF, .host_proc = -EBADF, .outside = -EBADF \
+#define CONTAINER_INIT                                                           \
+	{                                                                        \
+		.network = NETWORK_INIT, .proc_fd = -EBADF, .host_proc = -EBADF, \
+		.outside = -EBADF, .output = -EBADF                              \
 	}
 
 /*

@@ -72,27 +72,56 @@ static struct worker_callbacks callbacks(const struct reprise_checkpoint_options
 	return (struct worker_callbacks){opt->progress, opt->trace, opt->problem, opt->arg};
 }
 
-/* What went wrong with the envelope is why the rest went wrong. */
-static int end_seal(struct filter *seal, int fd, const char *path, int ret,
-		    struct reprise_error *error)
-{
-	struct error e = {};
-	int r;
+/* What is left to be done when the worker has written the image. */
+struct completion {
+	struct filter *seal;
+	int fd; /* of the pipe to it */
+	const char *path;
+	struct output *out; /* NULL: only the descriptor is known */
+	int ret;
+	struct error e;
+};
 
-	if (!seal)
-		return ret;
-	close_fd(&fd);
-	r = filter_end(seal, &e);
-	if (r < 0 && e.code == E_OUTPUT && path)
-		error_object(&e, r, "%s", path);
-	return r < 0 ? give(r, &e, error) : ret;
+static int complete(void *arg)
+{
+	struct completion *end = arg;
+	int r = 0;
+
+	if (end->seal) {
+		close_fd(&end->fd);
+		r = filter_end(take_ptr(&end->seal), &end->e);
+	}
+	if (r >= 0 && end->out && end->out->fd >= 0)
+		r = output_commit(end->out, &end->e);
+	else if (r < 0 && end->e.code == E_OUTPUT && end->path)
+		error_object(&end->e, r, "%s", end->path);
+	if (r < 0)
+		end->ret = r;
+	return end->ret;
 }
 
-static int checkpoint(pid_t pid, int fd, const char *path,
+/*
+ * Where the application goes on anyway it has done so by now. What went wrong with the envelope is
+ * why the rest went wrong.
+ */
+static int end_checkpoint(struct completion *end, int ret, struct reprise_error *error)
+{
+	struct output *out = take_ptr(&end->out);
+
+	if (end->ret >= 0 && end->seal)
+		complete(end);
+	if (end->ret >= 0 && ret >= 0 && out && out->fd >= 0) {
+		end->out = out;
+		complete(end);
+	}
+	return end->ret < 0 ? give(end->ret, &end->e, error) : ret;
+}
+
+static int checkpoint(pid_t pid, int fd, const char *path, struct output *out,
 		      const struct reprise_checkpoint_options *options, struct reprise_error *error)
 {
 	struct checkpoint_job job = {pid ? pid : getpid(), fd, path};
-	struct filter *seal = NULL;
+	struct completion end = {.fd = -EBADF, .path = path, .out = out};
 	struct worker_callbacks cb;
 	struct worker_result result;
 	struct error e = {};
@@ -100,21 +129,28 @@ static int checkpoint(pid_t pid, int fd, const char *path,
 
 	copy_options(&job.opt, sizeof(job.opt), options);
 	cb = callbacks(&job.opt);
+	cb.complete = complete;
+	cb.complete_arg = &end;
 	if (pid == 0 && job.opt.seal)
 		return give(
 			error_set(&e, -EINVAL, E_USAGE, "a program cannot seal its own checkpoint"),
 			&e, error);
-	if (pid == 0)
-		return selfsave(checkpoint_work, &job, job.opt.stats, error);
-	if (job.opt.seal)
-		r = seal_begin(fd, job.opt.seal, &seal, &job.fd, &e);
+	if (pid == 0) {
+		r = selfsave(checkpoint_work, &job, job.opt.stats, error);
+		/* A restarted copy of ourselves (0) has nothing to do with the file. */
+		return r > 0 ? end_checkpoint(&end, r, error) : r;
+	}
+	if (job.opt.seal) {
+		r = seal_begin(fd, job.opt.seal, &end.seal, &job.fd, &e);
+		end.fd = job.fd;
+	}
 	if (r < 0)
 		return give(r, &e, error);
 	worker_run(checkpoint_work, &job, &cb, &result);
 	give_error(error, &result.error);
 	if (job.opt.stats)
 		*job.opt.stats = result.stats;
-	return end_seal(seal, job.fd, path, result.ret, error);
+	return end_checkpoint(&end, result.ret, error);
 }
 
 struct check_job {
@@ -272,7 +308,7 @@ int reprise_exec(pid_t init, char *const argv[], const struct reprise_run_option
 int reprise_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *options,
 		       struct reprise_error *error)
 {
-	return checkpoint(pid, fd, NULL, options, error);
+	return checkpoint(pid, fd, NULL, NULL, options, error);
 }
 
 int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
@@ -286,16 +322,10 @@ int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
 
 	if (r < 0)
 		return give(r, &e, error);
-	r = checkpoint(pid, out.fd, path, options, error);
-	/* A restarted copy of ourselves (0) has nothing to do with the file. */
-	if (r < 0 || (pid == 0 && r == 0)) {
-		output_abandon(&out);
+	r = checkpoint(pid, out.fd, path, &out, options, error);
+	output_abandon(&out);
+	if (r < 0 || (pid == 0 && r == 0))
 		return r;
-	}
-	if (output_commit(&out, &e) < 0) {
-		output_abandon(&out);
-		return give(e.err, &e, error);
-	}
 	if (options && options->size >= sizeof(*options) && options->stats)
 		options->stats->durable_ns = clock_now_ns() - begun;
 	return r;

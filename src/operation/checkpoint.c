@@ -331,6 +331,20 @@ static int prepare_memory(struct pass *p, const struct subject *s, uint64_t *sto
 	return 0;
 }
 
+/* Before anything is done that cannot be undone. */
+static int make_safe(int fd, const struct reprise_checkpoint_options *opt, struct report *rep,
+		     struct error *e)
+{
+	int r;
+
+	if (opt->after == REPRISE_AFTER_RUN)
+		return 0;
+	if (opt->seal) /* the envelope is complete when we have ended ours */
+		close_fd(&fd);
+	r = report_complete(rep);
+	return r < 0 ? error_errno(e, r, E_OUTPUT, "the image cannot be completed") : 0;
+}
+
 static int save(pid_t pid, struct subject *s, int fd, const struct reprise_checkpoint_options *opt,
 		struct report *rep, uint64_t begun, struct reprise_stats *stats, struct error *e)
 {
@@ -364,6 +378,8 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 			return cut.err;
 		}
 	}
+	if (r >= 0)
+		r = make_safe(fd, opt, rep, e);
 	if (r < 0)
 		return r;
 	p.c.complete = true;
@@ -385,6 +401,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	s.ct.name = opt->container;
 	s.ct.allow_leaks = opt->allow_leaks;
 	s.ct.mounts.with_overlays = true;
+	s.ct.output = fd;
 	/* What is to end or to stop can as well wait for its memory. */
 	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
 		r = store_new(&s.store, fd, e);

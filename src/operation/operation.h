@@ -20,6 +20,11 @@ void report_problem(struct report *rep, const struct error *problem);
 int report_ready(struct report *rep, const struct reprise_restarted *restarted) must_check;
 /* Asks for the places of a container: 0, or a negative errno; -ENOSYS: there is nobody to ask. */
 int report_container(struct report *rep, struct reprise_container *container) must_check;
+/*
+ * What is to be killed or stopped must not be before its image is safe: the caller completes it
+ * now. 0, or a negative errno: the application goes on then, and the caller knows why.
+ */
+int report_complete(struct report *rep) must_check;
 bool report_traces(const struct report *rep);
 
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */

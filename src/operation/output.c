@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,6 +28,18 @@ static int split(struct output *o, const char *path, struct error *e)
 	return 0;
 }
 
+/* ".NAME.PID.tmp" */
+static bool is_temporary(const struct output *o, const char *name)
+{
+	size_t len = strlen(o->name), digits;
+
+	if (*name != '.' || strncmp(name + 1, o->name, len) || name[len + 1] != '.')
+		return false;
+	name += len + 2;
+	digits = strspn(name, "0123456789");
+	return digits && !strcmp(name + digits, ".tmp");
+}
+
 static int check_existing(struct output *o, struct error *e)
 {
 	struct stat st;
@@ -40,6 +54,34 @@ static int check_existing(struct output *o, struct error *e)
 		return error_set(e, -EINVAL, E_OUTPUT,
 				 "is no regular file, and is not replaced by one");
 	return 0;
+}
+
+/*
+ * What others have left who were killed: each holds a lock on its file as long as one of its
+ * processes lives.
+ */
+static void remove_left(const struct output *o)
+{
+	int fd = openat(o->dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *d;
+
+	if (!dir) {
+		close_fd(&fd);
+		return;
+	}
+	while ((d = readdir(dir))) {
+		_cleanup_(close_fd) int left = -EBADF;
+		struct stat st;
+
+		if (!is_temporary(o, d->d_name))
+			continue;
+		left = openat(o->dir, d->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (left >= 0 && fstat(left, &st) == 0 && S_ISREG(st.st_mode) &&
+		    st.st_uid == geteuid() && flock(left, LOCK_EX | LOCK_NB) == 0)
+			unlinkat(o->dir, d->d_name, 0);
+	}
+	closedir(dir);
 }
 
 static int open_temporary(struct output *o)
@@ -68,6 +110,10 @@ int output_open(struct output *o, const char *path, bool replace, struct error *
 			r = -errno;
 		if (r < 0)
 			error_errno(e, r, E_OUTPUT, "cannot be created");
+		else
+			ignore(flock(o->fd, LOCK_EX | LOCK_NB), "not on all file systems");
+		if (r >= 0 && (replace || o->temporary))
+			remove_left(o);
 	}
 	if (r < 0) {
 		output_abandon(o);

@@ -21,6 +21,7 @@ struct message {
 		MESSAGE_PROBLEM,
 		MESSAGE_READY,
 		MESSAGE_CONTAINER,
+		MESSAGE_COMPLETE,
 		MESSAGE_RESULT
 	} type;
 	union {
@@ -44,7 +45,7 @@ struct answer {
 
 struct report {
 	int fd;
-	bool progress, trace, ready, container;
+	bool progress, trace, ready, container, complete;
 };
 
 uint64_t clock_now_ns(void)
@@ -147,6 +148,14 @@ int report_container(struct report *rep, struct reprise_container *container)
 	return r;
 }
 
+int report_complete(struct report *rep)
+{
+	const struct message m = {.type = MESSAGE_COMPLETE};
+	struct answer answer;
+
+	return rep->complete ? ask(rep, &m, &answer) : 0;
+}
+
 struct report *report_mute(void)
 {
 	static struct report mute = {.fd = -EBADF}; /* never written to */
@@ -157,8 +166,12 @@ struct report *report_mute(void)
 static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			const struct worker_callbacks *cb)
 {
-	struct report rep = {fd, cb->progress != NULL, cb->trace != NULL, cb->ready != NULL,
-			     cb->container != NULL};
+	struct report rep = {fd,
+			     cb->progress != NULL,
+			     cb->trace != NULL,
+			     cb->ready != NULL,
+			     cb->container != NULL,
+			     cb->complete != NULL};
 	struct message m = {.type = MESSAGE_RESULT};
 	struct error e = {};
 
@@ -210,6 +223,11 @@ static void dispatch(int fd, const struct message *m, const struct worker_callba
 		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
 		       "a worker that died says so next");
 		break;
+	case MESSAGE_COMPLETE:
+		answer.ret = cb->complete(cb->complete_arg);
+		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
+		       "a worker that died says so next");
+		break;
 	case MESSAGE_RESULT:
 		*result = m->result;
 		break;
@@ -218,7 +236,7 @@ static void dispatch(int fd, const struct message *m, const struct worker_callba
 
 /* The worker may leave children that hold its end of the socket: the result ends the conversation.
  */
-static void relay(int fd, const struct worker_callbacks *cb, struct worker_result *result)
+static int relay(int fd, const struct worker_callbacks *cb, struct worker_result *result)
 {
 	struct message m = {.type = MESSAGE_PROGRESS};
 
@@ -228,9 +246,10 @@ static void relay(int fd, const struct worker_callbacks *cb, struct worker_resul
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n != sizeof(m))
-			return;
+			return n < 0 ? -errno : 0;
 		dispatch(fd, &m, cb, result);
 	}
+	return 0;
 }
 
 static int fail(struct worker_result *result, int r, const char *what)
@@ -247,7 +266,7 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 {
 	_cleanup_(close_fd) int ours = -EBADF;
 	pid_t pid, parent = getpid();
-	int pair[2], status;
+	int pair[2], status, heard;
 
 	memset(result, 0, sizeof(*result));
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -265,13 +284,20 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 	}
 	close_fd(&pair[1]);
 	result->ret = -EINTR;
-	relay(ours, cb, result);
+	heard = relay(ours, cb, result);
+	/* It may wait for an answer that we cannot give; what it holds is let go with it. */
+	if (heard < 0)
+		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		continue;
 	if (result->ret == -EINTR && !result->error.code[0]) {
 		struct error e = {};
 
-		error_set(&e, -EINTR, E_INTERRUPTED, "the operation was ended from outside");
+		if (heard < 0)
+			error_errno(&e, heard, E_SYSTEM, "nothing is heard of the operation");
+		else
+			error_set(&e, -EINTR, E_INTERRUPTED,
+				  "the operation was ended from outside");
 		error_export(&e, &result->error);
 	}
 	return result->ret;

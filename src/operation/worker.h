@@ -19,6 +19,9 @@ struct worker_callbacks {
 	void *arg;
 	int (*ready)(void *arg, const struct reprise_restarted *restarted);
 	int (*container)(void *arg, struct reprise_container *container);
+	/* see report_complete() */
+	int (*complete)(void *arg);
+	void *complete_arg;
 };
 
 /* Reports to nobody. */

@@ -55,15 +55,21 @@ static int map_agent(struct agent *a, uint64_t hole, struct error *e)
 	if (r < 0)
 		return r;
 	kept = a->leave && hole && !b.filtered;
-	if (kept) {
-		a->mapping = args[0] = hole;
+	if (hole) {
+		args[0] = hole;
 		args[3] |= MAP_FIXED_NOREPLACE;
-		r = live_write_leave(&b, e);
 	}
-	if (r == 0)
+	a->mapping = hole;
+	if (kept)
+		r = live_write_leave(&b, e);
+	if (r < 0)
+		a->mapping = 0;
+	else
 		r = live_single(&b, kept ? live_leave_at(&b) : live_frame_at(&b), SYS_mmap, args,
 				&at, e);
-	a->mapping = r == 0 && !is_error(at) ? (uint64_t)at : 0;
+	if (r < 0) /* it may be there or not: what is not there can be removed as well */
+		return live_finish(&b, r, e);
+	a->mapping = is_error(at) ? 0 : (uint64_t)at;
 	if (kept && a->mapping)
 		a->keeper = b;
 	if (a->mapping)

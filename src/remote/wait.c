@@ -3,6 +3,7 @@
 #include <linux/ptrace.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -12,6 +13,8 @@
 #define SPINS	       40 /* yields before we begin to sleep */
 #define FIRST_SLEEP_NS 20000
 #define LAST_SLEEP_NS  2000000
+#define SHORT_SLEEP_NS 100000
+#define DEAD_NS	       300000000
 
 static bool is_job_stop(int signal)
 {
@@ -82,7 +85,8 @@ static uint64_t now_ns(void)
  * No system call waits for a tracee and a time at once without a signal
  * handler of ours, so we look again and again. Most stops are there at once.
  */
-static int look_until(pid_t tid, uint64_t deadline, struct trace_stop *ret, struct error *e)
+static int look_until(pid_t tid, uint64_t deadline, long most_ns, struct trace_stop *ret,
+		      struct error *e)
 {
 	long pause_ns = FIRST_SLEEP_NS;
 
@@ -98,9 +102,17 @@ static int look_until(pid_t tid, uint64_t deadline, struct trace_stop *ret, stru
 		if (now_ns() >= deadline)
 			return -ETIMEDOUT;
 		nanosleep(&(struct timespec){.tv_nsec = pause_ns}, NULL);
-		if (pause_ns < LAST_SLEEP_NS)
+		if (pause_ns < most_ns)
 			pause_ns *= 2;
 	}
+}
+
+static bool has_memory(pid_t tid)
+{
+	char byte;
+	const struct iovec here = {&byte, 1}, there = {NULL, 1};
+
+	return process_vm_readv(tid, &here, 1, &there, 1, 0) >= 0 || errno != ESRCH;
 }
 
 int trace_wait(pid_t tid, struct trace_stop *ret, int timeout_ms, struct error *e)
@@ -108,11 +120,18 @@ int trace_wait(pid_t tid, struct trace_stop *ret, int timeout_ms, struct error *
 	int r;
 
 	if (timeout_ms >= 0)
-		return look_until(tid, now_ns() + (uint64_t)timeout_ms * 1000000, ret, e);
+		return look_until(tid, now_ns() + (uint64_t)timeout_ms * 1000000, LAST_SLEEP_NS,
+				  ret, e);
+	/*
+	 * The end of a leader is not reported before that of its threads has been, of which nobody
+	 * may have asked. It has no memory then.
+	 */
 	do {
-		r = look(tid, 0, ret, e);
-	} while (r == 0);
-	return r < 0 ? r : 0;
+		r = look_until(tid, now_ns() + DEAD_NS, SHORT_SLEEP_NS, ret, e);
+	} while (r == -ETIMEDOUT && has_memory(tid));
+	if (r == -ETIMEDOUT)
+		return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
+	return r;
 }
 
 int trace_settle(pid_t tid, struct trace_stop *stop, int timeout_ms, struct error *e)
