@@ -8,6 +8,7 @@
 #include "core/vec.h"
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "remote/batch.h"
 
 /*
  * What the room keeps during one checkpoint and one restart. Private to the
@@ -194,6 +195,15 @@ int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int f
 		   struct error *e) must_check;
 
 /* The entry of a description that was met before, by its object id; NULL. */
+/*
+ * The task that has the file undoes by these calls what is going to be done to it for a moment, if
+ * we die; where that is possible (see agent_promise()). Once it has been undone: file_absolve(),
+ * with what became of it.
+ */
+int file_promise(const struct checkpoint *c, const struct file_entry *f,
+		 const struct agent_promise *calls, size_t n, struct error *e) must_check;
+int file_absolve(const struct checkpoint *c, const struct file_entry *f, int r,
+		 struct error *e) must_check;
 struct file_entry *file_entry_by_id(const struct checkpoint *c, uint64_t id);
 
 /* For a kind's checkpoint_all: a refusal names the description, and a check goes on. */

@@ -100,7 +100,7 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
-	r = inet_queue_save(c, f->local, m, s, e);
+	r = inet_queue_save(c, f->entry, f->local, m, s, e);
 	if (r >= 0)
 		r = inet_diag_find(c, m->socket->family, m->socket->protocol, f->st.st_ino, &info,
 				   e);

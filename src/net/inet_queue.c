@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 
 #include "core/cleanup.h"
@@ -31,6 +32,8 @@
 #define LOOPBACK_INDEX	 1 /* the kernel's LOOPBACK_IFINDEX, in every network namespace */
 
 struct reader {
+	const struct checkpoint *c;
+	const struct file_entry *entry;
 	int fd;
 	struct scratch *s;
 	VEC(Reprise__InetDatagram *) list;
@@ -225,19 +228,28 @@ static int peek_behind(struct reader *rd, bool first_empty, struct error *e)
 
 static int peek_all(struct reader *rd, int original, struct error *e)
 {
+	/* Should we die, nobody knows whether empty ones are marked by then. */
+	const struct agent_promise undo = {
+		.nr = SYS_setsockopt,
+		.args = {(uint64_t)rd->entry->fd, SOL_SOCKET, SO_PEEK_OFF, 0, sizeof(int)},
+		.value_arg = 3,
+		.value = PEEK_OFF_EMPTY,
+	};
 	ssize_t n = peek(rd, true, e);
 	int r, back;
 
 	if (n < 0)
 		return n == -EAGAIN ? 0 : (int)n;
-	r = set_peek_off(rd->fd, 0, e);
+	r = file_promise(rd->c, rd->entry, &undo, 1, e);
+	if (r >= 0)
+		r = set_peek_off(rd->fd, 0, e);
 	if (r < 0)
-		return r;
+		return file_absolve(rd->c, rd->entry, r, e);
 	r = peek_behind(rd, n == 0, e);
 	back = rd->empty_behind ? PEEK_OFF_EMPTY : original;
 	if (setsockopt(rd->fd, SOL_SOCKET, SO_PEEK_OFF, &back, sizeof(back)) < 0 && r >= 0)
 		r = error_errno(e, -errno, E_INTERNAL, "SO_PEEK_OFF");
-	return r;
+	return file_absolve(rd->c, rd->entry, r, e);
 }
 
 static int read_queue(struct reader *rd, Reprise__InetSocket *m, int original, struct error *e)
@@ -273,8 +285,8 @@ static int save_error(struct checkpoint *c, int fd, Reprise__InetSocket *m, shor
 		"end; try again");
 }
 
-int inet_queue_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
-		    struct error *e)
+int inet_queue_save(struct checkpoint *c, const struct file_entry *f, int fd,
+		    Reprise__InetSocket *m, struct scratch *s, struct error *e)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
 	struct reader *rd;
@@ -293,6 +305,8 @@ int inet_queue_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct
 	rd = calloc(1, sizeof(*rd));
 	if (!rd)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for datagrams");
+	rd->c = c;
+	rd->entry = f;
 	rd->fd = fd;
 	rd->s = s;
 	if (c->checking) /* the application peeks, too */

@@ -8,8 +8,8 @@
 #include "net.pb-c.h"
 
 /* Datagrams that wait in the queue of an internet socket, and who sent them. */
-int inet_queue_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
-		    struct error *e) must_check;
+int inet_queue_save(struct checkpoint *c, const struct file_entry *f, int fd,
+		    Reprise__InetSocket *m, struct scratch *s, struct error *e) must_check;
 int inet_queue_validate(const Reprise__InetSocket *m, struct error *e) must_check;
 /*
  * Of a new socket that has neither an address nor options: both come later. `other`, which may be

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -365,6 +366,26 @@ static const struct toggle {
 };
 #define NTOGGLES (sizeof(toggles) / sizeof(toggles[0]))
 
+/*
+ * Who kills us now shall not leave the options as they are set: the task that has the socket would
+ * set them back. Not so for a socket that waits in the queue of another, or in a thread with
+ * seccomp filters.
+ */
+static int promise(const struct reader *rd, const int was[NTOGGLES], struct error *e)
+{
+	struct agent_promise calls[NTOGGLES];
+
+	for (size_t i = 0; i < NTOGGLES; i++)
+		calls[i] = (struct agent_promise){
+			.nr = SYS_setsockopt,
+			.args = {(uint64_t)rd->entry->fd, SOL_SOCKET, (uint64_t)toggles[i].name, 0,
+				 sizeof(int)},
+			.value_arg = 3,
+			.value = was[i],
+		};
+	return file_promise(rd->c, rd->entry, calls, rd->stream ? NTOGGLES : NTOGGLES - 1, e);
+}
+
 static int toggle_all(const struct reader *rd, int was[NTOGGLES], struct error *e)
 {
 	int r = 0;
@@ -376,6 +397,7 @@ static int toggle_all(const struct reader *rd, int was[NTOGGLES], struct error *
 		    (toggles[i].stream && !rd->stream))
 			was[i] = toggles[i].value; /* a kernel without it */
 	}
+	r = promise(rd, was, e);
 	for (size_t i = 0; i < NTOGGLES && r >= 0; i++)
 		if (was[i] != toggles[i].value)
 			r = set_option(rd->fd, toggles[i].name, toggles[i].value, e);
@@ -413,7 +435,7 @@ static int save_all(struct reader *rd, int queued, uint64_t carried, struct erro
 		*e = back;
 		r = back.err;
 	}
-	return r;
+	return file_absolve(rd->c, rd->entry, r, e);
 }
 
 /* Without disturbing anything: is there anything at all? */

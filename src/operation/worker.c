@@ -66,13 +66,20 @@ void error_export(const struct error *e, struct reprise_error *ret)
 	error_format(e, ret->text, sizeof(ret->text));
 }
 
-static void send_message(const struct report *rep, const struct message *m)
+static int send_message(const struct report *rep, const struct message *m)
 {
 	ssize_t n;
 
 	do {
 		n = send(rep->fd, m, sizeof(*m), MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+/* Whoever does not hear it goes on without. */
+static void tell(const struct report *rep, const struct message *m)
+{
+	ignore(send_message(rep, m), "the caller may have gone");
 }
 
 void report_progress(struct report *rep, const char *phase, uint64_t done, uint64_t total)
@@ -82,7 +89,7 @@ void report_progress(struct report *rep, const char *phase, uint64_t done, uint6
 	if (!rep->progress)
 		return;
 	snprintf(m.progress.phase, sizeof(m.progress.phase), "%s", phase);
-	send_message(rep, &m);
+	tell(rep, &m);
 }
 
 bool report_traces(const struct report *rep)
@@ -98,7 +105,7 @@ void report_trace(void *arg, const char *line)
 	if (!rep->trace)
 		return;
 	snprintf(m.line, sizeof(m.line), "%s", line);
-	send_message(rep, &m);
+	tell(rep, &m);
 }
 
 void report_problem(struct report *rep, const struct error *problem)
@@ -108,14 +115,16 @@ void report_problem(struct report *rep, const struct error *problem)
 	if (rep->fd < 0)
 		return;
 	error_export(problem, &m.problem);
-	send_message(rep, &m);
+	tell(rep, &m);
 }
 
 static int ask(struct report *rep, const struct message *question, struct answer *answer)
 {
 	ssize_t n;
+	int r = send_message(rep, question);
 
-	send_message(rep, question);
+	if (r < 0)
+		return r;
 	do {
 		n = recv(rep->fd, answer, sizeof(*answer), 0);
 	} while (n < 0 && errno == EINTR);
@@ -189,7 +198,7 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			error_errno(&e, m.result.ret, E_INTERNAL, "the operation failed");
 		error_export(&e, &m.result.error);
 	}
-	send_message(&rep, &m);
+	tell(&rep, &m);
 	_exit(0);
 }
 

@@ -135,13 +135,6 @@ long agent_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, st
 	return r < 0 ? r : batch_result(&b, call);
 }
 
-long agent_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved,
-			  struct error *e, long nr, const uint64_t args[6], long undo,
-			  uint64_t undo_arg)
-{
-	return live_syscall_undone(a, tid, saved, e, nr, args, undo, undo_arg);
-}
-
 int agent_return(struct agent *a, struct error *e)
 {
 	int r = 0;

@@ -51,7 +51,7 @@ struct agent {
 	struct borrowed keeper;
 	uint64_t leave; /* frames of calls: see live_private.h; 0: no room for them */
 	bool abandoned; /* a thread could not be brought back: it goes on by itself */
-	bool undoes;	/* the frame of a call that undoes something comes first */
+	uint64_t undo;	/* the frame of a call that undoes something and comes first; 0: none */
 	pid_t last_tid; /* another one that was borrowed, in case tid dies */
 	const struct cpu_state *last_saved;
 };
@@ -87,8 +87,6 @@ int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct b
 	     struct error *e) must_check;
 long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
 		  long nr, const uint64_t args[6]) must_check;
-long live_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
-			 long nr, const uint64_t args[6], long undo, uint64_t undo_arg) must_check;
 int live_return(struct agent *a, struct error *e) must_check;
 
 /* text.c: looks through the code of the task, first at `likely`. *patched: where it had to be

@@ -181,6 +181,23 @@ long agent_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *sa
 			  struct error *e, long nr, const uint64_t args[6], long undo,
 			  uint64_t undo_arg) must_check;
 
+/*
+ * Live only: calls that undo what is going to be changed for a moment. If we die thread `tid`
+ * executes them before it goes on. value_arg: the argument that takes the address of `value`; 0:
+ * none does. Returns 1; 0: it cannot be promised, since it was not the last to be borrowed or has
+ * seccomp filters.
+ */
+struct agent_promise {
+	long nr;
+	uint64_t args[6];
+	unsigned int value_arg;
+	int value;
+};
+int agent_promise(struct agent *a, pid_t tid, const struct agent_promise *calls, size_t n,
+		  struct error *e) must_check;
+/* It has been undone. */
+int agent_absolve(struct agent *a, struct error *e) must_check;
+
 /* Gives everything back (live) and frees. Accepts NULL. A task that died meanwhile is no error. */
 int agent_return(struct agent *a, struct error *e);
 

@@ -67,7 +67,7 @@ uint64_t live_frame_at(const struct borrowed *b)
 	return b->a->slot.at + b->side * live_frame_size(b->a);
 }
 
-static void use_slot(struct slot *slot, uint64_t end)
+void live_use_slot(struct slot *slot, uint64_t end)
 {
 	if (slot->used < end - slot->at)
 		slot->used = end - slot->at;
@@ -90,7 +90,7 @@ static int write_frame(struct borrowed *b, struct error *e)
 				 b->tid);
 	arch_frame_build(buf, size, at, b->a->gadgets.sigreturn, &regs, b->saved->sigmask,
 			 b->saved->xstate, b->saved->xstate_len);
-	use_slot(slot, at + size);
+	live_use_slot(slot, at + size);
 	return mem_write(b->tid, at, buf, size, e);
 }
 
@@ -186,7 +186,7 @@ int live_end(struct borrowed *b, struct error *e)
 
 /* ---- the keeper ---- */
 
-static uint64_t quiet_mask(const struct borrowed *b)
+uint64_t live_quiet_mask(const struct borrowed *b)
 {
 	return ~(FAULT_SIGNALS & ~b->saved->sigmask);
 }
@@ -198,15 +198,16 @@ static uint64_t leave_frame_at(const struct agent *a, unsigned int i)
 
 uint64_t live_leave_at(const struct borrowed *b)
 {
-	return leave_frame_at(b->a, b->a->undoes ? 2 : b->side);
+	return b->a->undo ? b->a->undo : leave_frame_at(b->a, b->side);
 }
 
 static void build_leave(const struct borrowed *b, bool keeper, uint8_t *buf)
 {
 	const uint64_t unmap[6] = {b->a->mapping, AGENT_SIZE}, none[6] = {};
 
-	arch_call_frame_build(buf, &b->a->gadgets, live_frame_at(b), quiet_mask(b), &b->saved->regs,
-			      keeper ? SYS_munmap : SYS_getpid, keeper ? unmap : none);
+	arch_call_frame_build(buf, &b->a->gadgets, live_frame_at(b), live_quiet_mask(b),
+			      &b->saved->regs, keeper ? SYS_munmap : SYS_getpid,
+			      keeper ? unmap : none);
 }
 
 int live_write_leave(struct borrowed *b, struct error *e)
@@ -214,17 +215,17 @@ int live_write_leave(struct borrowed *b, struct error *e)
 	uint8_t buf[ARCH_CALL_FRAME];
 
 	build_leave(b, !b->a->keeper.tid, buf);
-	use_slot(&b->a->slot, b->a->leave + LEAVE_ALIGN);
+	live_use_slot(&b->a->slot, b->a->leave + LEAVE_ALIGN);
 	return mem_write(b->tid, leave_frame_at(b->a, b->side), buf, sizeof(buf), e);
 }
 
-static int park(struct borrowed *b, struct error *e)
+int live_park(struct borrowed *b, struct error *e)
 {
 	struct user_regs_struct regs = b->saved->regs;
 	int r;
 
 	arch_set_return(&regs, b->a->gadgets.sigreturn, live_leave_at(b));
-	r = divert(b, &regs, b->mask == b->saved->sigmask ? quiet_mask(b) : b->mask, e);
+	r = divert(b, &regs, b->mask == b->saved->sigmask ? live_quiet_mask(b) : b->mask, e);
 	if (r == 0)
 		b->a->keeper = *b;
 	return r;
@@ -257,7 +258,7 @@ static int take_over(struct borrowed *b, struct error *e)
 
 	arch_set_return(&regs, a->gadgets.sigreturn, leave_frame_at(a, b->side));
 	if (r == 0)
-		r = divert(b, &regs, quiet_mask(b), e);
+		r = divert(b, &regs, live_quiet_mask(b), e);
 	build_leave(&before, false, buf + before.side * ARCH_CALL_FRAME);
 	build_leave(b, true, buf + b->side * ARCH_CALL_FRAME);
 	if (r == 0)
@@ -266,7 +267,7 @@ static int take_over(struct borrowed *b, struct error *e)
 		ignore(give_back(b, NULL), "the first error counts");
 		return r;
 	}
-	a->undoes = false;
+	a->undo = 0;
 	a->keeper = *b;
 	return give_back(&before, e);
 }
@@ -283,7 +284,7 @@ static int begin_elsewhere(struct borrowed *b, struct error *e)
 	int r;
 
 	a->keeper.tid = 0;
-	a->undoes = false;
+	a->undo = 0;
 	r = before.tid ? give_back(&before, e) : 0;
 	if (r == 0)
 		r = slot_below(b->tid, arch_sp(&b->saved->regs) - arch_red_zone(),
@@ -307,7 +308,7 @@ static int end_elsewhere(struct borrowed *b, struct error *e)
 	r = live_begin(&keeper, a, a->tid, a->saved, e);
 	if (r == 0)
 		r = live_write_leave(&keeper, e);
-	return r == 0 ? park(&keeper, e) : r;
+	return r == 0 ? live_park(&keeper, e) : r;
 }
 
 int live_begin(struct borrowed *b, struct agent *a, pid_t tid, const struct cpu_state *saved,
@@ -329,7 +330,7 @@ int live_begin(struct borrowed *b, struct agent *a, pid_t tid, const struct cpu_
 	return r == 0 && a->keeper.tid && !b->filtered ? take_over(b, e) : r;
 }
 
-static bool is_keeper(const struct borrowed *b)
+bool live_is_keeper(const struct borrowed *b)
 {
 	return b->a->mapping && b->tid == b->a->keeper.tid;
 }
@@ -337,7 +338,7 @@ static bool is_keeper(const struct borrowed *b)
 /* Where a thread goes by itself after a call that it makes for us. */
 static uint64_t back(const struct borrowed *b)
 {
-	return is_keeper(b) ? live_leave_at(b) : live_frame_at(b);
+	return live_is_keeper(b) ? live_leave_at(b) : live_frame_at(b);
 }
 
 /* Both errors count: the one that happened, else that of giving back. */
@@ -345,11 +346,11 @@ int live_finish(struct borrowed *b, int r, struct error *e)
 {
 	int given_back;
 
-	if (r == 0 && is_keeper(b))
-		given_back = park(b, e);
+	if (r == 0 && live_is_keeper(b))
+		given_back = live_park(b, e);
 	else
 		given_back = give_back(b, r < 0 ? NULL : e);
-	if (given_back < 0 && is_keeper(b))
+	if (given_back < 0 && live_is_keeper(b))
 		ignore(give_back(b, NULL), "the first error counts");
 	if ((r < 0 || given_back < 0) && b->tid == b->a->keeper.tid)
 		b->a->keeper.tid = 0;
@@ -434,7 +435,7 @@ int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[
 
 	arch_set_call(&regs, b->a->gadgets.syscall_ret, back, nr, args);
 	/* One that the application blocks may be pending. */
-	r = divert(b, &regs, quiet_mask(b), e);
+	r = divert(b, &regs, live_quiet_mask(b), e);
 	for (int stops = 0; r == 0 && stops < 2; stops++)
 		r = run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
 	if (r == 0)
@@ -486,7 +487,7 @@ static int slot_data(struct borrowed *b, const struct batch *batch, uint64_t *re
 		return error_set(e, -ENOSPC, E_REMOTE,
 				 "task %d has no room for %u bytes (its limits allow no mapping)",
 				 b->tid, batch->data_len);
-	use_slot(slot, at + batch->data_len);
+	live_use_slot(slot, at + batch->data_len);
 	*ret = at;
 	return 0;
 }
@@ -545,7 +546,7 @@ int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct b
 	if (r < 0)
 		return live_finish(&b, r, e);
 	signal = choose_signal(&b, pending);
-	a->undoes = false;
+	a->undo = 0;
 	if (a->mapping && !b.filtered && signal)
 		r = run_by_agent(&b, batch, signal, pending, e);
 	else
@@ -562,36 +563,8 @@ long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, str
 
 	if (r < 0)
 		return r;
-	a->undoes = false;
+	a->undo = 0;
 	r = live_single(&b, back(&b), nr, args, &result, e);
 	r = live_finish(&b, r, e);
-	return r < 0 ? r : result;
-}
-
-long live_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
-			 long nr, const uint64_t args[6], long undo, uint64_t undo_arg)
-{
-	const uint64_t undo_args[6] = {undo_arg};
-	uint8_t buf[ARCH_CALL_FRAME];
-	struct borrowed b;
-	long result = 0;
-	int r = live_begin(&b, a, tid, saved, e);
-
-	if (r < 0)
-		return r;
-	a->undoes = false;
-	if (is_keeper(&b)) {
-		arch_call_frame_build(buf, &a->gadgets, live_leave_at(&b), quiet_mask(&b),
-				      &saved->regs, undo, undo_args);
-		r = mem_write(tid, leave_frame_at(a, 2), buf, sizeof(buf), e);
-		a->undoes = r == 0;
-	}
-	if (r == 0)
-		r = live_single(&b, back(&b), nr, args, &result, e);
-	if (result != (long)undo_arg)
-		a->undoes = false;
-	r = live_finish(&b, r, e);
-	if (r < 0) /* it may have been made */
-		ignore((int)live_syscall(a, tid, saved, NULL, undo, undo_args), "the error counts");
 	return r < 0 ? r : result;
 }

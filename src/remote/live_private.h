@@ -10,14 +10,16 @@
  *
  *	leave + 0    by which the thread of side 0 goes on
  *	leave + 1    by which that of side 1 does
- *	leave + 2    a call that undoes something, before that
+ *
+ * and behind that page the frames of calls that undo something before (promise.c).
  *
  * The frame of the keeper is a munmap() of the agent, that of the other one a getpid(), and both
  * are written at once: so it is always one of them that takes the mapping away.
  */
-#define DATA_ROOM   2048 /* that a slot offers at least where no mapping can be made */
-#define LEAVE_ALIGN 1024 /* a part of a page that holds them */
-#define LEAVE_SIZE  (2UL * LEAVE_ALIGN)
+#define DATA_ROOM    2048 /* that a slot offers at least where no mapping can be made */
+#define LEAVE_ALIGN  1024 /* a part of a page that holds them */
+#define PROMISES_MAX 4
+#define LEAVE_SIZE   (2UL * LEAVE_ALIGN + PROMISES_MAX * (ARCH_CALL_FRAME + sizeof(uint64_t)))
 
 size_t live_frame_size(const struct agent *a);
 uint64_t live_frame_at(const struct borrowed *b);
@@ -32,6 +34,12 @@ int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[
 /* r: what became of it. It stays where it would unmap the agent, or goes back to where it was. */
 int live_finish(struct borrowed *b, int r, struct error *e) must_check;
 int live_end(struct borrowed *b, struct error *e) must_check;
+
+bool live_is_keeper(const struct borrowed *b);
+/* The keeper goes where it would leave by itself. */
+int live_park(struct borrowed *b, struct error *e) must_check;
+uint64_t live_quiet_mask(const struct borrowed *b);
+void live_use_slot(struct slot *slot, uint64_t end);
 
 /* Before the mapping exists: whoever is killed behind this takes it away. */
 int live_write_leave(struct borrowed *b, struct error *e) must_check;

@@ -268,6 +268,10 @@ def test_kill_precopy(case):
     kill_checkpoint(case, '--max-freeze', '100s', size=('small', '10'))
 
 
+def test_kill_sockets(case):
+    kill_checkpoint(case, size=('small', '1', 'sockets'))
+
+
 def test_kill_pty(case):
     kill_checkpoint(case, size=('small', '1', 'pty'))
 
