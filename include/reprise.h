@@ -191,6 +191,11 @@ struct reprise_restart_options {
 	 */
 	enum reprise_peers peers;
 	/*
+	 * The image is trusted with all that the caller may do. Otherwise one that root restarts,
+	 * and that was not made by root of this machine, is restarted in a user namespace.
+	 */
+	int privileged;
+	/*
 	 * Tasks whose process group was led from outside come into a new one instead of the
 	 * caller's: what the terminal sends to the caller does not reach them.
 	 */

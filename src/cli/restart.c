@@ -22,7 +22,8 @@ enum {
 	OPT_UNIX,
 	OPT_NET,
 	OPT_PARENT,
-	OPT_LAZY
+	OPT_LAZY,
+	OPT_PRIVILEGED
 };
 
 struct request {
@@ -115,6 +116,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case OPT_NET:
 		q->opt.net = optarg;
 		return -1;
+	case OPT_PRIVILEGED:
+		q->opt.privileged = 1;
+		return -1;
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -137,6 +141,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"unix", required_argument, NULL, OPT_UNIX},
 		{"net", required_argument, NULL, OPT_NET},
 		{"parent", required_argument, NULL, OPT_PARENT},
+		{"privileged", no_argument, NULL, OPT_PRIVILEGED},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -376,6 +381,9 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	if (r >= 0)
 		return r;
 	hand_over_streams(q);
+	/* Nothing comes out of the envelope that is not signed by one of these keys. */
+	if (q->keys.n_trust)
+		q->opt.privileged = 1;
 	progress_begin(cli);
 	r = reprise_restart(fd, &q->opt, &q->result, &e);
 	progress_end(cli);
@@ -442,6 +450,8 @@ const struct command restart_command = {
 		"  --parent PATH       of an incremental image: where its parents are, a file or a directory;\n"
 		"                      they are found beside the image as well\n"
 		"  --lazy              run at once; memory follows, on demand and in the background\n"
+		"  --privileged        as root: also an image that was not made by root of this machine, and\n"
+		"                      that is not signed (--trust), is restarted with all rights\n"
 		"  --plan              print the steps and do nothing\n" OPEN_HELP
 		"  -j, --jobs N        threads that fill memory; one a core is the default\n",
 	.run = run,

@@ -68,6 +68,16 @@ struct state_end {
 };
 static_assert(sizeof(struct state_end) == 64, "state end");
 
+/* Directly before STATE_END: a MAC of the header and all frames before this one. Optional. */
+struct origin {
+	uint32_t kind;
+	uint32_t reserved;
+	uint8_t mac[IMAGE_DIGEST_SIZE];
+};
+static_assert(sizeof(struct origin) == 40, "origin");
+
+#define ORIGIN_BLAKE2B 1 /* keyed BLAKE2b-256 */
+
 /* The object is the id of the frame. Runs follow, then zero bytes, then data. */
 struct pages_header {
 	uint32_t stage;

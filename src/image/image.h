@@ -35,6 +35,7 @@ enum image_frame {
 	FRAME_EARLY = 6,
 	FRAME_PARENT = 8,
 	FRAME_SAME = 9,
+	FRAME_ORIGIN = 16,
 	FRAME_STATE_FIRST = 256,
 };
 
@@ -108,6 +109,11 @@ struct image_writer;
 
 enum image_compress { COMPRESS_NONE = 0, COMPRESS_LZ4 = 1, COMPRESS_ZSTD = 2 };
 
+/* Known to root of one machine alone. */
+struct image_key {
+	uint8_t bytes[32];
+};
+
 struct image_writer_options {
 	int jobs; /* threads for page contents; 0: one a core */
 	enum image_compress compress;
@@ -122,6 +128,8 @@ struct image_writer_options {
 	/* Digests of images that this one stands for. */
 	const uint8_t (*same)[32];
 	size_t n_same;
+	const struct image_key
+		*origin; /* proves later where the image was made; NULL: nothing does */
 };
 
 /* fd stays the caller's; any kind of descriptor will do. */
@@ -186,6 +194,8 @@ struct image_reader;
  */
 int image_reader_new(struct image_reader **ret, int fd, int jobs, struct error *e) must_check;
 const struct image_info *image_reader_info(const struct image_reader *r);
+/* Was it written with this key as its `origin`? The pages are not covered. */
+bool image_made_with(const struct image_reader *r, const struct image_key *key);
 size_t image_record_count(const struct image_reader *r);
 const struct image_record *image_record(const struct image_reader *r, size_t i);
 

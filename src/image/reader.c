@@ -138,6 +138,7 @@ static int read_header(struct image_reader *r, uint64_t *ret_state_length, struc
 	info_fill(&r->info, &u.h);
 	u.h.checksum = stored;
 	digest_update(r->digest, &u, u.h.length);
+	memcpy(r->header, &u, u.h.length);
 	r->state_offset = u.h.length;
 	*ret_state_length = u.h.state_length;
 	return check_arch(&r->info, e);
@@ -190,6 +191,10 @@ static int check_state_end(struct image_reader *r, size_t at, struct error *e)
 				 "the image has a digest of unknown kind %u", end->digest_kind);
 	if (end->records != r->records.n || end->bytes != offset)
 		return reader_damaged(offset, "number or length of the state records", e);
+	/* The proof of the origin is one of all that stands before the end, or of nothing. */
+	if (r->has_origin)
+		r->has_origin =
+			r->origin_at + frame_size((struct frame *)(r->state + r->origin_at)) == at;
 	digest_update(r->digest, r->state, at);
 	digest_now(r->digest, digest);
 	if (!digest_equal(digest, end->digest))
@@ -233,6 +238,10 @@ static int state_frame(struct image_reader *r, size_t at, struct error *e)
 	err = reader_parent_frame(r, f, offset, e);
 	if (err)
 		return err < 0 ? err : 0;
+	if (f->type == FRAME_ORIGIN) {
+		r->has_origin = true;
+		r->origin_at = at;
+	}
 	if (f->type == FRAME_PAD || (f->flags & RECORD_OPTIONAL))
 		return 0;
 	if (f->type >= FRAME_PAGES && f->type <= FRAME_EARLY)

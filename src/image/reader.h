@@ -32,6 +32,9 @@ struct image_reader {
 	uint8_t *state; /* the frames of the state part */
 	size_t state_len;
 	uint64_t state_offset;
+	uint8_t header[IMAGE_HEADER_MAX]; /* state_offset bytes */
+	bool has_origin;
+	size_t origin_at; /* in the state part */
 	VEC(struct image_record) records;
 	const struct parent_frame *parent; /* in the state part; NULL: none */
 	struct image_parent parent_ref;

@@ -145,6 +145,23 @@ void image_expect(struct image_writer *w, uint64_t page_bytes)
 	w->progress.total = page_bytes;
 }
 
+static int put_origin(struct image_writer *w, struct error *e)
+{
+	const struct frame f = {
+		.type = FRAME_ORIGIN, .flags = RECORD_OPTIONAL, .length = sizeof(struct origin)};
+	void *payload;
+	int r;
+
+	if (!w->opt.origin)
+		return 0;
+	r = writer_put(w, &f, &payload, e);
+	if (r < 0)
+		return r;
+	origin_fill(w->opt.origin, w->state, w->state_len, payload);
+	writer_seal(w);
+	return 0;
+}
+
 /* The header becomes final here, since it tells the length of the state part, and so do the digest
  * and the end. */
 static int state_finish(struct image_writer *w, struct error *e)
@@ -157,6 +174,8 @@ static int state_finish(struct image_writer *w, struct error *e)
 	int r;
 
 	r = writer_put_parent(w, e);
+	if (r >= 0)
+		r = put_origin(w, e);
 	if (r >= 0)
 		r = writer_put(w, &f, &payload, e);
 	if (r < 0)

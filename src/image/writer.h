@@ -49,6 +49,9 @@ int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload
 	       struct error *e) must_check;
 void writer_seal(struct image_writer *w);
 int writer_put_parent(struct image_writer *w, struct error *e) must_check;
+/* `state`: header and all frames so far. */
+void origin_fill(const struct image_key *key, const uint8_t *state, size_t len, struct origin *ret);
+
 int pages_writer_new(struct pages_writer **ret, struct image_writer *w, struct error *e) must_check;
 /* Waits until all is written. */
 int pages_writer_drain(struct pages_writer *pw, struct error *e) must_check;

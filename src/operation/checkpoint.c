@@ -11,6 +11,7 @@
 #include "ipc/ipc.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
+#include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
 #include "operation/precopy.h"
@@ -216,6 +217,7 @@ static int open_image(struct pass *p, const struct subject *s, int fd,
 		.progress_arg = p->rep,
 		.parents = s->parents,
 		.parent_name = s->parent_name,
+		.origin = s->has_origin ? &s->origin : NULL,
 	};
 	struct image_info info;
 
@@ -402,6 +404,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	s.ct.allow_leaks = opt->allow_leaks;
 	s.ct.mounts.with_overlays = true;
 	s.ct.output = fd;
+	/* Before a container is entered, which has files of its own. */
+	s.has_origin = origin_key(&s.origin, true) >= 0;
 	/* What is to end or to stop can as well wait for its memory. */
 	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
 		r = store_new(&s.store, fd, e);

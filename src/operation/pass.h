@@ -44,6 +44,8 @@ struct subject {
 	bool pins;		      /* see pass_pins_pages() */
 	uint64_t state;		      /* bytes of records, as a guess */
 	bool exact;		      /* see struct checkpoint */
+	bool has_origin;
+	struct image_key origin; /* of this machine */
 };
 
 void subject_free(struct subject *s);

@@ -25,10 +25,12 @@
 #include "kernel/task.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
+#include "ns/apart.h"
 #include "ns/container.h"
 #include "ns/pidns.h"
 #include "operation/load.h"
 #include "operation/operation.h"
+#include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/resume.h"
 #include "operation/terminal.h"
@@ -349,6 +351,47 @@ static int set_options(struct restart *r, const struct reprise_restart_options *
 	return res >= 0 && r->lazy ? mm_lazy_possible(r, e) : res;
 }
 
+/*
+ * Only a task whose memory everybody of its user may read is in reach of who has no rights in the
+ * user namespace in which that memory began, which is that of its first exec (ptrace_may_access()).
+ */
+static int check_reach(const struct restart *r, struct error *e)
+{
+	vec_for_each (p, &r->processes)
+		if (!p->msg->zombie && p->msg->dumpable != 1)
+			return error_set(e, -EKEYREJECTED, E_IMAGE_FOREIGN,
+					 "the image was not made by root of this machine, and task "
+					 "%d is not dumpable, which cannot be restored in a user "
+					 "namespace",
+					 p->vpid);
+	return 0;
+}
+
+/*
+ * What root restarts does what it likes to this machine, unless the image is known to be root's own
+ * or was said to be trusted. Everybody else cannot give a task more than he has.
+ */
+static int keep_apart(struct restart *r, const struct reprise_restart_options *opt, struct error *e)
+{
+	struct error problem = {};
+	struct image_key key;
+
+	if (opt->privileged || !origin_matters() ||
+	    (origin_key(&key, false) >= 0 && image_made_with(r->image, &key)))
+		return 0;
+	if (restart_nth(r, RECORD_CONTAINER, 0, NULL))
+		return error_set(e, -EKEYREJECTED, E_IMAGE_FOREIGN,
+				 "the image of a container was not made by root of this machine");
+	if (check_reach(r, e) < 0)
+		return e->err;
+	error_set(&problem, -EKEYREJECTED, E_IMAGE_FOREIGN,
+		  "the image was not made by root of this machine: it is restarted in a user "
+		  "namespace");
+	r->warn(r->warn_arg, &problem);
+	r->pidns = true;
+	return apart_enter(r->proc_fd, e);
+}
+
 static void fill_result(const struct loaded *l, const struct pidns *ns,
 			struct reprise_restarted *result)
 {
@@ -426,6 +469,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 		res = restart_check_machine(&l, e);
 	if (res >= 0)
 		res = set_options(&l.r, opt, rep, e);
+	if (res >= 0)
+		res = keep_apart(&l.r, opt, e);
 	if (res >= 0)
 		res = find_place(&l.r, &cr, &place, rep, e);
 	if (res >= 0)
