@@ -8,6 +8,7 @@
 #include "core/cleanup.h"
 #include "image/frame.h"
 #include "operation/operation.h"
+#include "operation/origin.h"
 #include "operation/parents.h"
 
 /*
@@ -129,8 +130,12 @@ static int merge_to(struct merge *m, int out, struct image_writer_options *wo,
 {
 	const struct page_map *map = page_chain_at(m->chain, 0);
 	const struct image_reader *in = page_map_reader(map);
+	struct image_key key;
 	int r = list_same(map, wo, e);
 
+	/* It names its parents by their digests: what is known of it is known of the whole. */
+	if (origin_key(&key, false) >= 0 && image_made_with(in, &key))
+		wo->origin = &key;
 	if (r >= 0)
 		r = image_writer_new(&m->out, out, image_reader_info(in), wo, e);
 	if (r >= 0)
