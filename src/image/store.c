@@ -61,14 +61,14 @@ int store_open_file(int output)
 	return fd < 0 ? -errno : fd;
 }
 
-int store_new(struct page_store **ret, int output, struct error *e)
+int store_new(struct page_store **ret, int output, bool in_file, struct error *e)
 {
 	struct page_store *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
 	s->most = STORE_MEMORY;
-	s->fd = store_open_file(output);
+	s->fd = in_file ? store_open_file(output) : -EBADF;
 	/* addresses only: nobody says how much will be needed */
 	s->mapping = mmap(NULL, MEMORY_MOST + HUGE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

@@ -27,9 +27,10 @@ static inline bool store_in_image(uint64_t position)
 int store_open_file(int beside);
 /*
  * output: a descriptor beside whose file, if it is one, the file of the store is made; else in
- * $TMPDIR, /var/tmp or /tmp. If there is no room for one, there is none.
+ * $TMPDIR, /var/tmp or /tmp. If there is no room for one, there is none. in_file: contents may
+ * stand in such a file as they are.
  */
-int store_new(struct page_store **ret, int output, struct error *e) must_check;
+int store_new(struct page_store **ret, int output, bool in_file, struct error *e) must_check;
 void store_free(struct page_store *s); /* accepts NULL */
 /* From now on, in the image. Memory may grow with the `bytes` that are to be saved. */
 void store_use_image(struct page_store *s, struct image_writer *w);

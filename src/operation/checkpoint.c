@@ -392,6 +392,12 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	return r;
 }
 
+/* What is encrypted in the image is on no disk as it is. */
+static bool is_secret(const struct reprise_seal_options *seal)
+{
+	return seal && (seal->passphrase || (seal->recipients && seal->recipients[0]));
+}
+
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
 			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
@@ -408,7 +414,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	s.has_origin = origin_key(&s.origin, true) >= 0;
 	/* What is to end or to stop can as well wait for its memory. */
 	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
-		r = store_new(&s.store, fd, e);
+		r = store_new(&s.store, fd, !is_secret(opt->seal), e);
 	/* by the paths that the caller knows */
 	if (r >= 0 && opt->parents && opt->parents[0])
 		r = parents_open(opt->parents, &s.parents, &s.parent_name, e);

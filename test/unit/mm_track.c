@@ -57,7 +57,7 @@ static bool begin(struct fixture *f)
 	memset(f, 0, sizeof(*f));
 	assert_int_equal(procfs_open_root(&f->proc_fd, NULL), 0);
 	f->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(store_new(&f->store, -1, NULL), 0);
+	assert_int_equal(store_new(&f->store, -1, true, NULL), 0);
 	if (uffd < 0 || track_begin(&f->tracks, getpid(), 1, uffd, NULL) < 0) {
 		store_free(f->store);
 		return false;
@@ -212,7 +212,7 @@ static void test_store(void **state)
 	struct page_store *s;
 	char buf[3 * PAGE_BYTES];
 
-	assert_int_equal(store_new(&s, -1, NULL), 0);
+	assert_int_equal(store_new(&s, -1, true, NULL), 0);
 	if (!store_room(s))
 		skip();
 	for (int i = 0; i < 4; i++)
