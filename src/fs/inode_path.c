@@ -265,6 +265,12 @@ int inode_named_open(struct restart *r, const struct inode_open *inode, int flag
 	if (fd < 0)
 		return error_errno(e, flags & (O_PATH | O_NOFOLLOW) ? -errno : fd, E_FILE_OPEN,
 				   "cannot open %s", path);
+	if (inode->checked &&
+	    (fstat(fd, &st) < 0 || st.st_dev != inode->dev || st.st_ino != inode->ino)) {
+		close_fd(&fd);
+		return error_set(e, -ESTALE, E_FILE_CHANGED, "%s was replaced during the restart",
+				 path);
+	}
 	*ret_fd = fd;
 	return 0;
 }

@@ -76,10 +76,24 @@ int cred_parse(const char *status, Reprise__Credentials *c, struct scratch *s, s
 	return 0;
 }
 
+/* -1 is no id: setresuid() and its like take it for "as it is". */
+static bool are_ids(const Reprise__Credentials *c)
+{
+	const uint32_t ids[] = {c->ruid, c->euid, c->suid, c->fsuid,
+				c->rgid, c->egid, c->sgid, c->fsgid};
+
+	for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++)
+		if (ids[i] == UINT32_MAX)
+			return false;
+	return true;
+}
+
 int cred_validate(const Reprise__Credentials *c, struct error *e)
 {
 	if (!c || !c->caps)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a task without credentials");
+	if (!are_ids(c))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an id of a user or group is -1");
 	if (c->n_groups > 65536)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%zu supplementary groups",
 				 c->n_groups);

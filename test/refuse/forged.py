@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that say more than is true: no task gets more than whoever restarts it has."""
+
+import os
+import stat
+
+from case import NOBODY, Failed
+
+
+def forge(case, *edits, image='image', out='forged'):
+    code, _, err = case.run([os.path.join(case.build, 'test/lib/forge'), case.path(image), case.path(out)] + list(edits),
+                            uid=0)
+    if code:
+        raise Failed('forge: %s' % err)
+    os.chmod(case.path(out), 0o644)
+    return case.path(out)
+
+
+def saved(case, name='pipes', **more):
+    """The image of a program of an ordinary user, made by that user."""
+    pid = case.start(name, uid=NOBODY, **more)
+    case.checkpoint(pid, '--kill', '-q', uid=NOBODY)
+    case.wait(pid)
+    mode = stat.S_IMODE(os.stat(case.path('image')).st_mode)
+    if mode != 0o600:
+        raise Failed('the image has mode %o' % mode)
+
+
+def passes(case, path):
+    copy = case.start_reprise('restart', '-i', path, '--pidns', '-q', uid=NOBODY)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(copy, 'the restarted program')])
+
+
+def refused(case, path, codes, what, *args):
+    code, _, err = case.reprise('restart', '-i', path, *args, uid=NOBODY)
+    if code != 1 or not any(err.rstrip('\n').endswith('[%s]' % c) for c in codes):
+        raise Failed('%s: exit status %d, %s' % (what, code, err))
+    case.expect_nobody()
+
+
+def test_unchanged(case):
+    """What is put together again without a change is as good as before."""
+    saved(case)
+    passes(case, forge(case, 'nothing'))
+
+
+def test_users(case):
+    saved(case)
+    for edit in ('uid=0', 'uid=1000', 'gid=0', 'uid=4294967295'):
+        refused(case, forge(case, edit), ('credentials', 'restore', 'image-invalid'), edit, '--pidns')
+
+
+def test_capabilities(case):
+    """Only of the user namespace in which an ordinary user restarts, at most."""
+    saved(case)
+    path = forge(case, 'caps=1ffffffffff')
+    refused(case, path, ('credentials', 'pid-choose', 'restore'), 'all capabilities')
+    for args in ((), ('--pidns',)):
+        pidfile = case.path('pid')
+        code, _, err = case.reprise('restart', '-i', path, '-d', '--pidfile', pidfile, *args, uid=NOBODY)
+        if code:
+            continue
+        with open(pidfile) as file:
+            pid = int(file.read())
+        with open('/proc/%d/uid_map' % pid) as file:
+            if file.read().split()[2] != '1':
+                raise Failed('capabilities outside of a user namespace')
+        case.kill_all()
+
+
+def test_limits(case):
+    saved(case)
+    with open('/proc/sys/fs/nr_open') as file:
+        most = int(file.read())
+    refused(case, forge(case, 'limit=%d' % (most - 1)), ('credentials', 'restore'), 'more open files', '--pidns')
+    refused(case, forge(case, 'oom=-1000'), ('credentials', 'restore'), 'never killed when out of memory', '--pidns')
+    refused(case, forge(case, 'nice=-20'), ('credentials', 'restore'), 'a better priority', '--pidns')
+
+
+def test_paths(case):
+    """A file that the user may not open stays closed, by whatever name it is asked for."""
+    secret = os.path.join(case.work, 'secret')
+    target = os.path.join(case.work, 'target')
+    link = os.path.join(case.work, 'link')
+    for path, text in ((secret, 'secret'), (target, 'target')):
+        with open(path, 'w') as file:
+            file.write(text)
+    os.chmod(secret, 0o600)
+    os.symlink(secret, link)
+    os.utime(secret, ns=(0, os.stat(target).st_mtime_ns))
+    with open(target) as file:
+        saved(case, 'pipes', stdin=file.fileno())
+    passes(case, forge(case, 'nothing'))
+    for path in (secret, link, os.path.join(case.work, 'nowhere', '..', 'secret'), case.work, 'secret', '/proc/kcore',
+                 '/dev/mem'):
+        for args in (('--pidns',), ('--pidns', '--changed-files=allow')):
+            refused(case, forge(case, 'path=' + path),
+                    ('file-open', 'file-changed', 'file-missing', 'image-invalid', 'restore', 'file-device'), path, *args)
