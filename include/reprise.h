@@ -265,7 +265,22 @@ struct reprise_run_options {
 	 * Without privilege it is made in any case; then the caller has his own id if it is 0.
 	 */
 	int user;
+	/*
+	 * reprise_run(): a pseudo-terminal of the container is the terminal of the command. Its
+	 * master is descriptor REPRISE_TERMINAL of the first process, from where whoever attaches
+	 * to it takes a copy (pidfd_getfd(2)), now or after a restart. reprise_exec(): standard
+	 * input is a terminal, and becomes that of the command.
+	 */
+	int terminal;
+	/*
+	 * reprise_run(): everything is made, and the command has not begun; it begins when this
+	 * returns 0, and never does if the caller dies before. What is noted here is noted of every
+	 * container that runs.
+	 */
+	int (*ready)(void *arg, const struct reprise_restarted *restarted);
+	void *arg;
 };
+#define REPRISE_TERMINAL 9
 /*
  * The command runs when it returns. result->init is a child of the caller and ends with the status
  * of the command (result->pid). Needs CAP_SYS_ADMIN.

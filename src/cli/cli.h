@@ -36,7 +36,7 @@ struct command {
 
 extern const struct command checkpoint_command, restart_command, check_command, inspect_command,
 	verify_command, explain_command, help_command, run_command, ps_command, exec_command,
-	stop_command, rm_command, keygen_command, merge_command, watch_command;
+	attach_command, stop_command, rm_command, keygen_command, merge_command, watch_command;
 extern const struct command *const commands[]; /* NULL-terminated */
 const struct command *command_by_name(const char *name);
 int print_command_help(const struct command *c);

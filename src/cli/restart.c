@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/attach.h"
 #include "cli/container.h"
 #include "cli/keys.h"
 
@@ -367,6 +368,20 @@ static int lazy_failed(struct cli *cli, const struct request *q, int status)
 	return status;
 }
 
+/* Until it ends; the terminal of a container is attached to ours, as it was. */
+static int foreground(struct cli *cli, struct request *q)
+{
+	pid_t init = q->result.init ? q->result.init : q->result.pid;
+	int master = isatty(STDIN_FILENO) && q->container[0] ? attach_master(init) : -1;
+
+	if (master >= 0 && attach(master, q->result.pidfd) == ATTACH_DETACHED) {
+		attach_say_detached(cli, q->container);
+		job_abandon(&q->job);
+		return EXIT_OK;
+	}
+	return lazy_failed(cli, q, job_end(job_wait(&q->job, q->result.pidfd)));
+}
+
 static int restart(struct cli *cli, struct request *q, int fd)
 {
 	struct reprise_error e = {}, why = {};
@@ -396,9 +411,7 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	log_line(cli, "running: root task %d, init %d, process group %d", q->result.pid,
 		 q->result.init, q->result.pgrp);
 	report(cli, q);
-	if (q->detach)
-		return EXIT_OK;
-	return lazy_failed(cli, q, job_end(job_wait(&q->job, q->result.pidfd)));
+	return q->detach ? EXIT_OK : foreground(cli, q);
 }
 
 static int run(struct cli *cli, int argc, char **argv)

@@ -4,13 +4,17 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/attach.h"
 #include "cli/container.h"
 
 enum { OPT_NAME = OPT_OWN, OPT_ROOTFS, OPT_HOSTNAME, OPT_NET, OPT_RM, OPT_USER };
 
 struct request {
 	const char *name;
+	const char *command;
+	struct cli *cli;
 	bool detach, remove;
+	bool complained; /* by ourselves, while the library was at work */
 	char given[64];
 	struct reprise_run_options opt;
 	const char *volumes[64];
@@ -70,6 +74,11 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case 'd':
 		q->detach = true;
 		return -1;
+	case 'i':
+		return -1; /* standard input is handed on in any case */
+	case 't':
+		q->opt.terminal = 1;
+		return -1;
 	case 'w':
 		q->opt.workdir = optarg;
 		return -1;
@@ -95,12 +104,14 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"workdir", required_argument, NULL, 'w'},
 		{"env", required_argument, NULL, 'e'},
 		{"volume", required_argument, NULL, 'V'},
+		{"interactive", no_argument, NULL, 'i'},
+		{"tty", no_argument, NULL, 't'},
 		COMMON_OPTIONS,
 	};
 	int c, r;
 
 	/* The options of the command to be run are its own. */
-	while ((c = getopt_long(argc, argv, "+" SHORT_OPTIONS "dw:e:V:", options, NULL)) != -1)
+	while ((c = getopt_long(argc, argv, "+" SHORT_OPTIONS "dw:e:V:it", options, NULL)) != -1)
 		if ((r = parse_option(cli, q, c, argv)) >= 0)
 			return r;
 	if (argc == optind)
@@ -111,6 +122,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	if (q->opt.rootfs && *q->opt.rootfs != '/')
 		return usage_error(cli, "--rootfs takes a path from the root, not '%s'",
 				   q->opt.rootfs);
+	if (q->opt.terminal && !q->detach && (r = attach_possible(cli)) >= 0)
+		return r;
 	return common_begin(cli, argv);
 }
 
@@ -135,16 +148,31 @@ static int make(struct cli *cli, struct request *q)
 		     : -1;
 }
 
-static int foreground(struct request *q, const struct reprise_restarted *result)
+static int foreground(struct cli *cli, struct request *q, const struct reprise_restarted *result)
 {
 	struct job job;
-	int status;
+	int status, master;
 
 	job_begin(&job, result);
+	master = q->opt.terminal ? attach_master(result->init) : -1;
+	if (master >= 0 && attach(master, result->pidfd) == ATTACH_DETACHED) {
+		attach_say_detached(cli, q->given);
+		job_abandon(&job);
+		return EXIT_OK;
+	}
 	status = job_wait(&job, result->pidfd);
 	if (q->remove)
 		container_remove(q->given);
 	return job_end(status);
+}
+
+/* The command has not begun: were it to run before this is noted, nobody could find it. */
+static int on_ready(void *arg, const struct reprise_restarted *r)
+{
+	struct request *q = arg;
+
+	q->complained = container_register(q->cli, q->given, r, q->command) >= 0;
+	return q->complained ? -EIO : 0;
 }
 
 static int start(struct cli *cli, struct request *q, char **argv)
@@ -152,28 +180,28 @@ static int start(struct cli *cli, struct request *q, char **argv)
 	struct reprise_restarted result = {.size = sizeof(result), .pidfd = -1};
 	char root[CONTAINER_PATH], layers[CONTAINER_PATH];
 	struct reprise_error e = {};
-	int r;
 
 	container_path(q->given, "root", root);
 	container_path(q->given, "layers", layers);
 	q->opt.root = root;
 	q->opt.layers = layers;
+	q->opt.ready = on_ready;
+	q->opt.arg = q;
+	q->cli = cli;
+	q->command = argv[0];
 	q->opt.volumes = q->volumes;
 	if (!q->opt.hostname)
 		q->opt.hostname = q->given;
 	if (reprise_run(argv, &q->opt, &result, &e) < 0) {
 		container_remove(q->given);
-		return library_error(cli, &e);
+		return q->complained ? EXIT_FAILED : library_error(cli, &e);
 	}
-	r = container_register(cli, q->given, &result, argv[0]);
-	if (r >= 0)
-		return r;
 	if (cli->json)
 		print_json(cli, json_pack("{s:s, s:i, s:i}", "name", q->given, "pid",
 					  (int)result.pid, "init", (int)result.init));
 	else if (q->detach && !cli->quiet)
 		printf("%s\n", q->given);
-	return q->detach ? EXIT_OK : foreground(q, &result);
+	return q->detach ? EXIT_OK : foreground(cli, q, &result);
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -196,6 +224,8 @@ const struct command run_command = {
 		"command, and ends with its exit status.\n"
 		"\n"
 		"  --name NAME         what to call it; container-1, container-2, ... if not given\n"
+		"  -it, --tty          give it a terminal of its own, and attach this one to it;\n"
+		"                      Ctrl-P Ctrl-Q detaches\n"
 		"  -d, --detach        return as soon as the command runs; prints the name\n"
 		"  --rm                remove the container when the command has ended\n"
 		"  --rootfs DIR        see the files of this directory instead\n"

@@ -170,12 +170,46 @@ static int see_locks(struct table *t, const struct file_entry *f, int fd, const 
 	return 0; /* one that is not understood was refused with the description */
 }
 
+/* Does the description itself have the flag? Then fdinfo shows it with every descriptor. */
+static bool flagged_itself(const struct table *t, int fd)
+{
+	_cleanup_(close_fd) int local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
+
+	return local >= 0 && isatty(local) && fcntl(local, F_GETFL) & O_CLOEXEC;
+}
+
+/*
+ * Slaves of pseudo-terminals that were opened by TIOCGPTPEER with O_CLOEXEC keep it
+ * (ptm_open_peer()). Then only the task can tell what the flag of the descriptor is.
+ */
+static int ask_cloexec(const struct table *t, int fd, protobuf_c_boolean *ret, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	const struct frozen_thread *by = NULL;
+	int i, r;
+
+	if (!*ret || !t->process->agent || !flagged_itself(t, fd))
+		return 0;
+	vec_for_each (x, &t->process->frozen->threads)
+		if (x->tid == t->tid && !x->in_vfork)
+			by = x;
+	if (!by)
+		return error_set(e, -EOPNOTSUPP, E_TASK_VFORK,
+				 "whether descriptor %d is closed by exec cannot be asked", fd);
+	i = batch_call(&b, SYS_fcntl, VAL(fd), VAL(F_GETFD));
+	r = agent_run(t->process->agent, by->tid, by->cpu, &b, e);
+	if (r >= 0)
+		*ret = batch_result(&b, i) & FD_CLOEXEC;
+	return r;
+}
+
 static int add_fd(struct table *t, struct file_entry *f, int fd, const char *fdinfo,
 		  struct error *e)
 {
 	Reprise__Fd *msg = scratch_message(&t->c->files->scratch, Reprise__Fd, reprise__fd__init);
 	Reprise__Fd **slot = vec_push(&t->fds);
 	struct fdinfo info;
+	int r;
 
 	if (!msg || !slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor");
@@ -184,7 +218,10 @@ static int add_fd(struct table *t, struct file_entry *f, int fd, const char *fdi
 				 "the fdinfo of descriptor %d of task %d is not understood", fd,
 				 t->tid);
 	msg->fd = fd;
-	msg->cloexec = info.flags & O_CLOEXEC;
+	msg->cloexec = (info.flags & O_CLOEXEC) != 0;
+	r = ask_cloexec(t, fd, &msg->cloexec, e);
+	if (r < 0)
+		return r;
 	msg->file = f->id;
 	*slot = msg;
 	if (fd <= 2)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/major.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@
 #include "core/procfs.h"
 #include "fs/context.h"
 #include "ns/container.h"
+#include "ns/run.h"
 
 struct inside {
 	uint64_t dev, ino;
@@ -251,6 +253,17 @@ static int look_at_same(struct leak_search *s, const struct outsider *o, int fd,
 	return 0;
 }
 
+/* Whoever is attached to the terminal of the container shares the master of the first process. */
+static bool is_attached(const struct leak_search *s, const struct outsider *o, int fd,
+			const struct stat *st)
+{
+	pid_t init = pid_outside(s, s->c->freezer.root);
+
+	return st->st_rdev == makedev(TTYAUX_MAJOR, 2) && init &&
+	       container_compare(s->ct, KCMP_FILE, init, RUN_TERMINAL, o->pid, (unsigned long)fd) ==
+		       0;
+}
+
 static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
 		      struct error *e)
 {
@@ -264,6 +277,8 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 	for (size_t i = 0; i < 8; i++)
 		if (s->links[i] && !strcmp(link, s->links[i]))
 			return report(s, o, "namespace", link, NULL, atoi(name), e);
+	if (is_attached(s, o, atoi(name), &st))
+		return 0;
 	if (is_own_device(s, st.st_dev))
 		return report(s, o, "file", link, NULL, atoi(name), e);
 	return look_at_same(s, o, atoi(name), &st, link, e);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -239,11 +240,16 @@ struct report {
 	struct error error;
 };
 
-static void __attribute__((noreturn)) fail(int channel, const struct error *error, int ret)
+static void tell(int channel, const struct error *error, int ret)
 {
 	const struct report rep = {ret, *error};
 
 	ignore(write(channel, &rep, sizeof(rep)) == sizeof(rep) ? 0 : -EPIPE, "nobody listens");
+}
+
+static void __attribute__((noreturn)) fail(int channel, const struct error *error, int ret)
+{
+	tell(channel, error, ret);
 	_exit(127);
 }
 
@@ -257,11 +263,52 @@ static void reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-static void __attribute__((noreturn)) run_command(const struct run *run, int channel)
+/*
+ * A pseudo-terminal of the container. The first process holds its master, and never uses it: so
+ * both ends are saved, and whoever attaches to the terminal from outside shares that descriptor.
+ */
+static int make_terminal(int *slave, struct error *e)
+{
+	int master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC), unlock = 0;
+
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 ||
+	    (*slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY)) < 0 ||
+	    fcntl(*slave, F_SETFD, FD_CLOEXEC) < 0 || dup2(master, RUN_TERMINAL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a terminal");
+	if (master != RUN_TERMINAL)
+		close(master);
+	return 0;
+}
+
+static void take_terminal(int slave)
+{
+	for (int fd = 0; slave >= 0 && fd < 3; fd++)
+		dup2(slave, fd);
+	ioctl(0, TIOCSCTTY, 0);
+	close(RUN_TERMINAL);
+}
+
+/* What is outside is none of its business: the terminal is all that there is. */
+static void leave_streams(void)
+{
+	int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	for (int i = 0; i < 3; i++)
+		dup2(fd, i);
+	close(fd);
+}
+
+static void __attribute__((noreturn)) run_command(const struct run *run, int slave, int channel)
 {
 	struct error e = {};
+	char go;
 
+	/* Whoever made us may die before the container is known to anybody: then it ends here. */
+	if (recv(channel, &go, 1, 0) != 1)
+		_exit(127);
 	setsid();
+	if (run->terminal)
+		take_terminal(slave);
 	reset_signals();
 	if (run->workdir && chdir(run->workdir) < 0)
 		fail(channel, &e,
@@ -289,18 +336,23 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 	char number[16], name[] = "reprise-init";
 	char *argv[] = {name, number, NULL}, *envp[] = {NULL};
 	struct error e = {};
-	int r = mount_all(run, &e), file;
+	int r = mount_all(run, &e), slave = -1, file;
 	pid_t command;
 
+	if (r >= 0 && run->terminal)
+		r = make_terminal(&slave, &e);
 	if (r < 0)
 		fail(channel, &e, r);
 	setsid();
 	command = fork();
 	if (command == 0)
-		run_command(run, channel);
+		run_command(run, slave, channel);
+	if (run->terminal)
+		leave_streams();
 	file = command < 0 ? -1 : init_file(&e);
 	if (command < 0 || file < 0)
 		fail(channel, &e, -EAGAIN);
+	tell(channel, &e, 0);
 	snprintf(number, sizeof(number), "%d", command);
 	/*
 	 * It keeps the standard streams, so that a checkpoint knows them as such
@@ -311,13 +363,41 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 	fail(channel, &e, error_errno(&e, -errno, E_NAMESPACE, "cannot start the first process"));
 }
 
+/* What the processes of the container say; 1: they have all executed their programs. */
+static int hear(int channel, struct error *e)
+{
+	struct report rep = {};
+	ssize_t n = read(channel, &rep, sizeof(rep));
+
+	if (n == 0)
+		return 1;
+	if (n == sizeof(rep) && rep.ret < 0)
+		*e = rep.error;
+	return n == sizeof(rep) ? rep.ret : -EIO;
+}
+
+/* Lets the command begin, once it is known that there is a container. */
+static int let_begin(const struct run *run, int channel, pid_t init, struct error *e)
+{
+	int r = hear(channel, e);
+
+	if (r == 1)
+		return error_set(e, -ESRCH, E_NAMESPACE, "the first process has ended");
+	if (r >= 0 && run->ready)
+		r = run->ready(run->arg, init, e);
+	if (r < 0)
+		return r;
+	if (send(channel, "", 1, MSG_NOSIGNAL) != 1)
+		return error_set(e, -ESRCH, E_NAMESPACE, "the first process has ended");
+	/* Nobody holds the other end any more when both programs have been executed. */
+	return hear(channel, e);
+}
+
 int run_start(const struct run *run, pid_t *init, struct error *e)
 {
 	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_PARENT, .exit_signal = 0};
 	_cleanup_(close_fd) int ours = -EBADF;
-	struct report rep = {};
-	int pair[2];
-	ssize_t n;
+	int pair[2], r;
 	long pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -334,12 +414,9 @@ int run_start(const struct run *run, pid_t *init, struct error *e)
 	if (pid < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make a pid namespace");
 	*init = (pid_t)pid;
-	/* Both programs have been executed when nobody holds the other end any more. */
-	n = read(ours, &rep, sizeof(rep));
-	if (n == 0)
+	r = let_begin(run, ours, *init, e);
+	if (r >= 0)
 		return 0;
-	if (n == sizeof(rep))
-		*e = rep.error;
 	kill(*init, SIGKILL);
-	return n == sizeof(rep) && rep.ret < 0 ? rep.ret : -EIO;
+	return r;
 }

@@ -5,6 +5,9 @@
 #include "core/error.h"
 #include "ns/mounts.h"
 
+/* The descriptor of the first process for the master of the container's terminal, if it has one. */
+#define RUN_TERMINAL 9
+
 /*
  * A new container around a command. It is made of nothing that a checkpoint
  * does not find again by looking: namespaces, mounts, and a first process that
@@ -19,6 +22,10 @@ struct run {
 	bool user;	 /* a user namespace, in which the caller is root */
 	bool own_user;	 /* in a user namespace; set by run_begin() */
 	const char *net; /* "veth", or with addresses; NULL: none */
+	/* Everything is made: called before the command begins. */
+	int (*ready)(void *arg, pid_t init, struct error *e);
+	void *arg;
+	bool terminal; /* a pseudo-terminal of its own */
 	char *const *argv;
 	char *const *envp;
 };

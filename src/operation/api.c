@@ -265,19 +265,20 @@ static int run_work(void *arg, struct report *rep, struct worker_result *result,
 {
 	struct run_job *job = arg;
 
-	(void)rep;
 	if (job->init)
 		return operation_exec(job->init, job->argv, &job->opt, &result->restarted, e);
-	return operation_run(job->argv, &job->opt, &result->restarted, e);
+	return operation_run(job->argv, &job->opt, rep, &result->restarted, e);
 }
 
 static int run(struct run_job *job, const struct reprise_run_options *options,
 	       struct reprise_restarted *restarted, struct reprise_error *error)
 {
-	const struct worker_callbacks cb = {};
+	struct worker_callbacks cb = {};
 	struct worker_result result;
 
 	copy_options(&job->opt, sizeof(job->opt), options);
+	cb.ready = job->opt.ready;
+	cb.arg = job->opt.arg;
 	worker_run(run_work, job, &cb, &result);
 	give_error(error, &result.error);
 	if (result.ret < 0) {

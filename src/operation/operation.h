@@ -41,7 +41,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 		      struct report *rep, struct reprise_stats *stats,
 		      struct reprise_restarted *result, struct error *e) must_check;
 /* A new container, and a further command in one. result: pid and init, children of our parent. */
-int operation_run(char *const argv[], const struct reprise_run_options *opt,
+int operation_run(char *const argv[], const struct reprise_run_options *opt, struct report *rep,
 		  struct reprise_restarted *result, struct error *e) must_check;
 int operation_exec(pid_t init, char *const argv[], const struct reprise_run_options *opt,
 		   struct reprise_restarted *result, struct error *e) must_check;

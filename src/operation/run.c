@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -27,10 +28,31 @@ static pid_t only_child(int proc_fd, pid_t parent)
 	return (pid_t)atoi(list);
 }
 
-int operation_run(char *const argv[], const struct reprise_run_options *opt,
+struct started {
+	int proc_fd;
+	struct report *rep;
+	struct reprise_restarted *result;
+};
+
+/* Nothing of the command has run: the caller notes that there is a container. */
+static int note(void *arg, pid_t init, struct error *e)
+{
+	struct started *s = arg;
+	int r;
+
+	s->result->init = init;
+	s->result->pid = only_child(s->proc_fd, init);
+	r = report_ready(s->rep, s->result);
+	return r < 0 ? error_set(e, r, E_INTERRUPTED, "the caller gave the container up") : 0;
+}
+
+int operation_run(char *const argv[], const struct reprise_run_options *opt, struct report *rep,
 		  struct reprise_restarted *result, struct error *e)
 {
+	struct started started = {.rep = rep, .result = result};
 	struct run run = {
+		.ready = note,
+		.arg = &started,
 		.place = {.root = opt->root, .layers = opt->layers},
 		.rootfs = opt->rootfs ? opt->rootfs : "/",
 		.hostname = opt->hostname ? opt->hostname : "reprise",
@@ -39,6 +61,7 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		.host_network = opt->host_network != 0,
 		.net = opt->net,
 		.user = opt->user != 0,
+		.terminal = opt->terminal != 0,
 		.argv = argv,
 		.envp = opt->env ? opt->env : environ,
 	};
@@ -50,12 +73,12 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt,
 		return error_set(e, -EINVAL, E_USAGE, "a container needs two directories");
 	/* Soon our root is that of the container, and so is /proc. */
 	r = procfs_open_root(&proc_fd, e);
+	started.proc_fd = proc_fd;
 	if (r >= 0)
 		r = run_begin(&run, e);
 	if (r >= 0)
 		r = run_start(&run, &init, e);
 	result->init = init;
-	result->pid = r >= 0 ? only_child(proc_fd, init) : 0;
 	return r;
 }
 
@@ -91,6 +114,8 @@ execute(int channel, char *const argv[], const struct reprise_run_options *opt)
 	struct error e = {};
 
 	setsid();
+	if (opt->terminal)
+		ioctl(STDIN_FILENO, TIOCSCTTY, 0);
 	if (opt->workdir && chdir(opt->workdir) < 0)
 		error_errno(&e, -errno, E_NAMESPACE, "cannot change to directory %s", opt->workdir);
 	else if (execvpe(argv[0], argv, opt->env ? opt->env : environ) < 0)

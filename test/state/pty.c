@@ -90,7 +90,7 @@ int main(void)
 	struct winsize size = {33, 77, 0, 0}, got_size = {};
 	struct termios termios;
 	char buf[64] = "", path[64];
-	int stat_file, peer, by_name;
+	int stat_file, peer, by_name, flagged;
 	pid_t pid;
 
 	test_init();
@@ -104,6 +104,9 @@ int main(void)
 	peer = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY);
 	by_name = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	CHECK(peer >= 0 && by_name >= 0);
+	/* Its description keeps the flag, and two descriptors of it differ. */
+	flagged = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	CHECK(flagged >= 0 && dup2(flagged, 200) == 200 && fcntl(flagged, F_GETFD) == FD_CLOEXEC);
 	CHECK(!ioctl(master, TIOCSWINSZ, &size));
 	CHECK(!tcgetattr(master, &termios));
 	termios.c_lflag &= ~(tcflag_t)ECHO;
@@ -121,6 +124,8 @@ int main(void)
 	CHECK_EQUAL(fcntl(by_name, F_GETFL), O_RDWR | 0100000); /* O_LARGEFILE */
 	CHECK_EQUAL(fcntl(peer, F_GETFD), 0);
 	CHECK_EQUAL(fcntl(by_name, F_GETFD), FD_CLOEXEC);
+	CHECK_EQUAL(fcntl(flagged, F_GETFD), FD_CLOEXEC);
+	CHECK_EQUAL(fcntl(200, F_GETFD), 0);
 	CHECK_EQUAL(got_size.ws_row, 33);
 	CHECK_EQUAL(got_size.ws_col, 77);
 	CHECK(!tcgetattr(master, &termios));

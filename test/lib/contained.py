@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What tests of containers have in common."""
+
+import json
+import os
+
+from case import Failed
+
+
+def begin(case):
+    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+
+
+def expect(case, result, out=None, code=0):
+    if result[0] != code:
+        raise Failed('exit status %d: %s' % (result[0], result[2]))
+    if out is not None and result[1] != out:
+        raise Failed('printed %r, not %r' % (result[1], out))
+
+
+def listed(case):
+    code, out, err = case.reprise('ps', '--json')
+    if code:
+        raise Failed('ps: %s' % err)
+    return {c['name']: c for c in json.loads(out)['containers']}
