@@ -354,18 +354,21 @@ static void report(struct cli *cli, const struct request *q)
 }
 
 /* Were the tasks ended because their memory did not come? That was said before. */
-static int lazy_failed(struct cli *cli, const struct request *q, int status)
+static void lazy_explain(struct cli *cli, const struct request *q)
 {
-	char text[2048];
+	struct reprise_error e = {.err = -EIO};
+	const char *code, *end;
 	ssize_t n = -1;
 
 	if (q->opt.lazy && fcntl(q->result.lazy_fd, F_SETFL, O_NONBLOCK) == 0)
-		n = read(q->result.lazy_fd, text, sizeof(text) - 1);
+		n = read(q->result.lazy_fd, e.text, sizeof(e.text) - 1);
 	if (n <= 0)
-		return status;
-	text[n] = '\0';
-	own_error(cli, "lazy", -EIO, "%s", text);
-	return status;
+		return;
+	code = strrchr(e.text, '[');
+	end = code ? strchr(code, ']') : NULL;
+	if (end)
+		snprintf(e.code, sizeof(e.code), "%.*s", (int)(end - code - 1), code + 1);
+	library_error(cli, &e);
 }
 
 /* Until it ends; the terminal of a container is attached to ours, as it was. */
@@ -373,19 +376,22 @@ static int foreground(struct cli *cli, struct request *q)
 {
 	pid_t init = q->result.init ? q->result.init : q->result.pid;
 	int master = isatty(STDIN_FILENO) && q->container[0] ? attach_master(init) : -1;
+	int status;
 
 	if (master >= 0 && attach(master, q->result.pidfd) == ATTACH_DETACHED) {
 		attach_say_detached(cli, q->container);
 		job_abandon(&q->job);
 		return EXIT_OK;
 	}
-	return lazy_failed(cli, q, job_end(job_wait(&q->job, q->result.pidfd)));
+	status = job_wait(&q->job, q->result.pidfd);
+	lazy_explain(cli, q);
+	return job_end(status);
 }
 
 static int restart(struct cli *cli, struct request *q, int fd)
 {
 	struct reprise_error e = {}, why = {};
-	int r;
+	int r, status;
 
 	r = keys_open(cli, &q->keys, fd, &fd);
 	if (r >= 0)

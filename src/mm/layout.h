@@ -22,6 +22,7 @@ struct mm_restart {
 	uint64_t free_start, free_end;
 	VEC(struct lazy_space *) lazy; /* what is filled later */
 	int lazy_go;		       /* tells who fills that the tasks run */
+	int lazy_name;		       /* a socket whose name says for whom: see mm_lazy_wait() */
 };
 
 /* How the free range is used; offsets from r->agent_at, which is in the middle of it. */

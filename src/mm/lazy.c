@@ -3,12 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
+#include <stdio.h>
 #include <linux/userfaultfd.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -265,7 +268,35 @@ static int begin(int fd)
 	return ioctl(fd, UFFDIO_API, &api) < 0 ? -errno : 0;
 }
 
-int mm_lazy_possible(const struct restart *r, struct error *e)
+/* Pids mean something in one namespace only, names of sockets in one of another kind. */
+static socklen_t name_of(int proc_fd, pid_t pid, struct sockaddr_un *ret)
+{
+	char ns[64] = "";
+	int n;
+
+	ignore(readlinkat(proc_fd, "self/ns/pid", ns, sizeof(ns) - 1), "then it is as good a name");
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	n = snprintf(ret->sun_path + 1, sizeof(ret->sun_path) - 1, "reprise-lazy %s %d", ns, pid);
+	return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+}
+
+void mm_lazy_wait(int proc_fd, pid_t pid)
+{
+	_cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	struct sockaddr_un name;
+	struct ucred who = {.uid = (uid_t)-1};
+	socklen_t len = sizeof(who);
+	char byte;
+
+	if (fd < 0 || connect(fd, (struct sockaddr *)&name, name_of(proc_fd, pid, &name)) < 0)
+		return;
+	/* Anybody may have a socket of that name. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &len) < 0 || who.uid != 0)
+		return;
+	ignore(read(fd, &byte, 1), "it ends with the process that has the other side");
+}
+
+int mm_lazy_possible(struct restart *r, struct error *e)
 {
 	_cleanup_(close_fd) int fd = -EBADF;
 	int n;
@@ -276,6 +307,8 @@ int mm_lazy_possible(const struct restart *r, struct error *e)
 				 "could be looked for when they are needed");
 	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	n = fd < 0 ? -errno : begin(fd);
+	/* before namespaces are entered */
+	r->mm->lazy_name = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	return n < 0 ? error_errno(e, n, E_LAZY, "no userfaultfd with all its events") : 0;
 }
 
@@ -344,6 +377,7 @@ static int begin_space(struct restart *r, struct lazy_space *s, struct error *e)
 int mm_lazy_serve(struct restart *r, int messages, struct error *e)
 {
 	struct lazy_start start = {.r = r, .messages = messages};
+	struct sockaddr_un name;
 	int pair[2];
 	pid_t pid;
 
@@ -355,6 +389,9 @@ int mm_lazy_serve(struct restart *r, int messages, struct error *e)
 		if (n < 0)
 			return n;
 	}
+	if (r->mm->lazy_name >= 0 && bind(r->mm->lazy_name, (struct sockaddr *)&name,
+					  name_of(r->proc_fd, r->processes.v[0].pid, &name)) == 0)
+		ignore(listen(r->mm->lazy_name, 64), "then a checkpoint is refused meanwhile");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	pid = fork();
@@ -364,6 +401,7 @@ int mm_lazy_serve(struct restart *r, int messages, struct error *e)
 		lazy_server_run(&start);
 	}
 	close_fd(&pair[0]);
+	close_fd(&r->mm->lazy_name);
 	r->mm->lazy_go = pair[1];
 	/* From now on they are the server's alone. */
 	vec_for_each (s, &r->mm->lazy)
@@ -391,6 +429,7 @@ void mm_lazy_go(struct restart *r)
 void lazy_end(struct restart *r)
 {
 	close_fd(&r->mm->lazy_go);
+	close_fd(&r->mm->lazy_name);
 	vec_for_each (s, &r->mm->lazy)
 		lazy_space_free(*s);
 	vec_free(&r->mm->lazy);

@@ -106,7 +106,7 @@ struct lazy_keeper {
 /* Made by the server, whose descriptors it shares. Returns a pidfd. */
 int lazy_keeper_start(const struct lazy_keeper *k) must_check;
 /* Says why, to whoever listens and in the log of the kernel. */
-void lazy_say(int messages, const char *text);
+void lazy_tell(int messages, const struct error *e);
 /* Ends the tasks and all that they have made. */
 void lazy_kill(int proc_fd, const struct lazy_task *tasks, size_t n);
 /*

@@ -38,14 +38,20 @@ struct uffdio_poison {
 
 enum { TASKS_MAX = 1 << 15, DESCRIPTORS_MAX = 1 << 16, POLL_MS = 20 };
 
-void lazy_say(int messages, const char *text)
+void lazy_tell(int messages, const struct error *e)
 {
 	_cleanup_(close_fd) int kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	char cause[1800], text[2000];
+
+	error_format(e, cause, sizeof(cause));
+	snprintf(text, sizeof(text), "the restarted tasks are ended, for lack of their memory: %s",
+		 cause);
 
 	if (messages >= 0)
 		ignore(write(messages, text, strlen(text)), "nobody may listen");
+	snprintf(cause, sizeof(cause), "<3>reprise: %.900s\n", text);
 	if (kmsg >= 0)
-		dprintf(kmsg, "<3>reprise: %s\n", text);
+		ignore(write(kmsg, cause, strlen(cause)), "there is nothing else to tell it to");
 }
 
 /* ---- ending the tasks ---- */
@@ -207,15 +213,15 @@ void lazy_poison(int proc_fd)
 static void __attribute__((noreturn)) keep(const struct lazy_keeper *k)
 {
 	struct pollfd end = {.fd = k->server, .events = POLLIN};
+	struct error e = {};
 
 	prctl(PR_SET_NAME, "lazy-keeper");
 	while (poll(&end, 1, -1) <= 0 || !(end.revents & (POLLIN | POLLHUP)))
 		continue;
 	if (atomic_load(&k->shared->over))
 		_exit(0);
-	lazy_say(k->messages,
-		 "the process that served the memory of the restarted tasks has ended: "
-		 "they lack pages, and are ended as well");
+	error_set(&e, -ESRCH, E_LAZY_ENDED, "the process that served it was killed");
+	lazy_tell(k->messages, &e);
 	lazy_kill(k->proc_fd, k->tasks, k->n);
 	lazy_poison(k->proc_fd);
 	_exit(1);

@@ -585,7 +585,7 @@ static int keep_descriptors(const struct lazy_start *start)
 
 	while (image_descriptor(r->image, images) >= 0)
 		images++;
-	kept = calloc(r->mm->lazy.n + images + 3, sizeof(*kept));
+	kept = calloc(r->mm->lazy.n + images + 4, sizeof(*kept));
 	if (!kept)
 		return -ENOMEM;
 	while (n < images) {
@@ -594,6 +594,7 @@ static int keep_descriptors(const struct lazy_start *start)
 	}
 	kept[n++] = r->proc_fd;
 	kept[n++] = start->go;
+	kept[n++] = r->mm->lazy_name;
 	kept[n++] = start->messages;
 	vec_for_each (s, &r->mm->lazy)
 		kept[n++] = (*s)->uffd;
@@ -631,13 +632,7 @@ static void __attribute__((noreturn)) leave(struct server *s, int status)
 /* The cause is told before the effect is seen. */
 static void __attribute__((noreturn)) give_up(struct server *s)
 {
-	char text[1800], line[2000];
-
-	error_format(&s->error, text, sizeof(text));
-	snprintf(line, sizeof(line),
-		 "the memory of the restarted tasks cannot be filled, and they are ended: %s",
-		 text);
-	lazy_say(s->keeper.messages, line);
+	lazy_tell(s->keeper.messages, &s->error);
 	lazy_kill(s->keeper.proc_fd, s->keeper.tasks, s->keeper.n);
 	lazy_poison(s->keeper.proc_fd);
 	leave(s, 1);

@@ -96,7 +96,9 @@ int mm_restart_finish(struct restart *r, struct restart_process *p, struct error
  * made: starts that process, which says by `messages` why it has ended the tasks if it has to
  * (-1: nobody listens); waits until it is ready; and, when they run, tells it so.
  */
-int mm_lazy_possible(const struct restart *r, struct error *e) must_check;
+/* Memory of a restarted tree with that root may still be on its way: waits until it is there. */
+void mm_lazy_wait(int proc_fd, pid_t pid);
+int mm_lazy_possible(struct restart *r, struct error *e) must_check;
 int mm_lazy_serve(struct restart *r, int messages, struct error *e) must_check;
 int mm_lazy_ready(struct restart *r, struct error *e) must_check;
 void mm_lazy_go(struct restart *r);

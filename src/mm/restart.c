@@ -37,7 +37,7 @@ int mm_restart_begin(struct restart *r, struct error *e)
 	r->mm = calloc(1, sizeof(*r->mm));
 	if (!r->mm)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for a restart");
-	r->mm->lazy_go = -EBADF;
+	r->mm->lazy_go = r->mm->lazy_name = -EBADF;
 	n = mm_vdso_own(r->proc_fd, &r->mm->own, e);
 	if (n < 0)
 		return n;

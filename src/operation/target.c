@@ -6,6 +6,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "mm/mm.h"
 #include "operation/target.h"
 
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
@@ -63,6 +64,9 @@ int target_check(pid_t pid, struct error *e)
 	/* The caller's own worker is left out of the tree; any other descent is our own branch. */
 	if (r >= 0 && pid != getppid() && is_ancestor(proc_fd, pid))
 		r = error_set(e, -EDEADLK, E_PID_SELF, "is an ancestor of reprise itself");
+	/* What it does not have yet cannot be saved. */
+	if (r >= 0)
+		mm_lazy_wait(proc_fd, pid);
 	return r < 0 ? error_object(e, r, "task %d", pid) : 0;
 }
 

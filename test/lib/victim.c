@@ -9,6 +9,7 @@
  *	open PATH	open the file for reading
  *	map PATH	map it privately
  *	memory N	fill N MiB
+ *	orphan		make a process that has no parent, and looks at the memory when we are gone
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
  *	namespace	its own network namespace
@@ -163,6 +164,27 @@ static void fill(size_t size)
 	filled_size = size;
 }
 
+static void orphan(void)
+{
+	pid_t self = getpid(), child = fork();
+	char path[512];
+
+	CHECK(child >= 0);
+	if (child > 0) {
+		CHECK(waitpid(child, NULL, 0) == child);
+		return;
+	}
+	child = fork();
+	if (child)
+		_exit(child < 0);
+	snprintf(path, sizeof(path), "%s/orphan", getenv("TEST_CONTROL"));
+	close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	while (!kill(self, 0))
+		usleep(1000);
+	CHECK_FILLED(filled, filled_size, 5);
+	test_fail(__FILE__, __LINE__, "an orphan has all the memory");
+}
+
 /* What of a parent in vfork() cannot be saved. */
 static void hinder(const char *how)
 {
@@ -267,6 +289,9 @@ static int step(const char *what, const char *value)
 		wait_in_vfork((char *)value);
 	} else if (!strcmp(what, "talk")) {
 		_exit(talk());
+	} else if (!strcmp(what, "orphan")) {
+		orphan();
+		return 1;
 	} else if (!strcmp(what, "pass")) {
 		if (filled)
 			CHECK_FILLED(filled, filled_size, 5);

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""restart --lazy, and what may go wrong while memory is on its way."""
+
+import os
+import signal
+import time
+
+from case import Failed
+
+SIZE = 24 << 20
+
+
+def save(case, *steps):
+    pid = case.victim('memory', SIZE >> 20, *steps)
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    return pid
+
+
+def slowly(case, *args, **more):
+    """Memory comes so slowly in the background that most is missing for some seconds."""
+    return case.restart('--lazy', *args, env={'REPRISE_FAULT': 'lazy-slow'}, **more)
+
+
+def server(case, comm):
+    """The pid of one of the two, when there is one."""
+    found = []
+
+    def there():
+        found[:] = [pid for pid, name in case.others() if name == comm]
+        return found
+    case.until(there, comm)
+    return found[0]
+
+
+def begin(case, *args, steps=('wait', 'pass')):
+    pid = save(case, *steps)
+    restart = slowly(case, *args)
+    case.until_handed_over(restart, pid, 'victim')
+    return pid, restart
+
+
+def expect_said(case, *words):
+    with open(case.log_path()) as log:
+        text = log.read()
+    for word in words:
+        if word not in text:
+            raise Failed('nothing about "%s": %s' % (word, text))
+
+
+def expect_killed(case, restart):
+    code = case.wait(restart)
+    if code != 128 + signal.SIGKILL:
+        raise Failed('the restart ended with %d' % code)
+    if case.verdicts():
+        raise Failed('there are verdicts: %s' % case.verdicts())
+    case.expect_nobody()
+
+
+def test_server_killed(case):
+    """Its memory would read as zeros: the program ends, and it is said why."""
+    _, restart = begin(case)
+    os.kill(server(case, 'lazy-pages'), signal.SIGKILL)
+    expect_killed(case, restart)
+    expect_said(case, 'process that served it was killed', '[lazy-ended]')
+
+
+def test_server_killed_descendants(case):
+    """So do those that it has made since, an orphan among them."""
+    _, restart = begin(case, steps=('wait', 'orphan', 'wait', 'pass'))
+    case.go()
+    case.until(lambda: os.path.exists(case.path('orphan')), 'an orphan')
+    os.kill(server(case, 'lazy-pages'), signal.SIGKILL)
+    case.wait(restart)
+    case.expect_nobody()
+    if case.verdicts():
+        raise Failed('there are verdicts: %s' % case.verdicts())
+
+
+def test_keeper_killed(case):
+    """Another one takes its place, as often as it takes."""
+    _, restart = begin(case)
+    for _ in range(3):
+        keeper = server(case, 'lazy-keeper')
+        os.kill(keeper, signal.SIGKILL)
+        case.until(lambda: all(pid != keeper for pid, _ in case.others()), 'the end of a keeper')
+        server(case, 'lazy-keeper')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+    case.expect_nobody()
+
+
+def test_damaged(case):
+    """Found when that page is read; the program ends, and it is said why."""
+    pid = save(case, 'wait', 'pass')
+    size = os.path.getsize(case.path('image'))
+    with open(case.path('image'), 'r+b') as image:
+        image.seek(size // 2)
+        byte = image.read(1)[0]
+        image.seek(size // 2)
+        image.write(bytes([byte ^ 1]))
+    restart = slowly(case)
+    case.until_handed_over(restart, pid, 'victim')
+    case.go()
+    expect_killed(case, restart)
+    expect_said(case, 'damaged at offset', '[image-damaged]')
+
+
+def test_cut_while_read(case):
+    _, restart = begin(case)
+    os.truncate(case.path('image'), os.path.getsize(case.path('image')) // 2)
+    case.go()
+    expect_killed(case, restart)
+    expect_said(case, 'the image ends at offset')
+
+
+def test_cut_before(case):
+    """Nothing has run then."""
+    save(case, 'wait', 'pass')
+    os.truncate(case.path('image'), os.path.getsize(case.path('image')) // 2)
+    case.refused(case.reprise('restart', '-i', case.path('image'), '--lazy'), 'image-cut')
+
+
+def test_image_removed(case):
+    _, restart = begin(case)
+    os.unlink(case.path('image'))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+
+
+def test_detached(case):
+    """What serves memory outlives the command, and ends by itself."""
+    pid = save(case, 'wait', 'pass')
+    code = case.wait(slowly(case, '--detach'))
+    if code:
+        raise Failed('exit status %d' % code)
+    case.until(lambda: all(name == 'victim' for _, name in case.others()), 'memory is there')
+    with open('/proc/%d/smaps' % pid) as smaps:
+        if ' um ' in smaps.read():
+            raise Failed('memory is registered still')
+    case.go()
+    case.until(lambda: case.verdicts(), 'the program')
+    case.expect_pass(1)
+
+
+def test_ends_at_once(case):
+    _, restart = begin(case, steps=('wait', 'exit', 7))
+    case.go()
+    if case.wait(restart) != 7:
+        raise Failed('not the exit status of the program')
+    case.expect_nobody()
+
+
+def test_saved_again(case):
+    """A checkpoint while memory is on its way waits for it."""
+    pid, restart = begin(case)
+    case.checkpoint(pid, '--kill', '-q', image='second')
+    case.wait(restart)
+    again = case.restart(image='second')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(again, 'the program')])
+
+
+def test_checked(case):
+    pid, restart = begin(case)
+    code, _, err = case.reprise('check', str(pid))
+    if code:
+        raise Failed('check: %s' % err)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+
+
+def test_of_parents(case):
+    """Of an incremental image."""
+    pid = case.victim('memory', SIZE >> 20, 'wait', 'pass')
+    case.checkpoint(pid, '-q', image='first')
+    case.checkpoint(pid, '--kill', '-q', '--parent', case.path('first'), image='second')
+    case.wait(pid)
+    restart = slowly(case, image='second')
+    case.until_handed_over(restart, pid, 'victim')
+    os.unlink(case.path('first'))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+
+
+def test_compressed(case):
+    pid = case.victim('memory', SIZE >> 20, 'wait', 'pass')
+    case.checkpoint(pid, '-q', '--compress=zstd')
+    case.kill(pid)
+    restart = slowly(case)
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+
+
+def test_stream_refused(case):
+    save(case, 'wait', 'pass')
+    reader, writer = os.pipe()
+    feeder = case.spawn(['/bin/cat', case.path('image')], stdout=writer)
+    os.close(writer)
+    result = case.reprise('restart', '-i', '-', '--lazy', stdin=reader)
+    os.close(reader)
+    case.wait(feeder)
+    case.refused(result, 'lazy', 'regular file')
+
+
+def test_user_refused(case):
+    save(case, 'wait', 'pass')
+    os.chmod(case.path('image'), 0o644)
+    case.refused(case.reprise('restart', '-i', case.path('image'), '--lazy', '--pidns', uid=65534),
+                 'lazy', 'userfaultfd')
