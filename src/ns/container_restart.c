@@ -76,6 +76,25 @@ int container_validate(const struct restart *r, struct error *e)
 	return res < 0 ? res : settings_validate(msg, e);
 }
 
+/* Files of a tmpfs come later than mounts: what is bound from there may be a device. */
+static bool find_device(const void *arg, const Reprise__Mount *in, const char *path, mode_t *mode,
+			dev_t *dev)
+{
+	const struct restart *r = arg;
+	const Reprise__Layer *layer = in->layer ? restart_find(r, RECORD_LAYER, in->layer) : NULL;
+
+	for (size_t i = 0; layer && i < layer->n_entries; i++) {
+		const Reprise__LayerEntry *m = layer->entries[i];
+
+		if (strcmp(m->path + 1, path) || (!S_ISCHR(m->mode) && !S_ISBLK(m->mode)))
+			continue;
+		*mode = (m->mode & S_IFMT) | 0600;
+		*dev = (dev_t)m->rdev;
+		return true;
+	}
+	return false;
+}
+
 static int make_network(struct network *n, struct restart *r, const struct container_restart *cr,
 			struct error *e)
 {
@@ -136,6 +155,8 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	if (!cr->msg->derived_mounts && cr->msg->n_mounts && !cr->place.root)
 		return error_set(e, -EINVAL, E_CONTAINER_STATE,
 				 "the image is of a container, which needs a directory of its own");
+	cr->place.device = find_device;
+	cr->place.arg = r;
 	res = make_namespaces(cr->msg, &n, e);
 	if (res >= 0)
 		res = make_network(&n, r, cr, e);

@@ -92,6 +92,16 @@ static int open_parent(int dir_fd, const char *path, const char **name, struct e
 		      : fd;
 }
 
+static bool is_there(int parent, const char *name, const Reprise__LayerEntry *m)
+{
+	struct stat st;
+
+	if (S_ISREG(m->mode))
+		return true;
+	return fstatat(parent, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       (st.st_mode & S_IFMT) == (m->mode & S_IFMT) && st.st_rdev == m->rdev;
+}
+
 static int make(int parent, const char *name, int dir_fd, const Reprise__Layer *msg,
 		const Reprise__LayerEntry *m)
 {
@@ -106,7 +116,7 @@ static int make(int parent, const char *name, int dir_fd, const Reprise__Layer *
 	}
 	/* What is mounted somewhere else, or on it, may have made it already. */
 	if (mknodat(parent, name, (m->mode & S_IFMT) | 0600, (dev_t)m->rdev) < 0)
-		return errno == EEXIST && S_ISREG(m->mode) ? 0 : -1;
+		return errno == EEXIST && is_there(parent, name, m) ? 0 : -1;
 	return 0;
 }
 

@@ -181,12 +181,29 @@ static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Re
 	return add_layer(sv, msg, fd, e);
 }
 
+/*
+ * A part of a file system is as good as the whole if nothing else of it is mounted: nobody comes to
+ * the rest (bubblewrap leaves its containers so).
+ */
+static bool is_all_that_is_seen(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	if (!strcmp(m->root, "/"))
+		return true;
+	vec_for_each (other, &sv->theirs)
+		if (other != m && other->dev == m->dev && !below(other->root, m->root))
+			return false;
+	vec_for_each (other, &sv->ours)
+		if (other->dev == m->dev)
+			return false;
+	return true;
+}
+
 static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
 		       struct scratch *s, struct error *e)
 {
 	struct mount_layer *l;
 
-	if (strcmp(m->root, "/"))
+	if (!is_all_that_is_seen(sv, m))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "only a part of the %s is mounted", m->type);
 	msg->kind = MOUNT_TMPFS;

@@ -52,6 +52,10 @@ struct mounts_place {
 	const char *root;	/* an empty directory: the container's root is mounted there */
 	const char *layers;	/* directory for writable layers: N/upper and N/work */
 	const char *const *map; /* "A=B" pairs, NULL at the end; may be NULL */
+	/* Type and number of a device that will lie there in a tmpfs; false: there is none. */
+	bool (*device)(const void *arg, const Reprise__Mount *in, const char *path, mode_t *mode,
+		       dev_t *dev);
+	const void *arg;
 };
 
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */

@@ -201,6 +201,34 @@ static int bind(const char *from, const char *to, struct error *e)
 	return 0;
 }
 
+/* One that is bound elsewhere must be a device from the beginning; its directory is there then. */
+static int make_device(const struct build *b, const Reprise__Mount *m, const Reprise__Mount *of,
+		       const char *point, struct error *e)
+{
+	const char *name = strrchr(point, '/') + 1;
+	_cleanup_(free_ptr) char *above = strndup(point, (size_t)(name - point));
+	_cleanup_(close_fd) int root = -EBADF, dir = -EBADF;
+	mode_t mode;
+	dev_t dev;
+	int r;
+
+	if (!m->file || of->kind != MOUNT_TMPFS || !b->place->device ||
+	    !b->place->device(b->place->arg, of, m->root, &mode, &dev))
+		return 0;
+	root = open(*b->root ? b->root : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0 || !above)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open the root");
+	above[strlen(above) > 1 ? strlen(above) - 1 : 1] = '\0';
+	dir = open_in_root(root, above);
+	if (dir < 0 && errno == ENOENT) {
+		r = make_point(root, above, true);
+		dir = r < 0 ? r : open_in_root(root, above);
+	}
+	if (dir < 0 || (mknodat(dir, name, mode, dev) < 0 && errno != EEXIST))
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make device %s", point);
+	return 0;
+}
+
 /* What is bound may be in a tmpfs that is filled later: then it is made here, and filled there. */
 static int bind_part(const struct build *b, const Reprise__Mount *m, const char *to,
 		     struct error *e)
@@ -213,7 +241,9 @@ static int bind_part(const struct build *b, const Reprise__Mount *m, const char 
 	if (asprintf(&point, "%s%s", strcmp(of->point, "/") ? of->point : "",
 		     *m->root ? m->root : "/") < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	r = target(b, point, !m->file, from, sizeof(from), e);
+	r = make_device(b, m, of, point, e);
+	if (r >= 0)
+		r = target(b, point, !m->file, from, sizeof(from), e);
 	return r < 0 ? r : bind(from, to, e);
 }
 

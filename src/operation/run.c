@@ -82,28 +82,39 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt, str
 	return r;
 }
 
-/* One cannot enter the namespace in which one is. */
-static bool has_user_namespace(pid_t pid)
+/* Those that it has for itself: one cannot enter the user namespace in which one is, nor, as an
+ * ordinary user, others that are the host's. */
+static int namespaces_of(pid_t pid)
 {
-	char path[64];
-	struct stat theirs, ours;
+	static const struct {
+		const char *name;
+		int flag;
+	} kinds[] = {{"user", CLONE_NEWUSER},	 {"mnt", CLONE_NEWNS},	{"pid", CLONE_NEWPID},
+		     {"uts", CLONE_NEWUTS},	 {"ipc", CLONE_NEWIPC}, {"net", CLONE_NEWNET},
+		     {"cgroup", CLONE_NEWCGROUP}};
+	int flags = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", pid);
-	return stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
-	       theirs.st_ino != ours.st_ino;
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		char path[64], own[64];
+		struct stat theirs, ours;
+
+		snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kinds[i].name);
+		snprintf(own, sizeof(own), "/proc/self/ns/%s", kinds[i].name);
+		if (stat(path, &theirs) == 0 && stat(own, &ours) == 0 &&
+		    theirs.st_ino != ours.st_ino)
+			flags |= kinds[i].flag;
+	}
+	return flags;
 }
 
 static int enter(pid_t init, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, init, 0);
-	int flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET |
-		    CLONE_NEWCGROUP;
+	int flags = namespaces_of(init);
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_PID_NONE, "task %d", init);
-	if (has_user_namespace(init))
-		flags |= CLONE_NEWUSER;
-	if (setns(pidfd, flags) < 0)
+	if (flags && setns(pidfd, flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
 	return 0;
 }
