@@ -391,7 +391,7 @@ static int foreground(struct cli *cli, struct request *q)
 static int restart(struct cli *cli, struct request *q, int fd)
 {
 	struct reprise_error e = {}, why = {};
-	int r, status;
+	int r;
 
 	r = keys_open(cli, &q->keys, fd, &fd);
 	if (r >= 0)
