@@ -350,9 +350,9 @@ REPRISE_API int reprise_is_sealed(int fd);
 REPRISE_API int reprise_new_keys(char **secret, char **public_keys, struct reprise_error *error);
 
 /*
- * Continuous checkpoints: an image every so often, in files of a directory, each of which holds what
- * has changed since the one before. At least the last `keep` can be restarted at any time; what is
- * older is merged or removed.
+ * Continuous checkpoints: an image every so often, in files of a directory, each of which holds
+ * what has changed since the one before. At least the last `keep` can be restarted at any time;
+ * what is older is merged or removed.
  */
 struct reprise_watch_options {
 	size_t size;

@@ -8,10 +8,23 @@
 #include "cli/cli.h"
 
 const struct command *const commands[] = {
-	&checkpoint_command, &restart_command, &check_command, &inspect_command,
-	&verify_command,     &explain_command, &run_command,   &ps_command,
-	&exec_command,	     &attach_command,  &stop_command,  &rm_command,
-	&keygen_command,     &merge_command,   &watch_command, &help_command, NULL,
+	&checkpoint_command,
+	&restart_command,
+	&check_command,
+	&inspect_command,
+	&verify_command,
+	&explain_command,
+	&run_command,
+	&ps_command,
+	&exec_command,
+	&attach_command,
+	&stop_command,
+	&rm_command,
+	&keygen_command,
+	&merge_command,
+	&watch_command,
+	&help_command,
+	NULL,
 };
 
 const struct command *command_by_name(const char *name)
