@@ -5,8 +5,8 @@ from statistics import median
 
 from works import Linear
 
-FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'write', 'image',
-           'memory']
+FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'lazy running',
+           'lazy, all used', 'write', 'image', 'memory']
 HEADER = ['work', 'figure', 'median', 'min - max', 'limit beside it', 'ratio', 'target', 'verdict']
 
 

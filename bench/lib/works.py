@@ -53,18 +53,19 @@ class Work:
     files: descriptors of one process
     end: let the tool end the application, instead of letting it go on
     options: more options of the checkpoint
+    lazy: restart once more so that memory follows, and compare until all of it has been used
     counts: the program counts what it does, and is watched while it is saved
     """
 
     def __init__(self, name, program, *args, memory=0, items=0, repeat=1, before=(), after=(),
                  beside=None, targets=None, quick=True, files=0, end=False, options=(),
-                 counts=False):
+                 counts=False, lazy=False):
         self.name, self.program, self.args = name, program, args
         self.memory, self.items, self.repeat = memory, items, repeat
         self.before, self.after = before, after
         self.beside, self.targets = beside or {}, targets or {}
         self.files = files
-        self.end, self.options, self.counts = end, list(options), counts
+        self.end, self.options, self.counts, self.lazy = end, list(options), counts, lazy
         self.quick = quick
 
 
@@ -92,7 +93,8 @@ def memory(name, size, targets=None, **more):
     fills = [FillLimit('populate and fill', size, 1),
              FillLimit('fill on %d cores' % CORES, size, CORES)]
     return Work(name, 'memory', size, memory=size, before=copies, after=fills,
-                beside={'checkpoint': ['plain copy', 'on %d cores' % CORES],
+                beside={'lazy, all used': ['eager, all used'],
+                        'checkpoint': ['plain copy', 'on %d cores' % CORES],
                         'restart': ['populate and fill', 'fill on %d cores' % CORES]},
                 targets=targets, **more)
 
@@ -148,6 +150,8 @@ ALL = [
     rewritten('1 GiB, 32 MiB rewritten', GIB, 32 * MIB),
     rewritten('512 MiB, 256 MiB rewritten', 512 * MIB, 256 * MIB),
     memory('1 GiB, ended', GIB, end=True),
+    memory('1 GiB, lazy', GIB, end=True, lazy=True, targets={
+        'lazy running': ('ns', 10 * MS), 'lazy, all used': ('x', 1.5)}),
     memory('4 GiB', 4 * GIB, quick=False),
     processes(1, repeat=2),
     processes(10, repeat=2),

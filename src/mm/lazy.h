@@ -16,6 +16,7 @@
  * lazy_missing.c	what an address space lacks
  * lazy_space.c		one address space: putting pages into it, and what becomes of it
  * lazy_server.c	the process that serves faults, and fills the rest in the background
+ * lazy_work.c		its threads
  * lazy_keeper.c	a second one, which sees to it that no page can be taken for empty
  */
 
