@@ -402,7 +402,9 @@ uint64_t files_checkpoint_count(const struct checkpoint *c)
 {
 	uint64_t n = 0;
 
-	for (size_t i = 0; i < c->files->tables.n; i++)
-		n += c->files->tables.v[i].msg->n_fds;
+	/* Of a table that could not be looked at nothing is known. */
+	for (size_t i = 0; c->files && i < c->files->tables.n; i++)
+		if (c->files->tables.v[i].msg)
+			n += c->files->tables.v[i].msg->n_fds;
 	return n;
 }
