@@ -306,21 +306,55 @@ static int helper_exit_signal(struct maker *m, int helper)
 	return SIGCHLD;
 }
 
-static int do_fork_helper(struct maker *m, const struct tree_step *s)
+/* Somebody in the tree is to have it, as a pid or as that of a group or session. */
+static bool is_wanted(const struct maker *m, pid_t pid)
 {
-	struct made_helper *h = &m->helpers[s->node];
+	vec_for_each (p, &m->r->processes) {
+		if (p->vpid == pid || p->msg->pgid == pid || p->msg->sid == pid)
+			return true;
+		vec_for_each (t, &p->tasks)
+			if (t->vtid == pid)
+				return true;
+	}
+	vec_for_each (h, &m->plan->helpers)
+		if (h->pid == pid)
+			return true;
+	return false;
+}
+
+static int clone_helper(struct maker *m, const struct tree_step *s, pid_t vpid, long *ret)
+{
 	struct actor a = actor_of(m, s->actor);
 	_cleanup_(batch_free) struct batch b = {};
-	struct trace_stop stop;
-	int call, r;
+	int call = add_clone(&b, 0, helper_exit_signal(m, s->node), vpid);
+	int r = agent_run(a.agent, a.pid, NULL, &b, m->e);
 
-	h->vpid = m->plan->helpers.v[s->node].pid;
-	call = add_clone(&b, 0, helper_exit_signal(m, s->node), h->vpid);
-	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
+	*ret = batch_result(&b, call);
+	return r;
+}
+
+#define HELPER_TRIES 200 /* pids, where any will do */
+
+static int do_fork_helper(struct maker *m, const struct tree_step *s)
+{
+	const struct tree_helper *planned = &m->plan->helpers.v[s->node];
+	struct made_helper *h = &m->helpers[s->node];
+	struct actor a = actor_of(m, s->actor);
+	struct trace_stop stop;
+	long res;
+	int r;
+
+	h->vpid = planned->pid;
+	r = clone_helper(m, s, h->vpid, &res);
+	for (int i = 0; r >= 0 && res == -EEXIST && planned->any && i < HELPER_TRIES; i++) {
+		h->vpid++;
+		if (!is_wanted(m, h->vpid))
+			r = clone_helper(m, s, h->vpid, &res);
+	}
 	if (r < 0)
 		return r;
-	if (batch_result(&b, call) < 0)
-		return clone_failed(m, batch_result(&b, call), h->vpid);
+	if (res < 0)
+		return clone_failed(m, res, h->vpid);
 	h->pid = outer_child(m, a.pid, h->vpid);
 	if (!h->pid)
 		return error_set(m->e, -ESRCH, E_RESTORE, "helper %d was made but is not found",

@@ -159,6 +159,7 @@ static int fork_orphan(struct planner *p, int parent, int leader, int child)
 		return out_of_memory(p);
 	s->node = helper;
 	p->plan->helpers.v[helper].retired = true;
+	p->plan->helpers.v[helper].any = true;
 	r = set_subreaper(p, parent, 0);
 	if (r < 0)
 		return r;

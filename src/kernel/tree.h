@@ -77,6 +77,7 @@ struct tree_helper {
 	pid_t pid;
 	struct tree_actor maker;
 	bool retired; /* by a step of its own, before the end of the plan */
+	bool any;     /* another pid will do as well, if this one is taken */
 };
 
 struct tree_plan {

@@ -35,6 +35,7 @@ def numbers(case):
 
 
 def cycle(case, pid):
+    case.statuses.clear()
     case.checkpoint(pid, '--kill', '--force', '-q')
     case.until(lambda: not case.others(), 'the end of what was killed')
     case.statuses.clear()
@@ -60,9 +61,29 @@ def over_and_over(case, name):
     case.expect_pass(1, [case.wait_verdict(pid, 'the program')])
 
 
+def test_helper_pid(case):
+    """A process that only helps at the restart has a pid of its own; another one will do if that is taken."""
+    pid = case.start('session_memory')
+    with open('/proc/sys/kernel/ns_last_pid', 'w') as file:
+        file.write('300')
+    other = case.spawn(['/bin/sleep', '1000'])
+    if other != 301:
+        raise Failed('the pid is %d' % other)
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.until(lambda: [p for p, _ in case.others()] == [other], 'the end of what was killed')
+    case.statuses.clear()
+    copy = case.restart()
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(copy, 'the restarted program')])
+    case.kill(other)
+    case.wait(other)
+
+
 def make(name):
     def test(case):
         over_and_over(case, name)
+    test.__name__ = 'test_' + name
     test.timeout = 40 + CYCLES
     return test
 
