@@ -42,8 +42,9 @@ static inline void *vec_grow_(void **v, size_t *n, size_t *cap, size_t size)
 	((__typeof__((vec)->v))vec_grow_((void **)&(vec)->v, &(vec)->n, &(vec)->cap, \
 					 sizeof(*(vec)->v)))
 
+/* One that is empty has no array, with whose place nothing may be computed. */
 #define vec_for_each(it, vec) \
-	for (__typeof__((vec)->v + 0) it = (vec)->v; it < (vec)->v + (vec)->n; it++)
+	for (__typeof__((vec)->v + 0) it = (vec)->v; it && it < (vec)->v + (vec)->n; it++)
 
 #define vec_free(vec)            \
 	do {                     \

@@ -24,11 +24,11 @@ static int parse_ids(const char *status, const char *name, uint32_t ids[4])
 static int parse_groups(const char *status, Reprise__Credentials *c, struct scratch *s)
 {
 	size_t len, room;
-	const char *v = proc_field(status, "Groups", &len);
-	const char *end = v + len;
+	const char *v = proc_field(status, "Groups", &len), *end;
 
 	if (!v)
 		return -EINVAL;
+	end = v + len;
 	room = len / 2 + 1;
 	c->groups = scratch_alloc(s, room * sizeof(*c->groups));
 	if (!c->groups)
