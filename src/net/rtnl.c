@@ -131,6 +131,17 @@ const void *rtnl_find(const void *payload, size_t len, size_t fixed, uint16_t ty
 	return NULL;
 }
 
+uint32_t rtnl_number(const void *payload, size_t len, size_t fixed, uint16_t type)
+{
+	size_t n;
+	const void *at = rtnl_find(payload, len, fixed, type, &n);
+	uint32_t value = 0;
+
+	if (at && n <= sizeof(value))
+		memcpy(&value, at, n); /* little endian */
+	return value;
+}
+
 bool rtnl_valid(const void *payload, size_t len, size_t fixed)
 {
 	size_t at = NLMSG_ALIGN(fixed);

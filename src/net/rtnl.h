@@ -34,6 +34,8 @@ int rtnl_dump(int fd, uint16_t type, const void *body, size_t len, rtnl_each eac
 /* An attribute in a payload whose fixed part has `fixed` bytes; its length in *ret_len. NULL. */
 const void *rtnl_find(const void *payload, size_t len, size_t fixed, uint16_t type,
 		      size_t *ret_len);
+/* One of up to four bytes; 0 if there is none. */
+uint32_t rtnl_number(const void *payload, size_t len, size_t fixed, uint16_t type);
 /* Whether the attributes behind the fixed part are well-formed. */
 bool rtnl_valid(const void *payload, size_t len, size_t fixed);
 

@@ -36,17 +36,6 @@ static int bad(struct error *e)
 
 /* ---- checkpoint ---- */
 
-static uint32_t number(const void *payload, size_t len, size_t fixed, uint16_t type)
-{
-	size_t n;
-	const void *at = rtnl_find(payload, len, fixed, type, &n);
-	uint32_t value = 0;
-
-	if (at && n <= sizeof(value))
-		memcpy(&value, at, n); /* little endian */
-	return value;
-}
-
 static void take_kind(Reprise__TunLink *m, const void *info, size_t len)
 {
 	size_t data_len, unused;
@@ -56,11 +45,11 @@ static void take_kind(Reprise__TunLink *m, const void *info, size_t len)
 		return;
 	m->has_kind = true;
 	m->has_owner = rtnl_find(data, data_len, 0, IFLA_TUN_OWNER, &unused) != NULL;
-	m->owner = number(data, data_len, 0, IFLA_TUN_OWNER);
+	m->owner = rtnl_number(data, data_len, 0, IFLA_TUN_OWNER);
 	m->has_group = rtnl_find(data, data_len, 0, IFLA_TUN_GROUP, &unused) != NULL;
-	m->group = number(data, data_len, 0, IFLA_TUN_GROUP);
-	m->packet_information = number(data, data_len, 0, IFLA_TUN_PI);
-	m->persistent = number(data, data_len, 0, IFLA_TUN_PERSIST);
+	m->group = rtnl_number(data, data_len, 0, IFLA_TUN_GROUP);
+	m->packet_information = rtnl_number(data, data_len, 0, IFLA_TUN_PI);
+	m->persistent = rtnl_number(data, data_len, 0, IFLA_TUN_PERSIST);
 }
 
 static int take_link(void *arg, const struct nlmsghdr *h)
@@ -77,10 +66,10 @@ static int take_link(void *arg, const struct nlmsghdr *h)
 	m->index = (uint32_t)i->ifi_index;
 	m->flags = i->ifi_flags & KEPT_FLAGS;
 	m->type = i->ifi_type;
-	m->mtu = number(i, len, sizeof(*i), IFLA_MTU);
-	m->queue_length = number(i, len, sizeof(*i), IFLA_TXQLEN);
-	m->master_index = number(i, len, sizeof(*i), IFLA_MASTER);
-	m->no_carrier = !number(i, len, sizeof(*i), IFLA_CARRIER);
+	m->mtu = rtnl_number(i, len, sizeof(*i), IFLA_MTU);
+	m->queue_length = rtnl_number(i, len, sizeof(*i), IFLA_TXQLEN);
+	m->master_index = rtnl_number(i, len, sizeof(*i), IFLA_MASTER);
+	m->no_carrier = !rtnl_number(i, len, sizeof(*i), IFLA_CARRIER);
 	at = rtnl_find(i, len, sizeof(*i), IFLA_ADDRESS, &n);
 	if (at) {
 		m->address.data = scratch_copy(l->scratch, at, n);
@@ -90,7 +79,7 @@ static int take_link(void *arg, const struct nlmsghdr *h)
 	if (at)
 		take_kind(m, at, n);
 	at = rtnl_find(i, len, sizeof(*i), IFLA_XDP, &n);
-	m->xdp = at && number(at, n, 0, IFLA_XDP_ATTACHED) != XDP_ATTACHED_NONE;
+	m->xdp = at && rtnl_number(at, n, 0, IFLA_XDP_ATTACHED) != XDP_ATTACHED_NONE;
 	return 0;
 }
 
@@ -124,7 +113,8 @@ static int take_route(void *arg, const struct nlmsghdr *h)
 
 	if (h->nlmsg_type != RTM_NEWROUTE || m->rtm_protocol == RTPROT_KERNEL ||
 	    m->rtm_protocol == RTPROT_RA || m->rtm_type == RTN_LOCAL ||
-	    (m->rtm_flags & RTM_F_CLONED) || (int)number(m, len, sizeof(*m), RTA_OIF) != l->index)
+	    (m->rtm_flags & RTM_F_CLONED) ||
+	    (int)rtnl_number(m, len, sizeof(*m), RTA_OIF) != l->index)
 		return 0;
 	return keep(l, m, len);
 }

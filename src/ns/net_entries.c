@@ -81,17 +81,6 @@ bool net_others_have(const struct net_others *o, int index)
 	return false;
 }
 
-static uint32_t number(const void *payload, size_t len, size_t fixed, uint16_t type)
-{
-	size_t n;
-	const void *at = rtnl_find(payload, len, fixed, type, &n);
-	uint32_t value = 0;
-
-	if (at && n <= sizeof(value))
-		memcpy(&value, at, n); /* little endian */
-	return value;
-}
-
 /* ---- the form in which entries are kept ---- */
 
 /* Only whether a hop is said to be on the link is not of the moment. */
@@ -117,7 +106,7 @@ static uint32_t address_flags(const struct nlmsghdr *h)
 	size_t n;
 
 	return rtnl_find(a, NLMSG_PAYLOAD(h, 0), sizeof(*a), IFA_FLAGS, &n)
-		       ? number(a, NLMSG_PAYLOAD(h, 0), sizeof(*a), IFA_FLAGS)
+		       ? rtnl_number(a, NLMSG_PAYLOAD(h, 0), sizeof(*a), IFA_FLAGS)
 		       : a->ifa_flags;
 }
 
@@ -241,7 +230,7 @@ static int take_address(struct look *l, const struct nlmsghdr *h)
 static int take_route(struct look *l, const struct nlmsghdr *h)
 {
 	const struct rtmsg *m = NLMSG_DATA(h);
-	int out = (int)number(m, NLMSG_PAYLOAD(h, 0), sizeof(*m), RTA_OIF);
+	int out = (int)rtnl_number(m, NLMSG_PAYLOAD(h, 0), sizeof(*m), RTA_OIF);
 
 	if (m->rtm_flags & RTM_F_CLONED || (out && net_others_have(l->others, out)))
 		return 0;

@@ -8,6 +8,9 @@
 #include "ns.pb-c.h"
 #include "ns/net_entries.h"
 
+#define NET_LINKS_MAX 10000
+#define NET_MODE_NONE 1 /* IN6_ADDR_GEN_MODE_NONE */
+
 /* The network namespace of the host, as seen by somebody who is in another one. */
 struct net_host {
 	int ns;	  /* a descriptor of it */
@@ -38,6 +41,8 @@ int net_links_up(int fd, const struct net_host *host, const Reprise__Network *m,
 /* When the addresses are there. */
 int net_links_finish(int fd, const Reprise__Network *m, struct error *e) must_check;
 
+/* By what number the namespace of the conversation knows another; negative: by none. */
+int net_id_of(int fd, int ns);
 /* The number of an interface by its name, or a negative errno. */
 int net_index_of(int fd, const char *name);
 
