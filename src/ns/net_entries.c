@@ -321,31 +321,33 @@ int net_entries_validate(enum net_entries kind, size_t n, const ProtobufCBinaryD
 
 /* ---- restart ---- */
 
-/* The times for which an address is valid run. */
+/* The times for which an address or a route is valid run: only whether there are any counts. */
+static void without_times(enum net_entries kind, uint8_t *entry, size_t len)
+{
+	const size_t fixed = kinds[kind].fixed;
+	size_t n;
+	void *at = (void *)rtnl_find(entry, len, fixed,
+				     kind == NET_ROUTES ? RTA_EXPIRES : IFA_CACHEINFO, &n);
+	struct ifa_cacheinfo *times = at;
+
+	if (at && kind == NET_ADDRESSES && n >= sizeof(*times)) {
+		times->ifa_prefered = times->ifa_prefered != UINT32_MAX;
+		times->ifa_valid = times->ifa_valid != UINT32_MAX;
+	} else if (at && kind == NET_ROUTES) {
+		memset(at, 0, n);
+	}
+}
+
 static bool same(enum net_entries kind, const ProtobufCBinaryData *a, const ProtobufCBinaryData *b)
 {
-	struct ifa_cacheinfo *times[2];
 	uint8_t copy[2][ENTRY_MAX];
-	uint32_t *left[2];
-	size_t n[2];
 
 	if (a->len != b->len || a->len > ENTRY_MAX)
 		return false;
 	memcpy(copy[0], a->data, a->len);
 	memcpy(copy[1], b->data, b->len);
-	for (int i = 0; i < 2; i++) {
-		times[i] =
-			(void *)rtnl_find(copy[i], a->len, kinds[kind].fixed, IFA_CACHEINFO, &n[i]);
-		left[i] = (void *)rtnl_find(copy[i], a->len, kinds[kind].fixed, RTA_EXPIRES, &n[i]);
-	}
-	for (int i = 0; i < 2; i++) {
-		if (kind == NET_ADDRESSES && times[i]) {
-			times[i]->ifa_prefered = times[i]->ifa_prefered != UINT32_MAX;
-			times[i]->ifa_valid = times[i]->ifa_valid != UINT32_MAX;
-		}
-		if (kind == NET_ROUTES && left[i])
-			*left[i] = 0;
-	}
+	without_times(kind, copy[0], a->len);
+	without_times(kind, copy[1], b->len);
 	return !memcmp(copy[0], copy[1], a->len);
 }
 
