@@ -75,8 +75,16 @@ struct look {
 
 bool net_others_have(const struct net_others *o, int index)
 {
-	for (size_t i = 0; o && i < o->indexes.n; i++)
-		if (o->indexes.v[i] == index)
+	for (size_t i = 0; o && i < o->list.n; i++)
+		if (o->list.v[i].index == index)
+			return true;
+	return false;
+}
+
+bool net_others_have_name(const struct net_others *o, const char *name, size_t len)
+{
+	for (size_t i = 0; o && i < o->list.n; i++)
+		if (!strncmp(o->list.v[i].name, name, len) && !o->list.v[i].name[len])
 			return true;
 	return false;
 }

@@ -27,11 +27,17 @@ struct net_list {
 	VEC(ProtobufCBinaryData) list;
 };
 
-/* Interfaces that are somebody else's, whose addresses and routes are left alone. */
+/* Interfaces that are somebody else's, whose addresses, routes and settings are left alone. */
+struct net_other {
+	int index;
+	char name[IFNAMSIZ];
+};
+
 struct net_others {
-	VEC(int) indexes;
+	VEC(struct net_other) list;
 };
 bool net_others_have(const struct net_others *o, int index);
+bool net_others_have_name(const struct net_others *o, const char *name, size_t len);
 
 /* All of a kind; index: of this interface only, 0 for all. Bytes are of s. */
 int net_entries_look(int fd, enum net_entries kind, int index, const struct net_others *others,

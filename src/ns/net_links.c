@@ -8,6 +8,7 @@
 #include <linux/if_tun.h>
 #include <linux/net_namespace.h>
 #include <linux/if_arp.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -133,20 +134,26 @@ static int take_parts(struct look *l, Reprise__NetLink *m, const struct ifinfoms
 	return r;
 }
 
-/* An interface without descriptor stays when the program ends: nobody makes it again. */
+static int leave(struct look *l, int index, const char *name)
+{
+	struct net_other *other = vec_push(&l->ret->others.list);
+
+	if (!other)
+		return -ENOMEM;
+	other->index = index;
+	snprintf(other->name, sizeof(other->name), "%s", name);
+	return 1;
+}
+
+/* It comes with its descriptor; without one it stays when the program ends, and nobody makes it. */
 static int take_tun(struct look *l, const Reprise__NetLink *m, const void *info, size_t len)
 {
 	size_t n;
 	const void *data = rtnl_find(info, len, 0, IFLA_INFO_DATA, &n);
-	int *slot;
 
 	if (!data || rtnl_number(data, n, 0, IFLA_TUN_PERSIST))
 		return refuse(l, m, "a persistent tun or tap device cannot be saved");
-	slot = vec_push(&l->ret->others.indexes);
-	if (!slot)
-		return -ENOMEM;
-	*slot = m->index;
-	return 1;
+	return leave(l, m->index, m->name);
 }
 
 static int take_kind(struct look *l, Reprise__NetLink *m, const struct ifinfomsg *i, size_t len)
@@ -185,8 +192,12 @@ static int take_link(void *arg, const struct nlmsghdr *h)
 	const char *name = rtnl_find(i, len, sizeof(*i), IFLA_IFNAME, &n);
 	int r;
 
-	if (h->nlmsg_type != RTM_NEWLINK || !name || !n || name[n - 1] || made_by_kernel(name, i))
+	if (h->nlmsg_type != RTM_NEWLINK || !name || !n || name[n - 1])
 		return 0;
+	if (made_by_kernel(name, i)) {
+		r = leave(l, i->ifi_index, name);
+		return r < 0 ? r : 0;
+	}
 	m = scratch_message(l->s, Reprise__NetLink, reprise__net_link__init);
 	if (!m || !(m->name = scratch_string(l->s, name)))
 		return -ENOMEM;
@@ -248,7 +259,7 @@ int net_links_look(int fd, const struct net_host *host, struct net_links *ret, s
 
 	l.host_id = net_id_of(fd, host->ns);
 	for (int i = 0; i < 10; i++) {
-		ret->list.n = ret->others.indexes.n = 0;
+		ret->list.n = ret->others.list.n = 0;
 		r = rtnl_dump(fd, RTM_GETLINK, &all, sizeof(all), take_link, &l);
 		if (r != -EAGAIN)
 			break;

@@ -169,12 +169,16 @@ static const char *untouched(const struct net_settings *fresh, const char *name)
 }
 
 int net_settings_differing(const struct net_settings *now, const struct net_settings *fresh,
-			   struct net_settings *ret, struct error *e)
+			   const struct net_others *others, struct net_settings *ret,
+			   struct error *e)
 {
 	vec_for_each (at, &now->list) {
-		const char *value = untouched(fresh, (*at)->name);
+		const char *value = untouched(fresh, (*at)->name), *begin, *end;
 		Reprise__Setting **slot;
 
+		if (of_interface((*at)->name, &begin, &end) &&
+		    net_others_have_name(others, begin, (size_t)(end - begin)))
+			continue;
 		if (value && !strcmp(value, (*at)->value))
 			continue;
 		slot = vec_push(&ret->list);

@@ -6,6 +6,7 @@
 #include "core/scratch.h"
 #include "core/vec.h"
 #include "ns.pb-c.h"
+#include "ns/net_entries.h"
 
 /*
  * What is below /proc/sys/net: of the network namespace of whoever looks. Those of interfaces
@@ -23,7 +24,8 @@ int net_settings_look_fresh(int proc_fd, struct net_settings *ret, struct scratc
 			    struct error *e) must_check;
 /* Which are not as in a new namespace. */
 int net_settings_differing(const struct net_settings *now, const struct net_settings *fresh,
-			   struct net_settings *ret, struct error *e) must_check;
+			   const struct net_others *others, struct net_settings *ret,
+			   struct error *e) must_check;
 int net_settings_validate(size_t n, Reprise__Setting *const *list, struct error *e) must_check;
 /* When the interfaces are there. */
 int net_settings_restart(int proc_fd, size_t n, Reprise__Setting *const *list,

@@ -55,8 +55,8 @@ static int save_links(int fd, const struct net_host *host, struct net_links *lin
 	return m->links ? 0 : no_memory(e);
 }
 
-static int save_settings(struct network *n, int proc_fd, Reprise__Network *m, struct scratch *s,
-			 struct error *e)
+static int save_settings(struct network *n, int proc_fd, const struct net_others *others,
+			 Reprise__Network *m, struct scratch *s, struct error *e)
 {
 	struct net_settings now = {}, kept = {};
 	int r = 0;
@@ -66,7 +66,7 @@ static int save_settings(struct network *n, int proc_fd, Reprise__Network *m, st
 	if (r >= 0)
 		r = net_settings_look(proc_fd, &now, s, e);
 	if (r >= 0)
-		r = net_settings_differing(&now, &n->fresh, &kept, e);
+		r = net_settings_differing(&now, &n->fresh, others, &kept, e);
 	if (r >= 0 && kept.list.n) {
 		m->settings = scratch_copy(s, kept.list.v, kept.list.n * sizeof(*kept.list.v));
 		m->n_settings = m->settings ? kept.list.n : 0;
@@ -80,10 +80,10 @@ static int save_settings(struct network *n, int proc_fd, Reprise__Network *m, st
 static int save_all(struct network *n, int fd, int proc_fd, struct net_links *links,
 		    Reprise__Network *m, struct scratch *s, struct error *e)
 {
-	int r = save_settings(n, proc_fd, m, s, e);
+	int r = save_links(fd, &n->host, links, m, s, e);
 
 	if (r >= 0)
-		r = save_links(fd, &n->host, links, m, s, e);
+		r = save_settings(n, proc_fd, &links->others, m, s, e);
 	if (r >= 0)
 		r = save_entries(fd, NET_ADDRESSES, links, &m->n_addresses, &m->addresses, s, e);
 	if (r >= 0)
@@ -111,7 +111,7 @@ int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, 
 		return error_errno(e, fd, E_SYSTEM, "cannot ask about interfaces");
 	r = save_all(n, fd, proc_fd, &links, msg->network, s, e);
 	vec_free(&links.list);
-	vec_free(&links.others.indexes);
+	vec_free(&links.others.list);
 	return r;
 }
 

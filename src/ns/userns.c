@@ -186,6 +186,11 @@ int userns_make(int flags, const Reprise__Container *msg, struct error *e)
 
 	if (!is_single(msg))
 		return make_with_help(flags | CLONE_NEWUSER, msg, e);
+	/* What was of an ordinary user does not become root's. */
+	if (uid == 0 && msg->uid_map[0]->outside)
+		return error_set(e, -EPERM, E_NAMESPACE,
+				 "the container is that of user %u: restart it as this user",
+				 msg->uid_map[0]->outside);
 	if (unshare(flags | CLONE_NEWUSER) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make a user namespace");
 	/* Without privilege it is a condition for a map of groups. */

@@ -298,6 +298,48 @@ def test_of_unshare(case):
     case.until(lambda: 'reprise0' not in links(case), 'nothing is left')
 
 
+TUN = '''
+import fcntl, os, struct, time
+fd = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(fd, 0x400454ca, struct.pack('16sH22x', b'tun7', 0x1001))
+os.system('ip link set lo up; ip link set tun7 up; ip addr add 10.6.0.1/24 dev tun7; '
+          'ip route add 10.66.0.0/16 via 10.6.0.2')
+open('/proc/self/comm', 'w').write('ready')
+time.sleep(1000)
+'''
+
+
+def test_tun(case):
+    """An interface that comes with its descriptor, and with its settings."""
+    begin(case)
+    if not os.access('/dev/net/tun', os.R_OK | os.W_OK):
+        raise Skipped('no tun')
+    with open(case.path('script'), 'w') as file:
+        file.write(TUN)
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
+                       '/usr/bin/python3', case.path('script')])
+    path = '/proc/%d/task/%d/children' % (tool, tool)
+    case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
+    first = int(open(path).read())
+    case.until(lambda: open('/proc/%d/comm' % first).read() == 'ready\n', 'the program')
+    look = ['/usr/bin/nsenter', '-n', '-t', None, 'sh', '-c', 'ip addr; ip route']
+
+    def seen(pid):
+        text = good(case.run(look[:3] + [str(pid)] + look[4:]))
+        return re.sub(r'valid_lft.*|inet6 fe80.*', '', text)
+    before = seen(first)
+    case.checkpoint(first, '-q', '--kill')
+    case.wait(tool)
+    tool = case.restart('--pidns')
+    case.until_handed_over(tool, 1, 'ready', True)
+    now = [pid for pid in map(int, filter(str.isdigit, os.listdir('/proc')))
+           if open('/proc/%d/comm' % pid).read() == 'ready\n']
+    if seen(now[0]) != before:
+        raise Failed('there was\n%s\nthere is\n%s' % (before, seen(now[0])))
+    case.kill_all()
+    case.reap()
+
+
 def test_failed_restart(case):
     """An interface that stood on one of the host that is not there: nothing is left behind."""
     begin(case)

@@ -99,6 +99,22 @@ def test_no_power(case):
     case.reap()
 
 
+def test_saved_by_root(case):
+    """It does not become root's by that."""
+    begin(case)
+    pid = run_victim(case, 'web')
+    case.uid = 0
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    case.refused(case.reprise('restart', '-i', case.path('image'), '--name', 'copy'), 'namespace',
+                 'user %d' % NOBODY)
+    case.uid = NOBODY
+    good(case.reprise('rm', 'web'))
+    pid = case.restart('--name', 'web')
+    case.until(lambda: listed(case)['web']['state'] == 'running', 'it runs')
+    case.finish(pid)
+
+
 def test_files(case):
     """What it writes where it may write is its own, and travels with the image."""
     begin(case)
