@@ -108,6 +108,7 @@ def test_saved_by_root(case):
     case.wait(pid)
     case.refused(case.reprise('restart', '-i', case.path('image'), '--name', 'copy'), 'namespace',
                  'user %d' % NOBODY)
+    os.chown(case.path('image'), NOBODY, NOBODY)
     case.uid = NOBODY
     good(case.reprise('rm', 'web'))
     pid = case.restart('--name', 'web')
