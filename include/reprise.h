@@ -112,6 +112,9 @@ struct reprise_checkpoint_options {
 	/* Leaks of a container that are none: kinds ("pipe", "socket", "file", "memory",
 	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
 	const char *const *allow_leaks;
+	/* Of a container: its writable layers (not what is in memory) stay where they are, and the
+	 * restart goes on with them. */
+	int fs_none;
 	const struct reprise_seal_options *seal; /* NULL: neither signed nor encrypted */
 	enum reprise_peers peers;
 	enum reprise_inotify inotify;

@@ -20,6 +20,7 @@ enum {
 	OPT_TCP,
 	OPT_UNIX,
 	OPT_ALLOW_LEAK,
+	OPT_FS,
 	OPT_MAX_FREEZE,
 	OPT_PARENT
 };
@@ -46,6 +47,14 @@ static int parse_deleted(struct cli *cli, const char *s, struct reprise_checkpoi
 		opt->deleted = REPRISE_DELETED_LINK;
 	else
 		return usage_error(cli, "--deleted takes refuse, save or link, not '%s'", s);
+	return -1;
+}
+
+static int parse_fs(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	if (strcmp(s, "image") && strcmp(s, "none"))
+		return usage_error(cli, "--fs takes image or none, not '%s'", s);
+	opt->fs_none = !strcmp(s, "none");
 	return -1;
 }
 
@@ -80,6 +89,8 @@ static int add_allow_leak(struct cli *cli, struct request *q, const char *s)
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
+	case OPT_FS:
+		return parse_fs(cli, optarg, &q->opt);
 	case OPT_ALLOW_LEAK:
 		return add_allow_leak(cli, q, optarg);
 	case 'o':
@@ -136,6 +147,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	static const struct option options[] = {
 		{"output", required_argument, NULL, 'o'},
 		{"jobs", required_argument, NULL, 'j'},
+		{"fs", required_argument, NULL, OPT_FS},
 		{"allow-leak", required_argument, NULL, OPT_ALLOW_LEAK},
 		{"kill", no_argument, NULL, OPT_KILL},
 		{"stop", no_argument, NULL, OPT_STOP},
@@ -286,6 +298,8 @@ const struct command checkpoint_command = {
 		"                      application that they were lost (overflow)\n"
 		"  --tcp HOW           TCP connections: refuse (the default), or have them come back\n"
 		"                      closed\n"
+		"  --fs HOW            of a container: the files that it wrote go into the image (the default),\n"
+		"                      or stay where they are (none), and the restart goes on with them\n"
 		"  --allow-leak WHAT   of a container: what processes outside may use of it, pipe, socket, file,\n"
 		"                      memory, namespace, all, or an object such as pipe:[123]\n"
 		"  --unix HOW          Unix sockets connected to processes outside: refuse (the default),\n"

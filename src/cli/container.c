@@ -125,6 +125,57 @@ static uint64_t start_time(pid_t pid)
 	return started;
 }
 
+static size_t read_file(const char *path, char *text, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	size_t n = f ? fread(text, 1, size - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	text[n] = '\0';
+	return n;
+}
+
+/* The pid of a process in its own namespace: the last of its line; 0 when it is gone. */
+static int inner_pid(long pid)
+{
+	char path[64], text[4096], *line, *end;
+
+	snprintf(path, sizeof(path), "/proc/%ld/status", pid);
+	read_file(path, text, sizeof(text));
+	line = strstr(text, "\nNSpid:");
+	if (!line)
+		return 0;
+	end = strchrnul(line + 1, '\n');
+	*end = '\0';
+	return atoi(strrchr(line, '\t') + 1);
+}
+
+/* After a restart only the first process is known, whose argument is the pid of the command inside.
+ */
+static pid_t command_of(pid_t init)
+{
+	char path[64], text[4096], *s = text;
+	int wanted;
+
+	snprintf(path, sizeof(path), "/proc/%d/cmdline", init);
+	if (read_file(path, text, sizeof(text)) < 14 || strcmp(text, "reprise-init"))
+		return init;
+	wanted = atoi(text + sizeof("reprise-init"));
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", init, init);
+	read_file(path, text, sizeof(text));
+	while (*s) {
+		long pid = strtol(s, &s, 10);
+
+		if (pid <= 0)
+			break;
+		if (inner_pid(pid) == wanted)
+			return (pid_t)pid;
+		s += strspn(s, " ");
+	}
+	return init;
+}
+
 void container_entry_free(struct container_entry *c)
 {
 	free(c->command);
@@ -158,6 +209,8 @@ int container_load(const char *name, struct container_entry *ret)
 		ret->command = strdup(command);
 		ret->checkpoint = checkpoint ? strdup(checkpoint) : NULL;
 		ret->running = started && start_time(ret->init) == ret->started;
+		if (ret->running && ret->root == ret->init)
+			ret->root = command_of(ret->init);
 	}
 	json_decref(j);
 	return 0;

@@ -171,24 +171,30 @@ static int see_locks(struct table *t, const struct file_entry *f, int fd, const 
 }
 
 /* Does the description itself have the flag? Then fdinfo shows it with every descriptor. */
-static bool flagged_itself(const struct table *t, int fd)
+static bool flagged_itself(const struct table *t, const struct file_entry *f, int fd)
 {
-	_cleanup_(close_fd) int local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
+	_cleanup_(close_fd) int local = -EBADF;
 
-	return local >= 0 && isatty(local) && fcntl(local, F_GETFL) & O_CLOEXEC;
+	if (f->msg->kind != FILE_PTY && f->msg->kind != FILE_TTY_OUTSIDE &&
+	    f->msg->kind != FILE_OUTSIDE && f->msg->kind != FILE_MQUEUE)
+		return false;
+	local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
+	return local >= 0 && fcntl(local, F_GETFL) & O_CLOEXEC;
 }
 
 /*
  * Slaves of pseudo-terminals that were opened by TIOCGPTPEER with O_CLOEXEC keep it
- * (ptm_open_peer()). Then only the task can tell what the flag of the descriptor is.
+ * (ptm_open_peer()), and so do message queues (do_mq_open()). Then only the task can tell what the
+ * flag of the descriptor is.
  */
-static int ask_cloexec(const struct table *t, int fd, protobuf_c_boolean *ret, struct error *e)
+static int ask_cloexec(const struct table *t, const struct file_entry *f, int fd,
+		       protobuf_c_boolean *ret, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	const struct frozen_thread *by = NULL;
 	int i, r;
 
-	if (!*ret || !t->process->agent || !flagged_itself(t, fd))
+	if (!*ret || !t->process->agent || !flagged_itself(t, f, fd))
 		return 0;
 	vec_for_each (x, &t->process->frozen->threads)
 		if (x->tid == t->tid && !x->in_vfork)
@@ -219,7 +225,7 @@ static int add_fd(struct table *t, struct file_entry *f, int fd, const char *fdi
 				 t->tid);
 	msg->fd = fd;
 	msg->cloexec = (info.flags & O_CLOEXEC) != 0;
-	r = ask_cloexec(t, fd, &msg->cloexec, e);
+	r = ask_cloexec(t, f, fd, &msg->cloexec, e);
 	if (r < 0)
 		return r;
 	msg->file = f->id;

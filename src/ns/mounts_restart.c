@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mounts of a container, made again from the host's files and from the image. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "ns/mounts.h"
 
 #define PATH_SIZE 8192
@@ -56,6 +58,9 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 	}
 	if (m->kind == MOUNT_OVERLAY && !absolute(m->lower))
 		return invalid(e, "an overlay without a lower directory");
+	if (m->kind == MOUNT_OVERLAY && *m->external &&
+	    (!absolute(m->external) || strchr(m->external, ',')))
+		return invalid(e, "an overlay with an impossible writable layer");
 	for (size_t j = 0; j < i; j++)
 		if (msg->mounts[j]->id == m->id)
 			return invalid(e, "two mounts have the same id");
@@ -247,10 +252,41 @@ static int bind_part(const struct build *b, const Reprise__Mount *m, const char 
 	return r < 0 ? r : bind(from, to, e);
 }
 
+/*
+ * Is a writable layer that was not saved mounted somewhere? The kernel only warns of it in its log
+ * (ovl_report_in_use()), and what is seen through either mount is undefined.
+ */
+static int check_unused(const char *upper, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = opendir("/proc");
+	_cleanup_(free_ptr) char *option = NULL;
+	struct dirent *d;
+
+	if (!dir || asprintf(&option, ",upperdir=%s,", upper) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	while ((d = readdir(dir))) {
+		_cleanup_(free_ptr) char *mounts = NULL;
+		pid_t pid = (pid_t)atoi(d->d_name);
+
+		if (pid > 0 && procfs_read(dirfd(dir), &mounts, NULL, "%d/mountinfo", pid) >= 0 &&
+		    strstr(mounts, option))
+			return error_set(
+				e, -EBUSY, E_CONTAINER_MOUNT,
+				"the writable layer %s is in use by process %d; end that first",
+				upper, pid);
+	}
+	return 0;
+}
+
 static int overlay(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
 {
+	const char *upper = mapped(b->place, m->external);
 	char data[PATH_SIZE];
 	const char *extra = *m->data ? "," : "";
+	int r = m->layer || !*m->external ? 0 : check_unused(upper, e);
+
+	if (r < 0)
+		return r;
 
 	if (m->layer)
 		snprintf(data, sizeof(data),
@@ -259,7 +295,7 @@ static int overlay(const struct build *b, const Reprise__Mount *m, const char *t
 			 m->id, extra, m->data);
 	else if (*m->external)
 		snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s/../work%s%s",
-			 mapped(b->place, m->lower), m->external, m->external, extra, m->data);
+			 mapped(b->place, m->lower), upper, upper, extra, m->data);
 	else
 		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mapped(b->place, m->lower), extra,
 			 m->data);

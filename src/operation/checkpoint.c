@@ -408,7 +408,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 
 	s.ct.name = opt->container;
 	s.ct.allow_leaks = opt->allow_leaks;
-	s.ct.mounts.with_overlays = true;
+	s.ct.mounts.with_overlays = !opt->fs_none;
 	s.ct.output = fd;
 	/* Before a container is entered, which has files of its own. */
 	s.has_origin = origin_key(&s.origin, true) >= 0;

@@ -69,6 +69,33 @@ def test_files_are_its_own(case):
         raise Failed('a container removed /etc/passwd of the host')
 
 
+def test_files_stay(case):
+    """--fs=none: the restart goes on with the files as they are, and only when nobody has them."""
+    begin(case)
+    for name, how in (('kept', 'none'), ('saved', 'image')):
+        expect(case, case.reprise('run', '-d', '--name', name, '--', 'sh', '-c',
+                                  'echo early >/opt/file; echo memory >/tmp/file; exec sleep 1000'),
+               name + '\n')
+        case.until(lambda: 'file' in os.listdir('/proc/%d/root/tmp' % listed(case)[name]['init']),
+                   'the files')
+        case.checkpoint(name, '-q', '--fs=' + how, image=name)
+        expect(case, case.reprise('exec', name, 'sh', '-c', 'echo late >/opt/file; echo x >/tmp/file'))
+    case.refused(case.reprise('restart', '-d', '-i', case.path('kept'), '--name', 'second'),
+                 'container-mount', 'in use')
+    for name, found in (('kept', 'late'), ('saved', 'early')):
+        expect(case, case.reprise('stop', '-t', '0', name))
+        expect(case, case.reprise('restart', '-d', '-q', '-i', case.path(name), '--name', name + '2'))
+        with open('/proc/%d/comm' % listed(case)[name + '2']['pid']) as file:
+            if file.read() != 'sleep\n':
+                raise Failed('ps names another process than the command: %s' % listed(case))
+        expect(case, case.reprise('exec', name + '2', 'cat', '/opt/file', '/tmp/file'),
+               found + '\nmemory\n')
+        expect(case, case.reprise('stop', '-t', '0', name + '2'))
+        expect(case, case.reprise('rm', name, name + '2'))
+    case.refused(case.reprise('checkpoint', 'x', '-o', case.path('x'), '--fs=some'), 'usage', status=2)
+    case.reap()
+
+
 def test_copies_side_by_side(case):
     """The original goes on, beside ten copies, each with files of its own."""
     begin(case)

@@ -151,7 +151,9 @@ int main(void)
 	same = dup(named);
 	CHECK(!fcntl(same, F_SETFD, 0));
 	reader = mq_open("/named", O_RDONLY | O_NONBLOCK);
-	writer = mq_open("/named", O_WRONLY);
+	/* Its description keeps the flag. */
+	writer = mq_open("/named", O_WRONLY | O_CLOEXEC);
+	CHECK(!fcntl(writer, F_SETFD, 0));
 	gone = make("/gone", O_RDWR, 3, 100);
 	CHECK(!mq_unlink("/gone"));
 	waited = make("/waited", O_RDWR, 1, 10);
