@@ -18,10 +18,8 @@ struct memory {
 static void *rewrite(void *arg)
 {
 	const struct memory *m = arg;
-	volatile uint64_t *count = mmap((void *)COUNT_AT, PAGE, PROT_READ | PROT_WRITE,
-					MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	volatile uint64_t *count = (void *)COUNT_AT;
 
-	need(count == (void *)COUNT_AT);
 	for (uint64_t n = 1;; n++)
 		for (size_t at = 0; at < m->hot; at += PAGE) {
 			*(volatile uint64_t *)(m->start + at) = n;
@@ -55,6 +53,8 @@ int main(int argc, char **argv)
 	need(m.hot <= m.size);
 	m.start = map_memory(m.size);
 	fill_memory(m.start, m.size);
+	need(mmap((void *)COUNT_AT, PAGE, PROT_READ | PROT_WRITE,
+		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == (void *)COUNT_AT);
 	need(pthread_create(&thread, NULL, rewrite, &m) == 0);
 	sleep_and_answer(argv[1], intact, &m);
 }
