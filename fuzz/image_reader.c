@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "image/chain.h"
 #include "image/image.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -19,6 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define TWO_JOBS    2
 #define ONE_SKIPPED 4
 #define VERIFY	    8
+#define AS_PARENT   16
 
 /* Looks at all that it gets, for the address sanitizer. */
 static int sink(void *arg, uint64_t address, const void *data, size_t len, struct error *e)
@@ -73,8 +75,65 @@ static void read_records(const struct image_reader *r)
 	}
 }
 
+static void read_group(const struct page_chain *chain, struct page_cursor *cursor,
+		       const struct page_group *group)
+{
+	struct page_run *runs = NULL;
+	struct error e = {};
+	size_t n = 0;
+	uint8_t last;
+
+	if (page_map_runs(page_chain_at(chain, 0), group, &runs, &n, &e) < 0)
+		__builtin_trap();
+	for (size_t i = 0; i < n; i++)
+		for (uint64_t at = 0, len, turns = 0; at < runs[i].length && turns < 1000;
+		     at += len, turns++) {
+			const void *data;
+			int r = page_chain_get(chain, cursor, group, runs[i].address + at,
+					       runs[i].length - at, &data, &len, &e);
+
+			if (r <= 0)
+				break;
+			sink(&last, runs[i].address + at, data, len, &e);
+		}
+	free(runs);
+}
+
+/* The image as the parent of itself, which is found out elsewhere. */
+static struct page_chain *make_chain(int fd)
+{
+	struct page_cursor *cursor = NULL;
+	struct page_chain *chain = NULL;
+	struct page_group group;
+	struct error e = {};
+
+	if (page_chain_new(&chain, &e) < 0 || page_cursor_new(&cursor, &e) < 0)
+		abort();
+	for (int i = 0; i < 2; i++) {
+		struct page_map *map = NULL;
+		int copy = dup(fd);
+
+		lseek(copy, 0, SEEK_SET);
+		if (page_map_open(&map, copy, &e) < 0 || page_chain_add(chain, map, "x", &e) < 0)
+			break;
+	}
+	for (size_t i = 0; i < page_chain_length(chain); i++) {
+		struct error wrong = {};
+
+		if ((page_chain_verify(chain, i, &wrong) < 0) != (wrong.code != ERROR_NONE))
+			__builtin_trap();
+	}
+	if (page_chain_length(chain))
+		for (size_t i = 0; page_map_group(page_chain_at(chain, 0), i, &group); i++)
+			read_group(chain, cursor, &group);
+	page_cursor_free(cursor);
+	lseek(fd, 0, SEEK_SET);
+	return chain;
+}
+
 static void read_image(int fd, int how)
 {
+	struct page_chain *chain = how & AS_PARENT ? make_chain(fd) : NULL;
 	struct image_reader *r = NULL;
 	struct page_group group;
 	struct error e = {};
@@ -83,6 +142,7 @@ static void read_image(int fd, int how)
 
 	err = image_reader_new(&r, fd, how & TWO_JOBS ? 2 : 1, &e);
 	if (!err) {
+		image_reader_set_parents(r, chain);
 		read_records(r);
 		while (!(how & VERIFY) && (err = image_next_group(r, &group, &e)) > 0) {
 			if (how & ONE_SKIPPED && group.object % 2)
@@ -98,6 +158,7 @@ static void read_image(int fd, int how)
 	if ((err < 0) != (e.code != ERROR_NONE) || e.code == E_INTERNAL)
 		__builtin_trap();
 	image_reader_free(r);
+	page_chain_free(chain);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
