@@ -135,6 +135,10 @@ static int checkpoint(pid_t pid, int fd, const char *path, struct output *out,
 		return give(
 			error_set(&e, -EINVAL, E_USAGE, "a program cannot seal its own checkpoint"),
 			&e, error);
+	if (job.opt.seal && job.opt.parents && job.opt.parents[0])
+		return give(error_set(&e, -EINVAL, E_PARENT,
+				      "an incremental image is neither signed nor encrypted"),
+			    &e, error);
 	if (pid == 0) {
 		r = selfsave(checkpoint_work, &job, job.opt.stats, error);
 		/* A restarted copy of ourselves (0) has nothing to do with the file. */

@@ -24,6 +24,7 @@ struct search {
 	struct page_map *map;		   /* what was found */
 	char *name;			   /* and its name */
 	struct error why;		   /* the first that looked like it and was not */
+	bool quiet;			   /* nobody asks which others are good */
 };
 
 static void chain_free(struct page_chain **c)
@@ -159,7 +160,8 @@ static int not_found(struct search *s, struct error *e)
 {
 	if (s->why.code != ERROR_NONE) {
 		*e = s->why;
-		tell_good(s, e);
+		if (!s->quiet)
+			tell_good(s, e);
 		return e->err;
 	}
 	return error_set(e, -ENOENT, E_PARENT_MISSING, "the parent %s is missing",
@@ -204,11 +206,14 @@ static int find_all(struct search *s, struct error *e)
 	return r;
 }
 
-int parents_find(const struct image_reader *image, const char *const *where,
-		 struct page_chain **ret, struct error *e)
+static int find_parents(const struct image_reader *image, const char *const *where, bool quiet,
+			struct page_chain **ret, struct error *e)
 {
 	_cleanup_(chain_free) struct page_chain *chain = NULL;
-	struct search s = {.where = where, .image = image, .wanted = image_reader_parent(image)};
+	struct search s = {.where = where,
+			   .image = image,
+			   .wanted = image_reader_parent(image),
+			   .quiet = quiet};
 	int r;
 
 	if (!s.wanted)
@@ -223,6 +228,12 @@ int parents_find(const struct image_reader *image, const char *const *where,
 	return 0;
 }
 
+int parents_find(const struct image_reader *image, const char *const *where,
+		 struct page_chain **ret, struct error *e)
+{
+	return find_parents(image, where, false, ret, e);
+}
+
 static void tell_good(const struct search *s, struct error *e)
 {
 	struct page_chain *older = NULL;
@@ -234,7 +245,7 @@ static void tell_good(const struct search *s, struct error *e)
 	if (fd < 0)
 		return;
 	if (image_reader_new(&damaged, fd, 1, &unused) >= 0 &&
-	    parents_find(damaged, s->where, &older, &unused) >= 0 && older)
+	    find_parents(damaged, s->where, true, &older, &unused) >= 0 && older)
 		snprintf(e->text + n, sizeof(e->text) - n, "; %s is still good",
 			 page_chain_name(older, 0));
 	page_chain_free(older);

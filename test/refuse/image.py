@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that are none, or not whole, or of somewhere else: refused, and nothing is left."""
 
-import hashlib
 import os
 import random
 import struct
 
 from case import Failed, Skipped
-from checksum import checksum
+from checksum import with_header
 
 
 def image(case, *steps):
@@ -138,23 +137,6 @@ def test_exchanged_bytes(case):
 
 
 test_exchanged_bytes.timeout = 120
-
-
-def with_header(data, offset, value):
-    """Another value in the header, and all that is computed from it right: the checksum of the
-    header, with 0 in its own place; the digest of the state part at its end, and the checksum
-    of the frame that has it."""
-    data = bytearray(data)
-    length, = struct.unpack_from('<I', data, 12)
-    state_length, = struct.unpack_from('<Q', data, 80)
-    data[offset:offset + len(value)] = value
-    data[16:24] = bytes(8)
-    data[16:24] = checksum(data[:length])
-    end = length + state_length - 32 - 64
-    data[end + 64:end + 96] = hashlib.blake2b(data[:end], digest_size=32).digest()
-    data[end + 24:end + 32] = bytes(8)
-    data[end + 24:end + 32] = checksum(data[end:end + 96])
-    return bytes(data)
 
 
 def test_newer(case):

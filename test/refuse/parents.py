@@ -7,7 +7,7 @@ import signal
 import struct
 
 from case import Failed
-from checksum import checksum
+from checksum import checksum, with_header
 
 
 def chain(case, length=4):
@@ -113,6 +113,27 @@ def test_parents_forged(case):
     refused(case, 'bad', 'image-damaged', 'the parent')
     forged(312, struct.pack('<Q', 0))
     refused(case, 'bad', 'image-damaged', 'objects of the parent')
+
+
+def test_parents_damaged_circle(case):
+    """Two images, each damaged and said to be based on the other."""
+    chain(case, 2)
+    data = []
+    for name in ('0.rp', '1.rp'):
+        with open(case.path(name), 'rb') as file:
+            data.append(file.read())
+    other = with_header(data[1], 48, bytes(16))
+    for name, image, uuid in (('a', data[1], bytes(16)), ('b', other, data[1][48:64])):
+        forged = bytearray(with_parent(image, 0, uuid))
+        length, = struct.unpack_from('<I', forged, 12)
+        state, = struct.unpack_from('<Q', forged, 80)
+        forged[length + state + 20] ^= 1
+        with open(case.path(name), 'wb') as file:
+            file.write(forged)
+    os.unlink(case.path('1.rp'))
+    for name in ('a', 'b'):
+        result = case.reprise('verify', case.path(name))
+        case.refused(result, 'image-damaged')
 
 
 def test_parents_damaged(case):
