@@ -396,11 +396,14 @@ static size_t put_together(struct apart *a, uint8_t *to, size_t max)
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned int seed)
 {
 	struct apart *a = calloc(1, sizeof(*a));
-	uint8_t *copy = malloc(size + 64);
+	/* What stands behind the prefix is to be aligned as in a file. */
+	uint8_t *room = malloc(size + 128), *copy = room ? room + 16 - IMAGE_PREFIX : NULL;
+	uint8_t *out = malloc(max + 8);
 	size_t n = 0;
 
-	if (a && copy && size > IMAGE_PREFIX && max > size + 4096) {
+	if (copy)
 		memcpy(copy, data, size);
+	if (a && copy && out && size > IMAGE_PREFIX && max > size + 4096) {
 		a->random = seed * 0x9e3779b97f4a7c15ull + 1;
 		if (draw(a, 20) == 0) /* anything anywhere, to be put right below if it can be */
 			size = LLVMFuzzerMutate(copy, size, size + 64);
@@ -409,7 +412,8 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
 			for (uint64_t i = draw(a, 4); i < 4; i++)
 				change(a);
 			memcpy(data, copy, IMAGE_PREFIX);
-			n = put_together(a, data + IMAGE_PREFIX, max - IMAGE_PREFIX);
+			n = put_together(a, out, max - IMAGE_PREFIX);
+			memcpy(data + IMAGE_PREFIX, out, n);
 			n = n ? n + IMAGE_PREFIX : 0;
 		}
 		for (size_t i = 0; i < a->n; i++)
@@ -418,6 +422,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
 	free(a);
 	if (!n && copy)
 		memcpy(data, copy, size < max ? size : max);
-	free(copy);
+	free(room);
+	free(out);
 	return n ? n : LLVMFuzzerMutate(data, size < max ? size : max, max);
 }
