@@ -403,8 +403,9 @@ def harm_restart(case, actions, *options):
     os.close(victim.question)
     os.close(victim.answer)
     nobody_else(case, None)
-    harm = Harm(case, ['restart', '-i', case.path('image'), '-q', '-d', '--pidfile',
-                       case.path('pid'), *options], depth=1)
+    # --privileged: if the key of this machine cannot be read, the image counts as a stranger's.
+    harm = Harm(case, ['restart', '-i', case.path('image'), '-q', '-d', '--privileged',
+                       '--pidfile', case.path('pid'), *options], depth=1)
     mounted, plain = mounts(), harm.sample
 
     def sample(n=0, action='none', seed=0):
