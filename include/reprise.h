@@ -200,7 +200,8 @@ struct reprise_restart_options {
 	int privileged;
 	/*
 	 * Tasks whose process group was led from outside come into a new one instead of the
-	 * caller's: what the terminal sends to the caller does not reach them.
+	 * caller's: what the terminal sends to the caller does not reach them. For callers that do
+	 * not stay: that they are the parent and end is not told to the root either.
 	 */
 	int own_group;
 	/* For containers with an interface to the host: other addresses, as of reprise_run(). */

@@ -332,14 +332,17 @@ static int restore_plain(struct restart_task *t, const Reprise__Task *now, struc
 	return run(t, &b, "the state of a thread", e);
 }
 
-static int restore_identity(struct restart_task *t, const Reprise__Task *now, struct error *e)
+static int restore_identity(struct restart *r, struct restart_task *t, const Reprise__Task *now,
+			    struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	const Reprise__Task *m = t->msg;
 	const Reprise__Process *p = t->process->msg;
 
 	cred_restart(&b, m->creds, now->creds);
-	if (m->pdeath_signal)
+	/* The parent of the root would be who restarts it, and ends at once; with a pid namespace
+	 * it is the init of that. */
+	if (m->pdeath_signal && (t->process->parent || r->pidns || !r->detached))
 		batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_PDEATHSIG),
 					  VAL(m->pdeath_signal), VAL(0), VAL(0), VAL(0)));
 	/* 2 (dumpable by root only) cannot be asked for: it is what a change of credentials leaves
@@ -361,7 +364,7 @@ int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task 
 	/* Filters before credentials: without no_new_privs, installing them needs CAP_SYS_ADMIN. */
 	if (res >= 0)
 		res = seccomp_restart(t, now, e);
-	return res < 0 ? res : restore_identity(t, now, e);
+	return res < 0 ? res : restore_identity(r, t, now, e);
 }
 
 #define ERESTART_RESTARTBLOCK 516 /* include/linux/errno.h */

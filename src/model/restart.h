@@ -34,6 +34,7 @@ struct restart {
 	bool pidns;
 	bool lazy; /* private memory is filled after the tasks run */
 	bool changed_files_allowed;
+	bool detached;	 /* whoever restarts does not stay: it is nobody's parent for long */
 	bool peers_gone; /* Unix sockets are not connected anew to what is outside the tree */
 	int stdio[3];	 /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */
 	int tty_fd; /* the controlling terminal of the restart, for other descriptors of the old

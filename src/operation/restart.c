@@ -337,6 +337,7 @@ static int set_options(struct restart *r, const struct reprise_restart_options *
 	r->lazy = opt->lazy != 0;
 	r->pidns = opt->pidns != 0 || container_has_pidns(r);
 	r->changed_files_allowed = opt->changed_files == REPRISE_CHANGED_ALLOW;
+	r->detached = opt->own_group != 0;
 	r->peers_gone = opt->peers == REPRISE_PEERS_DISCONNECT;
 	if (opt->use_stdio)
 		memcpy(r->stdio, opt->stdio, sizeof(r->stdio));

@@ -13,6 +13,7 @@
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
  *	namespace	its own network namespace
+ *	parent-death	end when the parent does
  *	confine HOW	itself: landlock, keyring, notify
  *	next-namespace KIND	a pid or time namespace for its children
  *	thread-namespace	a thread in a UTS namespace of its own
@@ -263,6 +264,9 @@ static int step(const char *what, const char *value)
 		return 1;
 	} else if (!strcmp(what, "namespace")) {
 		CHECK(!unshare(CLONE_NEWNET));
+		return 1;
+	} else if (!strcmp(what, "parent-death")) {
+		CHECK(!prctl(PR_SET_PDEATHSIG, SIGKILL));
 		return 1;
 	} else if (!strcmp(what, "confine")) {
 		confine(value);

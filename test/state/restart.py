@@ -195,6 +195,18 @@ def test_figures(case):
     case.finish(pid)
 
 
+def test_detach_outlives_the_tool(case):
+    """Also what is to end with its parent: that was another one, and the tool does not stay."""
+    pid = case.victim('parent-death', 'wait', 'pass')
+    save_and_kill(case, pid)
+    case.forget(pid)
+    pidfile = case.path('pid')
+    case.wait(case.restart('--pidfile', pidfile, '--detach'))
+    case.go()
+    case.until(lambda: not os.path.exists('/proc/%d' % pid) or case.ended(pid), 'the end')
+    case.expect_pass(1)
+
+
 def test_detach_own_group(case):
     """What a terminal sends to the group of the restart does not reach what was detached."""
     for detach in (False, True):
