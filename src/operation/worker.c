@@ -202,6 +202,18 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 	_exit(0);
 }
 
+/* A worker that cannot be answered must not wait for ever: it is told that nothing comes. */
+static void reply(int fd, const struct answer *answer)
+{
+	ssize_t n;
+
+	do {
+		n = send(fd, answer, sizeof(*answer), MSG_NOSIGNAL);
+	} while (n < 0 && errno == EINTR);
+	if (n != sizeof(*answer))
+		shutdown(fd, SHUT_WR);
+}
+
 static void dispatch(int fd, const struct message *m, const struct worker_callbacks *cb,
 		     struct worker_result *result)
 {
@@ -223,19 +235,16 @@ static void dispatch(int fd, const struct message *m, const struct worker_callba
 		break;
 	case MESSAGE_READY:
 		answer.ret = cb->ready(cb->arg, &m->ready);
-		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
-		       "a worker that died says so next");
+		reply(fd, &answer);
 		break;
 	case MESSAGE_CONTAINER:
 		answer.container = m->container;
 		answer.ret = cb->container(cb->arg, &answer.container);
-		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
-		       "a worker that died says so next");
+		reply(fd, &answer);
 		break;
 	case MESSAGE_COMPLETE:
 		answer.ret = cb->complete(cb->complete_arg);
-		ignore(send(fd, &answer, sizeof(answer), MSG_NOSIGNAL),
-		       "a worker that died says so next");
+		reply(fd, &answer);
 		break;
 	case MESSAGE_RESULT:
 		*result = m->result;
