@@ -112,7 +112,7 @@ def test_saved_by_root(case):
     case.uid = NOBODY
     good(case.reprise('rm', 'web'))
     pid = case.restart('--name', 'web')
-    case.until(lambda: listed(case)['web']['state'] == 'running', 'it runs')
+    case.until(lambda: listed(case).get('web', {}).get('state') == 'running', 'it runs')
     case.finish(pid)
 
 
