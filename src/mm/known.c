@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/cleanup.h"
@@ -19,7 +20,8 @@
 
 enum {
 	READS_MOST = 20,
-	ENTRY = 512, /* less than an entry of smaps has */
+	ENTRY = 512,   /* less than an entry of smaps has */
+	LARGE = 16384, /* pages, from which on a walk costs more than a read */
 };
 
 static int no_memory(struct error *e)
@@ -33,11 +35,21 @@ static int no_memory(struct error *e)
  *
  * A read is given entries until the buffer of the kernel is full; the one that did not fit is made
  * once more by the next read (seq_read_iter()). In smaps each costs a walk through page tables. So
- * no read asks for more than one.
+ * no read of a large address space asks for more than one.
  */
+static bool is_large(int proc_fd, pid_t tid)
+{
+	_cleanup_(free_ptr) char *statm = NULL;
+	struct error unused = {};
+	unsigned long size, resident = 0;
+
+	return procfs_read(proc_fd, &statm, &unused, "%d/statm", tid) > 0 &&
+	       sscanf(statm, "%lu %lu", &size, &resident) == 2 && resident >= LARGE;
+}
+
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
-	bool costly = strcmp(file, "smaps") == 0;
+	bool costly = strcmp(file, "smaps") == 0 && is_large(proc_fd, tid);
 	int r = -EINVAL;
 
 	for (int i = 0; i < READS_MOST && r == -EINVAL; i++) {

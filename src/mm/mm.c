@@ -18,6 +18,9 @@
  * map, the fields from stat and auxv.
  */
 
+/* To follow what is written to a mapping costs more than to copy so little: stacks of threads. */
+#define WORTH_KB 256
+
 static int no_memory(struct error *e)
 {
 	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the layout of an address space");
@@ -162,7 +165,7 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		return checkpoint_refuse(c, error_vma(e, r, v), e);
 	if (v->kind == VMA_IGNORED)
 		return 0;
-	if (!v->shared)
+	if (!v->shared && v->anonymous_kb + v->swap_kb >= WORTH_KB)
 		m->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
 	r = put_vma(m, v, inode, e);
 	if (r >= 0 && (vma_has(v, "um") || vma_has(v, "uw")))

@@ -44,7 +44,7 @@ struct mm_state {
 	struct scratch *scratch;      /* holds msg; of all together */
 	Reprise__Mm *msg;	      /* `pages` is filled in at the end */
 	struct page_spans pages;      /* what the page table holds */
-	uint64_t anonymous;	      /* bytes of private memory that there seem to be */
+	uint64_t anonymous;	      /* bytes of private memory in mappings that hold much of it */
 	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
 	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
 	struct content_runs contents; /* by stage, then by address */
