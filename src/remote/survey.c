@@ -112,6 +112,17 @@ int freezer_note_worker(struct freezer *f, pid_t pid, pid_t tid)
 	return 1;
 }
 
+static int add_thread(struct frozen_process *p, pid_t tid, struct error *e)
+{
+	struct frozen_thread *t = vec_push(&p->threads);
+
+	if (!t)
+		return no_memory(e);
+	t->tid = tid;
+	t->syscall_eintr = t->reissued = -1;
+	return 0;
+}
+
 /* Threads, the leader first. Returns how many there are of the kernel, which are left out. */
 static int list_threads(const struct freezer *now, struct frozen_process *p, struct error *e)
 {
@@ -128,7 +139,6 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 		return no_memory(e);
 	}
 	while ((entry = readdir(d))) {
-		struct frozen_thread *t;
 		pid_t tid = atoi(entry->d_name);
 
 		if (tid <= 0)
@@ -137,11 +147,8 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 			workers++;
 			continue;
 		}
-		t = vec_push(&p->threads);
-		if (!t)
-			return no_memory(e);
-		t->tid = tid;
-		t->syscall_eintr = t->reissued = -1;
+		if (add_thread(p, tid, e) < 0)
+			return e->err;
 	}
 	if (p->threads.n)
 		qsort(p->threads.v, p->threads.n, sizeof(*p->threads.v), by_tid);
@@ -176,7 +183,10 @@ static int look_at_process(struct freezer *now, struct frozen_process *p, bool *
 	int r = proc_stat_read(now->proc_fd, p->pid, p->pid, &st, e);
 	bool dead;
 
-	if (r == 0)
+	/* Where there is but one, and it has not ended, it is the leader. */
+	if (r == 0 && st.num_threads == 1 && st.state != 'Z' && st.state != 'X')
+		r = add_thread(p, p->pid, e);
+	else if (r == 0)
 		r = list_threads(now, p, e);
 	*gone = r == -ESRCH;
 	if (r < 0)
