@@ -148,28 +148,35 @@ static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path
 	return (ssize_t)used;
 }
 
-ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
+static ssize_t read_named(int proc_fd, size_t piece, char **ret, struct error *e, const char *fmt,
+			  va_list ap)
 {
 	char path[PATH_SIZE];
+	int r = make_path(path, fmt, ap, e);
+
+	return r < 0 ? r : read_path(proc_fd, piece, ret, path, e);
+}
+
+ssize_t procfs_read(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
+{
 	va_list ap;
-	int r;
+	ssize_t n;
 
 	va_start(ap, fmt);
-	r = make_path(path, fmt, ap, e);
+	n = read_named(proc_fd, SIZE_MAX, ret, e, fmt, ap);
 	va_end(ap);
-	return r < 0 ? r : read_path(proc_fd, SIZE_MAX, ret, path, e);
+	return n;
 }
 
 ssize_t procfs_read_by(int proc_fd, size_t piece, char **ret, struct error *e, const char *fmt, ...)
 {
-	char path[PATH_SIZE];
 	va_list ap;
-	int r;
+	ssize_t n;
 
 	va_start(ap, fmt);
-	r = make_path(path, fmt, ap, e);
+	n = read_named(proc_fd, piece, ret, e, fmt, ap);
 	va_end(ap);
-	return r < 0 ? r : read_path(proc_fd, piece, ret, path, e);
+	return n;
 }
 
 int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
