@@ -22,7 +22,7 @@ static void base_directory(char path[CONTAINER_PATH / 2])
 	if (dir && *dir)
 		snprintf(path, size, "%s", dir);
 	else if (geteuid() == 0)
-		snprintf(path, size, "/var/lib/reprise");
+		snprintf(path, size, "/var/lib/reprise/containers");
 	else if (state && *state == '/')
 		snprintf(path, size, "%s/reprise", state);
 	else

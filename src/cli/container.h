@@ -13,7 +13,7 @@
  *	DIR/NAME/root/		empty
  *	DIR/NAME/layers/	files that it wrote
  *
- * DIR is /var/lib/reprise, or REPRISE_DIR.
+ * DIR is /var/lib/reprise/containers, or REPRISE_DIR.
  */
 struct container_entry {
 	char name[64];

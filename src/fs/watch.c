@@ -138,6 +138,8 @@ int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_in
 		return 0;
 	fd = open_by_handle(c, w);
 	if (fd < 0)
+		fd = watch_overlay_open(c, w);
+	if (fd < 0)
 		fd = inode_search(c, f->tid, w->dev, w->ino);
 	if (fd < 0)
 		return error_set(e, -ESTALE, E_FILE_STATE,

@@ -20,6 +20,9 @@ int watch_parse_handle(const char *line, struct watch_inode *w);
 /* Finds the watched inode and saves it; its id. `what` is the watch in words. */
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
+/* What is watched on an overlay of a container: an O_PATH descriptor, or -1. Needs
+ * CAP_DAC_READ_SEARCH. */
+int watch_overlay_open(struct checkpoint *c, const struct watch_inode *w);
 /* A path below our /proc (proc_fd) that leads to the inode, whatever has become of its name; valid
  * while fd is. */
 int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_t size,

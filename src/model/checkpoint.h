@@ -17,10 +17,20 @@
 #include "remote/batch.h"
 #include "remote/freeze.h"
 
+/* A directory of which an overlay is made, on a mount of the host. */
+struct overlay_part {
+	dev_t dev; /* of the overlay */
+	int dir_fd;
+};
+struct overlay_parts {
+	VEC(struct overlay_part);
+};
+
 /* The mounts that a container has for itself. */
 struct checkpoint_mounts {
 	VEC(int) ids;	    /* of all: what lies on another one is of the host */
 	VEC(dev_t) brought; /* devices whose files go into the image: other inodes later */
+	const struct overlay_parts *overlays;
 };
 
 /*

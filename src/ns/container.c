@@ -249,6 +249,7 @@ static int note_mounts(struct container *ct, struct error *e)
 			return no_memory(e);
 		*dev = mounts_device(&ct->mounts, l->mount->id);
 	}
+	ct->seen.overlays = &ct->mounts.overlays;
 	return 0;
 }
 

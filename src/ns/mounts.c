@@ -18,6 +18,9 @@ void mounts_survey_free(struct mounts_survey *m)
 	vec_for_each (l, &m->layers)
 		close_fd(&l->dir_fd);
 	vec_free(&m->layers);
+	vec_for_each (part, &m->overlays)
+		close_fd(&part->dir_fd);
+	vec_free(&m->overlays);
 	vec_free(&m->mounts);
 	vec_free(&m->unmounted);
 	mount_table_free(&m->theirs);
@@ -153,12 +156,41 @@ static int add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, stru
 	return 0;
 }
 
+/* One that cannot be opened is not searched. */
+static int add_part(struct mounts_survey *sv, dev_t dev, const char *dir, struct error *e)
+{
+	int fd = *dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	struct overlay_part *part = fd < 0 ? NULL : vec_push(&sv->overlays);
+
+	if (fd >= 0 && !part) {
+		close(fd);
+		return no_memory(e);
+	}
+	if (part)
+		*part = (struct overlay_part){dev, fd};
+	return 0;
+}
+
+static int add_parts(struct mounts_survey *sv, dev_t dev, const char *lower, const char *upper,
+		     struct error *e)
+{
+	_cleanup_(free_ptr) char *copy = strdup(lower);
+	int r = upper ? add_part(sv, dev, upper, e) : 0;
+	char *rest = copy, *dir;
+
+	if (!copy)
+		return no_memory(e);
+	while (r >= 0 && (dir = strsep(&rest, ":")))
+		r = add_part(sv, dev, dir, e);
+	return r;
+}
+
 static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
 			struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *lower = mount_option(m->super, "lowerdir");
 	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
-	int fd;
+	int fd, r;
 
 	if (!lower)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
@@ -168,8 +200,9 @@ static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Re
 	if (!msg->lower)
 		return no_memory(e);
 	msg->data = scratch_string(s, mount_has_option(m->super, "userxattr") ? "userxattr" : "");
-	if (!upper)
-		return 0;
+	r = add_parts(sv, m->dev, lower, upper, e);
+	if (r < 0 || !upper)
+		return r;
 	msg->external = scratch_string(s, upper);
 	if (!sv->with_overlays)
 		return 0;

@@ -3,6 +3,7 @@
 #define REPRISE_NS_MOUNTS_H
 
 #include "core/scratch.h"
+#include "model/checkpoint.h"
 #include "model/restart.h"
 #include "ns.pb-c.h"
 #include "ns/mount_table.h"
@@ -28,6 +29,7 @@ struct mounts_survey {
 	VEC(Reprise__Mount *) mounts;
 	VEC(char *) unmounted;
 	VEC(struct mount_layer) layers;
+	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
 	bool user;	    /* in a user namespace of their own */
 	bool with_overlays; /* the writable layers of overlays go into the image */

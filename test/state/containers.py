@@ -96,6 +96,42 @@ def test_files_stay(case):
     case.reap()
 
 
+WATCH = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+fd = libc.inotify_init()
+ATTRIB, ONLYDIR = 4, 0x1000000
+assert libc.inotify_add_watch(fd, b'/etc/hosts', ATTRIB) == 1
+assert libc.inotify_add_watch(fd, b'/usr/share/doc', ATTRIB | ONLYDIR) == 2
+open('/tmp/ready', 'w').close()
+seen = os.read(fd, 16) + os.read(fd, 16)
+with open('/tmp/seen.new', 'w') as file:
+    file.write('%d %d' % (seen[0], seen[16]))
+os.rename('/tmp/seen.new', '/tmp/seen')
+"""
+
+
+def test_watched_files_of_the_host(case):
+    """Files below the layer that nobody in the container has open."""
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'watcher', '--', 'python3', '-c', WATCH),
+           'watcher\n')
+    root = '/proc/%d/root' % listed(case)['watcher']['init']
+    case.until(lambda: os.path.exists(root + '/tmp/ready'), 'the watches')
+    case.checkpoint('watcher', '-q')
+    expect(case, case.reprise('stop', '-t', '0', 'watcher'))
+    expect(case, case.reprise('restart', '-d', '-q', '-i', case.path('image'), '--name', 'again'))
+    root = '/proc/%d/root' % listed(case)['again']['init']
+    expect(case, case.reprise('exec', 'again', 'chmod', '700', '/etc/hosts', '/usr/share/doc'))
+    case.until(lambda: os.path.exists(root + '/tmp/seen'), 'the events')
+    with open(root + '/tmp/seen') as file:
+        if file.read() != '1 2':
+            raise Failed('other watches have seen it')
+    expect(case, case.reprise('stop', '-t', '0', 'again'))
+    expect(case, case.reprise('rm', 'watcher', 'again'))
+    case.reap()
+
+
 def test_copies_side_by_side(case):
     """The original goes on, beside ten copies, each with files of its own."""
     begin(case)
