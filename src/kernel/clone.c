@@ -13,6 +13,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/clone.h"
+#include "kernel/sharing.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 
@@ -86,98 +87,11 @@ int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e)
 	return 0;
 }
 
-static const Reprise__Task *leader_of(const struct restart_process *p)
-{
-	return p && p->tasks.n ? p->tasks.v[0].msg : NULL;
-}
-
-uint64_t tree_sharing(const struct restart_process *maker, const Reprise__Task *a,
-		      const struct restart_process *child)
-{
-	const Reprise__Task *b = leader_of(child);
-	uint64_t flags = 0;
-
-	if (!a || !b || a->is_zombie || b->is_zombie)
-		return 0;
-	if (a->files == b->files)
-		flags |= CLONE_FILES;
-	if (a->fs == b->fs)
-		flags |= CLONE_FS;
-	if (maker->mm_id == child->mm_id) {
-		flags |= CLONE_VM;
-		if (maker->msg->sighand == child->msg->sighand)
-			flags |= CLONE_SIGHAND;
-	}
-	if (a->sysvsem && a->sysvsem == b->sysvsem)
-		flags |= CLONE_SYSVSEM;
-	return flags;
-}
-
 /* Which of its maker's tables a new process shares. */
 static uint64_t sharing_flags(const struct restart_process *maker,
 			      const struct restart_process *child)
 {
-	return tree_sharing(maker, leader_of(maker), child);
-}
-
-/* Is table `id` first met in process i, that is, not shared with its parent? */
-static bool begins(const struct restart *r, size_t i, uint64_t flag)
-{
-	const struct restart_process *p = &r->processes.v[i];
-
-	return !p->parent || !(sharing_flags(p->parent, p) & flag);
-}
-
-static int check_table(const struct restart *r, uint64_t flag,
-		       uint64_t (*id)(const struct restart_process *), const char *what,
-		       struct error *e)
-{
-	for (size_t i = 0; i < r->processes.n; i++) {
-		if (r->processes.v[i].msg->zombie || !begins(r, i, flag))
-			continue;
-		for (size_t j = 0; j < i; j++)
-			if (!r->processes.v[j].msg->zombie && begins(r, j, flag) &&
-			    id(&r->processes.v[i]) == id(&r->processes.v[j]))
-				return error_set(
-					e, -EOPNOTSUPP, E_TASK_STATE,
-					"processes %d and %d share %s, but their parents do not",
-					r->processes.v[j].vpid, r->processes.v[i].vpid, what);
-	}
-	return 0;
-}
-
-static uint64_t files_id(const struct restart_process *p)
-{
-	return leader_of(p)->files;
-}
-
-static uint64_t fs_id(const struct restart_process *p)
-{
-	return leader_of(p)->fs;
-}
-
-static uint64_t mm_id(const struct restart_process *p)
-{
-	return p->mm_id;
-}
-
-/* Images that do not tell have one for each process. */
-static uint64_t undo_id(const struct restart_process *p)
-{
-	const Reprise__Task *leader = leader_of(p);
-
-	return leader->sysvsem ? leader->sysvsem : UINT64_MAX - (uint64_t)p->vpid;
-}
-
-int tree_check_sharing(const struct restart *r, struct error *e)
-{
-	int res = check_table(r, CLONE_FILES, files_id, "descriptors", e);
-
-	if (res >= 0)
-		res = check_table(r, CLONE_FS, fs_id, "the working directory", e);
-	if (res >= 0)
-		res = check_table(r, CLONE_VM, mm_id, "memory", e);
-	return res < 0 ? res : check_table(r, CLONE_SYSVSEM, undo_id, "a SEM_UNDO list", e);
+	return tree_sharing(maker, tree_leader(maker), child);
 }
 
 /* Adds clone3() with a chosen id to a batch; the id stands behind the arguments. */
@@ -422,7 +336,7 @@ static int set_subreaper(struct maker *m, const struct tree_step *s)
 /* Threads that have a table of their own leave the one they were made with. */
 static int unshare_tables(struct restart_process *p, struct restart_task *t, struct error *e)
 {
-	const Reprise__Task *leader = leader_of(p);
+	const Reprise__Task *leader = tree_leader(p);
 	uint64_t flags = 0;
 	long res;
 

@@ -13,12 +13,6 @@
 /* The nodes of the plan, one for each of r->processes; to be freed. */
 int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e) must_check;
 
-/*
- * Tables that are shared must be shared with the process that makes a task, so
- * that clone flags can express it.
- */
-int tree_check_sharing(const struct restart *r, struct error *e) must_check;
-
 /* The root stub exists, is traced and holds nothing but the agent. Its address space is built on
  * the way (mm room). */
 typedef int (*tree_session_fn)(struct restart *r, struct restart_process *p, struct error *e);
@@ -33,11 +27,6 @@ int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn s
 typedef int (*tree_complete_fn)(struct restart *r, struct restart_process *p, struct error *e);
 int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
 		   tree_complete_fn complete, struct error *e) must_check;
-/* The clone flags for the tables that a new process shares with its maker, of which `task` calls
- * clone. */
-uint64_t tree_sharing(const struct restart_process *maker, const Reprise__Task *task,
-		      const struct restart_process *child);
-
 /* What a task is called in its innermost pid namespace; 0: it has gone. */
 pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid);
 

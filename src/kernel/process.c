@@ -129,16 +129,6 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 	return r;
 }
 
-/* The thread that waits in vfork() for this process, 0: none. */
-static pid_t waited_for(struct checkpoint *c, const struct frozen_process *f)
-{
-	vec_for_each (p, &c->freezer.processes)
-		vec_for_each (t, &p->threads)
-			if (p->pid == f->ppid && t->in_vfork && t->vfork_child == f->pid)
-				return t->tid;
-	return 0;
-}
-
 static int save_place(struct checkpoint *c, struct checkpoint_process *p, Reprise__Process *msg,
 		      struct scratch *s, struct error *e)
 {
@@ -159,7 +149,7 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 	msg->tty_nr = (uint64_t)(uint32_t)st->tty_nr;
 	msg->controlling_tty = st->tty_nr != 0;
 	msg->tty_pgrp = st->tpgid;
-	msg->vfork_tid = waited_for(c, f);
+	msg->vfork_tid = vfork_waiting_for(c, f);
 	msg->comm = scratch_string(s, st->comm);
 	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 }

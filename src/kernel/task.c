@@ -183,7 +183,12 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 		r = fs_checkpoint(c, p, tid, &msg->fs, e);
 	if (r >= 0)
 		r = ipc_undo_identify(c, p, tid, &msg->sysvsem, e);
-	return r;
+	if (r < 0 || p->files)
+		return r;
+	p->files = msg->files;
+	p->fs = msg->fs;
+	p->undo = msg->sysvsem;
+	return 0;
 }
 
 int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct frozen_thread *t,

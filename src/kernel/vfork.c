@@ -80,6 +80,15 @@ void vfork_find(struct checkpoint *c)
 		}
 }
 
+pid_t vfork_waiting_for(const struct checkpoint *c, const struct frozen_process *child)
+{
+	vec_for_each (p, &c->freezer.processes)
+		vec_for_each (t, &p->threads)
+			if (p->pid == child->ppid && t->in_vfork && t->vfork_child == child->pid)
+				return t->tid;
+	return 0;
+}
+
 /* The first thread on the way down that does not wait. */
 struct frozen_thread *vfork_speaker(struct freezer *f, struct frozen_process *p)
 {

@@ -17,6 +17,8 @@ void vfork_find(struct checkpoint *c);
 /* What of such a thread cannot be saved. */
 int vfork_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 		struct error *e) must_check;
+/* The thread that waits for this process, 0: none. */
+pid_t vfork_waiting_for(const struct checkpoint *c, const struct frozen_process *child);
 /* The thread that answers for a process; NULL for a zombie. */
 struct frozen_thread *vfork_speaker(struct freezer *f, struct frozen_process *p);
 /* Do all threads of the process wait? Then the speaker is the child's. */

@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "kernel/clone.h"
+#include "kernel/sharing.h"
 #include "kernel/vfork.h"
 
 /*

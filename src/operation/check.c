@@ -7,6 +7,7 @@
 #include "core/procfs.h"
 #include "fs/file.h"
 #include "ipc/ipc.h"
+#include "kernel/feasible.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "operation/pass.h"
@@ -18,11 +19,28 @@
 
 #define PF_EXITING 0x4 /* include/linux/sched.h; the flags are in /proc/PID/stat */
 
+static int check_tables(struct checkpoint *c, struct checkpoint_process *cp, pid_t tid,
+			struct error *e)
+{
+	uint64_t files = 0, fs = 0, undo = 0;
+	int r = checkpoint_refuse(c, files_checkpoint(c, cp, tid, &files, e), e);
+
+	if (r >= 0)
+		r = checkpoint_refuse(c, fs_checkpoint(c, cp, tid, &fs, e), e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, ipc_undo_identify(c, cp, tid, &undo, e), e);
+	if (r < 0 || cp->files)
+		return r;
+	cp->files = files;
+	cp->fs = fs;
+	cp->undo = undo;
+	return 0;
+}
+
 static int check_process(struct pass *p, struct checkpoint_process *cp, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	size_t before = c->problems.n;
-	uint64_t unused;
 	int r;
 
 	pass_await(p, cp);
@@ -36,15 +54,9 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 			return r;
 	if (r >= 0)
 		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
-	vec_for_each (t, &cp->frozen->threads) {
-		if (r < 0 || t->zombie)
-			continue;
-		r = checkpoint_refuse(c, files_checkpoint(c, cp, t->tid, &unused, e), e);
-		if (r >= 0)
-			r = checkpoint_refuse(c, fs_checkpoint(c, cp, t->tid, &unused, e), e);
-		if (r >= 0)
-			r = checkpoint_refuse(c, ipc_undo_identify(c, cp, t->tid, &unused, e), e);
-	}
+	vec_for_each (t, &cp->frozen->threads)
+		if (r >= 0 && !t->zombie)
+			r = check_tables(c, cp, t->tid, e);
 	return r;
 }
 
@@ -69,6 +81,14 @@ static void forget_if_ended(struct checkpoint *c, const struct checkpoint_proces
 	vec_for_each (t, &cp->frozen->threads)
 		if (!t->zombie && has_ended(c, cp->frozen->pid, t->tid))
 			c->problems.n = before;
+}
+
+static bool has_problem(const struct checkpoint *c, enum error_code code)
+{
+	for (size_t i = 0; i < c->problems.n; i++)
+		if (c->problems.v[i].code == code)
+			return true;
+	return false;
 }
 
 /* A task that ends while we look is no obstacle. */
@@ -104,6 +124,8 @@ static int check_tree(struct pass *p, struct error *e)
 		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
 	if (r >= 0)
 		r = checkpoint_refuse(c, ipc_checkpoint(c, e), e);
+	if (r >= 0 && !has_problem(c, E_TASK_VFORK)) /* then it has been said */
+		r = checkpoint_refuse(c, tree_check_feasible(c, e), e);
 	return r < 0 ? r : container_check_leaks(c, p->container, e);
 }
 

@@ -9,6 +9,7 @@
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "ipc/ipc.h"
+#include "kernel/feasible.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
 #include "operation/origin.h"
@@ -99,6 +100,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = files_checkpoint_finish(c, e);
 	if (r >= 0)
 		r = ipc_checkpoint(c, e);
+	if (r >= 0)
+		r = tree_check_feasible(c, e);
 	if (r >= 0)
 		r = container_check_leaks(c, p->container, e);
 	if (r >= 0)

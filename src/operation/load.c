@@ -11,6 +11,7 @@
 #include "ipc/ipc.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
+#include "kernel/sharing.h"
 #include "kernel/task.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
@@ -186,10 +187,10 @@ int restart_load(struct loaded *l, int fd, int jobs, struct error *e)
 	if (res >= 0)
 		res = mm_restart_begin(r, e);
 	if (res >= 0)
-		res = tree_check_sharing(r, e);
-	if (res >= 0)
 		res = tree_nodes(r, &l->nodes, e);
-	return res < 0 ? res : tree_plan_make(&l->plan, l->nodes, r->processes.n, e);
+	if (res >= 0)
+		res = tree_plan_make(&l->plan, l->nodes, r->processes.n, e);
+	return res < 0 ? res : tree_check_sharing(r, &l->plan, e);
 }
 
 void restart_unload(struct loaded *l)

@@ -19,6 +19,7 @@
  *	thread-namespace	a thread in a UTS namespace of its own
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
+ *	tree HOW	processes that nobody could make again: files, session
  *	child		fork, and go on in both; the parent's verdict counts
  *	vfork HOW	wait in a child of vfork(), for which the parent waits, with something that
  *hinders talk		lines on standard output, and what comes on standard input; see below pass
@@ -186,6 +187,58 @@ static void orphan(void)
 	test_fail(__FILE__, __LINE__, "an orphan has all the memory");
 }
 
+static int ready_pipe[2];
+
+static _Noreturn void be_relative(void)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	CHECK(write(ready_pipe[1], "", 1) == 1);
+	sleep_on(NULL);
+	_exit(1);
+}
+
+/* Shares descriptors with its grandparent, but not with its parent. */
+static int cousin(void *arg)
+{
+	if (syscall(SYS_clone, CLONE_FILES | SIGCHLD, 0, 0, 0, 0) == 0)
+		be_relative();
+	CHECK(!unshare(CLONE_FILES));
+	be_relative();
+}
+
+/* Two members of a session whose leader ends, with different parents. */
+static _Noreturn void lead_session(void)
+{
+	CHECK(setsid() > 0);
+	if (fork() == 0)
+		be_relative();
+	if (fork() == 0) {
+		if (fork() == 0)
+			be_relative();
+		CHECK(setsid() > 0);
+		be_relative();
+	}
+	_exit(0);
+}
+
+static void make_tree(const char *how)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	int files = !strcmp(how, "files");
+	char byte;
+
+	CHECK(!pipe(ready_pipe));
+	CHECK(!prctl(PR_SET_CHILD_SUBREAPER, 1));
+	if (files)
+		CHECK(clone(cousin, stack + sizeof(stack), CLONE_FILES | SIGCHLD, NULL) > 0);
+	else if (fork() == 0)
+		lead_session();
+	else
+		CHECK(wait(NULL) > 0);
+	for (int i = 0; i < (files ? 2 : 3); i++)
+		CHECK(read(ready_pipe[0], &byte, 1) == 1);
+}
+
 /* What of a parent in vfork() cannot be saved. */
 static void hinder(const char *how)
 {
@@ -289,6 +342,8 @@ static int step(const char *what, const char *value)
 			sleep_on(NULL);
 		}
 		return 1;
+	} else if (!strcmp(what, "tree")) {
+		make_tree(value);
 	} else if (!strcmp(what, "vfork")) {
 		wait_in_vfork((char *)value);
 	} else if (!strcmp(what, "talk")) {

@@ -265,6 +265,21 @@ def test_time_namespace_of_children(case):
     namespace_of_children(case, 'time')
 
 
+def infeasible(how, *words):
+    """A tree that no restart could make: nothing is ended for an image of it."""
+    def test(case):
+        pid = case.victim('tree', how, 'wait', 'pass')
+        for look in (lambda: case.reprise('check', str(pid)), lambda: save(case, pid, '--kill')):
+            case.refused(look(), 'task-state', 'victim', *words)
+        unharmed(case, pid)
+    test.__name__ = 'test_tree_' + how
+    return test
+
+
+test_tree_files = infeasible('files', 'share descriptors')
+test_tree_session = infeasible('session', 'session', 'whose leader has gone')
+
+
 def test_pipe_to_the_outside(case):
     """A descriptor above the standard ones, whose other end nobody of the tree has."""
     reader, writer = os.pipe()
