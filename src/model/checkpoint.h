@@ -93,7 +93,7 @@ struct checkpoint_process {
 	 * all of them wait in vfork(). NULL while checking, and for zombies.
 	 */
 	struct frozen_thread *speaker;
-	uint64_t mm;	     /* object id; equal for processes made with CLONE_VM */
+	uint64_t mm; /* object id; equal for processes made with CLONE_VM */
 	/* object ids of the tables of its first thread that lives; 0: not known yet */
 	uint64_t files, fs, undo;
 	uint64_t brk;	     /* where its heap ends, to the byte: only a task itself is told */
