@@ -34,7 +34,8 @@ struct file_entry {
 
 struct inode_entry {
 	uint64_t id;
-	int fd; /* readable descriptor of contents that have to be saved, or -1 */
+	int fd;	  /* readable descriptor of contents that have to be saved, or -1 */
+	int root; /* where its path begins, see space_of_file() */
 	VEC(struct page_run) runs;
 	VEC(uint64_t)
 	positions;	    /* of the runs in c->store, in pieces of STORE_PIECE; none: not kept */
@@ -141,6 +142,7 @@ struct inode_open {
 /* A directory that has to go again. */
 struct removed_dir {
 	char *path;
+	int root;
 };
 
 struct pipe_open {

@@ -312,7 +312,7 @@ static bool is_nameless(const char *link)
 
 static bool is_foreign(const struct checkpoint *c, const struct file_seen *f)
 {
-	if (!c->mounts || is_nameless(f->link))
+	if (!c->mounts || is_nameless(f->link) || space_of_mount(c, f->mnt_id))
 		return false;
 	vec_for_each (id, &c->mounts->ids)
 		if (*id == f->mnt_id)

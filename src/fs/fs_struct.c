@@ -2,6 +2,7 @@
 /* Working directory, root directory and umask: struct fs_struct, shared by CLONE_FS. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -9,6 +10,24 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/context.h"
+
+/* "/" may be the root of another mount namespace, which the task has left without it. */
+static int check_root(struct checkpoint *c, pid_t tid, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	uint64_t is;
+
+	if (!c->spaces.list.n)
+		return 0;
+	fd = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY | O_CLOEXEC, e, "%d/root", tid);
+	if (fd < 0)
+		return fd;
+	space_of_file(c, fd, &is);
+	return is == space_of_task(c, tid, CLONE_NEWNS)
+		       ? 0
+		       : error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				   "its root directory is that of another mount namespace");
+}
 
 static int save_directory(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 			  const char *which, uint64_t *ret_id, struct error *e)
@@ -22,7 +41,7 @@ static int save_directory(struct checkpoint *c, const struct checkpoint_process 
 		return r;
 	/* The kernel writes paths from our root: "/" is a root like ours. */
 	if (!strcmp(which, "root") && !strcmp(link, "/"))
-		return 0;
+		return checkpoint_refuse(c, check_root(c, tid, e), e);
 	fd = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY, e, "%d/%s", tid, which);
 	if (fd < 0)
 		return fd;

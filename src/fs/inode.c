@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +51,8 @@ static bool is_brought(const struct checkpoint *c, int fd, const struct stat *st
 {
 	struct statfs fs;
 
+	if (space_brings(c, st->st_dev))
+		return true;
 	if (!c->mounts || !c->mounts->brought.n)
 		return false;
 	vec_for_each (dev, &c->mounts->brought)
@@ -64,9 +67,10 @@ static bool is_output(const struct checkpoint *c, const struct stat *st)
 	       c->output.st_ino == st->st_ino;
 }
 
-static uint64_t name_hash(const char *path, const struct stat *st)
+/* The same path may lead elsewhere in another mount namespace. */
+static uint64_t name_hash(const char *path, const struct stat *st, uint64_t mounts)
 {
-	return XXH3_64bits_withSeed(path, strlen(path), st->st_dev);
+	return XXH3_64bits_withSeed(path, strlen(path), st->st_dev ^ (mounts << 32));
 }
 
 static int get_id(struct checkpoint *c, uint64_t a, const struct stat *st, uint64_t *ret_id,
@@ -84,7 +88,7 @@ static int identify(struct checkpoint *c, const struct inode_entry *entry, const
 
 	/* A file with two names that are both in use comes back under both. */
 	if (entry->msg.kind == INODE_NAMED)
-		a = name_hash(entry->msg.path, st);
+		a = name_hash(entry->msg.path, st, entry->msg.mounts);
 	else if (entry->msg.kind != INODE_DELETED)
 		a += (uint64_t)entry->msg.kind << 40; /* ids of segments are not unique there */
 	return get_id(c, a, st, ret_id, ret_new, e);
@@ -119,13 +123,17 @@ static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, 
 			   uint64_t *ret_id, struct error *e)
 {
 	struct inode_entry fresh = {.fd = -1}, *entry;
+	uint64_t mounts;
 	bool is_new;
 	int r;
 
+	fresh.root = space_of_file(c, fd, &mounts);
+
 	/* Known by this name, which has been seen to lead to it. */
-	if (objects_find(c->objects, RECORD_INODE, name_hash(link, st), st->st_ino))
-		return get_id(c, name_hash(link, st), st, ret_id, &is_new, e);
+	if (objects_find(c->objects, RECORD_INODE, name_hash(link, st, mounts), st->st_ino))
+		return get_id(c, name_hash(link, st, mounts), st, ret_id, &is_new, e);
 	reprise__inode__init(&fresh.msg);
+	fresh.msg.mounts = mounts;
 	if (!inode_memory_recognise(c, fd, st, link, &fresh)) {
 		r = inode_path_recognise(c, fd, st, link, &fresh, e);
 		if (r < 0)
@@ -194,6 +202,9 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 	if ((msg->kind == INODE_NAMED || msg->kind == INODE_DELETED) && msg->path[0] != '/')
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu has no absolute path",
 				 (unsigned long long)id);
+	if (restart_space_missing(r, msg->mounts, CLONE_NEWNS))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "inode %llu is in no mount namespace", (unsigned long long)id);
 	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu has an impossible size or time",

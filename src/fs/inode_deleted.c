@@ -84,7 +84,8 @@ static int make_link(struct checkpoint *c, int fd, const char *path, struct inod
 static int recognise_linked(struct checkpoint *c, int fd, const struct stat *st, const char *path,
 			    struct inode_entry *entry, struct error *e)
 {
-	_cleanup_(free_ptr) char *other = find_link(c, st, path, e);
+	const bool nested = entry->root != AT_FDCWD;
+	_cleanup_(free_ptr) char *other = nested ? NULL : find_link(c, st, path, e);
 
 	if (other) {
 		entry->msg.kind = INODE_NAMED;
@@ -92,6 +93,11 @@ static int recognise_linked(struct checkpoint *c, int fd, const struct stat *st,
 		return entry->msg.path ? 0
 				       : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	}
+	if (c->deleted == DELETED_LINK && nested)
+		return error_set(e, -EOPNOTSUPP, E_FILE_LINKED,
+				 "%s was removed, and is given no name in another mount namespace "
+				 "than the root task's",
+				 path);
 	if (c->deleted == DELETED_LINK && !c->checking)
 		return make_link(c, fd, path, entry, e);
 	if (c->deleted == DELETED_REFUSE)
@@ -131,27 +137,31 @@ void inode_deleted_end(struct checkpoint *c)
 /* ---- restart ---- */
 
 /* The inode at `path`, made by us: a descriptor of it, or a negative errno. */
-static int make_at(const char *path, mode_t mode)
+static int make_at(int root, const char *path, mode_t mode)
 {
+	const struct rooted at = rooted_path(root, path);
 	int fd;
 
 	if (S_ISREG(mode)) {
-		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+		fd = openat(at.dir, at.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+			    0600);
 		return fd < 0 ? -errno : fd;
 	}
-	if (S_ISDIR(mode) ? mkdir(path, 0700) < 0 : mkfifo(path, 0600) < 0)
+	if (S_ISDIR(mode) ? mkdirat(at.dir, at.path, 0700) < 0
+			  : mkfifoat(at.dir, at.path, 0600) < 0)
 		return -errno;
-	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(at.dir, at.path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
 
-static int make_unlinked(const char *path, mode_t mode)
+static int make_unlinked(int root, const char *path, mode_t mode)
 {
-	int fd = make_at(path, mode);
+	const struct rooted at = rooted_path(root, path);
+	int fd = make_at(root, path, mode);
 
 	if (fd < 0)
 		return fd;
-	if (S_ISDIR(mode) ? rmdir(path) < 0 : unlink(path) < 0) {
+	if (unlinkat(at.dir, at.path, S_ISDIR(mode) ? AT_REMOVEDIR : 0) < 0) {
 		int err = -errno;
 
 		close(fd);
@@ -160,13 +170,13 @@ static int make_unlinked(const char *path, mode_t mode)
 	return fd;
 }
 
-static int make_beside(const char *path, mode_t mode, uint64_t id)
+static int make_beside(int root, const char *path, mode_t mode, uint64_t id)
 {
 	char name[4200];
 
 	snprintf(name, sizeof(name), "%s.reprise-%d-%llu", path, (int)getpid(),
 		 (unsigned long long)id);
-	return make_unlinked(name, mode);
+	return make_unlinked(root, name, mode);
 }
 
 static int make_elsewhere(mode_t mode, uint64_t id)
@@ -174,7 +184,7 @@ static int make_elsewhere(mode_t mode, uint64_t id)
 	int fd;
 
 	if (!S_ISREG(mode))
-		return make_beside("/tmp/deleted", mode, id);
+		return make_beside(AT_FDCWD, "/tmp/deleted", mode, id);
 	fd = open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	if (fd < 0)
 		fd = memfd_create("deleted", MFD_CLOEXEC);
@@ -182,34 +192,37 @@ static int make_elsewhere(mode_t mode, uint64_t id)
 }
 
 /* Made by O_TMPFILE: the application may yet give it a name with linkat(). */
-static int make_tmpfile(const char *path)
+static int make_tmpfile(int root, const char *path)
 {
 	_cleanup_(free_ptr) char *dir = strdup(path);
+	struct rooted at;
 	int fd;
 
 	if (!dir)
 		return -ENOMEM;
 	strrchr(dir, '/')[1] = '\0';
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	at = rooted_path(root, dir);
+	fd = openat(at.dir, at.path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
 
 /* ---- removed directories ---- */
 
-static struct inode_open *removed_directory(struct restart *r, const char *path)
+static struct inode_open *removed_directory(struct restart *r, int root, const char *path)
 {
 	vec_for_each (inode, &r->files->inodes)
 		if (inode->msg->kind == INODE_DELETED && inode->fd < 0 &&
-		    S_ISDIR(inode->msg->mode) && !strcmp(inode->msg->path, path))
+		    S_ISDIR(inode->msg->mode) && !strcmp(inode->msg->path, path) &&
+		    restart_root(r, inode->msg->mounts) == root)
 			return inode;
 	return NULL;
 }
 
 /* One directory that is to go again; it may be one that somebody has open. */
-static int make_directory(struct restart *r, const char *path)
+static int make_directory(struct restart *r, int root, const char *path)
 {
 	_cleanup_(free_ptr) char *copy = strdup(path);
-	struct inode_open *inode = removed_directory(r, path);
+	struct inode_open *inode = removed_directory(r, root, path);
 	struct removed_dir *made = vec_push(&r->files->removed);
 	int fd;
 
@@ -218,12 +231,12 @@ static int make_directory(struct restart *r, const char *path)
 			r->files->removed.n--;
 		return -ENOMEM;
 	}
-	fd = make_at(path, S_IFDIR);
+	fd = make_at(root, path, S_IFDIR);
 	if (fd < 0) {
 		r->files->removed.n--;
 		return fd;
 	}
-	*made = (struct removed_dir){.path = take_ptr(&copy)};
+	*made = (struct removed_dir){.path = take_ptr(&copy), .root = root};
 	if (inode)
 		inode->fd = fd;
 	else
@@ -232,7 +245,7 @@ static int make_directory(struct restart *r, const char *path)
 }
 
 /* The directories above `path` that are missing. */
-static int make_parents(struct restart *r, const char *path)
+static int make_parents(struct restart *r, int root, const char *path)
 {
 	_cleanup_(free_ptr) char *prefix = strdup(path);
 	struct stat st;
@@ -242,9 +255,12 @@ static int make_parents(struct restart *r, const char *path)
 		return -ENOMEM;
 	for (char *slash = strchr(prefix + 1, '/'); slash && res >= 0;
 	     slash = strchr(slash + 1, '/')) {
+		struct rooted at;
+
 		*slash = '\0';
-		if (lstat(prefix, &st) < 0)
-			res = errno == ENOENT ? make_directory(r, prefix) : -errno;
+		at = rooted_path(root, prefix);
+		if (fstatat(at.dir, at.path, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			res = errno == ENOENT ? make_directory(r, root, prefix) : -errno;
 		*slash = '/';
 	}
 	return res;
@@ -257,7 +273,9 @@ static int remove_again(struct restart *r, struct error *e)
 	while (r->files->removed.n) {
 		struct removed_dir *made = &r->files->removed.v[r->files->removed.n - 1];
 
-		if (rmdir(made->path) < 0 && res >= 0)
+		const struct rooted at = rooted_path(made->root, made->path);
+
+		if (unlinkat(at.dir, at.path, AT_REMOVEDIR) < 0 && res >= 0)
 			res = error_errno(e, -errno, E_RESTORE,
 					  "cannot remove the directory %s again", made->path);
 		free(made->path);
@@ -285,14 +303,15 @@ int inode_deleted_finish(struct restart *r, struct error *e)
 static int make(struct restart *r, const struct inode_open *inode)
 {
 	const Reprise__Inode *msg = inode->msg;
-	int fd = make_parents(r, msg->path);
+	const int root = restart_root(r, msg->mounts);
+	int fd = make_parents(r, root, msg->path);
 
 	if (fd < 0)
 		return fd;
-	fd = msg->tmpfile ? make_tmpfile(msg->path) : -EOPNOTSUPP;
+	fd = msg->tmpfile ? make_tmpfile(root, msg->path) : -EOPNOTSUPP;
 	if (fd < 0)
-		fd = make_unlinked(msg->path, msg->mode);
-	return fd == -EEXIST ? make_beside(msg->path, msg->mode, inode->id) : fd;
+		fd = make_unlinked(root, msg->path, msg->mode);
+	return fd == -EEXIST ? make_beside(root, msg->path, msg->mode, inode->id) : fd;
 }
 
 int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct error *e)
@@ -303,9 +322,11 @@ int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct er
 	if (inode->fd >= 0) /* a directory, made for the sake of what is in it */
 		return 0;
 	if (S_ISDIR(msg->mode)) {
-		fd = make_parents(r, msg->path);
+		const int root = restart_root(r, msg->mounts);
+
+		fd = make_parents(r, root, msg->path);
 		if (fd >= 0)
-			fd = make_directory(r, msg->path);
+			fd = make_directory(r, root, msg->path);
 		if (inode->fd >= 0)
 			return 0;
 	}

@@ -26,12 +26,14 @@
 
 #define DELETED_SUFFIX " (deleted)"
 
-static bool leads_to(const char *path, const struct stat *st)
+static bool leads_to(int root, const char *path, const struct stat *st)
 {
+	const struct rooted at = rooted_path(root, path);
 	struct stat here;
 
-	return path[0] == '/' && lstat(path, &here) == 0 && here.st_dev == st->st_dev &&
-	       here.st_ino == st->st_ino && ((here.st_mode ^ st->st_mode) & S_IFMT) == 0;
+	return path[0] == '/' && fstatat(at.dir, at.path, &here, AT_SYMLINK_NOFOLLOW) == 0 &&
+	       here.st_dev == st->st_dev && here.st_ino == st->st_ino &&
+	       ((here.st_mode ^ st->st_mode) & S_IFMT) == 0;
 }
 
 /* Sizes and times of files there are made up on the spot. */
@@ -84,7 +86,7 @@ static int recognise_deleted(struct checkpoint *c, int fd, const struct stat *st
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	memcpy(path, link, len);
 	/* Removed and linked again: another dentry. */
-	if (leads_to(path, st))
+	if (leads_to(entry->root, path, st))
 		return set_path(c, entry, path, len, INODE_NAMED, e);
 	return inode_deleted_recognise(c, fd, st, link, path, entry, e);
 }
@@ -96,7 +98,7 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 	const struct device_seen *fs = inode_device(c, fd, st);
 	int r;
 
-	if (leads_to(link, st)) {
+	if (leads_to(entry->root, link, st)) {
 		entry->msg.pseudo = is_pseudo(fs);
 		r = check_task(c, link, fs, e);
 		return r < 0 ? r : set_path(c, entry, link, len, INODE_NAMED, e);
@@ -138,6 +140,7 @@ int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const c
 	char *line, *rest;
 
 	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
+	    space_of_mount(c, (int)is) ||
 	    procfs_read(c->proc_fd, &text, NULL, "%d/mountinfo", tid) < 0)
 		return 0;
 	for (rest = text; (line = strsep(&rest, "\n"));)
@@ -210,11 +213,12 @@ static bool differs(const Reprise__Inode *msg, const struct stat *st, char *buf,
 int inode_named_check(struct restart *r, struct inode_open *inode, struct error *e)
 {
 	const Reprise__Inode *msg = inode->msg;
+	const struct rooted where = rooted_path(restart_root(r, msg->mounts), msg->path);
 	struct error warning = {};
 	struct stat st;
 	char what[256];
 
-	if (lstat(msg->path, &st) < 0) {
+	if (fstatat(where.dir, where.path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
 		/* Files of tasks appear with the tasks. */
 		if (msg->pseudo && (errno == ENOENT || errno == ENOTDIR))
 			return 0;
@@ -242,11 +246,12 @@ int inode_named_open(struct restart *r, const struct inode_open *inode, int flag
 		     struct error *e)
 {
 	const char *path = inode->msg->path;
+	const struct rooted where = rooted_path(restart_root(r, inode->msg->mounts), path);
 	/*
 	 * First without effect, to see that it is the file that was checked; then
 	 * through the descriptor, so that nobody can put another in its place.
 	 */
-	_cleanup_(close_fd) int at = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_(close_fd) int at = openat(where.dir, where.path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	struct stat st;
 	int fd;
 
@@ -259,7 +264,7 @@ int inode_named_open(struct restart *r, const struct inode_open *inode, int flag
 		return error_set(e, -ESTALE, E_FILE_CHANGED, "%s was replaced during the restart",
 				 path);
 	if (flags & (O_PATH | O_NOFOLLOW)) /* both are seen in F_GETFL */
-		fd = open(path, flags);
+		fd = openat(where.dir, where.path, flags);
 	else
 		fd = reopen_fd(r->proc_fd, at, flags);
 	if (fd < 0)

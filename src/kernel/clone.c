@@ -16,6 +16,7 @@
 #include "kernel/sharing.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
+#include "ns/spaces.h"
 
 #define THREADS_AT_ONCE 128
 
@@ -208,7 +209,8 @@ static int do_fork(struct maker *m, const struct tree_step *s)
 		return error_set(m->e, -ESRCH, E_RESTORE, "task %d was made but is not found",
 				 child->vpid);
 	restart_trace(m->r, "task %d made by %d", child->vpid, a.pid);
-	return stub_adopt(m->r, child, pid, m->e);
+	r = stub_adopt(m->r, child, pid, m->e);
+	return r < 0 || !child->tasks.n ? r : spaces_enter(m->r, &child->tasks.v[0], m->e);
 }
 
 /* The exit signal of those whom a helper makes with CLONE_PARENT is its own. */
@@ -422,6 +424,8 @@ static int do_threads(struct maker *m, struct restart_process *p)
 		r = trace_wait(p->tasks.v[i].tid, &stop, -1, m->e);
 		if (r >= 0)
 			r = unshare_tables(p, &p->tasks.v[i], m->e);
+		if (r >= 0)
+			r = spaces_enter(m->r, &p->tasks.v[i], m->e);
 	}
 	return r;
 }

@@ -8,25 +8,18 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-static const char *const kinds[NAMESPACES] = {"mnt",  "net",	"ipc",	"uts",
-					      "user", "cgroup", "time", "pid"};
+static const char *const kinds[NAMESPACES] = {"user", "time", "pid"};
 
 /*
- * Each thread has its own set (struct nsproxy), but for those that a process with several threads
- * cannot change (userns_install(), timens_install(), and the namespace in which a task has its
- * pid). The kernel names no pid namespace for children that has no task yet
- * (pidns_for_children_get()).
+ * Those in which all tasks have to be. A process with several threads cannot change them
+ * (userns_install(), timens_install(), and the namespace in which a task has its pid). The kernel
+ * names no pid namespace for children that has no task yet (pidns_for_children_get()).
  */
 static const struct {
 	const char *file, *kind;
 	bool each_thread;
 } links[] = {
-	{"mnt", "mnt", true},
-	{"net", "net", true},
-	{"ipc", "ipc", true},
-	{"uts", "uts", true},
 	{"user", "user", false},
-	{"cgroup", "cgroup", true},
 	{"time", "time", false},
 	{"pid", "pid", false},
 	{"pid_for_children", "pid", true},

@@ -159,6 +159,22 @@ static int save_user_pointers(const struct frozen_thread *t, Reprise__Task *msg,
 	return 0;
 }
 
+static int save_namespaces(struct checkpoint *c, pid_t tid, Reprise__Task *msg, struct scratch *s,
+			   struct error *e)
+{
+	const struct checkpoint_member *m = space_member(c, tid);
+
+	if (!m)
+		return 0;
+	msg->namespaces = scratch_alloc(s, sizeof(m->ids));
+	if (!msg->namespaces)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a task");
+	for (size_t k = 0; k < SPACE_KINDS; k++)
+		if (m->ids[k])
+			msg->namespaces[msg->n_namespaces++] = m->ids[k];
+	return 0;
+}
+
 static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 		     const struct frozen_thread *t, const char *status, Reprise__Task *msg,
 		     struct scratch *s, struct error *e)
@@ -181,6 +197,8 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 		r = files_checkpoint(c, p, tid, &msg->files, e);
 	if (r >= 0)
 		r = fs_checkpoint(c, p, tid, &msg->fs, e);
+	if (r >= 0)
+		r = save_namespaces(c, tid, msg, s, e);
 	if (r >= 0)
 		r = ipc_undo_identify(c, p, tid, &msg->sysvsem, e);
 	if (r < 0 || p->files)

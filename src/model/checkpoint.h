@@ -14,6 +14,7 @@
 #include "core/vec.h"
 #include "image/image.h"
 #include "model/record.h"
+#include "model/spaces.h"
 #include "remote/batch.h"
 #include "remote/freeze.h"
 
@@ -71,6 +72,7 @@ struct checkpoint {
 	struct ahead *ahead;		/* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */
+	struct checkpoint_spaces spaces;	/* namespaces of tasks that are not the root's */
 
 	/* private state of the rooms, made by their begin and freed by their end functions */
 	struct files_checkpoint *files;

@@ -24,6 +24,7 @@ enum record_type {
 	RECORD_SHM_SEGMENT = 275,
 	RECORD_CONTAINER = 360,
 	RECORD_LAYER = 361,
+	RECORD_NAMESPACE = 790,
 	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */
 };
 

@@ -12,6 +12,7 @@
 #include "mm.pb-c.h"
 #include "fs.pb-c.h"
 #include "model/record.h"
+#include "model/spaces.h"
 #include "remote/batch.h"
 
 /*
@@ -44,6 +45,7 @@ struct restart {
 	int control_remote; /* its descriptor number in every task */
 	int jobs;
 	VEC(struct restart_address) addresses; /* in whose place others are */
+	struct restart_spaces spaces;
 	gid_t *groups; /* supplementary groups of ours, by the numbers outside */
 	size_t n_groups;
 	void (*trace)(void *arg, const char *line);

@@ -283,11 +283,11 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r >= 0)
 		r = note_mounts(ct, e);
 	if (r >= 0 && ct->own & CLONE_NEWNET)
-		r = network_begin(&ct->network, e);
+		r = network_begin(&ct->network, proc_fd, e);
 	if (r >= 0)
 		r = enter_all(ct, *pid, e);
 	if (r >= 0)
-		r = mounts_open_layers(&ct->mounts, e);
+		r = mounts_open_layers(&ct->mounts, mounts_open_here, NULL, e);
 	if (r >= 0)
 		r = describe(ct, e);
 	if (r >= 0 && inner)
@@ -355,6 +355,10 @@ int container_compare(const struct container *ct, int type, pid_t a, unsigned lo
 
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
 {
+	/* Those of an attempt before this one. */
+	vec_for_each (l, &ct->layers)
+		layer_free(*l);
+	ct->layers.n = 0;
 	if (!ct->own)
 		return 0;
 	/* As it is now that all stand. */
@@ -391,6 +395,12 @@ uint64_t container_layer(const struct container *ct, size_t i)
 	return i < ct->layers.n ? layer_id(ct->layers.v[i]) : 0;
 }
 
+/* Those of the mounts of tasks stand behind those of the container. */
+static bool is_overlay(const struct container *ct, size_t i)
+{
+	return i < ct->mounts.layers.n && ct->mounts.layers.v[i].mount->kind == MOUNT_OVERLAY;
+}
+
 /* In the order in which a restart needs them: first what lies below an overlay. */
 int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e)
 {
@@ -398,7 +408,7 @@ int container_save_pages(struct checkpoint *c, struct container *ct, struct erro
 
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < ct->layers.n && r >= 0; i++)
-			if ((ct->mounts.layers.v[i].mount->kind == MOUNT_OVERLAY) == (pass == 0))
+			if (is_overlay(ct, i) == (pass == 0))
 				r = layer_save_pages(c, ct->layers.v[i], e);
 	return r;
 }

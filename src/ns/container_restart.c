@@ -101,14 +101,15 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, cr->msg, cr->net, e) : 0;
 }
 
-static int make_namespaces(const Reprise__Container *msg, struct network *n, struct error *e)
+static int make_namespaces(int proc_fd, const Reprise__Container *msg, struct network *n,
+			   struct error *e)
 {
 	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
 
 	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
 	if (msg->own & CLONE_NEWPID)
 		flags |= CLONE_NEWNS;
-	if (msg->own & CLONE_NEWNET && network_begin(n, e) < 0)
+	if (msg->own & CLONE_NEWNET && network_begin(n, proc_fd, e) < 0)
 		return -EIO;
 	if (flags & CLONE_NEWUSER) {
 		int r = userns_make(flags, msg, e);
@@ -157,7 +158,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 				 "the image is of a container, which needs a directory of its own");
 	cr->place.device = find_device;
 	cr->place.arg = r;
-	res = make_namespaces(cr->msg, &n, e);
+	res = make_namespaces(r->proc_fd, cr->msg, &n, e);
 	if (res >= 0)
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)

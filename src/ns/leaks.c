@@ -24,6 +24,7 @@
 #include "fs/context.h"
 #include "ns/container.h"
 #include "ns/run.h"
+#include "ns/spaces.h"
 
 struct inside {
 	uint64_t dev, ino;
@@ -35,13 +36,19 @@ struct translated {
 	pid_t in, out;
 };
 
+struct ns_link {
+	const char *name; /* in /proc/PID/ns */
+	char *link;	  /* as /proc shows it */
+};
+
 struct leak_search {
 	struct checkpoint *c;
 	struct container *ct;
 	VEC(struct inside) things; /* sorted by device and inode */
 	VEC(struct translated) pids;
-	VEC(dev_t) devices; /* file systems that are the container's alone */
-	char *links[8];	    /* its namespaces, as /proc shows them */
+	VEC(dev_t) devices;	   /* file systems that are the container's alone */
+	VEC(struct ns_link) links; /* its namespaces */
+	const char *pid_link;
 };
 
 static void search_free(struct leak_search *s)
@@ -49,8 +56,9 @@ static void search_free(struct leak_search *s)
 	vec_free(&s->things);
 	vec_free(&s->pids);
 	vec_free(&s->devices);
-	for (size_t i = 0; i < sizeof(s->links) / sizeof(s->links[0]); i++)
-		free(s->links[i]);
+	vec_for_each (l, &s->links)
+		free(l->link);
+	vec_free(&s->links);
 }
 
 static int no_memory(struct error *e)
@@ -71,18 +79,42 @@ static const char *const ns_names[8] = {"mnt",	  "net", "ipc",	 "uts",
 					"cgroup", "pid", "user", "time"};
 static const uint64_t ns_flags[8] = {CLONE_NEWNS,     CLONE_NEWNET, CLONE_NEWIPC,  CLONE_NEWUTS,
 				     CLONE_NEWCGROUP, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWTIME};
-#define NS_PID 5
 
 static int note_namespaces(struct leak_search *s, struct error *e)
 {
-	for (size_t i = 0; i < 8; i++)
-		if (s->ct->own & ns_flags[i]) {
-			int r = procfs_readlink(s->c->proc_fd, &s->links[i], e, "%d/ns/%s",
-						s->c->freezer.root, ns_names[i]);
+	for (size_t i = 0; i < 8; i++) {
+		struct ns_link *l = s->ct->own & ns_flags[i] ? vec_push(&s->links) : NULL;
+		int r;
 
-			if (r < 0)
-				return r;
+		if (!(s->ct->own & ns_flags[i]))
+			continue;
+		if (!l)
+			return no_memory(e);
+		l->name = ns_names[i];
+		r = procfs_readlink(s->c->proc_fd, &l->link, e, "%d/ns/%s", s->c->freezer.root,
+				    l->name);
+		if (r < 0)
+			return r;
+		if (ns_flags[i] == CLONE_NEWPID)
+			s->pid_link = l->link;
+	}
+	return 0;
+}
+
+/* Those that only some of its tasks are in. */
+static int note_spaces(struct leak_search *s, struct error *e)
+{
+	vec_for_each (x, &s->c->spaces.list) {
+		struct ns_link *l = vec_push(&s->links);
+
+		if (!l)
+			return no_memory(e);
+		l->name = space_kinds[space_kind_of(x->flag)].name;
+		if (asprintf(&l->link, "%s:[%llu]", l->name, (unsigned long long)x->ino) < 0) {
+			l->link = NULL;
+			return no_memory(e);
 		}
+	}
 	return 0;
 }
 
@@ -274,8 +306,8 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 	if (n < 0 || fstatat(dir, name, &st, 0) < 0)
 		return 0;
 	link[n] = '\0';
-	for (size_t i = 0; i < 8; i++)
-		if (s->links[i] && !strcmp(link, s->links[i]))
+	vec_for_each (l, &s->links)
+		if (!strcmp(link, l->link))
 			return report(s, o, "namespace", link, NULL, atoi(name), e);
 	if (is_attached(s, o, atoi(name), &st))
 		return 0;
@@ -340,14 +372,13 @@ static int look_at_maps(struct leak_search *s, const struct outsider *o, struct 
 
 static int look_at_namespaces(struct leak_search *s, const struct outsider *o, struct error *e)
 {
-	for (size_t i = 0; i < 8; i++) {
+	vec_for_each (l, &s->links) {
 		_cleanup_(free_ptr) char *link = NULL;
 		int r;
 
-		if (!s->links[i] || procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/%s",
-						    o->pid, ns_names[i]) < 0)
+		if (procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/%s", o->pid, l->name) < 0)
 			continue;
-		r = strcmp(link, s->links[i]) ? 0 : report(s, o, "namespace", link, NULL, -1, e);
+		r = strcmp(link, l->link) ? 0 : report(s, o, "namespace", link, NULL, -1, e);
 		if (r < 0)
 			return r;
 	}
@@ -405,10 +436,10 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		if (pid <= 0 ||
 		    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", pid) < 0)
 			continue;
-		if (inside && !strcmp(link, s->links[NS_PID]))
+		if (inside && !strcmp(link, s->pid_link))
 			r = translate(s, pid, e);
 		/* Whoever stays outside for us came with our namespaces. */
-		if (!inside && strcmp(link, s->links[NS_PID]) && pid != s->ct->outsider)
+		if (!inside && strcmp(link, s->pid_link) && pid != s->ct->outsider)
 			r = look_at_process(s, pid, e);
 	}
 	return r;
@@ -422,6 +453,8 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	if (!(ct->own & CLONE_NEWPID))
 		return 0;
 	r = note_namespaces(&s, e);
+	if (r >= 0)
+		r = note_spaces(&s, e);
 	if (r >= 0)
 		r = note_files(&s, e);
 	if (r >= 0)

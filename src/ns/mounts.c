@@ -192,6 +192,10 @@ static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Re
 	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
 	int fd, r;
 
+	if (sv->nested)
+		return error_set(
+			e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+			"it is an overlay in another mount namespace than the root task's");
 	if (!lower)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "the lower directories of the overlay are not known");
@@ -250,20 +254,28 @@ static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Rep
 	return 0;
 }
 
-int mounts_open_layers(struct mounts_survey *sv, struct error *e)
+int mounts_open_here(void *arg, const char *point, struct error *e)
+{
+	int fd = open_tree(AT_FDCWD, point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	(void)arg;
+	return fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open mount %s", point)
+		      : fd;
+}
+
+int mounts_open_layers(struct mounts_survey *sv, mounts_open_fn open_mount, void *arg,
+		       struct error *e)
 {
 	vec_for_each (l, &sv->layers) {
 		struct stat st;
 
 		if (l->dir_fd >= 0)
 			continue;
-		/* A copy of the mount alone: nothing of what is mounted on it hides what is below.
-		 */
-		l->dir_fd =
-			open_tree(AT_FDCWD, l->mount->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-		if (l->dir_fd < 0 || fstat(l->dir_fd, &st) < 0)
-			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open mount %s",
-					   l->mount->point);
+		l->dir_fd = open_mount(arg, l->mount->point, e);
+		if (l->dir_fd < 0)
+			return l->dir_fd;
+		if (fstat(l->dir_fd, &st) < 0)
+			return error_errno(e, -errno, E_SYSTEM, "fstat");
 		if (st.st_dev != mounts_device(sv, l->mount->id))
 			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					 "mount %s is hidden by another one", l->mount->point);
@@ -362,6 +374,10 @@ static int add_remount(struct mounts_survey *sv, const struct mount_line *m, str
 	msg->parent = m->parent;
 	msg->point = m->point;
 	msg->flags = mount_flags(m->options);
+	if (sv->nested) {
+		msg->shared = m->shared != 0;
+		msg->unbindable = m->unbindable;
+	}
 	return 0;
 }
 
@@ -380,13 +396,28 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 	return 0;
 }
 
+/* Who sends mounts to it, or gets them from it, in the namespace of the root. */
+static int check_root_apart(const struct mounts_survey *sv, const struct mount_line *m,
+			    struct error *e)
+{
+	vec_for_each (h, &sv->ours)
+		if (h->shared && (h->shared == m->shared || h->shared == m->master))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "mount %s shares its mounts with %s of the root task's "
+					 "mount namespace",
+					 m->point, h->point);
+	return 0;
+}
+
 /* Peer groups with several members, or with masters, say who sees whose mounts. */
 static int check_propagation(const struct mounts_survey *sv, struct error *e)
 {
 	for (size_t i = 0; i < sv->theirs.n; i++) {
 		const struct mount_line *m = &sv->theirs.v[i];
 
-		if (sv->derived && find_same(&sv->ours, m))
+		if (sv->nested && check_root_apart(sv, m, e) < 0)
+			return e->err;
+		if (sv->derived && !sv->nested && find_same(&sv->ours, m))
 			continue;
 		/* A master outside sends what the host mounts from then on: a restart is cut off
 		 * from it. */
@@ -407,7 +438,8 @@ static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 
 	if (!same)
 		return look_at(sv, proc_fd, pid, m, s, e);
-	if (mount_flags(same->options) != mount_flags(m->options))
+	if (mount_flags(same->options) != mount_flags(m->options) ||
+	    (sv->nested && (m->shared || m->unbindable)))
 		return add_remount(sv, m, s, e);
 	return 0;
 }

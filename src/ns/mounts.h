@@ -32,6 +32,7 @@ struct mounts_survey {
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
 	bool user;	    /* in a user namespace of their own */
+	bool nested;	    /* of a task; what is outside is the root's mount namespace */
 	bool with_overlays; /* the writable layers of overlays go into the image */
 };
 
@@ -43,8 +44,13 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scra
 		  struct error *e) must_check;
 /* The device of one of theirs, 0 if there is none. */
 dev_t mounts_device(const struct mounts_survey *m, int id);
-/* Opens what lies in the memory of a container; this process is in its mount namespace. */
-int mounts_open_layers(struct mounts_survey *m, struct error *e) must_check;
+/* A copy of a mount, without what is mounted on it: a descriptor. */
+typedef int (*mounts_open_fn)(void *arg, const char *point, struct error *e);
+/* For who is in their mount namespace. */
+int mounts_open_here(void *arg, const char *point, struct error *e);
+/* Opens what lies in their memory. */
+int mounts_open_layers(struct mounts_survey *m, mounts_open_fn open_mount, void *arg,
+		       struct error *e) must_check;
 void mounts_survey_free(struct mounts_survey *m);
 
 int mounts_validate(const Reprise__Container *msg, struct error *e) must_check;

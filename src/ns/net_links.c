@@ -25,9 +25,9 @@ struct look {
 	struct error *e;
 };
 
-int net_host_open(struct net_host *host, struct error *e)
+int net_host_open(struct net_host *host, int proc_fd, struct error *e)
 {
-	host->ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	host->ns = openat(proc_fd, "self/ns/net", O_RDONLY | O_CLOEXEC);
 	host->rtnl = rtnl_open();
 	if (host->ns < 0 || host->rtnl < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot ask about interfaces");

@@ -21,7 +21,7 @@ struct net_host {
 		.ns = -EBADF, .rtnl = -EBADF \
 	}
 /* Of the namespace in which this process is now. */
-int net_host_open(struct net_host *host, struct error *e) must_check;
+int net_host_open(struct net_host *host, int proc_fd, struct error *e) must_check;
 void net_host_close(struct net_host *host);
 
 struct net_links {

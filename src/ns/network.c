@@ -16,9 +16,9 @@ void network_free(struct network *n)
 	scratch_free(&n->s);
 }
 
-int network_begin(struct network *n, struct error *e)
+int network_begin(struct network *n, int proc_fd, struct error *e)
 {
-	return net_host_open(&n->host, e);
+	return net_host_open(&n->host, proc_fd, e);
 }
 
 /* ---- checkpoint ---- */

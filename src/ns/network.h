@@ -21,8 +21,9 @@ struct network {
 	}
 void network_free(struct network *n);
 
-/* Before the namespaces are entered, or made. */
-int network_begin(struct network *n, struct error *e) must_check;
+/* Before the namespaces are entered, or made: this process, which that /proc shows, is on the host.
+ */
+int network_begin(struct network *n, int proc_fd, struct error *e) must_check;
 /* This process is in it. What cannot be saved is refused. May be called again, when all stand. */
 int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, struct scratch *s,
 		       struct error *e) must_check;

@@ -19,6 +19,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/procfs.h"
 #include "init_blob.h"
 #include "ns/network.h"
 #include "ns/run.h"
@@ -55,11 +56,15 @@ static int make_namespaces(struct run *run, int flags, struct error *e)
 int run_begin(struct run *run, struct error *e)
 {
 	_cleanup_(network_free) struct network n = NETWORK_INIT;
+	_cleanup_(close_fd) int proc_fd = -EBADF;
 	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP, r;
 
 	if (!run->host_network)
 		flags |= CLONE_NEWNET;
-	if (!run->host_network && network_begin(&n, e) < 0)
+	r = procfs_open_root(&proc_fd, e);
+	if (r < 0)
+		return r;
+	if (!run->host_network && network_begin(&n, proc_fd, e) < 0)
 		return -EIO;
 	r = make_namespaces(run, flags, e);
 	if (r < 0)

@@ -10,6 +10,7 @@
 #include "kernel/feasible.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
+#include "ns/spaces.h"
 #include "operation/pass.h"
 #include "operation/precopy.h"
 #include "operation/target.h"
@@ -101,6 +102,8 @@ static int check_tree(struct pass *p, struct error *e)
 		vfork_find(c);
 	if (r >= 0)
 		r = pass_list(p, e);
+	if (r >= 0)
+		r = spaces_survey(c, p->container, e);
 	if (r >= 0)
 		pass_look_ahead(p);
 	vec_for_each (cp, &c->processes) {

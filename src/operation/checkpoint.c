@@ -12,6 +12,7 @@
 #include "kernel/feasible.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
+#include "ns/spaces.h"
 #include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
@@ -89,6 +90,10 @@ static int save_state(struct pass *p, struct error *e)
 		r = container_checkpoint(c, p->container, e);
 	if (r >= 0)
 		r = pass_list(p, e);
+	if (r >= 0)
+		r = spaces_survey(c, p->container, e);
+	if (r >= 0)
+		r = spaces_checkpoint(c, p->container, e);
 	if (r >= 0)
 		r = mm_checkpoint_drain(c, e);
 	if (r >= 0)

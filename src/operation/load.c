@@ -17,6 +17,7 @@
 #include "mm/mm.h"
 #include "model/records.h"
 #include "ns/container.h"
+#include "ns/spaces.h"
 #include "operation/load.h"
 #include "operation/target.h"
 
@@ -154,6 +155,8 @@ static int validate(struct restart *r, struct error *e)
 	if (res >= 0)
 		res = container_validate(r, e);
 	if (res >= 0)
+		res = spaces_validate(r, e);
+	if (res >= 0)
 		res = files_restart_validate(r, e);
 	if (res >= 0)
 		res = ipc_restart_validate(r, e);
@@ -202,6 +205,7 @@ void restart_unload(struct loaded *l)
 		vec_free(&p->tasks);
 	}
 	vec_free(&r->processes);
+	spaces_restart_end(r);
 	mm_restart_end(r);
 	files_restart_end(r);
 	ipc_restart_end(r);

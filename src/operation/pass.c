@@ -15,6 +15,7 @@
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/ahead.h"
+#include "ns/spaces.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
 
@@ -40,6 +41,7 @@ void pass_end(struct pass *p)
 		mm_look_free(cp);
 	}
 	freezer_free(&c->freezer);
+	spaces_end(c);
 	mm_checkpoint_end(c);
 	files_checkpoint_end(c);
 	ipc_checkpoint_end(c);

@@ -28,6 +28,7 @@
 #include "ns/apart.h"
 #include "ns/container.h"
 #include "ns/pidns.h"
+#include "ns/spaces.h"
 #include "operation/load.h"
 #include "operation/operation.h"
 #include "operation/origin.h"
@@ -301,7 +302,9 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 		res = make_root(r, cr, ns, stub, root, e);
 	if (res >= 0)
 		res = capture_root(r, *root, e);
-	return res < 0 ? res : container_restart_files(r, cr, e);
+	if (res >= 0)
+		res = container_restart_files(r, cr, e);
+	return res < 0 ? res : spaces_restart(r, e);
 }
 
 static int build_tree(struct loaded *l, int messages, struct error *e)
@@ -383,6 +386,11 @@ static int keep_apart(struct restart *r, const struct reprise_restart_options *o
 	if (restart_nth(r, RECORD_CONTAINER, 0, NULL))
 		return error_set(e, -EKEYREJECTED, E_IMAGE_FOREIGN,
 				 "the image of a container was not made by root of this machine");
+	if (restart_nth(r, RECORD_NAMESPACE, 0, NULL))
+		return error_set(
+			e, -EKEYREJECTED, E_IMAGE_FOREIGN,
+			"the image, whose tasks have namespaces of their own, was not made "
+			"by root of this machine");
 	if (check_reach(r, e) < 0)
 		return e->err;
 	error_set(&problem, -EKEYREJECTED, E_IMAGE_FOREIGN,

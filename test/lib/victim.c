@@ -12,11 +12,9 @@
  *	orphan		make a process that has no parent, and looks at the memory when we are gone
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
- *	namespace	its own network namespace
  *	parent-death	end when the parent does
  *	confine HOW	itself: landlock, keyring, notify
  *	next-namespace KIND	a pid or time namespace for its children
- *	thread-namespace	a thread in a UTS namespace of its own
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
  *	tree HOW	processes that nobody could make again: files, session
@@ -84,15 +82,6 @@ static void confine(const char *how)
 		CHECK(fd >= 0);
 	}
 	close((int)fd);
-}
-
-static volatile bool elsewhere;
-
-static void *sleep_elsewhere(void *arg)
-{
-	CHECK(!unshare(CLONE_NEWUTS));
-	elsewhere = true;
-	return sleep_on(arg);
 }
 
 static void open_odd(void)
@@ -315,9 +304,6 @@ static int step(const char *what, const char *value)
 	} else if (!strcmp(what, "quiet")) {
 		CHECK(!prctl(PR_SET_DUMPABLE, 0));
 		return 1;
-	} else if (!strcmp(what, "namespace")) {
-		CHECK(!unshare(CLONE_NEWNET));
-		return 1;
 	} else if (!strcmp(what, "parent-death")) {
 		CHECK(!prctl(PR_SET_PDEATHSIG, SIGKILL));
 		return 1;
@@ -325,11 +311,6 @@ static int step(const char *what, const char *value)
 		confine(value);
 	} else if (!strcmp(what, "next-namespace")) {
 		CHECK(!unshare(!strcmp(value, "pid") ? CLONE_NEWPID : CLONE_NEWTIME));
-	} else if (!strcmp(what, "thread-namespace")) {
-		CHECK(!pthread_create(&thread, NULL, sleep_elsewhere, NULL));
-		while (!elsewhere)
-			usleep(1000);
-		return 1;
 	} else if (!strcmp(what, "thread")) {
 		CHECK(!pthread_create(&thread, NULL, sleep_on, NULL));
 		return 1;

@@ -207,13 +207,6 @@ def test_not_dumpable(case):
     unharmed(case, pid)
 
 
-def test_another_namespace(case):
-    """A child that is in another namespace than the root."""
-    pid = case.victim('child', 'namespace', 'wait', 'pass')
-    case.refused(save(case, pid), 'task-namespace', 'victim')
-    unharmed(case, pid)
-
-
 def confined(case, how, *words, uid=None):
     """By what would not be there any more after a restart."""
     pid = case.victim('confine', how, 'wait', 'pass', uid=uid)
@@ -242,12 +235,6 @@ def test_keyring(case):
 
 def test_seccomp_that_asks(case):
     confined(case, 'notify', 'USER_NOTIF')
-
-
-def test_namespace_of_a_thread(case):
-    pid = case.victim('thread-namespace', 'wait', 'pass')
-    case.refused(save(case, pid), 'task-namespace', 'victim', 'thread', 'another uts')
-    unharmed(case, pid)
 
 
 def namespace_of_children(case, kind):

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/spaces.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "core/kabi.h"
+#include "model/checkpoint.h"
+#include "model/restart.h"
+#include "ns.pb-c.h"
+
+const struct checkpoint_space *space_of_mount(const struct checkpoint *c, int mnt_id)
+{
+	vec_for_each (s, &c->spaces.list)
+		vec_for_each (id, &s->mounts)
+			if (*id == mnt_id)
+				return s;
+	return NULL;
+}
+
+int space_of_file(const struct checkpoint *c, int fd, uint64_t *ret_id)
+{
+	const struct checkpoint_space *s = NULL;
+	struct statx st = {};
+
+	*ret_id = 0;
+	if (c->spaces.list.n && statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0)
+		s = space_of_mount(c, (int)st.stx_mnt_id);
+	if (!s)
+		return AT_FDCWD;
+	*ret_id = s->id;
+	return s->root;
+}
+
+bool space_brings(const struct checkpoint *c, dev_t dev)
+{
+	vec_for_each (s, &c->spaces.list)
+		vec_for_each (d, &s->brought)
+			if (*d == dev)
+				return true;
+	return false;
+}
+
+const struct checkpoint_member *space_member(const struct checkpoint *c, pid_t tid)
+{
+	vec_for_each (m, &c->spaces.members)
+		if (m->tid == tid)
+			return m;
+	return NULL;
+}
+
+uint64_t space_of_task(const struct checkpoint *c, pid_t tid, uint64_t flag)
+{
+	const struct checkpoint_member *m = space_member(c, tid);
+
+	vec_for_each (s, &c->spaces.list)
+		for (size_t k = 0; m && s->flag == flag && k < SPACE_KINDS; k++)
+			if (m->ids[k] == s->id)
+				return s->id;
+	return 0;
+}
+
+bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag)
+{
+	const Reprise__Container *msg = id ? restart_find(r, RECORD_NAMESPACE, id) : NULL;
+
+	return id && (!msg || msg->own != flag);
+}
+
+int restart_root(const struct restart *r, uint64_t id)
+{
+	vec_for_each (s, &r->spaces.list)
+		if (id && s->id == id)
+			return s->root;
+	return AT_FDCWD;
+}
+
+struct rooted rooted_path(int root, const char *path)
+{
+	if (root == AT_FDCWD)
+		return (struct rooted){root, path};
+	while (*path == '/')
+		path++;
+	return (struct rooted){root, *path ? path : "."};
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_MODEL_SPACES_H
+#define REPRISE_MODEL_SPACES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/vec.h"
+
+/*
+ * Namespaces of tasks that are not those of the root. Each is an object; what the rooms have to
+ * know of them is here: who is in which, and which mount namespace leads to a file. The root's own
+ * have the id 0.
+ */
+#define SPACE_KINDS 5 /* of those that a task can be in without its parent being in them */
+
+struct checkpoint_space {
+	uint64_t id;
+	uint64_t flag; /* CLONE_NEW* */
+	uint64_t ino;  /* of its file in nsfs */
+	int ns;	       /* that file */
+	int root;      /* of a mount namespace: its root directory, O_PATH; else -1 */
+	VEC(int) mounts;
+	VEC(dev_t) brought; /* devices whose files go into the image */
+};
+
+struct checkpoint_member {
+	pid_t tid;
+	uint64_t ids[SPACE_KINDS]; /* 0: the root's */
+};
+
+struct checkpoint_spaces {
+	VEC(struct checkpoint_space) list;
+	VEC(struct checkpoint_member) members; /* tasks that are in any of them */
+	struct spaces *looked;		       /* private to the room ns */
+};
+
+struct checkpoint;
+/*
+ * From where the path of a file leads to it: a directory for openat(2), with path + 1, if it is
+ * on a mount of another mount namespace than the root's; else AT_FDCWD. *ret_id: that namespace.
+ */
+int space_of_file(const struct checkpoint *c, int fd, uint64_t *ret_id);
+/* One that is open on a mount of such a namespace; NULL: of the root's, or of none. */
+const struct checkpoint_space *space_of_mount(const struct checkpoint *c, int mnt_id);
+/* Whose files go into the image. */
+bool space_brings(const struct checkpoint *c, dev_t dev);
+/* Where a task is; NULL: with the root. */
+const struct checkpoint_member *space_member(const struct checkpoint *c, pid_t tid);
+
+/* The id of its namespace of one kind (CLONE_NEW*); 0: the root's. */
+uint64_t space_of_task(const struct checkpoint *c, pid_t tid, uint64_t flag);
+
+struct restart_space {
+	uint64_t id, flag, ino;
+	int ns, root; /* -1: not made; not a mount namespace */
+};
+
+struct restart_spaces {
+	VEC(struct restart_space) list;		/* in image order */
+	struct restart_space root[SPACE_KINDS]; /* those of the root */
+};
+
+struct restart;
+/* Is there no namespace of that kind with this id in the image? 0 is the root's, and there. */
+bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag);
+/* The directory from which paths of mount namespace `id` begin; AT_FDCWD of the root's. */
+int restart_root(const struct restart *r, uint64_t id);
+/*
+ * A path and where it begins, for openat(2) and its like. path must be absolute.
+ */
+struct rooted {
+	int dir;
+	const char *path;
+};
+struct rooted rooted_path(int root, const char *path);
+
+#endif

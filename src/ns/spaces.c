@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Namespaces of tasks that are not the root's: who is in which. */
+#include "ns/spaces.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/nsfs.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+
+const struct space_kind space_kinds[SPACE_KINDS] = {
+	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC}, {"net", CLONE_NEWNET},
+	{"cgroup", CLONE_NEWCGROUP}, {"mnt", CLONE_NEWNS},
+};
+
+int space_kind_of(uint64_t flag)
+{
+	for (int k = 0; k < SPACE_KINDS; k++)
+		if (space_kinds[k].flag == flag)
+			return k;
+	return -1;
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of namespaces");
+}
+
+uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+	char path[128];
+	const char *at;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(path, sizeof(path), fmt, ap);
+	va_end(ap);
+	if (procfs_readlink(proc_fd, &link, e, "%s", path) < 0)
+		return 0;
+	at = strchr(link, '[');
+	return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+/* What another user namespace owns cannot be made again without it. */
+static int check_owner(const struct checkpoint *c, int ns, struct error *e)
+{
+	_cleanup_(close_fd) int owner = ioctl(ns, NS_GET_USERNS), own = -EBADF;
+	struct stat a, b;
+
+	own = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "self/ns/user");
+	if (own < 0)
+		return own;
+	if (owner < 0 || fstat(owner, &a) < 0 || fstat(own, &b) < 0 || a.st_ino != b.st_ino)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "belongs to another user namespace than the root task's");
+	return 0;
+}
+
+/* At first sight. */
+static struct checkpoint_space *add(struct checkpoint *c, int kind, uint64_t ino,
+				    const struct checkpoint_process *p, pid_t tid, struct error *e)
+{
+	struct spaces *sp = c->spaces.looked;
+	struct space_contents **slot = vec_push(&sp->list);
+	struct space_contents *x = slot ? calloc(1, sizeof(*x)) : NULL;
+	struct checkpoint_space *s = x ? vec_push(&c->spaces.list) : NULL;
+
+	if (!s) {
+		free(x);
+		sp->list.n -= slot != NULL;
+		no_memory(e);
+		return NULL;
+	}
+	*slot = x;
+	reprise__container__init(&x->msg);
+	x->msg.own = space_kinds[kind].flag;
+	x->network = (struct network)NETWORK_INIT;
+	x->tid = tid;
+	snprintf(x->comm, sizeof(x->comm), "%s", p->stat.comm);
+	*s = (struct checkpoint_space){.id = objects_fresh(c->objects),
+				       .flag = space_kinds[kind].flag,
+				       .ino = ino,
+				       .ns = -EBADF,
+				       .root = -EBADF};
+	s->ns = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/task/%d/ns/%s", p->frozen->pid,
+			    tid, space_kinds[kind].name);
+	return s->ns < 0 ? NULL : s;
+}
+
+static struct checkpoint_space *find(struct checkpoint *c, int kind, uint64_t ino)
+{
+	vec_for_each (s, &c->spaces.list)
+		if (s->ino == ino && s->flag == space_kinds[kind].flag)
+			return s;
+	return NULL;
+}
+
+static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			struct error *e)
+{
+	struct spaces *sp = c->spaces.looked;
+	struct checkpoint_member m = {.tid = tid}, *slot;
+	bool any = false;
+
+	for (int k = 0; k < SPACE_KINDS; k++) {
+		struct checkpoint_space *s;
+		uint64_t ino;
+
+		if (!sp->own[k])
+			continue;
+		ino = space_number(c->proc_fd, e, "%d/task/%d/ns/%s", p->frozen->pid, tid,
+				   space_kinds[k].name);
+		if (!ino)
+			return e->err;
+		if (ino == sp->own[k])
+			continue;
+		s = find(c, k, ino) ?: add(c, k, ino, p, tid, e);
+		if (!s)
+			return e->err;
+		m.ids[k] = s->id;
+		any = true;
+	}
+	if (!any)
+		return 0;
+	slot = vec_push(&c->spaces.members);
+	if (!slot)
+		return no_memory(e);
+	*slot = m;
+	return 0;
+}
+
+/* Of a task that may not be looked at nothing can be learnt; that is refused elsewhere. */
+static int look_at_tasks(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads) {
+			int r = p->frozen->zombie || t->zombie ? 0 : look_at_task(c, p, t->tid, e);
+
+			if (r < 0 && (e->code == E_PERMISSION || (r == -ESRCH && c->checking))) {
+				error_clear(e);
+				break;
+			}
+			if (r < 0)
+				return r;
+		}
+	return 0;
+}
+
+/* A child of vfork() is made in the namespaces of its parent, and stays there. */
+static int check_vfork(struct checkpoint *c, struct error *e)
+{
+	static const struct checkpoint_member with_root;
+
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads) {
+			const struct checkpoint_member *a, *b;
+
+			if (!t->in_vfork)
+				continue;
+			a = space_member(c, t->tid) ?: &with_root;
+			b = space_member(c, t->vfork_child) ?: &with_root;
+			if (memcmp(a->ids, b->ids, sizeof(a->ids)) != 0)
+				return error_object(
+					e,
+					error_set(e, -EBUSY, E_TASK_NAMESPACE,
+						  "is waited for in vfork(), and in other "
+						  "namespaces than its parent"),
+					"task %d", t->vfork_child);
+		}
+	return 0;
+}
+
+static int begin(struct checkpoint *c, struct error *e)
+{
+	struct spaces *sp = calloc(1, sizeof(*sp));
+
+	if (!sp)
+		return no_memory(e);
+	c->spaces.looked = sp;
+	for (int k = 0; k < SPACE_KINDS; k++) {
+		struct error unused = {};
+
+		/* Not every kernel has every kind. */
+		sp->own[k] = space_number(c->proc_fd, &unused, "self/ns/%s", space_kinds[k].name);
+		sp->fds[k] = -EBADF;
+	}
+	return 0;
+}
+
+/* Once there is anything to be looked at, we must find back. */
+static int open_own(struct checkpoint *c, struct error *e)
+{
+	struct spaces *sp = c->spaces.looked;
+
+	for (int k = 0; k < SPACE_KINDS; k++) {
+		if (!sp->own[k])
+			continue;
+		sp->fds[k] = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "self/ns/%s",
+					 space_kinds[k].name);
+		if (sp->fds[k] < 0)
+			return sp->fds[k];
+	}
+	return 0;
+}
+
+int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	int r = begin(c, e);
+
+	(void)ct;
+	if (r >= 0)
+		r = look_at_tasks(c, e);
+	if (r < 0 || !c->spaces.list.n)
+		return r;
+	r = checkpoint_refuse(c, check_vfork(c, e), e);
+	if (r >= 0)
+		r = open_own(c, e);
+	for (int k = 0; k < SPACE_KINDS; k++)
+		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
+			const struct checkpoint_space *s = &c->spaces.list.v[i];
+			const struct space_contents *x = c->spaces.looked->list.v[i];
+
+			if (s->flag != space_kinds[k].flag)
+				continue;
+			r = check_owner(c, s->ns, e);
+			if (r >= 0)
+				r = space_look(c, i, e);
+			if (r < 0)
+				error_object(e, r, "%s namespace of task %d (%s)",
+					     space_kinds[k].name, x->tid, x->comm);
+			r = checkpoint_refuse(c, r, e);
+		}
+	return r;
+}
+
+static int save_layers(struct checkpoint *c, struct container *ct, struct space_contents *x,
+		       struct error *e)
+{
+	vec_for_each (l, &x->mounts.layers) {
+		struct layer **slot = vec_push(&ct->layers);
+		int r;
+
+		if (!slot)
+			return no_memory(e);
+		*slot = NULL;
+		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int spaces_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	int r = 0;
+
+	for (int k = 0; k < SPACE_KINDS; k++)
+		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
+			struct space_contents *x = c->spaces.looked->list.v[i];
+
+			if (c->spaces.list.v[i].flag != space_kinds[k].flag)
+				continue;
+			r = save_layers(c, ct, x, e);
+			if (r >= 0)
+				r = checkpoint_put(c, RECORD_NAMESPACE, c->spaces.list.v[i].id,
+						   &x->msg.base, e);
+		}
+	return r;
+}
+
+void spaces_end(struct checkpoint *c)
+{
+	struct spaces *sp = c->spaces.looked;
+
+	vec_for_each (s, &c->spaces.list) {
+		close_fd(&s->ns);
+		close_fd(&s->root);
+		vec_free(&s->mounts);
+		vec_free(&s->brought);
+	}
+	vec_free(&c->spaces.list);
+	vec_free(&c->spaces.members);
+	if (!sp)
+		return;
+	vec_for_each (x, &sp->list) {
+		mounts_survey_free(&(*x)->mounts);
+		network_free(&(*x)->network);
+		free(*x);
+	}
+	vec_free(&sp->list);
+	for (int k = 0; k < SPACE_KINDS; k++)
+		close_fd(&sp->fds[k]);
+	scratch_free(&sp->s);
+	free(sp);
+	c->spaces.looked = NULL;
+}

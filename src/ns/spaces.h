@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_SPACES_H
+#define REPRISE_NS_SPACES_H
+
+#include "ns/container.h"
+
+/*
+ * Namespaces that some tasks have and the root has not: each is saved once, under an id, and every
+ * task refers to those in which it is. What is in them is described as it is for a container, whose
+ * outside are the namespaces of the root.
+ */
+
+/*
+ * Who is in which, and what is in them; before files are looked at. This process is in those of the
+ * root.
+ */
+int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+/* The records, with the files that they bring along. */
+int spaces_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+void spaces_end(struct checkpoint *c);
+
+int spaces_validate(const struct restart *r, struct error *e) must_check;
+/* Makes them: the root's are there, and the root stub, which is in them. */
+int spaces_restart(struct restart *r, struct error *e) must_check;
+void spaces_restart_end(struct restart *r);
+/* A new task, which is in those of its maker, goes where it belongs. */
+int spaces_enter(struct restart *r, struct restart_task *t, struct error *e) must_check;
+
+/* ---- between the files of this subject ---- */
+
+struct space_kind {
+	const char *name; /* in /proc/PID/ns */
+	uint64_t flag;
+};
+/* Mounts come last: others are needed to make them. */
+extern const struct space_kind space_kinds[SPACE_KINDS];
+#define SPACE_MNT (SPACE_KINDS - 1)
+/* By CLONE_NEW*; -1: none of these. */
+int space_kind_of(uint64_t flag);
+/* The number in the link of a namespace, "net:[4026531840]"; 0: there is none. */
+uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+/* What is in one. */
+struct space_contents {
+	Reprise__Container msg;
+	struct mounts_survey mounts;
+	struct network network;
+	pid_t tid; /* who is in it */
+	char comm[64];
+};
+
+struct spaces {
+	VEC(struct space_contents *) list; /* as c->spaces.list */
+	struct scratch s;
+	uint64_t own[SPACE_KINDS]; /* numbers of ours */
+	int fds[SPACE_KINDS];
+};
+
+/* Fills in the i-th of the list. */
+int space_look(struct checkpoint *c, size_t i, struct error *e) must_check;
+
+#endif

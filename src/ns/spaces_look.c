@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Namespaces of tasks that are not the root's: what is in them. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/utsname.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/resident.h"
+#include "ns/settings.h"
+#include "ns/spaces.h"
+
+typedef int (*look_fn)(struct checkpoint *c, size_t i, struct error *e);
+
+static struct space_contents *contents(struct checkpoint *c, size_t i)
+{
+	return c->spaces.looked->list.v[i];
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
+}
+
+/* This thread goes there and back; whoever does not find back is of no use any more. */
+static int from_inside(struct checkpoint *c, size_t i, look_fn look, struct error *e)
+{
+	const struct checkpoint_space *s = &c->spaces.list.v[i];
+	int back = c->spaces.looked->fds[space_kind_of(s->flag)], r;
+
+	if (setns(s->ns, (int)s->flag) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter it");
+	r = look(c, i, e);
+	if (setns(back, (int)s->flag) < 0)
+		return error_errno(e, -errno, E_INTERNAL, "cannot leave it");
+	return r;
+}
+
+static int look_uts(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+	struct scratch *s = &c->spaces.looked->s;
+	struct utsname uts;
+
+	if (uname(&uts) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "uname");
+	x->msg.nodename = scratch_string(s, uts.nodename);
+	x->msg.domainname = scratch_string(s, uts.domainname);
+	return x->msg.nodename && x->msg.domainname ? 0 : no_memory(e);
+}
+
+/* The lists have a line for each object below a heading. */
+static int check_no_sysv(struct checkpoint *c, struct error *e)
+{
+	static const char *const lists[] = {"shm", "sem", "msg"};
+
+	for (size_t i = 0; i < 3; i++) {
+		_cleanup_(free_ptr) char *text = NULL;
+		const char *end;
+
+		/* A kernel without System V IPC has no lists. */
+		if (procfs_read(c->proc_fd, &text, NULL, "sysvipc/%s", lists[i]) < 0)
+			continue;
+		end = strchr(text, '\n');
+		if (end && end[1])
+			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+					 "there are System V IPC objects in it (sysvipc/%s), which "
+					 "are saved of the root task's namespace only",
+					 lists[i]);
+	}
+	return 0;
+}
+
+static int check_no_queues(struct error *e)
+{
+	_cleanup_(close_fd) int fs = fsopen("mqueue", FSOPEN_CLOEXEC), at = -EBADF;
+	_cleanup_(close_directory) DIR *dir = NULL;
+	struct dirent *d;
+
+	if (fs < 0)
+		return 0; /* a kernel without them */
+	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot look for message queues");
+	at = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	/* What fsmount() gives cannot be read (O_PATH). */
+	if (at >= 0) {
+		int readable = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		dir = readable >= 0 ? fdopendir(readable) : NULL;
+	}
+	if (!dir)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot look for message queues");
+	while ((d = readdir(dir)))
+		if (d->d_name[0] != '.')
+			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+					 "there is a message queue in it (/%s); they are saved of "
+					 "the root task's namespace only",
+					 d->d_name);
+	return 0;
+}
+
+static int look_ipc(struct checkpoint *c, size_t i, struct error *e)
+{
+	int r = check_no_sysv(c, e);
+
+	if (r >= 0)
+		r = check_no_queues(e);
+	return r < 0 ? r
+		     : settings_checkpoint(c->proc_fd, &contents(c, i)->msg, &c->spaces.looked->s,
+					   e);
+}
+
+static int look_net(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+
+	return network_checkpoint(&x->network, c->proc_fd, &x->msg, &c->spaces.looked->s, e);
+}
+
+/* ---- cgroups ---- */
+
+/* /proc/self/cgroup, as it reads from inside. */
+static int read_inside(struct checkpoint *c, size_t i, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	struct space_contents *x = contents(c, i);
+
+	if (procfs_read(c->proc_fd, &text, e, "%d/cgroup", x->tid) < 0)
+		return e->err;
+	x->msg.name = scratch_string(&c->spaces.looked->s, text);
+	return x->msg.name ? 0 : no_memory(e);
+}
+
+/* The path in a line "N:controllers:/path", and where the line ends. */
+static const char *path_of(const char *line, size_t *len)
+{
+	const char *colon = strchr(line, ':');
+
+	colon = colon ? strchr(colon + 1, ':') : NULL;
+	*len = colon ? strcspn(colon + 1, "\n") : 0;
+	return colon ? colon + 1 : NULL;
+}
+
+/*
+ * Where the namespace begins is where its task is, less what the task sees of its path. A restart
+ * makes it where it makes the root task.
+ */
+static int same_beginning(const char *inside, const char *outside, const char *root)
+{
+	while (*inside && *outside && *root) {
+		size_t in, out, at;
+		const char *a = path_of(inside, &in), *b = path_of(outside, &out);
+		const char *r = path_of(root, &at);
+
+		if (!a || !b || !r)
+			return false;
+		if (in == 1) /* "/" */
+			in = 0;
+		if (out == 1)
+			out = 0;
+		if (at == 1)
+			at = 0;
+		if (in > out || memcmp(a, b + out - in, in) != 0 || out - in != at ||
+		    memcmp(b, r, at) != 0)
+			return false;
+		inside = strchr(a, '\n') ? strchr(a, '\n') + 1 : "";
+		outside = strchr(b, '\n') ? strchr(b, '\n') + 1 : "";
+		root = strchr(r, '\n') ? strchr(r, '\n') + 1 : "";
+	}
+	return true;
+}
+
+static int look_cgroup(struct checkpoint *c, size_t i, struct error *e)
+{
+	_cleanup_(free_ptr) char *outside = NULL, *root = NULL;
+	struct space_contents *x = contents(c, i);
+	int r = from_inside(c, i, read_inside, e);
+
+	if (r >= 0)
+		r = (int)procfs_read(c->proc_fd, &outside, e, "%d/cgroup", x->tid);
+	if (r >= 0)
+		r = (int)procfs_read(c->proc_fd, &root, e, "%d/cgroup", c->freezer.root);
+	if (r < 0)
+		return r;
+	if (!same_beginning(x->msg.name, outside, root))
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "it begins in another control group than that of the root task");
+	x->msg.name = (char *)protobuf_c_empty_string;
+	return 0;
+}
+
+/* ---- mounts ---- */
+
+static int open_inside(void *arg, const char *point, struct error *e)
+{
+	return resident_mount(arg, point, e);
+}
+
+static const struct mount_line *line_of(const struct mount_table *t, int id)
+{
+	vec_for_each (m, t)
+		if (m->id == id)
+			return m;
+	return NULL;
+}
+
+/* What two of them have in common and the root has not would come back twice. */
+static int check_shared(struct checkpoint *c, size_t i, struct error *e)
+{
+	const struct mounts_survey *ours = &contents(c, i)->mounts;
+
+	vec_for_each (m, &ours->mounts) {
+		const struct mount_line *line = line_of(&ours->theirs, (*m)->id);
+
+		if (!line || (*m)->kind == MOUNT_EXTERNAL || (*m)->kind == MOUNT_REMOUNT)
+			continue;
+		for (size_t j = 0; j < c->spaces.list.n; j++)
+			vec_for_each (other, &contents(c, j)->mounts.theirs)
+				if (j != i && other->dev == line->dev)
+					return error_set(
+						e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+						"mount %s (%s) is in the mount namespace of task "
+						"%d, too, and not in that of the root task",
+						line->point, line->type, contents(c, j)->tid);
+	}
+	return 0;
+}
+
+static int note_mounts(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct checkpoint_space *s = &c->spaces.list.v[i];
+	struct space_contents *x = contents(c, i);
+
+	vec_for_each (m, &x->mounts.theirs) {
+		int *id = vec_push(&s->mounts);
+
+		if (!id)
+			return no_memory(e);
+		*id = m->id;
+	}
+	vec_for_each (l, &x->mounts.layers) {
+		dev_t *dev = vec_push(&s->brought);
+
+		if (!dev)
+			return no_memory(e);
+		*dev = mounts_device(&x->mounts, l->mount->id);
+	}
+	return 0;
+}
+
+static int survey_mounts(struct checkpoint *c, size_t i, struct resident *res, struct error *e)
+{
+	struct checkpoint_space *s = &c->spaces.list.v[i];
+	struct space_contents *x = contents(c, i);
+	int r = mounts_survey(c->proc_fd, res->pid, &x->mounts, &c->spaces.looked->s, e);
+
+	/* Even of what is refused it is good to know whose mounts they are. */
+	if (x->mounts.theirs.n && note_mounts(c, i, e) < 0)
+		return e->err;
+	s->root = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY | O_CLOEXEC, r < 0 ? NULL : e,
+			      "%d/root", res->pid);
+	if (r >= 0 && s->root < 0)
+		r = s->root;
+	if (r >= 0)
+		r = check_shared(c, i, e);
+	return r < 0 ? r : mounts_open_layers(&x->mounts, open_inside, res, e);
+}
+
+/* The others of whoever is in it were those of who mounted. */
+static int note_within(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+	const struct checkpoint_member *m = space_member(c, x->tid);
+
+	x->msg.within = scratch_alloc(&c->spaces.looked->s, SPACE_KINDS * sizeof(uint64_t));
+	if (!x->msg.within)
+		return no_memory(e);
+	for (int k = 0; k < SPACE_MNT; k++)
+		if (m->ids[k])
+			x->msg.within[x->msg.n_within++] = m->ids[k];
+	return 0;
+}
+
+static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+	const struct resident_begin how = {
+		.proc_fd = c->proc_fd, .pidns = -1, .enter = &c->spaces.list.v[i].ns, .n = 1};
+	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	int r = resident_begin(&res, &how, e);
+
+	x->mounts.nested = true;
+	if (r >= 0)
+		r = survey_mounts(c, i, &res, e);
+	if (r >= 0)
+		r = note_within(c, i, e);
+	x->msg.derived_mounts = x->mounts.derived;
+	x->msg.mounts = x->mounts.mounts.v;
+	x->msg.n_mounts = x->mounts.mounts.n;
+	x->msg.unmounted = x->mounts.unmounted.v;
+	x->msg.n_unmounted = x->mounts.unmounted.n;
+	return r;
+}
+
+int space_look(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+
+	switch (x->msg.own) {
+	case CLONE_NEWUTS:
+		return from_inside(c, i, look_uts, e);
+	case CLONE_NEWIPC:
+		return from_inside(c, i, look_ipc, e);
+	case CLONE_NEWNET:
+		if (network_begin(&x->network, c->proc_fd, e) < 0)
+			return -EIO;
+		return from_inside(c, i, look_net, e);
+	case CLONE_NEWCGROUP:
+		return look_cgroup(c, i, e);
+	default:
+		return look_mounts(c, i, e);
+	}
+}

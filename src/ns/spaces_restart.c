@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Namespaces of tasks that are not the root's, made again. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/resident.h"
+#include "ns/settings.h"
+#include "ns/spaces.h"
+
+static int invalid(struct error *e, const char *what)
+{
+	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%s", what);
+}
+
+/* ---- validation ---- */
+
+static int validate_mounts(const struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+
+		if (m->kind == MOUNT_OVERLAY)
+			return invalid(e, "an overlay in a mount namespace of a task");
+		if (m->layer && !restart_find(r, RECORD_LAYER, m->layer))
+			return invalid(e, "a layer is not in the image");
+	}
+	return mounts_validate(msg, e);
+}
+
+static int validate_within(const struct restart *r, size_t n, uint64_t *const ids, bool with_mounts,
+			   struct error *e)
+{
+	uint64_t seen = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, ids[i]);
+
+		if (!msg || (seen & msg->own) || (!with_mounts && msg->own == CLONE_NEWNS))
+			return invalid(e, "an impossible set of namespaces");
+		seen |= msg->own;
+	}
+	return 0;
+}
+
+static int validate_one(const struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	int res;
+
+	if (space_kind_of(msg->own) < 0)
+		return invalid(e, "a namespace of unknown kind");
+	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
+		return invalid(e, "a host name that is too long");
+	if (msg->own != CLONE_NEWNS && (msg->n_mounts || msg->n_unmounted || msg->n_within))
+		return invalid(e, "mounts in a namespace of another kind");
+	if (msg->own == CLONE_NEWNET && !msg->network)
+		return invalid(e, "a network namespace without a network");
+	res = validate_within(r, msg->n_within, msg->within, false, e);
+	if (res >= 0)
+		res = validate_mounts(r, msg, e);
+	if (res >= 0)
+		res = network_validate(msg, e);
+	return res < 0 ? res : settings_validate(msg, e);
+}
+
+int spaces_validate(const struct restart *r, struct error *e)
+{
+	const Reprise__Container *msg;
+	int res = 0;
+
+	for (size_t i = 0; (msg = restart_nth(r, RECORD_NAMESPACE, i, NULL)) && res >= 0; i++)
+		res = validate_one(r, msg, e);
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks)
+			if (res >= 0)
+				res = validate_within(r, t->msg->n_namespaces, t->msg->namespaces,
+						      true, e);
+	/* The root is where all begin. */
+	if (res >= 0 && r->processes.v[0].tasks.n && r->processes.v[0].tasks.v[0].msg->n_namespaces)
+		res = invalid(e, "the root is not in its own namespaces");
+	return res;
+}
+
+/* ---- making them ---- */
+
+static int open_own(struct restart *r, int kind, struct error *e)
+{
+	return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "thread-self/ns/%s",
+			   space_kinds[kind].name);
+}
+
+static int open_roots(struct restart *r, struct error *e)
+{
+	for (int k = 0; k < SPACE_KINDS; k++) {
+		struct restart_space *s = &r->spaces.root[k];
+		struct error unused = {};
+
+		/* Not every kernel has every kind. */
+		s->ino =
+			space_number(r->proc_fd, &unused, "thread-self/ns/%s", space_kinds[k].name);
+		if (!s->ino)
+			continue;
+		s->ns = open_own(r, k, e);
+		if (s->ns < 0)
+			return s->ns;
+	}
+	return 0;
+}
+
+static int fill(struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	switch (msg->own) {
+	case CLONE_NEWUTS:
+		if (sethostname(msg->nodename, strlen(msg->nodename)) < 0 ||
+		    setdomainname(msg->domainname, strlen(msg->domainname)) < 0)
+			return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name");
+		return 0;
+	case CLONE_NEWIPC:
+		return settings_restart(r->proc_fd, msg, e);
+	default:
+		return 0;
+	}
+}
+
+/* A network whose outside is that of the root. */
+static int make_network(struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	_cleanup_(network_free) struct network n = NETWORK_INIT;
+
+	if (network_begin(&n, r->proc_fd, e) < 0)
+		return -EIO;
+	if (unshare(CLONE_NEWNET) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make it");
+	return network_restart(&n, r, msg, NULL, e);
+}
+
+/* We go there and come back: there is nobody else to make it. */
+static int make_here(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
+		     struct error *e)
+{
+	const int kind = space_kind_of(msg->own);
+	int res;
+
+	if (msg->own == CLONE_NEWNET)
+		res = make_network(r, msg, e);
+	else if (unshare((int)msg->own) < 0)
+		res = error_errno(e, -errno, E_NAMESPACE, "cannot make it");
+	else
+		res = fill(r, msg, e);
+	if (res >= 0)
+		s->ns = res = open_own(r, kind, e);
+	if (setns(r->spaces.root[kind].ns, (int)msg->own) < 0 && res >= 0)
+		res = error_errno(e, -errno, E_NAMESPACE, "cannot leave it");
+	return res;
+}
+
+/* ---- mounts ---- */
+
+/* A directory on which nothing is that is still to be bound. */
+static const char *free_directory(const Reprise__Container *msg)
+{
+	static const char *const names[] = {"/mnt", "/srv",  "/opt", "/media", "/home",
+					    "/tmp", "/boot", "/run", "/usr",   NULL};
+
+	for (const char *const *name = names; *name; name++) {
+		size_t len = strlen(*name);
+		struct stat st;
+		bool taken = stat(*name, &st) < 0 || !S_ISDIR(st.st_mode);
+
+		for (size_t i = 0; i < msg->n_mounts && !taken; i++)
+			taken = msg->mounts[i]->kind == MOUNT_EXTERNAL &&
+				!strncmp(msg->mounts[i]->external, *name, len) &&
+				(!msg->mounts[i]->external[len] ||
+				 msg->mounts[i]->external[len] == '/');
+		if (!taken)
+			return *name;
+	}
+	return NULL;
+}
+
+/* In the process that is to live there. */
+static int make_mounts(void *arg, struct error *e)
+{
+	const Reprise__Container *msg = arg;
+	struct mounts_place place = {.root = free_directory(msg)};
+
+	if (!msg->derived_mounts && !place.root)
+		return error_set(e, -ENOENT, E_CONTAINER_MOUNT,
+				 "there is no directory to mount on");
+	if (unshare(CLONE_NEWNS) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make it");
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
+	return mounts_restart(msg, &place, e);
+}
+
+static int fill_mounts(struct restart *r, struct resident *res, const Reprise__Container *msg,
+		       struct error *e)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+		_cleanup_(close_fd) int fd = -EBADF;
+		int ret;
+
+		if (m->kind != MOUNT_TMPFS)
+			continue;
+		fd = resident_mount(res, m->point, e);
+		ret = fd < 0 || !m->layer ? fd : layer_restart(r, m->layer, fd, e);
+		if (ret >= 0 && (m->flags & MS_RDONLY))
+			ret = resident_flags(res, m->point, m->flags, e);
+		if (ret < 0)
+			return error_object(e, ret, "mount %s", m->point);
+	}
+	/* Layers are filled from within. */
+	return chdir("/") < 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : 0;
+}
+
+static struct restart_space *find(struct restart *r, uint64_t id)
+{
+	vec_for_each (s, &r->spaces.list)
+		if (s->id == id)
+			return s;
+	return NULL;
+}
+
+static int make_there(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
+		      struct error *e)
+{
+	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	_cleanup_(close_fd) int pidns = -EBADF;
+	int within[SPACE_KINDS];
+	struct resident_begin how = {
+		.proc_fd = r->proc_fd, .enter = within, .first = make_mounts, .arg = (void *)msg};
+	int ret;
+
+	for (size_t i = 0; i < msg->n_within; i++) {
+		const struct restart_space *other = find(r, msg->within[i]);
+
+		if (!other || other->ns < 0)
+			return invalid(e, "a namespace stands before those in which it was made");
+		within[how.n++] = other->ns;
+	}
+	/* A new proc is that of who mounts it. */
+	if (r->pidns)
+		pidns = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid",
+				    r->processes.v[0].pid);
+	if (r->pidns && pidns < 0)
+		return pidns;
+	how.pidns = pidns;
+	ret = resident_begin(&res, &how, e);
+	if (ret >= 0)
+		ret = fill_mounts(r, &res, msg, e);
+	if (ret >= 0)
+		ret = s->ns =
+			procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/mnt", res.pid);
+	if (ret >= 0)
+		ret = s->root = procfs_open(r->proc_fd, O_PATH | O_DIRECTORY | O_CLOEXEC, e,
+					    "%d/root", res.pid);
+	return ret;
+}
+
+static int make_one(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
+		    struct error *e)
+{
+	struct stat st;
+	int res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
+
+	if (res >= 0 && fstat(s->ns, &st) < 0)
+		res = error_errno(e, -errno, E_SYSTEM, "fstat");
+	if (res < 0)
+		return error_object(e, res, "%s namespace",
+				    space_kinds[space_kind_of(msg->own)].name);
+	s->ino = st.st_ino;
+	return 0;
+}
+
+int spaces_restart(struct restart *r, struct error *e)
+{
+	const Reprise__Container *msg;
+	uint64_t id;
+	int res = restart_nth(r, RECORD_NAMESPACE, 0, NULL) ? open_roots(r, e) : 0;
+
+	for (size_t i = 0; res >= 0 && (msg = restart_nth(r, RECORD_NAMESPACE, i, &id)); i++) {
+		struct restart_space *s = vec_push(&r->spaces.list);
+
+		if (!s)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
+		*s = (struct restart_space){
+			.id = id, .flag = msg->own, .ns = -EBADF, .root = -EBADF};
+		res = make_one(r, s, msg, e);
+	}
+	return res;
+}
+
+void spaces_restart_end(struct restart *r)
+{
+	vec_for_each (s, &r->spaces.list) {
+		close_fd(&s->ns);
+		close_fd(&s->root);
+	}
+	for (int k = 0; k < SPACE_KINDS; k++)
+		if (r->spaces.root[k].ino)
+			close_fd(&r->spaces.root[k].ns);
+	vec_free(&r->spaces.list);
+}
+
+/* ---- tasks ---- */
+
+static const struct restart_space *wanted(struct restart *r, const struct restart_task *t, int kind)
+{
+	for (size_t i = 0; i < t->msg->n_namespaces; i++) {
+		const struct restart_space *s = find(r, t->msg->namespaces[i]);
+
+		if (s && s->flag == space_kinds[kind].flag)
+			return s;
+	}
+	return &r->spaces.root[kind];
+}
+
+static int go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+	      struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	int remote, call, res = restart_send_fds(r, t, &s->ns, 1, &remote, e);
+
+	if (res < 0)
+		return res;
+	call = batch_call(&b, SYS_setns, VAL(remote), VAL(space_kinds[kind].flag));
+	batch_call(&b, SYS_close, VAL(remote));
+	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	if (res >= 0 && batch_result(&b, call) < 0)
+		res = error_errno(e, (int)batch_result(&b, call), E_NAMESPACE,
+				  "task %d cannot enter its %s namespace", t->vtid,
+				  space_kinds[kind].name);
+	return res;
+}
+
+int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
+{
+	for (int k = 0; r->spaces.list.n && !t->msg->is_zombie && k < SPACE_KINDS; k++) {
+		const struct restart_space *s = wanted(r, t, k);
+		uint64_t is;
+		int res;
+
+		if (!s->ino)
+			continue;
+		is = space_number(r->proc_fd, e, "%d/task/%d/ns/%s", t->process->pid, t->tid,
+				  space_kinds[k].name);
+		if (!is)
+			return e->err;
+		res = is == s->ino ? 0 : go(r, t, s, k, e);
+		if (res < 0)
+			return res;
+	}
+	return 0;
+}

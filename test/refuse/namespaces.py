@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Namespaces of tasks below a root that is not in them: what cannot be saved is refused by name."""
+
+import os
+
+from case import Failed
+
+
+def refused(case, code, options, commands, *words, above=''):
+    """A shell in its own namespaces below another shell."""
+    done = case.path('done')
+    pid = case.spawn(['/bin/sh', '-c', '%s unshare %s sh -c "%s; echo >%s; exec sleep 1000" & wait' % (
+        above, options, commands, done)])
+    case.until(lambda: os.path.exists(done) or case.ended(pid), 'the namespaces')
+    if case.ended(pid):
+        raise Failed('it has ended')
+    os.unlink(done)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), code, *words)
+    case.expect_files()
+    status, _, err = case.reprise('check', str(pid))
+    if status != 1 or not all(word in err for word in words):
+        raise Failed('check: %d, %s' % (status, err))
+    case.kill_all()
+    case.reap()
+
+
+def test_segment(case):
+    refused(case, 'task-namespace', '--ipc', 'ipcmk -M 4096 >/dev/null', 'ipc namespace of task',
+            'sysvipc/shm')
+
+
+def test_message_queue(case):
+    refused(case, 'task-namespace', '--ipc --mount', 'mount -t mqueue q /dev/mqueue 2>/dev/null || '
+            'mount -t mqueue q /mnt; touch /dev/mqueue/some 2>/dev/null || touch /mnt/some',
+            'ipc namespace of task', '/some')
+
+
+def test_user(case):
+    refused(case, 'task-namespace', '--user', ':', 'another user namespace')
+
+
+def test_common_memory(case):
+    """Two mount namespaces with the same tmpfs, which the root has not."""
+    refused(case, 'container-mount', '--mount',
+            'mount -t tmpfs mine /mnt; unshare --mount sleep 1000 & sleep 0.3',
+            'mount /mnt', 'too')
+
+
+def test_overlay(case):
+    refused(case, 'container-mount', '--mount',
+            'mount -t tmpfs mine /mnt; mkdir /mnt/u /mnt/w; '
+            'mount -t overlay o -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /opt',
+            'mount /opt', 'overlay')
+
+
+def test_propagation(case):
+    """What is mounted in the root's namespace comes to the other."""
+    case.run(['/bin/mount', '--make-rshared', '/'])
+    refused(case, 'container-mount', '--mount --propagation slave', ':', 'shares its mounts')
