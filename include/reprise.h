@@ -58,8 +58,8 @@ enum reprise_deleted {
 };
 
 /*
- * Events that an inotify instance holds and nobody has read: refuse, or lose them, and have the
- * application told so by IN_Q_OVERFLOW.
+ * Events that an inotify instance holds and nobody has read, where they cannot be saved: refuse, or
+ * lose them, and have the application told so by IN_Q_OVERFLOW.
  */
 enum reprise_inotify { REPRISE_INOTIFY_REFUSE = 0, REPRISE_INOTIFY_OVERFLOW = 1 };
 

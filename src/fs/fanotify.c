@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/ioctl.h>
@@ -119,9 +120,16 @@ static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Repris
 				 "be waiting for its answer");
 	if (ioctl(f->local, FIONREAD, &queued) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
-	if (queued && !c->checking)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "it holds events that have not been read yet; try again");
+	/* They tell who did it, and what to: nobody can do that in their place. */
+	if (queued && c->inotify_overflow && !(msg->fanotify->flags & FAN_UNLIMITED_QUEUE))
+		msg->fanotify->overflow = true;
+	else if (queued && !c->checking)
+		return error_set(e, -EBUSY, E_FILE_EVENTS,
+				 "it holds events that have not been read yet, which cannot be "
+				 "made again%s",
+				 msg->fanotify->flags & FAN_UNLIMITED_QUEUE
+					 ? "; nor can its queue overflow (FAN_UNLIMITED_QUEUE)"
+					 : "");
 	return 0;
 }
 
@@ -181,7 +189,8 @@ static int fanotify_checkpoint_all(struct checkpoint *c, struct error *e)
 
 static int fanotify_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
-	if (!msg->fanotify || msg->fanotify->flags & CLASSES)
+	if (!msg->fanotify || msg->fanotify->flags & CLASSES ||
+	    (msg->fanotify->overflow && msg->fanotify->flags & FAN_UNLIMITED_QUEUE))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper fanotify group");
 	for (size_t i = 0; i < msg->fanotify->n_marks; i++) {
 		const Reprise__FanotifyMark *m = msg->fanotify->marks[i];
@@ -221,38 +230,149 @@ static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, s
 		       : 0;
 }
 
+/* Descriptors come with an event: of the file, and of the process (FAN_REPORT_PIDFD). */
+static void close_event(const char *buf, size_t n)
+{
+	struct fanotify_event_metadata event;
+	struct fanotify_event_info_header info;
+	int pidfd;
+
+	memcpy(&event, buf, sizeof(event));
+	if (event.fd >= 0)
+		close(event.fd);
+	for (size_t at = event.metadata_len; at + sizeof(info) + sizeof(pidfd) <= n;
+	     at += info.len) {
+		memcpy(&info, buf + at, sizeof(info));
+		memcpy(&pidfd, buf + at + sizeof(info), sizeof(pidfd));
+		if (info.info_type == FAN_EVENT_INFO_TYPE_PIDFD && pidfd >= 0)
+			close(pidfd);
+		if (info.len < sizeof(info))
+			break;
+	}
+}
+
+/* From the front. All have the same length, which is the first room that one fits into. */
+static int drop_events(int fd, uint64_t count)
+{
+	char buf[512];
+	size_t room = FAN_EVENT_METADATA_LEN;
+
+	while (count) {
+		ssize_t n = read(fd, buf, room);
+
+		if (n < 0 && errno == EINVAL && room < sizeof(buf)) {
+			room += 4;
+			continue;
+		}
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		close_event(buf, (size_t)n);
+		count--;
+	}
+	return 0;
+}
+
+/* Of different files, since events of one are merged. */
+static int make_events(int dir, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		_cleanup_(close_fd) int file = -EBADF;
+		char name[16];
+
+		snprintf(name, sizeof(name), "%08x", (unsigned int)i);
+		file = openat(dir, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+		if (file < 0 || unlinkat(dir, name, 0) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/*
+ * An overflow cannot be made but by one (fsnotify_insert_event()): the queue is filled with events
+ * of files of ours, which are read away.
+ */
+static int make_overflow(struct restart *r, int fd, struct error *e)
+{
+	const uint64_t mask = FAN_OPEN | FAN_EVENT_ON_CHILD;
+	_cleanup_(close_fd) int dir = watch_make_fs();
+	_cleanup_(free_ptr) char *text = NULL;
+	char path[32];
+	uint64_t limit;
+	ssize_t n = procfs_read(r->proc_fd, &text, e, "sys/fs/fanotify/max_queued_events");
+	int res = 0;
+
+	if (n < 0)
+		return (int)n;
+	limit = strtoull(text, NULL, 10);
+	snprintf(path, sizeof(path), "self/fd/%d", dir);
+	if (dir < 0)
+		res = dir;
+	else if (fanotify_mark(fd, FAN_MARK_ADD, mask, r->proc_fd, path) < 0)
+		res = -errno;
+	if (res >= 0)
+		res = make_events(dir, limit + 1);
+	if (res >= 0)
+		res = drop_events(fd, limit);
+	if (res >= 0 && fanotify_mark(fd, FAN_MARK_REMOVE, mask, r->proc_fd, path) < 0)
+		res = -errno;
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;
+}
+
 static int fanotify_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			    struct error *e)
 {
 	const Reprise__Fanotify *m = msg->fanotify;
 	_cleanup_(close_fd) int fd = fanotify_init(m->flags | FAN_CLOEXEC, m->event_flags);
+	int res;
 
 	if (fd < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot make a fanotify group");
-	for (size_t i = 0; i < m->n_marks; i++) {
-		int res = add_mark(r, fd, m->marks[i], e);
-
-		if (res < 0)
-			return res;
-	}
+	res = m->overflow ? make_overflow(r, fd, e) : 0;
+	if (res < 0)
+		return res;
 	*ret_fd = take_fd(&fd);
 	return 0;
 }
 
+static int add_marks(struct restart *r, int fd, const Reprise__Fanotify *m, struct error *e)
+{
+	int res = 0;
+
+	for (size_t i = 0; i < m->n_marks && res >= 0; i++)
+		res = add_mark(r, fd, m->marks[i], e);
+	return res;
+}
+
+/* When all files are open: what the restart does to them is nobody's business. */
+static int fanotify_restart_all(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (f, &r->files->files)
+		if (f->ops == &fanotify_file_ops && res >= 0)
+			res = add_marks(r, f->fd, f->msg->fanotify, e);
+	return res;
+}
+
 static void fanotify_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	snprintf(buf, size, "%zu marks", msg->fanotify ? msg->fanotify->n_marks : 0);
+	const Reprise__Fanotify *m = msg->fanotify;
+
+	snprintf(buf, size, "%zu marks%s", m ? m->n_marks : 0,
+		 m && m->overflow ? ", unread events were lost" : "");
 }
 
 const struct file_ops fanotify_file_ops = {
 	.kind = FILE_FANOTIFY,
 	.name = "fanotify",
-	.support = "marks on files, mounts and file systems; groups for permission events and "
-		   "unread events are refused",
+	.support =
+		"marks on files, mounts and file systems; groups for permission events are refused, "
+		"unread events too, or reported as lost (`--inotify=overflow`)",
 	.match = fanotify_match,
 	.checkpoint = fanotify_checkpoint,
 	.checkpoint_all = fanotify_checkpoint_all,
 	.validate = fanotify_validate,
 	.restart = fanotify_restart,
+	.restart_all = fanotify_restart_all,
 	.describe = fanotify_describe,
 };

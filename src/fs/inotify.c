@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "fs/context.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
+#include "fs/inotify_events.h"
 #include "fs/watch.h"
 
 static bool inotify_match(const struct file_seen *f)
@@ -79,23 +81,64 @@ static int read_watches(const struct file_seen *f, Reprise__Inotify *m, struct s
 	return 0;
 }
 
+/* One that was removed when its number had been seen already. */
+static bool has_gone(const Reprise__Inotify *m, int wd)
+{
+	for (size_t i = 0; i < m->n_events; i++)
+		if (m->events[i]->wd == wd && m->events[i]->mask == IN_IGNORED)
+			return true;
+	return false;
+}
+
+static void forget_gone(struct inotify_seen *seen, Reprise__Inotify *m)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < m->n_watches; i++)
+		if (!has_gone(m, m->watches[i]->wd)) {
+			seen[n] = seen[i];
+			m->watches[n++] = m->watches[i];
+		}
+	m->n_watches = n;
+}
+
+/* What cannot be made again is lost, if that was said; the application is told. */
+static int save_events(struct checkpoint *c, struct file_seen *f, Reprise__Inotify *m,
+		       struct scratch *scratch, struct error *e)
+{
+	struct error why = {};
+	int queued = 0, r = inotify_events_save(c, f->local, m, scratch, &why);
+
+	if (ioctl(f->local, FIONREAD, &queued) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
+	if (r >= 0 || !queued || c->checking)
+		return 0;
+	m->n_events = 0;
+	m->overflow = c->inotify_overflow;
+	if (m->overflow)
+		return 0;
+	return why.code == E_FILE_EVENTS
+		       ? error_set(e, r, E_FILE_EVENTS, "%s", why.text)
+		       : error_set(e, -EBUSY, E_FILE_EVENTS,
+				   "it holds events that have not been read yet, and only the "
+				   "memory of the kernel tells which (%s)",
+				   why.text);
+}
+
 static int inotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
-	int queued = 0;
+	int r;
 
 	msg->inotify = scratch_message(scratch, Reprise__Inotify, reprise__inotify__init);
 	if (!msg->inotify)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an inotify instance");
-	if (ioctl(f->local, FIONREAD, &queued) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
-	/* They could only be taken away, and there is no way to put them back. */
-	if (queued && c->inotify_overflow)
-		msg->inotify->overflow = true;
-	else if (queued && !c->checking)
-		return error_set(e, -EBUSY, E_FILE_EVENTS,
-				 "it holds events that have not been read yet");
-	return read_watches(f, msg->inotify, scratch, e);
+	r = read_watches(f, msg->inotify, scratch, e);
+	if (r >= 0)
+		r = save_events(c, f, msg->inotify, scratch, e);
+	if (r >= 0)
+		forget_gone((struct inotify_seen *)(uintptr_t)f->entry->private, msg->inotify);
+	return r;
 }
 
 static int save_watches(struct checkpoint *c, const struct file_entry *f, struct error *e)
@@ -131,6 +174,8 @@ static int inotify_validate(const struct restart *r, const Reprise__File *msg, s
 		if (msg->inotify->watches[i]->wd < 1)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a watch without number");
 	}
+	if (msg->inotify->next_wd < 0 || inotify_events_possible(msg->inotify, e) < 0)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "impossible events of inotify");
 	return 0;
 }
 
@@ -212,43 +257,93 @@ static int add_watch(struct restart *r, int fd, const Reprise__InotifyWatch *m, 
 	return 0;
 }
 
+/* Watches are added by a path, and /proc may be another one than ours by now. */
+static int in_proc(struct restart *r, int fd, const Reprise__Inotify *m,
+		   int (*fn)(struct restart *r, int fd, const Reprise__Inotify *m, struct error *e),
+		   struct error *e)
+{
+	_cleanup_(close_fd) int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int res;
+
+	if (here < 0 || fchdir(r->proc_fd) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot enter /proc");
+	res = fn(r, fd, m, e);
+	if (fchdir(here) < 0 && res >= 0)
+		res = error_errno(e, -errno, E_SYSTEM, "cannot leave /proc");
+	return res;
+}
+
+static int put_events(struct restart *r, int fd, const Reprise__Inotify *m, struct error *e)
+{
+	return m->overflow ? make_overflow(r, fd, e) : inotify_events_restart(r, fd, m, e);
+}
+
 static int inotify_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			   struct error *e)
 {
 	_cleanup_(close_fd) int fd = inotify_init1(IN_CLOEXEC);
-	_cleanup_(close_fd) int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	int res = 0;
+	int res;
 
-	if (fd < 0 || here < 0)
+	if (fd < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot make an inotify instance");
-	/* Watches are added by a path, and /proc may be another one than ours by now. */
-	if (fchdir(r->proc_fd) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "cannot enter /proc");
-	if (msg->inotify->overflow)
-		res = make_overflow(r, fd, e);
-	for (size_t i = 0; i < msg->inotify->n_watches && res >= 0; i++)
-		res = add_watch(r, fd, msg->inotify->watches[i], e);
-	if (fchdir(here) < 0 && res >= 0)
-		res = error_errno(e, -errno, E_SYSTEM, "cannot leave /proc");
+	res = in_proc(r, fd, msg->inotify, put_events, e);
 	if (res >= 0)
 		*ret_fd = take_fd(&fd);
 	return res < 0 ? res : 0;
 }
 
+static int add_watches(struct restart *r, int fd, const Reprise__Inotify *m, struct error *e)
+{
+	int next = m->next_wd, res = 0;
+
+	for (size_t i = 0; i < m->n_watches && res >= 0; i++) {
+		res = add_watch(r, fd, m->watches[i], e);
+		if (!m->next_wd && m->watches[i]->wd >= next && m->watches[i]->wd < INT_MAX)
+			next = m->watches[i]->wd + 1;
+	}
+	/* No number comes again before its time. */
+	if (res >= 0 && next && ioctl(fd, INOTIFY_IOC_SETNEXTWD, next) < 0)
+		res = error_errno(e, -errno, E_KERNEL_TOO_OLD,
+				  "cannot choose the number of a watch");
+	return res;
+}
+
+/* When all files are open: what the restart does to them is nobody's business. */
+static int inotify_restart_all(struct restart *r, struct error *e)
+{
+	vec_for_each (f, &r->files->files) {
+		int res = f->ops == &inotify_file_ops
+				  ? in_proc(r, f->fd, f->msg->inotify, add_watches, e)
+				  : 0;
+
+		if (res < 0)
+			return res;
+	}
+	return 0;
+}
+
 static void inotify_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	snprintf(buf, size, "%zu watches", msg->inotify ? msg->inotify->n_watches : 0);
+	const Reprise__Inotify *m = msg->inotify;
+
+	if (m && m->overflow)
+		snprintf(buf, size, "%zu watches, unread events were lost", m->n_watches);
+	else if (m && m->n_events)
+		snprintf(buf, size, "%zu watches, %zu unread events", m->n_watches, m->n_events);
+	else
+		snprintf(buf, size, "%zu watches", m ? m->n_watches : 0);
 }
 
 const struct file_ops inotify_file_ops = {
 	.kind = FILE_INOTIFY,
 	.name = "inotify",
 	.support =
-		"watches with their numbers; unread events are refused, or reported as lost (`--inotify=overflow`)",
+		"watches with their numbers; unread events by root, else refused, or reported as lost (`--inotify=overflow`)",
 	.match = inotify_match,
 	.checkpoint = inotify_checkpoint,
 	.checkpoint_all = inotify_checkpoint_all,
 	.validate = inotify_validate,
 	.restart = inotify_restart,
+	.restart_all = inotify_restart_all,
 	.describe = inotify_describe,
 };

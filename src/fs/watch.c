@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/mount.h>
 #include <sys/sysmacros.h>
 
 #include "core/cleanup.h"
@@ -157,6 +158,17 @@ int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_
 	if (res >= 0)
 		snprintf(path, size, "self/fd/%d", *ret_fd);
 	return res;
+}
+
+int watch_make_fs(void)
+{
+	_cleanup_(close_fd) int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+	int fd;
+
+	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -errno;
+	fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	return fd < 0 ? -errno : fd;
 }
 
 const char *watch_name(const struct restart *r, uint64_t inode)

@@ -27,6 +27,8 @@ int watch_overlay_open(struct checkpoint *c, const struct watch_inode *w);
  * while fd is. */
 int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_t size,
 	       struct error *e) must_check;
+/* A file system in memory that nobody else sees: its root. Takes CAP_SYS_ADMIN over our mounts. */
+int watch_make_fs(void);
 /* For messages. */
 const char *watch_name(const struct restart *r, uint64_t inode);
 

@@ -14,12 +14,19 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static int linked = -1, watcher = -1;
+static int linked = -1, watcher = -1, group = -1;
 
 static int break_lease(void *arg)
 {
 	test_write("breaking", "", 0);
 	return open("leased", O_RDWR) < 0;
+}
+
+/* Without privilege, writing to such a file takes its set-uid bit: two changes in one event. */
+static int write_to_setuid(void *arg)
+{
+	CHECK(!seteuid(65534) && !chmod("setuid", 04777) && !truncate("setuid", 1));
+	return 0;
 }
 
 static void set_up(const char *what)
@@ -47,7 +54,22 @@ static void set_up(const char *what)
 	} else if (!strcmp(what, "inotify")) {
 		watcher = inotify_init1(IN_NONBLOCK);
 		CHECK_EQUAL(inotify_add_watch(watcher, ".", IN_CREATE), 1);
+		test_write("setuid", "", 0);
+		CHECK(!chown("setuid", 65534, 65534));
+		CHECK_EQUAL(inotify_add_watch(watcher, "setuid", IN_MODIFY | IN_ATTRIB), 2);
+		test_reap(test_fork(write_to_setuid, NULL), 0);
+	} else if (!strcmp(what, "inotify-plain")) {
+		watcher = inotify_init1(IN_NONBLOCK);
+		CHECK_EQUAL(inotify_add_watch(watcher, ".", IN_CREATE), 1);
 		test_write("new", "", 0);
+	} else if (!strncmp(what, "fanotify", 8)) {
+		group = fanotify_init(FAN_NONBLOCK | (what[8] == '-' ? FAN_UNLIMITED_QUEUE
+						      : what[8]	     ? FAN_REPORT_DFID_NAME
+								     : 0),
+				      O_RDONLY);
+		CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_MODIFY | FAN_EVENT_ON_CHILD, AT_FDCWD,
+				     "."));
+		test_write("new", "contents", 8);
 	} else if (!strcmp(what, "permission")) {
 		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
 	} else if (!strcmp(what, "breaking")) {
@@ -107,6 +129,19 @@ int main(int argc, char **argv)
 		memcpy(&event, data, sizeof(event));
 		CHECK_EQUAL(event.wd, 1);
 		CHECK_EQUAL(event.mask, IN_CREATE);
+	}
+	if (group >= 0 && argc > 2) {
+		struct fanotify_event_metadata event;
+
+		CHECK(read(group, data, sizeof(data)) >= (ssize_t)sizeof(event));
+		memcpy(&event, data, sizeof(event));
+		CHECK_EQUAL(event.mask, FAN_Q_OVERFLOW);
+		CHECK_EQUAL(event.fd, FAN_NOFD);
+		CHECK(read(group, data, sizeof(data)) < 0 && errno == EAGAIN);
+		test_write("newer", "contents", 8);
+		CHECK(read(group, data, sizeof(data)) > 0);
+		memcpy(&event, data, sizeof(event));
+		CHECK_EQUAL(event.mask, FAN_MODIFY);
 	}
 	/* A child of ours may be waiting for long yet. */
 	test_pass();

@@ -83,15 +83,33 @@ def test_lease_that_is_broken(case):
     case.wait(pid)
 
 
-def test_events(case):
+def unread(case, what, *options):
     """While it runs they may be read any moment: no obstacle for a check."""
-    pid = odd(case, 'inotify')
+    pid = odd(case, what)
     if case.reprise('check', str(pid))[0]:
         raise Failed('an obstacle for a check')
-    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')),
-                 'file-events', 'inotify', 'events', 'descriptor')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), *options),
+                 'file-events', what.split('-')[0], 'event', 'descriptor')
     case.expect_files()
     case.finish(pid)
+
+
+def test_events(case):
+    """One that cannot be made again."""
+    unread(case, 'inotify')
+
+
+def test_events_unprivileged(case):
+    case.uid = 65534
+    unread(case, 'inotify-plain')
+
+
+def test_events_fanotify(case):
+    unread(case, 'fanotify')
+
+
+def test_events_fanotify_unlimited(case):
+    unread(case, 'fanotify-unlimited', '--inotify=overflow')
 
 
 def test_unknown_link(case):
@@ -112,6 +130,14 @@ def restarted(case, what, *options):
 def test_events_lost(case):
     """The application is told."""
     restarted(case, ['inotify', 'lost'], '--inotify=overflow')
+
+
+def test_events_lost_fanotify(case):
+    restarted(case, ['fanotify', 'lost'], '--inotify=overflow')
+
+
+def test_events_lost_fanotify_by_name(case):
+    restarted(case, ['fanotify+', 'lost'], '--inotify=overflow')
 
 
 def test_deleted_save(case):
