@@ -245,25 +245,16 @@ static int save_contents(const struct file_seen *f, const struct uring_seen *see
 
 /* ---- one ring ---- */
 
-static bool in_tree(const struct checkpoint *c, pid_t tid)
-{
-	vec_for_each (p, &c->processes)
-		vec_for_each (t, &p->frozen->threads)
-			if (t->tid == tid && !t->zombie)
-				return true;
-	return false;
-}
-
 /* Who has to make it anew: the only one that may use it, or one of those that share the memory. */
 static int find_owner(const struct checkpoint *c, const struct file_seen *f,
 		      const struct uring_seen *s, int32_t *ret, struct error *e)
 {
 	*ret = s->submitter;
 	vec_for_each (tid, &s->users)
-		if (!in_tree(c, *tid))
+		if (!uring_in_tree(c, *tid))
 			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 					 "task %d, which is not in the tree, has used it", *tid);
-	if (s->submitter && !in_tree(c, s->submitter))
+	if (s->submitter && !uring_in_tree(c, s->submitter))
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 				 "only task %d may use it, which is not in the tree", s->submitter);
 	if (!*ret && s->n_makers)
@@ -284,36 +275,6 @@ static int refuse_state(const struct uring_seen *s, struct error *e)
 			"it has had so many requests (%u) or completions (%u) that to count there "
 			"again would take too long",
 			s->sq_head, s->cq_tail);
-	return 0;
-}
-
-static int save_requests(const struct checkpoint *c, const struct uring_seen *s,
-			 Reprise__IoUring *m, struct scratch *scratch, struct error *e)
-{
-	m->requests = scratch_alloc(scratch, (s->flight.n + 1) * sizeof(*m->requests));
-	if (!m->requests)
-		return no_memory(e);
-	vec_for_each (f, &s->flight) {
-		Reprise__IoUringRequest *q = scratch_message(scratch, Reprise__IoUringRequest,
-							     reprise__io_uring_request__init);
-
-		if (!q)
-			return no_memory(e);
-		if (!in_tree(c, f->task))
-			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-					 "a request of task %d is in flight, which is not in the "
-					 "tree",
-					 f->task);
-		q->sqe.len = sizeof(f->sqe);
-		q->sqe.data = scratch_copy(scratch, &f->sqe, sizeof(f->sqe));
-		if (!q->sqe.data)
-			return no_memory(e);
-		q->file = f->file; /* until all descriptions are known */
-		q->task = f->task;
-		q->timeout_ns = f->timeout_ns;
-		q->nofile = f->nofile;
-		m->requests[m->n_requests++] = q;
-	}
 	return 0;
 }
 
@@ -339,7 +300,7 @@ static int fill(struct checkpoint *c, const struct file_seen *f, const struct ur
 	m->clock = s->clock;
 	m->bounded_workers = s->workers[0];
 	m->unbounded_workers = s->workers[1];
-	r = save_requests(c, s, m, scratch, e);
+	r = uring_requests_save(c, s, m, scratch, e);
 	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);
 }
 
@@ -407,7 +368,7 @@ const struct file_ops uring_file_ops = {
 	.name = "io_uring",
 	.support =
 		"rings, registered files and buffers, rings of buffers to choose from, requests that "
-		"wait for a file or for time; "
+		"wait for a file, a futex or time; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,

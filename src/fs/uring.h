@@ -29,6 +29,19 @@ struct uring_provided {
 	uint32_t n_pages;
 };
 
+#define URING_MEMORY_MAX    (64u * 1024)
+#define URING_POINTERS_MAX  2
+#define URING_FUTEXES_MAX   128
+#define URING_POINTER_ADDR  1u
+#define URING_POINTER_ADDR2 2u
+
+/* A part of what a request comes with, which has to stand in the memory of the task while it is
+ * submitted, in place of what does. */
+struct uring_patch {
+	uint64_t address;
+	uint32_t at, size;
+};
+
 /* A request in flight, as it can be submitted again. */
 struct uring_request {
 	struct io_uring_sqe sqe; /* without its file, unless that is a registered one */
@@ -37,6 +50,15 @@ struct uring_request {
 	pid_t task;
 	uint64_t timeout_ns; /* of a time-out: from now on, or of the day */
 	uint64_t nofile;     /* of accept: the limit of open files when it was asked */
+	bool linked;	     /* to the one before it */
+	/* What it points to, with offsets where addresses within it are to stand, and in the sqe.
+	 */
+	uint8_t *memory;
+	uint32_t memory_size;
+	uint32_t pointers[URING_POINTERS_MAX];
+	uint32_t n_pointers;
+	uint32_t sqe_pointers; /* URING_POINTER_* */
+	VEC(struct uring_patch) patches;
 };
 
 /*
@@ -48,6 +70,7 @@ struct uring_seen {
 	uint32_t flags;
 	uint32_t sq_entries, cq_entries;
 	uint32_t sq_head, cq_tail; /* the kernel's own counters */
+	uint32_t cq_timeouts;	   /* completions that do not count for time-outs with a number */
 	uint32_t in_flight;	   /* requests that are under way, of whatever kind */
 	uint32_t waiting;	   /* lists of those that wait for somebody: may be for ever */
 	VEC(struct uring_request) flight; /* those that can be submitted again, but for */
@@ -153,16 +176,21 @@ static inline volatile uint32_t *uring_word(const struct uring_shared *x, uint32
 	return (volatile uint32_t *)(void *)(x->rings + offset);
 }
 
-/* IOSQE_* with which a request in flight can be submitted again. */
-static inline uint8_t uring_flags_of(uint8_t opcode)
-{
-	return IOSQE_FIXED_FILE | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS |
-	       (opcode == IORING_OP_RECV ? IOSQE_BUFFER_SELECT : 0);
-}
+/* A kind of which a request in flight can be submitted again, with these IOSQE_*? */
+bool uring_kind_fits(uint8_t opcode, uint8_t flags);
+bool uring_kind_has_file(uint8_t opcode);
 
+bool uring_in_tree(const struct checkpoint *c, pid_t tid);
+int uring_requests_save(const struct checkpoint *c, const struct uring_seen *seen,
+			Reprise__IoUring *m, struct scratch *s, struct error *e) must_check;
 bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);
 /* In the rings of `fd`, which have their contents. What was done with them is to be undone. */
 int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e) must_check;
+
+/* A duplicate of a ring that a task has under the number `remote`. */
+int uring_take_over(const struct restart_task *t, int remote, int *ret, struct error *e) must_check;
+/* Before a request of this task may wait for a futex. */
+int uring_make_worker(const struct restart_task *t, struct error *e) must_check;
 
 /* Posts n completions to the rings of `fd`, number `remote` in the task, and takes them. */
 int uring_post(struct uring_shared *x, int fd, const struct restart_task *t, int remote, uint32_t n,

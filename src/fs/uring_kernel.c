@@ -126,10 +126,8 @@ static int look_at_requests(struct view *ctx, struct uring_seen *s)
 	if (unused > allocated)
 		return -EAGAIN;
 	s->in_flight = allocated - unused;
-	s->waiting = !list_empty(ctx, "ltimeout_list") + !list_empty(ctx, "defer_list") +
-		     (u64(ctx, "waitid_list") != 0) + (u64(ctx, "cancelable_uring_cmd") != 0);
-	if (has(ctx, "futex_list"))
-		s->waiting += u64(ctx, "futex_list") != 0;
+	s->waiting = !list_empty(ctx, "defer_list") + (u64(ctx, "waitid_list") != 0) +
+		     (u64(ctx, "cancelable_uring_cmd") != 0);
 	/* messages of other rings, and what else was left for the task to do */
 	if (u64(ctx, "work_llist") || u64(ctx, "retry_llist") || u64(ctx, "fallback_llist"))
 		s->in_flight++;
@@ -349,6 +347,10 @@ static int look_at_users(struct view *ctx, struct uring_seen *s)
 
 void uring_seen_free(struct uring_seen *s)
 {
+	vec_for_each (f, &s->flight) {
+		free(f->memory);
+		vec_free(&f->patches);
+	}
 	vec_free(&s->users);
 	vec_free(&s->flight);
 	vec_free(&s->numbers);
@@ -366,6 +368,7 @@ static int look(struct view *ctx, struct uring_seen *s)
 	s->cq_entries = u32(ctx, "cq_entries");
 	s->sq_head = u32(ctx, "cached_sq_head");
 	s->cq_tail = u32(ctx, "cached_cq_tail");
+	s->cq_timeouts = u32(ctx, "cq_timeouts");
 	s->alloc_start = u32(ctx, "file_alloc_start");
 	s->alloc_end = u32(ctx, "file_alloc_end");
 	s->clock = (int32_t)u32(ctx, "clockid");

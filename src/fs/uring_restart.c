@@ -143,7 +143,7 @@ static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, str
 	return 0;
 }
 
-static int take(const struct restart_task *t, int remote, int *ret, struct error *e)
+int uring_take_over(const struct restart_task *t, int remote, int *ret, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
 	int fd = pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, remote, 0);
@@ -352,7 +352,7 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	res = make(t, m, &c.remote, e);
 	if (res < 0)
 		return res;
-	res = take(t, c.remote, &c.fd, e);
+	res = uring_take_over(t, c.remote, &c.fd, e);
 	if (res >= 0)
 		res = open_here(&c.x, c.fd, e);
 	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))

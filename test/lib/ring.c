@@ -2,8 +2,9 @@
 /*
  * A program for the tests in Python, with an io_uring in a state that cannot be saved.
  *
- *	read		a request waits for something to read, into places that nobody knows
- *	timeout		one waits for time to pass, or for three completions
+ *	waitid		a request waits for a child
+ *	timeout		one waits for time to pass, again and again
+ *	header		one is to receive a message, with a header that is no longer mapped
  *	sqpoll		a thread of the kernel submits
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
@@ -20,10 +21,14 @@
 
 #include <linux/io_uring.h>
 #include <linux/time_types.h>
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct io_uring_params params;
@@ -31,6 +36,7 @@ static int ring;
 static char *rings;
 static struct io_uring_sqe *sqes;
 static uint32_t tail;
+static struct msghdr *header;
 
 static void ring_make(unsigned int flags)
 {
@@ -76,22 +82,36 @@ static void request(const char *what)
 {
 	static struct __kernel_timespec ts = {.tv_sec = 1000};
 	static char buf[8];
-	struct iovec vec = {buf, sizeof(buf)};
 	struct io_uring_sqe *sqe;
 	int ends[2];
 
-	if (!strcmp(what, "read")) {
-		CHECK(!pipe(ends));
-		sqe = next(IORING_OP_READV);
-		sqe->fd = ends[0];
-		sqe->addr = (uintptr_t)&vec;
-		sqe->len = 1;
+	if (!strcmp(what, "waitid")) {
+		if (!fork()) {
+			CHECK(!prctl(PR_SET_PDEATHSIG, SIGKILL));
+			for (;;)
+				pause();
+		}
+		sqe = next(50); /* IORING_OP_WAITID */
+		sqe->len = P_ALL;
+		sqe->file_index = WEXITED;
 		submit();
 	} else if (!strcmp(what, "timeout")) {
 		sqe = next(IORING_OP_TIMEOUT);
 		sqe->addr = (uintptr_t)&ts;
 		sqe->len = 1;
-		sqe->off = 3;
+		sqe->timeout_flags = 1u << 6; /* IORING_TIMEOUT_MULTISHOT */
+		submit();
+	} else if (!strcmp(what, "header")) {
+		struct iovec vec = {buf, sizeof(buf)};
+
+		header = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			      0);
+		CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+		*header = (struct msghdr){.msg_iov = &vec, .msg_iovlen = 1};
+		sqe = next(IORING_OP_RECVMSG);
+		sqe->fd = ends[0];
+		sqe->addr = (uintptr_t)header;
+		sqe->len = 1;
 		submit();
 	} else if (!strcmp(what, "slot")) {
 		ends[0] = eventfd(0, 0);
@@ -154,6 +174,7 @@ int main(int argc, char **argv)
 		ring_make(strcmp(what, "restricted") ? 0 : IORING_SETUP_R_DISABLED);
 	request(what);
 	registered(what);
+	CHECK(!header || !munmap(header, 4096));
 	if (!strcmp(what, "mapping"))
 		CHECK(!close(ring) && !munmap(sqes, 4096));
 	test_wait();
