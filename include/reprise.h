@@ -370,6 +370,12 @@ struct reprise_watch_options {
 	/* Called for each image. */
 	void (*image)(void *arg, const char *path, const struct reprise_stats *stats);
 	void *arg;
+	/*
+	 * All memory is compared each time; else the kernel takes note of what is written between
+	 * two images. A program that makes a userfaultfd between two, and registers memory with it
+	 * that is older, gets EBUSY then.
+	 */
+	int no_track;
 };
 /* Returns 0 when the application has ended, or the end was asked for. */
 REPRISE_API int reprise_watch(pid_t pid, const char *directory,

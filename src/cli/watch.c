@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 
-enum { OPT_EVERY = OPT_OWN, OPT_KEEP, OPT_COMPRESS, OPT_TCP, OPT_UNIX };
+enum { OPT_EVERY = OPT_OWN, OPT_KEEP, OPT_COMPRESS, OPT_TCP, OPT_UNIX, OPT_NO_TRACK };
 
 struct request {
 	pid_t pid;
@@ -54,6 +54,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_tcp(cli, optarg, &q->how);
 	case OPT_UNIX:
 		return parse_unix(cli, optarg, &q->how.peers);
+	case OPT_NO_TRACK:
+		q->opt.no_track = 1;
+		return -1;
 	default:
 		return common_option(cli, c, argv);
 	}
@@ -67,6 +70,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"every", required_argument, NULL, OPT_EVERY},
 		{"keep", required_argument, NULL, OPT_KEEP},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
+		{"no-track", no_argument, NULL, OPT_NO_TRACK},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
 		COMMON_OPTIONS,
@@ -156,6 +160,8 @@ const struct command watch_command = {
 		"  --keep N            at least the last N images can be restarted (10); older ones are\n"
 		"                      merged and removed\n"
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --no-track          compare all memory each time, instead of having the kernel take note\n"
+		"                      of what is written\n"
 		"  --tcp HOW           as for checkpoint\n"
 		"  --unix HOW          as for checkpoint\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",

@@ -152,7 +152,8 @@ void mm_look(struct checkpoint *c, struct checkpoint_process *p)
 	struct mm_look *l;
 
 	/* of what was copied in advance the mappings are known */
-	if (!p->mm || p->frozen->zombie || c->tracks || mm_first_sight(&c->mm->looked, p->mm) <= 0)
+	if (!p->mm || p->frozen->zombie || (c->tracks && !c->checking) ||
+	    mm_first_sight(&c->mm->looked, p->mm) <= 0)
 		return;
 	l = calloc(1, sizeof(*l));
 	if (!l)
@@ -173,7 +174,7 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 {
 	int r = 0;
 
-	if (m->track && !c->exact) {
+	if (m->track && !c->exact && !c->checking) {
 		r = read_known(c, p, m, ret, e);
 		m->known = r > 0;
 	}

@@ -148,14 +148,30 @@ const struct mm_registered *mm_registered(const struct checkpoint *c, size_t i)
 	return i < c->mm->registered.n ? &c->mm->registered.v[i] : NULL;
 }
 
+/*
+ * Asynchronous write protection only takes notes, of which the task knows nothing. A userfaultfd of
+ * that mode in the tree is refused as such; so this one belongs to somebody outside: `reprise
+ * watch`, or the like.
+ */
+static bool is_tracked_by_others(struct checkpoint *c, const struct checkpoint_process *p,
+				 const struct vma *v)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+
+	if (!vma_has(v, "uw") || vma_has(v, "um"))
+		return false;
+	fd = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, NULL, "%d/pagemap", p->tid);
+	return fd >= 0 && pagemap_is_tracked(fd, v->start);
+}
+
 static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		    const struct vma_list *list, struct vma *v, struct error *e)
 {
 	uint64_t inode = 0;
 	int r;
 
-	/* by ourselves */
-	if (track_covered(m->track, v->start, v->end))
+	/* by ourselves, or by somebody like us */
+	if (track_covered(m->track, v->start, v->end) || is_tracked_by_others(c, p, v))
 		vma_forget(v, "uw");
 	r = vma_classify(v, e);
 
@@ -165,8 +181,11 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		return checkpoint_refuse(c, error_vma(e, r, v), e);
 	if (v->kind == VMA_IGNORED)
 		return 0;
-	if (!v->shared && v->anonymous_kb + v->swap_kb >= WORTH_KB)
+	if (!v->shared && v->anonymous_kb + v->swap_kb >= WORTH_KB) {
 		m->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
+		if (!track_covers(m->track, v->start, v->end))
+			m->untracked += (v->anonymous_kb + v->swap_kb) << 10;
+	}
 	r = put_vma(m, v, inode, e);
 	if (r >= 0 && (vma_has(v, "um") || vma_has(v, "uw")))
 		r = keep_registered(c, p, v, e);
@@ -212,6 +231,8 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 		if (r < 0)
 			return r;
 	}
+	if (c->checking && m->track)
+		track_survey(m->track, &list);
 	return 0;
 }
 
@@ -268,6 +289,8 @@ static int take_pages(struct checkpoint *c, const struct checkpoint_process *p, 
 
 	if (r >= 0 && m->track && track_kept(m->track, &unwritten, &m->kept) < 0)
 		r = no_memory(e);
+	if (r >= 0 && m->track && c->tracks->last && track_carry(m->track, m->id, &unwritten) < 0)
+		r = no_memory(e);
 	vec_free(&unwritten);
 	return r < 0 ? r : mm_frames(fd, m, e);
 }
@@ -306,6 +329,19 @@ int mm_first_sight(struct mm_seen *seen, uint64_t id)
 	return 1;
 }
 
+static struct mm_track *track_of(struct checkpoint *c, const struct checkpoint_process *p)
+{
+	struct mm_track *t =
+		c->tracks ? track_find(c->tracks, p->tid, p->frozen->start_time) : NULL;
+
+	/* it has executed another program since we saw it last */
+	if (t && c->tracks->last && !c->checking && !track_is_same_program(t, c->proc_fd)) {
+		track_drop(t);
+		return NULL;
+	}
+	return t;
+}
+
 int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct error *e)
 {
 	struct mm_state *m;
@@ -322,7 +358,7 @@ int mm_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct err
 	m->id = p->mm;
 	m->process = (size_t)(p - c->processes.v);
 	m->tid = p->tid;
-	m->track = c->tracks ? track_find(c->tracks, p->tid, p->frozen->start_time) : NULL;
+	m->track = track_of(c, p);
 	m->scratch = &c->mm->scratch;
 	m->msg = scratch_message(m->scratch, Reprise__Mm, reprise__mm__init);
 	if (!m->msg)
@@ -358,6 +394,32 @@ uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least)
 		if (m->anonymous >= least)
 			sum += m->anonymous;
 	return sum;
+}
+
+uint64_t mm_untracked_bytes(const struct checkpoint *c, uint64_t least)
+{
+	uint64_t sum = 0;
+
+	vec_for_each (m, &c->mm->mms)
+		if (m->anonymous >= least)
+			sum += m->untracked;
+	return sum;
+}
+
+int mm_track_new(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (m, &c->mm->mms) {
+		_cleanup_(close_fd) int fd = -EBADF;
+		int r;
+
+		if (!m->track)
+			continue;
+		fd = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", m->tid);
+		r = fd < 0 ? fd : track_register_new(m->track, fd, m->msg, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
 }
 
 bool mm_pins_pages(const struct checkpoint *c)

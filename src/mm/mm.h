@@ -43,6 +43,10 @@ const struct mm_registered *mm_registered(const struct checkpoint *c, size_t i);
 /* How much private memory the address spaces hold that have at least so much, when all have been
  * looked at. */
 uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least);
+/* And how much of that is in mappings that no track covers. */
+uint64_t mm_untracked_bytes(const struct checkpoint *c, uint64_t least);
+/* In the freeze, when all has been looked at: mappings that are not tracked yet. */
+int mm_track_new(struct checkpoint *c, struct error *e) must_check;
 /* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).
  */
 bool mm_pins_pages(const struct checkpoint *c);

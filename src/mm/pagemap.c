@@ -320,6 +320,31 @@ static int take_written(void *to, const struct pagemap_region *region)
 }
 
 /*
+ * Asked for nothing but what is written, the kernel takes a short way (pagemap_scan_pmd_entry()),
+ * on which each page without the mark counts, also one that is not there.
+ */
+int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret)
+{
+	struct pagemap_scan_arg arg = {
+		.flags = PAGEMAP_CHECK_WPASYNC,
+		.start = span->start,
+		.end = span->end,
+		.category_mask = PAGEMAP_IS_WRITTEN,
+		.return_mask = PAGEMAP_IS_WRITTEN,
+	};
+
+	return scan_regions(fd, &arg, take_written, ret);
+}
+
+bool pagemap_is_marked(int fd, uint64_t address)
+{
+	uint64_t entry;
+
+	return pagemap_entries(fd, address, &entry, 1, NULL) >= 0 && (entry & PAGEMAP_MARKED) &&
+	       (entry & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)) && !(entry & PAGEMAP_GUARD);
+}
+
+/*
  * In pieces, since the kernel holds the lock of the address space meanwhile, and the application
  * may want to map something. On a failure some pages of the piece may be protected without having
  * been told: then all of it counts.

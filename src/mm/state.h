@@ -45,10 +45,11 @@ struct mm_state {
 	Reprise__Mm *msg;	      /* `pages` is filled in at the end */
 	struct page_spans pages;      /* what the page table holds */
 	uint64_t anonymous;	      /* bytes of private memory in mappings that hold much of it */
+	uint64_t untracked;	      /* of these, in mappings that are not tracked */
 	struct span_vec maybe_shared; /* mappings with pages that others map too, or in swap */
 	struct cow_pages shared; /* own pages that are; frame 0: unknown, for want of privilege */
 	struct content_runs contents; /* by stage, then by address */
-	const struct mm_track *track; /* NULL: its memory is not tracked */
+	struct mm_track *track;	      /* NULL: its memory is not tracked */
 	bool known; /* flags of mappings are from before the freeze: see mm_confirm() */
 	struct kept_spans kept;
 };

@@ -60,26 +60,32 @@ static bool overlaps(const struct span_vec *spans, uint64_t start, uint64_t end)
 	return low < spans->n && spans->v[low].start < end;
 }
 
-/* What another userfaultfd has gives -EBUSY. fd: of /proc/PID/pagemap. */
-static int register_vma(struct mm_track *t, int fd, struct vma *v)
+/*
+ * What another userfaultfd has gives -EBUSY. fd: of /proc/PID/pagemap. A mark in what is not
+ * registered any more may mean nothing: see track.h.
+ */
+static int register_range(struct mm_track *t, int fd, uint64_t start, uint64_t end)
 {
 	struct uffdio_register reg = {
-		.range = {v->start, v->end - v->start},
+		.range = {start, end - start},
 		.mode = UFFDIO_REGISTER_MODE_WP,
 	};
+	struct uffdio_writeprotect unmark = {.range = {start, end - start}};
+	bool fresh = !pagemap_is_tracked(fd, start);
 	struct span *s;
 
-	if (vma_classify(v, NULL) < 0 || v->kind != VMA_ANON)
-		return 0;
-	/* see above: a mark in it may mean nothing any more */
-	if (overlaps(&t->ever, v->start, v->end) && !pagemap_is_tracked(fd, v->start))
+	if (fresh && !t->lasting && overlaps(&t->ever, start, end))
 		return 0;
 	if (ioctl(t->uffd, UFFDIO_REGISTER, &reg) < 0)
 		return 0;
+	if (fresh && t->lasting && ioctl(t->uffd, UFFDIO_WRITEPROTECT, &unmark) < 0) {
+		ioctl(t->uffd, UFFDIO_UNREGISTER, &reg.range);
+		return 0;
+	}
 	s = vec_push(&t->spans);
 	if (!s)
 		return -ENOMEM;
-	*s = (struct span){v->start, v->end};
+	*s = (struct span){start, end};
 	return 0;
 }
 
@@ -97,30 +103,35 @@ static int by_address(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-/* Adds the spans to those that ever were. */
-static int remember(struct mm_track *t)
+/* Adds spans to others, which stay sorted. */
+static int unite(struct span_vec *to, const struct span_vec *more)
 {
 	size_t n = 0;
 
-	vec_for_each (s, &t->spans) {
-		struct span *to = vec_push(&t->ever);
+	vec_for_each (s, more) {
+		struct span *place = vec_push(to);
 
-		if (!to)
+		if (!place)
 			return -ENOMEM;
-		*to = *s;
+		*place = *s;
 	}
-	if (t->ever.n)
-		qsort(t->ever.v, t->ever.n, sizeof(*t->ever.v), by_address);
-	for (size_t i = 0; i < t->ever.n; i++) {
-		struct span *s = &t->ever.v[i], *last = n ? &t->ever.v[n - 1] : NULL;
+	if (to->n)
+		qsort(to->v, to->n, sizeof(*to->v), by_address);
+	for (size_t i = 0; i < to->n; i++) {
+		struct span *s = &to->v[i], *last = n ? &to->v[n - 1] : NULL;
 
 		if (!last || s->start > last->end)
-			t->ever.v[n++] = *s;
+			to->v[n++] = *s;
 		else if (s->end > last->end)
 			last->end = s->end;
 	}
-	t->ever.n = n;
+	to->n = n;
 	return 0;
+}
+
+static int remember(struct mm_track *t)
+{
+	return unite(&t->ever, &t->spans);
 }
 
 int track_register(struct mm_track *t, int proc_fd, struct error *e)
@@ -136,10 +147,29 @@ int track_register(struct mm_track *t, int proc_fd, struct error *e)
 	vec_for_each (v, &maps.vmas) {
 		if (is_ring(v))
 			return error_set(e, -EBUSY, E_VMA_KIND, "asynchronous I/O is in use");
-		if (register_vma(t, fd, v) < 0)
+		if (vma_classify(v, NULL) >= 0 && v->kind == VMA_ANON &&
+		    register_range(t, fd, v->start, v->end) < 0)
 			return no_memory(e);
 	}
 	return remember(t) < 0 ? no_memory(e) : 0;
+}
+
+int track_register_new(struct mm_track *t, int fd, const Reprise__Mm *mm, struct error *e)
+{
+	t->spans.n = 0;
+	for (size_t i = 0; i < mm->n_vmas; i++)
+		if (mm->vmas[i]->kind == VMA_ANON &&
+		    register_range(t, fd, mm->vmas[i]->start, mm->vmas[i]->end) < 0)
+			return no_memory(e);
+	return remember(t) < 0 ? no_memory(e) : 0;
+}
+
+void track_survey(struct mm_track *t, struct vma_list *list)
+{
+	vma_list_free(&t->vmas);
+	t->vmas = *list;
+	*list = (struct vma_list){};
+	t->looked = true;
 }
 
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
@@ -149,13 +179,17 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	uint64_t bytes = 0;
 	int r = fd < 0 ? fd : 0;
 
-	vma_list_free(&t->vmas);
-	if (r >= 0)
+	if (!t->looked)
+		vma_list_free(&t->vmas);
+	if (r >= 0 && !t->looked)
 		r = vmas_read(proc_fd, t->tid, "smaps", &t->vmas, e);
+	t->looked = false;
 	t->todo.n = 0;
 	vec_for_each (s, &t->spans)
 		if (r >= 0)
 			r = pagemap_take_written(fd, s, &t->todo, e);
+	if (r >= 0 && unite(&t->sure, &t->todo) < 0)
+		r = no_memory(e);
 	vec_for_each (s, &t->todo)
 		bytes += s->end - s->start;
 	*ret_bytes += bytes;
@@ -439,6 +473,7 @@ int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct p
 void track_drop(struct mm_track *t)
 {
 	t->spans.n = 0;
+	t->sure.n = 0;
 	t->todo.n = 0;
 	t->kept.n = 0;
 }
@@ -487,11 +522,12 @@ int track_kept(const struct mm_track *t, const struct span_vec *unwritten, struc
  * In one go: what is unregistered piece by piece is split, and mremap() of the application fails
  * across the seam.
  */
-static void track_end(struct mm_track *t)
+void track_end(struct mm_track *t)
 {
 	close_fd(&t->uffd);
 	vec_free(&t->spans);
 	vec_free(&t->ever);
+	vec_free(&t->sure);
 	vec_free(&t->todo);
 	vec_free(&t->kept);
 	vma_list_free(&t->vmas);

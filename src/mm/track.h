@@ -3,6 +3,7 @@
 #define REPRISE_MM_TRACK_H
 
 #include "core/vec.h"
+#include "image/chain.h"
 #include "image/store.h"
 #include "mm/state.h"
 
@@ -29,21 +30,33 @@
  * Memory that is shared is not tracked, since it is written through other page tables as well;
  * private mappings of files neither: there a marker without a page behind it looks like one that
  * was not written (zap_install_uffd_wp_if_needed()).
+ *
+ * A track may last (src/mm/track_last.c): then the same userfaultfd serves the next checkpoint, for
+ * which a page has the contents that it had in this image unless it has been written since. That
+ * counts for pages that a look of ours has protected (`sure`): others may bear the mark for other
+ * reasons. What has lost its registration may be registered again then, all marks taken away.
  */
 struct mm_track {
 	pid_t tid;
-	uint64_t start_time;   /* of that task */
-	uint64_t parent;       /* its address space in the parent of the image, 0 none */
-	int uffd;	       /* of its address space */
-	struct span_vec spans; /* what is registered; sorted */
-	struct span_vec ever;  /* what ever was; sorted */
-	struct span_vec todo;  /* found by the last look */
-	struct kept_spans kept;
-	struct vma_list vmas; /* as they were at the last look */
+	uint64_t start_time;	/* of that task */
+	uint8_t program[16];	/* what exec changes: see track_program() */
+	uint64_t parent;	/* its address space in the parent of the image, 0 none */
+	uint64_t object;	/* and in this image */
+	int uffd;		/* of its address space */
+	bool lasting;		/* since an earlier checkpoint */
+	bool looked;		/* the mappings are those that the survey has seen */
+	struct span_vec spans;	/* what is registered; sorted */
+	struct span_vec ever;	/* what ever was; sorted */
+	struct span_vec sure;	/* protected by a look, and not found written in a freeze */
+	struct span_vec todo;	/* found by the last look */
+	struct kept_spans kept; /* copies, and what the parent of the image has */
+	struct vma_list vmas;	/* as they were at the last look */
 };
 
 struct mm_tracks {
 	VEC(struct mm_track) v;
+	bool last;	/* are to be used again */
+	uint8_t of[32]; /* digest of the image that has what is not written; valid if any lasts */
 };
 
 /* Pages shared by relatives that have been copied in a pass. */
@@ -63,6 +76,8 @@ int track_begin(struct mm_tracks *tracks, pid_t tid, uint64_t start_time, int uf
 int track_register(struct mm_track *t, int proc_fd, struct error *e) must_check;
 /* Finds what has been written since the last look, or at the first all; adds its size. */
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e) must_check;
+/* The mappings as the survey has seen them serve the first look; *list is used up. */
+void track_survey(struct mm_track *t, struct vma_list *list);
 /* Copies that, after all tasks have been stopped once since. After a failure of either the track is
  * of no use. */
 int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct page_store *store,
@@ -80,5 +95,28 @@ int track_kept(const struct mm_track *t, const struct span_vec *unwritten,
 struct mm_track *track_find(struct mm_tracks *tracks, pid_t tid, uint64_t start_time);
 /* Memory is as before. */
 void tracks_end(struct mm_tracks *tracks);
+void track_end(struct mm_track *t);
+
+/* ---- from one checkpoint to the next ---- */
+
+/*
+ * 16 random bytes that the kernel gives to each program that is executed (AT_RANDOM); all zero if
+ * they cannot be read. The address space of a task is another one after exec.
+ */
+void track_program(int proc_fd, pid_t tid, uint8_t ret[16]);
+bool track_is_same_program(const struct mm_track *t, int proc_fd);
+/* Before the first look: what the parent has is as good as a copy. */
+int track_resume(struct mm_track *t, const struct page_map *parent, struct error *e) must_check;
+/* In the freeze, when all has been looked at: registers what is new. fd: of /proc/PID/pagemap. */
+int track_register_new(struct mm_track *t, int fd, const Reprise__Mm *mm,
+		       struct error *e) must_check;
+/* The image has the address space under this id; unwritten: of the freeze. */
+int track_carry(struct mm_track *t, uint64_t object, const struct span_vec *unwritten) must_check;
+/* In both, sorted. -ENOMEM. */
+int spans_common(const struct span_vec *a, const struct span_vec *b,
+		 struct span_vec *ret) must_check;
+/* The spans as bytes in a file without a name, and back again. */
+int track_pack(const struct mm_track *t, struct error *e) must_check;
+int track_unpack(struct mm_track *t, int fd) must_check;
 
 #endif

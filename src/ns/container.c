@@ -178,13 +178,17 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 		close(pair[1]);
 		if (ct->output >= 0)
 			close(ct->output);
+		if (ct->leave)
+			ct->leave(ct->leave_arg);
+		if (send(pair[0], "", 1, MSG_NOSIGNAL) != 1)
+			_exit(1);
 		stay_outside(pair[0], pidfd, child);
 	}
 	close(pair[0]);
 	ct->outside = pair[1];
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	/* If it died before that, nobody else holds the other end. */
-	if (recv(pair[1], &byte, 1, MSG_DONTWAIT) == 0)
+	if (recv(pair[1], &byte, 1, 0) != 1)
 		_exit(1);
 	return 0;
 }

@@ -28,11 +28,14 @@ struct container {
 	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
 	struct network network;
-	int proc_fd;			/* of the namespace; -1: ours */
-	int host_proc;			/* of the namespace that we came from */
-	int outside;			/* to whoever sends signals for us; -1: none */
-	pid_t outsider;			/* its pid outside */
-	int output;			/* that one must not hold it open; -1: none */
+	int proc_fd;	/* of the namespace; -1: ours */
+	int host_proc;	/* of the namespace that we came from */
+	int outside;	/* to whoever sends signals for us; -1: none */
+	pid_t outsider; /* its pid outside */
+	int output;	/* that one must not hold it open; -1: none */
+	void (*leave)(
+		void *arg); /* called in that one: lets go of what else it must not; or NULL */
+	void *leave_arg;
 	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
 #define CONTAINER_INIT                                                           \

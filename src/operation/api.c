@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "fs/file.h"
 #include "operation/features.h"
+#include "operation/lasting.h"
 #include "image/envelope.h"
 #include "operation/output.h"
 #include "operation/seal.h"
@@ -51,6 +52,7 @@ static int give(int r, struct error *e, struct reprise_error *error)
 struct checkpoint_job {
 	pid_t pid;
 	int fd;
+	struct mm_tracks *tracks;
 	const char *path; /* for messages; NULL: only the descriptor is known */
 	struct reprise_checkpoint_options opt;
 };
@@ -60,7 +62,8 @@ static int checkpoint_work(void *arg, struct report *rep, struct worker_result *
 {
 	struct checkpoint_job *job = arg;
 
-	int r = operation_checkpoint(job->pid, job->fd, &job->opt, rep, &result->stats, e);
+	int r = operation_checkpoint(job->pid, job->fd, &job->opt, job->tracks, rep, &result->stats,
+				     e);
 
 	if (r < 0 && e->code == E_OUTPUT && job->path)
 		error_object(e, r, "%s", job->path);
@@ -118,9 +121,10 @@ static int end_checkpoint(struct completion *end, int ret, struct reprise_error 
 }
 
 static int checkpoint(pid_t pid, int fd, const char *path, struct output *out,
-		      const struct reprise_checkpoint_options *options, struct reprise_error *error)
+		      const struct reprise_checkpoint_options *options, struct mm_tracks *tracks,
+		      struct reprise_error *error)
 {
-	struct checkpoint_job job = {pid ? pid : getpid(), fd, path};
+	struct checkpoint_job job = {pid ? pid : getpid(), fd, tracks, path};
 	struct completion end = {.fd = -EBADF, .path = path, .out = out};
 	struct worker_callbacks cb;
 	struct worker_result result;
@@ -131,6 +135,7 @@ static int checkpoint(pid_t pid, int fd, const char *path, struct output *out,
 	cb = callbacks(&job.opt);
 	cb.complete = complete;
 	cb.complete_arg = &end;
+	cb.tracks = tracks;
 	if (pid == 0 && job.opt.seal)
 		return give(
 			error_set(&e, -EINVAL, E_USAGE, "a program cannot seal its own checkpoint"),
@@ -313,12 +318,12 @@ int reprise_exec(pid_t init, char *const argv[], const struct reprise_run_option
 int reprise_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *options,
 		       struct reprise_error *error)
 {
-	return checkpoint(pid, fd, NULL, NULL, options, error);
+	return checkpoint(pid, fd, NULL, NULL, options, NULL, error);
 }
 
-int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
-			    const struct reprise_checkpoint_options *options,
-			    struct reprise_error *error)
+static int checkpoint_file(pid_t pid, const char *path, int replace,
+			   const struct reprise_checkpoint_options *options,
+			   struct mm_tracks *tracks, struct reprise_error *error)
 {
 	struct error e = {};
 	struct output out = OUTPUT_INIT;
@@ -327,12 +332,31 @@ int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
 
 	if (r < 0)
 		return give(r, &e, error);
-	r = checkpoint(pid, out.fd, path, &out, options, error);
+	r = checkpoint(pid, out.fd, path, &out, options, tracks, error);
 	output_abandon(&out);
 	if (r < 0 || (pid == 0 && r == 0))
 		return r;
 	if (options && options->size >= sizeof(*options) && options->stats)
 		options->stats->durable_ns = clock_now_ns() - begun;
+	return r;
+}
+
+int reprise_checkpoint_file(pid_t pid, const char *path, int replace,
+			    const struct reprise_checkpoint_options *options,
+			    struct reprise_error *error)
+{
+	return checkpoint_file(pid, path, replace, options, NULL, error);
+}
+
+int checkpoint_file_tracked(pid_t pid, const char *path,
+			    const struct reprise_checkpoint_options *options,
+			    struct mm_tracks *tracks, struct reprise_error *error)
+{
+	int r = checkpoint_file(pid, path, 0, options, tracks, error);
+
+	/* nothing has what was written before */
+	if (r < 0)
+		lasting_forget(tracks, 0);
 	return r;
 }
 

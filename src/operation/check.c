@@ -151,6 +151,8 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	_cleanup_(pass_end) struct pass p;
 	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
 
+	if (s->tracks.v.n)
+		p.c.tracks = &s->tracks;
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
@@ -165,7 +167,10 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	}
 	s->kernel = take_ptr(&p.c.kernel);
 	s->anonymous = r >= 0 ? mm_anonymous_bytes(&p.c, TRACK_WORTH) : 0;
+	s->untracked = r >= 0 ? mm_untracked_bytes(&p.c, TRACK_WORTH) : 0;
+	s->who = precopy_who(&p.c.freezer);
 	s->pins = pass_pins_pages(&p.c);
+	s->faults = files_hold_kind(&p.c, "userfaultfd");
 	s->state = guess_state(&p.c);
 	return r < 0 ? r : (int)p.c.problems.n;
 }

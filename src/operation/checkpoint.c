@@ -13,6 +13,7 @@
 #include "mm/mm.h"
 #include "net/tcp.h"
 #include "ns/spaces.h"
+#include "operation/lasting.h"
 #include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
@@ -168,8 +169,12 @@ static int keep_memory(struct pass *p, struct error *e)
 	uint64_t left, layers = container_page_bytes(p->container);
 	int r = 0;
 
+	/* of its own, made since the survey: nothing of ours is to be in its way */
+	if (p->tracks.last && files_hold_kind(c, "userfaultfd"))
+		return error_set(e, -EAGAIN, E_TASK_BUSY, "a userfaultfd has just been made");
 	if (pass_pins_pages(c)) {
 		mm_forget_kept(c);
+		p->tracks.last = false;
 		r = image_early_drop(c->image, e);
 	}
 	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
@@ -272,11 +277,14 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 
 	if (r >= 0)
 		r = keep_memory(p, e);
+	if (r > 0 && p->tracks.last && mm_track_new(&p->c, e) < 0)
+		r = e->err;
 	if (r > 0) {
 		freezer_thaw(&p->c.freezer);
 		*resumed = clock_now_ns();
 		r = mm_confirm(&p->c, e);
-		tracks_end(&p->tracks);
+		if (!p->tracks.last)
+			tracks_end(&p->tracks);
 	}
 	return r < 0 ? r : write_image(p, totals, e);
 }
@@ -309,30 +317,37 @@ static int make_room(struct checkpoint *c, const struct subject *s, struct error
 }
 
 /* Of what is to go on: as much as can be done before it stands still. */
-static int prepare_memory(struct pass *p, const struct subject *s, uint64_t *stood, struct error *e)
+static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	char text[ERROR_TEXT_MAX];
-	int r;
+	bool known;
+	int r = 0;
 
 	c->store = s->store;
 	c->exact = s->exact;
-	if (!c->store)
+	if (c->store) {
+		store_expect(c->store, s->anonymous);
+		store_warm(c->store, WARM);
+	}
+	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins)
+		r = make_room(c, s, e);
+	if (r <= 0 || s->faults)
+		lasting_give_up(&s->tracks, p->rep);
+	p->tracks = s->tracks;
+	p->tracks.last &= r > 0 && !s->faults;
+	s->tracks = (struct mm_tracks){.last = p->tracks.last};
+	if (r == 0)
 		return 0;
-	store_expect(c->store, s->anonymous);
-	store_warm(c->store, WARM);
-	if (s->anonymous < PRECOPY_WORTH || s->pins)
-		return 0;
-	r = make_room(c, s, e);
+	known = p->tracks.v.n && s->untracked <= UNTRACKED_MOST;
 	if (r > 0)
-		r = precopy(c, &p->found, &p->tracks, p->max_freeze, stood, e);
-	else if (r == 0)
-		return 0;
+		r = precopy(c, &p->found, &p->tracks, p->max_freeze, known, stood, e);
 	if (r >= 0) {
 		c->tracks = &p->tracks;
-		p->who = precopy_who(&c->freezer);
+		p->who = known ? s->who : precopy_who(&c->freezer);
 		return 0;
 	}
+	lasting_give_up(&p->tracks, p->rep);
 	if (e->code == E_OUTPUT || e->code == E_INTERRUPTED || e->code == E_NO_MEMORY)
 		return r;
 	error_format(e, text, sizeof(text));
@@ -394,6 +409,8 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		return r;
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
+	if (resumed && p.tracks.last)
+		lasting_hand_on(&p.tracks, totals.digest, rep);
 	r = let_go(&p, opt->after, e);
 	stats->frozen_ns = stood + (resumed ? resumed : clock_now_ns()) - p.frozen;
 	stats->resumed_ns = stats->durable_ns = clock_now_ns() - begun;
@@ -407,13 +424,20 @@ static bool is_secret(const struct reprise_seal_options *seal)
 }
 
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
-			 struct report *rep, struct reprise_stats *stats, struct error *e)
+			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
+			 struct error *e)
 {
 	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
 
+	if (tracks) {
+		s.tracks = *tracks;
+		tracks->v.n = 0;
+	}
+	s.ct.leave = lasting_leave;
+	s.ct.leave_arg = &s.tracks;
 	s.ct.name = opt->container;
 	s.ct.allow_leaks = opt->allow_leaks;
 	s.ct.mounts.with_overlays = !opt->fs_none;
@@ -431,6 +455,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r >= 0)
+		r = lasting_resume(&s, rep, e);
+	if (r >= 0)
 		r = pass_look(pid, &s, opt, rep, &first, e);
 	if (r > 0) {
 		*e = first;
@@ -445,5 +471,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	error_clear(e);
 	store_clear(s.store);
 	s.exact = true;
+	lasting_give_up(&s.tracks, rep);
+	s.tracks.last = false;
 	return save(pid, &s, fd, opt, rep, begun, stats, e);
 }

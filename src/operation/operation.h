@@ -26,12 +26,19 @@ int report_container(struct report *rep, struct reprise_container *container) mu
  */
 int report_complete(struct report *rep) must_check;
 bool report_traces(const struct report *rep);
+/* What lasts beyond the worker (operation/lasting.h): two descriptors go along. */
+struct lasting_track;
+void report_track(struct report *rep, const struct lasting_track *track, const int fds[2]);
+/* The caller is to close what it holds of this task; 0: of all. */
+void report_forget(struct report *rep, pid_t tid);
 
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
 void error_export(const struct error *e, struct reprise_error *ret);
 
+/* tracks: those of the checkpoint before, taken over; NULL: nothing lasts. */
+struct mm_tracks;
 int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
-			 struct report *rep, struct reprise_stats *stats,
+			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
 			 struct error *e) must_check;
 /* Returns the number of problems. */
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,

@@ -42,6 +42,10 @@ struct subject {
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
 	bool pins;		      /* see pass_pins_pages() */
+	bool faults;		      /* it has a userfaultfd of its own */
+	uint64_t untracked;	      /* of these, what `tracks` do not cover */
+	uint64_t who;		      /* which processes there are: precopy_who() */
+	struct mm_tracks tracks;      /* that last since the checkpoint before, or are to last */
 	uint64_t state;		      /* bytes of records, as a guess */
 	bool exact;		      /* see struct checkpoint */
 	bool has_origin;

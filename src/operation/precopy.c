@@ -127,6 +127,7 @@ static int make_uffd(struct precopy *pc, const struct frozen_process *f,
 static int track_process(struct precopy *pc, const struct frozen_process *f)
 {
 	const struct frozen_thread *t = alive(f);
+	struct mm_track *new;
 	struct agent *a = NULL;
 	int uffd = -EBADF, r, back;
 
@@ -142,9 +143,14 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 	if (r < 0 || back < 0)
 		return r < 0 ? r : back;
 	r = track_begin(pc->tracks, t->tid, f->start_time, uffd, pc->e);
-	if (r >= 0 && pc->c->same)
-		pc->tracks->v.v[pc->tracks->v.n - 1].parent = same_mm(pc->c->same, f->pid);
-	return r;
+	if (r < 0)
+		return r;
+	new = &pc->tracks->v.v[pc->tracks->v.n - 1];
+	if (pc->c->same)
+		new->parent = same_mm(pc->c->same, f->pid);
+	if (pc->tracks->last)
+		track_program(pc->c->proc_fd, t->tid, new->program);
+	return 0;
 }
 
 /* One that has ended meanwhile has nothing to be saved. */
@@ -236,10 +242,10 @@ static int copy_all(struct precopy *pc)
 }
 
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
-	    uint64_t max_freeze, uint64_t *stood, struct error *e)
+	    uint64_t max_freeze, bool all_known, uint64_t *stood, struct error *e)
 {
 	struct precopy pc = {c, found, tracks, max_freeze, stood, e};
-	int r = stop_for_a_moment(&pc, true);
+	int r = all_known ? 0 : stop_for_a_moment(&pc, true);
 
 	if (r >= 0 && tracks->v.n)
 		r = copy_all(&pc);

@@ -21,7 +21,7 @@
 
 #include "core/cleanup.h"
 #include "core/vec.h"
-#include "operation/operation.h"
+#include "operation/lasting.h"
 
 /* Old images are merged when they take half as much as the complete one, or are so many. */
 #define OLD_MAX	 100
@@ -45,6 +45,7 @@ struct watch {
 	pid_t merging; /* the process, 0: none */
 	size_t merged; /* the image that it makes complete */
 	int failures;
+	struct mm_tracks tracks; /* what is not written since the last image */
 };
 
 static char *image_path(const struct watch *w, unsigned long number)
@@ -137,18 +138,39 @@ static bool worth_merging(const struct watch *w)
 	return old && (old >= OLD_MAX || bytes >= w->images.v[0].bytes / 2);
 }
 
-static void __attribute__((noreturn)) merge_main(const struct watch *w, const char *path)
+static void __attribute__((noreturn)) merge_main(struct watch *w, const char *path, int held)
 {
 	const struct reprise_merge_options opt = {.size = sizeof(opt),
 						  .jobs = 1,
 						  .compress = w->how.compress,
 						  .compress_level = w->how.compress_level};
 
+	/* whose descriptors would keep them, should they be given up */
+	lasting_forget(&w->tracks, 0);
+	close(held);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_DFL);
 	ignore(nice(10), "it is not urgent");
 	_exit(reprise_merge(path, path, 1, &opt, NULL) < 0);
+}
+
+static void begin_merging(struct watch *w, const char *path)
+{
+	int held[2];
+	char byte;
+
+	if (pipe2(held, O_CLOEXEC) < 0)
+		return;
+	fflush(NULL);
+	w->merging = fork();
+	if (w->merging == 0)
+		merge_main(w, path, held[1]);
+	if (w->merging < 0)
+		w->merging = 0;
+	close(held[1]);
+	ignore((int)read(held[0], &byte, 1), "it tells by its end that nothing is held");
+	close(held[0]);
 }
 
 static void look_at_old(struct watch *w)
@@ -161,14 +183,8 @@ static void look_at_old(struct watch *w)
 		return;
 	w->merged = w->images.n - (size_t)w->opt.keep;
 	_cleanup_(free_ptr) char *path = image_path(w, w->images.v[w->merged].number);
-	if (!path)
-		return;
-	fflush(NULL);
-	w->merging = fork();
-	if (w->merging == 0)
-		merge_main(w, path);
-	if (w->merging < 0)
-		w->merging = 0;
+	if (path)
+		begin_merging(w, path);
 }
 
 /* ---- one more ---- */
@@ -200,7 +216,7 @@ static int checkpoint_once(struct watch *w, bool based, struct reprise_error *er
 	parents[0] = last;
 	w->how.parents = based ? parents : NULL;
 	w->how.stats = &stats;
-	r = reprise_checkpoint_file(w->pid, path, 0, &w->how, error);
+	r = checkpoint_file_tracked(w->pid, path, &w->how, &w->tracks, error);
 	w->how.parents = NULL;
 	return r < 0 ? r : add_image(w, path, &stats);
 }
@@ -280,6 +296,8 @@ static void watch_end(struct watch *w)
 		kill(w->merging, SIGKILL);
 		waitpid(w->merging, NULL, 0);
 	}
+	lasting_forget(&w->tracks, 0);
+	vec_free(&w->tracks.v);
 	vec_free(&w->images);
 	close_fd(&w->pidfd);
 }
@@ -299,6 +317,7 @@ int reprise_watch(pid_t pid, const char *dir, const struct reprise_watch_options
 		memcpy(&w.how, w.opt.checkpoint, size < sizeof(w.how) ? size : sizeof(w.how));
 	}
 	w.how.size = sizeof(w.how);
+	w.tracks.last = !w.opt.no_track;
 	r = check_options(&w, &e);
 	if (r >= 0)
 		r = find_next(&w, &e);

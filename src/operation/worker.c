@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "operation/lasting.h"
 #include "operation/worker.h"
 
 /* One message a packet on a SOCK_SEQPACKET pair. */
@@ -22,6 +23,8 @@ struct message {
 		MESSAGE_READY,
 		MESSAGE_CONTAINER,
 		MESSAGE_COMPLETE,
+		MESSAGE_TRACK,
+		MESSAGE_FORGET,
 		MESSAGE_RESULT
 	} type;
 	union {
@@ -33,6 +36,8 @@ struct message {
 		struct reprise_error problem;
 		struct reprise_restarted ready;
 		struct reprise_container container;
+		struct lasting_track track;
+		pid_t forget;
 		struct worker_result result;
 	};
 };
@@ -45,7 +50,7 @@ struct answer {
 
 struct report {
 	int fd;
-	bool progress, trace, ready, container, complete;
+	bool progress, trace, ready, container, complete, tracks;
 };
 
 uint64_t clock_now_ns(void)
@@ -165,6 +170,36 @@ int report_complete(struct report *rep)
 	return rep->complete ? ask(rep, &m, &answer) : 0;
 }
 
+void report_track(struct report *rep, const struct lasting_track *track, const int fds[2])
+{
+	struct message m = {.type = MESSAGE_TRACK, .track = *track};
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(2 * sizeof(int))];
+	} control = {};
+	struct iovec iov = {&m, sizeof(m)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+
+	if (!rep->tracks)
+		return;
+	control.head = (struct cmsghdr){CMSG_LEN(2 * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+	memcpy(CMSG_DATA(&control.head), fds, 2 * sizeof(int));
+	while (sendmsg(rep->fd, &msg, MSG_NOSIGNAL) < 0 && errno == EINTR)
+		continue;
+}
+
+void report_forget(struct report *rep, pid_t tid)
+{
+	const struct message m = {.type = MESSAGE_FORGET, .forget = tid};
+	struct answer answer;
+
+	if (rep->tracks)
+		ignore(ask(rep, &m, &answer), "whoever has gone holds nothing");
+}
+
 struct report *report_mute(void)
 {
 	static struct report mute = {.fd = -EBADF}; /* never written to */
@@ -180,7 +215,8 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			     cb->trace != NULL,
 			     cb->ready != NULL,
 			     cb->container != NULL,
-			     cb->complete != NULL};
+			     cb->complete != NULL,
+			     cb->tracks != NULL};
 	struct message m = {.type = MESSAGE_RESULT};
 	struct error e = {};
 
@@ -214,7 +250,7 @@ static void reply(int fd, const struct answer *answer)
 		shutdown(fd, SHUT_WR);
 }
 
-static void dispatch(int fd, const struct message *m, const struct worker_callbacks *cb,
+static void dispatch(int fd, const struct message *m, int fds[2], const struct worker_callbacks *cb,
 		     struct worker_result *result)
 {
 	struct answer answer = {};
@@ -246,10 +282,40 @@ static void dispatch(int fd, const struct message *m, const struct worker_callba
 		answer.ret = cb->complete(cb->complete_arg);
 		reply(fd, &answer);
 		break;
+	case MESSAGE_TRACK:
+		if (cb->tracks)
+			lasting_take(cb->tracks, &m->track, fds);
+		break;
+	case MESSAGE_FORGET:
+		if (cb->tracks)
+			lasting_forget(cb->tracks, m->forget);
+		reply(fd, &answer);
+		break;
 	case MESSAGE_RESULT:
 		*result = m->result;
 		break;
 	}
+}
+
+/* With the descriptors that come along, -EBADF where there are none. */
+static ssize_t receive(int fd, struct message *m, int fds[2])
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov = {m, sizeof(*m)};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&msg);
+
+	fds[0] = fds[1] = -EBADF;
+	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(sizeof(int)))
+		memcpy(fds, CMSG_DATA(c), c->cmsg_len - CMSG_LEN(0));
+	return n < 0 ? -errno : n;
 }
 
 /* The worker may leave children that hold its end of the socket: the result ends the conversation.
@@ -259,13 +325,17 @@ static int relay(int fd, const struct worker_callbacks *cb, struct worker_result
 	struct message m = {.type = MESSAGE_PROGRESS};
 
 	while (m.type != MESSAGE_RESULT) {
-		ssize_t n = recv(fd, &m, sizeof(m), 0);
+		int fds[2];
+		ssize_t n = receive(fd, &m, fds);
 
-		if (n < 0 && errno == EINTR)
+		if (n == -EINTR)
 			continue;
+		if (n == sizeof(m))
+			dispatch(fd, &m, fds, cb, result);
+		close_fd(&fds[0]);
+		close_fd(&fds[1]);
 		if (n != sizeof(m))
-			return n < 0 ? -errno : 0;
-		dispatch(fd, &m, cb, result);
+			return n < 0 ? (int)n : 0;
 	}
 	return 0;
 }

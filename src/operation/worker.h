@@ -22,6 +22,7 @@ struct worker_callbacks {
 	/* see report_complete() */
 	int (*complete)(void *arg);
 	void *complete_arg;
+	struct mm_tracks *tracks; /* those that are handed on go there; NULL: nothing lasts */
 };
 
 /* Reports to nobody. */

@@ -114,3 +114,76 @@ def test_watching_end(case):
 
 
 test_watching_end.timeout = 120
+
+
+def all_images(case, pid, tool):
+    """The end is asked for; then each image that is there."""
+    os.kill(tool, signal.SIGTERM)
+    if case.wait(tool):
+        raise Failed('exit status %s' % case.exit_code(tool))
+    case.kill(pid)
+    for name in images(case):
+        check(case, name, 'turn' + name)
+
+
+def tracked(pid):
+    with open('/proc/%d/smaps' % pid) as file:
+        return any(line.startswith('VmFlags') and ' uw' in line for line in file)
+
+
+def test_watching_writer(case):
+    """Memory is written at full speed; what was not written is known from one image to the next."""
+    pid = case.start('memory_written')
+    tool = watch(case, pid, '--every', '10ms', '--keep', '6')
+    case.until(lambda: number(case) >= 8 or case.ended(tool), 'images')
+    case.until(lambda: tracked(pid) or case.ended(tool), 'what lasts from one image to the next')
+    all_images(case, pid, tool)
+
+
+test_watching_writer.timeout = 120
+
+
+def test_watching_changes(case):
+    """All that makes memory other memory, between images: none holds what was there before."""
+    pid = case.start('memory_tracked')
+    tool = watch(case, pid, '--every', '10ms', '--keep', '3')
+    for i in range(1, 10):
+        step_and_image(case, pid, tool, i)
+    all_images(case, pid, tool)
+
+
+test_watching_changes.timeout = 120
+
+
+def test_watching_ended(case):
+    """When it ends, by whatever way, nothing is left in the program."""
+    pid = case.start('memory_written')
+    os.makedirs(case.path('images'))
+    for sig in (signal.SIGTERM, signal.SIGKILL):
+        before = number(case)
+        tool = watch(case, pid, '--every', '10ms', '--keep', '2')
+        case.until(lambda: number(case) >= before + 3 or case.ended(tool), 'images')
+        case.until(lambda: tracked(pid) or case.ended(tool), 'what lasts from one image to the next')
+        os.kill(tool, sig)
+        case.wait(tool)
+        case.until(lambda: not tracked(pid), 'the end of the tracking')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
+
+
+test_watching_ended.timeout = 120
+
+
+def test_watching_beside(case):
+    """What is watched can be saved by others."""
+    pid = case.start('memory_written')
+    tool = watch(case, pid, '--every', '5s', '--keep', '2')
+    case.until(lambda: number(case) >= 1 and tracked(pid) or case.ended(tool), 'an image')
+    case.checkpoint(pid, '-q', image='beside')
+    all_images(case, pid, tool)
+    restart = case.restart('--pidns', image='beside')
+    case.go('beside')
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy', 'beside')], 'beside')
+
+
+test_watching_beside.timeout = 60

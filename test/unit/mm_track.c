@@ -175,11 +175,12 @@ static void test_moved(void **state)
 }
 
 /* See the trap in mm/track.h. */
-static void test_merged(void **state)
+static void merged(void **state, bool lasting)
 {
 	char *empty, *beside;
 	BEGIN(f);
 
+	f.tracks.v.v->lasting = lasting;
 	/* alike in all, and never part of another mapping */
 	empty = map(reserve(PAGES + 2) + PAGE_BYTES, PAGES);
 	madvise(empty, PAGES * PAGE_BYTES, MADV_NOHUGEPAGE);
@@ -203,6 +204,17 @@ static int give(void *arg, uint64_t address, void *buf, size_t len, struct error
 	memset(buf, *(int *)arg, len);
 	((char *)buf)[0] = (char)(address >> 12);
 	return 0;
+}
+
+static void test_merged(void **state)
+{
+	merged(state, false);
+}
+
+/* It is registered again then. */
+static void test_merged_lasting(void **state)
+{
+	merged(state, true);
 }
 
 static void test_store(void **state)
@@ -237,12 +249,147 @@ static void test_store(void **state)
 	(void)state;
 }
 
+/* ---- from one checkpoint to the next ---- */
+
+static char *map_aligned(size_t tables)
+{
+	char *room = reserve((tables + 1) * PAGEMAP_TABLE / PAGE_BYTES);
+
+	room = (char *)(((uintptr_t)room + PAGEMAP_TABLE - 1) & ~(PAGEMAP_TABLE - 1));
+	map(room, tables * PAGEMAP_TABLE / PAGE_BYTES);
+	madvise(room, tables * PAGEMAP_TABLE, MADV_NOHUGEPAGE);
+	return room;
+}
+
+/* What lasting tracks find in the freeze. */
+static void freeze(struct fixture *f, char *at, size_t tables, struct page_spans *pages,
+		   struct span_vec *unwritten)
+{
+	uint64_t start = (uint64_t)(uintptr_t)at;
+	Reprise__Vma vma = REPRISE__VMA__INIT, *vmas[] = {&vma};
+	Reprise__Mm msg = REPRISE__MM__INIT;
+	struct mm_state m = {.msg = &msg, .track = f->tracks.v.v};
+	struct checkpoint c = {.jobs = 2};
+
+	vma.kind = VMA_ANON;
+	vma.prot = PROT_READ | PROT_WRITE;
+	vma.start = start;
+	vma.end = start + tables * PAGEMAP_TABLE;
+	msg.vmas = vmas;
+	msg.n_vmas = 1;
+	assert_int_equal(mm_scan(&c, f->pagemap, &m, unwritten, NULL), 0);
+	*pages = m.pages;
+}
+
+static bool in_pages(const struct page_spans *v, const char *page)
+{
+	for (size_t i = 0; i < v->n; i++)
+		if ((uintptr_t)page >= v->v[i].start && (uintptr_t)page < v->v[i].end)
+			return true;
+	return false;
+}
+
+static bool in_spans(const struct span_vec *v, const char *page)
+{
+	for (size_t i = 0; i < v->n; i++)
+		if ((uintptr_t)page >= v->v[i].start && (uintptr_t)page < v->v[i].end)
+			return true;
+	return false;
+}
+
+/* 0: no such page; 1: unwritten since the last freeze; 2: written. */
+static int state_of(struct fixture *f, char *at, size_t tables, const char *page)
+{
+	struct page_spans pages;
+	struct span_vec unwritten = {};
+	int r;
+
+	freeze(f, at, tables, &pages, &unwritten);
+	r = in_spans(&unwritten, page) ? 1 : in_pages(&pages, page) ? 2 : 0;
+	if (r == 1)
+		assert_true(in_pages(&pages, page));
+	vec_free(&pages);
+	vec_free(&unwritten);
+	return r;
+}
+
+static void test_lasting(void **state)
+{
+	enum { TABLES = 80 }; /* several parts */
+	const size_t n = TABLES * PAGEMAP_TABLE / PAGE_BYTES;
+	struct span_vec unwritten = {};
+	struct page_spans pages;
+	struct mm_track *t;
+	char *at, *to;
+	int fd;
+	BEGIN(f);
+
+	at = map_aligned(TABLES);
+	madvise(at + 60 * PAGEMAP_TABLE, 8 * PAGEMAP_TABLE, MADV_HUGEPAGE);
+	for (size_t i = 0; i < n; i++)
+		at[i * PAGE_BYTES] = 1;
+	pass(&f);
+	t = f.tracks.v.v;
+	freeze(&f, at, TABLES, &pages, &unwritten);
+	assert_int_equal(track_carry(t, 5, &unwritten), 0);
+	vec_free(&pages);
+	vec_free(&unwritten);
+	/* to another process and back */
+	fd = track_pack(t, NULL);
+	assert_true(fd >= 0);
+	vec_free(&t->sure);
+	assert_int_equal(track_unpack(t, fd), 0);
+	close(fd);
+#define STATE(i) state_of(&f, at, TABLES, at + (i)*PAGE_BYTES)
+	assert_int_equal(STATE(0), 1);
+	assert_int_equal(STATE(n - 1), 1);
+	at[1000 * PAGE_BYTES] = 2;
+	madvise(at + 2000 * PAGE_BYTES, 10 * PAGE_BYTES, MADV_DONTNEED);
+	madvise(at + n / 4 * PAGE_BYTES, 2 * PAGEMAP_TABLE, MADV_DONTNEED);
+	assert_int_equal(STATE(999), 1);
+	assert_int_equal(STATE(1000), 2);
+	assert_int_equal(STATE(1001), 1);
+	assert_int_equal(STATE(1999), 1);
+	assert_int_equal(STATE(2000), 0);
+	assert_int_equal(STATE(2010), 1);
+	assert_int_equal(STATE(n / 4 - 1), 1);
+	assert_int_equal(STATE(n / 4), 0);
+	assert_int_equal(STATE(n / 4 + 1023), 0);
+	assert_int_equal(STATE(n / 4 + 1024), 1);
+	/* of huge pages no page table is left */
+	assert_int_equal(STATE(62 * 512), 1);
+	madvise(at + 62 * PAGEMAP_TABLE, 2 * PAGEMAP_TABLE, MADV_DONTNEED);
+	assert_int_equal(STATE(62 * 512 - 1), 1);
+	assert_int_equal(STATE(62 * 512), 0);
+	assert_int_equal(STATE(63 * 512), 0);
+	assert_int_equal(STATE(64 * 512), 1);
+	to = map_aligned(4);
+	assert_true(mremap(at + 4 * PAGEMAP_TABLE, 4 * PAGEMAP_TABLE, 4 * PAGEMAP_TABLE,
+			   MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to);
+	assert_int_equal(STATE(4 * 512 - 1), 1);
+	assert_int_equal(STATE(4 * 512), 0);
+	assert_int_equal(STATE(8 * 512 - 1), 0);
+	assert_int_equal(STATE(8 * 512), 1);
+	assert_int_equal(state_of(&f, to, 4, to + PAGE_BYTES), 2);
+	/* what is not registered any more is registered again, and counts as written */
+	map(at + 20 * PAGEMAP_TABLE, 512);
+	at[20 * PAGEMAP_TABLE] = 3;
+	assert_int_equal(STATE(20 * 512), 2);
+	pass(&f);
+	assert_int_equal(STATE(20 * 512), 1);
+	assert_int_equal(STATE(20 * 512 + 1), 0);
+	assert_true(in_spans(&t->sure, at + 20 * PAGEMAP_TABLE));
+	munmap(at, TABLES * PAGEMAP_TABLE);
+	end(&f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_written),	 cmocka_unit_test(test_left_to_the_freeze),
 		cmocka_unit_test(test_given_up), cmocka_unit_test(test_moved),
-		cmocka_unit_test(test_merged),	 cmocka_unit_test(test_store),
+		cmocka_unit_test(test_merged),	 cmocka_unit_test(test_merged_lasting),
+		cmocka_unit_test(test_lasting),	 cmocka_unit_test(test_store),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
