@@ -51,6 +51,15 @@ struct pipe_entry {
 	Reprise__Pipe *msg;
 };
 
+/* What is read once for each network namespace. */
+struct network_view {
+	uint64_t id;	 /* see model/spaces.h */
+	uint64_t cookie; /* SO_NETNS_COOKIE */
+	struct sockopt_defaults *sockopts;
+	struct multicast_groups *multicast;
+	struct inet_table *inet_tables;
+};
+
 /* What file system a device number means. */
 struct device_seen {
 	uint64_t dev, type, block_size;
@@ -99,6 +108,7 @@ struct files_checkpoint {
 	struct inet_table *inet_tables;
 	struct pty_masters *ptys;
 	uint64_t netns; /* SO_NETNS_COOKIE of sockets that are made here; 0: not known yet */
+	VEC(struct network_view) networks;
 	VEC(int) tcp_connections; /* ours: those that were saved as closed */
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;

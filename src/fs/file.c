@@ -143,6 +143,7 @@ void files_checkpoint_end(struct checkpoint *c)
 
 	if (!fc)
 		return;
+	file_networks_end(c);
 	for (const struct file_ops *const *k = file_kinds; *k; k++)
 		if ((*k)->checkpoint_end)
 			(*k)->checkpoint_end(c);
@@ -270,7 +271,7 @@ static int save(struct checkpoint *c, struct file_seen *f, struct error *e)
 	if (r >= 0)
 		r = save_locks(f, entry->msg, s, e);
 	if (r >= 0)
-		r = entry->ops->checkpoint(c, f, entry->msg, s, e);
+		r = file_checkpoint_kind(c, f, s, e);
 	return r;
 }
 

@@ -27,6 +27,10 @@ int device_refuse(const struct file_seen *f, struct error *e) must_check;
 /* The open description of an id; NULL. */
 struct file_open *file_open_find(const struct restart *r, uint64_t id);
 /* Opens it before its turn comes. */
+/* The same as ops->checkpoint(), in the network namespace of the socket. */
+int file_checkpoint_kind(struct checkpoint *c, struct file_seen *f, struct scratch *s,
+			 struct error *e) must_check;
+void file_networks_end(struct checkpoint *c);
 int file_open_now(struct restart *r, struct file_open *f, struct error *e) must_check;
 
 #endif

@@ -2,6 +2,7 @@
 /* Opening the descriptions of an image in this process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
@@ -50,6 +51,9 @@ static int validate_file(const struct restart *r, uint64_t id, const Reprise__Fi
 				 (unsigned long long)id, msg->kind);
 	if (msg->pos > INT64_MAX || msg->standard > 7)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "open file %llu is impossible",
+				 (unsigned long long)id);
+	if (restart_space_missing(r, msg->network, CLONE_NEWNET))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "open file %llu is in no network",
 				 (unsigned long long)id);
 	for (size_t i = 0; i < msg->n_locks; i++)
 		if (msg->locks[i]->type < LOCK_FLOCK || msg->locks[i]->type > LOCK_LEASE ||
@@ -270,9 +274,36 @@ static int take_lock(struct restart *r, const struct file_open *f, const Reprise
 	return 0;
 }
 
+typedef int (*file_fn)(struct restart *r, struct file_open *f, struct error *e);
+
+/* A socket is made where it was. One may be made in the course of making another. */
+static int in_network(struct restart *r, struct file_open *f, file_fn fn, struct error *e)
+{
+	uint64_t was, unused;
+	int res = restart_enter_network(r, f->msg->network, &was), back;
+
+	if (res < 0)
+		return error_errno(e, res, E_NAMESPACE, "cannot enter its network namespace");
+	res = fn(r, f, e);
+	back = restart_enter_network(r, was, &unused);
+	return back < 0 && res >= 0
+		       ? error_errno(e, back, E_NAMESPACE, "cannot leave its network namespace")
+		       : res;
+}
+
+static int make(struct restart *r, struct file_open *f, struct error *e)
+{
+	return f->ops->restart(r, f->id, f->msg, &f->fd, e);
+}
+
+static int finish(struct restart *r, struct file_open *f, struct error *e)
+{
+	return f->ops->finish(r, f->id, f->msg, f->fd, e);
+}
+
 int file_open_now(struct restart *r, struct file_open *f, struct error *e)
 {
-	int res = f->ops->restart(r, f->id, f->msg, &f->fd, e);
+	int res = in_network(r, f, make, e);
 
 	if (res < 0)
 		return res;
@@ -367,7 +398,7 @@ int files_restart_open_late(struct restart *r, struct error *e)
 		for (size_t i = 0; i < f->msg->n_locks && res >= 0; i++)
 			res = take_lock(r, f, f->msg->locks[i], e);
 		if (res >= 0 && f->ops->finish)
-			res = f->ops->finish(r, f->id, f->msg, f->fd, e);
+			res = in_network(r, f, finish, e);
 		if (res >= 0 && f->msg->owner && !f->msg->outside)
 			res = file_set_owner(r, f->fd, f->msg, e);
 		if (res < 0)

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/spaces.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "core/kabi.h"
@@ -65,6 +67,28 @@ bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag)
 	const Reprise__Container *msg = id ? restart_find(r, RECORD_NAMESPACE, id) : NULL;
 
 	return id && (!msg || msg->own != flag);
+}
+
+static int network_of(const struct restart *r, uint64_t id)
+{
+	vec_for_each (s, &r->spaces.list)
+		if (id && s->id == id && s->flag == CLONE_NEWNET)
+			return s->ns;
+	for (size_t k = 0; !id && k < SPACE_KINDS; k++)
+		if (r->spaces.root[k].flag == CLONE_NEWNET)
+			return r->spaces.root[k].ns;
+	return -EBADF;
+}
+
+int restart_enter_network(struct restart *r, uint64_t id, uint64_t *was)
+{
+	*was = r->spaces.network;
+	if (id == *was)
+		return 0;
+	if (setns(network_of(r, id), CLONE_NEWNET) < 0)
+		return -errno;
+	r->spaces.network = id;
+	return 0;
 }
 
 int restart_root(const struct restart *r, uint64_t id)

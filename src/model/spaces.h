@@ -59,6 +59,7 @@ struct restart_space {
 };
 
 struct restart_spaces {
+	uint64_t network;			/* in which this thread is now */
 	VEC(struct restart_space) list;		/* in image order */
 	struct restart_space root[SPACE_KINDS]; /* those of the root */
 };
@@ -66,6 +67,8 @@ struct restart_spaces {
 struct restart;
 /* Is there no namespace of that kind with this id in the image? 0 is the root's, and there. */
 bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag);
+/* This thread goes into a network namespace; *was: for the way back. 0 or a negative errno. */
+int restart_enter_network(struct restart *r, uint64_t id, uint64_t *was);
 /* The directory from which paths of mount namespace `id` begin; AT_FDCWD of the root's. */
 int restart_root(const struct restart *r, uint64_t id);
 /*

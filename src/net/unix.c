@@ -42,6 +42,15 @@ static int get_table(struct checkpoint *c, struct unix_checkpoint **ret, struct 
 	return r;
 }
 
+int unix_checkpoint_network(struct checkpoint *c, struct error *e)
+{
+	struct unix_checkpoint *u = NULL;
+	bool first = !c->files->unix_sockets || !c->files->unix_sockets->read;
+	int r = get_table(c, &u, e);
+
+	return r < 0 || first ? r : unix_table_read(&u->table, e);
+}
+
 static bool is_stream(const Reprise__UnixSocket *m)
 {
 	return m->socket->type != SOCK_DGRAM;

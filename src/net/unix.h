@@ -115,4 +115,7 @@ int unix_restart_finish(struct restart *r, uint64_t id, const Reprise__File *msg
 int unix_restart_all(struct restart *r, struct error *e);
 void unix_restart_end(struct restart *r);
 
+/* Adds the sockets of the network namespace in which this thread is to those that are known. */
+int unix_checkpoint_network(struct checkpoint *c, struct error *e) must_check;
+
 #endif

@@ -19,6 +19,10 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) m
 int spaces_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 void spaces_end(struct checkpoint *c);
 
+/* This thread goes into one of them (not of mounts), and back to the root's. */
+int space_visit(struct checkpoint *c, uint64_t id, struct error *e) must_check;
+int space_return(struct checkpoint *c, uint64_t flag, struct error *e) must_check;
+
 int spaces_validate(const struct restart *r, struct error *e) must_check;
 /* Makes them: the root's are there, and the root stub, which is in them. */
 int spaces_restart(struct restart *r, struct error *e) must_check;

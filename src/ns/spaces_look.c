@@ -27,18 +27,35 @@ static int no_memory(struct error *e)
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
 }
 
-/* This thread goes there and back; whoever does not find back is of no use any more. */
+int space_visit(struct checkpoint *c, uint64_t id, struct error *e)
+{
+	vec_for_each (s, &c->spaces.list)
+		if (s->id == id && setns(s->ns, (int)s->flag) == 0)
+			return 0;
+	return error_errno(e, -errno, E_NAMESPACE, "cannot enter its namespace");
+}
+
+int space_return(struct checkpoint *c, uint64_t flag, struct error *e)
+{
+	if (setns(c->spaces.looked->fds[space_kind_of(flag)], (int)flag) < 0)
+		return error_errno(e, -errno, E_INTERNAL, "cannot leave a namespace");
+	return 0;
+}
+
+/* Whoever does not find back is of no use any more. */
 static int from_inside(struct checkpoint *c, size_t i, look_fn look, struct error *e)
 {
 	const struct checkpoint_space *s = &c->spaces.list.v[i];
-	int back = c->spaces.looked->fds[space_kind_of(s->flag)], r;
+	int r = space_visit(c, s->id, e), back;
+	struct error lost = {};
 
-	if (setns(s->ns, (int)s->flag) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter it");
+	if (r < 0)
+		return r;
 	r = look(c, i, e);
-	if (setns(back, (int)s->flag) < 0)
-		return error_errno(e, -errno, E_INTERNAL, "cannot leave it");
-	return r;
+	back = space_return(c, s->flag, &lost);
+	if (back < 0)
+		*e = lost;
+	return back < 0 ? back : r;
 }
 
 static int look_uts(struct checkpoint *c, size_t i, struct error *e)

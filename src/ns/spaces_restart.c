@@ -106,6 +106,8 @@ static int open_roots(struct restart *r, struct error *e)
 		/* Not every kernel has every kind. */
 		s->ino =
 			space_number(r->proc_fd, &unused, "thread-self/ns/%s", space_kinds[k].name);
+		s->flag = space_kinds[k].flag;
+		s->ns = -EBADF;
 		if (!s->ino)
 			continue;
 		s->ns = open_own(r, k, e);
