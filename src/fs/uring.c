@@ -83,7 +83,7 @@ static int let_tasks_complete(const struct file_seen *f, const struct uring_seen
 				t->tid);
 		/* With IORING_SETUP_DEFER_TASKRUN only when it asks for them. If the number means
 		 * something else to it, the call does nothing. */
-		if (t->tid == s->submitter)
+		if (t->tid == s->submitter || (s->flags & IORING_SETUP_IOPOLL))
 			batch_call(&b, SYS_io_uring_enter, VAL(f->fd), VAL(0), VAL(0),
 				   VAL(IORING_ENTER_GETEVENTS), VAL(0), VAL(0));
 		else
@@ -111,6 +111,8 @@ static bool is_calm(const struct uring_seen *s)
 	vec_for_each (f, &s->flight)
 		if (!f->task)
 			return false;
+	if ((s->flags & IORING_SETUP_SQPOLL) && s->sq_tail != s->sq_head && !s->obstacle)
+		return false;
 	return !s->strange && !s->waiting && s->in_flight == s->flight.n;
 }
 
@@ -135,6 +137,8 @@ static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_m
 			return s->strange || s->waiting ? refuse_flight(s, e) : 0;
 		if (r >= 0 && (s->strange || s->waiting) && i > WAITING_MS)
 			return refuse_flight(s, e);
+		if (r >= 0 && s->sq_tail != s->sq_head)
+			uring_poll_wake(f->local);
 		if (r >= 0)
 			r = let_tasks_complete(f, s, e);
 		if (r < 0 && r != -EAGAIN)
@@ -209,7 +213,9 @@ static int save_area(int fd, uint64_t offset, uint64_t size, size_t *ret_n,
 static int find_layout(const struct uring_seen *seen, Reprise__IoUring *m, struct uring_layout *ret,
 		       struct scratch *s, struct error *e)
 {
-	struct io_uring_params params = {.flags = seen->flags | IORING_SETUP_CQSIZE,
+	uint32_t flags =
+		seen->flags & ~(IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF | IORING_SETUP_ATTACH_WQ);
+	struct io_uring_params params = {.flags = flags | IORING_SETUP_CQSIZE,
 					 .cq_entries = seen->cq_entries};
 	_cleanup_(close_fd) int fd = (int)syscall(SYS_io_uring_setup, seen->sq_entries, &params);
 
@@ -261,6 +267,11 @@ static int find_owner(const struct checkpoint *c, const struct file_seen *f,
 		*ret = s->users.v[0];
 	else if (!*ret)
 		*ret = f->tid;
+	if (s->poller && !s->submitter)
+		*ret = s->poller_leader;
+	if (!uring_in_tree(c, *ret))
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "the process that has made it is not in the tree");
 	return checkpoint_refer(c, *ret, e);
 }
 
@@ -278,8 +289,9 @@ static int refuse_state(const struct uring_seen *s, struct error *e)
 	return 0;
 }
 
-static int fill(struct checkpoint *c, const struct file_seen *f, const struct uring_seen *s,
-		Reprise__IoUring *m, struct scratch *scratch, struct error *e)
+static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file_seen *f,
+		const struct uring_seen *s, Reprise__IoUring *m, struct scratch *scratch,
+		struct error *e)
 {
 	int r = refuse_state(s, e);
 
@@ -287,7 +299,8 @@ static int fill(struct checkpoint *c, const struct file_seen *f, const struct ur
 		r = find_owner(c, f, s, &m->owner, e);
 	if (r < 0)
 		return r;
-	m->flags = s->flags | IORING_SETUP_CQSIZE;
+	/* the other ring has gone, or is of no consequence */
+	m->flags = (s->flags & ~IORING_SETUP_ATTACH_WQ) | IORING_SETUP_CQSIZE;
 	m->sq_entries = s->sq_entries;
 	m->cq_entries = s->cq_entries;
 	m->sq_head = s->sq_head;
@@ -300,7 +313,9 @@ static int fill(struct checkpoint *c, const struct file_seen *f, const struct ur
 	m->clock = s->clock;
 	m->bounded_workers = s->workers[0];
 	m->unbounded_workers = s->workers[1];
-	r = uring_requests_save(c, s, m, scratch, e);
+	r = uring_poll_save(k, s, m, e);
+	if (r >= 0)
+		r = uring_requests_save(c, s, m, scratch, e);
 	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);
 }
 
@@ -340,7 +355,7 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	if (r == -EAGAIN) /* in motion */
 		return 0;
 	if (r >= 0)
-		r = fill(c, f, s, msg->io_uring, scratch, e);
+		r = fill(c, k, f, s, msg->io_uring, scratch, e);
 	if (r >= 0 && (s->n_buffers || s->n_provided))
 		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
 	if (r >= 0)

@@ -75,7 +75,12 @@ struct uring_seen {
 	uint32_t waiting;	   /* lists of those that wait for somebody: may be for ever */
 	VEC(struct uring_request) flight; /* those that can be submitted again, but for */
 	uint32_t strange;		  /* of these: cannot */
-	pid_t submitter;		  /* the only thread that may use it; 0 no such */
+	uint64_t poller;     /* struct task_struct of the thread of the kernel that submits */
+	pid_t poller_leader; /* of its process */
+	int32_t poller_cpu;
+	uint32_t poller_idle; /* jiffies */
+	uint32_t sq_tail;     /* with a poller: what it is going to take */
+	pid_t submitter;      /* the only thread that may use it; 0 no such */
 	VEC(pid_t)
 	users; /* threads that have used it; first those of the address space in which it
 		  was made */
@@ -142,11 +147,12 @@ static inline bool uring_offset_known(uint64_t offset)
 }
 
 /* What can be restored of IORING_SETUP_*. */
-#define URING_FLAGS                                                                        \
-	(IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED |              \
-	 IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | \
-	 IORING_SETUP_SQE128 | IORING_SETUP_CQE32 | IORING_SETUP_SINGLE_ISSUER |           \
-	 IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_NO_SQARRAY)
+#define URING_FLAGS                                                                              \
+	(IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF | IORING_SETUP_IOPOLL | IORING_SETUP_CQSIZE | \
+	 IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL |                \
+	 IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SQE128 |           \
+	 IORING_SETUP_CQE32 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |          \
+	 IORING_SETUP_NO_SQARRAY)
 #define URING_ENTRIES_MAX    32768u
 #define URING_CQ_ENTRIES_MAX (2 * URING_ENTRIES_MAX)
 #define URING_SLOTS_MAX	     (1u << 20)
@@ -186,6 +192,18 @@ int uring_requests_save(const struct checkpoint *c, const struct uring_seen *see
 bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);
 /* In the rings of `fd`, which have their contents. What was done with them is to be undone. */
 int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e) must_check;
+
+/* ret_leader: struct task_struct of the process of the thread that submits. */
+int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struct uring_seen *s,
+		    uint64_t *ret_leader) must_check;
+int uring_poll_save(struct kernel_memory *k, const struct uring_seen *s, Reprise__IoUring *m,
+		    struct error *e) must_check;
+/* Wakes that thread. */
+void uring_poll_wake(int fd);
+/* Refuses where it would have other credentials than it had. */
+int uring_poll_may(struct restart *r, const struct restart_task *t, struct error *e) must_check;
+/* Lets it take requests until so many have been taken. */
+int uring_poll_submit(struct uring_shared *x, int fd, uint32_t count, struct error *e) must_check;
 
 /* A duplicate of a ring that a task has under the number `remote`. */
 int uring_take_over(const struct restart_task *t, int remote, int *ret, struct error *e) must_check;

@@ -138,11 +138,7 @@ static int look_at_requests(struct view *ctx, struct uring_seen *s)
 
 static const char *find_obstacle(struct view *ctx, uint32_t flags)
 {
-	if (flags & IORING_SETUP_SQPOLL)
-		return "a thread of the kernel submits its requests (IORING_SETUP_SQPOLL)";
-	if (flags & IORING_SETUP_IOPOLL)
-		return "it polls for completions (IORING_SETUP_IOPOLL)";
-	if (flags & ~URING_FLAGS)
+	if (flags & ~(URING_FLAGS | IORING_SETUP_ATTACH_WQ))
 		return "it was made with flags of io_uring_setup() that cannot be set anew";
 	if (!list_empty(ctx, "cq_overflow_list"))
 		return "completions wait outside of the ring, which is full";
@@ -305,7 +301,7 @@ static int add_user(struct kernel_memory *k, uint64_t task, int level, uint64_t 
 }
 
 /* The list of struct io_tctx_node: one for each task that has used it and lives. */
-static int look_at_users(struct view *ctx, struct uring_seen *s)
+static int look_at_users(struct view *ctx, uint64_t leader, struct uring_seen *s)
 {
 	uint64_t submitter = u64(ctx, "submitter_task"), mm = u64(ctx, "mm_account");
 	uint64_t current, at, ns = 0;
@@ -325,7 +321,7 @@ static int look_at_users(struct view *ctx, struct uring_seen *s)
 
 		r = i < LIST_MAX ? kernel_member(ctx->k, at, "io_tctx_node", "task", &task, 8)
 				 : -EAGAIN;
-		if (r >= 0)
+		if (r >= 0 && task != s->poller)
 			r = add_user(ctx->k, task, level, ns, mm, s);
 		if (r >= 0)
 			r = kernel_read(ctx->k, at, &at, sizeof(at));
@@ -337,8 +333,12 @@ static int look_at_users(struct view *ctx, struct uring_seen *s)
 		if (r >= 0 && !s->submitter)
 			s->obstacle = "the thread that alone may use it has ended";
 	}
+	if (leader && r >= 0)
+		r = tid_of(ctx->k, leader, level, ns, NULL, &s->poller_leader);
 	vec_for_each (f, &s->flight)
-		if (r >= 0)
+		if (r >= 0 && s->poller && f->task_struct == s->poller)
+			f->task = s->submitter ? s->submitter : s->poller_leader;
+		else if (r >= 0)
 			r = tid_of(ctx->k, f->task_struct, level, ns, NULL, &f->task);
 	return r < 0 ? r : 0;
 }
@@ -359,6 +359,7 @@ void uring_seen_free(struct uring_seen *s)
 static int look(struct view *ctx, struct uring_seen *s)
 {
 	uint32_t offset = 0;
+	uint64_t leader = 0;
 	int r = view_open(ctx);
 
 	if (r < 0)
@@ -382,8 +383,10 @@ static int look(struct view *ctx, struct uring_seen *s)
 		r = look_at_eventfd(ctx, s);
 	if (r >= 0)
 		r = look_at_resources(ctx, s);
+	if (r >= 0 && s->flags & IORING_SETUP_SQPOLL)
+		r = uring_poll_look(ctx->k, ctx->at, u64(ctx, "rings"), s, &leader);
 	if (r >= 0)
-		r = look_at_users(ctx, s);
+		r = look_at_users(ctx, leader, s);
 	return ctx->failed ? ctx->failed : r;
 }
 

@@ -17,6 +17,9 @@ struct uring_counting {
 /* Submits n of the requests that stand in all places of the ring, and takes their completions. */
 int uring_count_further(struct uring_counting *c, uint32_t n, struct error *e) must_check;
 
+/* The same where a thread of the kernel submits. */
+int uring_poll_count(struct uring_counting *c, uint32_t n, struct error *e) must_check;
+
 /* Adds those of a ring, or says what is in the way (s->obstacle). */
 int uring_provided_look(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s) must_check;
 /* Where they are in the memory of the owner. */

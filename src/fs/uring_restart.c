@@ -114,7 +114,10 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
-	struct io_uring_params params = {.flags = m->flags, .cq_entries = m->cq_entries};
+	struct io_uring_params params = {.flags = m->flags,
+					 .cq_entries = m->cq_entries,
+					 .sq_thread_cpu = m->poller_cpu,
+					 .sq_thread_idle = m->poller_idle_ms};
 	uint32_t at = batch_data(&b, &params, sizeof(params));
 	int call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
 	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
@@ -223,6 +226,8 @@ int uring_count_further(struct uring_counting *c, uint32_t n, struct error *e)
 {
 	uint32_t before = *uring_word(&c->x, c->x.layout.sq.head), count = before + n;
 
+	if (c->x.m->flags & IORING_SETUP_SQPOLL)
+		return uring_poll_count(c, n, e);
 	*uring_word(&c->x, c->x.layout.sq.tail) = count;
 	while (*uring_word(&c->x, c->x.layout.sq.head) != count) {
 		int r = run_rounds(c, e);
@@ -304,19 +309,30 @@ static void fill(uint8_t *at, uint64_t size, size_t n, Reprise__MemoryPart *cons
 	memset(at + done, 0, size - done);
 }
 
-static void fill_all(struct uring_shared *x)
+/* At no moment may the tail stand elsewhere than the kernel believes: a thread of it may look. */
+static int fill_all(struct uring_shared *x, struct error *e)
 {
 	const Reprise__IoUring *m = x->m;
+	_cleanup_(free_ptr) uint8_t *rings = malloc(x->layout.rings_size);
+	struct uring_shared to = {.m = m, .layout = x->layout, .rings = rings};
 
-	fill(x->rings, x->layout.rings_size, m->n_rings, m->rings);
-	fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
+	if (!rings)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
+	fill(rings, x->layout.rings_size, m->n_rings, m->rings);
 	/* what the kernel believes, whatever the image says */
-	*uring_word(x, x->layout.sq.head) = counted(m);
-	*uring_word(x, x->layout.cq.tail) = m->cq_tail;
-	*uring_word(x, x->layout.sq.ring_mask) = m->sq_entries - 1;
-	*uring_word(x, x->layout.cq.ring_mask) = m->cq_entries - 1;
-	*uring_word(x, x->layout.sq.ring_entries) = m->sq_entries;
-	*uring_word(x, x->layout.cq.ring_entries) = m->cq_entries;
+	*uring_word(&to, to.layout.sq.head) = counted(m);
+	*uring_word(&to, to.layout.cq.tail) = m->cq_tail;
+	*uring_word(&to, to.layout.sq.ring_mask) = m->sq_entries - 1;
+	*uring_word(&to, to.layout.cq.ring_mask) = m->cq_entries - 1;
+	*uring_word(&to, to.layout.sq.ring_entries) = m->sq_entries;
+	*uring_word(&to, to.layout.cq.ring_entries) = m->cq_entries;
+	if (m->flags & IORING_SETUP_SQPOLL) {
+		*uring_word(&to, to.layout.sq.tail) = counted(m);
+		*uring_word(&to, to.layout.sq.flags) = IORING_SQ_NEED_WAKEUP;
+	}
+	memcpy(x->rings, rings, x->layout.rings_size);
+	fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
+	return 0;
 }
 
 /*
@@ -331,7 +347,8 @@ static int fill_submitted(struct uring_shared *x, struct error *e)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
 	fill(rings, x->layout.rings_size, x->m->n_rings, x->m->rings);
 	fill(x->sqes, x->layout.sqes_size, x->m->n_sqes, x->m->sqes);
-	memcpy(x->rings + tail, rings + tail, 4);
+	if (!(x->m->flags & IORING_SETUP_SQPOLL))
+		memcpy(x->rings + tail, rings + tail, 4);
 	if (!(x->m->flags & IORING_SETUP_NO_SQARRAY))
 		memcpy(x->rings + array, rings + array, 4ul * x->m->sq_entries);
 	return 0;
@@ -349,7 +366,9 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring of task %d, which is not there", m->owner);
 	layout_of(m, &c.x.layout);
-	res = make(t, m, &c.remote, e);
+	res = m->flags & IORING_SETUP_SQPOLL ? uring_poll_may(r, t, e) : 0;
+	if (res >= 0)
+		res = make(t, m, &c.remote, e);
 	if (res < 0)
 		return res;
 	res = uring_take_over(t, c.remote, &c.fd, e);
@@ -360,7 +379,7 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	if (res >= 0)
 		res = close_there(t, c.remote, e);
 	if (res >= 0)
-		fill_all(&c.x);
+		res = fill_all(&c.x, e);
 	close_here(&c.x);
 	if (res < 0)
 		close_fd(&c.fd);

@@ -171,6 +171,7 @@ struct chain {
 	Reprise__IoUringRequest *const *requests;
 	uint32_t n, number; /* of the first, of all that the ring has had */
 	int ring, file;	    /* descriptors in the task */
+	int fd;		    /* of the ring, here */
 	uint64_t page, size;
 };
 
@@ -254,32 +255,36 @@ static int patch(const struct restart_task *t, const Reprise__IoUringPatch *p, c
 	return memcmp(is, to, p->size) ? write_there(t, p->address, to, p->size, e) : 0;
 }
 
-static int enter(const struct restart_task *t, int ring, uint32_t n, struct error *e)
+static int enter(const struct chain *c, struct error *e)
 {
-	const uint64_t args[6] = {(uint64_t)ring, n};
-	long done = agent_syscall(t->process->agent, t->tid, NULL, e, SYS_io_uring_enter, args);
+	const uint64_t args[6] = {(uint64_t)c->ring, c->n};
+	long done;
 
-	if (done == (long)n)
+	if (c->x->m->flags & IORING_SETUP_SQPOLL)
+		return uring_poll_submit(c->x, c->fd, c->number + c->n, e);
+	*uring_word(c->x, c->x->layout.sq.tail) = c->number + c->n;
+	done = agent_syscall(c->t->process->agent, c->t->tid, NULL, e, SYS_io_uring_enter, args);
+	if (done == (long)c->n)
 		return 0;
 	return error_errno(e, done < 0 ? (int)done : -EIO, E_RESTORE,
 			   "cannot submit a request again that was in flight");
 }
 
 /* accept() remembers the limit under which it was asked. */
-static int limited(const struct restart_task *t, uint64_t nofile, int ring, uint32_t n,
-		   struct error *e)
+static int limited(const struct chain *c, uint64_t nofile, struct error *e)
 {
+	pid_t pid = c->t->process->pid;
 	struct rlimit is, wanted;
 	int r;
 
-	if (!nofile || prlimit(t->process->pid, RLIMIT_NOFILE, NULL, &is) < 0)
-		return enter(t, ring, n, e);
+	if (!nofile || prlimit(pid, RLIMIT_NOFILE, NULL, &is) < 0)
+		return enter(c, e);
 	wanted = is;
 	wanted.rlim_cur = nofile < is.rlim_max ? nofile : is.rlim_max;
-	if (prlimit(t->process->pid, RLIMIT_NOFILE, &wanted, NULL) < 0)
+	if (prlimit(pid, RLIMIT_NOFILE, &wanted, NULL) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "prlimit");
-	r = enter(t, ring, n, e);
-	if (prlimit(t->process->pid, RLIMIT_NOFILE, &is, NULL) < 0 && r >= 0)
+	r = enter(c, e);
+	if (prlimit(pid, RLIMIT_NOFILE, &is, NULL) < 0 && r >= 0)
 		r = error_errno(e, -errno, E_SYSTEM, "prlimit");
 	return r;
 }
@@ -365,14 +370,13 @@ static int submit_chain(struct chain *c, struct error *e)
 		r = patch_all(c, memory, memory + c->size, false, e);
 	if (r < 0)
 		return r;
-	*uring_word(c->x, c->x->layout.sq.tail) = c->number + c->n;
-	r = limited(c->t, nofile, c->ring, c->n, e);
+	r = limited(c, nofile, e);
 	if (r >= 0)
 		r = patch_all(c, memory, memory + c->size, true, e);
 	return r >= 0 && c->file >= 0 ? close_there(c->t, c->file, e) : r;
 }
 
-static int submit_in(struct chain *c, int fd, struct error *e)
+static int submit_in(struct chain *c, struct error *e)
 {
 	uint64_t map[6] = {0, 0, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, (uint64_t)-1};
 	long page;
@@ -385,7 +389,7 @@ static int submit_in(struct chain *c, int fd, struct error *e)
 	if (page < 0)
 		return error_errno(e, (int)page, E_RESTORE, "no memory in task %d", c->t->vtid);
 	map[0] = c->page = (uint64_t)page;
-	r = give_fd(c->r, c->t, fd, &c->ring, e);
+	r = give_fd(c->r, c->t, c->fd, &c->ring, e);
 	if (r >= 0)
 		r = submit_chain(c, e);
 	if (r >= 0)
@@ -401,7 +405,8 @@ int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct e
 	int res = 0;
 
 	for (size_t i = 0; i < x->m->n_requests && res >= 0; i += n, number += n) {
-		struct chain c = {.r = r, .x = x, .requests = x->m->requests + i, .file = -1};
+		struct chain c = {
+			.r = r, .x = x, .requests = x->m->requests + i, .file = -1, .fd = fd};
 
 		for (n = 1; i + n < x->m->n_requests && x->m->requests[i + n]->linked; n++)
 			;
@@ -412,7 +417,7 @@ int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct e
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "a request of task %d, which is not there",
 					 x->m->requests[i]->task);
-		res = submit_in(&c, fd, e);
+		res = submit_in(&c, e);
 	}
 	return res;
 }

@@ -5,7 +5,8 @@
  *	waitid		a request waits for a child
  *	timeout		one waits for time to pass, again and again
  *	header		one is to receive a message, with a header that is no longer mapped
- *	sqpoll		a thread of the kernel submits
+ *	sqpoll-shared	a thread of the kernel submits, for another ring too
+ *	sqpoll-changed	one does that has other credentials by now
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
  *	provided-mmap	one is in memory of the kernel
@@ -163,13 +164,25 @@ static void registered(const char *what)
 	}
 }
 
+static void polled(const char *what)
+{
+	params.sq_thread_idle = 10;
+	ring_make(IORING_SETUP_SQPOLL);
+	if (!strcmp(what, "sqpoll-shared")) {
+		params.wq_fd = (uint32_t)ring;
+		ring_make(IORING_SETUP_SQPOLL | IORING_SETUP_ATTACH_WQ);
+	} else {
+		CHECK(!setresgid(1, 1, 1));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argv[1];
 
 	test_init();
-	if (!strcmp(what, "sqpoll"))
-		ring_make(IORING_SETUP_SQPOLL);
+	if (!strncmp(what, "sqpoll", 6))
+		polled(what);
 	else
 		ring_make(strcmp(what, "restricted") ? 0 : IORING_SETUP_R_DISABLED);
 	request(what);

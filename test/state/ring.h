@@ -37,8 +37,12 @@ static inline size_t cqe_size(const struct ring *r)
 
 static inline void ring_make(struct ring *r, unsigned int entries, unsigned int flags)
 {
-	memset(r, 0, sizeof(*r));
-	r->p.flags = flags;
+	const struct io_uring_params asked = {.flags = flags,
+					      .sq_thread_cpu = r->p.sq_thread_cpu,
+					      .sq_thread_idle = r->p.sq_thread_idle,
+					      .wq_fd = r->p.wq_fd};
+
+	*r = (struct ring){.p = asked};
 	r->fd = (int)syscall(SYS_io_uring_setup, entries, &r->p);
 	if (r->fd < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL))
 		test_skip("no io_uring here, or not this one (flags %#x)", flags);
