@@ -6,11 +6,13 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define DEPTH_MAX 16 /* of unnamed members and typedefs */
 
 struct btf {
 	void *data;
+	size_t mapped; /* bytes; 0: allocated */
 	const char *types, *types_end;
 	const char *names;
 	uint32_t names_len;
@@ -103,16 +105,25 @@ static int parse(struct btf *b, size_t size)
 	return b->names[b->names_len - 1] ? -EINVAL : index_types(b);
 }
 
-int btf_new(struct btf **ret, void *data, size_t size)
+static void let_go(void *data, size_t mapped)
+{
+	if (mapped)
+		munmap(data, mapped);
+	else
+		free(data);
+}
+
+int btf_new(struct btf **ret, void *data, size_t size, bool mapped)
 {
 	struct btf *b = calloc(1, sizeof(*b));
 	int r;
 
 	if (!b) {
-		free(data);
+		let_go(data, mapped ? size : 0);
 		return -ENOMEM;
 	}
 	b->data = data;
+	b->mapped = mapped ? size : 0;
 	r = parse(b, size);
 	if (r < 0) {
 		btf_free(b);
@@ -126,7 +137,7 @@ void btf_free(struct btf *b)
 {
 	if (!b)
 		return;
-	free(b->data);
+	let_go(b->data, b->mapped);
 	free(b->by_id);
 	free(b);
 }
@@ -155,6 +166,24 @@ static const struct btf_type *type_of(const struct btf *b, uint32_t id)
 	return NULL;
 }
 
+/*
+ * Names are stored once (pahole sees to it), so that numbers are compared, and not the names of
+ * some hundred thousand types. A tool that does otherwise costs us what it stored twice: it is not
+ * found.
+ */
+static uint32_t offset_of_name(const struct btf *b, const char *name)
+{
+	size_t len = strlen(name) + 1;
+	const char *at = b->names, *end = b->names + b->names_len;
+
+	while ((at = memmem(at, (size_t)(end - at), name, len))) {
+		if (at > b->names && !at[-1])
+			return (uint32_t)(at - b->names);
+		at++;
+	}
+	return 0;
+}
+
 static bool is_structure(const struct btf_type *t)
 {
 	return t && (BTF_INFO_KIND(t->info) == BTF_KIND_STRUCT ||
@@ -163,12 +192,31 @@ static bool is_structure(const struct btf_type *t)
 
 static int find(const struct btf *b, const char *name, bool structure)
 {
-	for (uint32_t i = 1; i < b->n; i++) {
+	uint32_t offset = offset_of_name(b, name);
+
+	for (uint32_t i = 1; i < b->n && offset; i++) {
 		const struct btf_type *t = b->by_id[i];
 
-		if ((structure ? is_structure(t) : BTF_INFO_KIND(t->info) == BTF_KIND_FUNC) &&
-		    !strcmp(name_at(b, t->name_off), name))
+		if (t->name_off == offset &&
+		    (structure ? is_structure(t) : BTF_INFO_KIND(t->info) == BTF_KIND_FUNC))
 			return (int)i;
+	}
+	return -ENOENT;
+}
+
+int btf_enumerator(const struct btf *b, const char *name)
+{
+	uint32_t offset = offset_of_name(b, name);
+
+	for (uint32_t i = 1; i < b->n && offset; i++) {
+		const struct btf_type *t = b->by_id[i];
+		const struct btf_enum *v = (const struct btf_enum *)(t + 1);
+
+		if (BTF_INFO_KIND(t->info) != BTF_KIND_ENUM)
+			continue;
+		for (uint32_t k = 0; k < BTF_INFO_VLEN(t->info); k++)
+			if (v[k].name_off == offset)
+				return v[k].val;
 	}
 	return -ENOENT;
 }

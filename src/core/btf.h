@@ -2,6 +2,7 @@
 #ifndef REPRISE_CORE_BTF_H
 #define REPRISE_CORE_BTF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,8 +12,8 @@
  */
 struct btf;
 
-/* Takes the bytes, which free() must release. -EINVAL if they make no sense. */
-int btf_new(struct btf **ret, void *data, size_t size);
+/* Takes the bytes, which free() (mapped: munmap()) must release. -EINVAL if they make no sense. */
+int btf_new(struct btf **ret, void *data, size_t size, bool mapped);
 void btf_free(struct btf *b); /* accepts NULL */
 
 /* The id of a function or of a structure (or union), -ENOENT if there is none. */
@@ -23,6 +24,8 @@ int btf_size(const struct btf *b, int structure);
 int btf_offset(const struct btf *b, int structure, const char *member);
 /* The same, and its size: 0 for an array of unknown length. -ENOENT for a bit-field. */
 int btf_member(const struct btf *b, int structure, const char *member, int *ret_size);
+/* The value of an enumerator, which is not negative. */
+int btf_enumerator(const struct btf *b, const char *name);
 /* Offset of a variable in its section. */
 int btf_variable(const struct btf *b, const char *section, const char *name);
 

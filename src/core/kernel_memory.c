@@ -18,6 +18,7 @@
 
 #include "core/btf.h"
 #include "core/cleanup.h"
+#include "core/kernel_bpf.h"
 #include "core/vec.h"
 
 #define COPY_MAX 4096
@@ -39,6 +40,7 @@ struct known_member {
 
 struct kernel_memory {
 	struct btf *btf;
+	int iterator; /* the type of its function */
 	VEC(struct known_member) known;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
@@ -58,23 +60,13 @@ static uint64_t pointer(const void *p)
 	return (uint64_t)(uintptr_t)p;
 }
 
-#define INSN(c, d, s, o, i) \
-	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
-#define MOVE(d, s)	  INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
-#define SET(d, i)	  INSN(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
-#define ADD(d, i)	  INSN(BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, i)
-#define LOAD(d, s, o)	  INSN(BPF_LDX | BPF_MEM | BPF_DW, d, s, o, 0)
-#define STORE(d, o, s)	  INSN(BPF_STX | BPF_MEM | BPF_DW, d, s, o, 0)
-#define CALL(f)		  INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
-#define IF_ZERO(r, o)	  INSN(BPF_JMP | BPF_JEQ | BPF_K, r, 0, o, 0)
-#define IF_ABOVE(r, i, o) INSN(BPF_JMP | BPF_JGT | BPF_K, r, 0, o, i)
-#define MEMBER(m)	  ((int16_t)offsetof(struct window, m))
+#define MEMBER(m) ((int16_t)offsetof(struct window, m))
 
 /*
  * These instructions may be used under the GPL, version 2, as well: the kernel gives
  * the helper that reads its memory to programs which say so.
  */
-static int load_program(struct kernel_memory *k, int iterator)
+static int load_program(struct kernel_memory *k)
 {
 	const struct bpf_insn program[] = {
 		LOAD(BPF_REG_7, BPF_REG_1, 8), /* struct bpf_iter__task: meta, task */
@@ -100,23 +92,28 @@ static int load_program(struct kernel_memory *k, int iterator)
 		SET(BPF_REG_0, 0),
 		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
 	};
+	return kernel_bpf_load(k, program, sizeof(program) / sizeof(program[0]));
+}
+
+int kernel_bpf_load(struct kernel_memory *k, const struct bpf_insn *insns, size_t n)
+{
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = BPF_TRACE_ITER,
-		.attach_btf_id = (uint32_t)iterator,
-		.insns = pointer(program),
-		.insn_cnt = sizeof(program) / sizeof(program[0]),
+		.attach_btf_id = (uint32_t)k->iterator,
+		.insns = pointer(insns),
+		.insn_cnt = (uint32_t)n,
 		.license = pointer("Dual MIT/GPL"),
 	};
 
 	return (int)bpf(BPF_PROG_LOAD, &attr);
 }
 
-static int link_task(const struct kernel_memory *k, pid_t tid)
+int kernel_bpf_link(int program, pid_t pid, pid_t tid)
 {
-	union bpf_iter_link_info info = {.task.tid = (uint32_t)tid};
+	union bpf_iter_link_info info = {.task = {.tid = (uint32_t)tid, .pid = (uint32_t)pid}};
 	union bpf_attr attr = {
-		.link_create = {.prog_fd = (uint32_t)k->program,
+		.link_create = {.prog_fd = (uint32_t)program,
 				.attach_type = BPF_TRACE_ITER,
 				.iter_info = pointer(&info),
 				.iter_info_len = sizeof(info)},
@@ -125,11 +122,17 @@ static int link_task(const struct kernel_memory *k, pid_t tid)
 	return (int)bpf(BPF_LINK_CREATE, &attr);
 }
 
+int kernel_bpf_iterate(int link)
+{
+	union bpf_attr attr = {.iter_create = {.link_fd = (uint32_t)link}};
+
+	return (int)bpf(BPF_ITER_CREATE, &attr);
+}
+
 /* Runs the program once. */
 static int run(struct kernel_memory *k, int link)
 {
-	union bpf_attr attr = {.iter_create = {.link_fd = (uint32_t)link}};
-	_cleanup_(close_fd) int fd = (int)bpf(BPF_ITER_CREATE, &attr);
+	_cleanup_(close_fd) int fd = kernel_bpf_iterate(link);
 	char unused[8];
 
 	if (fd < 0)
@@ -201,17 +204,20 @@ static int read_btf(struct kernel_memory *k)
 
 	if (fd < 0) {
 		r = ask_for_btf(&data, &size);
-		return r < 0 ? r : btf_new(&k->btf, data, size);
+		return r < 0 ? r : btf_new(&k->btf, data, size, false);
 	}
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	size = (size_t)st.st_size;
+	data = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0); /* 6.16 */
+	if (data != MAP_FAILED)
+		return btf_new(&k->btf, data, size, true);
 	data = malloc(size + 1);
 	if (!data)
 		return -ENOMEM;
 	r = read_file(fd, data, size);
 	if (r >= 0)
-		return btf_new(&k->btf, data, size);
+		return btf_new(&k->btf, data, size, false);
 	free(data);
 	return r;
 }
@@ -239,20 +245,19 @@ static int open_window(struct kernel_memory *k)
 
 static int open_all(struct kernel_memory *k)
 {
-	int r = read_btf(k), iterator;
+	int r = open_window(k);
 
+	if (r >= 0)
+		r = read_btf(k);
 	if (r < 0)
 		return r;
-	iterator = btf_function(k->btf, "bpf_iter_task");
-	if (iterator < 0)
+	k->iterator = btf_function(k->btf, "bpf_iter_task");
+	if (k->iterator < 0)
 		return -EOPNOTSUPP;
-	r = open_window(k);
-	if (r < 0)
-		return r;
-	k->program = load_program(k, iterator);
+	k->program = load_program(k);
 	if (k->program < 0)
 		return k->program;
-	k->own = link_task(k, (pid_t)syscall(SYS_gettid));
+	k->own = kernel_bpf_link(k->program, 0, (pid_t)syscall(SYS_gettid));
 	if (k->own < 0)
 		return k->own;
 	/* Before 6.1 the filter was not known, and the address would be that of any task. */
@@ -263,12 +268,14 @@ static int open_all(struct kernel_memory *k)
 int kernel_memory_open(struct kernel_memory **ret, struct error *e)
 {
 	struct kernel_memory *k = calloc(1, sizeof(*k));
+	const char *fault = getenv("REPRISE_FAULT");
 	int r;
 
 	if (!k)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF program");
 	k->map = k->program = k->own = -EBADF;
-	r = open_all(k);
+	/* the fault point shows what happens where we may not look */
+	r = fault && !strcmp(fault, "no-kernel-memory") ? -EPERM : open_all(k);
 	if (r < 0) {
 		kernel_memory_free(k);
 		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_KERNEL_TOO_OLD,
@@ -322,7 +329,7 @@ uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address)
 
 int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret)
 {
-	_cleanup_(close_fd) int link = link_task(k, tid);
+	_cleanup_(close_fd) int link = kernel_bpf_link(k->program, 0, tid);
 	uint32_t number = 0;
 	int r;
 
@@ -419,4 +426,9 @@ int kernel_size(const struct kernel_memory *k, const char *structure)
 int kernel_percpu_offset(const struct kernel_memory *k, const char *name)
 {
 	return btf_variable(k->btf, ".data..percpu", name);
+}
+
+int kernel_enumerator(const struct kernel_memory *k, const char *name)
+{
+	return btf_enumerator(k->btf, name);
 }

@@ -42,6 +42,8 @@ int kernel_member(struct kernel_memory *k, uint64_t address, const char *structu
 int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /* Size of a structure, or -ENOENT. */
 int kernel_size(const struct kernel_memory *k, const char *structure);
+/* The value of an enumerator, or -ENOENT. */
+int kernel_enumerator(const struct kernel_memory *k, const char *name);
 /* Where a variable stands among those that each processor has of its own. */
 int kernel_percpu_offset(const struct kernel_memory *k, const char *name);
 

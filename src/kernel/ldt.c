@@ -16,6 +16,12 @@ void ldt_query(struct batch *b, struct ldt_query *q)
 			     VAL(LDT_ENTRIES_MAX * LDT_ENTRY_SIZE));
 }
 
+int ldt_too_large(struct error *e)
+{
+	return error_set(e, -E2BIG, E_TASK_STATE,
+			 "has a local descriptor table of %d entries or more", LDT_ENTRIES_MAX);
+}
+
 int ldt_collect(struct batch *b, const struct ldt_query *q, Reprise__Process *msg,
 		struct scratch *s, struct error *e)
 {
@@ -25,9 +31,7 @@ int ldt_collect(struct batch *b, const struct ldt_query *q, Reprise__Process *ms
 	if (len <= 0) /* ENOSYS without CONFIG_MODIFY_LDT_SYSCALL */
 		return 0;
 	if (len >= LDT_ENTRIES_MAX * LDT_ENTRY_SIZE)
-		return error_set(e, -E2BIG, E_TASK_STATE,
-				 "has a local descriptor table of %d entries or more",
-				 LDT_ENTRIES_MAX);
+		return ldt_too_large(e);
 	msg->ldt.data = scratch_copy(s, batch_at(b, q->data), (size_t)len);
 	if (!msg->ldt.data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor table");

@@ -20,6 +20,8 @@ void ldt_query(struct batch *b, struct ldt_query *q);
 int ldt_collect(struct batch *b, const struct ldt_query *q, Reprise__Process *msg,
 		struct scratch *s, struct error *e) must_check;
 int ldt_validate(const Reprise__Process *msg, struct error *e) must_check;
+/* The refusal, for whoever has counted them. */
+int ldt_too_large(struct error *e);
 void ldt_restart(struct batch *b, const Reprise__Process *msg);
 
 #endif

@@ -120,6 +120,8 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 		*e = p->look->in_exe;
 		r = checkpoint_refuse(c, p->look->exe, e);
 	}
+	if (r >= 0 && c->checking)
+		r = checkpoint_refuse(c, timers_check(c, p, e), e);
 	vec_for_each (t, &p->frozen->threads) {
 		if (r < 0)
 			break;

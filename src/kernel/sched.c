@@ -38,6 +38,25 @@ static int read_affinity(pid_t tid, Reprise__Scheduling *m, struct scratch *s, s
 	return 0;
 }
 
+/* Of a real-time task the lower bound has a default that the system sets. */
+static int check_bounds(const struct kernel_sched_attr *a, struct error *e)
+{
+	if (a->policy != SCHED_FIFO && a->policy != SCHED_RR &&
+	    (a->util_min || (a->util_max && a->util_max != UTIL_WHOLE)))
+		return error_set(e, -EOPNOTSUPP, E_TASK_STATE,
+				 "has bounds of processor utilisation (SCHED_FLAG_UTIL_CLAMP)");
+	return 0;
+}
+
+int sched_check(pid_t tid, struct error *e)
+{
+	struct kernel_sched_attr a = {};
+
+	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
+		return 0; /* it has ended, or the checkpoint will say */
+	return check_bounds(&a, e);
+}
+
 int sched_checkpoint(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struct error *e)
 {
 	struct kernel_sched_attr a = {};
@@ -45,11 +64,8 @@ int sched_checkpoint(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struc
 
 	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "sched_getattr");
-	/* Of a real-time task the lower one has a default that the system sets. */
-	if (a.policy != SCHED_FIFO && a.policy != SCHED_RR &&
-	    (a.util_min || (a.util_max && a.util_max != UTIL_WHOLE)))
-		return error_set(e, -EOPNOTSUPP, E_TASK_STATE,
-				 "has bounds of processor utilisation (SCHED_FLAG_UTIL_CLAMP)");
+	if (check_bounds(&a, e) < 0)
+		return e->err;
 	m->policy = a.policy;
 	m->flags = a.flags;
 	/* sched_getattr() tells the nice value of ordinary policies only; real-time tasks keep

@@ -14,6 +14,8 @@
  */
 int sched_checkpoint(pid_t tid, Reprise__Scheduling *ret, struct scratch *s,
 		     struct error *e) must_check;
+/* The refusal alone, for a task that runs. */
+int sched_check(pid_t tid, struct error *e) must_check;
 int sched_validate(const Reprise__Scheduling *m, struct error *e) must_check;
 /* Before the credentials are given up; only what differs from `now`, what the stub has, needs
  * privilege. */

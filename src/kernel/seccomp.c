@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -23,6 +24,47 @@ static bool asks_somebody(const struct sock_filter *insns, size_t n)
 	return false;
 }
 
+static int refuse_asking(struct error *e)
+{
+	return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY,
+			 "has a seccomp filter that asks another process (SECCOMP_RET_USER_NOTIF)");
+}
+
+static int refuse_number(struct error *e)
+{
+	return error_set(e, -E2BIG, E_TASK_STATE, "has more than %d seccomp filters", FILTERS_MAX);
+}
+
+/* As they were loaded, which the kernel keeps for PTRACE_SECCOMP_GET_FILTER. */
+static bool asks_in_kernel(struct kernel_memory *k, uint64_t filter)
+{
+	_cleanup_(free_ptr) struct sock_filter *insns = NULL;
+	uint64_t program = 0, original = 0, at = 0;
+	uint16_t n = 0;
+
+	if (kernel_member(k, filter, "seccomp_filter", "prog", &program, 8) < 0 ||
+	    kernel_member(k, program, "bpf_prog", "orig_prog", &original, 8) < 0 ||
+	    kernel_member(k, original, "sock_fprog_kern", "len", &n, sizeof(n)) < 0 ||
+	    kernel_member(k, original, "sock_fprog_kern", "filter", &at, 8) < 0)
+		return false;
+	insns = calloc(n + 1ul, sizeof(*insns));
+	return insns && kernel_read(k, at, insns, n * sizeof(*insns)) >= 0 &&
+	       asks_somebody(insns, n);
+}
+
+int seccomp_look(struct kernel_memory *k, uint64_t filter, struct error *e)
+{
+	for (int i = 0; filter; i++) {
+		if (i == FILTERS_MAX)
+			return refuse_number(e);
+		if (asks_in_kernel(k, filter))
+			return refuse_asking(e);
+		if (kernel_member(k, filter, "seccomp_filter", "prev", &filter, 8) < 0)
+			break;
+	}
+	return 0;
+}
+
 static int read_filter(pid_t tid, unsigned long index, Reprise__SeccompFilter *f, struct scratch *s,
 		       struct error *e)
 {
@@ -37,9 +79,7 @@ static int read_filter(pid_t tid, unsigned long index, Reprise__SeccompFilter *f
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a seccomp filter");
 	r = trace_get_seccomp_filter(tid, index, (struct sock_filter *)f->insns.data, e);
 	if (r >= 0 && asks_somebody((struct sock_filter *)f->insns.data, (size_t)n))
-		return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY,
-				 "has a seccomp filter that asks another process "
-				 "(SECCOMP_RET_USER_NOTIF)");
+		return refuse_asking(e);
 	return r < 0 ? r : trace_get_seccomp_flags(tid, index, &f->flags, e);
 }
 
@@ -53,8 +93,7 @@ static int read_filters(pid_t tid, Reprise__Task *msg, struct scratch *s, struct
 		int r;
 
 		if (i == FILTERS_MAX)
-			return error_set(e, -E2BIG, E_TASK_STATE,
-					 "has more than %d seccomp filters", FILTERS_MAX);
+			return refuse_number(e);
 		f = scratch_message(s, Reprise__SeccompFilter, reprise__seccomp_filter__init);
 		if (!f)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for seccomp filters");

@@ -13,6 +13,8 @@
  */
 int seccomp_checkpoint(pid_t tid, unsigned int mode, Reprise__Task *msg, struct scratch *s,
 		       struct error *e) must_check;
+/* The same refusals, from the kernel's memory: `filter` is the latest one of a task that runs. */
+int seccomp_look(struct kernel_memory *k, uint64_t filter, struct error *e) must_check;
 int seccomp_validate(const Reprise__Task *msg, struct error *e) must_check;
 /*
  * Installs them: the last thing that a task does before its registers are set.

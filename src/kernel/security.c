@@ -147,18 +147,27 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 	return 0;
 }
 
+int security_landlock(struct error *e)
+{
+	return error_set(e, -EPERM, E_TASK_SECURITY,
+			 "is confined by rules of Landlock or another security module, which "
+			 "cannot be read");
+}
+
+int security_keyring(bool of_process, struct error *e)
+{
+	return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY, "has a %s keyring",
+			 of_process ? "process" : "thread");
+}
+
 int security_collect(const struct batch *b, const struct security_query *q, struct error *e)
 {
 	/* -ESRCH: it does not see us, in another pid namespace */
 	if (q->probe >= 0 && batch_result(b, q->probe) == -EPERM)
-		return error_set(
-			e, -EPERM, E_TASK_SECURITY,
-			"is confined by rules of Landlock or another security module, which "
-			"cannot be read");
+		return security_landlock(e);
 	for (int i = 0; i < 2; i++)
 		if (batch_result(b, q->keyrings[i]) > 0)
-			return error_set(e, -EOPNOTSUPP, E_TASK_SECURITY, "has a %s keyring",
-					 i ? "process" : "thread");
+			return security_keyring(i, e);
 	return 0;
 }
 

@@ -28,6 +28,9 @@ struct security_query {
 /* Questions that only the thread can answer. */
 int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		   struct batch *b, struct security_query *q, struct error *e) must_check;
+/* The refusals (E_TASK_SECURITY), for whoever has found the reason. */
+int security_landlock(struct error *e);
+int security_keyring(bool of_process, struct error *e);
 /* Refuses (E_TASK_SECURITY). */
 int security_collect(const struct batch *b, const struct security_query *q,
 		     struct error *e) must_check;

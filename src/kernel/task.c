@@ -25,6 +25,21 @@ struct mempolicy {
 	uint64_t nodes[MEMPOLICY_NODES / 64];
 };
 
+/* What the freeze would find out otherwise. */
+static int check_running(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			 const char *status, struct error *e)
+{
+	size_t n = 0;
+	const char *features = proc_field(status, "x86_Thread_features", &n);
+	int r;
+
+	/* see begin() in remote/borrow.c */
+	if (features && memmem(features, n, "shstk", 5))
+		return error_set(e, -ENOTSUP, E_TASK_STATE, "has a shadow stack");
+	r = sched_check(tid, e);
+	return r < 0 ? r : freezer_check_sleep(&c->freezer, p->frozen->pid, tid, e);
+}
+
 int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
 {
 	uint64_t mode = 0, tracer = 0;
@@ -42,7 +57,7 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 			return vfork_check(c, p, tid, e);
 	if (mode != SECCOMP_MODE_DISABLED && geteuid() != 0)
 		return error_set(e, -EACCES, E_TASK_SECCOMP, "is confined by seccomp");
-	return 0;
+	return c->checking ? check_running(c, p, tid, status, e) : 0;
 }
 
 void task_query(struct batch *b, struct task_query *q)

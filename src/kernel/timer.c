@@ -88,6 +88,24 @@ int timers_parse(const char *text, size_t *ret_n, Reprise__PosixTimer ***ret, st
 	return 0;
 }
 
+static int too_many(size_t n, struct error *e)
+{
+	return error_set(e, -E2BIG, E_TASK_STATE, "has %zu POSIX timers; at most %d can be saved",
+			 n, POSIX_TIMERS_MAX);
+}
+
+int timers_check(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	size_t n = 0;
+
+	if (procfs_read(c->proc_fd, &text, NULL, "%d/timers", p->tid) <= 0)
+		return 0; /* none; or others say why it cannot be read */
+	for (const char *at = text; (at = strstr(at, "ID: ")); at += 4)
+		n += at == text || at[-1] == '\n';
+	return n > POSIX_TIMERS_MAX ? too_many(n, e) : 0;
+}
+
 int timers_query(struct checkpoint *c, struct checkpoint_process *p, struct batch *b,
 		 struct timers_query *q, struct scratch *s, struct error *e)
 {
@@ -101,9 +119,7 @@ int timers_query(struct checkpoint *c, struct checkpoint_process *p, struct batc
 	if (r < 0)
 		return r;
 	if (q->n > POSIX_TIMERS_MAX)
-		return error_set(e, -E2BIG, E_TASK_STATE,
-				 "has %zu POSIX timers; at most %d can be saved", q->n,
-				 POSIX_TIMERS_MAX);
+		return too_many(q->n, e);
 	q->itimers = batch_data(b, NULL, ITIMERS * sizeof(struct itimerval));
 	for (uint32_t i = 0; i < ITIMERS; i++)
 		q->itimer_calls[i] = batch_call(b, SYS_getitimer, VAL(i),

@@ -28,6 +28,9 @@ struct timers_query {
 /* Parses the text of /proc/PID/timers. Pure. */
 int timers_parse(const char *text, size_t *ret_n, Reprise__PosixTimer ***ret, struct scratch *s,
 		 struct error *e) must_check;
+/* Refuses too many, while they can be counted from outside only. */
+int timers_check(struct checkpoint *c, const struct checkpoint_process *p,
+		 struct error *e) must_check;
 int timers_query(struct checkpoint *c, struct checkpoint_process *p, struct batch *b,
 		 struct timers_query *q, struct scratch *s, struct error *e) must_check;
 int timers_collect(struct batch *b, struct timers_query *q, Reprise__Process *msg,

@@ -69,6 +69,7 @@ struct checkpoint {
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
 	struct security_probes *probes; /* see kernel/security.c */
+	struct unseen *unseen;		/* see kernel/unseen.h; only while checking */
 	struct ahead *ahead;		/* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */

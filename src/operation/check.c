@@ -8,6 +8,7 @@
 #include "fs/file.h"
 #include "ipc/ipc.h"
 #include "kernel/feasible.h"
+#include "kernel/unseen.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "ns/spaces.h"
@@ -53,6 +54,8 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 	for (size_t i = before; i < c->problems.n; i++)
 		if (c->problems.v[i].code == E_PERMISSION)
 			return r;
+	if (r >= 0)
+		r = unseen_check(c, cp, e);
 	if (r >= 0)
 		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
 	vec_for_each (t, &cp->frozen->threads)

@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/kernel_memory.h"
 #include "operation/features.h"
 
 struct feature {
@@ -88,6 +89,16 @@ static int probe_pagemap_scan(void)
 	return r;
 }
 
+static int probe_kernel_memory(void)
+{
+	struct kernel_memory *k = NULL;
+	struct error e = {};
+	int r = kernel_memory_open(&k, &e);
+
+	kernel_memory_free(k);
+	return r;
+}
+
 /* In a child of its own: a pid that is free with near certainty, chosen and given back. */
 static int probe_set_tid(void)
 {
@@ -135,6 +146,7 @@ static const struct feature features[] = {
 	{"clone3-set-tid", "restart with the original pids", false, probe_set_tid},
 	{"user-pid-namespaces", "restart with --pidns by an ordinary user", false, probe_userns},
 	{"pagemap-scan", "finding pages quickly", false, probe_pagemap_scan},
+	{"kernel-memory", "what no interface tells, by BPF", false, probe_kernel_memory},
 };
 
 #define FEATURES (sizeof(features) / sizeof(features[0]))

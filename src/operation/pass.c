@@ -12,6 +12,7 @@
 #include "image/chain.h"
 #include "ipc/ipc.h"
 #include "kernel/security.h"
+#include "kernel/unseen.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/ahead.h"
@@ -57,6 +58,7 @@ void pass_end(struct pass *p)
 	free(p->cpu_flags);
 	free(c->status);
 	security_probes_free(c->probes);
+	unseen_free(c->unseen);
 	close_fd(&c->proc_fd);
 }
 

@@ -155,6 +155,8 @@ struct resume_state {
 	unsigned int timeout_arg; /* index of the argument that holds it or points to it */
 	uint64_t remaining_ns;
 };
+/* Refuses (E_TASK_STATE) what that would, of a thread that runs as far as we are concerned. */
+int freezer_check_sleep(const struct freezer *f, pid_t pid, pid_t tid, struct error *e) must_check;
 int freezer_resume_state(const struct freezer *f, const struct frozen_process *p,
 			 const struct frozen_thread *t, struct resume_state *ret,
 			 struct error *e) must_check;

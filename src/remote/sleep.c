@@ -332,6 +332,31 @@ long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched
 	return nr;
 }
 
+static int cannot_be_told(pid_t pid, pid_t tid, const char *wchan, struct error *e)
+{
+	return error_set(
+		e, -ENOTSUP, E_TASK_STATE,
+		"thread %d of process %d is in a system call that cannot be told (restart_syscall, in %s)",
+		tid, pid, *wchan ? wchan : "an unknown place");
+}
+
+int freezer_check_sleep(const struct freezer *f, pid_t pid, pid_t tid, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	struct frozen_thread t = {.tid = tid};
+	uint64_t args[6] = {}, ip;
+	long nr;
+
+	if (procfs_read(f->proc_fd, &text, NULL, "%d/task/%d/syscall", pid, tid) <= 0 ||
+	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
+		   &args[3], &args[4], &args[5], &ip) != 8 ||
+	    nr != arch_restart_syscall_nr())
+		return 0;
+	observe_wchan(f->proc_fd, pid, &t);
+	return sleeping_restarted(tid, t.wchan, ip, args) < 0 ? cannot_be_told(pid, tid, t.wchan, e)
+							      : 0;
+}
+
 void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)
 {
 	uint64_t exec_start, switches;
@@ -439,10 +464,7 @@ int freezer_resume_state(const struct freezer *f, const struct frozen_process *p
 	if (nr == arch_restart_syscall_nr())
 		nr = t->cpu->restarted_nr;
 	if (nr < 0)
-		return error_set(
-			e, -ENOTSUP, E_TASK_STATE,
-			"thread %d of process %d is in a system call that cannot be told (restart_syscall, in %s)",
-			t->tid, p->pid, *t->wchan ? t->wchan : "an unknown place");
+		return cannot_be_told(p->pid, t->tid, t->wchan, e);
 	/*
 	 * A new task has no restart block. The other codes are left to the
 	 * kernel, which alone knows whether a signal that is delivered first makes the

@@ -51,17 +51,9 @@ bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state)
 
 static int open_memory(struct freezer *f, struct error *e)
 {
-	const char *fault = getenv("REPRISE_FAULT");
-
-	if (!f->memory_tried) {
-		f->memory_tried = true;
-		/* the fault point shows what happens where we may not look */
-		if (fault && strcmp(fault, "no-kernel-memory") == 0)
-			ignore(error_set(&f->memory_error, -EPERM, E_PERMISSION, "no permission"),
-			       "for later");
-		else
-			ignore(kernel_memory_open(&f->memory, &f->memory_error), "for later");
-	}
+	if (!f->memory_tried)
+		ignore(kernel_memory_open(&f->memory, &f->memory_error), "for later");
+	f->memory_tried = true;
 	if (f->memory)
 		return 0;
 	return error_set(e, -ENOTSUP, E_TASK_VFORK, "%s", f->memory_error.text);

@@ -13,7 +13,8 @@
  *	odd		open descriptors of kinds that cannot be saved: two of them
  *	quiet		not dumpable
  *	parent-death	end when the parent does
- *	confine HOW	itself: landlock, keyring, notify
+ *	confine HOW	itself: landlock, keyring, thread-keyring, notify, dispatch, ldt,
+ *			timers
  *	next-namespace KIND	a pid or time namespace for its children
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
@@ -25,6 +26,7 @@
  */
 #include "harness.h"
 
+#include <asm/ldt.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
@@ -64,7 +66,11 @@ static void confine(const char *how)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog program = {4, ask};
+	static char selector = SYSCALL_DISPATCH_FILTER_ALLOW;
+	const struct user_desc entry = {.entry_number = 300, .base_addr = 0x1000, .limit = 1};
+	struct sigevent event = {.sigev_notify = SIGEV_NONE};
 	uint64_t handled[3] = {1};
+	timer_t timer;
 	long fd = -1;
 
 	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
@@ -73,9 +79,18 @@ static void confine(const char *how)
 		if (fd < 0)
 			test_skip("no Landlock");
 		CHECK(!syscall(SYS_landlock_restrict_self, fd, 0));
-	} else if (!strcmp(how, "keyring")) {
-		if (syscall(SYS_keyctl, 0, -2, 1) < 0) /* KEYCTL_GET_KEYRING_ID */
+	} else if (strstr(how, "keyring")) {
+		/* KEYCTL_GET_KEYRING_ID */
+		if (syscall(SYS_keyctl, 0, *how == 't' ? -1 : -2, 1) < 0)
 			test_skip("no keyrings");
+	} else if (!strcmp(how, "timers")) {
+		for (int i = 0; i < 300; i++)
+			CHECK(!timer_create(CLOCK_MONOTONIC, &event, &timer));
+	} else if (!strcmp(how, "dispatch")) {
+		CHECK(!prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &selector));
+	} else if (!strcmp(how, "ldt")) {
+		if (syscall(SYS_modify_ldt, 0x11, &entry, sizeof(entry)))
+			test_skip("no descriptor tables");
 	} else {
 		fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER,
 			     &program);

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -6,6 +8,7 @@
 
 #include "core/btf.h"
 #include "core/kernel_memory.h"
+#include "core/kernel_scan.h"
 #include "unit.h"
 
 static void test_own_task(void **state)
@@ -39,6 +42,59 @@ static void test_own_task(void **state)
 	kernel_memory_free(k);
 }
 
+static void count_names(void *arg, const uint64_t *v)
+{
+	unsigned int *found = arg;
+	char name[8] = "";
+
+	memcpy(name, &v[1], sizeof(name));
+	*found += !memcmp(name, "several", 8) && !v[0] && !v[2];
+}
+
+static void *stay(void *arg)
+{
+	sem_wait(arg);
+	return NULL;
+}
+
+/* Of all threads at once; what is not there, or is reached by a pointer to nowhere, is 0. */
+static void test_scan(void **state)
+{
+	struct kernel_path paths[3] = {};
+	struct kernel_memory *k = NULL;
+	struct kernel_scan *s = NULL;
+	unsigned int found = 0;
+	struct error e = {};
+	pthread_t threads[200];
+	sem_t end;
+
+	if (kernel_memory_open(&k, &e) < 0)
+		skip();
+	assert_int_equal(prctl(PR_SET_NAME, "several"), 0);
+	assert_int_equal(sem_init(&end, 0, 0), 0);
+	for (int i = 0; i < 200; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, stay, &end), 0);
+	kernel_path_add(k, &paths[0], "task_struct", "nonsense");
+	kernel_path_add(k, &paths[0], "task_struct", "mm");
+	kernel_path_add(k, &paths[1], "task_struct", "comm");
+	kernel_path_add(k, &paths[2], "task_struct", "set_child_tid");
+	kernel_path_add_offset(&paths[2], 1 << 20);
+	assert_int_equal(kernel_scan_new(&s, k, paths, 3), 0);
+	assert_int_equal(kernel_scan_process(s, getpid(), count_names, &found), 0);
+	assert_int_equal(found, 201);
+	assert_int_equal(kernel_scan_thread(s, getpid(), count_names, &found), 0);
+	assert_int_equal(found, 202);
+	assert_true(kernel_scan_process(s, 0x3ffffff, count_names, &found) < 0);
+	for (int i = 0; i < 200; i++)
+		sem_post(&end);
+	for (int i = 0; i < 200; i++)
+		pthread_join(threads[i], NULL);
+	assert_true(kernel_enumerator(k, "PIDTYPE_SID") > 0);
+	assert_true(kernel_enumerator(k, "PIDTYPE_NONSENSE") < 0);
+	kernel_scan_free(s);
+	kernel_memory_free(k);
+}
+
 static void test_nonsense(void **state)
 {
 	const size_t sizes[] = {0, 1, 23, 24, 1000};
@@ -48,7 +104,7 @@ static void test_nonsense(void **state)
 		unsigned char *data = malloc(sizes[i] + 1);
 
 		memset(data, 0xeb, sizes[i]);
-		assert_true(btf_new(&b, data, sizes[i]) < 0);
+		assert_true(btf_new(&b, data, sizes[i], false) < 0);
 		assert_null(b);
 	}
 }
@@ -57,6 +113,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_own_task),
+		cmocka_unit_test(test_scan),
 		cmocka_unit_test(test_nonsense),
 	};
 

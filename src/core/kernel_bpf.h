@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_KERNEL_BPF_H
+#define REPRISE_CORE_KERNEL_BPF_H
+
+#include <linux/bpf.h>
+
+#include "core/kernel_memory.h"
+
+/* Private to those who make programs that read the kernel's memory. */
+
+#define INSN(c, d, s, o, i) \
+	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
+#define MOVE(d, s)	  INSN(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
+#define SET(d, i)	  INSN(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
+#define ADD(d, i)	  INSN(BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, i)
+#define LOAD(d, s, o)	  INSN(BPF_LDX | BPF_MEM | BPF_DW, d, s, o, 0)
+#define STORE(d, o, s)	  INSN(BPF_STX | BPF_MEM | BPF_DW, d, s, o, 0)
+#define CALL(f)		  INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
+#define IF_ZERO(r, o)	  INSN(BPF_JMP | BPF_JEQ | BPF_K, r, 0, o, 0)
+#define IF_ABOVE(r, i, o) INSN(BPF_JMP | BPF_JGT | BPF_K, r, 0, o, i)
+
+/* A program that is called with each task of an iterator. */
+int kernel_bpf_load(struct kernel_memory *k, const struct bpf_insn *insns, size_t n) must_check;
+/* For the threads of one process, or for one thread. */
+int kernel_bpf_link(int program, pid_t pid, pid_t tid) must_check;
+/* What is read from it comes from the program. */
+int kernel_bpf_iterate(int link) must_check;
+
+#endif

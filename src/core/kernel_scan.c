@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A program for the iterator over the threads of a process (kernel/bpf/task_iter.c), made for the
+ * paths that are asked for: a reading after the other, without a branch. What it finds is what a
+ * read of the iterator returns.
+ */
+#include "core/kernel_scan.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kernel_bpf.h"
+#include "core/vec.h"
+
+struct kernel_scan {
+	int program;
+	size_t n;
+};
+
+struct program {
+	VEC(struct bpf_insn) insns;
+	bool failed;
+};
+
+static void emit(struct program *p, struct bpf_insn insn)
+{
+	struct bpf_insn *at = vec_push(&p->insns);
+
+	if (at)
+		*at = insn;
+	else
+		p->failed = true;
+}
+
+void kernel_path_add(struct kernel_memory *k, struct kernel_path *p, const char *structure,
+		     const char *member)
+{
+	kernel_path_add_offset(p, kernel_offset(k, structure, member));
+}
+
+void kernel_path_add_offset(struct kernel_path *p, int offset)
+{
+	if (p->broken || offset < 0 || p->n == KERNEL_PATH_MAX)
+		*p = (struct kernel_path){.broken = true};
+	else
+		p->offsets[p->n++] = offset;
+}
+
+/* Where value i stands on the stack of the program. */
+static int16_t slot(size_t n, size_t i)
+{
+	return (int16_t)(-8 * (int)(n - i));
+}
+
+/* bpf_probe_read_kernel() leaves zeros where it fails; nothing is at low addresses. */
+static void emit_path(struct program *p, const struct kernel_path *path, int16_t at)
+{
+	emit(p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, at, 0));
+	for (unsigned int i = 0; i < path->n; i++) {
+		if (i == 0)
+			emit(p, MOVE(BPF_REG_3, BPF_REG_7));
+		else
+			emit(p, LOAD(BPF_REG_3, BPF_REG_10, at));
+		emit(p, ADD(BPF_REG_3, path->offsets[i]));
+		emit(p, MOVE(BPF_REG_1, BPF_REG_10));
+		emit(p, ADD(BPF_REG_1, at));
+		emit(p, SET(BPF_REG_2, 8));
+		emit(p, CALL(BPF_FUNC_probe_read_kernel));
+	}
+}
+
+static void emit_all(struct program *p, const struct kernel_path *paths, size_t n)
+{
+	size_t jump;
+
+	emit(p, LOAD(BPF_REG_6, BPF_REG_1, 0)); /* struct bpf_iter__task: meta, task */
+	emit(p, LOAD(BPF_REG_7, BPF_REG_1, 8));
+	jump = p->insns.n;
+	emit(p, IF_ZERO(BPF_REG_7, 0)); /* called once more at the end */
+	for (size_t i = 0; i < n; i++)
+		emit_path(p, &paths[i], slot(n, i));
+	emit(p, LOAD(BPF_REG_1, BPF_REG_6, 0)); /* struct bpf_iter_meta: seq */
+	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
+	emit(p, ADD(BPF_REG_2, slot(n, 0)));
+	emit(p, SET(BPF_REG_3, (int)(n * 8)));
+	emit(p, CALL(BPF_FUNC_seq_write));
+	if (!p->failed)
+		p->insns.v[jump].off = (int16_t)(p->insns.n - jump - 1);
+	emit(p, SET(BPF_REG_0, 0));
+	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+}
+
+int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
+		    const struct kernel_path *paths, size_t n)
+{
+	struct kernel_scan *s = calloc(1, sizeof(*s));
+	struct program p = {};
+	int r = -ENOMEM;
+
+	if (n && n <= KERNEL_SCAN_VALUES)
+		emit_all(&p, paths, n);
+	if (s && !p.failed && p.insns.n)
+		r = kernel_bpf_load(k, p.insns.v, p.insns.n);
+	vec_free(&p.insns);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	s->program = r;
+	s->n = n;
+	*ret = s;
+	return 0;
+}
+
+void kernel_scan_free(struct kernel_scan *s)
+{
+	if (!s)
+		return;
+	close_fd(&s->program);
+	free(s);
+}
+
+static int scan(struct kernel_scan *s, pid_t pid, pid_t tid, kernel_scan_fn fn, void *arg)
+{
+	_cleanup_(close_fd) int link = kernel_bpf_link(s->program, pid, tid);
+	_cleanup_(close_fd) int fd = link < 0 ? link : kernel_bpf_iterate(link);
+	uint64_t rows[512];
+	size_t row = s->n * sizeof(*rows), have = 0;
+	bool any = false;
+
+	if (fd < 0)
+		return fd;
+	for (;;) {
+		ssize_t n = read(fd, (char *)rows + have, sizeof(rows) / row * row - have);
+
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return any ? 0 : -ESRCH;
+		have += (size_t)n;
+		for (size_t i = 0; i < have / row; i++, any = true)
+			fn(arg, rows + i * s->n);
+		memmove(rows, (char *)rows + have / row * row, have % row);
+		have %= row;
+	}
+}
+
+int kernel_scan_process(struct kernel_scan *s, pid_t pid, kernel_scan_fn fn, void *arg)
+{
+	return scan(s, pid, 0, fn, arg);
+}
+
+int kernel_scan_thread(struct kernel_scan *s, pid_t tid, kernel_scan_fn fn, void *arg)
+{
+	return scan(s, 0, tid, fn, arg);
+}

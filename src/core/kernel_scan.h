@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_CORE_KERNEL_SCAN_H
+#define REPRISE_CORE_KERNEL_SCAN_H
+
+#include <stdbool.h>
+
+#include "core/kernel_memory.h"
+
+/*
+ * The same few words of many threads, at the cost of some system calls for a process and not
+ * for a word. What runs may change meanwhile: a value is a hint, until it is met again.
+ */
+#define KERNEL_PATH_MAX	   4
+#define KERNEL_SCAN_VALUES 12
+
+/* From struct task_struct on, each offset but the last leads to a pointer that is followed. */
+struct kernel_path {
+	int offsets[KERNEL_PATH_MAX];
+	unsigned int n; /* 0: the value is 0 */
+	bool broken;	/* this kernel has no such thing: nothing is added any more */
+};
+/* Adds a step; a member that this kernel does not have, or a negative offset, empties the path. */
+void kernel_path_add(struct kernel_memory *k, struct kernel_path *p, const char *structure,
+		     const char *member);
+
+void kernel_path_add_offset(struct kernel_path *p, int offset);
+
+struct kernel_scan;
+int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
+		    const struct kernel_path *paths, size_t n) must_check;
+void kernel_scan_free(struct kernel_scan *s); /* accepts NULL */
+
+/* The eight bytes at the end of each path; 0 where a pointer on the way leads nowhere. */
+typedef void (*kernel_scan_fn)(void *arg, const uint64_t *values);
+/* All threads of a process, or one of them. -ESRCH: there are none any more. */
+int kernel_scan_process(struct kernel_scan *s, pid_t pid, kernel_scan_fn fn, void *arg) must_check;
+int kernel_scan_thread(struct kernel_scan *s, pid_t tid, kernel_scan_fn fn, void *arg) must_check;
+
+#endif
