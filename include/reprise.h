@@ -127,6 +127,15 @@ struct reprise_checkpoint_options {
 	 * directories of all. NULL: the image is complete in itself.
 	 */
 	const char *const *parents;
+	/*
+	 * Open files that belong to the world outside: they are not saved, whatever they are and
+	 * hold, and a restart has to put something in their place. By the name that /proc/PID/fd
+	 * shows
+	 * ("/dev/fuse", "pipe:[123]"), by what a socket is connected to ("unix:/run/db.sock",
+	 * "unix:@abstract", "tcp:192.0.2.1:80"), with * and ? as in names of files; or one of a
+	 * task: "pid:1234/fd:5". NULL at the end; may be NULL.
+	 */
+	const char *const *externals;
 };
 
 /*
@@ -151,6 +160,22 @@ REPRISE_API int reprise_checkpoint_file(pid_t pid, const char *path, int replace
 enum reprise_changed_files { REPRISE_CHANGED_REFUSE = 0, REPRISE_CHANGED_ALLOW = 1 };
 
 struct reprise_restarted;
+
+/*
+ * What takes the place of an open file of the image: of one that was declared external (see
+ * reprise_checkpoint_options), of a file or device by its path, or of any of these by
+ * "pid:1234/fd:5". The names are those of the image; reprise_inspect() shows them.
+ */
+struct reprise_replacement {
+	const char *object; /* NULL: end of the list */
+	/*
+	 * "file:PATH" is opened as the original was; "unix:PATH" or "unix:@NAME" is connected to.
+	 * NULL: `fd`, a descriptor of the caller, which is duplicated and gets the flags O_APPEND
+	 * and O_NONBLOCK of the original.
+	 */
+	const char *with;
+	int fd;
+};
 
 /* Where the files of a container go. */
 struct reprise_container {
@@ -217,6 +242,7 @@ struct reprise_restart_options {
 	 * (the descriptor may be closed) and CAP_SYS_PTRACE. See lazy_fd below.
 	 */
 	int lazy;
+	const struct reprise_replacement *replacements; /* may be NULL */
 };
 
 struct reprise_restarted {

@@ -64,26 +64,29 @@ static int report(struct cli *cli, pid_t pid, int found)
 	return status;
 }
 
-enum { OPT_TCP = OPT_OWN, OPT_UNIX };
+enum { OPT_TCP = OPT_OWN, OPT_UNIX, OPT_EXTERNAL };
 
 static int run(struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {{"tcp", required_argument, NULL, OPT_TCP},
 						{"unix", required_argument, NULL, OPT_UNIX},
+						{"external", required_argument, NULL, OPT_EXTERNAL},
 						COMMON_OPTIONS};
 	struct reprise_checkpoint_options opt = {
 		.size = sizeof(opt),
 		.problem = on_problem,
 		.arg = cli,
 	};
+	struct externals externals = {};
 	struct reprise_error e = {};
 	pid_t pid = 0;
 	int c, r;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1) {
-		r = c == OPT_TCP    ? parse_tcp(cli, optarg, &opt)
-		    : c == OPT_UNIX ? parse_unix(cli, optarg, &opt.peers)
-				    : common_option(cli, c, argv);
+		r = c == OPT_TCP	? parse_tcp(cli, optarg, &opt)
+		    : c == OPT_UNIX	? parse_unix(cli, optarg, &opt.peers)
+		    : c == OPT_EXTERNAL ? add_external(cli, &externals, optarg, &opt)
+					: common_option(cli, c, argv);
 		if (r >= 0)
 			return r;
 	}
@@ -107,6 +110,7 @@ const struct command check_command = {
 		"something stands in the way.\n"
 		"\n"
 		"  --tcp HOW           as for a checkpoint: refuse (the default) or closed\n"
-		"  --unix HOW          as for a checkpoint: refuse (the default), disconnect or reconnect\n",
+		"  --unix HOW          as for a checkpoint: refuse (the default), disconnect or reconnect\n"
+		"  --external OBJECT   as for a checkpoint\n",
 	.run = run,
 };

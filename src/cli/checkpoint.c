@@ -22,6 +22,7 @@ enum {
 	OPT_ALLOW_LEAK,
 	OPT_FS,
 	OPT_MAX_FREEZE,
+	OPT_EXTERNAL,
 	OPT_PARENT
 };
 
@@ -33,6 +34,7 @@ struct request {
 	size_t n_allow_leaks;
 	struct keys keys;
 	struct parents parents;
+	struct externals externals;
 	struct reprise_checkpoint_options opt;
 	struct reprise_stats stats;
 };
@@ -118,6 +120,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_inotify(cli, optarg, &q->opt);
 	case OPT_TCP:
 		return parse_tcp(cli, optarg, &q->opt);
+	case OPT_EXTERNAL:
+		return add_external(cli, &q->externals, optarg, &q->opt);
 	case OPT_UNIX:
 		return parse_unix(cli, optarg, &q->opt.peers);
 	default:
@@ -159,6 +163,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"inotify", required_argument, NULL, OPT_INOTIFY},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
+		{"external", required_argument, NULL, OPT_EXTERNAL},
 		SEAL_OPTIONS,
 		COMMON_OPTIONS,
 	};
@@ -304,6 +309,9 @@ const struct command checkpoint_command = {
 		"                      memory, namespace, all, or an object such as pipe:[123]\n"
 		"  --unix HOW          Unix sockets connected to processes outside: refuse (the default),\n"
 		"                      have them come back disconnected, or reconnect them by name\n"
+		"  --external OBJECT   leave out an open file, which is outside: /dev/fuse, 'pipe:[123]',\n"
+		"                      unix:/run/db.sock, tcp:192.0.2.1:80, pid:1234/fd:5; the restart is given\n"
+		"                      something in its place\n"
 		"  --sign KEY          sign the image with this secret key (see `reprise help keygen`)\n"
 		"  --encrypt KEY       for the owner of this public key; may be given several times\n"
 		"  --passphrase-file F for those who know the pass phrase: the first line of F\n"

@@ -77,6 +77,18 @@ int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret)
 	return -1;
 }
 
+int add_external(struct cli *cli, struct externals *x, const char *object,
+		 struct reprise_checkpoint_options *opt)
+{
+	if (!*object)
+		return usage_error(cli, "--external names nothing");
+	if (x->n + 1 >= sizeof(x->v) / sizeof(x->v[0]))
+		return usage_error(cli, "too many --external");
+	x->v[x->n++] = object;
+	opt->externals = x->v;
+	return -1;
+}
+
 static int unknown_option(struct cli *cli, char **argv)
 {
 	const char *arg = argv[optind - 1];

@@ -11,6 +11,7 @@
 #include "cli/attach.h"
 #include "cli/container.h"
 #include "cli/keys.h"
+#include "cli/replace.h"
 
 enum {
 	OPT_DETACH = OPT_OWN,
@@ -24,6 +25,7 @@ enum {
 	OPT_NET,
 	OPT_PARENT,
 	OPT_LAZY,
+	OPT_REPLACE,
 	OPT_PRIVILEGED
 };
 
@@ -35,6 +37,7 @@ struct request {
 	const char *map_mounts[64];
 	struct keys keys;
 	struct parents parents;
+	struct replacements replacements;
 	size_t n_map_mounts;
 	char pidfile_tmp[PATH_MAX];
 	int pidfile_fd;
@@ -112,6 +115,9 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return add_map_mount(cli, q, optarg);
 	case OPT_PARENT:
 		return add_parent(cli, &q->parents, optarg);
+	case OPT_REPLACE:
+		q->opt.replacements = q->replacements.v;
+		return add_replacement(cli, &q->replacements, optarg);
 	case OPT_UNIX:
 		return parse_peers(cli, q, optarg);
 	case OPT_NET:
@@ -140,6 +146,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"name", required_argument, NULL, OPT_NAME},
 		{"map-mount", required_argument, NULL, OPT_MAP_MOUNT},
 		{"unix", required_argument, NULL, OPT_UNIX},
+		{"replace", required_argument, NULL, OPT_REPLACE},
 		{"net", required_argument, NULL, OPT_NET},
 		{"parent", required_argument, NULL, OPT_PARENT},
 		{"privileged", no_argument, NULL, OPT_PRIVILEGED},
@@ -402,12 +409,16 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	if (r >= 0)
 		return r;
 	hand_over_streams(q);
+	r = start_replacements(cli, &q->replacements);
+	if (r >= 0)
+		return r;
 	/* Nothing comes out of the envelope that is not signed by one of these keys. */
 	if (q->keys.n_trust)
 		q->opt.privileged = 1;
 	progress_begin(cli);
 	r = reprise_restart(fd, &q->opt, &q->result, &e);
 	progress_end(cli);
+	close_replacements(&q->replacements);
 	if (!q->keys.opening)
 		close(fd);
 	/* All that was used has been verified; what may follow it does not matter any more. */
@@ -461,6 +472,9 @@ const struct command restart_command = {
 		"  --changed-files=HOW what to do if a file has changed since: refuse (the default) or allow\n"
 		"  --unix HOW          Unix sockets that were saved to be connected anew to what is\n"
 		"                      outside: reconnect (the default), or leave them disconnected\n"
+		"  --replace OBJECT=WITH  put something in the place of an open file: fd:N, a descriptor of\n"
+		"                      this command; file:PATH; unix:NAME, connected to; exec:COMMAND, its\n"
+		"                      standard input and output; or null\n"
 		"  --name NAME         of a container: what to call it; the old name or the next free one\n"
 		"                      if not given\n"
 		"  --map-mount A=B     of a container: B takes the place of directory A of the host\n"

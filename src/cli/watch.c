@@ -7,12 +7,21 @@
 
 #include "cli/cli.h"
 
-enum { OPT_EVERY = OPT_OWN, OPT_KEEP, OPT_COMPRESS, OPT_TCP, OPT_UNIX, OPT_NO_TRACK };
+enum {
+	OPT_EVERY = OPT_OWN,
+	OPT_KEEP,
+	OPT_COMPRESS,
+	OPT_TCP,
+	OPT_UNIX,
+	OPT_NO_TRACK,
+	OPT_EXTERNAL,
+};
 
 struct request {
 	pid_t pid;
 	const char *dir;
 	struct reprise_checkpoint_options how;
+	struct externals externals;
 	struct reprise_watch_options opt;
 	uint64_t images;
 };
@@ -52,6 +61,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_compress(cli, optarg, &q->how.compress, &q->how.compress_level);
 	case OPT_TCP:
 		return parse_tcp(cli, optarg, &q->how);
+	case OPT_EXTERNAL:
+		return add_external(cli, &q->externals, optarg, &q->how);
 	case OPT_UNIX:
 		return parse_unix(cli, optarg, &q->how.peers);
 	case OPT_NO_TRACK:
@@ -73,6 +84,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"no-track", no_argument, NULL, OPT_NO_TRACK},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
+		{"external", required_argument, NULL, OPT_EXTERNAL},
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -164,6 +176,7 @@ const struct command watch_command = {
 		"                      of what is written\n"
 		"  --tcp HOW           as for checkpoint\n"
 		"  --unix HOW          as for checkpoint\n"
+		"  --external OBJECT   as for checkpoint\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

@@ -21,7 +21,9 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/context.h"
+#include "fs/external.h"
 #include "fs/fdinfo.h"
+#include "fs/file_kinds.h"
 #include "fs/file_private.h"
 #include "fs/inode_private.h"
 #include "fs/inode_search.h"
@@ -261,7 +263,10 @@ static int save(struct checkpoint *c, struct file_seen *f, struct error *e)
 	struct scratch *s = &c->files->scratch;
 	int r;
 
-	entry->ops = kind_of(f);
+	r = external_declared(c, f, e);
+	if (r < 0)
+		return r;
+	entry->ops = r ? &external_file_ops : kind_of(f);
 	if (!entry->ops)
 		return file_refuse_kind(f, e);
 	entry->msg->kind = entry->ops->kind;

@@ -45,6 +45,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_MQUEUE = 40,
 		 FILE_PACKET = 45,
 		 FILE_VSOCK = 46,
+		 FILE_EXTERNAL = 350,
 };
 
 /* One open file description as it is seen from outside. */

@@ -9,6 +9,7 @@
 /* Asked in this order: those that look at more come first. */
 /* clang-format off */
 const struct file_ops *const file_kinds[] = {
+	&external_file_ops,
 	&mqueue_file_ops,
 	&outside_file_ops,
 	&pipe_file_ops,

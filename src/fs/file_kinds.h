@@ -4,6 +4,7 @@
 
 #include "fs/file.h"
 
+extern const struct file_ops external_file_ops;
 extern const struct file_ops outside_file_ops;
 extern const struct file_ops regular_file_ops;
 extern const struct file_ops pipe_file_ops;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/external.h"
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
 #include "fs/setown.h"
@@ -303,9 +304,10 @@ static int finish(struct restart *r, struct file_open *f, struct error *e)
 
 int file_open_now(struct restart *r, struct file_open *f, struct error *e)
 {
-	int res = in_network(r, f, make, e);
+	const struct restart_replacement *other = external_replacement(r, f->id, f->msg);
+	int res = other ? external_open(r, f, other, e) : in_network(r, f, make, e);
 
-	if (res < 0)
+	if (res < 0 || other)
 		return res;
 	if (f->msg->outside || (f->msg->flags & O_PATH))
 		return 0;

@@ -276,7 +276,7 @@ const struct file_ops pipe_file_ops = {
 	.kind = FILE_PIPE,
 	.name = "pipe",
 	.support = "contents, packets, capacity, one-ended; standard streams that lead outside are "
-		   "replaced, others refused",
+		   "replaced, others refused or external",
 	.match = pipe_match,
 	.checkpoint = pipe_checkpoint,
 	.checkpoint_all = pipe_checkpoint_all,

@@ -47,6 +47,8 @@ struct checkpoint {
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
 	/* Unix sockets whose other side is outside the tree */
 	enum checkpoint_peers { PEERS_REFUSE, PEERS_DISCONNECT, PEERS_RECONNECT } peers;
+	const char *const
+		*externals;    /* what was declared to be outside, NULL at the end; may be NULL */
 	bool inotify_overflow; /* unread events are lost, and the application is told so */
 	bool tcp_closed;       /* TCP connections come back closed, instead of being refused */
 	struct freezer freezer;

@@ -27,6 +27,12 @@ struct restart_address {
 	uint32_t from, to;
 };
 
+/* What takes the place of an open file: see struct reprise_replacement. */
+struct restart_replacement {
+	const char *object, *with;
+	int fd;
+};
+
 struct restart {
 	int proc_fd; /* /proc in which real pids are valid */
 	struct image_reader *image;
@@ -44,6 +50,7 @@ struct restart {
 	int control;	    /* our end of the socket through which descriptors reach the tasks */
 	int control_remote; /* its descriptor number in every task */
 	int jobs;
+	VEC(struct restart_replacement) replacements;
 	VEC(struct restart_address) addresses; /* in whose place others are */
 	struct restart_spaces spaces;
 	gid_t *groups; /* supplementary groups of ours, by the numbers outside */

@@ -241,6 +241,8 @@ static const struct file_ops *kind_of(uint32_t kind)
 /* Of the kinds that have a name in the file system. */
 static const char *file_path(const struct document *d, const Reprise__File *f)
 {
+	if (f->external)
+		return f->external->name;
 	if (f->regular)
 		return inode_path(d, f->regular->inode);
 	if (f->device)

@@ -216,6 +216,7 @@ void restart_unload(struct loaded *l)
 	free(l->nodes);
 	free(r->groups);
 	vec_free(&r->addresses);
+	vec_free(&r->replacements);
 	close_fd(&r->proc_fd);
 	close_fd(&r->control);
 }

@@ -86,6 +86,7 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 	c->own_ipc = ct->own & CLONE_NEWIPC;
 	c->checking = checking;
 	c->inotify_overflow = opt->inotify == REPRISE_INOTIFY_OVERFLOW;
+	c->externals = opt->externals;
 	c->tcp_closed = opt->tcp == REPRISE_TCP_CLOSED;
 	c->peers = opt->peers == REPRISE_PEERS_DISCONNECT  ? PEERS_DISCONNECT
 		   : opt->peers == REPRISE_PEERS_RECONNECT ? PEERS_RECONNECT

@@ -17,6 +17,7 @@
 #include "core/cleanup.h"
 #include "core/id_set.h"
 #include "core/procfs.h"
+#include "fs/external.h"
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "ipc/ipc.h"
@@ -351,6 +352,16 @@ static int set_options(struct restart *r, const struct reprise_restart_options *
 		r->trace_arg = rep;
 	}
 	image_reader_set_progress(r->image, restart_progress, rep);
+	for (const struct reprise_replacement *x = opt->replacements; x && x->object; x++) {
+		struct restart_replacement *one = vec_push(&r->replacements);
+
+		if (!one)
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");
+		*one = (struct restart_replacement){x->object, x->with, x->fd};
+	}
+	res = external_check(r, e);
+	if (res < 0)
+		return res;
 	res = terminal_find(r);
 	return res >= 0 && r->lazy ? mm_lazy_possible(r, e) : res;
 }
