@@ -146,10 +146,34 @@ static uint64_t guess_state(const struct checkpoint *c)
 	       files_checkpoint_count(c) * (1u << 10);
 }
 
-/* *again: on entry, whether the result may be dropped; true: it was, since something seemed to be
- * in the way. */
+static bool is_among(const struct error *e, const struct problems *list)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (list->v[i].code == e->code && !strcmp(list->v[i].object, e->object) &&
+		    !strcmp(list->v[i].text, e->text))
+			return true;
+	return false;
+}
+
+/*
+ * What was not in the way at the last look has come since, and will go: in a tree that makes and
+ * ends processes all the time each look meets others.
+ */
+static void keep_lasting(struct problems *now, const struct problems *before)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < now->n; i++)
+		if (is_among(&now->v[i], before))
+			now->v[n++] = now->v[i];
+	now->n = n;
+}
+
+/* lasting: what each look before this one found in the way; NULL: there was none. *again: on entry,
+ * whether there may be another one; true: it takes one, since something seems to be in the way. */
 static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
-		     struct report *rep, struct error *first, bool *again, struct error *e)
+		     struct report *rep, struct problems *lasting, struct error *first, bool *again,
+		     struct error *e)
 {
 	_cleanup_(pass_end) struct pass p;
 	int r = pass_begin(&p, pid, &s->ct, rep, true, opt, e);
@@ -160,9 +184,15 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
 		r = check_tree(&p, e);
+	if (lasting->v)
+		keep_lasting(&p.c.problems, lasting);
 	*again = *again && r >= 0 && p.c.problems.n;
-	if (*again)
+	if (*again) {
+		problems_free(lasting);
+		*lasting = p.c.problems;
+		p.c.problems = (struct problems){};
 		return 0;
+	}
 	for (size_t i = 0; i < p.c.problems.n; i++) {
 		if (i == 0)
 			*first = p.c.problems.v[0];
@@ -181,22 +211,23 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 /*
  * Looks at the tree without touching it; returns how many problems were reported. The tree runs:
  * what seems to be held outside of it may be held by a child that was just made, or a
- * descriptor may have been closed before the epoll set was looked at that it is in. What is still
- * so the next time, and the one after, is so.
+ * descriptor may have been closed before the epoll set was looked at that it is in. What is the
+ * same the next time, and the one after, is so; the rest is decided when all stands still.
  */
 int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
 	      struct report *rep, struct error *first, struct error *e)
 {
 	uint64_t begun = clock_now_ns();
-	int r;
+	struct problems lasting = {};
+	bool again = true;
+	int r = 0;
 
-	for (int i = 1;; i++) {
-		bool again = i < LOOKS_MAX && clock_now_ns() - begun < LOOKS_NS;
-
-		r = look_once(pid, s, opt, rep, first, &again, e);
-		if (!again)
-			return r;
+	for (int i = 1; again; i++) {
+		again = i < LOOKS_MAX && (i == 1 || clock_now_ns() - begun < LOOKS_NS);
+		r = look_once(pid, s, opt, rep, &lasting, first, &again, e);
 	}
+	problems_free(&lasting);
+	return r;
 }
 
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
