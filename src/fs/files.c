@@ -322,6 +322,19 @@ int files_pidfd(pid_t tid)
 	return fd < 0 ? -errno : fd;
 }
 
+/* EINVAL: not the first thread of its process. A first thread that has ended has no table any more.
+ */
+static int cannot_open(int r, pid_t tid, struct error *e)
+{
+	if (r == -EINVAL)
+		return error_set(
+			e, r, E_KERNEL_TOO_OLD,
+			"the descriptors of task %d are not those of the first thread of its process, or "
+			"that has ended: only a newer kernel (6.9) lets anybody have them",
+			tid);
+	return error_errno(e, r, E_TASK_GONE, "cannot open task %d", tid);
+}
+
 static int save_table(struct table *t, struct table_entry *entry, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
@@ -330,7 +343,7 @@ static int save_table(struct table *t, struct table_entry *entry, struct error *
 	int r;
 
 	if (pidfd < 0)
-		return error_errno(e, pidfd, E_TASK_GONE, "cannot open task %d", t->tid);
+		return cannot_open(pidfd, t->tid, e);
 	info_dir = procfs_open(t->c->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/fdinfo", t->tid);
 	if (info_dir < 0)
 		return info_dir;

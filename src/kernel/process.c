@@ -11,6 +11,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/ldt.h"
+#include "kernel/membarrier.h"
 #include "kernel/prctl.h"
 #include "kernel/process.h"
 #include "kernel/rlimit.h"
@@ -19,8 +20,6 @@
 #include "kernel/task.h"
 #include "kernel/timer.h"
 #include "kernel/vfork.h"
-
-#define GET_REGISTRATIONS (1 << 9) /* MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3 */
 
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
@@ -185,7 +184,7 @@ struct process_query {
 	struct prctl_query prctl;
 	struct timers_query timers;
 	struct ldt_query ldt;
-	int membarrier;
+	struct membarrier_query membarrier;
 	int brk;
 };
 
@@ -195,7 +194,7 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 	sighand_query(b, &q->sighand);
 	prctl_process_query(b, &q->prctl);
 	ldt_query(b, &q->ldt);
-	q->membarrier = batch_call(b, SYS_membarrier, VAL(GET_REGISTRATIONS), VAL(0), VAL(0));
+	membarrier_query(b, &q->membarrier);
 	q->brk = batch_call(b, SYS_brk, VAL(0));
 	return timers_query(c, p, b, &q->timers, s, e);
 }
@@ -225,8 +224,7 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r < 0)
 		return r;
 	prctl_process_collect(b, &q->prctl, msg);
-	if (batch_result(b, q->membarrier) > 0)
-		msg->membarrier = (uint64_t)batch_result(b, q->membarrier);
+	msg->membarrier = membarrier_collect(c, p->speaker->tid, b, &q->membarrier);
 	if (batch_result(b, q->brk) < 0)
 		return error_errno(e, (int)batch_result(b, q->brk), E_REMOTE,
 				   "cannot learn where the heap ends");
@@ -349,10 +347,7 @@ int process_restart_shared(struct restart *r, struct restart_process *p, bool si
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
 	prctl_process_restart(&b, p->msg);
 	ldt_restart(&b, p->msg);
-	for (unsigned int bit = 0; bit < 16; bit++)
-		if (p->msg->membarrier & (1u << bit))
-			batch_must(&b,
-				   batch_call(&b, SYS_membarrier, VAL(1u << bit), VAL(0), VAL(0)));
+	membarrier_restart(&b, p->msg->membarrier);
 	res = agent_run(p->agent, leader->tid, NULL, &b, e);
 	if (res < 0)
 		return res;

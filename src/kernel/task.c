@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 
 #include "core/cleanup.h"
+#include "core/kabi.h"
+#include "core/kernel_memory.h"
 #include "core/procfs.h"
 #include "fs/uring_numbers.h"
 #include "fs/file.h"
@@ -16,6 +18,8 @@
 #include "kernel/seccomp.h"
 #include "kernel/task.h"
 #include "kernel/vfork.h"
+#include "remote/kernel_task.h"
+#include "remote/ptrace.h"
 
 #define MEMPOLICY_NODES 1024
 
@@ -40,6 +44,33 @@ static int check_running(struct checkpoint *c, const struct checkpoint_process *
 	return r < 0 ? r : freezer_check_sleep(&c->freezer, p->frozen->pid, tid, e);
 }
 
+/*
+ * Before 6.4 only the memory of the kernel tells whether system calls of a task are dispatched to
+ * itself. To find out, for a stopped task of a newer kernel, is the agent's business; a check looks
+ * at all threads at once (unseen.c).
+ */
+static int check_dispatch(struct checkpoint *c, pid_t tid, struct error *e)
+{
+	_cleanup_(free_ptr) struct kernel_task *t = NULL;
+	struct ptrace_sud_config config;
+	struct kernel_memory *k;
+	struct error unused = {};
+
+	if (trace_get_dispatch(tid, &config, &unused) <= 0)
+		return 0;
+	if (checkpoint_kernel_memory(c, &k, &unused) < 0)
+		return 0; /* an ordinary user cannot know */
+	t = malloc(sizeof(*t));
+	if (!t)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a task");
+	if (kernel_task_settings(k, tid, t, &unused) < 0 ||
+	    !(t->dispatch_selector || t->dispatch_offset || t->dispatch_len))
+		return 0;
+	return error_set(
+		e, -ENOTSUP, E_TASK_STATE,
+		"has its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)");
+}
+
 int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
 {
 	uint64_t mode = 0, tracer = 0;
@@ -57,7 +88,7 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 			return vfork_check(c, p, tid, e);
 	if (mode != SECCOMP_MODE_DISABLED && geteuid() != 0)
 		return error_set(e, -EACCES, E_TASK_SECCOMP, "is confined by seccomp");
-	return c->checking ? check_running(c, p, tid, status, e) : 0;
+	return c->checking ? check_running(c, p, tid, status, e) : check_dispatch(c, tid, e);
 }
 
 void task_query(struct batch *b, struct task_query *q)

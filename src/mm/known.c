@@ -2,6 +2,8 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
@@ -47,6 +49,35 @@ static bool is_large(int proc_fd, pid_t tid)
 	       sscanf(statm, "%lu %lu", &size, &resident) == 2 && resident >= LARGE;
 }
 
+/* Whether MLOCK_ONFAULT shows as "??" here: by a page of our own. */
+static bool locks_unnamed(int proc_fd)
+{
+	_cleanup_(vma_list_free) struct vma_list own = {};
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	struct error unused = {};
+	bool found = false;
+	void *at = mmap(NULL, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		return false;
+	if (mlock2(at, page, MLOCK_ONFAULT) == 0 &&
+	    procfs_read(proc_fd, &own.text, &unused, "self/smaps") >= 0 &&
+	    vma_parse(own.text, &own) == 0)
+		vec_for_each (v, &own.vmas)
+			if (v->start <= (uintptr_t)at && v->end > (uintptr_t)at)
+				found = v->unnamed == 1;
+	munmap(at, page);
+	return found;
+}
+
+static bool any_unnamed(const struct vma_list *list)
+{
+	vec_for_each (v, &list->vmas)
+		if (v->unnamed)
+			return true;
+	return false;
+}
+
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
 	bool costly = strcmp(file, "smaps") == 0 && is_large(proc_fd, tid);
@@ -60,6 +91,8 @@ int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, st
 			return r;
 		r = vma_parse(ret->text, ret);
 	}
+	if (r == 0 && any_unnamed(ret) && locks_unnamed(proc_fd))
+		vma_name_locks(ret);
 	if (r == -ENOMEM)
 		return no_memory(e);
 	return r < 0 ? error_set(e, r, E_INTERNAL, "/proc/%d/%s is not understood", tid, file) : 0;
@@ -90,6 +123,7 @@ static void take_over(struct vma *v, const struct vma *known)
 	v->huge_kb = known->huge_kb;
 	v->letters = known->letters;
 	v->strange = known->strange;
+	v->unnamed = known->unnamed;
 }
 
 static bool is_agent(const struct checkpoint_process *p, const struct vma *v)

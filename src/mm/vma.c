@@ -145,7 +145,9 @@ static int parse_letters(const char *s, struct vma *v)
 			return -EINVAL;
 		bit = letters_bit(s);
 		v->letters |= bit;
-		if (!bit && !v->strange)
+		if (s[0] == '?' && s[1] == '?')
+			v->unnamed++;
+		else if (!bit && !v->strange)
 			v->strange = s;
 		s += 2;
 	}
@@ -223,6 +225,15 @@ int vma_parse(char *text, struct vma_list *ret)
 		text = next;
 	}
 	return 0;
+}
+
+void vma_name_locks(struct vma_list *l)
+{
+	vec_for_each (v, &l->vmas)
+		if (v->unnamed == 1 && vma_has(v, "lo")) {
+			v->letters |= letters_bit("lf");
+			v->unnamed = 0;
+		}
 }
 
 void vma_list_free(struct vma_list *l)
@@ -361,6 +372,8 @@ static int check_letters(const struct vma *v, struct error *e)
 	if (v->strange)
 		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
 				 "has the flag \"%.2s\", which is not known", v->strange);
+	if (v->unnamed)
+		return refuse(e, "has a flag without a name, which is not known");
 	for (size_t i = 0; i < sizeof(refused_letters) / sizeof(refused_letters[0]); i++)
 		if (vma_has(v, refused_letters[i].letters) && !of_ring(v))
 			return refuse(e, refused_letters[i].why);

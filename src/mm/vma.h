@@ -72,6 +72,7 @@ struct vma {
 	uint64_t huge_kb;     /* in transparent huge pages */
 	uint64_t letters;     /* VmFlags: see vma_has() */
 	const char *strange;  /* the first pair of letters that is unknown, or NULL */
+	unsigned int unnamed; /* flags that the kernel has no letters for: "??" */
 	uint32_t kind, flags; /* by vma_classify() */
 };
 
@@ -85,6 +86,9 @@ struct vma_list {
  * has to outlive the list. Pure. Returns 0, -EINVAL for what the kernel would never print, -ENOMEM.
  */
 int vma_parse(char *text, struct vma_list *ret) must_check;
+/* The flag without a name of locked memory is that of MLOCK_ONFAULT, as it was in kernels that have
+ * no "lf". */
+void vma_name_locks(struct vma_list *l);
 void vma_list_free(struct vma_list *l); /* and the text */
 
 /*

@@ -2,12 +2,14 @@
 /* Netlink sockets without anything pending: their port, groups and options. */
 #include <errno.h>
 #include <linux/netlink.h>
+#include <linux/netlink_diag.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/diag.h"
 #include "net/genl.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
@@ -83,6 +85,65 @@ static int save_names(Reprise__NetlinkSocket *m, struct scratch *s, struct error
 	return 0;
 }
 
+struct flags_of {
+	uint64_t ino;
+	uint32_t flags; /* NDIAG_FLAG_* */
+};
+
+static int take_flags(void *arg, const struct nlmsghdr *h)
+{
+	const struct netlink_diag_msg *m = NLMSG_DATA(h);
+	struct flags_of *of = arg;
+	const struct rtattr *a;
+	int left;
+
+	if (h->nlmsg_len < NLMSG_LENGTH(sizeof(*m)) || m->ndiag_ino != of->ino)
+		return 0;
+	left = (int)(h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)));
+	for (a = (const void *)(m + 1); RTA_OK(a, left); a = RTA_NEXT(a, left))
+		if (a->rta_type == NETLINK_DIAG_FLAGS && RTA_PAYLOAD(a) >= sizeof(of->flags))
+			memcpy(&of->flags, RTA_DATA(a), sizeof(of->flags));
+	return 0;
+}
+
+/* An option that getsockopt() has not known before 6.5; the list of sockets has always shown it. */
+static int save_all_namespaces(const struct file_seen *f, Reprise__Socket *m, struct scratch *s,
+			       struct error *e)
+{
+	const struct netlink_diag_req request = {
+		.sdiag_family = AF_NETLINK,
+		.sdiag_protocol = (uint8_t)m->protocol,
+		.ndiag_show = NDIAG_SHOW_FLAGS,
+	};
+	struct flags_of of = {.ino = f->st.st_ino};
+	int value = 1, r;
+	socklen_t len = sizeof(value);
+	Reprise__SocketOption *x, **list;
+
+	if (getsockopt(f->local, SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, &value, &len) == 0)
+		return 0;
+	r = diag_dump(&request, sizeof(request), "netlink", take_flags, &of, e);
+	if (r == -ENOENT)
+		error_clear(e); /* this kernel does not list them */
+	if (r < 0 || !(of.flags & NDIAG_FLAG_LISTEN_ALL_NSID))
+		return r == -ENOENT ? 0 : r;
+	x = scratch_message(s, Reprise__SocketOption, reprise__socket_option__init);
+	list = scratch_alloc(s, (m->n_options + 1) * sizeof(*list));
+	if (!x || !list)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for socket options");
+	value = 1;
+	x->level = SOL_NETLINK;
+	x->name = NETLINK_LISTEN_ALL_NSID;
+	x->value.len = sizeof(value);
+	x->value.data = scratch_copy(s, &value, sizeof(value));
+	if (!x->value.data)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for socket options");
+	memcpy(list, m->options, m->n_options * sizeof(*list));
+	list[m->n_options++] = x;
+	m->options = list;
+	return 0;
+}
+
 static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
@@ -99,6 +160,8 @@ static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	r = socket_checkpoint(c, f, &m->socket, scratch, e);
 	if (r >= 0)
 		r = check_protocol(m->socket, e);
+	if (r >= 0)
+		r = save_all_namespaces(f, m->socket, scratch, e);
 	if (r < 0)
 		return r;
 	if (poll(&p, 1, 0) > 0 && (p.revents & (POLLIN | POLLERR)))

@@ -173,7 +173,7 @@ int trace_get_dispatch(pid_t tid, struct ptrace_sud_config *ret, struct error *e
 	r = do_ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof(*ret), ret);
 	/* Before 6.4 it cannot be asked for, or the kernel has no such thing. */
 	if (r == -EIO || r == -EINVAL)
-		return 0;
+		return 1;
 	return r < 0 ? failed(e, r, tid, "read the system call dispatch of") : 0;
 }
 

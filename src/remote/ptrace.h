@@ -87,7 +87,7 @@ struct trace_rseq {
 };
 /* All zero where the kernel lacks PTRACE_GET_RSEQ_CONFIGURATION. */
 int trace_get_rseq(pid_t tid, struct trace_rseq *ret, struct error *e) must_check;
-/* System call user dispatch; mode 0 where it is off or unknown to the kernel. */
+/* System call user dispatch; mode 0 where it is off. 1: the kernel does not tell. */
 struct ptrace_sud_config;
 int trace_get_dispatch(pid_t tid, struct ptrace_sud_config *ret, struct error *e) must_check;
 /* Number of instructions of filter `index` (0 is the oldest), -ENOENT past the last. insns may be

@@ -17,6 +17,8 @@ import time
 import traceback
 
 NOBODY = 65534
+# A machine that is emulated, or checks all that it does, needs so many times as long.
+PATIENCE = float(os.environ.get('TEST_PATIENCE', '1'))
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWPID = 0x00020000, 0x08000000, 0x20000000
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
@@ -55,7 +57,7 @@ class Case:
         self.control = os.path.join(directory, 'control')
         self.work = os.path.join(directory, 'work')
         self.uid = NOBODY if mode == 'user' else 0
-        self.deadline = time.monotonic() + timeout
+        self.deadline = time.monotonic() + timeout * PATIENCE
         self.statuses = {}
         self.environment = {}  # of everything that is started
         self.verbose = False
@@ -204,7 +206,7 @@ class Case:
         return found
 
     def expect_nobody(self):
-        end = time.monotonic() + 3
+        end = time.monotonic() + 3 * PATIENCE
         while self.others() and time.monotonic() < end:
             time.sleep(0.005)
         if self.others():
@@ -347,7 +349,7 @@ class Case:
                 return True
             if patience is None and any(v.startswith('FAIL') for v in
                                         self.verdicts(name)):
-                patience = time.monotonic() + 2
+                patience = time.monotonic() + 2 * PATIENCE
             return patience is not None and time.monotonic() > patience
         self.until(over, what)
         return self.exit_code(pid) if pid in self.statuses else None

@@ -10,7 +10,7 @@ import struct
 import termios
 import time
 
-from case import Failed
+from case import Failed, PATIENCE
 
 
 class Terminal:
@@ -35,7 +35,7 @@ class Terminal:
 
     def expect(self, pattern, seconds=15):
         """Waits until there is such text, and forgets all up to its end."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + seconds * PATIENCE
         while True:
             match = re.search(pattern, self.text)
             if match:

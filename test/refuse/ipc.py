@@ -202,6 +202,7 @@ def again(case, name, forget):
     case.until_handed_over(tool, 2, name)
     case.checkpoint(2, image='second')
     case.kill_all()
+    case.expect_nobody()  # all pids are free again
     end_of_all(case)
     passes(case)
     end_of_all(case)

@@ -12,8 +12,11 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <linux/netlink_diag.h>
+#include <linux/sock_diag.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PORT 4711
@@ -24,13 +27,49 @@ static const int options[] = {
 
 #define NOPTIONS (sizeof(options) / sizeof(options[0]))
 
+/* As the list of sockets shows it: getsockopt() does not know NETLINK_LISTEN_ALL_NSID before 6.5.
+ */
+static int listens_to_all(int fd)
+{
+	struct {
+		struct nlmsghdr h;
+		struct netlink_diag_req r;
+	} req = {.h = {.nlmsg_len = sizeof(req),
+		       .nlmsg_type = SOCK_DIAG_BY_FAMILY,
+		       .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+		 .r = {.sdiag_family = AF_NETLINK,
+		       .sdiag_protocol = NETLINK_ROUTE,
+		       .ndiag_show = NDIAG_SHOW_FLAGS}};
+	static char answer[65536];
+	int found = -1, diag = socket(AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG);
+	struct stat st;
+	ssize_t n;
+
+	CHECK(!fstat(fd, &st) && diag >= 0 && send(diag, &req, sizeof(req), 0) > 0);
+	while (found < 0 && (n = recv(diag, answer, sizeof(answer), 0)) > 0)
+		for (struct nlmsghdr *h = (void *)answer; NLMSG_OK(h, n); h = NLMSG_NEXT(h, n)) {
+			struct netlink_diag_msg *m = NLMSG_DATA(h);
+			int left = (int)(h->nlmsg_len - NLMSG_LENGTH(sizeof(*m)));
+
+			CHECK(h->nlmsg_type == SOCK_DIAG_BY_FAMILY);
+			for (struct rtattr *a = (void *)(m + 1);
+			     m->ndiag_ino == st.st_ino && RTA_OK(a, left); a = RTA_NEXT(a, left))
+				if (a->rta_type == NETLINK_DIAG_FLAGS)
+					found = *(int *)RTA_DATA(a) & NDIAG_FLAG_LISTEN_ALL_NSID;
+		}
+	close(diag);
+	return found > 0;
+}
+
 static int get(int fd, int name)
 {
 	int value = 0;
 	socklen_t len = sizeof(value);
 
-	CHECK(!getsockopt(fd, SOL_NETLINK, name, &value, &len));
-	return value;
+	if (getsockopt(fd, SOL_NETLINK, name, &value, &len) == 0)
+		return value;
+	CHECK(name == NETLINK_LISTEN_ALL_NSID && errno == ENOPROTOOPT);
+	return listens_to_all(fd);
 }
 
 static bool is_member(int fd, unsigned int group)

@@ -140,7 +140,7 @@ static void test_kill_everywhere(void **state)
 		assert_int_equal(waitpid(examiner, NULL, 0), examiner);
 		assert_true(patient_is_well(p));
 	}
-	print_message("killed at %d places\n", n);
+	print_message("# killed at %d places\n", n);
 	assert_true(n > 100);
 	assert_true(patient_end(p));
 }
