@@ -15,7 +15,8 @@ static void test_one_line(void **state)
 	assert_int_equal(error_object(&e, -EBUSY, "task 4242 (redis-server)"), -EBUSY);
 	error_format(&e, line, sizeof(line));
 	assert_string_equal(line, "task 4242 (redis-server), descriptor 7: is a perf event; "
-				  "close it before the checkpoint [file-kind]");
+				  "close it before the checkpoint, or declare it external "
+				  "(--external) [file-kind]");
 }
 
 static void test_first_cause_stays(void **state)
