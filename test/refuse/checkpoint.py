@@ -287,12 +287,6 @@ def test_large_descriptor_table(case):
     confined(case, 'ldt', 'local descriptor table', code='task-state')
 
 
-def test_namespace_of_a_thread(case):
-    pid = case.victim('thread-namespace', 'wait', 'pass')
-    case.refused(save(case, pid), 'task-namespace', 'victim', 'thread', 'another uts')
-    unharmed(case, pid)
-
-
 def namespace_of_children(case, kind):
     """For children that are not there yet."""
     pid = case.victim('next-namespace', kind, 'wait', 'pass')
