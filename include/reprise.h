@@ -182,6 +182,9 @@ struct reprise_container {
 	char name[64];	   /* what it was called when it was saved; may be empty */
 	char root[1024];   /* to be filled in, see reprise_restart_options */
 	char layers[1024]; /* likewise */
+	/* A file that is to tell which control groups were made, see reprise_restart_options; may
+	 * stay empty if the container has none. */
+	char cgroups[1024];
 };
 
 struct reprise_restart_options {
@@ -243,6 +246,13 @@ struct reprise_restart_options {
 	 */
 	int lazy;
 	const struct reprise_replacement *replacements; /* may be NULL */
+	/*
+	 * For containers. A file, in a directory that is this container's alone, in which each
+	 * directory of a control group is noted before it is made, one a line. They are the
+	 * caller's to remove, with those below. NULL: no groups are made, and an image in which
+	 * they say something is refused.
+	 */
+	const char *cgroups;
 };
 
 struct reprise_restarted {
@@ -309,6 +319,15 @@ struct reprise_run_options {
 	 */
 	int (*ready)(void *arg, const struct reprise_restarted *restarted);
 	void *arg;
+	/* Control groups of its own, see reprise_restart_options. NULL: those of the caller. */
+	const char *cgroups;
+	/* What it may use at most, by control groups; 0: as much as there is. In thousandths of a
+	 * processor. */
+	uint64_t memory, pids, cpu_thousandths;
+	int show_cgroups; /* its groups of version 2 are mounted on /sys/fs/cgroup, writable */
+	/* The command is the first process itself, as systemd must be: it reaps, and nobody but
+	 * itself decides which signals end it. */
+	int is_init;
 };
 #define REPRISE_TERMINAL 9
 /*

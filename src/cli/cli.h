@@ -86,6 +86,9 @@ int common_option(struct cli *cli, int c, char **argv);
 int common_begin(struct cli *cli, char **argv);
 int parse_number(const char *s, long min, long max, long *ret);
 int parse_pid(struct cli *cli, const char *s, pid_t *ret);
+/* Bytes, with a unit; processors, in thousandths. Exit status, -1 to go on. */
+int parse_size(struct cli *cli, const char *option, const char *s, uint64_t *ret);
+int parse_cpus(struct cli *cli, const char *s, uint64_t *ret);
 int parse_jobs(struct cli *cli, const char *s);
 /* "closed": of options that checkpoint and check have in common. */
 int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt);

@@ -12,6 +12,8 @@
 
 #include "cli/container.h"
 
+#define PATIENCE_MS 2000 /* with those of whom all have been killed */
+
 /* What an ordinary user's containers wrote is to outlive his session. */
 static void base_directory(char path[CONTAINER_PATH / 2])
 {
@@ -81,7 +83,7 @@ int container_make(const char *name)
 		if (mkdir(path, 0755) < 0)
 			return -errno;
 	}
-	return 0;
+	return container_lock(name, true);
 }
 
 int container_make_any(const char *wanted, char name[64])
@@ -213,6 +215,8 @@ int container_load(const char *name, struct container_entry *ret)
 			ret->root = command_of(ret->init);
 	}
 	json_decref(j);
+	if (!ret->running)
+		container_cgroups_clean(name);
 	return 0;
 }
 
@@ -271,7 +275,10 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 int container_remove(const char *name)
 {
 	char path[CONTAINER_PATH];
+	int r = container_cgroups_remove(name, PATIENCE_MS);
 
+	if (r < 0)
+		return r;
 	container_path(name, "", path);
 	return nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? -errno : 0;
 }

@@ -12,6 +12,7 @@
  *	DIR/NAME/state		JSON, see container_save()
  *	DIR/NAME/root/		empty
  *	DIR/NAME/layers/	files that it wrote
+ *	DIR/NAME/cgroups	directories of its control groups, one a line
  *
  * DIR is /var/lib/reprise/containers, or REPRISE_DIR.
  */
@@ -29,7 +30,10 @@ struct container_entry {
 /* Letters, digits, and "._-" behind the first. */
 bool container_good_name(const char *name);
 void container_path(const char *name, const char *below, char path[CONTAINER_PATH]);
-/* Makes the directories of a new one; -EEXIST if there is one of that name, a negative errno. */
+/*
+ * Makes the directories of a new one; -EEXIST if there is one of that name, a negative errno. Until
+ * the lock that it returns is given up, nobody takes it for one that has ended.
+ */
 int container_make(const char *name);
 /* The same under the first free one of the names NAME, NAME-2, ...; NULL: any. */
 int container_make_any(const char *wanted, char name[64]);
@@ -37,7 +41,19 @@ int container_make_any(const char *wanted, char name[64]);
 int container_load(const char *name, struct container_entry *ret);
 int container_save(const struct container_entry *c);
 void container_entry_free(struct container_entry *c);
-/* Removes everything that is on disk; a negative errno. */
+int container_lock(const char *name, bool wait);
+void container_unlock(int *fd);
+
+struct container_cgroups {
+	uint64_t memory; /* 0: not known */
+	bool frozen;
+};
+void container_cgroups_look(const char *name, struct container_cgroups *ret);
+/* Removes its control groups, -EBUSY: somebody is in them. */
+int container_cgroups_remove(const char *name, int patience_ms);
+/* The same if it has ended and nobody is about to start it. */
+void container_cgroups_clean(const char *name);
+/* Removes everything that is on disk, and its control groups; a negative errno. */
 int container_remove(const char *name);
 /* Fills in `started` and writes the file; complains by itself. Exit status, -1 to go on. */
 int container_register(struct cli *cli, const char *name, const struct reprise_restarted *r,

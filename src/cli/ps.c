@@ -10,8 +10,14 @@
 
 struct usage {
 	int processes;
-	uint64_t memory; /* sum of Pss */
+	uint64_t memory; /* of its control group, else the sum of Pss */
+	bool frozen;
 };
+
+static const char *state(const struct container_entry *c, const struct usage *u)
+{
+	return c->running ? u->frozen ? "frozen" : "running" : "ended";
+}
 
 static bool in_namespace(const char *pid, const struct stat *ns)
 {
@@ -38,8 +44,9 @@ static uint64_t pss(const char *pid)
 	return kib * 1024;
 }
 
-static void measure(pid_t init, struct usage *u)
+static void measure(const char *name, pid_t init, struct usage *u)
 {
+	struct container_cgroups groups;
 	char path[64];
 	struct dirent *d;
 	struct stat ns;
@@ -48,18 +55,21 @@ static void measure(pid_t init, struct usage *u)
 	snprintf(path, sizeof(path), "/proc/%d/ns/pid", init);
 	if (stat(path, &ns) < 0 || !(dir = opendir("/proc")))
 		return;
+	container_cgroups_look(name, &groups);
+	u->frozen = groups.frozen;
+	u->memory = groups.memory;
 	while ((d = readdir(dir)))
 		if (atoi(d->d_name) > 0 && in_namespace(d->d_name, &ns)) {
 			u->processes++;
-			u->memory += pss(d->d_name);
+			if (!groups.memory)
+				u->memory += pss(d->d_name);
 		}
 	closedir(dir);
 }
 
 static json_t *as_json(const struct container_entry *c, const struct usage *u)
 {
-	json_t *j = json_pack("{s:s, s:s, s:o}", "name", c->name, "state",
-			      c->running ? "running" : "ended", "command",
+	json_t *j = json_pack("{s:s, s:s, s:o}", "name", c->name, "state", state(c, u), "command",
 			      json_text(c->command ? c->command : ""));
 
 	if (j && c->running)
@@ -80,8 +90,7 @@ static void print(const struct container_entry *c, const struct usage *u)
 		snprintf(number, sizeof(number), "%d", u->processes);
 		human_bytes(u->memory, bytes, sizeof(bytes));
 	}
-	printf("%-20s %-8s %8s %6s %10s  ", c->name, c->running ? "running" : "ended", pid, number,
-	       bytes);
+	printf("%-20s %-8s %8s %6s %10s  ", c->name, state(c, u), pid, number, bytes);
 	print_escaped(stdout, c->checkpoint ? c->checkpoint : "-");
 	printf("  ");
 	print_escaped(stdout, c->command ? c->command : "?");
@@ -116,7 +125,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 		if (names[i] && container_load(names[i], &e) == 0) {
 			if (e.running)
-				measure(e.init, &u);
+				measure(e.name, e.init, &u);
 			if (cli->json)
 				json_array_append_new(list, as_json(&e, &u));
 			else
@@ -136,7 +145,7 @@ const struct command ps_command = {
 	.name = "ps",
 	.arguments = "",
 	.summary = "List the containers",
-	.help = "Name, state, pid of the command, processes, memory (shared pages in parts), and the last\n"
-		"checkpoint of each.\n",
+	.help = "Name, state (running, frozen or ended), pid of the command, processes, memory (of its control\n"
+		"group, or of its processes with shared pages in parts), and the last checkpoint of each.\n",
 	.run = run,
 };

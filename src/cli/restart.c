@@ -34,6 +34,7 @@ struct request {
 	const char *pidfile;
 	const char *name;   /* for a container */
 	char container[64]; /* what it was given; "" while there is none */
+	int lock;	    /* of that */
 	const char *map_mounts[64];
 	struct keys keys;
 	struct parents parents;
@@ -298,8 +299,10 @@ static int on_container(void *arg, struct reprise_container *c)
 		q->container[0] = '\0';
 		return r;
 	}
+	q->lock = r;
 	container_path(q->container, "root", c->root);
 	container_path(q->container, "layers", c->layers);
+	container_path(q->container, "cgroups", c->cgroups);
 	return 0;
 }
 
@@ -419,6 +422,7 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	r = reprise_restart(fd, &q->opt, &q->result, &e);
 	progress_end(cli);
 	close_replacements(&q->replacements);
+	container_unlock(&q->lock);
 	if (!q->keys.opening)
 		close(fd);
 	/* All that was used has been verified; what may follow it does not matter any more. */
@@ -445,6 +449,7 @@ static int run(struct cli *cli, int argc, char **argv)
 				.container = on_container,
 			},
 		.cli = cli,
+		.lock = -1,
 		.result = {.size = sizeof(q.result), .pidfd = -1},
 	};
 	int r = parse(cli, &q, argc, argv), fd;

@@ -7,7 +7,19 @@
 #include "cli/attach.h"
 #include "cli/container.h"
 
-enum { OPT_NAME = OPT_OWN, OPT_ROOTFS, OPT_HOSTNAME, OPT_NET, OPT_RM, OPT_USER };
+enum {
+	OPT_NAME = OPT_OWN,
+	OPT_ROOTFS,
+	OPT_HOSTNAME,
+	OPT_NET,
+	OPT_RM,
+	OPT_USER,
+	OPT_MEMORY,
+	OPT_CPUS,
+	OPT_PIDS,
+	OPT_CGROUPS,
+	OPT_INIT
+};
 
 struct request {
 	const char *name;
@@ -16,6 +28,7 @@ struct request {
 	bool detach, remove;
 	bool complained; /* by ourselves, while the library was at work */
 	char given[64];
+	int lock;
 	struct reprise_run_options opt;
 	const char *volumes[64];
 	char *env[512];
@@ -51,6 +64,16 @@ static int parse_net(struct cli *cli, struct request *q, const char *s)
 	return -1;
 }
 
+static int parse_pids(struct cli *cli, struct request *q, const char *s)
+{
+	long n;
+
+	if (parse_number(s, 1, 1L << 22, &n) < 0)
+		return usage_error(cli, "--pids takes a number of tasks, not '%s'", s);
+	q->opt.pids = (uint64_t)n;
+	return -1;
+}
+
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
@@ -70,6 +93,18 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_RM:
 		q->remove = true;
+		return -1;
+	case OPT_MEMORY:
+		return parse_size(cli, "--memory", optarg, &q->opt.memory);
+	case OPT_CPUS:
+		return parse_cpus(cli, optarg, &q->opt.cpu_thousandths);
+	case OPT_PIDS:
+		return parse_pids(cli, q, optarg);
+	case OPT_CGROUPS:
+		q->opt.show_cgroups = 1;
+		return -1;
+	case OPT_INIT:
+		q->opt.is_init = 1;
 		return -1;
 	case 'd':
 		q->detach = true;
@@ -100,6 +135,11 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"net", required_argument, NULL, OPT_NET},
 		{"rm", no_argument, NULL, OPT_RM},
 		{"user", no_argument, NULL, OPT_USER},
+		{"memory", required_argument, NULL, OPT_MEMORY},
+		{"cpus", required_argument, NULL, OPT_CPUS},
+		{"pids", required_argument, NULL, OPT_PIDS},
+		{"cgroups", no_argument, NULL, OPT_CGROUPS},
+		{"init", no_argument, NULL, OPT_INIT},
 		{"detach", no_argument, NULL, 'd'},
 		{"workdir", required_argument, NULL, 'w'},
 		{"env", required_argument, NULL, 'e'},
@@ -122,6 +162,10 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	if (q->opt.rootfs && *q->opt.rootfs != '/')
 		return usage_error(cli, "--rootfs takes a path from the root, not '%s'",
 				   q->opt.rootfs);
+	if (q->opt.terminal && q->opt.is_init)
+		return usage_error(cli,
+				   "--init and --tty exclude each other: nobody would hold the "
+				   "terminal");
 	if (q->opt.terminal && !q->detach && (r = attach_possible(cli)) >= 0)
 		return r;
 	return common_begin(cli, argv);
@@ -137,6 +181,7 @@ static int make(struct cli *cli, struct request *q)
 	} else {
 		r = container_make_any(NULL, q->given);
 	}
+	q->lock = r;
 	if (r == -EEXIST)
 		return own_error(cli, "container-exists", r,
 				 "there is a container '%s' already; choose another name, or say "
@@ -178,11 +223,14 @@ static int on_ready(void *arg, const struct reprise_restarted *r)
 static int start(struct cli *cli, struct request *q, char **argv)
 {
 	struct reprise_restarted result = {.size = sizeof(result), .pidfd = -1};
-	char root[CONTAINER_PATH], layers[CONTAINER_PATH];
+	char root[CONTAINER_PATH], layers[CONTAINER_PATH], cgroups[CONTAINER_PATH];
 	struct reprise_error e = {};
+	int r;
 
 	container_path(q->given, "root", root);
 	container_path(q->given, "layers", layers);
+	container_path(q->given, "cgroups", cgroups);
+	q->opt.cgroups = cgroups;
 	q->opt.root = root;
 	q->opt.layers = layers;
 	q->opt.ready = on_ready;
@@ -192,7 +240,9 @@ static int start(struct cli *cli, struct request *q, char **argv)
 	q->opt.volumes = q->volumes;
 	if (!q->opt.hostname)
 		q->opt.hostname = q->given;
-	if (reprise_run(argv, &q->opt, &result, &e) < 0) {
+	r = reprise_run(argv, &q->opt, &result, &e);
+	container_unlock(&q->lock);
+	if (r < 0) {
 		container_remove(q->given);
 		return q->complained ? EXIT_FAILED : library_error(cli, &e);
 	}
@@ -234,6 +284,11 @@ const struct command run_command = {
 		"  -w, --workdir DIR   working directory of the command\n"
 		"  -e, --env N=VALUE   set a variable of its environment\n"
 		"  --hostname NAME     the host name inside; that of the container if not given\n"
+		"  --memory SIZE       how much memory it may use at most, as 512M or 2G\n"
+		"  --cpus N            how many processors, as 0.5 or 2\n"
+		"  --pids N            how many tasks\n"
+		"  --cgroups           show its control groups on /sys/fs/cgroup, writable: for systemd\n"
+		"  --init              the command is the first process itself, as systemd must be\n"
 		"  --user              in a user namespace: root there, and no power over what is outside\n"
 		"  --net HOW           none (the default: a loopback interface only), host, veth or\n"
 		"                      veth=ADDRESS/LENGTH,GATEWAY: an interface to the host\n",

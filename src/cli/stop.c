@@ -86,16 +86,23 @@ static int stop(struct cli *cli, int argc, char **argv)
 static int remove_one(struct cli *cli, const char *name)
 {
 	struct container_entry c;
-	int r = container_load(name, &c);
+	int r = container_load(name, &c), lock;
 
 	if (r < 0)
 		return own_error(cli, "container-none", -ENOENT, "there is no container '%s'",
 				 name);
 	container_entry_free(&c);
+	lock = container_lock(name, false);
+	if (lock == -EWOULDBLOCK)
+		return own_error(cli, "container-state", lock,
+				 "container %s is being started or removed just now", name);
+	if (c.running)
+		container_unlock(&lock);
 	if (c.running)
 		return own_error(cli, "container-state", -EBUSY,
 				 "container %s is running; say reprise stop %s first", name, name);
 	r = container_remove(name);
+	container_unlock(&lock);
 	return r < 0 ? own_error(cli, "output", r, "cannot remove the files of %s: %s", name,
 				 strerrordesc_np(-r))
 		     : EXIT_OK;

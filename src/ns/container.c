@@ -43,6 +43,7 @@ void container_free(struct container *ct)
 	vec_free(&ct->seen.brought);
 	mounts_survey_free(&ct->mounts);
 	network_free(&ct->network);
+	cgroups_free(&ct->cgroups);
 	scratch_free(&ct->s);
 	close_fd(&ct->proc_fd);
 	close_fd(&ct->host_proc);
@@ -257,6 +258,27 @@ static int note_mounts(struct container *ct, struct error *e)
 	return 0;
 }
 
+/* Before its mounts are looked at, of which some may show control groups. */
+static int look_at_cgroups(struct container *ct, int proc_fd, pid_t pid, struct error *e)
+{
+	ct->cgroups.s = &ct->s;
+	ct->cgroups.own_namespace = ct->own & CLONE_NEWCGROUP;
+	ct->cgroups.own_user = ct->own & CLONE_NEWUSER;
+	ct->mounts.cgroups = &ct->cgroups;
+	if (ct->own & CLONE_NEWPID)
+		return cgroups_survey(&ct->cgroups, proc_fd, pid, e);
+	return cgroups_check_frozen(proc_fd, pid, e);
+}
+
+/* Only who sees control groups can change them. */
+static bool sees_cgroups(const struct container *ct)
+{
+	vec_for_each (m, &ct->mounts.theirs)
+		if (!strncmp(m->type, "cgroup", 6))
+			return true;
+	return !(ct->own & CLONE_NEWNS);
+}
+
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
 	pid_t inner = 0;
@@ -264,6 +286,8 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 
 	if (r >= 0)
 		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
+	if (r >= 0)
+		r = look_at_cgroups(ct, proc_fd, *pid, e);
 	if (r < 0 || !ct->own)
 		return r;
 	if (ct->own & CLONE_NEWTIME)
@@ -284,6 +308,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	}
 	if (ct->own & CLONE_NEWNS)
 		r = mounts_survey(proc_fd, *pid, &ct->mounts, &ct->s, e);
+	ct->cgroups.settled &= !sees_cgroups(ct);
 	if (r >= 0)
 		r = note_mounts(ct, e);
 	if (r >= 0 && ct->own & CLONE_NEWNET)
@@ -343,9 +368,18 @@ int container_kill(void *arg, pid_t pid, int sig)
 	const struct container *ct = arg;
 	const struct outside_request req = {.sig = sig};
 
+	if (sig == SIGKILL)
+		cgroups_let_die(&ct->cgroups);
 	if (pid != 1 || ct->outside < 0)
 		return kill(pid, sig) < 0 ? -errno : 0;
 	return ask_outside(ct, &req);
+}
+
+void container_hold(void *arg, bool frozen)
+{
+	const struct container *ct = arg;
+
+	cgroups_hold(&ct->cgroups, frozen);
 }
 
 int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
@@ -368,6 +402,12 @@ int container_checkpoint(struct checkpoint *c, struct container *ct, struct erro
 	/* As it is now that all stand. */
 	if (ct->own & CLONE_NEWNET) {
 		int r = network_checkpoint(&ct->network, ct->proc_fd, &ct->msg, &ct->s, e);
+
+		if (r < 0)
+			return r;
+	}
+	if (ct->own & CLONE_NEWPID) {
+		int r = cgroups_checkpoint(&ct->cgroups, c, &ct->msg, e);
 
 		if (r < 0)
 			return r;

@@ -5,6 +5,7 @@
 #include "model/checkpoint.h"
 #include "model/restart.h"
 #include "ns.pb-c.h"
+#include "ns/cgroups.h"
 #include "ns/layer.h"
 #include "ns/mounts.h"
 #include "ns/network.h"
@@ -28,6 +29,7 @@ struct container {
 	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
 	struct network network;
+	struct cgroups cgroups;
 	int proc_fd;	/* of the namespace; -1: ours */
 	int host_proc;	/* of the namespace that we came from */
 	int outside;	/* to whoever sends signals for us; -1: none */
@@ -41,7 +43,7 @@ struct container {
 #define CONTAINER_INIT                                                           \
 	{                                                                        \
 		.network = NETWORK_INIT, .proc_fd = -EBADF, .host_proc = -EBADF, \
-		.outside = -EBADF, .output = -EBADF                              \
+		.outside = -EBADF, .output = -EBADF, .cgroups.guard = -EBADF     \
 	}
 
 /*
@@ -54,6 +56,9 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e) must_chec
 int container_check_tasks(const struct container *ct, struct error *e) must_check;
 /* Sends a signal to a task of the tree; to init from outside. As kill(2): 0 or a negative errno. */
 int container_kill(void *arg, pid_t pid, int sig);
+
+/* Tasks that stand still by a control group are let go (false), and held again. */
+void container_hold(void *arg, bool frozen);
 
 /* kcmp(2) of tasks by their pids outside; a negative errno. */
 int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
@@ -76,7 +81,9 @@ void container_free(struct container *ct);
 struct container_restart {
 	const Reprise__Container *msg; /* NULL: the image is of none */
 	struct mounts_place place;
-	const char *net; /* --net */
+	const char *net;	  /* --net */
+	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */
+	struct cgroups_restart cgroups;
 };
 
 /* Does the image hold a container with a pid namespace of its own? */
@@ -89,8 +96,14 @@ uint64_t container_layer(const struct container *ct, size_t i);
 /* Makes the namespaces but that of pids, and the writable layers, which are filled. */
 int container_restart_begin(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;
-/* In the first process of the new pid namespace: mounts everything. A step of pidns_make_init(). */
-int container_restart_mounts(void *arg, struct error *e) must_check;
+/*
+ * In the first process of the new pid namespace: goes into its control groups, and mounts
+ * everything. A step of pidns_make_init().
+ */
+int container_restart_first(void *arg, struct error *e) must_check;
+/* All tasks are made: they go into their control groups, with the limits that these have. */
+int container_restart_place(struct restart *r, struct container_restart *cr,
+			    struct error *e) must_check;
 /* Fills what lies on new file systems in memory. */
 int container_restart_files(struct restart *r, const struct container_restart *cr,
 			    struct error *e) must_check;

@@ -11,6 +11,7 @@
 #include "core/cleanup.h"
 #include "ns/container.h"
 #include "ns/network.h"
+#include "ns/pidns.h"
 #include "ns/settings.h"
 #include "ns/userns.h"
 
@@ -41,7 +42,7 @@ bool container_needs_place(const struct restart *r, char *name, size_t size)
 
 	if (msg)
 		snprintf(name, size, "%s", msg->name);
-	return msg && msg->n_mounts && !msg->derived_mounts;
+	return msg && ((msg->n_mounts && !msg->derived_mounts) || msg->n_cgroups);
 }
 
 int container_validate(const struct restart *r, struct error *e)
@@ -73,6 +74,8 @@ int container_validate(const struct restart *r, struct error *e)
 		res = network_validate(msg, e);
 	if (res >= 0)
 		res = mounts_validate(msg, e);
+	if (res >= 0)
+		res = cgroups_validate(r, msg, e);
 	return res < 0 ? res : settings_validate(msg, e);
 }
 
@@ -95,16 +98,27 @@ static bool find_device(const void *arg, const Reprise__Mount *in, const char *p
 	return false;
 }
 
+static const char *find_cgroup(const void *made, const char *controllers)
+{
+	const struct cgroup_made *found = cgroup_made_find(made, controllers);
+
+	return found ? found->path : NULL;
+}
+
 static int make_network(struct network *n, struct restart *r, const struct container_restart *cr,
 			struct error *e)
 {
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, cr->msg, cr->net, e) : 0;
 }
 
-static int make_namespaces(int proc_fd, const Reprise__Container *msg, struct network *n,
-			   struct error *e)
+static int make_namespaces(int proc_fd, const Reprise__Container *msg, bool has_groups,
+			   struct network *n, struct error *e)
 {
 	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
+
+	/* That is made by who has entered its groups. */
+	if (has_groups)
+		flags &= ~CLONE_NEWCGROUP;
 
 	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
 	if (msg->own & CLONE_NEWPID)
@@ -156,9 +170,13 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	if (!cr->msg->derived_mounts && cr->msg->n_mounts && !cr->place.root)
 		return error_set(e, -EINVAL, E_CONTAINER_STATE,
 				 "the image is of a container, which needs a directory of its own");
+	cr->place.cgroup = find_cgroup;
+	cr->place.cgroups = &cr->cgroups.made;
 	cr->place.device = find_device;
 	cr->place.arg = r;
-	res = make_namespaces(r->proc_fd, cr->msg, &n, e);
+	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
+	if (res >= 0)
+		res = make_namespaces(r->proc_fd, cr->msg, cr->cgroups.made.n > 0, &n, e);
 	if (res >= 0)
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)
@@ -166,11 +184,20 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	return res < 0 ? res : fill_overlays(r, cr, e);
 }
 
-int container_restart_mounts(void *arg, struct error *e)
+int container_restart_first(void *arg, struct error *e)
 {
 	const struct container_restart *cr = arg;
+	int r = cr->msg ? cgroups_restart_enter(&cr->cgroups, cr->msg, e) : 0;
 
-	return mounts_restart(cr->msg, &cr->place, e);
+	if (r < 0)
+		return r;
+	return cr->msg && cr->msg->own & CLONE_NEWNS ? mounts_restart(cr->msg, &cr->place, e)
+						     : pidns_mount_proc(NULL, e);
+}
+
+int container_restart_place(struct restart *r, struct container_restart *cr, struct error *e)
+{
+	return cr->msg ? cgroups_restart_place(&cr->cgroups, r, cr->msg, e) : 0;
 }
 
 int container_restart_files(struct restart *r, const struct container_restart *cr, struct error *e)

@@ -11,6 +11,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/cgroups.h"
 #include "ns/mounts.h"
 
 void mounts_survey_free(struct mounts_survey *m)
@@ -283,6 +284,23 @@ int mounts_open_layers(struct mounts_survey *sv, mounts_open_fn open_mount, void
 	return 0;
 }
 
+/* By the path on the host it would be the group of the original. */
+static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line *m,
+			Reprise__Mount *msg, struct scratch *s)
+{
+	const struct cgroup_tree *tree = NULL;
+	const char *below = NULL;
+
+	if (!strncmp(m->type, "cgroup", 6) && sv->cgroups)
+		tree = cgroups_find(sv->cgroups, m->type, m->super, m->root, &below);
+	if (!tree)
+		return false;
+	msg->kind = MOUNT_CGROUP;
+	msg->external = scratch_string(s, tree->msg.controllers);
+	msg->root = scratch_string(s, below);
+	return true;
+}
+
 /* Where the contents of a mount come from. */
 static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
 		       Reprise__Mount *msg, struct scratch *s, struct error *e)
@@ -307,6 +325,8 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 			s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
 		return msg->root ? 0 : no_memory(e);
 	}
+	if (look_cgroup(sv, m, msg, s))
+		return msg->external && msg->root ? 0 : no_memory(e);
 	if ((msg->external = host_path(sv, m, &st, s))) {
 		msg->kind = MOUNT_EXTERNAL;
 		return 0;

@@ -16,6 +16,7 @@ enum mount_kind {
 	MOUNT_TMPFS = 4,    /* with the contents of a layer */
 	MOUNT_OVERLAY = 5,  /* files of the host, and a layer over them */
 	MOUNT_REMOUNT = 6,  /* of a copy of the host's mounts: other flags */
+	MOUNT_CGROUP = 370, /* a control group of the container, or one below it */
 };
 
 /* Private contents that go into the image. */
@@ -31,9 +32,10 @@ struct mounts_survey {
 	VEC(struct mount_layer) layers;
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
-	bool user;	    /* in a user namespace of their own */
-	bool nested;	    /* of a task; what is outside is the root's mount namespace */
-	bool with_overlays; /* the writable layers of overlays go into the image */
+	bool user;   /* in a user namespace of their own */
+	bool nested; /* of a task; what is outside is the root's mount namespace */
+	const struct cgroups *cgroups; /* of the container */
+	bool with_overlays;	       /* the writable layers of overlays go into the image */
 };
 
 /*
@@ -64,6 +66,9 @@ struct mounts_place {
 	bool (*device)(const void *arg, const Reprise__Mount *in, const char *path, mode_t *mode,
 		       dev_t *dev);
 	const void *arg;
+	/* The directory of the container's control group in a hierarchy; NULL: it has none. */
+	const char *(*cgroup)(const void *cgroups, const char *controllers);
+	const void *cgroups;
 };
 
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */

@@ -43,7 +43,7 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 {
 	const Reprise__Mount *m = msg->mounts[i], *of;
 
-	if (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT)
+	if (m->kind != MOUNT_CGROUP && (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT))
 		return invalid(e, "a mount of unknown kind");
 	if (!absolute(m->point))
 		return invalid(e, "a mount has an impossible path");
@@ -56,6 +56,8 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 		if (!of || of == m || (*m->root && !absolute(m->root)))
 			return invalid(e, "a mount of a part of nothing");
 	}
+	if (m->kind == MOUNT_CGROUP && (strstr(m->root, "..") || strlen(m->root) > 3000))
+		return invalid(e, "a mount of no control group");
 	if (m->kind == MOUNT_OVERLAY && !absolute(m->lower))
 		return invalid(e, "an overlay without a lower directory");
 	if (m->kind == MOUNT_OVERLAY && *m->external &&
@@ -305,6 +307,20 @@ static int overlay(const struct build *b, const Reprise__Mount *m, const char *t
 	return 0;
 }
 
+static int control_group(const struct build *b, const Reprise__Mount *m, const char *to,
+			 struct error *e)
+{
+	const char *dir =
+		b->place->cgroup ? b->place->cgroup(b->place->cgroups, m->external) : NULL;
+	char from[PATH_SIZE];
+
+	if (!dir)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "there is no control group for it in hierarchy '%s'", m->external);
+	snprintf(from, sizeof(from), "%s/%s", dir, m->root);
+	return bind(from, to, e);
+}
+
 static int fresh(const Reprise__Mount *m, const char *to, struct error *e)
 {
 	unsigned long flags = m->flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
@@ -340,6 +356,9 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		break;
 	case MOUNT_OVERLAY:
 		r = overlay(b, m, to, e);
+		break;
+	case MOUNT_CGROUP:
+		r = control_group(b, m, to, e);
 		break;
 	case MOUNT_FRESH:
 	case MOUNT_TMPFS:

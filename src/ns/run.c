@@ -59,6 +59,14 @@ int run_begin(struct run *run, struct error *e)
 	_cleanup_(close_fd) int proc_fd = -EBADF;
 	int flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWCGROUP, r;
 
+	if (run->cgroups_file) {
+		r = cgroups_make(run->cgroups_file, &run->limits, &run->cgroups, e);
+		if (r < 0)
+			return r;
+	}
+	/* That is made by who has entered its groups. */
+	if (run->cgroups.n)
+		flags &= ~CLONE_NEWCGROUP;
 	if (!run->host_network)
 		flags |= CLONE_NEWNET;
 	r = procfs_open_root(&proc_fd, e);
@@ -222,6 +230,22 @@ static int mount_volume(const struct run *run, const char *volume, struct error 
 	return 0;
 }
 
+/* Those of version 2 alone: that is all that systemd asks for. */
+static int mount_cgroups(const struct run *run, struct error *e)
+{
+	const struct cgroup_made *made = cgroup_made_find(&run->cgroups, "");
+	char path[PATH_SIZE];
+
+	if (!made)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_CGROUP,
+				 "there are no control groups of version 2 that could be shown");
+	snprintf(path, sizeof(path), "%s/sys/fs/cgroup", run->place.root);
+	if (mount(made->path, path, NULL, MS_BIND, NULL) < 0 ||
+	    mount(NULL, path, NULL, MS_REMOUNT | MS_BIND | SAFE, NULL) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot mount /sys/fs/cgroup");
+	return 0;
+}
+
 static int mount_all(const struct run *run, struct error *e)
 {
 	_cleanup_(close_fd) int dev = -EBADF;
@@ -230,6 +254,10 @@ static int mount_all(const struct run *run, struct error *e)
 
 	if (r >= 0)
 		r = mount_plain(run, e);
+	if (r < 0)
+		return r;
+	if (run->show_cgroups)
+		r = mount_cgroups(run, e);
 	if (r < 0)
 		return r;
 	snprintf(path, sizeof(path), "%s/dev", run->place.root);
@@ -336,6 +364,16 @@ static int init_file(struct error *e)
 	return fd;
 }
 
+/* Before its descriptors are closed, among which are those of the groups. */
+static int enter_cgroups(const struct run *run, struct error *e)
+{
+	int r = cgroups_join(&run->cgroups, e);
+
+	if (r >= 0 && run->cgroups.n && unshare(CLONE_NEWCGROUP) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a cgroup namespace");
+	return r;
+}
+
 static void __attribute__((noreturn)) first_process(const struct run *run, int channel)
 {
 	char number[16], name[] = "reprise-init";
@@ -348,6 +386,10 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 		r = make_terminal(&slave, &e);
 	if (r < 0)
 		fail(channel, &e, r);
+	if (run->is_init) {
+		tell(channel, &e, 0);
+		run_command(run, slave, channel);
+	}
 	setsid();
 	command = fork();
 	if (command == 0)
@@ -410,8 +452,11 @@ int run_start(const struct run *run, pid_t *init, struct error *e)
 	ours = pair[0];
 	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid == 0) {
-		int channel = dup3(pair[1], 3, O_CLOEXEC);
+		struct error own = {};
+		int joined = enter_cgroups(run, &own), channel = dup3(pair[1], 3, O_CLOEXEC);
 
+		if (joined < 0)
+			fail(pair[1], &own, joined);
 		syscall(SYS_close_range, 4u, ~0u, 0u);
 		first_process(run, channel < 0 ? pair[1] : channel);
 	}

@@ -3,6 +3,7 @@
 #define REPRISE_NS_RUN_H
 
 #include "core/error.h"
+#include "ns/cgroup_make.h"
 #include "ns/mounts.h"
 
 /* The descriptor of the first process for the master of the container's terminal, if it has one. */
@@ -25,7 +26,12 @@ struct run {
 	/* Everything is made: called before the command begins. */
 	int (*ready)(void *arg, pid_t init, struct error *e);
 	void *arg;
-	bool terminal; /* a pseudo-terminal of its own */
+	bool terminal;		  /* a pseudo-terminal of its own */
+	bool is_init;		  /* the command is the first process itself */
+	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */
+	struct cgroup_limits limits;
+	struct cgroups_made cgroups; /* made by run_begin() */
+	bool show_cgroups;	     /* they are mounted on /sys/fs/cgroup, and can be changed */
 	char *const *argv;
 	char *const *envp;
 };

@@ -330,7 +330,8 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 		store_expect(c->store, s->anonymous);
 		store_warm(c->store, WARM);
 	}
-	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins)
+	/* What is frozen may as well wait. */
+	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins && !s->ct.cgroups.frozen.n)
 		r = make_room(c, s, e);
 	if (r <= 0 || s->faults)
 		lasting_give_up(&s->tracks, p->rep);

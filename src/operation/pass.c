@@ -111,6 +111,8 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 		.root_is_init = ct->outside >= 0,
 		.kill = container_kill,
 		.kill_arg = ct,
+		.hold = container_hold,
+		.hold_arg = ct,
 	};
 	if (objects_new(&c->objects) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");

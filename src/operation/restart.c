@@ -147,11 +147,10 @@ static int make_root(struct restart *r, struct container_restart *cr, struct pid
 	int res;
 
 	if (!r->pidns) {
-		res = mounts ? container_restart_mounts(cr, e) : 0;
+		res = mounts ? container_restart_first(cr, e) : 0;
 		return res < 0 ? res : fork_root(r, stub, ret, e);
 	}
-	res = pidns_make_init(ns, vpid == 1, mounts ? container_restart_mounts : pidns_mount_proc,
-			      cr, stub_run, stub, e);
+	res = pidns_make_init(ns, vpid == 1, container_restart_first, cr, stub_run, stub, e);
 	if (res < 0)
 		return res;
 	if (vpid != 1)
@@ -258,6 +257,7 @@ static int find_place(const struct restart *r, struct container_restart *cr,
 		return error_set(e, res, E_CONTAINER_STATE, "there is no place for the container");
 	cr->place.root = place->root;
 	cr->place.layers = place->layers;
+	cr->cgroups_file = place->cgroups;
 	return 0;
 }
 
@@ -471,7 +471,9 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	_cleanup_(restart_unload) struct loaded l;
 	struct pidns ns = {.channel = -EBADF};
 	struct container_restart cr = {.place = {opt->root, opt->layers, opt->map_mounts},
-				       .net = opt->net};
+				       .net = opt->net,
+				       .cgroups_file = opt->cgroups,
+				       .cgroups.helper = -EBADF};
 	struct reprise_container place = {};
 	struct image_totals totals = {};
 	struct stub stub = {};
@@ -500,6 +502,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	if (res >= 0)
 		res = build_tree(&l, messages, e);
 	if (res >= 0)
+		res = container_restart_place(&l.r, &cr, e);
+	if (res >= 0)
 		res = image_read_end(l.r.image, &totals, e);
 	if (res >= 0)
 		res = resume_prepare(&l.r, &l.plan, e);
@@ -513,6 +517,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	if (res >= 0)
 		res = mm_lazy_ready(&l.r, e);
 	if (res >= 0)
+		res = cgroups_restart_freeze(&cr.cgroups, e);
+	if (res >= 0)
 		res = ask_caller(&l, &ns, rep, result, e);
 	if (res >= 0)
 		res = resume_all(&l.r, opt->leave_stopped != 0, e);
@@ -520,8 +526,10 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 		kill_all(&l.r, root, &ns);
 		result->pid = root;
 		result->init = ns.init;
+		cgroups_restart_end(&cr.cgroups);
 		return res;
 	}
+	cgroups_restart_end(&cr.cgroups);
 	mm_lazy_go(&l.r);
 	fill_stats(&l, &totals, begun, stats);
 	return 0;

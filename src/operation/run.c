@@ -30,6 +30,7 @@ static pid_t only_child(int proc_fd, pid_t parent)
 
 struct started {
 	int proc_fd;
+	bool is_init;
 	struct report *rep;
 	struct reprise_restarted *result;
 };
@@ -41,7 +42,7 @@ static int note(void *arg, pid_t init, struct error *e)
 	int r;
 
 	s->result->init = init;
-	s->result->pid = only_child(s->proc_fd, init);
+	s->result->pid = s->is_init ? init : only_child(s->proc_fd, init);
 	r = report_ready(s->rep, s->result);
 	return r < 0 ? error_set(e, r, E_INTERRUPTED, "the caller gave the container up") : 0;
 }
@@ -49,7 +50,7 @@ static int note(void *arg, pid_t init, struct error *e)
 int operation_run(char *const argv[], const struct reprise_run_options *opt, struct report *rep,
 		  struct reprise_restarted *result, struct error *e)
 {
-	struct started started = {.rep = rep, .result = result};
+	struct started started = {.rep = rep, .result = result, .is_init = opt->is_init != 0};
 	struct run run = {
 		.ready = note,
 		.arg = &started,
@@ -62,6 +63,10 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt, str
 		.net = opt->net,
 		.user = opt->user != 0,
 		.terminal = opt->terminal != 0,
+		.is_init = opt->is_init != 0,
+		.cgroups_file = opt->cgroups,
+		.limits = {opt->memory, opt->pids, opt->cpu_thousandths},
+		.show_cgroups = opt->show_cgroups != 0,
 		.argv = argv,
 		.envp = opt->env ? opt->env : environ,
 	};
@@ -78,6 +83,7 @@ int operation_run(char *const argv[], const struct reprise_run_options *opt, str
 		r = run_begin(&run, e);
 	if (r >= 0)
 		r = run_start(&run, &init, e);
+	cgroups_made_free(&run.cgroups);
 	result->init = init;
 	return r;
 }
@@ -139,10 +145,12 @@ int operation_exec(pid_t init, char *const argv[], const struct reprise_run_opti
 		   struct reprise_restarted *result, struct error *e)
 {
 	_cleanup_(close_fd) int ours = -EBADF;
-	int pipe_fds[2], r = enter(init, e);
 	struct error told = {};
+	int pipe_fds[2], r;
 	long pid;
 
+	cgroups_follow(init);
+	r = enter(init, e);
 	if (r < 0)
 		return r;
 	if (pipe2(pipe_fds, O_CLOEXEC) < 0)

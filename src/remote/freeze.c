@@ -253,6 +253,8 @@ static int freeze_round(struct freezer *f, struct sched_clocks *clocks, bool *st
 	asked = seize_new(f, clocks, e);
 	if (asked < 0)
 		return asked;
+	if (asked && f->hold)
+		f->hold(f->hold_arg, false);
 	r = seize_wait(f, e);
 	*standing = r > 0;
 	if (r <= 0 || !stood || !same || asked)
@@ -300,6 +302,8 @@ void freezer_thaw(struct freezer *f)
 {
 	if (!f->attached)
 		return;
+	if (f->hold)
+		f->hold(f->hold_arg, true);
 	for_each_thread(f, p, t) thread_let_go(f, p->pid, t);
 	f->attached = false;
 }

@@ -86,6 +86,12 @@ struct freezer {
 	bool root_is_init;
 	int (*kill)(void *arg, pid_t pid, int sig);
 	void *kill_arg;
+	/*
+	 * Tasks that stand still by a control group come to no stop, or can execute nothing: they
+	 * are let go when all have been asked to stop, and held again before they are let go by us.
+	 */
+	void (*hold)(void *arg, bool frozen);
+	void *hold_arg;
 	bool attached;
 	bool moving;		 /* private: tasks came or went while we looked */
 	uint64_t interrupted_at; /* CLOCK_MONOTONIC ns just before the first task was stopped */

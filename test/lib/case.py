@@ -575,6 +575,19 @@ def own_network():
         fcntl.ioctl(s, SIOCSIFFLAGS, struct.pack('16sh22x', b'lo', IFF_UP))
 
 
+def remove_groups(directory):
+    """Control groups are of no namespace: those of containers that were not removed go here."""
+    for record in glob.glob(os.path.join(directory, '**/cgroups'), recursive=True):
+        with open(record) as file:
+            tops = file.read().splitlines()
+        for top in tops:
+            for path, _, _ in os.walk(top, topdown=False):
+                try:
+                    os.rmdir(path)
+                except OSError:
+                    pass  # who was killed may not be gone yet: the next of that name removes it
+
+
 def run_case(case, body, network=False):
     """In a forked process: makes the namespaces, waits for their end."""
     die_with_parent()
@@ -593,3 +606,4 @@ def run_case(case, body, network=False):
             traceback.print_exc()
         os._exit(0)
     os.waitpid(pid, 0)
+    remove_groups(case.directory)
