@@ -81,25 +81,24 @@ static int read_watches(const struct file_seen *f, Reprise__Inotify *m, struct s
 	return 0;
 }
 
-/* One that was removed when its number had been seen already. */
-static bool has_gone(const Reprise__Inotify *m, int wd)
-{
-	for (size_t i = 0; i < m->n_events; i++)
-		if (m->events[i]->wd == wd && m->events[i]->mask == IN_IGNORED)
-			return true;
-	return false;
-}
-
-static void forget_gone(struct inotify_seen *seen, Reprise__Inotify *m)
+/* Removed when its number had been seen already. */
+static void forget_watch(struct inotify_seen *seen, Reprise__Inotify *m, int wd)
 {
 	size_t n = 0;
 
 	for (size_t i = 0; i < m->n_watches; i++)
-		if (!has_gone(m, m->watches[i]->wd)) {
+		if (m->watches[i]->wd != wd) {
 			seen[n] = seen[i];
 			m->watches[n++] = m->watches[i];
 		}
 	m->n_watches = n;
+}
+
+static void forget_gone(struct inotify_seen *seen, Reprise__Inotify *m)
+{
+	for (size_t i = 0; i < m->n_events; i++)
+		if (m->events[i]->mask == IN_IGNORED)
+			forget_watch(seen, m, m->events[i]->wd);
 }
 
 /* What cannot be made again is lost, if that was said; the application is told. */

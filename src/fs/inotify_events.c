@@ -7,8 +7,11 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+
+#include "core/cleanup.h"
 
 #define EVENTS_MAX (1 << 20)
 #define EVENT_ROOM 128
@@ -177,61 +180,104 @@ bool inotify_events_pair(const Reprise__Inotify *m, size_t i)
 	return to->mask == ((from->mask & IN_ISDIR) | IN_MOVED_TO) && to->cookie == from->cookie;
 }
 
-bool inotify_events_unmounted(const Reprise__Inotify *m, size_t i, int wd)
+/* Events by a number that they have, and in their order. */
+struct numbered {
+	uint32_t number;
+	uint32_t at;
+};
+
+static int compare(const void *a, const void *b)
 {
-	for (; i < m->n_events; i++)
-		if (m->events[i]->wd == wd && m->events[i]->mask & (IN_IGNORED | IN_UNMOUNT))
-			return m->events[i]->mask & IN_UNMOUNT;
-	return false;
+	const struct numbered *x = a, *y = b;
+
+	if (x->number != y->number)
+		return x->number < y->number ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at;
 }
 
-enum told { TOLD_NOTHING, TOLD_FILE, TOLD_DIRECTORY };
+static struct numbered *sort(const Reprise__Inotify *m, bool by_cookie)
+{
+	struct numbered *list = calloc(m->n_events + 1, sizeof(*list));
 
-/* What an event tells of the inode that is watched. */
-static enum told tells(const Reprise__InotifyEvent *m)
+	for (size_t i = 0; list && i < m->n_events; i++)
+		list[i] = (struct numbered){
+			by_cookie ? m->events[i]->cookie : (uint32_t)m->events[i]->wd, (uint32_t)i};
+	if (list)
+		qsort(list, m->n_events, sizeof(*list), compare);
+	return list;
+}
+
+/* What an event tells of the inode that is watched; 0: nothing. */
+static uint8_t tells(const Reprise__InotifyEvent *m)
 {
 	if (m->name.len || m->mask & IN_ISDIR)
-		return TOLD_DIRECTORY;
-	return m->mask & (IN_OPEN | IN_ACCESS | IN_MODIFY | IN_ATTRIB | IN_CLOSE) ? TOLD_FILE
-										  : TOLD_NOTHING;
+		return INOTIFY_DIRECTORY;
+	return m->mask & (IN_OPEN | IN_ACCESS | IN_MODIFY | IN_ATTRIB | IN_CLOSE) ? INOTIFY_FILE
+										  : 0;
 }
 
-/* Does the one before it, of the same watch, say otherwise? */
-static bool contradicts(const Reprise__Inotify *m, size_t i)
+/* The life of a watch ends with an IN_IGNORED: from there backwards it is known what it was on. */
+static void look_at_watches(const Reprise__Inotify *m, const struct numbered *by_wd, uint8_t *facts)
 {
-	enum told this = tells(m->events[i]);
+	uint8_t known = 0;
 
-	for (size_t k = i; this && k-- > 0;) {
-		enum told other = tells(m->events[k]);
+	for (size_t i = m->n_events; i-- > 0;) {
+		const Reprise__InotifyEvent *event = m->events[by_wd[i].at];
 
-		if (m->events[k]->wd != m->events[i]->wd)
-			continue;
-		if (other || m->events[k]->mask == IN_IGNORED)
-			return other && other != this;
+		if (event->mask == IN_IGNORED ||
+		    (i + 1 < m->n_events && by_wd[i + 1].number != by_wd[i].number))
+			known = 0;
+		known |= tells(event);
+		if (event->mask & IN_UNMOUNT)
+			known |= INOTIFY_UNMOUNTED;
+		facts[by_wd[i].at] = known;
 	}
-	return false;
 }
 
 /* Both halves of a rename have one number, so that they have to be made at once. */
-static bool apart(const Reprise__Inotify *m, size_t i)
+static bool torn(const Reprise__Inotify *m, const struct numbered *by_cookie)
 {
-	const Reprise__InotifyEvent *event = m->events[i];
-
-	if (inotify_events_pair(m, i))
-		return inotify_events_unmounted(m, i, event->wd) ||
-		       inotify_events_unmounted(m, i, m->events[i + 1]->wd);
-	if (!(event->mask & IN_MOVED_FROM))
-		return false;
-	for (size_t k = i + 1; k < m->n_events; k++)
-		if (m->events[k]->mask & IN_MOVED_TO && m->events[k]->cookie == event->cookie)
+	for (size_t i = 1; i < m->n_events; i++)
+		if (by_cookie[i].number && by_cookie[i].number == by_cookie[i - 1].number &&
+		    !inotify_events_pair(m, by_cookie[i - 1].at))
 			return true;
 	return false;
 }
 
+int inotify_events_facts(const Reprise__Inotify *m, uint8_t **ret)
+{
+	_cleanup_(free_ptr) struct numbered *by_wd = sort(m, false);
+	_cleanup_(free_ptr) struct numbered *by_cookie = sort(m, true);
+	_cleanup_(free_ptr) uint8_t *facts = calloc(m->n_events + 1, 1);
+
+	if (!by_wd || !by_cookie || !facts)
+		return -ENOMEM;
+	look_at_watches(m, by_wd, facts);
+	if (torn(m, by_cookie))
+		return -EOPNOTSUPP;
+	*ret = take_ptr(&facts);
+	return 0;
+}
+
+/* Events that no stand-in can have. */
+static bool is_odd(const Reprise__Inotify *m, size_t i, const uint8_t *facts)
+{
+	const uint8_t both = INOTIFY_FILE | INOTIFY_DIRECTORY;
+
+	if (!possible(m->events[i]) || (facts[i] & both) == both)
+		return true;
+	return inotify_events_pair(m, i) && (facts[i] | facts[i + 1]) & INOTIFY_UNMOUNTED;
+}
+
 int inotify_events_possible(const Reprise__Inotify *m, struct error *e)
 {
+	_cleanup_(free_ptr) uint8_t *facts = NULL;
 	size_t overflows = 0;
+	int r = m->n_events > EVENTS_MAX ? -E2BIG : inotify_events_facts(m, &facts);
 
+	if (r < 0)
+		return error_errno(e, r, r == -ENOMEM ? E_NO_MEMORY : E_FILE_EVENTS,
+				   "its unread events cannot be made again");
 	for (size_t i = 0; i < m->n_events; i++) {
 		const Reprise__InotifyEvent *event = m->events[i];
 
@@ -242,7 +288,7 @@ int inotify_events_possible(const Reprise__Inotify *m, struct error *e)
 			return error_set(e, -EBUSY, E_FILE_EVENTS,
 					 "a file that it watches is being removed; try again");
 		overflows += event->mask == IN_Q_OVERFLOW;
-		if (!possible(event) || contradicts(m, i) || apart(m, i) || overflows > 1)
+		if (is_odd(m, i, facts) || overflows > 1)
 			return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS,
 					 "it holds an unread event (watch %d, %#x) that cannot be "
 					 "made again",

@@ -20,8 +20,12 @@ int inotify_events_save(struct checkpoint *c, int fd, Reprise__Inotify *m, struc
 int inotify_events_possible(const Reprise__Inotify *m, struct error *e) must_check;
 /* Is it the first half of a rename, and the next event the second? */
 bool inotify_events_pair(const Reprise__Inotify *m, size_t i);
-/* Does this watch, in whose life event i is, end with its file system? */
-bool inotify_events_unmounted(const Reprise__Inotify *m, size_t i, int wd);
+/*
+ * Of each event, what the rest of the life of its watch tells of that. To be freed. -EOPNOTSUPP:
+ * the halves of a rename are apart.
+ */
+enum { INOTIFY_FILE = 1, INOTIFY_DIRECTORY = 2, INOTIFY_UNMOUNTED = 4 };
+int inotify_events_facts(const Reprise__Inotify *m, uint8_t **ret);
 /* Puts them into an instance that has neither events nor watches; the working directory is /proc.
  */
 int inotify_events_restart(struct restart *r, int fd, const Reprise__Inotify *m,

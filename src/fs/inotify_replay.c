@@ -48,6 +48,7 @@ struct replay {
 	unsigned int serial;
 	uint64_t limit; /* of the queue */
 	const Reprise__Inotify *m;
+	uint8_t *facts; /* see inotify_events_facts() */
 	VEC(struct stand_in) stand_ins;
 	int filler; /* watch of the file that fills */
 	int file;
@@ -106,22 +107,6 @@ static void new_name(struct replay *p, char *name)
 
 /* ---- stand-ins ---- */
 
-/* A directory is what has events with names, or what says so. */
-static bool stands_for_directory(const struct replay *p, size_t from, int wd)
-{
-	for (size_t i = from; i < p->m->n_events; i++) {
-		const Reprise__InotifyEvent *event = p->m->events[i];
-
-		if (event->wd != wd)
-			continue;
-		if (event->mask == IN_IGNORED)
-			return false;
-		if (event->name.len || event->mask & IN_ISDIR)
-			return true;
-	}
-	return false;
-}
-
 static struct stand_in *find_stand_in(struct replay *p, int wd)
 {
 	vec_for_each (s, &p->stand_ins)
@@ -142,8 +127,8 @@ static int add_stand_in(struct replay *p, size_t event)
 		return -ENOMEM;
 	*s = (struct stand_in){.wd = wd,
 			       .base = p->base,
-			       .directory = stands_for_directory(p, event, wd),
-			       .own_fs = inotify_events_unmounted(p->m, event, wd)};
+			       .directory = p->facts[event] & INOTIFY_DIRECTORY,
+			       .own_fs = p->facts[event] & INOTIFY_UNMOUNTED};
 	new_name(p, s->name);
 	if (s->own_fs)
 		s->base = make_fs();
@@ -414,6 +399,9 @@ static int begin(struct replay *p, struct error *e)
 
 	if (n < 0)
 		return (int)n;
+	r = inotify_events_facts(p->m, &p->facts);
+	if (r < 0)
+		return error_errno(e, r, E_RESTORE, "cannot put unread events back");
 	p->limit = strtoull(text, NULL, 10);
 	p->base = make_fs();
 	if (p->base < 0)
@@ -433,6 +421,7 @@ static void end(struct replay *p)
 		if (s->own_fs)
 			close_fd(&s->base);
 	vec_free(&p->stand_ins);
+	free(p->facts);
 	close_fd(&p->file);
 	close_fd(&p->base);
 }

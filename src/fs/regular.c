@@ -29,6 +29,25 @@ static int check_lease(const struct checkpoint *c, const Reprise__File *msg, str
 	return 0;
 }
 
+/* How long what is written will last (F_SET_RW_HINT): the kernel's inode has it, not the disk. */
+static void save_write_hint(const struct file_seen *f, Reprise__RegularFile *m)
+{
+	uint64_t hint = 0;
+
+	if (S_ISREG(f->st.st_mode) && !(f->flags & O_PATH) &&
+	    fcntl(f->local, F_GET_RW_HINT, &hint) == 0)
+		m->write_hint = (uint32_t)hint;
+}
+
+/* Advice, which only the owner may give: whoever is not goes without. */
+static void set_write_hint(int fd, const Reprise__RegularFile *m)
+{
+	uint64_t is = 0, wanted = m->write_hint;
+
+	if (wanted && fcntl(fd, F_GET_RW_HINT, &is) == 0 && is != wanted)
+		ignore(fcntl(fd, F_SET_RW_HINT, &wanted), "advice");
+}
+
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
@@ -41,6 +60,7 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	msg->regular = scratch_message(scratch, Reprise__RegularFile, reprise__regular_file__init);
 	if (!msg->regular)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file");
+	save_write_hint(f, msg->regular);
 	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
 	return r < 0 ? r : check_lease(c, msg, e);
 }
@@ -71,6 +91,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(*ret_fd, (off_t)msg->pos, SEEK_SET) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot go to position %llu",
 				   (unsigned long long)msg->pos);
+	if (!(msg->flags & O_PATH))
+		set_write_hint(*ret_fd, msg->regular);
 	return 0;
 }
 

@@ -78,6 +78,7 @@ int main(void)
 	char before[KINDS][600], now[600];
 	int fds[KINDS], seals[KINDS], empty, holes, read_only, of_child;
 	struct stat st[KINDS], is;
+	uint64_t hint;
 	pid_t pid;
 
 	test_init();
@@ -104,6 +105,7 @@ int main(void)
 	holes = memfd_create("holes", 0);
 	CHECK(!ftruncate(holes, 1 << 20));
 	CHECK_EQUAL(pwrite(holes, "x", 1, 1 << 19), 1);
+	CHECK(!fcntl(holes, F_SET_RW_HINT, &(uint64_t){RWH_WRITE_LIFE_LONG}));
 	read_only = reopen(fds[0], O_RDONLY);
 	CHECK_EQUAL(lseek(read_only, 100, SEEK_SET), 100);
 	while (access("child-ready", F_OK))
@@ -112,6 +114,8 @@ int main(void)
 	test_wait();
 	if (test_break(1))
 		CHECK(!fcntl(fds[1], F_ADD_SEALS, F_SEAL_SEAL));
+	if (test_break(3))
+		CHECK(!fcntl(holes, F_SET_RW_HINT, &(uint64_t){RWH_WRITE_LIFE_NOT_SET}));
 	if (test_break(2))
 		CHECK(!fchmod(fds[0], 0600));
 	for (int i = 0; i < KINDS; i++) {
@@ -129,6 +133,8 @@ int main(void)
 	CHECK(!fstat(empty, &is) && is.st_size == 0);
 	CHECK(!fstat(holes, &is) && is.st_size == 1 << 20 && is.st_blocks < 100);
 	CHECK(pread(holes, data, 1, 1 << 19) == 1 && data[0] == 'x');
+	CHECK(!fcntl(holes, F_GET_RW_HINT, &hint));
+	CHECK_EQUAL(hint, RWH_WRITE_LIFE_LONG);
 	CHECK_EQUAL(fcntl(read_only, F_GETFL) & O_ACCMODE, O_RDONLY);
 	CHECK_EQUAL(lseek(read_only, 0, SEEK_CUR), 100);
 	CHECK_EQUAL(pwrite(fds[0], "shared", 6, 7), 6);
