@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * externals DIRECTORY [DEVICE]: a program that uses what is outside: the pipe that it was given as
- * descriptor 20, a server at DIRECTORY/server, a device; and a file. The pipe is shared by dup, by
- * fork, and in flight; the connection does not block, and is in an epoll set.
+ * externals DIRECTORY [DEVICE PORT]: a program that uses what is outside: the pipe that it was
+ * given as descriptor 20 (or any other file), a server at DIRECTORY/server, a device, a server on a
+ * TCP port; and a file. The pipe is shared by dup, by fork, and in flight; the connection does not
+ * block, and is in an epoll set.
  */
 #include "harness.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -36,6 +39,17 @@ static int connect_to(const char *directory)
 	return fd;
 }
 
+static int connect_tcp(const char *port)
+{
+	struct sockaddr_in in = {.sin_family = AF_INET,
+				 .sin_port = htons((uint16_t)atoi(port)),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	CHECK(fd >= 0 && !connect(fd, (struct sockaddr *)&in, sizeof(in)));
+	return fd;
+}
+
 static void pass(int socket, int *fd, bool send)
 {
 	char byte = 0, room[CMSG_SPACE(sizeof(int))] = {};
@@ -58,15 +72,19 @@ static void pass(int socket, int *fd, bool send)
 
 int main(int argc, char **argv)
 {
-	int copy = dup(PIPE), fd = PIPE, connection, file, device, set, pair[2];
+	int copy, fd = PIPE, connection, file, device, tcp, set, pair[2];
 	struct epoll_event event = {.events = EPOLLIN, .data.u64 = 4711};
 	char text[16] = "";
 	pid_t pid;
 
 	test_init();
+	if (fcntl(PIPE, F_GETFD) < 0)
+		CHECK_EQUAL(dup2(open("pipe", O_WRONLY | O_CREAT | O_APPEND, 0600), PIPE), PIPE);
+	copy = dup(PIPE);
 	connection = connect_to(argv[1]);
 	file = open("file", O_WRONLY | O_CREAT, 0600);
 	device = argc > 2 ? open(argv[2], O_RDWR | O_CLOEXEC) : -1;
+	tcp = argc > 3 ? connect_tcp(argv[3]) : -1;
 	set = epoll_create1(0);
 	CHECK(copy >= 0 && file >= 0 && set >= 0 && (argc == 2 || device >= 0));
 	CHECK_EQUAL(write(file, "before", 6), 6);
@@ -87,6 +105,8 @@ int main(int argc, char **argv)
 	CHECK_EQUAL(event.data.u64, 4711);
 	CHECK_EQUAL(read(connection, text, sizeof(text)), 6);
 	CHECKF(!strcmp(text, "again\n"), "the answer is %s", text);
+	if (tcp >= 0)
+		CHECK_EQUAL(write(tcp, "request", 7), 7);
 	if (device >= 0) {
 		struct stat st, wanted;
 

@@ -53,21 +53,25 @@ class Program:
         self.case = case
         self.server = server(case, 'server')
         self.reader, writer = os.pipe()
+        self.tcp = socket.create_server(('127.0.0.1', 0))
+        self.address = 'tcp:127.0.0.1:%d' % self.tcp.getsockname()[1]
         self.pipe = os.readlink('/proc/self/fd/%d' % writer)
         with Giving(fd20=writer) as give:
             self.pid = case.start(program=os.path.join(case.build, 'test/lib/externals'), before=give,
-                                  arguments=[os.path.dirname(case.path('x')), DEVICE])
+                                  arguments=[os.path.dirname(case.path('x')), DEVICE,
+                                             self.address.split(':')[2]])
         os.close(writer)
         self.client = self.server.accept()[0]
 
     def externals(self):
-        return ['--external', self.pipe, '--external', 'unix:*/server', '--external', '/dev/f?se']
+        return ['--external', self.pipe, '--external', self.address, '--external', 'unix:*/server', '--external', '/dev/f?se']
 
     def save(self):
         self.case.checkpoint(self.pid, '--kill', '-q', *self.externals())
         if self.case.wait(self.pid) != 128 + signal.SIGKILL:
             raise Failed('the program was not killed')
         self.client.close()
+        self.tcp.close()
         os.close(self.reader)
 
     def finish(self, restart):
@@ -85,7 +89,7 @@ def test_refused(case):
     program = Program(case)
     _, _, err = case.reprise('check', str(program.pid))
     for code, word in (('file-outside', program.pipe), ('file-outside', 'server'),
-                       ('file-kind', DEVICE)):
+                       ('file-kind', DEVICE), ('tcp-connection', program.address[4:])):
         if not [line for line in err.splitlines() if word in line and '[%s]' % code in line
                 and '--external' in line]:
             raise Failed('%s is not refused: %s' % (word, err))
@@ -108,18 +112,23 @@ def restart_with(case, *more):
     names = [one['detail'].split(',')[0]
              for one in json.loads(case.reprise('inspect', image, '--json')[1])['open_files']
              if one['kind'] == 'external']
-    expect(names, program.pipe, 'unix:' + case.path('server'), DEVICE)
+    expect(names, program.address, program.pipe, 'unix:' + case.path('server'), DEVICE)
     case.refused(case.reprise('restart', '-i', image, '--replace', '/dev/fuse=null', '--replace',
                               'unix:*=null'), 'file-external', program.pipe, 'externals')
     for bad in ('/no/such=null', 'pid:%d/fd:999=null' % program.pid):
         case.refused(case.reprise('restart', '-i', image, '--replace', bad), 'file-replace',
                      bad.partition('=')[0])
     reader, writer = os.pipe()
-    with Giving(fd7=writer) as give:
-        restart = case.restart('--replace', program.pipe + '=fd:7', '--replace',
+    glue, given = socket.socketpair()
+    with Giving(fd7=writer, fd8=given.fileno()) as give:
+        restart = case.restart('--replace', program.pipe + '=fd:7', '--replace', 'tcp:*=fd:8',
+                               '--replace',
                                '/dev/fuse=file:/dev/fuse', *more, before=give)
     os.close(writer)
+    given.close()
     program.finish(restart)
+    if glue.recv(64) != b'request' or glue.recv(64):
+        raise Failed('no request instead of the connection')
     text = b''
     while b'flight' not in text:
         part = os.read(reader, 64)
@@ -150,6 +159,31 @@ def test_by_name_in_a_pid_namespace(case):
     answers.join()
     if open(os.path.join(case.work, 'second')).read() != 'BEFOREafter':
         raise Failed('the file was not replaced')
+
+
+def test_container(case):
+    """What leads from a container to the host through a volume."""
+    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+    one = server(case, 'server')
+    pid = case.start(program=case.reprise_path,
+                     arguments=['run', '--name', 'first', '-w', case.work] + case.volumes()
+                     + ['--', os.path.join(case.build, 'test/lib/externals'),
+                        os.path.dirname(case.path('x'))])
+    client = one.accept()[0]
+    code, _, err = case.reprise('checkpoint', 'first', '-o', case.path('image'), '--kill', '-q',
+                                '--external', 'unix:*/server')
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    case.wait(pid)
+    client.close()
+    answers = threading.Thread(target=echo, args=[one])
+    answers.start()
+    restart = case.restart('--name', 'second', '--replace', 'unix:*=unix:' + case.path('server'))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the restart')])
+    answers.join()
+    for name in ('first', 'second'):
+        case.reprise('rm', name)
 
 
 SYS_PIDFD_GETFD = 438
