@@ -198,6 +198,9 @@ int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struc
 		    uint64_t *ret_leader) must_check;
 int uring_poll_save(struct kernel_memory *k, const struct uring_seen *s, Reprise__IoUring *m,
 		    struct error *e) must_check;
+/* Has it done anything since? All that requests may have come from has been saved by now. */
+int uring_poll_check(struct kernel_memory *k, const struct uring_seen *s,
+		     struct error *e) must_check;
 /* Wakes that thread. */
 void uring_poll_wake(int fd);
 /* Refuses where it would have other credentials than it had. */

@@ -97,6 +97,28 @@ int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struc
 	return r < 0 ? r : look_at_credentials(k, ctx, *ret_leader, s);
 }
 
+int uring_poll_check(struct kernel_memory *k, const struct uring_seen *s, struct error *e)
+{
+	uint32_t head = 0, tail = 0, timeouts = 0;
+	int r;
+
+	if (!s->poller)
+		return 0;
+	r = kernel_member(k, s->ctx, "io_ring_ctx", "cached_sq_head", &head, sizeof(head));
+	if (r >= 0)
+		r = kernel_member(k, s->ctx, "io_ring_ctx", "cached_cq_tail", &tail, sizeof(tail));
+	if (r >= 0)
+		r = kernel_member(k, s->ctx, "io_ring_ctx", "cq_timeouts", &timeouts,
+				  sizeof(timeouts));
+	/* time that has passed meanwhile passes again */
+	if (r < 0 || head != s->sq_head || tail - timeouts != s->cq_tail - s->cq_timeouts)
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "its thread (IORING_SETUP_SQPOLL) has ended a request while the "
+				 "tasks stood still, for something that came from outside; try "
+				 "again");
+	return 0;
+}
+
 void uring_poll_wake(int fd)
 {
 	ignore(syscall(SYS_io_uring_enter, fd, 0, 0, IORING_ENTER_SQ_WAKEUP, NULL, 0),

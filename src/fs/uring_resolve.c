@@ -253,6 +253,10 @@ int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 		listed |= refers_to_files(*f);
 		if (r >= 0)
 			r = resolve(c, &all, *f, e);
+		if (r >= 0 && !c->checking)
+			r = uring_poll_check(c->files->kernel,
+					     (const struct uring_seen *)(uintptr_t)(*f)->private,
+					     e);
 		if (r < 0)
 			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
 	}
