@@ -16,25 +16,40 @@ static const struct {
 } refused[] = {
 	{"anon_inode:[perf_event]",
 	 "a performance counter (perf_event_open) counts what has run on this machine, and nobody "
-	 "can set a counter to what it was"},
+	 "can set a counter to what it was; close it first"},
 	{"anon_inode:bpf-prog",
 	 "a BPF program cannot be saved: the kernel keeps it as rewritten for this machine, and "
 	 "not as it was loaded"},
 	{"anon_inode:bpf_link",
-	 "a BPF link ties a program to the running kernel, and cannot be saved"},
-	{"anon_inode:bpf_iter", "an iterator of BPF stands amid the state of the running kernel"},
+	 "a BPF link ties a program to the running kernel; close it first, or pin it in a file "
+	 "system (bpffs) and open it again afterwards"},
+	{"anon_inode:bpf-link",
+	 "a BPF link ties a program to the running kernel; close it first, or pin it in a file "
+	 "system (bpffs) and open it again afterwards"},
+	{"anon_inode:bpf_iter",
+	 "an iterator of BPF stands amid the state of the running kernel; read it to its end and "
+	 "close it first"},
+	{"anon_inode:bpf-stats",
+	 "it asks for statistics of BPF on this machine (BPF_ENABLE_STATS); close it first"},
 	{"anon_inode:bpf_token", "a token of BPF belongs to a mount of this machine"},
 	{"anon_inode:[fscontext]",
 	 "a mount that is being made (fsopen() or fspick()) cannot be saved; finish it first"},
 	{"anon_inode:[landlock-ruleset]",
-	 "a set of rules of landlock that is being made cannot be read back"},
+	 "a set of rules of landlock that is being made cannot be read back; close it first"},
 	{"anon_inode:seccomp notify",
 	 "it hears of system calls of other tasks (SECCOMP_RET_USER_NOTIF), whose filter would have "
 	 "to be tied to it again"},
 	{"anon_inode:kvm-", "it is part of a virtual machine, whose state is in the kernel"},
+	{"anon_inode:[kvm-", "it is part of a virtual machine, whose state is in the kernel"},
+	{"anon_inode:[vfio-device]", "it is a device that the program drives itself (VFIO)"},
+	{"anon_inode:[cachefiles]", "it is a request to a cache of files (cachefiles)"},
+	{"anon_inode:gpio-", "it is lines of a device (GPIO)"},
 	{"anon_inode:dmabuf", "it is memory of a device"},
+	{"/dmabuf:", "it is memory of a device"},
 	{"anon_inode:sync_file", "it waits for a device"},
-	{"anon_inode:btf", "type information of BPF (BTF) cannot be read back as it was loaded"},
+	{"anon_inode:btf",
+	 "type information of BPF (BTF) belongs to the programs and maps of this machine; close it "
+	 "first"},
 };
 
 static const struct {

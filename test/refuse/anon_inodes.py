@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors of interfaces of the kernel that nobody can make anew: refused by name, at the check
+and at the checkpoint, with what can be done."""
+
+import os
+
+
+def refused(case, what, code, *words):
+    program = os.path.join(case.build, 'test/lib/anon_inodes')
+    pid = case.start(program=program, arguments=[what])
+    for command in (['check', str(pid)], ['checkpoint', str(pid), '-o', case.path('image')]):
+        result = case.reprise(*command)
+        case.refused((result[0], '', result[2].split('\n')[0]), code, pid, *words)
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_landlock(case):
+    refused(case, 'landlock', 'file-kind', 'landlock-ruleset', 'read back', 'close it')
+
+
+def test_seccomp_notify(case):
+    refused(case, 'notify', 'file-kind', 'SECCOMP_RET_USER_NOTIF')
+
+
+def test_perf_event(case):
+    refused(case, 'perf', 'file-kind', 'perf_event_open', 'close it')
+
+
+def test_bpf_program(case):
+    refused(case, 'program', 'file-kind', 'bpf-prog')
+
+
+def test_bpf_link(case):
+    refused(case, 'link', 'file-kind', 'BPF link', 'close it')
+
+
+def test_btf(case):
+    refused(case, 'btf', 'file-kind', 'BTF', 'close it')
+
+
+def test_bpf_stats(case):
+    refused(case, 'stats', 'file-kind', 'statistics', 'close it')
