@@ -382,7 +382,8 @@ const struct file_ops uring_file_ops = {
 	.kind = FILE_IO_URING,
 	.name = "io_uring",
 	.support =
-		"rings, registered files and buffers, rings of buffers to choose from, requests that "
+		"rings, also with a thread that submits, registered files and buffers, buffers to choose "
+		"from, requests that "
 		"wait for a file, a futex or time; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,

@@ -29,6 +29,14 @@ struct uring_provided {
 	uint32_t n_pages;
 };
 
+/* Buffers given by requests, which follow each other (struct io_buffer). */
+struct uring_given {
+	uint16_t group, first;
+	uint32_t n, length;
+	uint64_t address;
+};
+#define URING_GIVEN_MAX (1 << 20)
+
 #define URING_MEMORY_MAX    (64u * 1024)
 #define URING_POINTERS_MAX  2
 #define URING_FUTEXES_MAX   128
@@ -97,6 +105,7 @@ struct uring_seen {
 	uint32_t workers[2];
 	struct uring_provided provided[URING_GROUPS_MAX];
 	uint32_t n_provided;
+	VEC(struct uring_given) given;
 	struct uring_pages pages; /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };

@@ -352,6 +352,7 @@ void uring_seen_free(struct uring_seen *s)
 		vec_free(&f->patches);
 	}
 	vec_free(&s->users);
+	vec_free(&s->given);
 	vec_free(&s->flight);
 	vec_free(&s->numbers);
 }

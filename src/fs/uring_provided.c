@@ -38,19 +38,10 @@ static int take_list(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
 	struct uring_provided p = {};
 	uint32_t region = 0;
 	uint16_t flags = 0, entries = 0;
-	uint64_t first = 0;
 	int r = kernel_member(k, at, type, "flags", &flags, sizeof(flags));
 
-	if (r >= 0 && !(flags & LIST_RING)) {
-		/* A list that is empty is as good as none. */
-		int offset = kernel_offset(k, type, "buf_list");
-
-		r = offset < 0 ? offset : kernel_read(k, at + (uint64_t)offset, &first, 8);
-		if (r >= 0 && first != at + (uint64_t)offset)
-			s->obstacle = "buffers are provided by requests "
-				      "(IORING_OP_PROVIDE_BUFFERS)";
-		return r;
-	}
+	if (r >= 0 && !(flags & LIST_RING))
+		return uring_given_look(k, at, s);
 	if (r >= 0)
 		r = kernel_member(k, at, type, "nr_entries", &entries, sizeof(entries));
 	if (r >= 0)
@@ -174,6 +165,19 @@ static int find_address(struct kernel_memory *k, const struct uring_seen *seen,
 	return r;
 }
 
+static int check_taken(const Reprise__IoUring *m, uint32_t taken, struct error *e)
+{
+	uint32_t ended = m->sq_head - (uint32_t)m->n_requests;
+
+	if (m->n_given > ended || taken > ended - m->n_given || taken > m->cq_tail)
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_STATE,
+			"it has taken more buffers (%u) and been given more (in %zu parts) than "
+			"requests that have ended (%u) can take and give again, one each",
+			taken, m->n_given, ended);
+	return 0;
+}
+
 int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 			const struct uring_seen *seen, Reprise__IoUring *m, struct scratch *s,
 			struct error *e)
@@ -182,8 +186,10 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 	_cleanup_(free_ptr) char *maps = NULL;
 	uint32_t taken = 0;
 
+	if (uring_given_save(seen, m, s, e) < 0)
+		return -ENOMEM;
 	if (!seen->n_provided)
-		return 0;
+		return check_taken(m, 0, e);
 	pagemap = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", m->owner);
 	if (pagemap < 0 || procfs_read(c->proc_fd, &maps, e, "%d/maps", m->owner) < 0)
 		return -EIO;
@@ -207,13 +213,7 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 		taken += p->head;
 		m->provided[m->n_provided++] = to;
 	}
-	if (taken > m->sq_head - m->n_requests || taken > m->cq_tail)
-		return error_set(
-			e, -EOPNOTSUPP, E_FILE_STATE,
-			"it has taken more buffers (%u) than requests that have ended (%u) "
-			"can take again, one each",
-			taken, m->sq_head - (uint32_t)m->n_requests);
-	return 0;
+	return check_taken(m, taken, e);
 }
 
 /* ---- restart ---- */
@@ -230,8 +230,8 @@ bool uring_provided_fits(const Reprise__IoUring *m)
 			return false;
 		taken += p->head;
 	}
-	return m->n_provided <= URING_GROUPS_MAX && taken <= m->sq_head - m->n_requests &&
-	       taken <= m->cq_tail;
+	return m->n_provided <= URING_GROUPS_MAX && uring_given_fits(m) &&
+	       taken + m->n_given <= m->sq_head - m->n_requests && taken <= m->cq_tail;
 }
 
 struct buf { /* struct io_uring_buf; the tail of the ring stands in the last member of the first */

@@ -30,4 +30,11 @@ bool uring_provided_fits(const Reprise__IoUring *m);
 /* Registers them and takes as many buffers as had been, one by each request: they count. */
 int uring_provided_restart(struct restart *r, struct uring_counting *c, struct error *e) must_check;
 
+/* Buffers given by requests: those of a list (struct io_buffer_list). */
+int uring_given_look(struct kernel_memory *k, uint64_t list, struct uring_seen *s) must_check;
+int uring_given_save(const struct uring_seen *seen, Reprise__IoUring *m, struct scratch *s,
+		     struct error *e) must_check;
+bool uring_given_fits(const Reprise__IoUring *m);
+int uring_given_restart(struct uring_counting *c, struct error *e) must_check;
+
 #endif

@@ -260,7 +260,8 @@ static int count_to(struct uring_counting *c, uint32_t count, uint8_t flags, str
 
 static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 {
-	uint32_t requests = counted(c->x.m), completions = c->x.m->cq_tail;
+	uint32_t given = (uint32_t)c->x.m->n_given;
+	uint32_t requests = counted(c->x.m) - given, completions = c->x.m->cq_tail;
 	uint32_t both = requests < completions ? requests : completions;
 	int r = uring_provided_restart(rs, c, e);
 
@@ -268,6 +269,8 @@ static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 		r = count_to(c, both, 0, e);
 	if (r >= 0 && requests > both)
 		r = count_to(c, requests, IOSQE_CQE_SKIP_SUCCESS, e);
+	if (r >= 0 && given)
+		r = uring_given_restart(c, e);
 	if (r >= 0 && completions > both)
 		r = uring_post(&c->x, c->fd, c->task, c->remote, completions - both, e);
 	if (r >= 0 && *uring_word(&c->x, c->x.layout.cq.tail) != c->x.m->cq_tail)

@@ -10,7 +10,6 @@
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
  *	provided-mmap	one is in memory of the kernel
- *	provided-list	buffers were provided by a request
  *	restricted	only some operations are allowed
  *	number		a thread knows it by a number of its own, and nobody by a descriptor
  *	slot		a registered file that is no descriptor any more
@@ -118,12 +117,6 @@ static void request(const char *what)
 		ends[0] = eventfd(0, 0);
 		ring_register(IORING_REGISTER_FILES, ends, 1);
 		close(ends[0]);
-	} else if (!strcmp(what, "provided-list")) {
-		sqe = next(IORING_OP_PROVIDE_BUFFERS);
-		sqe->fd = 1;
-		sqe->addr = (uintptr_t)buf;
-		sqe->len = sizeof(buf);
-		submit();
 	} else if (!strcmp(what, "overflow")) {
 		for (int i = 0; i < 10; i++) {
 			next(IORING_OP_NOP);

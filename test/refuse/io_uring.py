@@ -56,10 +56,6 @@ def test_provided_buffers_of_the_kernel(case):
     refused(case, 'provided-mmap', 'file-state', 'IOU_PBUF_RING_MMAP')
 
 
-def test_provided_list(case):
-    refused(case, 'provided-list', 'file-state', 'IORING_OP_PROVIDE_BUFFERS')
-
-
 def test_restrictions(case):
     refused(case, 'restricted', 'file-state', 'restrictions')
 
