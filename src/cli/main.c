@@ -63,6 +63,22 @@ static int run(struct cli *cli, int argc, char **argv)
 	return cli->command->run(cli, argc - 1, argv + 1);
 }
 
+/* A document is complete, or it is not printed; what is done ends with us as if we were killed. */
+static void *json_memory(size_t size)
+{
+	static const char text[] =
+		"reprise: no memory for the JSON document; free some memory and try again "
+		"[no-memory]\n";
+	void *p = malloc(size);
+
+	if (!p) {
+		if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+			_exit(EXIT_FAILED); /* nobody else can be told */
+		_exit(EXIT_FAILED);
+	}
+	return p;
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = {.json_out = stdout, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -71,6 +87,7 @@ int main(int argc, char **argv)
 	fill_standard_streams();
 	/* Inherited as ignored, it would make the kernel reap our children unseen. */
 	signal(SIGCHLD, SIG_DFL);
+	json_set_alloc_funcs(json_memory, free);
 	/* Complaints are ours, and in one form. */
 	opterr = 0;
 	/* An error in the very option before --json is one JSON object as well. */

@@ -38,6 +38,18 @@ static inline void close_stream(FILE **f)
 	*f = NULL;
 }
 
+/* Closes what open_memstream() has opened: -ENOMEM, and no text, if not all of it is there. */
+static inline int text_end(FILE *f, char **text)
+{
+	int failed = ferror(f);
+
+	if (!fclose(f) && !failed && *text)
+		return 0;
+	free(*text);
+	*text = NULL;
+	return -ENOMEM;
+}
+
 static inline void close_directory(DIR **d)
 {
 	if (*d)

@@ -42,6 +42,9 @@ static bool begin(struct error *e, int err, enum error_code code)
 	if (!e || e->code != ERROR_NONE)
 		return false;
 	e->code = (unsigned int)code < ERROR_CODE_COUNT && code != ERROR_NONE ? code : E_INTERNAL;
+	/* Where nothing else can go wrong: no defect of ours. */
+	if (e->code == E_INTERNAL && err == -ENOMEM)
+		e->code = E_NO_MEMORY;
 	e->err = err;
 	e->text[0] = '\0';
 	return true;

@@ -278,7 +278,10 @@ int kernel_memory_open(struct kernel_memory **ret, struct error *e)
 	r = fault && !strcmp(fault, "no-kernel-memory") ? -EPERM : open_all(k);
 	if (r < 0) {
 		kernel_memory_free(k);
-		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_KERNEL_TOO_OLD,
+		return error_errno(e, r,
+				   r == -EPERM	  ? E_PERMISSION
+				   : r == -ENOMEM ? E_NO_MEMORY
+						  : E_KERNEL_TOO_OLD,
 				   "the memory of the kernel cannot be read (BPF)");
 	}
 	*ret = k;

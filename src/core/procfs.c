@@ -207,6 +207,14 @@ int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, .
 	return 0;
 }
 
+int procfs_unless_gone(ssize_t r, struct error *e)
+{
+	if (r != -ESRCH && r != -ENOENT)
+		return (int)r;
+	error_clear(e);
+	return 0;
+}
+
 /* Field numbers of /proc/PID/stat as in proc_pid_stat(5), from the first after the state. */
 enum {
 	FIELD_PPID = 4,

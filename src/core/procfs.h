@@ -28,6 +28,9 @@ ssize_t procfs_read_by(int proc_fd, size_t piece, char **ret, struct error *e, c
 int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5))) must_check;
 
+/* For what may have gone, or is not there with every kernel: 0 then, and *e is cleared; else r. */
+int procfs_unless_gone(ssize_t r, struct error *e) must_check;
+
 struct proc_stat {
 	pid_t pid, ppid, pgrp, session;
 	char comm[64];

@@ -108,9 +108,12 @@ static int open_by_id(uint32_t id, unsigned int access)
 /* How many copies of a value there are: one for each processor that there may be. */
 static int count_cpus(uint32_t *ret, struct error *e)
 {
-	_cleanup_(close_stream) FILE *file = fopen("/sys/devices/system/cpu/possible", "re");
+	_cleanup_(close_fd) int fd = open("/sys/devices/system/cpu/possible", O_RDONLY | O_CLOEXEC);
 	unsigned int first, last;
-	int n = file ? fscanf(file, "%u-%u", &first, &last) : 0;
+	char text[64] = "";
+	int n = fd >= 0 && read(fd, text, sizeof(text) - 1) > 0
+			? sscanf(text, "%u-%u", &first, &last)
+			: 0;
 
 	if (n < 1 || first != 0 || (n == 2 && last >= CPUS_MAX))
 		return error_set(e, -EOPNOTSUPP, E_SYSTEM,

@@ -92,6 +92,10 @@ uint64_t file_hash(const struct stat *st, const char *fdinfo)
  */
 static int gone(struct table *t, int fd, int err, struct error *e)
 {
+	if (err == -ENOMEM)
+		return error_set(e, err, E_NO_MEMORY,
+				 "cannot look at descriptor %d of task %d (%s)", fd, t->tid,
+				 t->process->stat.comm);
 	if (t->c->checking)
 		return 0;
 	return error_errno(e, err, err == -EPERM || err == -EACCES ? E_PERMISSION : E_TASK_GONE,

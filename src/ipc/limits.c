@@ -40,9 +40,12 @@ int limits_checkpoint(struct checkpoint *c, struct error *e)
 	msg.limits = limits;
 	for (size_t i = 0; i < NAMES; i++) {
 		_cleanup_(free_ptr) char *value = NULL;
+		ssize_t n = procfs_read(c->proc_fd, &value, e, "sys/%s", names[i]);
 		Reprise__IpcLimit *m;
 
-		if (procfs_read(c->proc_fd, &value, NULL, "sys/%s", names[i]) <= 0)
+		if (n < 0 && procfs_unless_gone(n, e) < 0)
+			return (int)n;
+		if (n <= 0)
 			continue;
 		m = scratch_message(&s, Reprise__IpcLimit, reprise__ipc_limit__init);
 		if (!m)

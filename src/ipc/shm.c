@@ -28,11 +28,12 @@
 static int count_mappings(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(c->proc_fd, &text, e, "%d/maps", p->tid);
 	char *line;
 
 	/* One that has ended meanwhile is attached to nothing. */
-	if (procfs_read(c->proc_fd, &text, NULL, "%d/maps", p->tid) < 0)
-		return 0;
+	if (n < 0)
+		return procfs_unless_gone(n, e);
 	for (line = text; line && *line; line = strchr(line, '\n'), line += !!line) {
 		struct sysv_object *o;
 		int id, at = 0;

@@ -60,11 +60,12 @@ static int list_objects(struct checkpoint *c, enum sysv_kind kind, struct error 
 	static bool (*const parse[])(const char *, struct sysv_object *) = {parse_sem, parse_msg,
 									    parse_shm};
 	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(c->proc_fd, &text, e, "sysvipc/%s", files[kind]);
 	char *line;
 
 	/* Not there: this kernel has no System V IPC. */
-	if (procfs_read(c->proc_fd, &text, NULL, "sysvipc/%s", files[kind]) < 0)
-		return 0;
+	if (n < 0)
+		return procfs_unless_gone(n, e);
 	for (line = strchr(text, '\n'); line && line[1]; line = strchr(line + 1, '\n')) {
 		struct sysv_object *o = vec_push(&c->ipc->objects[kind]);
 
@@ -200,6 +201,7 @@ static bool in_tree(const struct ipc_checkpoint *x, pid_t tid)
 void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_t time)
 {
 	struct proc_stat st;
+	int r;
 
 	/* No process at all, or one that is in no pid namespace of ours. */
 	if (!pid) {
@@ -212,10 +214,13 @@ void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_
 			o->late = pid;
 		return;
 	}
-	if (pid == c->self || proc_stat_read(c->proc_fd, pid, pid, &st, NULL) < 0)
+	if (pid == c->self)
+		return;
+	r = proc_stat_read(c->proc_fd, pid, pid, &st, NULL);
+	if (r == -ESRCH)
 		return;
 	/* One that was started later only has the same number. */
-	if (c->ipc->boot + (int64_t)st.start_time / sysconf(_SC_CLK_TCK) <= time + SLACK_S)
+	if (r < 0 || c->ipc->boot + (int64_t)st.start_time / sysconf(_SC_CLK_TCK) <= time + SLACK_S)
 		o->outside = true;
 }
 

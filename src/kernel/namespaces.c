@@ -26,12 +26,16 @@ static const struct {
 	{"time_for_children", "time", true},
 };
 
-void namespaces_read(const struct checkpoint *c, struct namespaces *ret)
+int namespaces_read(const struct checkpoint *c, struct namespaces *ret, struct error *e)
 {
-	for (size_t i = 0; i < NAMESPACES; i++)
-		ignore(procfs_readlink(c->proc_fd, &ret->own[i], NULL, "%d/ns/%s", c->self,
-				       kinds[i]),
-		       "not every kernel has every kind");
+	for (size_t i = 0; i < NAMESPACES; i++) {
+		int r = procfs_readlink(c->proc_fd, &ret->own[i], e, "%d/ns/%s", c->self, kinds[i]);
+
+		/* Not every kernel has every kind. */
+		if (r < 0 && procfs_unless_gone(r, e) < 0)
+			return r;
+	}
+	return 0;
 }
 
 void namespaces_free(struct namespaces *ns)

@@ -11,7 +11,7 @@ struct namespaces {
 	char *own[NAMESPACES];
 };
 
-void namespaces_read(const struct checkpoint *c, struct namespaces *ret);
+int namespaces_read(const struct checkpoint *c, struct namespaces *ret, struct error *e) must_check;
 void namespaces_free(struct namespaces *ns);
 /*
  * Are all threads of the process, and the children that they would make, in the namespaces in which

@@ -23,9 +23,13 @@
 
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
+	int r;
+
 	if (kcmp_index_new(&x->mm, KCMP_VM) < 0 || kcmp_index_new(&x->sighand, KCMP_SIGHAND) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
-	namespaces_read(c, &x->namespaces);
+	r = namespaces_read(c, &x->namespaces, e);
+	if (r < 0)
+		return r;
 	ignore(security_label_own(c, &x->label), "no module gives labels");
 	return 0;
 }
@@ -155,28 +159,31 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 }
 
-static int read_number(struct checkpoint *c, pid_t pid, const char *name, int base, uint64_t *ret)
+/* Left as it is if the file is not there. */
+static int read_number(struct checkpoint *c, pid_t pid, const char *name, int base, uint64_t *ret,
+		       struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	struct error unused = {};
-	ssize_t len = procfs_read(c->proc_fd, &text, &unused, "%d/%s", pid, name);
+	ssize_t len = procfs_read(c->proc_fd, &text, e, "%d/%s", pid, name);
 
-	if (len <= 0)
-		return -ENOENT;
-	*ret = strtoull(text, NULL, base);
-	return 0;
+	if (len > 0)
+		*ret = strtoull(text, NULL, base);
+	return len < 0 ? procfs_unless_gone(len, e) : 0;
 }
 
 /* /proc/PID/oom_score_adj and coredump_filter can be absent, depending on the kernel's
  * configuration. */
-static void save_proc_settings(struct checkpoint *c, pid_t pid, Reprise__Process *msg)
+static int save_proc_settings(struct checkpoint *c, pid_t pid, Reprise__Process *msg,
+			      struct error *e)
 {
-	uint64_t v;
+	uint64_t oom = 0, filter = 0;
+	int r = read_number(c, pid, "oom_score_adj", 10, &oom, e);
 
-	if (read_number(c, pid, "oom_score_adj", 10, &v) == 0)
-		msg->oom_score_adj = (int32_t)v;
-	if (read_number(c, pid, "coredump_filter", 16, &v) == 0)
-		msg->coredump_filter = (uint32_t)v;
+	if (r >= 0)
+		r = read_number(c, pid, "coredump_filter", 16, &filter, e);
+	msg->oom_score_adj = (int32_t)oom;
+	msg->coredump_filter = (uint32_t)filter;
+	return r;
 }
 
 struct process_query {
@@ -239,7 +246,8 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 		r = pending_checkpoint(p->tid, true, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)
 		r = rlimits_checkpoint(c->proc_fd, p->tid, msg, s, e);
-	save_proc_settings(c, p->frozen->pid, msg);
+	if (r >= 0)
+		r = save_proc_settings(c, p->frozen->pid, msg, e);
 	msg->mm = p->mm;
 	return r;
 }
@@ -362,12 +370,14 @@ int process_restart_shared(struct restart *r, struct restart_process *p, bool si
 static int write_number(struct restart *r, pid_t pid, const char *name, const char *fmt, long v,
 			struct error *e)
 {
+	char text[24];
 	_cleanup_(close_fd) int fd =
 		procfs_open(r->proc_fd, O_WRONLY | O_CLOEXEC, e, "%d/%s", pid, name);
 
 	if (fd < 0)
 		return fd;
-	if (dprintf(fd, fmt, v) < 0)
+	snprintf(text, sizeof(text), fmt, v);
+	if (write(fd, text, strlen(text)) < 0)
 		return error_errno(e, -errno, errno == EACCES ? E_CREDENTIALS : E_RESTORE,
 				   "cannot set %s to %ld", name, v);
 	return 0;
@@ -382,7 +392,7 @@ static int restore_proc_settings(struct restart *r, struct restart_process *p, s
 	if (len > 0 && atoi(now) != p->msg->oom_score_adj)
 		res = write_number(r, p->pid, "oom_score_adj", "%ld", p->msg->oom_score_adj, e);
 	else if (len < 0)
-		error_clear(e);
+		res = procfs_unless_gone(len, e);
 	if (res >= 0 && p->msg->coredump_filter)
 		res = write_number(r, p->pid, "coredump_filter", "0x%lx",
 				   (long)p->msg->coredump_filter, e);

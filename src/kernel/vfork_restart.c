@@ -120,10 +120,12 @@ static int write_last_pid(int proc_fd, pid_t pid)
 {
 	_cleanup_(close_fd) int fd =
 		openat(proc_fd, "sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+	char text[16];
 
 	if (fd < 0)
 		return -errno;
-	return dprintf(fd, "%d", pid - 1) < 0 ? -errno : 0;
+	snprintf(text, sizeof(text), "%d", pid - 1);
+	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
 /* Children of this thread alone are born in the namespace of the tree. */

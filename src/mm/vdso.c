@@ -24,8 +24,9 @@ int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e)
 
 	if (r < 0)
 		return r;
-	if (vma_parse(list.text, &list) < 0)
-		return error_set(e, -EINVAL, E_INTERNAL, "/proc/self/maps is not understood");
+	r = vma_parse(list.text, &list);
+	if (r < 0)
+		return error_set(e, r, E_INTERNAL, "/proc/self/maps is not understood");
 	vec_for_each (v, &list.vmas) {
 		if (strncmp(v->name, "[vvar", 5) == 0 && !own.vvar)
 			own.vvar = v->start;

@@ -56,6 +56,9 @@ int checkpoint_refuse(struct checkpoint *c, int r, struct error *e)
 {
 	if (r >= 0 || !c->checking || e->code == ERROR_NONE)
 		return r;
+	/* That says nothing about the object, and what it should have left may be missing. */
+	if (r == -ENOMEM || e->code == E_NO_MEMORY)
+		return r;
 	/* What has ended meanwhile is no obstacle. */
 	if (e->code == E_TASK_GONE) {
 		error_clear(e);
@@ -109,5 +112,7 @@ int checkpoint_put(struct checkpoint *c, enum record_type type, uint64_t id,
 {
 	if (c->checking)
 		return 0;
+	if (!id)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
 	return image_put(c->image, type, 0, id, msg, e);
 }

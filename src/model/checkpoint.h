@@ -133,7 +133,7 @@ int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret,
 /*
  * How a refusal is reported: when checking it is added to c->problems, *e is
  * cleared and 0 is returned, so that the caller goes on with the next object;
- * otherwise it is returned as it is.
+ * otherwise, and if memory was missing, it is returned as it is.
  */
 int checkpoint_refuse(struct checkpoint *c, int r, struct error *e);
 

@@ -66,9 +66,27 @@ static int compare_id(const void *a, const void *b)
 	return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* Tells a lack of memory from a record that is bad. */
+static void *decode_alloc(void *arg, size_t size)
+{
+	void *p = malloc(size);
+
+	if (!p)
+		*(bool *)arg = true;
+	return p;
+}
+
+static void decode_free(void *arg, void *p)
+{
+	(void)arg;
+	free(p);
+}
+
 static int load_one(struct restart_records *rs, const struct image_record *rec, struct error *e)
 {
 	const struct record_schema *schema = record_schema(rec->type);
+	bool no_memory = false;
+	ProtobufCAllocator memory = {decode_alloc, decode_free, &no_memory};
 	struct entry *entry;
 
 	if (!schema) {
@@ -83,7 +101,9 @@ static int load_one(struct restart_records *rs, const struct image_record *rec, 
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the records of the image");
 	entry->type = rec->type;
 	entry->id = rec->id;
-	entry->msg = protobuf_c_message_unpack(schema->descriptor, NULL, rec->len, rec->data);
+	entry->msg = protobuf_c_message_unpack(schema->descriptor, &memory, rec->len, rec->data);
+	if (!entry->msg && no_memory)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the records of the image");
 	if (!entry->msg)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "the %s record at offset %llu cannot be decoded", schema->name,

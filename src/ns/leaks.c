@@ -164,17 +164,27 @@ static int note_devices(struct leak_search *s, struct error *e)
 	return 0;
 }
 
+/* Who has ended, or is kept from us, is left out. */
+static int unless_hidden(ssize_t r, struct error *e)
+{
+	if (r != -EACCES && r != -EPERM)
+		return procfs_unless_gone(r, e);
+	error_clear(e);
+	return 0;
+}
+
 /* Pids as they are outside, of the tasks inside. */
 static int translate(struct leak_search *s, pid_t out, struct error *e)
 {
 	_cleanup_(free_ptr) char *status = NULL;
+	ssize_t read = procfs_read(s->ct->host_proc, &status, e, "%d/status", out);
 	struct translated *t;
 	const char *value;
 	size_t len;
 	int in = 0;
 
-	if (procfs_read(s->ct->host_proc, &status, NULL, "%d/status", out) < 0)
-		return 0;
+	if (read < 0)
+		return unless_hidden(read, e);
 	value = proc_field(status, "NSpid", &len);
 	for (const char *p = value; p && p < value + len;) {
 		char *end;
@@ -358,10 +368,11 @@ static int look_at_mapping(struct leak_search *s, const struct outsider *o, cons
 static int look_at_maps(struct leak_search *s, const struct outsider *o, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(s->ct->host_proc, &text, e, "%d/maps", o->pid);
 	int r = 0;
 
-	if (procfs_read(s->ct->host_proc, &text, NULL, "%d/maps", o->pid) < 0)
-		return 0;
+	if (n < 0)
+		return unless_hidden(n, e);
 	for (const char *line = text; r >= 0 && *line; line = strchrnul(line, '\n') + 1) {
 		r = look_at_mapping(s, o, line, e);
 		if (!*strchrnul(line, '\n'))
@@ -374,9 +385,11 @@ static int look_at_namespaces(struct leak_search *s, const struct outsider *o, s
 {
 	vec_for_each (l, &s->links) {
 		_cleanup_(free_ptr) char *link = NULL;
-		int r;
+		int r = procfs_readlink(s->ct->host_proc, &link, e, "%d/ns/%s", o->pid, l->name);
 
-		if (procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/%s", o->pid, l->name) < 0)
+		if (r < 0 && unless_hidden(r, e) < 0)
+			return r;
+		if (!link)
 			continue;
 		r = strcmp(link, l->link) ? 0 : report(s, o, "namespace", link, NULL, -1, e);
 		if (r < 0)
@@ -406,12 +419,12 @@ static bool made_it(const struct leak_search *s, pid_t pid)
 static int look_at_process(struct leak_search *s, pid_t pid, struct error *e)
 {
 	struct outsider o = {.pid = pid};
-	struct error unused = {};
 	struct proc_stat st;
 	int r;
 
-	if (proc_stat_read(s->ct->host_proc, pid, pid, &st, &unused) < 0)
-		return 0;
+	r = proc_stat_read(s->ct->host_proc, pid, pid, &st, e);
+	if (r < 0)
+		return unless_hidden(r, e);
 	memcpy(o.comm, st.comm, sizeof(o.comm) - 1);
 	r = made_it(s, pid) ? 0 : look_at_namespaces(s, &o, e);
 	if (r >= 0)
@@ -433,9 +446,13 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		_cleanup_(free_ptr) char *link = NULL;
 		pid_t pid = (pid_t)atoi(d->d_name);
 
-		if (pid <= 0 ||
-		    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", pid) < 0)
+		if (pid <= 0)
 			continue;
+		r = procfs_readlink(s->ct->host_proc, &link, e, "%d/ns/pid", pid);
+		if (r < 0) {
+			r = unless_hidden(r, e);
+			continue;
+		}
 		if (inside && !strcmp(link, s->pid_link))
 			r = translate(s, pid, e);
 		/* Whoever stays outside for us came with our namespaces. */

@@ -95,7 +95,9 @@ static int parse_line(char *line, struct mount_line *m)
 	/* An empty source leaves two spaces, which strtok_r() takes for one. */
 	m->source = unescape(word[1] && word[2] ? word[1] : "none");
 	m->super = unescape(word[2] ? word[2] : word[1] ? word[1] : "");
-	return m->root && m->point && m->options && m->type && m->source && m->super ? 0 : -EINVAL;
+	if (!word[0])
+		return -EINVAL;
+	return m->root && m->point && m->options && m->type && m->source && m->super ? 0 : -ENOMEM;
 }
 
 int mount_table_parse(const char *text, struct mount_table *ret)

@@ -234,14 +234,12 @@ int pidns_make_init(struct pidns *ns, bool root_is_init, mounts_fn mounts, void 
 	return r;
 }
 
-static pid_t only_child(struct restart *r, pid_t parent)
+static pid_t only_child(struct restart *r, pid_t parent, struct error *e)
 {
 	_cleanup_(free_ptr) char *list = NULL;
-	struct error unused = {};
+	ssize_t n = procfs_read(r->proc_fd, &list, e, "%d/task/%d/children", parent, parent);
 
-	if (procfs_read(r->proc_fd, &list, &unused, "%d/task/%d/children", parent, parent) < 0)
-		return 0;
-	return (pid_t)atoi(list);
+	return n < 0 ? (pid_t)n : (pid_t)atoi(list);
 }
 
 /* The restart is complete: init goes on by itself. */
@@ -266,6 +264,8 @@ int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret,
 	res = ask(ns->channel, e);
 	if (res < 0)
 		return res;
-	*ret = only_child(r, ns->init);
+	*ret = only_child(r, ns->init, e);
+	if (*ret < 0)
+		return *ret;
 	return *ret > 0 ? 0 : error_set(e, -ESRCH, E_RESTORE, "the root task is not found");
 }

@@ -199,13 +199,15 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		report_problem(rep, &p.c.problems.v[i]);
 	}
 	s->kernel = take_ptr(&p.c.kernel);
-	s->anonymous = r >= 0 ? mm_anonymous_bytes(&p.c, TRACK_WORTH) : 0;
-	s->untracked = r >= 0 ? mm_untracked_bytes(&p.c, TRACK_WORTH) : 0;
+	if (r < 0)
+		return r;
+	s->anonymous = mm_anonymous_bytes(&p.c, TRACK_WORTH);
+	s->untracked = mm_untracked_bytes(&p.c, TRACK_WORTH);
 	s->who = precopy_who(&p.c.freezer);
 	s->pins = pass_pins_pages(&p.c);
 	s->faults = files_hold_kind(&p.c, "userfaultfd");
 	s->state = guess_state(&p.c);
-	return r < 0 ? r : (int)p.c.problems.n;
+	return (int)p.c.problems.n;
 }
 
 /*

@@ -164,8 +164,7 @@ int features_list(char **text)
 		fprintf(f, "%s\t%s\t%s\n", features[i].name, r < 0 ? "no" : "yes",
 			features[i].for_what);
 	}
-	fclose(f);
-	return 0;
+	return text_end(f, text);
 }
 
 int features_check(struct report *rep)

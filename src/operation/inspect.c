@@ -22,6 +22,7 @@ struct document {
 	struct image_reader *image;
 	struct restart_records *records;
 	json_t *root;
+	bool incomplete; /* for want of memory */
 };
 
 static void document_end(struct document *d)
@@ -31,7 +32,7 @@ static void document_end(struct document *d)
 	image_reader_free(d->image);
 }
 
-/* Names in an image are bytes; JSON strings are UTF-8. */
+/* Names in an image are bytes; JSON strings are UTF-8. NULL if there is no memory. */
 static json_t *json_bytes(const char *s)
 {
 	json_t *j = json_string(s ? s : "");
@@ -39,26 +40,39 @@ static json_t *json_bytes(const char *s)
 
 	if (j)
 		return j;
-	copy = strdup(s);
+	copy = s ? strdup(s) : NULL;
 	for (char *p = copy; p && *p; p++)
 		if ((unsigned char)*p >= 0x80)
 			*p = '?';
-	j = json_string(copy ? copy : "");
+	j = copy ? json_string(copy) : NULL;
 	free(copy);
 	return j;
 }
 
-static void set_number(json_t *o, const char *key, uint64_t v)
+/* Takes the value. */
+static void put(struct document *d, json_t *o, const char *key, json_t *value)
 {
-	json_object_set_new(o, key, json_integer((json_int_t)v));
+	if (json_object_set_new(o, key, value) < 0)
+		d->incomplete = true;
 }
 
-static void set_hex(json_t *o, const char *key, uint64_t v)
+static void append(struct document *d, json_t *list, json_t *value)
+{
+	if (json_array_append_new(list, value) < 0)
+		d->incomplete = true;
+}
+
+static void set_number(struct document *d, json_t *o, const char *key, uint64_t v)
+{
+	put(d, o, key, json_integer((json_int_t)v));
+}
+
+static void set_hex(struct document *d, json_t *o, const char *key, uint64_t v)
 {
 	char text[24];
 
 	snprintf(text, sizeof(text), "%" PRIx64, v);
-	json_object_set_new(o, key, json_string(text));
+	put(d, o, key, json_string(text));
 }
 
 static void describe_image(struct document *d, const Reprise__Tree *tree)
@@ -69,25 +83,26 @@ static void describe_image(struct document *d, const Reprise__Tree *tree)
 
 	for (int i = 0; i < 16; i++)
 		snprintf(uuid + 2 * i, 3, "%02x", info->uuid[i]);
-	set_number(o, "version", info->version);
-	json_object_set_new(o, "arch", json_bytes(info->arch));
-	json_object_set_new(o, "sysname", json_bytes(info->sysname));
-	json_object_set_new(o, "release", json_bytes(info->release));
-	json_object_set_new(o, "cpu", json_bytes(info->cpu));
-	json_object_set_new(o, "hostname", json_bytes(tree->hostname));
-	set_number(o, "created_ns", info->created_ns);
-	json_object_set_new(o, "uuid", json_string(uuid));
-	json_object_set_new(d->root, "image", o);
-	set_number(d->root, "root_pid", (uint64_t)tree->root_pid);
+	set_number(d, o, "version", info->version);
+	put(d, o, "arch", json_bytes(info->arch));
+	put(d, o, "sysname", json_bytes(info->sysname));
+	put(d, o, "release", json_bytes(info->release));
+	put(d, o, "cpu", json_bytes(info->cpu));
+	put(d, o, "hostname", json_bytes(tree->hostname));
+	set_number(d, o, "created_ns", info->created_ns);
+	put(d, o, "uuid", json_string(uuid));
+	put(d, d->root, "image", o);
+	set_number(d, d->root, "root_pid", (uint64_t)tree->root_pid);
 }
 
-static void set_bytes_hex(json_t *o, const char *key, const uint8_t *bytes, size_t n)
+static void set_bytes_hex(struct document *d, json_t *o, const char *key, const uint8_t *bytes,
+			  size_t n)
 {
 	char text[80];
 
 	for (size_t i = 0; i < n; i++)
 		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-	json_object_set_new(o, key, json_string(text));
+	put(d, o, key, json_string(text));
 }
 
 /* null: the image is complete in itself. */
@@ -97,11 +112,11 @@ static void describe_parent(struct document *d)
 	json_t *o = parent ? json_object() : json_null();
 
 	if (parent) {
-		json_object_set_new(o, "name", json_bytes(parent->name));
-		set_bytes_hex(o, "uuid", parent->uuid, sizeof(parent->uuid));
-		set_bytes_hex(o, "digest", parent->digest, sizeof(parent->digest));
+		put(d, o, "name", json_bytes(parent->name));
+		set_bytes_hex(d, o, "uuid", parent->uuid, sizeof(parent->uuid));
+		set_bytes_hex(d, o, "digest", parent->digest, sizeof(parent->digest));
 	}
-	json_object_set_new(d->root, "parent", o);
+	put(d, d->root, "parent", o);
 }
 
 static const char *inode_path(const struct document *d, uint64_t id)
@@ -119,7 +134,7 @@ static const char *state_of(const Reprise__Process *p)
 }
 
 /* Threads stand behind their process or before it; all are found by pid. */
-static json_t *threads_of(const struct document *d, const Reprise__Process *p, json_t *o)
+static json_t *threads_of(struct document *d, const Reprise__Process *p, json_t *o)
 {
 	json_t *list = json_array();
 	const Reprise__Task *t;
@@ -130,13 +145,13 @@ static json_t *threads_of(const struct document *d, const Reprise__Process *p, j
 		if (t->pid != p->pid)
 			continue;
 		one = json_object();
-		set_number(one, "tid", (uint64_t)t->tid);
-		json_object_set_new(one, "comm", json_bytes(t->comm));
-		json_array_append_new(list, one);
+		set_number(d, one, "tid", (uint64_t)t->tid);
+		put(d, one, "comm", json_bytes(t->comm));
+		append(d, list, one);
 		if (t->tid == p->pid || !json_object_get(o, "files")) {
-			set_number(o, "files", t->files);
-			set_number(o, "fs", t->fs);
-			json_object_set_new(o, "comm", json_bytes(t->comm));
+			set_number(d, o, "files", t->files);
+			set_number(d, o, "fs", t->fs);
+			put(d, o, "comm", json_bytes(t->comm));
 		}
 	}
 	return list;
@@ -151,22 +166,22 @@ static void describe_processes(struct document *d)
 		const Reprise__Mm *mm = records_find(d->records, RECORD_MM, p->mm);
 		json_t *o = json_object();
 
-		set_number(o, "pid", (uint64_t)p->pid);
-		set_number(o, "ppid", (uint64_t)p->ppid);
-		set_number(o, "pgid", (uint64_t)p->pgid);
-		set_number(o, "sid", (uint64_t)p->sid);
-		json_object_set_new(o, "comm", json_bytes(p->comm));
-		json_object_set_new(o, "state", json_string(state_of(p)));
-		json_object_set_new(o, "exe", json_bytes(mm ? inode_path(d, mm->exe) : ""));
+		set_number(d, o, "pid", (uint64_t)p->pid);
+		set_number(d, o, "ppid", (uint64_t)p->ppid);
+		set_number(d, o, "pgid", (uint64_t)p->pgid);
+		set_number(d, o, "sid", (uint64_t)p->sid);
+		put(d, o, "comm", json_bytes(p->comm));
+		put(d, o, "state", json_string(state_of(p)));
+		put(d, o, "exe", json_bytes(mm ? inode_path(d, mm->exe) : ""));
 		if (!p->zombie)
-			set_number(o, "mm", p->mm);
-		json_object_set_new(o, "threads", threads_of(d, p, o));
-		json_array_append_new(list, o);
+			set_number(d, o, "mm", p->mm);
+		put(d, o, "threads", threads_of(d, p, o));
+		append(d, list, o);
 	}
-	json_object_set_new(d->root, "processes", list);
+	put(d, d->root, "processes", list);
 }
 
-static json_t *describe_vma(const struct document *d, const Reprise__Vma *v)
+static json_t *describe_vma(struct document *d, const Reprise__Vma *v)
 {
 	json_t *o = json_object();
 	char prot[5] = "----";
@@ -178,12 +193,12 @@ static json_t *describe_vma(const struct document *d, const Reprise__Vma *v)
 	if (v->prot & 4)
 		prot[2] = 'x';
 	prot[3] = v->flags & VMA_SHARED ? 's' : 'p';
-	set_hex(o, "start", v->start);
-	set_hex(o, "end", v->end);
-	json_object_set_new(o, "prot", json_string(prot));
-	set_number(o, "offset", v->offset);
-	json_object_set_new(o, "kind", json_string(vma_kind_name(v->kind)));
-	json_object_set_new(o, "path", json_bytes(v->inode ? inode_path(d, v->inode) : v->name));
+	set_hex(d, o, "start", v->start);
+	set_hex(d, o, "end", v->end);
+	put(d, o, "prot", json_string(prot));
+	set_number(d, o, "offset", v->offset);
+	put(d, o, "kind", json_string(vma_kind_name(v->kind)));
+	put(d, o, "path", json_bytes(v->inode ? inode_path(d, v->inode) : v->name));
 	return o;
 }
 
@@ -196,14 +211,14 @@ static void describe_memory(struct document *d)
 	for (size_t i = 0; (mm = records_nth(d->records, RECORD_MM, i, &id)); i++) {
 		json_t *o = json_object(), *vmas = json_array();
 
-		set_number(o, "id", id);
-		set_number(o, "memory_bytes", mm->page_bytes);
+		set_number(d, o, "id", id);
+		set_number(d, o, "memory_bytes", mm->page_bytes);
 		for (size_t j = 0; j < mm->n_vmas; j++)
-			json_array_append_new(vmas, describe_vma(d, mm->vmas[j]));
-		json_object_set_new(o, "vmas", vmas);
-		json_array_append_new(list, o);
+			append(d, vmas, describe_vma(d, mm->vmas[j]));
+		put(d, o, "vmas", vmas);
+		append(d, list, o);
 	}
-	json_object_set_new(d->root, "address_spaces", list);
+	put(d, d->root, "address_spaces", list);
 }
 
 static void describe_tables(struct document *d)
@@ -215,19 +230,19 @@ static void describe_tables(struct document *d)
 	for (size_t i = 0; (table = records_nth(d->records, RECORD_FILES, i, &id)); i++) {
 		json_t *o = json_object(), *fds = json_array();
 
-		set_number(o, "id", id);
+		set_number(d, o, "id", id);
 		for (size_t j = 0; j < table->n_fds; j++) {
 			json_t *fd = json_object();
 
-			set_number(fd, "fd", (uint64_t)table->fds[j]->fd);
-			set_number(fd, "file", table->fds[j]->file);
-			json_object_set_new(fd, "cloexec", json_boolean(table->fds[j]->cloexec));
-			json_array_append_new(fds, fd);
+			set_number(d, fd, "fd", (uint64_t)table->fds[j]->fd);
+			set_number(d, fd, "file", table->fds[j]->file);
+			put(d, fd, "cloexec", json_boolean(table->fds[j]->cloexec));
+			append(d, fds, fd);
 		}
-		json_object_set_new(o, "fds", fds);
-		json_array_append_new(list, o);
+		put(d, o, "fds", fds);
+		append(d, list, o);
 	}
-	json_object_set_new(d->root, "descriptor_tables", list);
+	put(d, d->root, "descriptor_tables", list);
 }
 
 static const struct file_ops *kind_of(uint32_t kind)
@@ -265,19 +280,19 @@ static void describe_files(struct document *d)
 
 		if (ops && ops->describe)
 			ops->describe(f, text, sizeof(text));
-		set_number(o, "id", id);
-		json_object_set_new(o, "kind", json_string(ops ? ops->name : "unknown"));
-		set_number(o, "flags", f->flags);
-		set_number(o, "pos", f->pos);
-		json_object_set_new(o, "path", json_bytes(file_path(d, f)));
-		json_object_set_new(o, "detail", json_bytes(text));
-		json_array_append_new(list, o);
+		set_number(d, o, "id", id);
+		put(d, o, "kind", json_string(ops ? ops->name : "unknown"));
+		set_number(d, o, "flags", f->flags);
+		set_number(d, o, "pos", f->pos);
+		put(d, o, "path", json_bytes(file_path(d, f)));
+		put(d, o, "detail", json_bytes(text));
+		append(d, list, o);
 	}
-	json_object_set_new(d->root, "open_files", list);
+	put(d, d->root, "open_files", list);
 }
 
-static void describe_object(json_t *list, const char *kind, const Reprise__IpcPerm *perm,
-			    const char *unit, uint64_t n)
+static void describe_object(struct document *d, json_t *list, const char *kind,
+			    const Reprise__IpcPerm *perm, const char *unit, uint64_t n)
 {
 	static const char *const relations[] = {"unknown", "own", "shared", "perhaps"};
 	char text[64] = "";
@@ -288,13 +303,12 @@ static void describe_object(json_t *list, const char *kind, const Reprise__IpcPe
 	o = json_object();
 	if (unit)
 		snprintf(text, sizeof(text), "%llu %s", (unsigned long long)n, unit);
-	json_object_set_new(o, "kind", json_string(kind));
-	json_object_set_new(o, "id", json_integer(perm->id));
-	set_hex(o, "key", (uint32_t)perm->key);
-	json_object_set_new(o, "relation",
-			    json_string(relations[perm->relation < 4 ? perm->relation : 0]));
-	json_object_set_new(o, "detail", json_string(text));
-	json_array_append_new(list, o);
+	put(d, o, "kind", json_string(kind));
+	put(d, o, "id", json_integer(perm->id));
+	set_hex(d, o, "key", (uint32_t)perm->key);
+	put(d, o, "relation", json_string(relations[perm->relation < 4 ? perm->relation : 0]));
+	put(d, o, "detail", json_string(text));
+	append(d, list, o);
 }
 
 static void describe_ipc(struct document *d)
@@ -305,12 +319,13 @@ static void describe_ipc(struct document *d)
 	const Reprise__SemSet *set;
 
 	for (size_t i = 0; (set = records_nth(d->records, RECORD_SEM_SET, i, NULL)); i++)
-		describe_object(list, "semaphore set", set->perm, "semaphores", set->nsems);
+		describe_object(d, list, "semaphore set", set->perm, "semaphores", set->nsems);
 	for (size_t i = 0; (queue = records_nth(d->records, RECORD_MSG_QUEUE, i, NULL)); i++)
-		describe_object(list, "message queue", queue->perm, "messages", queue->n_messages);
+		describe_object(d, list, "message queue", queue->perm, "messages",
+				queue->n_messages);
 	for (size_t i = 0; (segment = records_nth(d->records, RECORD_SHM_SEGMENT, i, NULL)); i++)
-		describe_object(list, "shared memory", segment->perm, NULL, 0);
-	json_object_set_new(d->root, "ipc_objects", list);
+		describe_object(d, list, "shared memory", segment->perm, NULL, 0);
+	put(d, d->root, "ipc_objects", list);
 }
 
 static int describe_sizes(struct document *d, struct error *e)
@@ -326,15 +341,15 @@ static int describe_sizes(struct document *d, struct error *e)
 	}
 	for (int i = 0; i < 32; i++)
 		snprintf(digest + 2 * i, 3, "%02x", t.digest[i]);
-	set_number(o, "pages", t.pages - t.zero_pages);
-	set_number(o, "zero_pages", t.zero_pages);
-	set_number(o, "parent_pages", t.parent_pages);
-	set_number(o, "memory_bytes", (t.pages - t.zero_pages) * 4096);
-	set_number(o, "state_bytes", t.state_bytes);
-	set_number(o, "page_bytes", t.page_bytes);
-	set_number(o, "total_bytes", t.total_bytes);
-	json_object_set_new(d->root, "sizes", o);
-	json_object_set_new(d->root, "digest", json_string(digest));
+	set_number(d, o, "pages", t.pages - t.zero_pages);
+	set_number(d, o, "zero_pages", t.zero_pages);
+	set_number(d, o, "parent_pages", t.parent_pages);
+	set_number(d, o, "memory_bytes", (t.pages - t.zero_pages) * 4096);
+	set_number(d, o, "state_bytes", t.state_bytes);
+	set_number(d, o, "page_bytes", t.page_bytes);
+	set_number(d, o, "total_bytes", t.total_bytes);
+	put(d, d->root, "sizes", o);
+	put(d, d->root, "digest", json_string(digest));
 	return 0;
 }
 
@@ -362,7 +377,7 @@ int operation_inspect(int fd, char **json, struct error *e)
 	r = describe_sizes(&d, e);
 	if (r < 0)
 		return r;
-	*json = json_dumps(d.root, JSON_INDENT(1));
+	*json = d.incomplete ? NULL : json_dumps(d.root, JSON_INDENT(1));
 	return *json ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the document");
 }
 

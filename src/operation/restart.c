@@ -548,6 +548,6 @@ int operation_plan(int fd, char **text, struct error *e)
 	if (!f)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan");
 	tree_plan_print(&l.plan, l.nodes, f);
-	fclose(f);
-	return 0;
+	res = text_end(f, text);
+	return res < 0 ? error_set(e, res, E_NO_MEMORY, "no memory for the plan") : 0;
 }

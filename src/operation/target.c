@@ -35,14 +35,17 @@ static int check_stat(int proc_fd, pid_t pid, struct error *e)
 	uint64_t tgid = 0;
 	int r = proc_stat_read(proc_fd, pid, pid, &st, e);
 
-	if (r < 0) {
+	if (r == -ESRCH || r == -ENOENT) {
 		error_clear(e);
 		return error_set(e, -ESRCH, E_PID_NONE, "there is no such process");
 	}
+	if (r < 0)
+		return r;
 	if (st.flags & PF_KTHREAD)
 		return error_set(e, -EINVAL, E_PID_KERNEL, "is a kernel thread (%s)", st.comm);
-	if (procfs_read(proc_fd, &status, e, "%d/status", pid) < 0)
-		return -ESRCH;
+	r = (int)procfs_read(proc_fd, &status, e, "%d/status", pid);
+	if (r < 0)
+		return r;
 	if (proc_field_u64(status, "Tgid", 10, &tgid) == 0 && (pid_t)tgid != pid)
 		return error_set(e, -EINVAL, E_PID_THREAD, "is a thread of process %d (%s)",
 				 (int)tgid, st.comm);

@@ -349,6 +349,21 @@ static int fail(struct worker_result *result, int r, const char *what)
 	return r;
 }
 
+/* There is no result: the worker was killed, or it has crashed. */
+static void tell_end(int heard, int status, struct worker_result *result)
+{
+	struct error e = {};
+
+	if (heard < 0)
+		error_errno(&e, heard, E_SYSTEM, "nothing is heard of the operation");
+	else if (WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL && WTERMSIG(status) != SIGTERM)
+		error_set(&e, -EINTR, E_INTERNAL, "the operation was ended by signal %d (%s)",
+			  WTERMSIG(status), sigdescr_np(WTERMSIG(status)) ?: "unknown");
+	else
+		error_set(&e, -EINTR, E_INTERRUPTED, "the operation was ended from outside");
+	error_export(&e, &result->error);
+}
+
 int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 	       struct worker_result *result)
 {
@@ -378,15 +393,7 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 		kill(pid, SIGKILL);
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		continue;
-	if (result->ret == -EINTR && !result->error.code[0]) {
-		struct error e = {};
-
-		if (heard < 0)
-			error_errno(&e, heard, E_SYSTEM, "nothing is heard of the operation");
-		else
-			error_set(&e, -EINTR, E_INTERRUPTED,
-				  "the operation was ended from outside");
-		error_export(&e, &result->error);
-	}
+	if (result->ret == -EINTR && !result->error.code[0])
+		tell_end(heard, status, result);
 	return result->ret;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include "arch/arch.h"
 #include "core/cleanup.h"
@@ -13,7 +15,8 @@
  * are issued again, with what was left of a time-out in a register.
  */
 
-#define NS_PER_MS 1000000ULL
+#define NS_PER_MS   1000000ULL
+#define STATUS_ROOM 8192 /* seldom are there so many groups that it is more */
 
 static uint64_t less(uint64_t total, uint64_t slept)
 {
@@ -24,13 +27,37 @@ struct pending_signals {
 	uint64_t deliverable, caught;
 };
 
+/* Without memory of its own, so that it can be done when there is none. Returns the length. */
+static ssize_t read_status(const struct freezer *f, pid_t pid, pid_t tid, char room[STATUS_ROOM],
+			   struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(f->proc_fd, O_RDONLY, e, "%d/task/%d/status", pid, tid);
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	do {
+		n = read(fd, room, STATUS_ROOM - 1);
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot read /proc/%d/status", tid);
+	room[n] = '\0';
+	return n;
+}
+
 static int read_pending(const struct freezer *f, pid_t pid, pid_t tid, struct pending_signals *ret,
 			struct error *e)
 {
 	uint64_t own, shared, blocked, ignored;
-	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t len = procfs_read(f->proc_fd, &status, e, "%d/task/%d/status", pid, tid);
+	_cleanup_(free_ptr) char *more = NULL;
+	char room[STATUS_ROOM], *status = room;
+	ssize_t len = read_status(f, pid, tid, room, e);
 
+	if (len == sizeof(room) - 1) {
+		len = procfs_read(f->proc_fd, &more, e, "%d/task/%d/status", pid, tid);
+		status = more;
+	}
 	if (len < 0)
 		return (int)len;
 	if (proc_field_u64(status, "SigPnd", 16, &own) ||
@@ -93,12 +120,15 @@ static void reissue(struct frozen_thread *t, struct user_regs_struct *regs, long
 void sleep_reissue(const struct freezer *f, pid_t pid, struct frozen_thread *t)
 {
 	struct user_regs_struct regs;
-	bool for_good = true;
+	bool for_good = false;
 	long nr;
 
 	if (trace_get_regs(t->tid, &regs, NULL) < 0 || arch_is_compat(&regs) ||
-	    !interrupted_call(t, &regs) ||
-	    interrupted_for_good(f, pid, t->tid, &for_good, NULL) < 0 || for_good)
+	    !interrupted_call(t, &regs))
+		return;
+	/* If that cannot be told: of our stop we know, and signals at this moment are rare. */
+	ignore(interrupted_for_good(f, pid, t->tid, &for_good, NULL), "see above");
+	if (for_good)
 		return;
 	nr = arch_call_nr(&regs);
 	t->reissued_arg = arch_call_arg(&regs, sleeping_call(nr)->arg);

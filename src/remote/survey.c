@@ -102,8 +102,11 @@ int freezer_note_worker(struct freezer *f, pid_t pid, pid_t tid)
 {
 	struct proc_stat st;
 	pid_t *slot;
+	int r = proc_stat_read(f->proc_fd, pid, tid, &st, NULL);
 
-	if (proc_stat_read(f->proc_fd, pid, tid, &st, NULL) < 0 || !(st.flags & PF_IO_WORKER))
+	if (r == -ENOMEM)
+		return r;
+	if (r < 0 || !(st.flags & PF_IO_WORKER))
 		return 0;
 	slot = is_worker(f, tid) ? NULL : vec_push(&f->workers);
 	if (!slot)
@@ -164,15 +167,16 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 }
 
 /* Only the file of the whole process tells of its stop; that of the thread does not. */
-static int unreported_stop(int proc_fd, pid_t pid)
+static int unreported_stop(int proc_fd, pid_t pid, int *ret, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	struct proc_stat st;
+	ssize_t len = procfs_read(proc_fd, &text, e, "%d/stat", pid);
 
-	if (procfs_read(proc_fd, &text, NULL, "%d/stat", pid) <= 0 ||
-	    proc_stat_parse(text, &st) < 0)
-		return 0;
-	return st.exit_code;
+	if (len < 0)
+		return (int)len;
+	*ret = proc_stat_parse(text, &st) < 0 ? 0 : st.exit_code;
+	return 0;
 }
 
 /* A process without its leader's own thread, or with nothing but its exit status. */
@@ -188,15 +192,18 @@ static int look_at_process(struct freezer *now, struct frozen_process *p, bool *
 		r = add_thread(p, p->pid, e);
 	else if (r == 0)
 		r = list_threads(now, p, e);
+	if (r >= 0) {
+		st.num_threads -= r;
+		r = 0;
+	}
+	if (r == 0 && p->threads.n && st.state == 'T')
+		r = unreported_stop(now->proc_fd, p->pid, &p->threads.v[0].unreported, e);
 	*gone = r == -ESRCH;
 	if (r < 0)
 		return r;
-	st.num_threads -= r;
 	p->start_time = st.start_time;
 	p->ppid = st.ppid;
 	p->exit_code = st.exit_code;
-	if (p->threads.n && st.state == 'T')
-		p->threads.v[0].unreported = unreported_stop(now->proc_fd, p->pid);
 	dead = st.state == 'Z' || st.state == 'X';
 	if (st.state == 'X' && p->threads.n < 2) {
 		*gone = true;
