@@ -189,6 +189,35 @@ int page_chain_get(const struct page_chain *c, struct page_cursor *cursor,
 	return 0;
 }
 
+int page_chain_peek(const struct page_chain *c, const struct page_group *group, uint64_t address,
+		    void *buf, uint64_t length, uint64_t *ret_length, struct error *e)
+{
+	struct page_group at = *group;
+
+	vec_for_each (l, &c->links) {
+		struct page_place place;
+		int r;
+
+		page_map_find(l->map, at.object, at.stage, address, &place);
+		if (place.kind == PLACE_NONE)
+			return 0;
+		if (place.length < length)
+			length = place.length;
+		*ret_length = length;
+		if (place.kind == PLACE_ZERO)
+			return PEEK_NOT;
+		if (place.kind == PLACE_DATA) {
+			r = page_map_peek(l->map, &place, buf, length, e);
+			if (r < 0)
+				return error_object(e, r, "%s", l->name);
+			return r ? 1 : PEEK_NOT;
+		}
+		at.object = image_reader_parent_object(page_map_reader(l->map), at.object);
+		at.stage = PAGE_MAP_LAST;
+	}
+	return 0;
+}
+
 int page_chain_verify(const struct page_chain *c, size_t i, struct error *e)
 {
 	const struct link *l = &c->links.v[i];

@@ -36,6 +36,11 @@ int page_chain_get(const struct page_chain *c, struct page_cursor *cursor,
 		   const struct page_group *group, uint64_t address, uint64_t length,
 		   const void **ret, uint64_t *ret_length, struct error *e) must_check;
 
+/* The same for a page or a few, copied to buf without being verified; PEEK_NOT: not in that way. */
+#define PEEK_NOT 2
+int page_chain_peek(const struct page_chain *c, const struct page_group *group, uint64_t address,
+		    void *buf, uint64_t length, uint64_t *ret_length, struct error *e) must_check;
+
 /* Reads the i-th image, and looks whether what it says of the next one is so. */
 int page_chain_verify(const struct page_chain *c, size_t i, struct error *e) must_check;
 

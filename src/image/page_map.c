@@ -27,6 +27,7 @@ struct map_frame {
 	uint64_t offset;
 	struct frame head; /* as it was when the digest was verified */
 	atomic_bool checked;
+	uint32_t data; /* where its data begin, unless they are compressed: 0 */
 };
 
 /* Groups that follow each other in the sorted runs. */
@@ -195,13 +196,16 @@ static int add_runs(struct page_map *m, const struct head *h, struct head *early
 	return r;
 }
 
-static int add_frame(struct page_map *m, uint64_t offset, const struct frame *head, struct error *e)
+static int add_frame(struct page_map *m, uint64_t offset, const struct frame *head,
+		     const struct pages_header *p, struct error *e)
 {
 	struct map_frame *f = vec_push(&m->frames);
 
 	if (!f)
 		return no_memory(e);
 	*f = (struct map_frame){.offset = offset, .head = *head};
+	if (p->compression == COMPRESS_NONE)
+		f->data = p->data_offset;
 	return 0;
 }
 
@@ -218,7 +222,7 @@ static int take_frame(struct page_map *m, struct head *h, struct head *early, st
 	wrong = pages_check_runs(&r->next, h->p, r->parent, &pages);
 	if (wrong)
 		return reader_damaged(r->offset, wrong, e);
-	err = add_frame(m, r->offset, &r->next, e);
+	err = add_frame(m, r->offset, &r->next, &r->next_pages, e);
 	if (err >= 0)
 		err = add_runs(m, h, early, e);
 	if (err < 0)
@@ -235,7 +239,7 @@ static int list_early(struct page_map *m, struct error *e)
 	vec_for_each (seen, &m->r->early.frames) {
 		seen->checked = true; /* once they are read */
 		if (r >= 0)
-			r = add_frame(m, seen->offset, &seen->frame, e);
+			r = add_frame(m, seen->offset, &seen->frame, &seen->pages, e);
 	}
 	return r;
 }
@@ -465,6 +469,18 @@ int page_map_load(const struct page_map *m, size_t frame, struct pages_codec *co
 	memcpy(b->buf, data, b->length);
 	b->data = b->buf;
 	return 0;
+}
+
+int page_map_peek(const struct page_map *m, const struct page_place *place, void *buf, size_t len,
+		  struct error *e)
+{
+	const struct map_frame *f = &m->frames.v[place->frame];
+	int r;
+
+	if (!f->data)
+		return 0;
+	r = reader_take(m->r, buf, len, f->offset + f->data + place->at, "a frame of pages", e);
+	return r < 0 ? r : 1;
 }
 
 /*

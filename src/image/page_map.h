@@ -59,6 +59,13 @@ struct pages_codec;
 int page_map_load(const struct page_map *m, size_t frame, struct pages_codec *codec,
 		  struct page_buffer *buffer, struct error *e) must_check;
 
+/*
+ * Of a place with data: reads only that, and verifies nothing; 1, or 0 if it is compressed. What
+ * is equal to a page is right without that.
+ */
+int page_map_peek(const struct page_map *m, const struct page_place *place, void *buf, size_t len,
+		  struct error *e) must_check;
+
 /* Reads and verifies every frame. */
 int page_map_verify(const struct page_map *m, struct error *e) must_check;
 /* The first run from *i on that is said to be in the parent; *i is moved behind it. */

@@ -12,6 +12,7 @@ void pages_codec_free(struct pages_codec *c)
 {
 	free(c->raw);
 	free(c->lz4);
+	free(c->peeked);
 	page_cursor_free(c->cursor);
 	ZSTD_freeCCtx(c->zstd_in);
 	ZSTD_freeDCtx(c->zstd_out);
@@ -88,7 +89,8 @@ static int table_read(struct table *t, struct pages_codec *c, const struct page_
 			table_add(t, run->address + at, 1, PAGES_RUN_ZERO);
 			continue;
 		}
-		r = c->parent_object ? pages_same_in_parent(c, &same, run->address + at, from, e)
+		r = c->parent_object ? pages_same_in_parent(c, &same, run->address + at,
+							    run->length - at, from, e)
 				     : 0;
 		if (r < 0)
 			return r;

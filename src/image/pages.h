@@ -43,6 +43,7 @@ struct pages_codec {
 	const struct page_chain *parents; /* NULL: not given */
 	uint64_t parent_object;		  /* 0: the parent has nothing of the kind */
 	struct page_cursor *cursor;	  /* made when it is needed */
+	void *peeked;			  /* pages of the parent, read alone */
 	void *raw; /* PAGES_DATA_MAX bytes, when compressing or decompressing */
 	void *lz4, *zstd_in, *zstd_out;
 };
@@ -70,9 +71,10 @@ struct pages_same {
 	uint64_t start, end;
 	const uint8_t *data; /* NULL: zero, or nothing */
 };
-/* Does it hold this page there? By contents alone: it does not matter why they are equal. */
+/* Does it hold this page there, the first of so many bytes to be asked for? By contents alone: it
+ * does not matter why they are equal. */
 int pages_same_in_parent(struct pages_codec *c, struct pages_same *same, uint64_t address,
-			 const void *page, struct error *e) must_check;
+			 uint64_t left, const void *page, struct error *e) must_check;
 
 struct early_frame {
 	uint64_t offset; /* 0: none */

@@ -10,24 +10,53 @@
 /* What is looked up at once: as much as is compared at once. */
 #define LOOK_AHEAD PAGES_BLOCK
 
-int pages_same_in_parent(struct pages_codec *c, struct pages_same *same, uint64_t address,
-			 const void *page, struct error *e)
+/* Fewer pages than these are read alone, instead of the frames in which they stand. */
+#define FEW (8 * IMAGE_PAGE)
+
+/* 1; 0: there is none; or PEEK_NOT. */
+static int peek(struct pages_codec *c, uint64_t address, uint64_t left, const void **ret,
+		uint64_t *ret_length, struct error *e)
+{
+	const struct page_group group = {c->parent_object, PAGE_MAP_LAST};
+
+	if (left > FEW)
+		return PEEK_NOT;
+	if (!c->peeked)
+		c->peeked = aligned_alloc(IMAGE_PAGE, FEW);
+	if (!c->peeked)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to compare pages");
+	*ret = c->peeked;
+	return page_chain_peek(c->parents, &group, address, c->peeked, left, ret_length, e);
+}
+
+static int look_up(struct pages_codec *c, struct pages_same *same, uint64_t address, uint64_t left,
+		   struct error *e)
 {
 	const struct page_group group = {c->parent_object, PAGE_MAP_LAST};
 	const void *data = NULL;
 	uint64_t length = 0;
-	int r;
+	int r = peek(c, address, left, &data, &length, e);
 
-	if (address < same->start || address >= same->end) {
+	if (r == PEEK_NOT) {
 		r = c->cursor ? 0 : page_cursor_new(&c->cursor, e);
 		if (r >= 0)
 			r = page_chain_get(c->parents, c->cursor, &group, address, LOOK_AHEAD,
 					   &data, &length, e);
-		if (r < 0)
-			return error_object(e, r, "the parent");
-		if (r == 0)
-			return 0;
-		*same = (struct pages_same){address, address + length, data};
+	}
+	if (r < 0)
+		return error_object(e, r, "the parent");
+	*same = (struct pages_same){address, address + length, data};
+	return r;
+}
+
+int pages_same_in_parent(struct pages_codec *c, struct pages_same *same, uint64_t address,
+			 uint64_t left, const void *page, struct error *e)
+{
+	if (address < same->start || address >= same->end) {
+		int r = look_up(c, same, address, left, e);
+
+		if (r <= 0)
+			return r;
 	}
 	return same->data && memcmp(same->data + (address - same->start), page, IMAGE_PAGE) == 0;
 }
