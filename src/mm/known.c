@@ -126,6 +126,20 @@ static void take_over(struct vma *v, const struct vma *known)
 	v->unnamed = known->unnamed;
 }
 
+bool vmas_take_over(struct vma_list *list, const struct vma_list *known)
+{
+	size_t at = 0;
+
+	vec_for_each (v, &list->vmas) {
+		const struct vma *other = find(known, &at, v->start);
+
+		if (!other || !same_header(v, other))
+			return false;
+		take_over(v, other);
+	}
+	return true;
+}
+
 static bool is_agent(const struct checkpoint_process *p, const struct vma *v)
 {
 	uint64_t at = p->agent ? agent_address(p->agent) : 0;
@@ -208,7 +222,8 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 {
 	int r = 0;
 
-	if (m->track && !c->exact && !c->checking) {
+	/* the survey may rely on what was confirmed at the last checkpoint, not long ago */
+	if (m->track && !c->exact && (!c->checking || track_knows(m->track))) {
 		r = read_known(c, p, m, ret, e);
 		m->known = r > 0;
 	}
@@ -242,7 +257,7 @@ static bool same_letters(const struct vma *a, const struct vma *b)
 	return x.letters == y.letters && x.pkey == y.pkey;
 }
 
-static int confirm(struct checkpoint *c, const struct mm_state *m, struct error *e)
+static int confirm(struct checkpoint *c, struct mm_state *m, struct error *e)
 {
 	_cleanup_(vma_list_free) struct vma_list now = {};
 	struct error gone = {};
@@ -262,6 +277,7 @@ static int confirm(struct checkpoint *c, const struct mm_state *m, struct error 
 			return error_set(e, -EAGAIN, E_TASK_BUSY,
 					 "flags of mappings of task %d changed", m->tid);
 	}
+	track_seen(m->track, &now, true);
 	return 0;
 }
 

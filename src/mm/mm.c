@@ -232,7 +232,7 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 			return r;
 	}
 	if (c->checking && m->track)
-		track_survey(m->track, &list);
+		track_seen(m->track, &list, !m->known);
 	return 0;
 }
 

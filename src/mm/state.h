@@ -97,6 +97,8 @@ int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const st
 /* /proc/TID/smaps or maps, which lacks what does not stand in the header lines. */
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 	      struct error *e) must_check;
+/* Of mappings as maps tells them: what is known of the same ones from smaps. false: not of all. */
+bool vmas_take_over(struct vma_list *list, const struct vma_list *known);
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;

@@ -8,12 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "mm/pagemap.h"
 #include "mm/pages.h"
+
+/* For so long, what smaps has told is taken for what it would tell. */
+#define KNOWN_NS 200000000ull
 
 static int no_memory(struct error *e)
 {
@@ -164,12 +168,44 @@ int track_register_new(struct mm_track *t, int fd, const Reprise__Mm *mm, struct
 	return remember(t) < 0 ? no_memory(e) : 0;
 }
 
-void track_survey(struct mm_track *t, struct vma_list *list)
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+void track_seen(struct mm_track *t, struct vma_list *list, bool fresh)
 {
 	vma_list_free(&t->vmas);
 	t->vmas = *list;
 	*list = (struct vma_list){};
-	t->looked = true;
+	if (fresh)
+		t->seen_ns = now_ns();
+}
+
+bool track_knows(const struct mm_track *t)
+{
+	return t->seen_ns && now_ns() - t->seen_ns < KNOWN_NS;
+}
+
+/* smaps takes 16 ms per GiB: not at each look. */
+static int look_at_mappings(struct mm_track *t, int proc_fd, struct error *e)
+{
+	_cleanup_(vma_list_free) struct vma_list now = {};
+	int r = track_knows(t) ? vmas_read(proc_fd, t->tid, "maps", &now, e) : 0;
+
+	if (r >= 0 && now.vmas.n && vmas_take_over(&now, &t->vmas)) {
+		track_seen(t, &now, false);
+		return 0;
+	}
+	vma_list_free(&now);
+	if (r >= 0)
+		r = vmas_read(proc_fd, t->tid, "smaps", &now, e);
+	if (r >= 0)
+		track_seen(t, &now, true);
+	return r;
 }
 
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
@@ -179,11 +215,8 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	uint64_t bytes = 0;
 	int r = fd < 0 ? fd : 0;
 
-	if (!t->looked)
-		vma_list_free(&t->vmas);
-	if (r >= 0 && !t->looked)
-		r = vmas_read(proc_fd, t->tid, "smaps", &t->vmas, e);
-	t->looked = false;
+	if (r >= 0)
+		r = look_at_mappings(t, proc_fd, e);
 	t->todo.n = 0;
 	vec_for_each (s, &t->spans)
 		if (r >= 0)

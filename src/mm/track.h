@@ -44,19 +44,20 @@ struct mm_track {
 	uint64_t object;	/* and in this image */
 	int uffd;		/* of its address space */
 	bool lasting;		/* since an earlier checkpoint */
-	bool looked;		/* the mappings are those that the survey has seen */
+	uint64_t seen_ns;	/* when smaps was read for `vmas`, CLOCK_MONOTONIC; 0: not yet */
 	struct span_vec spans;	/* what is registered; sorted */
 	struct span_vec ever;	/* what ever was; sorted */
 	struct span_vec sure;	/* protected by a look, and not found written in a freeze */
 	struct span_vec todo;	/* found by the last look */
 	struct kept_spans kept; /* copies, and what the parent of the image has */
-	struct vma_list vmas;	/* as they were at the last look */
+	struct vma_list vmas;	/* as they were at the last look, flags as of seen_ns */
 };
 
 struct mm_tracks {
 	VEC(struct mm_track) v;
 	bool last;	/* are to be used again */
 	uint8_t of[32]; /* digest of the image that has what is not written; valid if any lasts */
+	uint64_t who;	/* precopy_who() of its freeze */
 };
 
 /* Pages shared by relatives that have been copied in a pass. */
@@ -76,8 +77,11 @@ int track_begin(struct mm_tracks *tracks, pid_t tid, uint64_t start_time, int uf
 int track_register(struct mm_track *t, int proc_fd, struct error *e) must_check;
 /* Finds what has been written since the last look, or at the first all; adds its size. */
 int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e) must_check;
-/* The mappings as the survey has seen them serve the first look; *list is used up. */
-void track_survey(struct mm_track *t, struct vma_list *list);
+/* The mappings as somebody has just seen them serve the next look; *list is used up. fresh: smaps
+ * was read. */
+void track_seen(struct mm_track *t, struct vma_list *list, bool fresh);
+/* Flags of mappings that were seen so lately need not be looked at again (src/mm/known.c). */
+bool track_knows(const struct mm_track *t);
 /* Copies that, after all tasks have been stopped once since. After a failure of either the track is
  * of no use. */
 int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct page_store *store,

@@ -151,74 +151,146 @@ int track_carry(struct mm_track *t, uint64_t object, const struct span_vec *unwr
 /* ---- from one process to another ---- */
 
 struct packed {
-	uint64_t spans, ever, sure; /* numbers; the spans follow */
+	uint64_t spans, ever, sure, vmas; /* how many of each follow */
+	uint64_t text;			  /* bytes of it behind them */
 };
 
-static int write_spans(int fd, const struct span_vec *spans)
-{
-	const char *p = (const char *)spans->v;
-	size_t left = spans->n * sizeof(*spans->v);
+/* With a string in the text, or none, told by its place. */
+struct packed_vma {
+	struct vma v;
+	uint64_t name, strange; /* counted from 1 */
+};
 
-	while (left) {
-		ssize_t n = write(fd, p, left);
+static int write_all(int fd, const void *data, size_t size)
+{
+	const char *p = data;
+
+	while (size) {
+		ssize_t n = write(fd, p, size);
 
 		if (n <= 0)
 			return n ? -errno : -EIO;
 		p += n;
-		left -= (size_t)n;
+		size -= (size_t)n;
 	}
 	return 0;
+}
+
+static int read_all(int fd, void *data, size_t size)
+{
+	char *p = data;
+
+	while (size) {
+		ssize_t n = read(fd, p, size);
+
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		p += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+static bool in_text(const struct vma_list *list, const char *s)
+{
+	return s && list->text && s >= list->text;
+}
+
+static uint64_t text_size(const struct vma_list *list)
+{
+	uint64_t size = 0;
+
+	vec_for_each (v, &list->vmas) {
+		const char *ends[] = {v->name, v->strange};
+
+		for (int i = 0; i < 2; i++) {
+			uint64_t end = in_text(list, ends[i]) ? (uint64_t)(ends[i] - list->text) +
+									strlen(ends[i]) + 1
+							      : 0;
+
+			size = end > size ? end : size;
+		}
+	}
+	return size;
+}
+
+static int write_vmas(int fd, const struct vma_list *list, uint64_t text)
+{
+	int r = 0;
+
+	vec_for_each (v, &list->vmas) {
+		struct packed_vma p = {.v = *v};
+
+		if (in_text(list, v->name))
+			p.name = (uint64_t)(v->name - list->text) + 1;
+		if (in_text(list, v->strange))
+			p.strange = (uint64_t)(v->strange - list->text) + 1;
+		if (r >= 0)
+			r = write_all(fd, &p, sizeof(p));
+	}
+	return r < 0 ? r : write_all(fd, list->text, text);
 }
 
 int track_pack(const struct mm_track *t, struct error *e)
 {
 	_cleanup_(close_fd) int fd = memfd_create("track", MFD_CLOEXEC);
-	const struct packed head = {t->spans.n, t->ever.n, t->sure.n};
-	int r = 0;
+	const struct packed head = {t->spans.n, t->ever.n, t->sure.n, t->vmas.vmas.n,
+				    text_size(&t->vmas)};
+	const struct span_vec *const lists[] = {&t->spans, &t->ever, &t->sure};
+	int r = fd < 0 ? -errno : write_all(fd, &head, sizeof(head));
 
-	if (fd < 0 || write(fd, &head, sizeof(head)) != sizeof(head))
+	for (int i = 0; r >= 0 && i < 3; i++)
+		r = write_all(fd, lists[i]->v, lists[i]->n * sizeof(*lists[i]->v));
+	if (r >= 0)
+		r = write_vmas(fd, &t->vmas, head.text);
+	if (r >= 0 && lseek(fd, 0, SEEK_SET) < 0)
 		r = -errno;
-	if (r >= 0)
-		r = write_spans(fd, &t->spans);
-	if (r >= 0)
-		r = write_spans(fd, &t->ever);
-	if (r >= 0)
-		r = write_spans(fd, &t->sure);
 	return r < 0 ? error_errno(e, r, E_SYSTEM, "cannot hand tracks on") : take_fd(&fd);
 }
 
-static int read_spans(int fd, off_t *at, uint64_t n, struct span_vec *ret)
+static int read_spans(int fd, uint64_t n, struct span_vec *ret)
 {
-	size_t size = n * sizeof(*ret->v);
-
 	vec_free(ret);
 	if (!n)
 		return 0;
-	ret->v = malloc(size);
+	ret->v = calloc(n, sizeof(*ret->v));
 	if (!ret->v)
 		return -ENOMEM;
 	ret->n = ret->cap = n;
-	for (size_t done = 0; done < size;) {
-		ssize_t got = pread(fd, (char *)ret->v + done, size - done, *at + (off_t)done);
+	return read_all(fd, ret->v, n * sizeof(*ret->v));
+}
 
-		if (got <= 0)
-			return got ? -errno : -EIO;
-		done += (size_t)got;
+static int read_vmas(int fd, uint64_t n, uint64_t text, struct vma_list *ret)
+{
+	_cleanup_(free_ptr) struct packed_vma *packed = calloc(n + 1, sizeof(*packed));
+	int r = packed ? read_all(fd, packed, n * sizeof(*packed)) : -ENOMEM;
+
+	vma_list_free(ret);
+	ret->text = r < 0 ? NULL : calloc(1, text + 1);
+	if (r >= 0)
+		r = ret->text ? read_all(fd, ret->text, text) : -ENOMEM;
+	for (uint64_t i = 0; r >= 0 && i < n; i++) {
+		struct vma *v = vec_push(&ret->vmas);
+
+		if (!v)
+			return -ENOMEM;
+		*v = packed[i].v;
+		v->name = packed[i].name ? ret->text + packed[i].name - 1 : "";
+		v->strange = packed[i].strange ? ret->text + packed[i].strange - 1 : NULL;
 	}
-	*at += (off_t)size;
-	return 0;
+	return r;
 }
 
 int track_unpack(struct mm_track *t, int fd)
 {
 	struct packed head;
-	off_t at = sizeof(head);
-	int r;
+	int r = read_all(fd, &head, sizeof(head));
 
-	if (pread(fd, &head, sizeof(head), 0) != sizeof(head))
-		return -EIO;
-	r = read_spans(fd, &at, head.spans, &t->spans);
 	if (r >= 0)
-		r = read_spans(fd, &at, head.ever, &t->ever);
-	return r < 0 ? r : read_spans(fd, &at, head.sure, &t->sure);
+		r = read_spans(fd, head.spans, &t->spans);
+	if (r >= 0)
+		r = read_spans(fd, head.ever, &t->ever);
+	if (r >= 0)
+		r = read_spans(fd, head.sure, &t->sure);
+	return r < 0 ? r : read_vmas(fd, head.vmas, head.text, &t->vmas);
 }

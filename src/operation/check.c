@@ -101,6 +101,11 @@ static int check_tree(struct pass *p, struct error *e)
 	struct checkpoint *c = &p->c;
 	int r = freezer_survey(&c->freezer, e);
 
+	/* After a fork, what is known of mappings tells nothing of the pages that are shared now.
+	 */
+	if (r >= 0 && c->tracks && c->tracks->who != precopy_who(&c->freezer))
+		vec_for_each (t, &c->tracks->v)
+			t->seen_ns = 0;
 	if (r >= 0)
 		vfork_find(c);
 	if (r >= 0)

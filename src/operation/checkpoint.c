@@ -410,6 +410,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		return r;
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
+	p.tracks.who = precopy_who(&p.c.freezer);
 	if (resumed && p.tracks.last)
 		lasting_hand_on(&p.tracks, totals.digest, rep);
 	r = let_go(&p, opt->after, e);

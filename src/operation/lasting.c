@@ -61,7 +61,13 @@ int lasting_resume(struct subject *s, struct report *rep, struct error *e)
 void lasting_hand_on(struct mm_tracks *tracks, const uint8_t digest[32], struct report *rep)
 {
 	vec_for_each (t, &tracks->v) {
-		struct lasting_track track = {t->tid, t->start_time, t->object};
+		struct lasting_track track = {
+			.tid = t->tid,
+			.start_time = t->start_time,
+			.object = t->object,
+			.who = tracks->who,
+			.seen_ns = t->seen_ns,
+		};
 		struct error unused = {};
 		_cleanup_(close_fd) int spans = t->object ? track_pack(t, &unused) : -EBADF;
 
@@ -104,6 +110,8 @@ void lasting_take(struct mm_tracks *tracks, const struct lasting_track *track, i
 	t->uffd = take_fd(&fds[0]);
 	memcpy(t->program, track->program, sizeof(t->program));
 	memcpy(tracks->of, track->of, sizeof(tracks->of));
+	tracks->who = track->who;
+	t->seen_ns = track->seen_ns;
 	if (track_unpack(t, fds[1]) < 0)
 		lasting_forget(tracks, track->tid);
 }

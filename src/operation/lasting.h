@@ -15,6 +15,7 @@ struct lasting_track {
 	uint64_t start_time, object;
 	uint8_t program[16];
 	uint8_t of[32]; /* digest of the image */
+	uint64_t who, seen_ns;
 };
 
 /* In the worker: before anything is looked at. */
