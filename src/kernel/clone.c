@@ -15,6 +15,7 @@
 #include "kernel/clone.h"
 #include "kernel/sharing.h"
 #include "kernel/vfork.h"
+#include "kernel/zombie.h"
 #include "mm/mm.h"
 #include "ns/spaces.h"
 
@@ -279,30 +280,12 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 	return r < 0 ? r : agent_captive(&h->agent, h->pid, m->r->agent_at, m->e);
 }
 
-/* Lets a captive end by itself: the registers of an exit_group(2), or of a deadly signal. */
-static int let_end(struct agent *agent, pid_t pid, int status, struct error *e)
-{
-	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-	struct trace_stop stop;
-	int r;
-
-	r = agent_exit(agent, pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, sig, false, e);
-	if (r < 0)
-		return r;
-	do {
-		r = trace_wait(pid, &stop, -1, e);
-		if (r >= 0 && stop.kind != TRACE_EXITED)
-			r = trace_cont(pid, stop.kind == TRACE_SIGNAL ? stop.signal : 0, e);
-	} while (r >= 0 && stop.kind != TRACE_EXITED);
-	return r;
-}
-
 static int do_retire(struct maker *m, const struct tree_step *s)
 {
 	struct made_helper *h = &m->helpers[s->node];
 	struct actor a = actor_of(m, s->actor);
 	const uint64_t args[6] = {(uint64_t)h->vpid, 0, __WALL, 0};
-	int r = let_end(h->agent, h->pid, 0, m->e);
+	int r = zombie_end(h->agent, h->pid, 0, false, m->e);
 	long res;
 
 	if (r < 0)
@@ -492,32 +475,4 @@ int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session
 	for (size_t i = plan->late; i < plan->steps.n && res >= 0; i++)
 		res = carry_out(&m, &plan->steps.v[i]);
 	return res;
-}
-
-static int name_zombie(struct restart_process *p, struct error *e)
-{
-	_cleanup_(batch_free) struct batch b = {};
-	char comm[16] = "";
-
-	strncpy(comm, p->msg->comm ? p->msg->comm : "", sizeof(comm) - 1);
-	batch_call(&b, SYS_prctl, VAL(PR_SET_NAME), DATA(batch_data(&b, comm, sizeof(comm))),
-		   VAL(0), VAL(0), VAL(0));
-	return agent_run(p->agent, p->pid, NULL, &b, e);
-}
-
-int tree_make_zombies(struct restart *r, struct error *e)
-{
-	for (size_t i = r->processes.n; i > 0; i--) {
-		struct restart_process *p = &r->processes.v[i - 1];
-		int res;
-
-		if (!p->msg->zombie)
-			continue;
-		res = name_zombie(p, e);
-		if (res >= 0)
-			res = let_end(p->agent, p->pid, p->msg->exit_status, e);
-		if (res < 0)
-			return error_object(e, res, "task %d (zombie)", p->vpid);
-	}
-	return 0;
 }

@@ -30,12 +30,6 @@ int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session
 /* What a task is called in its innermost pid namespace; 0: it has gone. */
 pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid);
 
-/*
- * Zombies end, after all else has been set up; leaders that exited while their threads go on do so
- * when they are let go.
- */
-int tree_make_zombies(struct restart *r, struct error *e) must_check;
-
 /* Adopts a new stub that is traced and stopped: waits for its first stop and makes its agent. */
 int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e) must_check;
 

@@ -20,6 +20,7 @@
 #include "kernel/task.h"
 #include "kernel/timer.h"
 #include "kernel/vfork.h"
+#include "kernel/zombie.h"
 
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
@@ -105,7 +106,7 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 	int r;
 
 	if (p->frozen->zombie)
-		return 0;
+		return checkpoint_refuse(c, zombie_check(c, p, e), e);
 	process_look(c, x, p);
 	if (!p->look)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");

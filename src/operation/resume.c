@@ -18,6 +18,7 @@
 #include "kernel/rlimit.h"
 #include "kernel/task.h"
 #include "kernel/vfork.h"
+#include "kernel/zombie.h"
 #include "mm/mm.h"
 #include "operation/operation.h"
 #include "operation/resume.h"
@@ -98,8 +99,8 @@ static bool last_of_mm(struct restart *r, const struct restart_process *p)
 static int end_leader(struct restart *r, struct restart_process *p, struct error *e)
 {
 	int status = p->msg->exit_status;
-	int res = agent_exit(p->agent, p->pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, 0, true,
-			     e);
+	int res = agent_exit(p->agent, p->pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, 0,
+			     AGENT_END_THREAD, e);
 
 	if (res >= 0)
 		res = trace_cont(p->pid, 0, e);
@@ -268,7 +269,7 @@ int resume_prepare(struct restart *r, const struct tree_plan *plan, struct error
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	Reprise__Task now = REPRISE__TASK__INIT;
-	int res = tree_make_zombies(r, e);
+	int res = zombies_make(r, e);
 
 	if (res >= 0)
 		res = read_own_state(r, &now, &s, e);

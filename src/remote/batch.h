@@ -168,9 +168,14 @@ int agent_unmap(struct agent *a, pid_t tid, struct error *e) must_check;
 /*
  * Captive only: prepares the end of the task, which happens as soon as it is resumed (trace_cont()
  * or trace_detach()): by exit_group(status) when sig is 0, else by that signal with its default
- * action, unblocked. thread_only: exit(2) of this thread alone.
+ * action, unblocked.
  */
-int agent_exit(struct agent *a, pid_t tid, int status, int sig, bool thread_only,
+enum agent_end {
+	AGENT_END_PROCESS, /* without a core file */
+	AGENT_END_CORE,	   /* with one, if limits allow it */
+	AGENT_END_THREAD,  /* exit(2) of this thread alone */
+};
+int agent_exit(struct agent *a, pid_t tid, int status, int sig, enum agent_end how,
 	       struct error *e) must_check;
 
 /*

@@ -334,8 +334,8 @@ int agent_unmap(struct agent *a, pid_t tid, struct error *e)
 	return r < 0 ? r : trace_set_sigmask(tid, mask, e);
 }
 
-/* A signal without a handler, unblocked, sent to the process itself, with no core file. */
-static void end_by_signal(struct batch *b, int sig)
+/* A signal without a handler, unblocked, sent to the process itself. */
+static void end_by_signal(struct batch *b, int sig, bool core)
 {
 	uint32_t action = batch_data(b, NULL, 32), set = batch_data(b, NULL, 8);
 	uint64_t mask = ~SIGNAL_BIT(sig);
@@ -343,23 +343,23 @@ static void end_by_signal(struct batch *b, int sig)
 
 	if (batch_at(b, set))
 		memcpy(batch_at(b, set), &mask, sizeof(mask));
-	batch_call(b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(0));
+	batch_call(b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(core));
 	batch_call(b, SYS_rt_sigaction, VAL(sig), DATA(action), VAL(0), VAL(8));
 	pid = batch_call(b, SYS_getpid);
 	batch_call(b, SYS_kill, RESULT(pid), VAL(sig));
 	batch_call(b, SYS_rt_sigprocmask, VAL(SIG_SETMASK), DATA(set), VAL(0), VAL(8));
 }
 
-int agent_exit(struct agent *a, pid_t tid, int status, int sig, bool thread_only, struct error *e)
+int agent_exit(struct agent *a, pid_t tid, int status, int sig, enum agent_end how, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	struct agent_header h = {};
 	int r;
 
 	if (sig)
-		end_by_signal(&b, sig);
+		end_by_signal(&b, sig, how == AGENT_END_CORE);
 	else
-		batch_call(&b, thread_only ? SYS_exit : SYS_exit_group, VAL(status));
+		batch_call(&b, how == AGENT_END_THREAD ? SYS_exit : SYS_exit_group, VAL(status));
 	r = batch_prepare(&b, agent_data_at(a, &b), e);
 	if (r < 0)
 		return r;

@@ -18,6 +18,7 @@
  *	next-namespace KIND	a pid or time namespace for its children
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
+ *	left-zombie	a child that has ended, of the user that we were; then another user
  *	tree HOW	processes that nobody could make again: files, session
  *	child		fork, and go on in both; the parent's verdict counts
  *	vfork HOW	wait in a child of vfork(), for which the parent waits, with something that
@@ -28,6 +29,7 @@
 
 #include <asm/ldt.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/filter.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
@@ -191,6 +193,18 @@ static void orphan(void)
 	test_fail(__FILE__, __LINE__, "an orphan has all the memory");
 }
 
+static void leave_zombie(void)
+{
+	pid_t child = fork();
+	siginfo_t info;
+
+	if (child == 0)
+		_exit(7);
+	CHECK(!waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT));
+	CHECK(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534));
+	CHECK(!setresuid(65534, 65534, 65534) && !prctl(PR_SET_DUMPABLE, 1));
+}
+
 static int ready_pipe[2];
 
 static _Noreturn void be_relative(void)
@@ -337,6 +351,9 @@ static int step(const char *what, const char *value)
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
 			sleep_on(NULL);
 		}
+		return 1;
+	} else if (!strcmp(what, "left-zombie")) {
+		leave_zombie();
 		return 1;
 	} else if (!strcmp(what, "tree")) {
 		make_tree(value);

@@ -99,6 +99,13 @@ def test_zombie(case):
     case.expect_files()
 
 
+def test_zombie_of_another_user(case):
+    """How it ended is shown as 0 to whoever may not look at it."""
+    pid = case.victim('left-zombie', 'wait', 'pass')
+    case.refused(save(case, pid, uid=65534), 'permission', 'victim', 'how it ended')
+    unharmed(case, pid)
+
+
 def test_thread(case):
     pid = case.victim('thread', 'wait', 'pass')
     tid = max(int(name) for name in os.listdir('/proc/%d/task' % pid))

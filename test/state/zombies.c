@@ -6,12 +6,36 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define COUNT 9
+#define COUNT 10
+
+/* Not where somebody would be told of it. */
+static int dumps_into_files(void)
+{
+	char first[2] = "";
+	FILE *f = fopen("/proc/sys/kernel/core_pattern", "r");
+
+	CHECK(f && fgets(first, sizeof(first), f));
+	fclose(f);
+	return *first != '|' && *first != '@' && *first != '/' && *first != '\n';
+}
+
+static void dump_core(void)
+{
+	struct rlimit all;
+
+	CHECK(!getrlimit(RLIMIT_CORE, &all));
+	all.rlim_cur = all.rlim_max;
+	CHECK(!setrlimit(RLIMIT_CORE, &all));
+	CHECK(!chdir(getenv("TEST_CONTROL")));
+	CHECK(!mkdir("dumped", 0700) && !chdir("dumped"));
+	abort();
+}
 
 static int end(void *arg)
 {
@@ -24,7 +48,9 @@ static int end(void *arg)
 		setsid();
 	if (i == 1 || i == 5 || i == 6)
 		raise(i == 1 ? SIGTERM : i == 5 ? SIGKILL : SIGRTMIN + 3);
-	if (i == 7) /* A core dump, or at least its flag, where limits allow. */
+	if (i == 9 && dumps_into_files())
+		dump_core();
+	if (i == 7) /* limits do not allow a core file */
 		abort();
 	return i == 2 ? 255 : i == 0 ? 0 : 60 + i;
 }
@@ -32,13 +58,15 @@ static int end(void *arg)
 int main(void)
 {
 	pid_t pids[COUNT], pgids[COUNT], sids[COUNT];
-	struct rlimit core = {0, 0};
+	struct rlimit core;
 	int before[COUNT], codes[COUNT], status;
 	siginfo_t info;
 	sigset_t set, pending;
 
 	test_init();
-	setrlimit(RLIMIT_CORE, &core);
+	CHECK(!getrlimit(RLIMIT_CORE, &core));
+	core.rlim_cur = 0;
+	CHECK(!setrlimit(RLIMIT_CORE, &core));
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &set, NULL);
@@ -81,6 +109,7 @@ int main(void)
 			CHECK(WIFEXITED(status) && WEXITSTATUS(status) == before[i]);
 		else
 			CHECK(WIFSIGNALED(status) && WTERMSIG(status) == before[i]);
+		CHECK_EQUAL(WIFSIGNALED(status) && WCOREDUMP(status), codes[i] == CLD_DUMPED);
 	}
 	CHECK(waitpid(-1, NULL, 0) < 0 && errno == ECHILD);
 	test_pass();
