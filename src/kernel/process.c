@@ -19,6 +19,7 @@
 #include "kernel/signal.h"
 #include "kernel/task.h"
 #include "kernel/timer.h"
+#include "kernel/timer_overrun.h"
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
 
@@ -241,6 +242,8 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r < 0)
 		return r;
 	r = timers_collect(b, &q->timers, msg, s, e);
+	if (r >= 0)
+		timers_pending_overruns(c, p, msg);
 	if (r >= 0 && vfork_alone(p))
 		vfork_process(p, msg);
 	else if (r >= 0)

@@ -183,7 +183,7 @@ int timers_validate(const Reprise__Process *msg, struct error *e)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "%zu POSIX timers", msg->n_timers);
 	for (size_t i = 0; i < msg->n_timers; i++)
 		if (msg->timers[i]->id < 0 || msg->timers[i]->signo < 0 ||
-		    msg->timers[i]->signo > 64)
+		    msg->timers[i]->signo > 64 || msg->timers[i]->pending_overrun > INT32_MAX)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "POSIX timer %d with signal %d", msg->timers[i]->id,
 					 msg->timers[i]->signo);
@@ -302,7 +302,30 @@ static bool has_overrun(const Reprise__PosixTimer *t)
 	return t->overrun > 0 && t->interval_ns && t->signo > 0;
 }
 
-#define SOON 500000 /* ns */
+#define SOON	 500000	   /* ns */
+#define WAIT_MAX 100000000 /* ns */
+
+/*
+ * One whose signal is pending has expired more often since. After a signal was taken for
+ * timer_getoverrun() nothing but time makes it so again.
+ */
+static uint64_t expired_since(const struct restart_process *p, const Reprise__PosixTimer *t)
+{
+	return fires_pending(p, t->id) ? t->pending_overrun : 0;
+}
+
+/* Will waiting for the overruns of a pending signal be worth it? How long, from the expiry on. */
+static bool worth_waiting(const struct restart_process *p, const Reprise__PosixTimer *t,
+			  uint64_t *ret)
+{
+	uint64_t times = expired_since(p, t) + 1;
+
+	if (t->interval_ns > WAIT_MAX || times > WAIT_MAX / t->interval_ns)
+		return false;
+	*ret = times * t->interval_ns;
+	*ret -= t->value_ns < *ret ? t->value_ns : *ret;
+	return true;
+}
 
 /*
  * timer_getoverrun() tells of the signal that was taken last: one is sent, and
@@ -313,11 +336,24 @@ static int replay_overrun(struct restart_process *p, const Reprise__PosixTimer *
 	const uint64_t set = 1ull << (t->signo - 1);
 	const struct timespec patience = {0, 100000000};
 	_cleanup_(batch_free) struct batch b = {};
+	uint64_t wait;
+	int r;
 
 	arm_expired(&b, t, (uint64_t)t->overrun, fires_pending(p, t->id) ? SOON : t->value_ns);
 	batch_call(&b, SYS_rt_sigtimedwait, DATA(batch_data(&b, &set, sizeof(set))), VAL(0),
 		   DATA(batch_data(&b, &patience, sizeof(patience))), VAL(8));
-	return agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
+	r = agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
+	if (r >= 0 && expired_since(p, t) && worth_waiting(p, t, &wait))
+		nanosleep(&(struct timespec){.tv_nsec = (long)(wait + SOON)}, NULL);
+	return r;
+}
+
+/* What is yet to be told counts more than what was told already, where both cannot be had. */
+static bool is_replayed(const struct restart_process *p, const Reprise__PosixTimer *t)
+{
+	uint64_t unused;
+
+	return has_overrun(t) && (!expired_since(p, t) || worth_waiting(p, t, &unused));
 }
 
 static void arm_timer(struct batch *b, const struct restart_process *p,
@@ -325,12 +361,12 @@ static void arm_timer(struct batch *b, const struct restart_process *p,
 {
 	const struct itimerspec its = {to_timespec(t->interval_ns), to_timespec(t->value_ns)};
 
-	if (has_overrun(t))
+	if (is_replayed(p, t))
 		return; /* replay_overrun() has armed it */
 	/* The kernel queues a pending signal itself: pending_restart() leaves those of timers out.
 	 */
 	if (fires_pending(p, t->id))
-		batch_must(b, arm_expired(b, t, 0, t->value_ns));
+		batch_must(b, arm_expired(b, t, t->pending_overrun, t->value_ns));
 	else if (t->value_ns)
 		batch_must(b, batch_call(b, SYS_timer_settime, VAL(t->id), VAL(0),
 					 DATA(batch_data(b, &its, sizeof(its))), VAL(0)));
@@ -345,7 +381,7 @@ static int arm_all(struct restart_process *p, struct error *e)
 	for (size_t i = 0; i < msg->n_timers && r >= 0; i++) {
 		const Reprise__PosixTimer *t = msg->timers[i];
 
-		if (has_overrun(t))
+		if (is_replayed(p, t))
 			r = replay_overrun(p, t, e);
 		arm_timer(&b, p, t);
 	}
