@@ -304,6 +304,7 @@ static bool has_overrun(const Reprise__PosixTimer *t)
 
 #define SOON	 500000	   /* ns */
 #define WAIT_MAX 100000000 /* ns */
+#define REPLAYS	 20
 
 /*
  * One whose signal is pending has expired more often since. After a signal was taken for
@@ -335,29 +336,59 @@ static int replay_overrun(struct restart_process *p, const Reprise__PosixTimer *
 {
 	const uint64_t set = 1ull << (t->signo - 1);
 	const struct timespec patience = {0, 100000000};
-	_cleanup_(batch_free) struct batch b = {};
 	uint64_t wait;
-	int r;
+	int r = 0;
 
-	arm_expired(&b, t, (uint64_t)t->overrun, fires_pending(p, t->id) ? SOON : t->value_ns);
-	batch_call(&b, SYS_rt_sigtimedwait, DATA(batch_data(&b, &set, sizeof(set))), VAL(0),
-		   DATA(batch_data(&b, &patience, sizeof(patience))), VAL(8));
-	r = agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
+	/* Where the interval is short, another one may have passed before the signal was taken. */
+	for (int tries = 0; tries < REPLAYS; tries++) {
+		_cleanup_(batch_free) struct batch b = {};
+		int told;
+
+		arm_expired(&b, t, (uint64_t)t->overrun,
+			    fires_pending(p, t->id) ? SOON : t->value_ns);
+		batch_call(&b, SYS_rt_sigtimedwait, DATA(batch_data(&b, &set, sizeof(set))), VAL(0),
+			   DATA(batch_data(&b, &patience, sizeof(patience))), VAL(8));
+		told = batch_call(&b, SYS_timer_getoverrun, VAL(t->id));
+		r = agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
+		if (r < 0 || batch_result(&b, told) == t->overrun)
+			break;
+	}
 	if (r >= 0 && expired_since(p, t) && worth_waiting(p, t, &wait))
 		nanosleep(&(struct timespec){.tv_nsec = (long)(wait + SOON)}, NULL);
 	return r;
 }
 
+static bool queue_has_other(size_t n, Reprise__Siginfo **list, const Reprise__PosixTimer *t)
+{
+	siginfo_t si;
+
+	for (size_t i = 0; i < n; i++) {
+		memcpy(&si, list[i]->raw.data, sizeof(si));
+		if (si.si_signo == t->signo && (si.si_code != SI_TIMER || si.si_timerid != t->id))
+			return true;
+	}
+	return false;
+}
+
+/* The wrong signal would be taken. */
+static bool others_pending(struct restart_process *p, const Reprise__PosixTimer *t)
+{
+	const Reprise__Task *by = receiver(p, t)->msg;
+
+	return queue_has_other(p->msg->n_pending, p->msg->pending, t) ||
+	       queue_has_other(by->n_pending, by->pending, t);
+}
+
 /* What is yet to be told counts more than what was told already, where both cannot be had. */
-static bool is_replayed(const struct restart_process *p, const Reprise__PosixTimer *t)
+static bool is_replayed(struct restart_process *p, const Reprise__PosixTimer *t)
 {
 	uint64_t unused;
 
-	return has_overrun(t) && (!expired_since(p, t) || worth_waiting(p, t, &unused));
+	return has_overrun(t) && !others_pending(p, t) &&
+	       (!expired_since(p, t) || worth_waiting(p, t, &unused));
 }
 
-static void arm_timer(struct batch *b, const struct restart_process *p,
-		      const Reprise__PosixTimer *t)
+static void arm_timer(struct batch *b, struct restart_process *p, const Reprise__PosixTimer *t)
 {
 	const struct itimerspec its = {to_timespec(t->interval_ns), to_timespec(t->value_ns)};
 
