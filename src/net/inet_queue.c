@@ -15,6 +15,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
@@ -252,6 +253,18 @@ static int peek_all(struct reader *rd, int original, struct error *e)
 	return file_absolve(rd->c, rd->entry, r, e);
 }
 
+/* The first one alone: the application peeks, too. One without bytes would be marked. */
+static int peek_running(struct reader *rd, struct error *e)
+{
+	int size = 0;
+	ssize_t n;
+
+	if (ioctl(rd->fd, FIONREAD, &size) < 0 || size <= 0)
+		return 0;
+	n = peek(rd, true, e);
+	return n < 0 && n != -EAGAIN ? (int)n : 0;
+}
+
 static int read_queue(struct reader *rd, Reprise__InetSocket *m, int original, struct error *e)
 {
 	int r;
@@ -260,7 +273,7 @@ static int read_queue(struct reader *rd, Reprise__InetSocket *m, int original, s
 		return too_odd("one without bytes is shown once only", e);
 	if (original >= 0)
 		return too_odd("the socket is peeked into at an offset (SO_PEEK_OFF)", e);
-	r = peek_all(rd, original, e);
+	r = rd->c->checking ? peek_running(rd, e) : peek_all(rd, original, e);
 	if (r < 0 || !rd->list.n)
 		return r;
 	m->queue = scratch_copy(rd->s, rd->list.v, rd->list.n * sizeof(*rd->list.v));
@@ -301,7 +314,7 @@ int inet_queue_save(struct checkpoint *c, const struct file_entry *f, int fd,
 	if (original < 0)
 		inet_drop_option(m->socket, SOL_SOCKET, SO_PEEK_OFF);
 	if (!(p.revents & POLLIN))
-		return original == PEEK_OFF_EMPTY ? set_peek_off(fd, none, e) : 0;
+		return original == PEEK_OFF_EMPTY && !c->checking ? set_peek_off(fd, none, e) : 0;
 	rd = calloc(1, sizeof(*rd));
 	if (!rd)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for datagrams");
@@ -309,12 +322,7 @@ int inet_queue_save(struct checkpoint *c, const struct file_entry *f, int fd,
 	rd->entry = f;
 	rd->fd = fd;
 	rd->s = s;
-	if (c->checking) /* the application peeks, too */
-		r = (int)peek(rd, true, e);
-	else
-		r = read_queue(rd, m, original, e);
-	if (r == -EAGAIN)
-		r = 0;
+	r = read_queue(rd, m, original, e);
 	vec_free(&rd->list);
 	free(rd);
 	return r;

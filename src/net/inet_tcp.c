@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -82,11 +83,43 @@ static int save_listener(struct checkpoint *c, const struct file_seen *f,
 			 info->tcpi_unacked, local);
 }
 
-/* All that has been received, without taking it. */
-static int save_unread(int fd, Reprise__InetSocket *m, struct scratch *s, struct error *e)
+/*
+ * Newer kernels (6.9) peek at an offset, if the application has set one: it is set back by the
+ * application itself, if we do not live to do it.
+ */
+static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f, int fd,
+			       const ProtobufCBinaryData *to, struct error *e)
 {
-	int queued = 0, original = -1, zero = 0;
+	int original = -1, zero = 0, r;
 	socklen_t len = sizeof(original);
+	struct agent_promise undo = {
+		.nr = SYS_setsockopt,
+		.args = {(uint64_t)f->fd, SOL_SOCKET, SO_PEEK_OFF, 0, sizeof(int)},
+		.value_arg = 3,
+	};
+	ssize_t n;
+
+	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "older: none");
+	undo.value = original;
+	if (original < 0)
+		return recv(fd, to->data, to->len, MSG_PEEK | MSG_DONTWAIT);
+	r = file_promise(c, f, &undo, 1, e);
+	if (r < 0)
+		return file_absolve(c, f, r, e);
+	ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)), "was set");
+	n = recv(fd, to->data, to->len, MSG_PEEK | MSG_DONTWAIT);
+	r = n < 0 ? -errno : 0;
+	ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, sizeof(original)), "was set");
+	r = file_absolve(c, f, r, e);
+	errno = -r;
+	return r < 0 ? -1 : n;
+}
+
+/* All that has been received, without taking it. */
+static int save_unread(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
+		       struct scratch *s, struct error *e)
+{
+	int fd = f->local, queued = 0;
 	ssize_t n;
 
 	if (ioctl(fd, FIONREAD, &queued) < 0 || queued <= 0)
@@ -94,17 +127,13 @@ static int save_unread(int fd, Reprise__InetSocket *m, struct scratch *s, struct
 	if (queued > UNREAD_MAX)
 		return error_set(e, -EFBIG, E_FILE_STATE, "it holds %d bytes that were not read",
 				 queued);
+	if (c->checking)
+		return 0;
 	m->unread.data = scratch_alloc(s, (size_t)queued);
 	if (!m->unread.data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for unread data");
-	/* Newer kernels (6.9) peek at an offset, if the application has set one. */
-	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "older: none");
-	if (original > 0)
-		ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)), "was set");
-	n = recv(fd, m->unread.data, (size_t)queued, MSG_PEEK | MSG_DONTWAIT);
-	if (original >= 0)
-		ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, sizeof(original)),
-		       "was set");
+	m->unread.len = (size_t)queued;
+	n = peek_from_start(c, f->entry, fd, &m->unread, e);
 	if (n < 0)
 		return error_errno(e, -errno, E_FILE_STATE, "cannot look into its queue");
 	m->unread.len = (size_t)n;
@@ -213,7 +242,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 	if (r < 0 || !inet_tcp_is_over(m))
 		return r;
 	drop_options(m->socket);
-	return m->state == INET_REFUSED ? 0 : save_unread(f->local, m, s, e);
+	return m->state == INET_REFUSED ? 0 : save_unread(c, f, m, s, e);
 }
 
 /* ---- restart ---- */

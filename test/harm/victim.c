@@ -12,6 +12,8 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -54,7 +56,7 @@ static size_t npages;
 static _Atomic unsigned long ticks;
 static int64_t ticking_since;
 static int to_child[2], from_child[2];
-static int stream[2] = {-1, -1}, datagram[2] = {-1, -1}, master = -1, slave = -1;
+static int stream[2] = {-1, -1}, datagram[2] = {-1, -1}, master = -1, slave = -1, tcp = -1;
 
 static void complain(const char *format, ...)
 {
@@ -279,6 +281,38 @@ static void check_kept(void)
 
 /* ---- what waits in sockets and terminals ---- */
 
+/* A connection that was reset, with data to be read and an offset for looks at them (6.9). */
+static void make_tcp(void)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	int listener = socket(AF_INET, SOCK_STREAM, 0), server, error, offset = 2;
+	const struct linger now = {1, 0};
+	socklen_t len = sizeof(at);
+	struct pollfd p = {.events = POLLIN};
+
+	if (bind(listener, (void *)&at, len) < 0 || listen(listener, 1) < 0 ||
+	    getsockname(listener, (void *)&at, &len) < 0)
+		complain("tcp: %s", strerror(errno));
+	tcp = p.fd = socket(AF_INET, SOCK_STREAM, 0);
+	if (connect(tcp, (void *)&at, len) < 0)
+		complain("tcp: %s", strerror(errno));
+	server = accept(listener, NULL, NULL);
+	if (write(server, "tcpdata", 7) != 7 || poll(&p, 1, 5000) != 1)
+		complain("tcp: no data");
+	setsockopt(server, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	close(server);
+	close(listener);
+	p.events = 0;
+	if (poll(&p, 1, 5000) != 1)
+		complain("tcp: no reset");
+	len = sizeof(error);
+	getsockopt(tcp, SOL_SOCKET, SO_ERROR, &error, &len);
+	if (setsockopt(tcp, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset)) < 0) {
+		close(tcp);
+		tcp = -1;
+	}
+}
+
 static void make_sockets(void)
 {
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, stream) < 0 ||
@@ -287,6 +321,7 @@ static void make_sockets(void)
 	for (int i = 0; i < 3; i++)
 		if (write(stream[0], "stream", 6) != 6 || write(datagram[0], "datagram", 8) != 8)
 			complain("socket: %s", strerror(errno));
+	make_tcp();
 }
 
 static void check_option(int fd, int name, int should)
@@ -311,6 +346,8 @@ static void check_sockets(void)
 		check_option(fd, SO_PEEK_OFF, -1);
 		check_option(fd, SO_PASSCRED, 0);
 	}
+	if (tcp >= 0)
+		check_option(tcp, SO_PEEK_OFF, 2);
 	n = recv(stream[1], buf, sizeof(buf), MSG_DONTWAIT);
 	if (n != 18 || memcmp(buf, "streamstreamstream", 18))
 		complain("a stream has %zd bytes", n);
