@@ -159,11 +159,12 @@ int library_error(struct cli *cli, const struct reprise_error *e)
 void on_problem(void *arg, const struct reprise_error *problem)
 {
 	struct cli *cli = arg;
+	bool kept;
 
 	pthread_mutex_lock(&cli->lock);
 	progress_erase(cli);
-	json_array_append_new(cli->problems, error_json(problem));
-	if (cli->json) {
+	kept = json_array_append_new(cli->problems, error_json(problem)) == 0;
+	if (cli->json && kept) {
 		/* They are part of the document to come. */
 	} else if (!cli->problems_are_warnings) {
 		fputs("reprise: ", stderr);
