@@ -36,6 +36,8 @@ static const struct {
 
 void container_free(struct container *ct)
 {
+	if (ct->looking)
+		pthread_join(ct->looker, NULL);
 	vec_for_each (l, &ct->layers)
 		layer_free(*l);
 	vec_free(&ct->layers);
@@ -391,6 +393,37 @@ int container_compare(const struct container *ct, int type, pid_t a, unsigned lo
 	return ask_outside(ct, &req);
 }
 
+static void *look_at_network(void *arg)
+{
+	struct container *ct = arg;
+
+	ct->network_result = network_checkpoint(&ct->network, ct->proc_fd, &ct->msg, &ct->network.s,
+						&ct->network_error);
+	return NULL;
+}
+
+void container_look(struct container *ct)
+{
+	/* of a checkpoint that is made once more */
+	if (ct->looking)
+		pthread_join(ct->looker, NULL);
+	ct->looking = false;
+	if (ct->own & CLONE_NEWNET)
+		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;
+}
+
+static int end_network(struct container *ct, struct error *e)
+{
+	if (ct->looking)
+		pthread_join(ct->looker, NULL);
+	else
+		look_at_network(ct);
+	ct->looking = false;
+	if (ct->network_result < 0)
+		*e = ct->network_error;
+	return ct->network_result;
+}
+
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
 {
 	/* Those of an attempt before this one. */
@@ -399,9 +432,8 @@ int container_checkpoint(struct checkpoint *c, struct container *ct, struct erro
 	ct->layers.n = 0;
 	if (!ct->own)
 		return 0;
-	/* As it is now that all stand. */
 	if (ct->own & CLONE_NEWNET) {
-		int r = network_checkpoint(&ct->network, ct->proc_fd, &ct->msg, &ct->s, e);
+		int r = end_network(ct, e);
 
 		if (r < 0)
 			return r;

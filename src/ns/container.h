@@ -2,6 +2,8 @@
 #ifndef REPRISE_NS_CONTAINER_H
 #define REPRISE_NS_CONTAINER_H
 
+#include <pthread.h>
+
 #include "model/checkpoint.h"
 #include "model/restart.h"
 #include "ns.pb-c.h"
@@ -29,6 +31,10 @@ struct container {
 	struct checkpoint_mounts seen; /* for a checkpoint in a mount namespace of its own */
 	VEC(struct layer *) layers;
 	struct network network;
+	pthread_t looker; /* who looks at it, meanwhile */
+	bool looking;
+	int network_result;
+	struct error network_error;
 	struct cgroups cgroups;
 	int proc_fd;	/* of the namespace; -1: ours */
 	int host_proc;	/* of the namespace that we came from */
@@ -70,7 +76,9 @@ int container_compare(const struct container *ct, int type, pid_t a, unsigned lo
  */
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 
-/* The record of the container and its layers; the tasks stand still. */
+/* The tasks stand still: begins to look at its network, beside what is done until the next. */
+void container_look(struct container *ct);
+/* The record of the container and its layers. */
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 uint64_t container_page_bytes(const struct container *ct);
 int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e) must_check;

@@ -88,7 +88,7 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = container_check_tasks(p->container, e);
 	if (r >= 0)
-		r = container_checkpoint(c, p->container, e);
+		container_look(p->container);
 	if (r >= 0)
 		r = pass_list(p, e);
 	if (r >= 0)
@@ -102,6 +102,8 @@ static int save_state(struct pass *p, struct error *e)
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
+	if (r >= 0)
+		r = container_checkpoint(c, p->container, e);
 	if (r >= 0)
 		r = files_checkpoint_finish(c, e);
 	if (r >= 0)
