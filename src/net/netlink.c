@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Netlink sockets without anything pending: their port, groups and options. */
 #include <errno.h>
+#include <linux/audit.h>
 #include <linux/netlink.h>
 #include <linux/netlink_diag.h>
 #include <poll.h>
@@ -14,19 +15,60 @@
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 
-#define BIND_ATTEMPTS 8
+#define BIND_ATTEMPTS	  8
+#define AUDIT_PATIENCE_MS 1000
 
 static bool netlink_match(const struct file_seen *f)
 {
 	return socket_family(f) == AF_NETLINK;
 }
 
+/* The answer to AUDIT_GET comes before the acknowledgement, or an error alone. */
+static pid_t take_daemon(int fd)
+{
+	union {
+		struct nlmsghdr h;
+		char bytes[8192];
+	} answer;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	while (poll(&p, 1, AUDIT_PATIENCE_MS) > 0) {
+		ssize_t n = recv(fd, &answer, sizeof(answer), 0);
+		const struct audit_status *status = NLMSG_DATA(&answer.h);
+
+		if (n < (ssize_t)sizeof(answer.h) || answer.h.nlmsg_type == NLMSG_ERROR)
+			return 0;
+		if (answer.h.nlmsg_type == AUDIT_GET &&
+		    n >= (ssize_t)NLMSG_LENGTH(offsetof(struct audit_status, rate_limit)))
+			return (pid_t)status->pid;
+	}
+	return 0;
+}
+
+/*
+ * Who gets the messages of the kernel is noted in the kernel. Nobody in a pid namespace can be that
+ * one, nor may ask (audit_netlink_ok()): 0.
+ */
+static pid_t audit_daemon(void)
+{
+	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_AUDIT);
+	const struct nlmsghdr ask = {.nlmsg_len = NLMSG_LENGTH(0),
+				     .nlmsg_type = AUDIT_GET,
+				     .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK};
+
+	if (fd < 0 || send(fd, &ask, sizeof(ask), 0) != sizeof(ask))
+		return 0;
+	return take_daemon(fd);
+}
+
 /*
  * Families in which a socket is nothing but a place to ask and to listen. Others bind state of the
  * kernel to its port, such as the queues of nfnetlink, and do not tell.
  */
-static int check_protocol(const Reprise__Socket *m, struct error *e)
+static int check_protocol(const struct checkpoint *c, const Reprise__Socket *m, struct error *e)
 {
+	pid_t daemon;
+
 	switch (m->protocol) {
 	case NETLINK_ROUTE:
 	case NETLINK_SOCK_DIAG:
@@ -34,6 +76,12 @@ static int check_protocol(const Reprise__Socket *m, struct error *e)
 	case NETLINK_KOBJECT_UEVENT:
 	case NETLINK_GENERIC:
 		return 0;
+	case NETLINK_AUDIT:
+		daemon = audit_daemon();
+		if (!daemon || !checkpoint_has_task(c, daemon))
+			return 0;
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "task %d is the audit daemon of this machine", daemon);
 	default:
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "netlink sockets of protocol %d cannot be saved", m->protocol);
@@ -159,7 +207,7 @@ static int netlink_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	msg->netlink = m;
 	r = socket_checkpoint(c, f, &m->socket, scratch, e);
 	if (r >= 0)
-		r = check_protocol(m->socket, e);
+		r = check_protocol(c, m->socket, e);
 	if (r >= 0)
 		r = save_all_namespaces(f, m->socket, scratch, e);
 	if (r < 0)
@@ -276,7 +324,7 @@ const struct file_ops netlink_file_ops = {
 	.kind = FILE_NETLINK,
 	.name = "netlink socket",
 	.support =
-		"route, uevent, sock_diag, xfrm and generic, without unread messages: port, groups, "
+		"route, uevent, sock_diag, xfrm, audit (not of the audit daemon) and generic, without unread messages: port, groups, "
 		"options; others are refused",
 	.match = netlink_match,
 	.checkpoint = netlink_checkpoint,

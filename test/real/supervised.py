@@ -6,6 +6,7 @@ import re
 import shutil
 
 from case import Failed, Skipped
+from contained import listed
 
 COUNT = '''#!/bin/sh
 exec 2>&1
@@ -101,3 +102,112 @@ def test_runit(case):
 
 
 test_runit.timeout = 60
+
+SYSTEMD = '/lib/systemd/systemd'
+UNITS = {
+    'small.target': '''[Unit]
+Requires=count.service notes.socket tick.timer
+AllowIsolate=yes
+''',
+    'count.service': '''[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh -c 'n=0; while :; do n=$((n+1)); echo $n >>/opt/count; sleep 0.02; done'
+Restart=always
+RestartSec=10ms
+''',
+    'notes.socket': '''[Unit]
+DefaultDependencies=no
+[Socket]
+ListenFIFO=/opt/notes
+''',
+    'notes.service': '''[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+StandardInput=socket
+ExecStart=/bin/sh -c 'read line; echo $line >/opt/noted'
+''',
+    'tick.timer': '''[Unit]
+DefaultDependencies=no
+[Timer]
+OnActiveSec=50ms
+OnUnitActiveSec=50ms
+AccuracySec=1ms
+''',
+    'tick.service': '''[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c 'echo x >>/opt/ticks'
+''',
+}
+
+
+def root_of(case, name):
+    return '/proc/%d/root' % listed(case)[name]['init']
+
+
+def lines(path):
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return file.read().split()
+
+
+def main_pid(case, name):
+    return asked(case, name, 'systemctl', 'show', '-P', 'MainPID', 'count.service')
+
+
+def systemd_container(case):
+    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+    units = case.path('units')
+    os.mkdir(units)
+    for unit, text in UNITS.items():
+        with open(os.path.join(units, unit), 'w') as file:
+            file.write(text)
+    code, _, err = case.reprise(
+        'run', '-d', '--name', 'sd', '--init', '--cgroups', '-e', 'container=reprise',
+        '-V', units + ':/etc/systemd/system', '--', SYSTEMD, '--system', '--unit=small.target',
+        '--log-target=console', '--show-status=no')
+    if code and 'container-cgroup' in err:
+        raise Skipped('no control groups of version 2 can be shown in a container here')
+    if code:
+        raise Failed(err)
+
+
+def test_systemd(case):
+    """It is the first process, and what it watches (services, a socket, a timer) goes on."""
+    if not os.path.exists(SYSTEMD):
+        raise Skipped('systemd is not installed')
+    systemd_container(case)
+    opt = root_of(case, 'sd') + '/opt'
+    case.until(lambda: len(lines(opt + '/count')) > 2 and lines(opt + '/ticks'), 'its services')
+    before = main_pid(case, 'sd')
+    case.checkpoint('sd', '-q', '--kill')
+    case.until(lambda: not case.others(), 'the end of the container')
+    if case.reprise('rm', 'sd')[0]:
+        raise Failed('it cannot be removed')
+    code, _, err = case.reprise('restart', '-d', '-q', '-i', case.path('image'), '--name', 'sd')
+    if code:
+        raise Failed(err)
+    opt = root_of(case, 'sd') + '/opt'
+    there, ticks = len(lines(opt + '/count')), len(lines(opt + '/ticks'))
+    case.until(lambda: len(lines(opt + '/count')) > there + 2, 'the service counts on')
+    if lines(opt + '/count') != [str(i + 1) for i in range(len(lines(opt + '/count')))]:
+        raise Failed('it began anew: %s' % lines(opt + '/count'))
+    case.until(lambda: len(lines(opt + '/ticks')) > ticks + 1, 'the timer goes on')
+    if main_pid(case, 'sd') != before:
+        raise Failed('the service is another process: %s, before %s' % (main_pid(case, 'sd'), before))
+    with open(opt + '/notes', 'w') as file:
+        file.write('hello\n')
+    case.until(lambda: lines(opt + '/noted') == ['hello'], 'a service is started by its socket')
+    # It hears of the end of a service, and starts it again.
+    asked(case, 'sd', 'sh', '-c', 'kill -9 ' + before)
+    case.until(lambda: main_pid(case, 'sd').strip() not in ('0', before.strip()), 'a new service')
+    case.reprise('stop', '-t', '0', 'sd')
+    case.reprise('rm', 'sd')
+    case.until(lambda: not case.others(), 'nobody is left')
+
+
+test_systemd.timeout = 90

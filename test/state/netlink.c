@@ -121,8 +121,8 @@ static int made(int protocol, unsigned int port, unsigned int groups)
 
 int main(void)
 {
-	int route, asks, uevent, diag, generic, fresh, group = RTNLGRP_IPV6_NETCONF,
-						       notify = GENL_ID_CTRL;
+	int route, asks, uevent, diag, generic, fresh, audit, protocol,
+		group = RTNLGRP_IPV6_NETCONF, notify = GENL_ID_CTRL;
 	struct sockaddr_nl to = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK}, peer = {};
 	struct pollfd p;
 	socklen_t len = sizeof(peer);
@@ -139,6 +139,8 @@ int main(void)
 	generic = made(NETLINK_GENERIC, PORT + 2, 0);
 	CHECK(!setsockopt(generic, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &notify, sizeof(notify)));
 	fresh = socket(AF_NETLINK, SOCK_DGRAM | SOCK_NONBLOCK, NETLINK_ROUTE);
+	/* Not every kernel has it. */
+	audit = socket(AF_NETLINK, SOCK_RAW, NETLINK_AUDIT);
 
 	test_wait();
 	if (test_break(1))
@@ -148,6 +150,10 @@ int main(void)
 	CHECK_EQUAL(port_of(diag), PORT + 1);
 	CHECK_EQUAL(port_of(generic), PORT + 2);
 	CHECK_EQUAL(port_of(fresh), 0);
+	if (audit >= 0) {
+		CHECK(!getsockopt(audit, SOL_SOCKET, SO_PROTOCOL, &protocol, &(socklen_t){4}));
+		CHECK_EQUAL(protocol, NETLINK_AUDIT);
+	}
 	CHECK(port_of(asks));
 	for (size_t i = 0; i < NOPTIONS; i++) {
 		CHECK_EQUAL(get(route, options[i]), 1);
