@@ -137,6 +137,7 @@ AccuracySec=1ms
 ''',
     'tick.service': '''[Unit]
 DefaultDependencies=no
+StartLimitIntervalSec=0
 [Service]
 Type=oneshot
 ExecStart=/bin/sh -c 'echo x >>/opt/ticks'
