@@ -3,6 +3,7 @@
  * Open file descriptions as they are seen from outside: what all kinds have in
  * common, and the way to each kind. The restart side is in file_restart.c.
  */
+#include "fs/aio_requests.h"
 #include "fs/file.h"
 
 #include <errno.h>
@@ -393,6 +394,8 @@ int files_checkpoint_finish(struct checkpoint *c, struct error *e)
 	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
 		if ((*k)->checkpoint_all)
 			r = checkpoint_refuse(c, (*k)->checkpoint_all(c, e), e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, aio_requests_resolve(c, e), e);
 	return r < 0 || c->checking ? r : put_records(c, e);
 }
 

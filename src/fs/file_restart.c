@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/aio_requests.h"
 #include "fs/external.h"
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
@@ -409,5 +410,7 @@ int files_restart_open_late(struct restart *r, struct error *e)
 	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
 		if ((*k)->restart_all)
 			res = (*k)->restart_all(r, e);
+	if (res >= 0)
+		res = aio_requests_restart(r, e);
 	return res < 0 ? res : set_async_in_flight(r, e);
 }

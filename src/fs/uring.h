@@ -134,8 +134,6 @@ uint64_t uring_frame_of(uint64_t entry);
 /* Is the buffer what the task has at its address? -EFAULT: no. pagemap: /proc/PID/pagemap. */
 int uring_buffer_check(struct kernel_memory *k, const struct uring_pages *p, int pagemap,
 		       const struct uring_node *node) must_check;
-/* The struct eventfd_ctx of a struct file. */
-int uring_eventfd(struct kernel_memory *k, uint64_t file, uint64_t *ret) must_check;
 
 /* Where the parts of the shared memory are, and how large. */
 struct uring_layout {

@@ -215,11 +215,6 @@ int uring_node(struct kernel_memory *k, uint64_t array, uint32_t slot, bool file
 	return r < 0 ? unknown(e) : 1;
 }
 
-int uring_eventfd(struct kernel_memory *k, uint64_t file, uint64_t *ret)
-{
-	return kernel_member(k, file, "file", "private_data", ret, sizeof(*ret));
-}
-
 /* ---- who uses it ---- */
 
 /* The id of a task in the pid namespace that stands at `level` around it. */

@@ -11,7 +11,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "fs/file_kinds.h"
+#include "fs/addresses.h"
 #include "fs/uring.h"
 #include "mm/state.h"
 
@@ -26,61 +26,14 @@ static int no_memory(struct error *e)
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
 }
 
-/* The kernel's address of each description. */
-struct address {
-	uint64_t file;
-	uint64_t id;
-	bool eventfd;
-};
-struct addresses {
-	VEC(struct address) of;
-};
-
-static int list_addresses(struct checkpoint *c, struct kernel_memory *k, struct addresses *ret,
-			  struct error *e)
-{
-	_cleanup_(close_fd) int pidfd = -EBADF;
-	pid_t opened = 0;
-
-	vec_for_each (f, &c->files->files) {
-		_cleanup_(close_fd) int local = -EBADF;
-		struct address *a;
-
-		if ((*f)->fd < 0 || !(*f)->ops)
-			continue;
-		if (opened != (*f)->tid) {
-			close_fd(&pidfd);
-			pidfd = files_pidfd((*f)->tid);
-			opened = (*f)->tid;
-		}
-		if (pidfd >= 0)
-			local = (int)syscall(SYS_pidfd_getfd, pidfd, (*f)->fd, 0);
-		if (local < 0)
-			continue; /* gone, while checking */
-		a = vec_push(&ret->of);
-		if (!a)
-			return no_memory(e);
-		a->id = (*f)->id;
-		a->eventfd = (*f)->ops == &eventfd_file_ops;
-		if (kernel_file(k, local, &a->file) < 0)
-			return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
-					 "this kernel does not tell which files are registered");
-	}
-	return 0;
-}
-
 static uint64_t id_of(const void *arg, uint64_t file)
 {
-	const struct addresses *all = arg;
-
-	vec_for_each (a, &all->of)
-		if (a->file == file)
-			return a->id;
-	return 0;
+	return file_addresses_id(arg, file);
 }
 
-static int find_files(struct checkpoint *c, struct kernel_memory *k, const struct addresses *all,
-		      const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
+static int find_files(struct checkpoint *c, struct kernel_memory *k,
+		      const struct file_addresses *all, const struct uring_seen *seen,
+		      Reprise__IoUring *m, struct error *e)
 {
 	struct scratch *s = &c->files->scratch;
 
@@ -121,7 +74,7 @@ static bool is_ring(const struct checkpoint *c, uint64_t id)
 	return f && f->ops && f->ops->by_pidfd;
 }
 
-static int find_requested(const struct checkpoint *c, const struct addresses *all,
+static int find_requested(const struct checkpoint *c, const struct file_addresses *all,
 			  Reprise__IoUring *m, struct error *e)
 {
 	for (size_t i = 0; i < m->n_requests; i++) {
@@ -177,25 +130,20 @@ static int find_buffers(struct checkpoint *c, struct kernel_memory *k,
 	return 0;
 }
 
-static int find_eventfd(struct kernel_memory *k, const struct addresses *all,
+static int find_eventfd(struct kernel_memory *k, const struct file_addresses *all,
 			const struct uring_seen *seen, Reprise__IoUring *m, struct error *e)
 {
 	if (!seen->eventfd)
 		return 0;
-	vec_for_each (a, &all->of) {
-		uint64_t ctx;
-
-		if (a->eventfd && uring_eventfd(k, a->file, &ctx) >= 0 && ctx == seen->eventfd) {
-			m->eventfd = a->id;
-			return 0;
-		}
-	}
+	m->eventfd = file_addresses_eventfd(all, k, seen->eventfd);
+	if (m->eventfd)
+		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 			 "an eventfd is registered that nobody has open as a descriptor");
 }
 
-static int resolve(struct checkpoint *c, const struct addresses *all, const struct file_entry *f,
-		   struct error *e)
+static int resolve(struct checkpoint *c, const struct file_addresses *all,
+		   const struct file_entry *f, struct error *e)
 {
 	const struct uring_seen *seen = (const struct uring_seen *)(uintptr_t)f->private;
 	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
@@ -241,7 +189,7 @@ static bool refers_to_files(const struct file_entry *f)
 
 int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	struct addresses all = {};
+	struct file_addresses all = {};
 	int r = mm_for_each_vma(c, VMA_IO_URING, "io_uring", find_mapped, e);
 	bool listed = false;
 
@@ -249,7 +197,7 @@ int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 		if (r < 0 || !uring_is(*f) || !(*f)->ops || !(*f)->private)
 			continue;
 		if (!listed && refers_to_files(*f))
-			r = list_addresses(c, c->files->kernel, &all, e);
+			r = file_addresses_list(c, c->files->kernel, &all, e);
 		listed |= refers_to_files(*f);
 		if (r >= 0)
 			r = resolve(c, &all, *f, e);
@@ -260,6 +208,6 @@ int uring_checkpoint_all(struct checkpoint *c, struct error *e)
 		if (r < 0)
 			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
 	}
-	vec_free(&all.of);
+	file_addresses_free(&all);
 	return r < 0 ? r : uring_numbers_check(c, e);
 }

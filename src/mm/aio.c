@@ -26,6 +26,7 @@
 #define RING_MAGIC  0xa10a10a1u /* AIO_RING_MAGIC */
 #define PATIENCE_MS 3000
 #define AT_ONCE	    32 /* requests of one call */
+#define TRIES	    10
 
 /* struct aio_ring: as old as the interface, and read by libaio. */
 struct ring {
@@ -132,7 +133,9 @@ static int in_flight(const struct aio_checkpoint *x, uint64_t context, int64_t *
 	return r;
 }
 
-static int wait_requests(const struct aio_checkpoint *x, uint64_t context, struct error *e)
+/* Until there are none but those that wait for files. */
+static int wait_requests(const struct aio_checkpoint *x, uint64_t context, struct aio_polls *ret,
+			 struct error *e)
 {
 	const struct timespec pause = {.tv_nsec = 1000000};
 	int64_t n = 0;
@@ -140,22 +143,26 @@ static int wait_requests(const struct aio_checkpoint *x, uint64_t context, struc
 	for (int ms = 0; ms < PATIENCE_MS; ms++) {
 		int r = in_flight(x, context, &n);
 
-		if (r < 0)
+		ret->n = 0;
+		if (r >= 0)
+			r = aio_polls_look(x->kernel, context, ret);
+		if (r < 0 && r != -EAGAIN)
 			return error_errno(e, r, E_VMA_KIND,
 					   "requests in flight cannot be counted");
-		if (n == 0)
+		if (r >= 0 && n == (int64_t)ret->n)
 			return 0;
 		nanosleep(&pause, NULL);
 	}
 	return error_set(e, -EBUSY, E_VMA_KIND,
 			 "%lld requests of asynchronous I/O are in flight and do not come to their "
-			 "end (IOCB_CMD_POLL?)",
+			 "end",
 			 (long long)n);
 }
 
 static int drain(const struct aio_checkpoint *x, pid_t tid, struct error *e)
 {
 	int first = kernel_offset(x->kernel, "kioctx_table", "table");
+	struct aio_polls polls = {};
 	uint32_t nr = 0;
 	uint64_t table;
 	int r = find_table(x->kernel, tid, &table, &nr);
@@ -168,8 +175,9 @@ static int drain(const struct aio_checkpoint *x, pid_t tid, struct error *e)
 		uint64_t context = kernel_pointer(x->kernel, table + (uint64_t)first + i * 8);
 
 		if (context)
-			r = wait_requests(x, context, e);
+			r = wait_requests(x, context, &polls, e);
 	}
+	vec_free(&polls);
 	return r;
 }
 
@@ -250,6 +258,27 @@ static int save_ring(struct checkpoint *c, pid_t tid, const struct vma *v, uint6
 	return read_events(c, tid, v->start, m, s, e);
 }
 
+/* -EAGAIN: a request that waited for a file has ended meanwhile, which needs no task. */
+static int save_context(struct checkpoint *c, pid_t tid, const struct vma *v, uint64_t context,
+			Reprise__AioRing *m, struct scratch *s, struct error *e)
+{
+	const struct aio_checkpoint *x = c->mm->aio;
+	struct aio_polls before = {}, after = {};
+	int r = c->checking ? 0 : wait_requests(x, context, &before, e);
+
+	if (r >= 0)
+		r = save_ring(c, tid, v, context, m, s, e);
+	if (r >= 0 && aio_polls_look(x->kernel, context, &after) < 0)
+		r = -EAGAIN;
+	if (r >= 0 && !c->checking && after.n != before.n)
+		r = -EAGAIN;
+	if (r >= 0 && aio_polls_save(&after, m, s) < 0)
+		r = error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for asynchronous I/O");
+	vec_free(&before);
+	vec_free(&after);
+	return r;
+}
+
 int aio_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, const struct vma *v,
 		   Reprise__Vma *msg, struct scratch *s, struct error *e)
 {
@@ -269,12 +298,18 @@ int aio_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, con
 	msg->aio = scratch_message(s, Reprise__AioRing, reprise__aio_ring__init);
 	if (!msg->aio)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for asynchronous I/O");
-	if (!c->checking) {
-		r = wait_requests(x, context, e);
-		if (r < 0)
+	for (int i = 0; i < TRIES; i++) {
+		r = save_context(c, p->tid, v, context, msg->aio, s, e);
+		if (r != -EAGAIN)
 			return r;
 	}
-	return save_ring(c, p->tid, v, context, msg->aio, s, e);
+	return error_set(e, -EBUSY, E_VMA_KIND,
+			 "requests of asynchronous I/O end one after the other; try again");
+}
+
+bool mm_has_aio(const struct checkpoint *c)
+{
+	return c->mm->aio;
 }
 
 /* ---- restart ---- */
@@ -289,7 +324,7 @@ int aio_validate(const Reprise__Vma *v, struct error *e)
 	    (m->nr + 1ul) * sizeof(struct io_event) != v->end - v->start)
 		return error_set(e, -EINVAL, E_IMAGE_INVALID, "an impossible ring");
 	n = (m->tail + m->nr - m->head) % m->nr;
-	if (m->events.len != n * sizeof(struct io_event))
+	if (m->events.len != n * sizeof(struct io_event) || !aio_polls_fit(m))
 		return error_set(e, -EINVAL, E_IMAGE_INVALID, "a ring with other events");
 	return 0;
 }

@@ -13,16 +13,6 @@ if libc.syscall(206, 10, ctypes.byref(context)) < 0:
     sys.exit(3)
 '''
 
-POLL = SETUP + '''
-fd = libc.eventfd(0, 0)
-iocb = ctypes.create_string_buffer(struct.pack('QIIHhIQQqQII', 0, 0, 0, 5, 0, fd, 1, 0, 0, 0, 0, 0))
-pointer = ctypes.c_void_p(ctypes.addressof(iocb))
-if libc.syscall(209, context, 1, ctypes.byref(pointer)) != 1:
-    sys.exit(3)
-open('up', 'w').close()
-time.sleep(100)
-'''
-
 FORK = SETUP + '''
 if os.fork() == 0:
     open('up', 'w').close()
@@ -39,11 +29,6 @@ def refused(case, program, *words):
     case.refused(result, 'vma-kind', *words)
     case.expect_files()
     case.kill_all()
-
-
-def test_poll(case):
-    """A request that does not end."""
-    refused(case, POLL, 'in flight')
 
 
 def test_left_by_fork(case):
