@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@ enum {
 	OPT_FS,
 	OPT_MAX_FREEZE,
 	OPT_EXTERNAL,
+	OPT_PATIENCE,
 	OPT_PARENT
 };
 
@@ -88,6 +90,17 @@ static int add_allow_leak(struct cli *cli, struct request *q, const char *s)
 	return -1;
 }
 
+static int parse_patience(struct cli *cli, const char *s, int *ret_ms)
+{
+	uint64_t ns;
+	int r = parse_duration(cli, "--patience", s, &ns);
+
+	/* Not 0, which stands for the default. */
+	if (r < 0)
+		*ret_ms = ns < 1000000 ? 1 : ns / 1000000 > INT_MAX ? INT_MAX : (int)(ns / 1000000);
+	return r;
+}
+
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
@@ -106,6 +119,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_after(cli, q, REPRISE_AFTER_STOP);
 	case OPT_MAX_FREEZE:
 		return parse_duration(cli, "--max-freeze", optarg, &q->opt.max_freeze_ns);
+	case OPT_PATIENCE:
+		return parse_patience(cli, optarg, &q->opt.freeze_timeout_ms);
 	case OPT_FORCE:
 		q->force = true;
 		return -1;
@@ -157,6 +172,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
 		{"max-freeze", required_argument, NULL, OPT_MAX_FREEZE},
+		{"patience", required_argument, NULL, OPT_PATIENCE},
 		{"parent", required_argument, NULL, OPT_PARENT},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
@@ -293,6 +309,7 @@ const struct command checkpoint_command = {
 		"  --stop              leave the application stopped (SIGCONT makes it go on)\n"
 		"  --max-freeze TIME   copy memory while the application runs, and fail rather than let it\n"
 		"                      stand still for longer than that (5ms, 500us)\n"
+		"  --patience TIME     how long to wait for a task that does not come to a stop (10s)\n"
 		"  --force             replace FILE if it exists\n"
 		"  --parent IMAGE      store only what is not in this image; given again, where its own\n"
 		"                      parents are (files or directories)\n"

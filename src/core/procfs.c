@@ -14,7 +14,8 @@
 
 #include "core/cleanup.h"
 
-#define PATH_SIZE 256
+#define PATH_SIZE  256
+#define PF_EXITING 0x4 /* include/linux/sched.h */
 
 int procfs_open_root(int *ret_fd, struct error *e)
 {
@@ -31,19 +32,41 @@ int procfs_open_root(int *ret_fd, struct error *e)
 	return 0;
 }
 
-/* Is the task still there that a path "PID/..." or "PID/task/TID/..." is about? */
+/* The length of what names the task in a path "PID/..." or "PID/task/TID/..."; 0: no task. */
+static int task_part(const char *path)
+{
+	size_t n = strspn(path, "0123456789");
+
+	if (n && !strncmp(path + n, "/task/", 6))
+		n += 6 + strspn(path + n + 6, "0123456789");
+	return (int)n;
+}
+
+/* Is it still there? */
 static bool task_exists(int proc_fd, const char *path)
 {
 	char prefix[PATH_SIZE];
-	size_t n = strspn(path, "0123456789");
 
-	if (n == 0)
+	snprintf(prefix, sizeof(prefix), "%.*s", task_part(path), path);
+	return !*prefix || faccessat(proc_fd, prefix, F_OK, 0) == 0;
+}
+
+/* Does it end just now? What it had is no longer there then, though it is. */
+static bool task_ends(int proc_fd, const char *path)
+{
+	char stat[PATH_SIZE], text[1024];
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct proc_stat st;
+	ssize_t n;
+
+	snprintf(stat, sizeof(stat), "%.*s/stat", task_part(path), path);
+	fd = openat(proc_fd, stat, O_RDONLY | O_CLOEXEC);
+	n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+	if (n <= 0)
 		return true;
-	if (!strncmp(path + n, "/task/", 6))
-		n += 6 + strspn(path + n + 6, "0123456789");
-	memcpy(prefix, path, n);
-	prefix[n] = '\0';
-	return faccessat(proc_fd, prefix, F_OK, 0) == 0;
+	text[n] = '\0';
+	return proc_stat_parse(text, &st) == 0 &&
+	       (st.state == 'Z' || st.state == 'X' || st.flags & PF_EXITING);
 }
 
 /* The command of the task that a path is about: readable for everybody, whatever else is not. */
@@ -69,7 +92,8 @@ static int access_error(struct error *e, int proc_fd, int err, const char *verb,
 	int pid = atoi(path);
 	char comm[64];
 
-	if ((err == -ENOENT || err == -ESRCH) && pid > 0 && !task_exists(proc_fd, path))
+	if ((err == -ENOENT || err == -ESRCH) && pid > 0 &&
+	    (!task_exists(proc_fd, path) || (strstr(path, "/ns/") && task_ends(proc_fd, path))))
 		err = -ESRCH;
 	if (err == -ESRCH && pid > 0)
 		return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", pid);

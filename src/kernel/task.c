@@ -71,6 +71,16 @@ static int check_dispatch(struct checkpoint *c, pid_t tid, struct error *e)
 		"has its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)");
 }
 
+static int traced(const struct checkpoint *c, pid_t tracer, struct error *e)
+{
+	_cleanup_(free_ptr) char *comm = NULL;
+
+	if (procfs_read(c->proc_fd, &comm, NULL, "%d/comm", tracer) > 0)
+		comm[strcspn(comm, "\n")] = '\0';
+	return error_set(e, -EBUSY, E_TASK_TRACED, "is being traced by task %d (%s)", tracer,
+			 comm ?: "?");
+}
+
 int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, struct error *e)
 {
 	uint64_t mode = 0, tracer = 0;
@@ -82,7 +92,7 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
 	if (tracer && (pid_t)tracer != c->self)
-		return error_set(e, -EBUSY, E_TASK_TRACED, "is traced by process %d", (int)tracer);
+		return traced(c, (pid_t)tracer, e);
 	vec_for_each (t, &p->frozen->threads)
 		if (t->tid == tid && t->in_vfork)
 			return vfork_check(c, p, tid, e);

@@ -12,6 +12,7 @@
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "ns/spaces.h"
+#include "operation/hold.h"
 #include "operation/pass.h"
 #include "operation/precopy.h"
 #include "operation/target.h"
@@ -240,12 +241,14 @@ int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_opti
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
 		    struct error *e)
 {
-	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
+	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT, .hold = -EBADF};
 	struct error first = {};
 	int r;
 
 	s.ct.allow_leaks = opt->allow_leaks;
 	r = target_check(pid, e);
+	if (r >= 0)
+		r = hold_check(pid, e);
 	if (r >= 0)
 		r = container_enter(&s.ct, &pid, e);
 	if (r < 0) {

@@ -14,6 +14,7 @@
 #include "net/tcp.h"
 #include "ns/spaces.h"
 #include "operation/lasting.h"
+#include "operation/hold.h"
 #include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
@@ -284,6 +285,7 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 	if (r > 0) {
 		freezer_thaw(&p->c.freezer);
 		*resumed = clock_now_ns();
+		close_fd(p->hold);
 		r = mm_confirm(&p->c, e);
 		if (!p->tracks.last)
 			tracks_end(&p->tracks);
@@ -382,6 +384,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	int r = pass_begin(&p, pid, &s->ct, rep, false, opt, e);
 
 	p.c.kernel = take_ptr(&s->kernel);
+	p.hold = &s->hold;
 	if (r >= 0)
 		r = open_image(&p, s, fd, opt, e);
 	if (r >= 0)
@@ -431,7 +434,7 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
 			 struct error *e)
 {
-	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT};
+	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT, .hold = -EBADF};
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
@@ -442,6 +445,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	}
 	s.ct.leave = lasting_leave;
 	s.ct.leave_arg = &s.tracks;
+	if (r >= 0)
+		r = hold_target(pid, &s.hold, e);
 	s.ct.name = opt->container;
 	s.ct.allow_leaks = opt->allow_leaks;
 	s.ct.mounts.with_overlays = !opt->fs_none;

@@ -30,6 +30,7 @@ void subject_free(struct subject *s)
 	same_keys_free(s->same);
 	tracks_end(&s->tracks);
 	container_free(&s->ct);
+	close_fd(&s->hold);
 }
 
 void pass_end(struct pass *p)

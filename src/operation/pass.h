@@ -29,11 +29,13 @@ struct pass {
 	uint64_t frozen;     /* when the freeze began */
 	bool layers_saved;   /* they, and the state before them, are in the image */
 	uint64_t who;	     /* was there when memory was copied in advance */
+	int *hold;	     /* the subject's */
 };
 
 /* What is to be saved, and what is known of it in advance. */
 struct subject {
 	struct container ct;
+	int hold; /* see hold.h */
 	struct page_store
 		*store; /* opened before a container is entered; NULL: is to end or to stop */
 	struct page_chain *parents; /* of an incremental image, or NULL */

@@ -53,7 +53,8 @@ class Failing:
         self.places = struct.unpack('=%dQ' % min(calls, SITES), text[32:32 + 8 * min(calls, SITES)])
         if n and code == 1:
             # On request the error is in the document.
-            text = 'reprise: ' + json.loads(out)['error']['text'] + '\n' if out and not err else err
+            document = json.loads(out) if out and not err else {}
+            text = ''.join('reprise: %s\n' % e['text'] for e in [document.get('error')] + document.get('problems', []) if e) or err
             said = re.sub(r'\d+', 'N', clear_line(text))
             # Where much fails another reason may come first.
             if n == last and not said.endswith('[no-memory]') and not re.search(LACK, said):

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to an application while it is being stopped: it is saved, or there is a clear error within bounded time, and
+it goes on in any case.
+
+test/harm/turmoil.c changes all the time. Each test takes some seconds; HARM_SECONDS=N changes that.
+"""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import time
+
+from case import Failed, Skipped, system
+from harming import SECONDS, clear_line
+
+BOUND = 30  # for what must come to an end by itself, also under load
+USER = 61234  # whose processes are counted for the bomb
+
+
+def turmoil(case, how, **more):
+    path = os.path.join(case.work, 'counter')
+    with open(path, 'wb') as file:
+        file.write(bytes(16))
+    os.chmod(path, 0o666)
+    return case.spawn([os.path.join(case.build, 'test/harm/turmoil'), how, path], setsid=True, **more)
+
+
+def turns(case):
+    with open(os.path.join(case.work, 'counter'), 'rb') as file:
+        done, wrong = struct.unpack('=QQ', file.read(16))
+    if wrong:
+        raise Failed('line %d of turmoil.c' % wrong)
+    return done
+
+
+def goes_on(case, pid):
+    if case.ended(pid):
+        raise Failed('it has ended: %d' % case.exit_code(pid))
+    before = turns(case)
+    case.until(lambda: turns(case) > before + 3, 'it goes on')
+
+
+def status_of(pid):
+    with open('/proc/%d/status' % pid) as file:
+        return dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
+
+
+def nobody_is_held(case):
+    def held():
+        for pid, _ in case.others():
+            try:
+                if status_of(pid)['TracerPid'] != '0':
+                    return True
+            except (FileNotFoundError, ProcessLookupError):
+                pass
+        return False
+    case.until(lambda: not held(), 'nobody is traced')
+
+
+def save(case, pid, *args, codes=(), image='image'):
+    """Whether there is an image; if not, one line with one of the codes, in bounded time."""
+    begun = time.monotonic()
+    code, out, err = case.run([case.reprise_path, 'checkpoint', str(pid), '-q', '-o', case.path(image)] + list(args))
+    if time.monotonic() - begun > BOUND:
+        raise Failed('it took %d s' % (time.monotonic() - begun))
+    nobody_is_held(case)
+    if code == 0:
+        result = case.run([case.reprise_path, 'verify', '-q', case.path(image)])
+        if result[0]:
+            raise Failed('an image that is no good: %s' % result[2])
+        os.unlink(case.path(image))
+        return True
+    line = clear_line(err) if code == 1 else ''
+    if not line.endswith(tuple('[%s]' % c for c in codes)):
+        raise Failed('exit status %d: %s' % (code, err))
+    if os.path.exists(case.path(image)):
+        raise Failed('an image in spite of an error')
+    return False
+
+
+def over_and_over(case, how, codes=('task-gone', 'task-busy'), **more):
+    pid = turmoil(case, how, **more)
+    goes_on(case, pid)
+    images, until = 0, time.monotonic() + SECONDS
+    while time.monotonic() < until or not images:
+        images += save(case, pid, codes=codes)
+        goes_on(case, pid)
+        if time.monotonic() > until + BOUND:
+            raise Failed('never is it saved')
+    case.note('%d images' % images)
+    case.kill_all()
+    case.wait(pid)
+
+
+def test_exec(case):
+    over_and_over(case, 'exec')
+
+
+def test_fork(case):
+    over_and_over(case, 'fork')
+
+
+def test_die(case):
+    over_and_over(case, 'die')
+
+
+def test_credentials(case):
+    over_and_over(case, 'credentials')
+
+
+def test_signals(case):
+    over_and_over(case, 'signals')
+
+
+def test_jobs(case):
+    over_and_over(case, 'jobs')
+
+
+def test_fork_bomb(case):
+    """One that its limit holds; the namespace of the test ends it."""
+    pid = turmoil(case, 'bomb', uid=USER, before=lambda: resource.setrlimit(resource.RLIMIT_NPROC, (40, 40)))
+    case.until(lambda: len(case.others()) > 20, 'it has gone off')
+    for _ in range(3):
+        save(case, pid, codes=('task-gone', 'task-busy'))
+    if case.ended(pid):
+        raise Failed('it has ended: %d' % case.exit_code(pid))
+    case.until(lambda: not (case.kill_all() or case.others()), 'the end of all')
+
+
+def test_debugged(case):
+    """By gdb, and by strace with a thread alone: the error names them."""
+    for tool, argv in (('gdb', ['-nx', '-q', '-p', '%d']), ('strace', ['-qq', '-o', '/dev/null', '-p', '%d'])):
+        path = shutil.which(tool)
+        if not path:
+            continue
+        pid = case.victim('thread', 'wait', 'pass', stdin=None)
+        tasks = sorted(int(tid) for tid in os.listdir('/proc/%d/task' % pid))
+        reading, writing = os.pipe()
+        tracer = case.spawn([path] + [word % tasks[-1] if '%' in word else word for word in argv], stdin=reading)
+        case.until(lambda: status_of(tasks[-1])['TracerPid'] != '0' or case.ended(tracer), 'tracing')
+        if case.ended(tracer):
+            raise Skipped('%s may not trace' % tool)
+        for command in (['check', str(pid), '-q'], ['checkpoint', str(pid), '-q', '-o', case.path('image')]):
+            code, _, err = case.reprise(*command)
+            # One line for each task that is traced.
+            if code != 1 or [line for line in err.splitlines() if not line.endswith('[task-traced]') or
+                             'by task %d (%s)' % (tracer, tool) not in line]:
+                raise Failed('exit status %d: %s' % (code, err))
+        os.close(writing)
+        os.close(reading)
+        case.kill(tracer, signal.SIGTERM if tool == 'strace' else signal.SIGKILL)
+        nobody_is_held(case)
+        # What the debugger has left stopped is its affair.
+        os.kill(pid, signal.SIGCONT)
+        case.finish(pid)
+        case.hold()
+        for name in os.listdir(case.control):
+            os.unlink(case.path(name))
+
+
+def test_two_at_once(case):
+    """While one holds the application, the next one is told who does."""
+    pid = case.start('memory_cow')
+    reading, writing = os.pipe()
+    first = case.start_reprise('checkpoint', str(pid), '-q', '-o', '-', '--stop', stdout=writing)
+    os.close(writing)
+    case.until(lambda: status_of(pid)['TracerPid'] != '0', 'the first')
+    os.read(reading, 1)
+    holder = int(status_of(pid)['TracerPid'])
+    case.refused(case.reprise('checkpoint', str(pid), '-q', '-o', case.path('image')), 'task-busy',
+                 'by process %d (reprise)' % holder)
+    case.refused(case.reprise('check', str(pid), '-q'), 'task-busy', 'by process %d (reprise)' % holder)
+    while os.read(reading, 1 << 20):
+        pass
+    os.close(reading)
+    if case.wait(first):
+        raise Failed('the first: exit status %d' % case.exit_code(first))
+    case.until(lambda: status_of(pid)['State'][0] == 'T', 'the stop')
+    for other, _ in case.others():
+        os.kill(other, signal.SIGCONT)
+    case.finish(pid)
+
+
+def test_many_at_once(case):
+    """Each has an image, or is told who was faster; also where memory is copied in advance."""
+    pid = case.spawn([os.path.join(case.build, 'test/harm/victim'), 'small', '12'], setsid=True,
+                     stdin=os.open('/dev/zero', os.O_RDONLY))
+    case.until(lambda: os.path.exists('/proc/%d/task' % pid) and len(os.listdir('/proc/%d/task' % pid)) > 3, 'the victim')
+    good, until = 0, time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        tools = [case.spawn([case.reprise_path, 'checkpoint', str(pid), '-q', '-o', case.path('image%d' % i)],
+                            stderr=os.open(case.path('said%d' % i), os.O_CREAT | os.O_TRUNC | os.O_WRONLY))
+                 for i in range(3)]
+        for i, tool in enumerate(tools):
+            code = case.wait(tool)
+            with open(case.path('said%d' % i)) as file:
+                said = file.read()
+            if code == 0:
+                good += 1
+                result = case.run([case.reprise_path, 'verify', '-q', case.path('image%d' % i)])
+                if result[0]:
+                    raise Failed('verify: %s' % result[2])
+                os.unlink(case.path('image%d' % i))
+            elif not clear_line(said).endswith('[task-busy]') or '(reprise)' not in said:
+                raise Failed('exit status %d: %s' % (code, said))
+        nobody_is_held(case)
+    if not good:
+        raise Failed('none was fast enough')
+    case.kill_all()
+    case.wait(pid)
+
+
+def bounded(case, pid, state, *words):
+    """A task that does not stop: an error that names it, and all others go on."""
+    case.until(lambda: status_of(pid)['State'][0] in state or case.ended(pid), 'the sleep')
+    if case.ended(pid):
+        raise Skipped('not on this kernel: %d' % case.exit_code(pid))
+    begun = time.monotonic()
+    result = case.reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--patience', '300ms')
+    if result[0] == 0:
+        return True
+    case.refused(result, 'task-uninterruptible', pid, *words)
+    if time.monotonic() - begun > BOUND:
+        raise Failed('it took %d s' % (time.monotonic() - begun))
+    nobody_is_held(case)
+    case.expect_files()
+    return False
+
+
+def test_fault(case):
+    """The kernel waits for a page on behalf of a task: no signal ends that."""
+    pid = case.spawn([os.path.join(case.build, 'test/harm/turmoil'), 'fault', '0'], setsid=True,
+                     stdin=os.open('/dev/zero', os.O_RDONLY))
+    if bounded(case, pid, 'SRD'):
+        raise Failed('it was saved')
+    case.kill(pid)
+
+
+FUSE_INIT = 26
+
+
+def fuse_server(fd, answered):
+    """Answers the first request, and no other one."""
+    while True:
+        text = os.read(fd, 1 << 17)
+        length, opcode, unique = struct.unpack('=IIQ', text[:16])
+        if opcode == FUSE_INIT:
+            major, minor = struct.unpack('=II', text[40:48])
+            body = struct.pack('=IIIIHHIIHHI7I', major, minor, 0, 0, 12, 9, 1 << 16, 1, 16, 0, 0, *[0] * 7)
+            os.write(fd, struct.pack('=IiQ', 16 + len(body), 0, unique) + body)
+        else:
+            os.write(answered, b'x')
+
+
+def test_fuse(case):
+    """A file system that does not answer. The sleep for it can be ended by being killed only."""
+    try:
+        fd = os.open('/dev/fuse', os.O_RDWR)
+    except OSError:
+        raise Skipped('no FUSE')
+    point = os.path.join(case.work, 'mount')
+    os.mkdir(point)
+    try:
+        system('mount', b'test', point.encode(), b'fuse', 0,
+               ('fd=%d,rootmode=40000,user_id=0,group_id=0' % fd).encode())
+    except OSError as err:
+        raise Skipped('no FUSE here: %s' % err)
+    asked, answered = os.pipe()
+    server = os.fork()
+    if server == 0:
+        fuse_server(fd, answered)
+    os.close(fd)
+    pid = case.spawn(['/bin/cat', point + '/file'], setsid=True)
+    os.read(asked, 1)
+    if bounded(case, pid, 'SD'):
+        raise Failed('it was saved')
+    os.kill(server, signal.SIGKILL)
+    case.wait(pid)
+    case.wait(server)
+    system('umount2', point.encode(), 2)
+
+
+for function in [value for name, value in list(globals().items()) if name.startswith('test_')]:
+    function.timeout = 60 + SECONDS * 3
