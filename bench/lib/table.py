@@ -6,7 +6,8 @@ from statistics import median
 from works import Linear
 
 FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'lazy running',
-           'lazy, all used', 'write', 'image', 'memory']
+           'lazy, all used', 'first freeze', 'later freeze', 'later image', 'from image to image',
+           'request', 'p99 more', 'p99 more, watched', 'write', 'image', 'memory']
 HEADER = ['work', 'figure', 'median', 'min - max', 'limit beside it', 'ratio', 'target', 'verdict']
 
 
@@ -33,7 +34,7 @@ def short_text(ns):
     return '%.1f ns' % ns
 
 
-TEXTS = {'image': size_text, 'memory': size_text, 'write': short_text}
+TEXTS = {'image': size_text, 'later image': size_text, 'memory': size_text, 'write': short_text}
 
 
 def verdict(value, most):
@@ -108,7 +109,8 @@ def linear_rows(linear, works, samples):
                   for work in (larger, smaller)]
         if not all(values):
             continue
-        row = Row(larger.name, figure + ' per item', item_text, values[0])
+        row = Row(larger.name, figure + linear.each, item_text if linear.each else time_text,
+                  values[0])
         row.limits = [('of ' + smaller.name, values[1])]
         # Not paired: the smaller work is measured more often.
         row.ratio = median(values[0]) / median(values[1])

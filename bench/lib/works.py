@@ -77,15 +77,30 @@ class FirstInstruction(Work):
     """From `reprise run` to the first instruction of the command, against doing it by hand."""
 
 
+class Watched(Work):
+    """Images one after the other, `written` pages being written between two."""
+
+    def __init__(self, name, size, written, **more):
+        super().__init__(name, 'scatter', size, written, memory=size, items=1, **more)
+        self.written = written
+
+
+class Redis(Work):
+    """A redis under load, saved meanwhile."""
+
+    needs = '/usr/bin/redis-server'
+
+
 # What others cannot be asked for.
-OWN = (Container, FirstInstruction)
+OWN = (Container, FirstInstruction, Watched, Redis)
 
 
 class Linear:
     """Cost per item of the larger work against that of the smaller."""
 
-    def __init__(self, larger, smaller, most=1.5, figures=('checkpoint', 'restart')):
+    def __init__(self, larger, smaller, most=1.5, figures=('checkpoint', 'restart'), each=' per item'):
         self.larger, self.smaller, self.most, self.figures = larger, smaller, most, figures
+        self.each = each
 
 
 def memory(name, size, targets=None, **more):
@@ -104,6 +119,10 @@ def rewritten(name, size, hot):
     return Work(name, 'rewrite', size, hot, memory=size, counts=True,
                 beside={'write': ['undisturbed']}, targets={
                     'write': ('x', 1 / 0.85), 'memory': ('bytes', 64 * MIB + size // 500)})
+
+
+def watched(size, written, **more):
+    return Watched('%d GiB, %d pages written' % (size // GIB, written), size, written, **more)
 
 
 def counted(program, n, noun, limit, targets=None, **more):
@@ -153,6 +172,15 @@ ALL = [
     memory('1 GiB, lazy', GIB, end=True, lazy=True, targets={
         'lazy running': ('ns', 10 * MS), 'lazy, all used': ('x', 1.5)}),
     memory('4 GiB', 4 * GIB, quick=False),
+    watched(GIB, 0, targets={
+        'first freeze': ('ns', 6 * MS), 'later freeze': ('ns', 5 * MS // 2),
+        'memory': ('bytes', 64 * MIB + GIB // 500)}),
+    watched(GIB, 4096, beside={'later image': ['pages written']},
+            targets={'later image': ('x', 1.1)}),
+    watched(8 * GIB, 4096, quick=False, beside={'later image': ['pages written']},
+            targets={'later image': ('x', 1.1), 'memory': ('bytes', 64 * MIB + 8 * GIB // 500)}),
+    Redis('redis, 1 GiB', None, memory=GIB, beside={'request': ['alone']}, targets={
+        'request': ('x', 1.05), 'from image to image': ('ns', 105 * MS), 'p99 more': ('ns', 2 * MS)}),
     processes(1, repeat=2),
     processes(10, repeat=2),
     processes(100, repeat=2, targets={
@@ -176,6 +204,8 @@ ALL = [
     waits(10000),
     sockets(1000, repeat=2),
     sockets(10000),
+    Linear('8 GiB, 4096 pages written', '1 GiB, 0 pages written', most=3, figures=('later freeze',),
+           each=''),
     Linear('1000 processes', '100 processes'),
     Linear('20 processes, container', '20 processes', most=2,
            figures=('freeze', 'checkpoint', 'restart')),

@@ -173,7 +173,7 @@ static int scan_tracked(const struct scan *s, struct part *p, struct error *e)
 	uint64_t at = span->start;
 	int r = 0;
 
-	if (s->track->lasting && find_same(s->fd, span, &s->track->sure, &same) < 0)
+	if (s->track->sure.n && find_same(s->fd, span, &s->track->sure, &same) < 0)
 		vec_free(&same);
 	for (size_t i = 0; r >= 0 && i <= same.n; i++) {
 		const struct span rest = {at, i < same.n ? same.v[i].start : span->end};
