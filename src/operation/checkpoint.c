@@ -335,12 +335,13 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 		store_warm(c->store, WARM);
 	}
 	/* What is frozen may as well wait. */
-	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins && !s->ct.cgroups.frozen.n)
+	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins && !s->faults &&
+	    !s->ct.cgroups.frozen.n)
 		r = make_room(c, s, e);
-	if (r <= 0 || s->faults)
+	if (r <= 0)
 		lasting_give_up(&s->tracks, p->rep);
 	p->tracks = s->tracks;
-	p->tracks.last &= r > 0 && !s->faults;
+	p->tracks.last &= r > 0;
 	s->tracks = (struct mm_tracks){.last = p->tracks.last};
 	if (r == 0)
 		return 0;

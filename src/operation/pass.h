@@ -44,7 +44,7 @@ struct subject {
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
 	bool pins;		      /* see pass_pins_pages() */
-	bool faults;		      /* it has a userfaultfd of its own */
+	bool faults;		      /* it may register memory with a userfaultfd at any time */
 	uint64_t untracked;	      /* of these, what `tracks` do not cover */
 	uint64_t who;		      /* which processes there are: precopy_who() */
 	struct mm_tracks tracks;      /* that last since the checkpoint before, or are to last */
