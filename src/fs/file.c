@@ -244,6 +244,7 @@ static int save_locks(const struct file_seen *f, Reprise__File *msg, struct scra
 		*slot = m;
 		m->type = lock.type;
 		m->write = lock.write;
+		m->pid = lock.pid > 0 ? lock.pid : 0;
 		m->start = lock.start;
 		m->end = lock.end;
 	}

@@ -251,6 +251,25 @@ static int set_flags(const struct file_open *f, struct error *e)
 	return 0;
 }
 
+static bool has_file(const Reprise__Files *table, uint64_t id)
+{
+	for (size_t i = 0; table && i < table->n_fds; i++)
+		if (table->fds[i]->file == id)
+			return true;
+	return false;
+}
+
+/* Is the process that took it in the tree, and still has it? See try_flocks(). */
+static bool has_taker(struct restart *r, const struct file_open *f, const Reprise__FileLock *lock)
+{
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks)
+			if (p->vpid == lock->pid && !t->msg->is_zombie &&
+			    has_file(restart_find(r, RECORD_FILES, t->msg->files), f->id))
+				return true;
+	return false;
+}
+
 static int take_lock(struct restart *r, const struct file_open *f, const Reprise__FileLock *lock,
 		     struct error *e)
 {
@@ -261,8 +280,8 @@ static int take_lock(struct restart *r, const struct file_open *f, const Reprise
 							  : (off_t)(lock->end - lock->start + 1)};
 	int res;
 
-	if (lock->type == LOCK_LEASE) /* taken by a task */
-		return 0;
+	if (lock->type == LOCK_LEASE || (lock->type == LOCK_FLOCK && has_taker(r, f, lock)))
+		return 0; /* taken by a task */
 	do
 		if (lock->type == LOCK_FLOCK)
 			res = flock(f->fd, (lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB);
@@ -370,9 +389,8 @@ static bool in_some_table(const struct restart *r, uint64_t file)
 	const Reprise__Files *table;
 
 	for (size_t i = 0; (table = restart_nth(r, RECORD_FILES, i, NULL)); i++)
-		for (size_t k = 0; k < table->n_fds; k++)
-			if (table->fds[k]->file == file)
-				return true;
+		if (has_file(table, file))
+			return true;
 	return false;
 }
 

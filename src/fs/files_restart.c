@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -218,6 +219,45 @@ static int take_leases(struct restart *r, struct restart_task *t, const Reprise_
 	return res;
 }
 
+/* Is a thread of process `pid` a user of this table? */
+static bool uses(struct restart *r, pid_t pid, uint64_t table)
+{
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks)
+			if (p->vpid == pid && !t->msg->is_zombie && t->msg->files == table)
+				return true;
+	return false;
+}
+
+/*
+ * A lock of flock(2) belongs to the description, but the process that took it is told
+ * (/proc/locks shows no lock of one that has gone). If it still has the file it takes it itself.
+ */
+static int try_flocks(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
+		      struct error *e)
+{
+	struct calls c = {.task = t, .what = "take a flock lock again (somebody else may hold it)"};
+	int res = 0;
+
+	for (size_t i = 0; i < msg->n_fds && res >= 0; i++) {
+		struct file_open *f = file_open_find(r, msg->fds[i]->file);
+
+		for (size_t k = 0; k < f->msg->n_locks && res >= 0; k++) {
+			const Reprise__FileLock *lock = f->msg->locks[k];
+
+			if (lock->type != LOCK_FLOCK || !uses(r, lock->pid, t->msg->files))
+				continue;
+			batch_call(&c.batch, SYS_flock, VAL(msg->fds[i]->fd),
+				   VAL((lock->write ? LOCK_EX : LOCK_SH) | LOCK_NB));
+			res = calls_added(&c, e);
+		}
+	}
+	if (res >= 0)
+		res = calls_run(&c, e);
+	batch_free(&c.batch);
+	return res;
+}
+
 /*
  * POSIX locks belong to the table (fl_owner is current->files), and go with the
  * first descriptor of the file that is closed: they come last.
@@ -248,13 +288,15 @@ static int try_locks(struct restart_task *t, const Reprise__Files *msg, struct e
 static int take_locks(struct restart *r, struct restart_task *t, const Reprise__Files *msg,
 		      struct error *e)
 {
-	int res = try_locks(t, msg, e);
+	int res;
 
 	/* To take one again that is held already changes nothing. */
-	while (res == -EAGAIN && files_restart_patience(r)) {
+	do {
 		error_clear(e);
-		res = try_locks(t, msg, e);
-	}
+		res = try_flocks(r, t, msg, e);
+		if (res >= 0)
+			res = try_locks(t, msg, e);
+	} while (res == -EAGAIN && files_restart_patience(r));
 	return res;
 }
 

@@ -7,6 +7,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -39,6 +40,23 @@ static void check_held(int by, off_t start, off_t len, short type, pid_t pid)
 	CHECK_EQUAL(l.l_pid, pid);
 }
 
+/* As the description tells it. */
+static pid_t flock_owner(int number)
+{
+	char path[64], line[256];
+	pid_t pid = -1;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", number);
+	f = fopen(path, "r");
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		if (strstr(line, "FLOCK"))
+			CHECK(sscanf(line, "lock: %*s FLOCK %*s %*s %d", &pid) == 1);
+	fclose(f);
+	return pid;
+}
+
 static int observer(void *arg)
 {
 	pid_t *pids = arg;
@@ -49,6 +67,7 @@ static int observer(void *arg)
 	check_held(other, 100, 10, F_WRLCK, pids[1]);
 	check_held(other, 1000, 0, F_WRLCK, -1);
 	CHECK(flock(flocked, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK);
+	CHECK_EQUAL(flock_owner(pids[2]), pids[0]);
 	return 0;
 }
 
@@ -57,7 +76,7 @@ int main(void)
 	struct flock a = range(F_WRLCK, 0, 10), b = range(F_RDLCK, 20, 5),
 		     open_file = range(F_WRLCK, 1000, 0);
 	int flocked, ofd;
-	pid_t pids[2];
+	pid_t pids[3];
 
 	test_init();
 	test_write("file", "0123456789", 10);
@@ -70,6 +89,7 @@ int main(void)
 	CHECK(!fcntl(fd, F_SETLK, &a));
 	CHECK(!fcntl(fd, F_SETLK, &b));
 	pids[0] = getpid();
+	pids[2] = flocked;
 	pids[1] = test_fork(child, NULL);
 	while (access("child-ready", F_OK))
 		usleep(1000);
