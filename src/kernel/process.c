@@ -22,6 +22,7 @@
 #include "kernel/timer_overrun.h"
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
+#include "mm/keys.h"
 
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
@@ -194,6 +195,7 @@ struct process_query {
 	struct timers_query timers;
 	struct ldt_query ldt;
 	struct membarrier_query membarrier;
+	struct keys_query keys;
 	int brk;
 };
 
@@ -204,6 +206,7 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 	prctl_process_query(b, &q->prctl);
 	ldt_query(b, &q->ldt);
 	membarrier_query(b, &q->membarrier);
+	keys_query(b, &q->keys);
 	q->brk = batch_call(b, SYS_brk, VAL(0));
 	return timers_query(c, p, b, &q->timers, s, e);
 }
@@ -233,6 +236,7 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r < 0)
 		return r;
 	prctl_process_collect(b, &q->prctl, msg);
+	msg->protection_keys = keys_collect(b, &q->keys);
 	msg->membarrier = membarrier_collect(c, p->speaker->tid, b, &q->membarrier);
 	if (batch_result(b, q->brk) < 0)
 		return error_errno(e, (int)batch_result(b, q->brk), E_REMOTE,
@@ -326,6 +330,7 @@ static int validate_zombie(const Reprise__Process *m, struct error *e)
 int process_validate(const struct restart *r, const Reprise__Process *m, struct error *e)
 {
 	const Reprise__Sighand *table = restart_find(r, RECORD_SIGHAND, m->sighand);
+	const Reprise__Mm *mm = restart_find(r, RECORD_MM, m->mm);
 	int res;
 
 	if (m->pid <= 0 || m->ppid < 0 || m->pgid < 0 || m->sid < 0 || m->exit_signal < -1 ||
@@ -333,9 +338,12 @@ int process_validate(const struct restart *r, const Reprise__Process *m, struct 
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "process %d is impossible", m->pid);
 	if (m->zombie)
 		return validate_zombie(m, e);
-	if (!table || !restart_find(r, RECORD_MM, m->mm))
+	if (!table || !mm)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "process %d refers to what is not there", m->pid);
+	if (!keys_valid(m->protection_keys, mm))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "process %d has impossible protection keys", m->pid);
 	for (size_t i = 0; i < m->n_pending; i++)
 		if (m->pending[i]->raw.len != sizeof(siginfo_t))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a siginfo of %zu bytes",

@@ -11,6 +11,7 @@
 #include "mm/aio.h"
 #include "mm/build.h"
 #include "mm/calls.h"
+#include "mm/keys.h"
 #include "mm/layout.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
@@ -460,6 +461,7 @@ int mm_restart_build(struct restart *r, struct restart_process *p, struct error 
 		.calls = {.r = r, .p = p}, .r = r, .p = p, .want = p->mm};
 	int n = 0;
 
+	keys_build(&b.calls);
 	if (p->mm->parent) {
 		b.have = restart_find(r, RECORD_MM, p->mm->parent);
 		n = inherit(&b, e);

@@ -9,6 +9,7 @@
 #include "core/kabi.h"
 #include "mm/build.h"
 #include "mm/calls.h"
+#include "mm/keys.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
@@ -130,6 +131,7 @@ int mm_restart_finish(struct restart *r, struct restart_process *p, struct error
 	const Reprise__Mm *mm = p->mm;
 	int n = guards(&c, mm, e);
 
+	keys_finish(&c);
 	for (size_t i = 0; n >= 0 && i < mm->n_vmas; i++) {
 		const Reprise__Vma *v = mm->vmas[i];
 

@@ -17,6 +17,7 @@ struct mapped_file {
 struct mm_restart {
 	struct mm_vdso own;
 	bool foreign_vdso; /* the image was made under another kernel */
+	bool keys;	   /* there are protection keys in the image */
 	VEC(struct mapped_file) files;
 	/* a range that is free in every address space of the image and in ours */
 	uint64_t free_start, free_end;

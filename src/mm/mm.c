@@ -96,6 +96,7 @@ static int put_vma(struct mm_state *m, const struct vma *v, uint64_t inode, stru
 	msg->start = v->start;
 	msg->end = v->end;
 	msg->prot = v->prot;
+	msg->pkey = v->pkey;
 	msg->kind = v->kind;
 	msg->flags = v->flags;
 	msg->inode = inode;

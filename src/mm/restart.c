@@ -9,6 +9,7 @@
 #include "core/procfs.h"
 #include "fs/inode.h"
 #include "mm/build.h"
+#include "mm/keys.h"
 #include "mm/layout.h"
 #include "mm/lazy.h"
 #include "mm/mm.h"
@@ -38,6 +39,7 @@ int mm_restart_begin(struct restart *r, struct error *e)
 	if (!r->mm)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for a restart");
 	r->mm->lazy_go = r->mm->lazy_name = -EBADF;
+	r->mm->keys = keys_in_image(r);
 	n = mm_vdso_own(r->proc_fd, &r->mm->own, e);
 	if (n < 0)
 		return n;

@@ -8,6 +8,7 @@
 #include "fs/inode.h"
 #include "fs/uring.h"
 #include "mm/aio.h"
+#include "mm/keys.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
@@ -66,7 +67,7 @@ static int check_vma(const struct restart *r, const Reprise__Vma *v, uint64_t be
 		return INVALID(e, "unknown kind %u", v->kind);
 	if (v->flags & ~(uint64_t)VMA_FLAGS_ALL)
 		return INVALID(e, "unknown flags %#lx", (unsigned long)v->flags);
-	if (v->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC) || v->pkey)
+	if (v->prot & ~(uint32_t)(PROT_READ | PROT_WRITE | PROT_EXEC) || v->pkey >= KEYS)
 		return INVALID(e, "unknown protection");
 	if (vma_of_ring(v->kind) != !!v->ring)
 		return INVALID(e, "a ring where there is none, or the reverse");

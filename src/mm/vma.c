@@ -352,15 +352,6 @@ static uint32_t flags_of(const struct vma *v)
 	return flags;
 }
 
-/*
- * An execute-only mapping takes a protection key by itself (execute_only_pkey()), and will again;
- * any other key was given by the program.
- */
-static bool key_of_its_own(const struct vma *v)
-{
-	return v->pkey != 0 && v->prot != PROT_EXEC;
-}
-
 /* Made of pages of the kernel, as its io_uring_mmap() has done at all times. */
 static bool of_ring(const struct vma *v)
 {
@@ -380,8 +371,6 @@ static int check_letters(const struct vma *v, struct error *e)
 	/* set by drivers and by hugetlbfs alone */
 	if (vma_has(v, "de") && !vma_has(v, "ht") && !of_ring(v))
 		return refuse(e, "may not be expanded, which only memory of drivers is");
-	if (key_of_its_own(v))
-		return refuse(e, "has a protection key (pkey_mprotect)");
 	if (v->end > USER_SPACE_END)
 		return refuse(e, "lies above 128 TiB (five-level page tables)");
 	return 0;

@@ -89,6 +89,15 @@ static int probe_pagemap_scan(void)
 	return r;
 }
 
+/* Of a first thread it works since 5.3; the flag is what is new (6.9). */
+static int probe_pidfd_thread(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), PIDFD_THREAD), r = fd < 0 ? -errno : 0;
+
+	close_fd(&fd);
+	return r;
+}
+
 static int probe_kernel_memory(void)
 {
 	struct kernel_memory *k = NULL;
@@ -146,6 +155,8 @@ static const struct feature features[] = {
 	{"clone3-set-tid", "restart with the original pids", false, probe_set_tid},
 	{"user-pid-namespaces", "restart with --pidns by an ordinary user", false, probe_userns},
 	{"pagemap-scan", "finding pages quickly", false, probe_pagemap_scan},
+	{"pidfd-thread", "threads with descriptors of their own, or whose leader has ended", false,
+	 probe_pidfd_thread},
 	{"kernel-memory", "what no interface tells, by BPF", false, probe_kernel_memory},
 };
 

@@ -11,10 +11,11 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-#define ENTRIES 8
-#define SIZE	64
-#define GROUPS	3
-#define AROUND	(4 << 20)
+#define ENTRIES	    8
+#define SIZE	    64
+#define PBUF_STATUS 26 /* IORING_REGISTER_PBUF_STATUS, 6.8 */
+#define GROUPS	    3
+#define AROUND	    (4 << 20)
 
 struct group {
 	uint16_t id, entries;
@@ -65,8 +66,15 @@ static uint32_t head_of(const struct group *g)
 		uint32_t group, head, unused[8];
 	} status = {.group = g->id};
 
-	ring_register(&ring, 26 /* IORING_REGISTER_PBUF_STATUS */, &status, 1);
+	ring_register(&ring, PBUF_STATUS, &status, 1);
 	return status.head;
+}
+
+static bool tells_heads(uint16_t group)
+{
+	uint32_t status[10] = {group};
+
+	return syscall(SYS_io_uring_register, ring.fd, PBUF_STATUS, status, 1) >= 0;
 }
 
 static void receive(int fd, const struct group *g, uint16_t flags, uint64_t data)
@@ -111,6 +119,8 @@ int main(void)
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, again));
 	if (!make_group(used, 3, ENTRIES, 0))
 		test_skip("no rings of buffers: %s", strerror(errno));
+	if (!tells_heads(3))
+		test_skip("no IORING_REGISTER_PBUF_STATUS");
 	CHECK(make_group(large, 5, 512, 0));
 	with_bits = make_group(bits, 700, ENTRIES, 2 /* IOU_PBUF_RING_INC */);
 	ring_nops(&ring, 20, 0);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The leader thread has ended; the others go on. */
+/* may-refuse: kernel-too-old */
 #include "harness.h"
 
 #include <pthread.h>

@@ -105,6 +105,18 @@ static int forgets_x87_pointers(void)
 	return __get_cpuid(0, &a, &b, &c, &d) && (b == signature_AMD_ebx || !memcmp(&b, "Hygo", 4));
 }
 
+/* The processor that qemu emulates does not load them by frstor. */
+static bool emulated(void)
+{
+	unsigned int a, b, c, d;
+
+	__cpuid(1, a, b, c, d);
+	if (!(c & 1u << 31)) /* a hypervisor */
+		return false;
+	__cpuid(0x40000000, a, b, c, d);
+	return !memcmp(&b, "TCGT", 4);
+}
+
 static void *x87(void *arg)
 {
 	struct {
@@ -129,7 +141,7 @@ static void *x87(void *arg)
 	CHECK_EQUAL(after.control, before.control);
 	CHECK_EQUAL(after.status, before.status);
 	CHECK_EQUAL(after.tag, before.tag);
-	if (!forgets_x87_pointers() || after.ip)
+	if (!emulated() && (!forgets_x87_pointers() || after.ip))
 		CHECK_EQUAL(after.ip, before.ip);
 	CHECK(!memcmp(after.st, before.st, sizeof(after.st)));
 	CHECK_EQUAL(is, mxcsr);

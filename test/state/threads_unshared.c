@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Threads that have left the common working directory, umask or descriptor table. */
+/* may-refuse: kernel-too-old */
 #include "harness.h"
 
 #include <fcntl.h>

@@ -113,6 +113,21 @@ static int child(void *arg)
 	return 6;
 }
 
+/* Older kernels (6.1) lose what comes after an urgent byte that was received as such. */
+static bool keeps_marks(void)
+{
+	char buf[4];
+	int s[2];
+
+	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, s));
+	put(s[0], "a");
+	CHECK_EQUAL(send(s[0], "X", 1, MSG_OOB), 1);
+	put(s[0], "b");
+	CHECK_EQUAL(recv(s[1], buf, 4, 0), 1);
+	CHECK_EQUAL(recv(s[1], buf, 1, MSG_OOB), 1);
+	return recv(s[1], buf, 4, MSG_DONTWAIT) == 1;
+}
+
 static void check_marks(int *mark, int *taken, int *begin, int *in)
 {
 	char buf[16];
@@ -227,7 +242,8 @@ int main(void)
 	expect(empty[1], "", 0);
 	expect(empty[1], "", 0);
 	expect(empty[1], "then", 0);
-	check_marks(mark, taken, begin, in);
+	if (keeps_marks())
+		check_marks(mark, taken, begin, in);
 
 	CHECK_EQUAL(fcntl(echo[0], F_GETFD), FD_CLOEXEC);
 	CHECK_EQUAL(fcntl(echo[0], F_GETFL) & (O_NONBLOCK | O_ASYNC), O_NONBLOCK | O_ASYNC);

@@ -154,7 +154,7 @@ static void test_mappings(void **state)
 	INVALID(v[0].flags = VMA_FLAGS_ALL + 1);
 	INVALID(v[0].flags = VMA_SHARED);
 	INVALID(v[0].prot = 8);
-	INVALID(v[0].pkey = 1);
+	INVALID(v[0].pkey = 16);
 	INVALID(v[0].inode = 7);
 	INVALID(v[1].inode = 0);
 	INVALID(v[1].inode = 8);
