@@ -402,7 +402,26 @@ static void *look_at_network(void *arg)
 	return NULL;
 }
 
-void container_look(struct container *ct)
+static int look_at_layers(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	/* Those of an attempt before this one. */
+	vec_for_each (l, &ct->layers)
+		layer_free(*l);
+	ct->layers.n = 0;
+	vec_for_each (l, &ct->mounts.layers) {
+		struct layer **slot = vec_push(&ct->layers);
+		int r;
+
+		if (!slot)
+			return no_memory(e);
+		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 {
 	/* of a checkpoint that is made once more */
 	if (ct->looking)
@@ -410,6 +429,7 @@ void container_look(struct container *ct)
 	ct->looking = false;
 	if (ct->own & CLONE_NEWNET)
 		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;
+	return look_at_layers(c, ct, e);
 }
 
 static int end_network(struct container *ct, struct error *e)
@@ -426,10 +446,6 @@ static int end_network(struct container *ct, struct error *e)
 
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
 {
-	/* Those of an attempt before this one. */
-	vec_for_each (l, &ct->layers)
-		layer_free(*l);
-	ct->layers.n = 0;
 	if (!ct->own)
 		return 0;
 	if (ct->own & CLONE_NEWNET) {
@@ -441,16 +457,6 @@ int container_checkpoint(struct checkpoint *c, struct container *ct, struct erro
 	if (ct->own & CLONE_NEWPID) {
 		int r = cgroups_checkpoint(&ct->cgroups, c, &ct->msg, e);
 
-		if (r < 0)
-			return r;
-	}
-	vec_for_each (l, &ct->mounts.layers) {
-		struct layer **slot = vec_push(&ct->layers);
-		int r;
-
-		if (!slot)
-			return no_memory(e);
-		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
 		if (r < 0)
 			return r;
 	}

@@ -76,9 +76,10 @@ int container_compare(const struct container *ct, int type, pid_t a, unsigned lo
  */
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 
-/* The tasks stand still: begins to look at its network, beside what is done until the next. */
-void container_look(struct container *ct);
-/* The record of the container and its layers. */
+/* The tasks stand still: looks at its layers, and begins to look at its network, beside what is done
+ * until the next. */
+int container_look(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+/* The record of the container. */
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 uint64_t container_page_bytes(const struct container *ct);
 int container_save_pages(struct checkpoint *c, struct container *ct, struct error *e) must_check;

@@ -89,7 +89,7 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = container_check_tasks(p->container, e);
 	if (r >= 0)
-		container_look(p->container);
+		r = container_look(c, p->container, e);
 	if (r >= 0)
 		r = pass_list(p, e);
 	if (r >= 0)
