@@ -99,6 +99,9 @@ void process_look(const struct checkpoint *c, const struct process_index *x,
 	l->namespaces = namespaces_compare(c, &x->namespaces, p, &l->in_namespaces);
 	l->labels = security_compare_labels(c, x->label, p, &l->in_labels);
 	l->exe = check_exe(c, p, &l->in_exe);
+	/* While it runs, what is read here would be old by the time it is asked for. */
+	if (!c->checking)
+		checkpoint_read_texts(c, p, l);
 	p->look = l;
 }
 
@@ -163,11 +166,11 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 }
 
 /* Left as it is if the file is not there. */
-static int read_number(struct checkpoint *c, pid_t pid, const char *name, int base, uint64_t *ret,
-		       struct error *e)
+static int read_number(struct checkpoint *c, const struct checkpoint_process *p,
+		       enum look_text which, int base, uint64_t *ret, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t len = procfs_read(c->proc_fd, &text, e, "%d/%s", pid, name);
+	ssize_t len = checkpoint_text(c, p, which, &text, e);
 
 	if (len > 0)
 		*ret = strtoull(text, NULL, base);
@@ -176,14 +179,14 @@ static int read_number(struct checkpoint *c, pid_t pid, const char *name, int ba
 
 /* /proc/PID/oom_score_adj and coredump_filter can be absent, depending on the kernel's
  * configuration. */
-static int save_proc_settings(struct checkpoint *c, pid_t pid, Reprise__Process *msg,
-			      struct error *e)
+static int save_proc_settings(struct checkpoint *c, const struct checkpoint_process *p,
+			      Reprise__Process *msg, struct error *e)
 {
 	uint64_t oom = 0, filter = 0;
-	int r = read_number(c, pid, "oom_score_adj", 10, &oom, e);
+	int r = read_number(c, p, LOOK_OOM, 10, &oom, e);
 
 	if (r >= 0)
-		r = read_number(c, pid, "coredump_filter", 16, &filter, e);
+		r = read_number(c, p, LOOK_DUMP, 16, &filter, e);
 	msg->oom_score_adj = (int32_t)oom;
 	msg->coredump_filter = (uint32_t)filter;
 	return r;
@@ -253,9 +256,9 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	else if (r >= 0)
 		r = pending_checkpoint(p->tid, true, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)
-		r = rlimits_checkpoint(c->proc_fd, p->tid, msg, s, e);
+		r = rlimits_checkpoint(c, p, msg, s, e);
 	if (r >= 0)
-		r = save_proc_settings(c, p->frozen->pid, msg, e);
+		r = save_proc_settings(c, p, msg, e);
 	msg->mm = p->mm;
 	return r;
 }

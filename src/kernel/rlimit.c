@@ -66,11 +66,11 @@ int rlimits_parse(const char *text, Reprise__Process *msg, struct scratch *s, st
 }
 
 /* prlimit(2) of another user's process needs CAP_SYS_RESOURCE even to read; the file does not. */
-int rlimits_checkpoint(int proc_fd, pid_t pid, Reprise__Process *msg, struct scratch *s,
-		       struct error *e)
+int rlimits_checkpoint(struct checkpoint *c, const struct checkpoint_process *p,
+		       Reprise__Process *msg, struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t len = procfs_read(proc_fd, &text, e, "%d/limits", pid);
+	ssize_t len = checkpoint_text(c, p, LOOK_LIMITS, &text, e);
 
 	return len < 0 ? (int)len : rlimits_parse(text, msg, s, e);
 }

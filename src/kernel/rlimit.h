@@ -12,8 +12,8 @@
 /* The text of /proc/PID/limits. Pure. */
 int rlimits_parse(const char *text, Reprise__Process *msg, struct scratch *s,
 		  struct error *e) must_check;
-int rlimits_checkpoint(int proc_fd, pid_t pid, Reprise__Process *msg, struct scratch *s,
-		       struct error *e) must_check;
+int rlimits_checkpoint(struct checkpoint *c, const struct checkpoint_process *p,
+		       Reprise__Process *msg, struct scratch *s, struct error *e) must_check;
 int rlimits_validate(const Reprise__Process *msg, struct error *e) must_check;
 /* Raises nothing that need not be raised: that would need CAP_SYS_RESOURCE. */
 int rlimits_restart(const struct restart_process *p, struct error *e) must_check;

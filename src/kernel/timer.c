@@ -110,7 +110,7 @@ int timers_query(struct checkpoint *c, struct checkpoint_process *p, struct batc
 		 struct timers_query *q, struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t len = procfs_read(c->proc_fd, &text, e, "%d/timers", p->tid);
+	ssize_t len = checkpoint_text(c, p, LOOK_TIMERS, &text, e);
 	int r;
 
 	if (len < 0)

@@ -243,7 +243,7 @@ static int take_auxv(struct checkpoint *c, const struct checkpoint_process *p, s
 		     struct error *e)
 {
 	_cleanup_(free_ptr) char *auxv = NULL;
-	ssize_t n = procfs_read(c->proc_fd, &auxv, e, "%d/auxv", p->tid);
+	ssize_t n = checkpoint_text(c, p, LOOK_AUXV, &auxv, e);
 
 	if (n < 0)
 		return (int)n;

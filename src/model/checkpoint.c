@@ -44,6 +44,38 @@ int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, 
 	return 0;
 }
 
+static const char *const look_texts[LOOK_TEXTS] = {
+	[LOOK_LIMITS] = "limits", [LOOK_OOM] = "oom_score_adj", [LOOK_DUMP] = "coredump_filter",
+	[LOOK_TIMERS] = "timers", [LOOK_AUXV] = "auxv",
+};
+
+void checkpoint_read_texts(const struct checkpoint *c, const struct checkpoint_process *p,
+			   struct process_look *l)
+{
+	for (size_t i = 0; i < LOOK_TEXTS; i++) {
+		l->lengths[i] =
+			procfs_read(c->proc_fd, &l->texts[i], NULL, "%d/%s", p->tid, look_texts[i]);
+		if (l->lengths[i] < 0)
+			l->texts[i] = NULL;
+	}
+}
+
+ssize_t checkpoint_text(struct checkpoint *c, const struct checkpoint_process *p,
+			enum look_text which, char **ret, struct error *e)
+{
+	if (!p->look || !p->look->texts[which])
+		return procfs_read(c->proc_fd, ret, e, "%d/%s", p->tid, look_texts[which]);
+	*ret = take_ptr(&p->look->texts[which]);
+	return p->look->lengths[which];
+}
+
+void checkpoint_look_free(struct process_look *l)
+{
+	for (size_t i = 0; l && i < LOOK_TEXTS; i++)
+		free(l->texts[i]);
+	free(l);
+}
+
 int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)
 {
 	int r = c->kernel ? 0 : kernel_memory_open(&c->kernel, e);

@@ -83,8 +83,13 @@ struct checkpoint {
 	struct ipc_checkpoint *ipc;
 };
 
+/* Files of /proc/PID that are read in advance while the tasks stand. */
+enum look_text { LOOK_LIMITS, LOOK_OOM, LOOK_DUMP, LOOK_TIMERS, LOOK_AUXV, LOOK_TEXTS };
+
 /* What a process is compared with. */
 struct process_look {
+	char *texts[LOOK_TEXTS]; /* NULL: has not been read, or was asked for */
+	ssize_t lengths[LOOK_TEXTS];
 	int namespaces, labels, exe; /* 0 or a negative errno, for which there is an error */
 	struct error in_namespaces, in_labels, in_exe;
 };
@@ -129,6 +134,14 @@ int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pi
  */
 int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret,
 			     struct error *e) must_check;
+
+/* Reads those files, by whichever thread; what cannot be read is left out. */
+void checkpoint_read_texts(const struct checkpoint *c, const struct checkpoint_process *p,
+			   struct process_look *l);
+/* One of them, as procfs_read() does, which is done if it was not read before. */
+ssize_t checkpoint_text(struct checkpoint *c, const struct checkpoint_process *p,
+			enum look_text which, char **ret, struct error *e) must_check;
+void checkpoint_look_free(struct process_look *l);
 
 /*
  * How a refusal is reported: when checking it is added to c->problems, *e is

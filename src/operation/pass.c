@@ -40,7 +40,7 @@ void pass_end(struct pass *p)
 	ahead_end(c->ahead);
 	vec_for_each (cp, &c->processes) {
 		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
-		free(cp->look);
+		checkpoint_look_free(cp->look);
 		mm_look_free(cp);
 	}
 	freezer_free(&c->freezer);
