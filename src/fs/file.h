@@ -34,7 +34,6 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_PTY = 14,
 		 FILE_FIFO = 15,
 		 FILE_PROC = 16,
-		 FILE_NSFS = 17,
 		 FILE_FANOTIFY = 19,
 		 FILE_TUN = 60,
 		 FILE_KMSG = 61,
@@ -46,6 +45,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_PACKET = 45,
 		 FILE_VSOCK = 46,
 		 FILE_EXTERNAL = 350,
+		 FILE_NSFS = 391,
 };
 
 /* One open file description as it is seen from outside. */

@@ -21,6 +21,7 @@ const struct file_ops *const file_kinds[] = {
 	&tty_outside_file_ops,
 	&proc_file_ops,
 	&regular_file_ops,
+	&nsfs_file_ops,
 	&eventfd_file_ops,
 	&timerfd_file_ops,
 	&signalfd_file_ops,

@@ -6,7 +6,7 @@
 
 extern const struct file_ops external_file_ops;
 extern const struct file_ops outside_file_ops;
-extern const struct file_ops regular_file_ops;
+extern const struct file_ops nsfs_file_ops, regular_file_ops;
 extern const struct file_ops pipe_file_ops;
 extern const struct file_ops fifo_file_ops;
 extern const struct file_ops device_file_ops;

@@ -66,24 +66,29 @@ static int look_at_network(struct checkpoint *c, const struct checkpoint_space *
 /* Unix sockets may be connected from one to the other: they are listed together. */
 static int look_at_networks(struct checkpoint *c, struct error *e)
 {
-	int r = unix_checkpoint_network(c, e);
+	int r = c->files->networks.n ? 0 : unix_checkpoint_network(c, e);
 
 	if (r < 0)
 		return r;
 	vec_for_each (s, &c->spaces.list) {
-		r = s->flag == CLONE_NEWNET ? look_at_network(c, s, e) : 0;
+		bool known = s->flag != CLONE_NEWNET;
+
+		vec_for_each (v, &c->files->networks)
+			known |= v->id == s->id;
+		r = known ? 0 : look_at_network(c, s, e);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-static bool has_networks(const struct checkpoint *c)
+static size_t count_networks(const struct checkpoint *c)
 {
+	size_t n = 0;
+
 	vec_for_each (s, &c->spaces.list)
-		if (s->flag == CLONE_NEWNET)
-			return true;
-	return false;
+		n += s->flag == CLONE_NEWNET;
+	return n;
 }
 
 /* NULL: that of the root, or of nobody in the tree, which is refused by the kind. */
@@ -123,9 +128,9 @@ int file_checkpoint_kind(struct checkpoint *c, struct file_seen *f, struct scrat
 	struct network_view *v;
 	int r = 0;
 
-	if (!S_ISSOCK(f->st.st_mode) || !has_networks(c))
+	if (!S_ISSOCK(f->st.st_mode) || !count_networks(c))
 		return ops->checkpoint(c, f, f->entry->msg, s, e);
-	if (!c->files->networks.n)
+	if (c->files->networks.n < count_networks(c))
 		r = look_at_networks(c, e);
 	if (r < 0)
 		return r;

@@ -72,7 +72,6 @@ static const char *family_name(int family)
 
 int file_refuse_kind(const struct file_seen *f, struct error *e)
 {
-	struct statfs fs;
 	int family;
 	socklen_t len = sizeof(family);
 
@@ -81,9 +80,6 @@ int file_refuse_kind(const struct file_seen *f, struct error *e)
 			return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s", refused[i].why);
 	if (S_ISCHR(f->st.st_mode) || S_ISBLK(f->st.st_mode))
 		return device_refuse(f, e);
-	if (!(f->flags & O_PATH) && fstatfs(f->local, &fs) == 0 && fs.f_type == NSFS_MAGIC)
-		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "a descriptor of a namespace cannot be saved");
 	if (S_ISSOCK(f->st.st_mode) && !(f->flags & O_PATH) &&
 	    getsockopt(f->local, SOL_SOCKET, SO_DOMAIN, &family, &len) == 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,

@@ -13,6 +13,7 @@
 #include "ns/network.h"
 #include "ns/pidns.h"
 #include "ns/settings.h"
+#include "ns/spaces.h"
 #include "ns/userns.h"
 
 #define SUPPORTED                                                                             \
@@ -69,6 +70,15 @@ int container_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		if (msg->mounts[i]->layer && !restart_find(r, RECORD_LAYER, msg->mounts[i]->layer))
 			return invalid(e, "a layer is not in the image");
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+
+		if (m->kind == MOUNT_NAMESPACE &&
+		    space_validate_use(r, m->namespace_, m->namespace_type, e) < 0)
+			return -EBADMSG;
+		if (*m->root_peer || *m->root_master)
+			return invalid(e, "a mount of the root joins mounts of the root");
+	}
 	res = userns_validate(msg, e);
 	if (res >= 0)
 		res = network_validate(msg, e);
@@ -210,10 +220,9 @@ int container_restart_files(struct restart *r, const struct container_restart *c
 		if (m->kind != MOUNT_TMPFS || !m->layer)
 			continue;
 		/* Alone, without what is mounted on it. */
-		fd = open_tree(AT_FDCWD, m->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		fd = mounts_open_here(NULL, m->point, e);
 		if (fd < 0)
-			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open %s",
-					   m->point);
+			return fd;
 		res = layer_restart(r, m->layer, fd, e);
 		if (res >= 0 && (m->flags & MS_RDONLY) &&
 		    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)

@@ -13,6 +13,7 @@
 #include "core/procfs.h"
 #include "ns/cgroups.h"
 #include "ns/mounts.h"
+#include "ns/propagation.h"
 
 void mounts_survey_free(struct mounts_survey *m)
 {
@@ -79,8 +80,20 @@ static char *join(struct scratch *s, const char *dir, const char *rest)
 	return path;
 }
 
+/* By a path in the mount namespace that is outside. */
+static int stat_outside(const struct mounts_survey *sv, int proc_fd, const char *path,
+			struct stat *st)
+{
+	char at[4200];
+
+	if (!sv->above)
+		return stat(path, st);
+	snprintf(at, sizeof(at), "%d/root%s", sv->above, path);
+	return fstatat(proc_fd, at, st, 0);
+}
+
 /* A path by which the host reaches the same place of the same file system. */
-static char *host_path(const struct mounts_survey *sv, const struct mount_line *m,
+static char *host_path(const struct mounts_survey *sv, int proc_fd, const struct mount_line *m,
 		       const struct stat *want, struct scratch *s)
 {
 	vec_for_each (h, &sv->ours) {
@@ -91,8 +104,8 @@ static char *host_path(const struct mounts_survey *sv, const struct mount_line *
 			continue;
 		path = join(s, h->point,
 			    strcmp(h->root, "/") ? m->root + strlen(h->root) : m->root);
-		if (path && stat(path, &st) == 0 && st.st_dev == want->st_dev &&
-		    st.st_ino == want->st_ino)
+		if (path && stat_outside(sv, proc_fd, path, &st) == 0 &&
+		    st.st_dev == want->st_dev && st.st_ino == want->st_ino)
 			return path;
 	}
 	return NULL;
@@ -255,13 +268,33 @@ static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Rep
 	return 0;
 }
 
-int mounts_open_here(void *arg, const char *point, struct error *e)
+int mounts_open_alone(const char *point)
 {
 	int fd = open_tree(AT_FDCWD, point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
+	/* One that cannot be bound has no copy. */
+	if (fd < 0 && errno == EINVAL)
+		fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int mounts_open_here(void *arg, const char *point, struct error *e)
+{
+	int fd = mounts_open_alone(point);
+
 	(void)arg;
-	return fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open mount %s", point)
-		      : fd;
+	return fd < 0 ? error_errno(e, fd, E_CONTAINER_MOUNT, "cannot open mount %s", point) : fd;
+}
+
+/* What is mounted on it would hide what is below. */
+static int check_bare(const struct mounts_survey *sv, const Reprise__Mount *m, struct error *e)
+{
+	vec_for_each (other, &sv->theirs)
+		if (m->unbindable && other->parent == m->id)
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "mount %s is unbindable, and %s is mounted on it",
+					 m->point, other->point);
+	return 0;
 }
 
 int mounts_open_layers(struct mounts_survey *sv, mounts_open_fn open_mount, void *arg,
@@ -272,6 +305,8 @@ int mounts_open_layers(struct mounts_survey *sv, mounts_open_fn open_mount, void
 
 		if (l->dir_fd >= 0)
 			continue;
+		if (check_bare(sv, l->mount, e) < 0)
+			return e->err;
 		l->dir_fd = open_mount(arg, l->mount->point, e);
 		if (l->dir_fd < 0)
 			return l->dir_fd;
@@ -327,8 +362,12 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	}
 	if (look_cgroup(sv, m, msg, s))
 		return msg->external && msg->root ? 0 : no_memory(e);
-	if ((msg->external = host_path(sv, m, &st, s))) {
+	if ((msg->external = host_path(sv, proc_fd, m, &st, s))) {
 		msg->kind = MOUNT_EXTERNAL;
+		return 0;
+	}
+	if (!strcmp(m->type, "nsfs")) {
+		msg->kind = MOUNT_NAMESPACE;
 		return 0;
 	}
 	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
@@ -341,6 +380,19 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	msg->kind = MOUNT_FRESH;
 	msg->data = fs_data(sv, s, m->super);
 	return msg->data ? 0 : no_memory(e);
+}
+
+/* Of a copy of the host's mounts those that are the same stay as they are copied. */
+static int check_propagation(const struct mounts_survey *sv, const struct mount_line *m,
+			     struct error *e)
+{
+	vec_for_each (other, &sv->theirs)
+		if (other != m && ((m->master && other->shared == m->master) ||
+				   (m->shared && other->shared == m->shared)))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "mount %s shares its mounts with %s", m->point,
+					 other->point);
+	return 0;
 }
 
 static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
@@ -360,9 +412,11 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	msg->source = m->source;
 	msg->flags = mount_flags(m->options);
 	msg->super_readonly = mount_has_option(m->super, "ro");
-	msg->shared = m->shared != 0;
-	msg->unbindable = m->unbindable;
 	r = look_source(sv, proc_fd, pid, m, msg, s, e);
+	if (r >= 0 && sv->derived && !sv->nested)
+		r = check_propagation(sv, m, e);
+	if (r >= 0)
+		r = propagation_look(sv, proc_fd, pid, m, msg, e);
 	if (r < 0)
 		return error_object(e, r, "mount %s (%s)", m->point, m->type);
 	slot = vec_push(&sv->mounts);
@@ -380,8 +434,8 @@ static const struct mount_line *find_same(const struct mount_table *t, const str
 	return NULL;
 }
 
-static int add_remount(struct mounts_survey *sv, const struct mount_line *m, struct scratch *s,
-		       struct error *e)
+static int add_remount(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		       struct scratch *s, struct error *e)
 {
 	Reprise__Mount *msg = scratch_message(s, Reprise__Mount, reprise__mount__init);
 	Reprise__Mount **slot = msg ? vec_push(&sv->mounts) : NULL;
@@ -394,11 +448,7 @@ static int add_remount(struct mounts_survey *sv, const struct mount_line *m, str
 	msg->parent = m->parent;
 	msg->point = m->point;
 	msg->flags = mount_flags(m->options);
-	if (sv->nested) {
-		msg->shared = m->shared != 0;
-		msg->unbindable = m->unbindable;
-	}
-	return 0;
+	return sv->nested ? propagation_look(sv, proc_fd, pid, m, msg, e) : 0;
 }
 
 static int look_unmounted(struct mounts_survey *sv, struct error *e)
@@ -416,41 +466,6 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 	return 0;
 }
 
-/* Who sends mounts to it, or gets them from it, in the namespace of the root. */
-static int check_root_apart(const struct mounts_survey *sv, const struct mount_line *m,
-			    struct error *e)
-{
-	vec_for_each (h, &sv->ours)
-		if (h->shared && (h->shared == m->shared || h->shared == m->master))
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "mount %s shares its mounts with %s of the root task's "
-					 "mount namespace",
-					 m->point, h->point);
-	return 0;
-}
-
-/* Peer groups with several members, or with masters, say who sees whose mounts. */
-static int check_propagation(const struct mounts_survey *sv, struct error *e)
-{
-	for (size_t i = 0; i < sv->theirs.n; i++) {
-		const struct mount_line *m = &sv->theirs.v[i];
-
-		if (sv->nested && check_root_apart(sv, m, e) < 0)
-			return e->err;
-		if (sv->derived && !sv->nested && find_same(&sv->ours, m))
-			continue;
-		/* A master outside sends what the host mounts from then on: a restart is cut off
-		 * from it. */
-		for (size_t j = 0; j < sv->theirs.n; j++)
-			if ((m->master && sv->theirs.v[j].shared == m->master) ||
-			    (j < i && m->shared && sv->theirs.v[j].shared == m->shared))
-				return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-						 "mount %s shares its mounts with %s", m->point,
-						 sv->theirs.v[j].point);
-	}
-	return 0;
-}
-
 static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 			      const struct mount_line *m, struct scratch *s, struct error *e)
 {
@@ -459,8 +474,8 @@ static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 	if (!same)
 		return look_at(sv, proc_fd, pid, m, s, e);
 	if (mount_flags(same->options) != mount_flags(m->options) ||
-	    (sv->nested && (m->shared || m->unbindable)))
-		return add_remount(sv, m, s, e);
+	    (sv->nested && propagation_matters(sv, m)))
+		return add_remount(sv, proc_fd, pid, m, s, e);
 	return 0;
 }
 
@@ -499,7 +514,7 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *sv, struct scrat
 	int r = mount_table_read(proc_fd, pid, &sv->theirs, e);
 
 	if (r >= 0)
-		r = mount_table_read(proc_fd, getpid(), &sv->ours, e);
+		r = mount_table_read(proc_fd, sv->above ?: getpid(), &sv->ours, e);
 	if (r < 0)
 		return r;
 	root = root_of(&sv->theirs);
@@ -508,8 +523,6 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *sv, struct scrat
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "the root of the mounts is not known");
 	sv->derived = root->dev == host->dev && !strcmp(root->root, host->root);
-	r = check_propagation(sv, e);
-	if (r >= 0 && sv->derived)
-		r = look_unmounted(sv, e);
+	r = sv->derived ? look_unmounted(sv, e) : 0;
 	return r < 0 ? r : look_all(sv, proc_fd, pid, s, e);
 }

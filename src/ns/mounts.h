@@ -10,13 +10,14 @@
 
 /* How a mount comes about. Numbers stand in images. */
 enum mount_kind {
-	MOUNT_EXTERNAL = 1, /* a directory or file of the host, bound */
-	MOUNT_BIND = 2,	    /* part of another mount of the container */
-	MOUNT_FRESH = 3,    /* a pseudo file system: a new instance */
-	MOUNT_TMPFS = 4,    /* with the contents of a layer */
-	MOUNT_OVERLAY = 5,  /* files of the host, and a layer over them */
-	MOUNT_REMOUNT = 6,  /* of a copy of the host's mounts: other flags */
-	MOUNT_CGROUP = 370, /* a control group of the container, or one below it */
+	MOUNT_EXTERNAL = 1,    /* a directory or file of the host, bound */
+	MOUNT_BIND = 2,	       /* part of another mount of the container */
+	MOUNT_FRESH = 3,       /* a pseudo file system: a new instance */
+	MOUNT_TMPFS = 4,       /* with the contents of a layer */
+	MOUNT_OVERLAY = 5,     /* files of the host, and a layer over them */
+	MOUNT_REMOUNT = 6,     /* of a copy of the host's mounts: other flags */
+	MOUNT_CGROUP = 370,    /* a control group of the container, or one below it */
+	MOUNT_NAMESPACE = 390, /* a file that holds a namespace */
 };
 
 /* Private contents that go into the image. */
@@ -33,7 +34,8 @@ struct mounts_survey {
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
 	bool user;   /* in a user namespace of their own */
-	bool nested; /* of a task; what is outside is the root's mount namespace */
+	bool nested; /* of a task; what is outside is the root's mount namespace, */
+	pid_t above; /* or that of this one; 0 */
 	const struct cgroups *cgroups; /* of the container */
 	bool with_overlays;	       /* the writable layers of overlays go into the image */
 };
@@ -48,7 +50,8 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scra
 dev_t mounts_device(const struct mounts_survey *m, int id);
 /* A copy of a mount, without what is mounted on it: a descriptor. */
 typedef int (*mounts_open_fn)(void *arg, const char *point, struct error *e);
-/* For who is in their mount namespace. */
+/* For who is in their mount namespace; the first gives a negative errno. */
+int mounts_open_alone(const char *point);
 int mounts_open_here(void *arg, const char *point, struct error *e);
 /* Opens what lies in their memory. */
 int mounts_open_layers(struct mounts_survey *m, mounts_open_fn open_mount, void *arg,
@@ -69,6 +72,10 @@ struct mounts_place {
 	/* The directory of the container's control group in a hierarchy; NULL: it has none. */
 	const char *(*cgroup)(const void *cgroups, const char *controllers);
 	const void *cgroups;
+	/* For who knows them already: a descriptor of the namespace that is mounted there. */
+	int (*namespace)(const void *arg, const Reprise__Mount *m);
+	int proc_fd;
+	const int *root_fds; /* see propagation_open_root(); may be NULL */
 };
 
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */
@@ -80,6 +87,9 @@ int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m,
  */
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place,
 		   struct error *e) must_check;
+
+/* Mounts a namespace, of which fd is a descriptor. */
+int mounts_bind_namespace(int proc_fd, int fd, const char *to, struct error *e) must_check;
 
 /* Makes a mount the root of all processes of this mount namespace. */
 int mounts_change_root(const char *root, struct error *e) must_check;

@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/mounts.h"
+#include "ns/propagation.h"
 
 #define PATH_SIZE 8192
 
@@ -43,7 +44,8 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 {
 	const Reprise__Mount *m = msg->mounts[i], *of;
 
-	if (m->kind != MOUNT_CGROUP && (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT))
+	if (m->kind != MOUNT_CGROUP && m->kind != MOUNT_NAMESPACE &&
+	    (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT))
 		return invalid(e, "a mount of unknown kind");
 	if (!absolute(m->point))
 		return invalid(e, "a mount has an impossible path");
@@ -79,7 +81,7 @@ int mounts_validate(const Reprise__Container *msg, struct error *e)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return propagation_validate(msg, e);
 }
 
 static int make_directory(const char *path, struct error *e)
@@ -360,6 +362,13 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 	case MOUNT_CGROUP:
 		r = control_group(b, m, to, e);
 		break;
+	case MOUNT_NAMESPACE:
+		/* Those of the root's mounts are mounted when all namespaces are there. */
+		if (!b->place->namespace)
+			return 0;
+		r = mounts_bind_namespace(b->place->proc_fd, b->place->namespace(b->place->arg, m),
+					  to, e);
+		break;
 	case MOUNT_FRESH:
 	case MOUNT_TMPFS:
 		r = fresh(m, to, e);
@@ -375,25 +384,27 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 	return r;
 }
 
+/* By a path that begins at our /proc: it may be mounted nowhere. */
+int mounts_bind_namespace(int proc_fd, int fd, const char *to, struct error *e)
+{
+	_cleanup_(close_fd) int here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	char from[64];
+	int r = 0;
+
+	snprintf(from, sizeof(from), "thread-self/fd/%d", fd);
+	if (here < 0 || fchdir(proc_fd) < 0 || mount(from, to, NULL, MS_BIND, NULL) < 0)
+		r = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount a namespace on %s", to);
+	if (here >= 0 && fchdir(here) < 0 && r >= 0)
+		r = error_errno(e, -errno, E_SYSTEM, "fchdir");
+	return r;
+}
+
 int mounts_change_root(const char *root, struct error *e)
 {
 	/* The old root is mounted over the new one, and taken away from there (pivot_root(2)). */
 	if (chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot change the root");
-	return 0;
-}
-
-static int set_propagation(const Reprise__Container *msg, struct error *e)
-{
-	for (size_t i = 0; i < msg->n_mounts; i++) {
-		const Reprise__Mount *m = msg->mounts[i];
-		unsigned long how = m->unbindable ? MS_UNBINDABLE : m->shared ? MS_SHARED : 0;
-
-		if (how && mount(NULL, m->point, NULL, how, NULL) < 0)
-			return error_errno(e, -errno, E_CONTAINER_MOUNT,
-					   "cannot set the propagation of mount %s", m->point);
-	}
 	return 0;
 }
 
@@ -415,5 +426,5 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 	}
 	if (r >= 0 && !msg->derived_mounts)
 		r = mounts_change_root(place->root, e);
-	return r < 0 ? r : set_propagation(msg, e);
+	return r < 0 ? r : propagation_restart(msg, place->root_fds, place->namespace != NULL, e);
 }

@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/mounts.h"
 
 struct request {
 	bool remount;
@@ -83,15 +84,9 @@ static void __attribute__((noreturn)) serve(int socket)
 		struct answer a = {};
 		int fd = -1;
 
-		if (req.remount)
-			a.ret = mount(NULL, req.point, NULL, MS_REMOUNT | MS_BIND | req.flags,
-				      NULL) < 0
-					? -errno
-					: 0;
-		else
-			a.ret = fd =
-				open_tree(AT_FDCWD, req.point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-		if (a.ret < 0 && !req.remount)
+		if (!req.remount)
+			a.ret = fd = mounts_open_alone(req.point);
+		else if (mount(NULL, req.point, NULL, MS_REMOUNT | MS_BIND | req.flags, NULL) < 0)
 			a.ret = -errno;
 		if (send_answer(socket, &a, fd) < 0)
 			break;
@@ -210,6 +205,9 @@ int resident_flags(struct resident *r, const char *point, unsigned long flags, s
 
 void resident_end(struct resident *r)
 {
+	/* Those that came later have it, too. */
+	if (r->socket >= 0)
+		shutdown(r->socket, SHUT_RDWR);
 	close_fd(&r->socket);
 	while (r->child > 0 && waitpid(r->child, NULL, __WALL) < 0 && errno == EINTR)
 		continue;

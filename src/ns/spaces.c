@@ -65,35 +65,54 @@ static int check_owner(const struct checkpoint *c, int ns, struct error *e)
 	return 0;
 }
 
-/* At first sight. */
-static struct checkpoint_space *add(struct checkpoint *c, int kind, uint64_t ino,
-				    const struct checkpoint_process *p, pid_t tid, struct error *e)
+/* At first sight; ns becomes ours. */
+static struct checkpoint_space *add(struct checkpoint *c, int kind, uint64_t ino, int ns,
+				    struct error *e)
 {
 	struct spaces *sp = c->spaces.looked;
-	struct space_contents **slot = vec_push(&sp->list);
+	struct space_contents **slot = ns < 0 ? NULL : vec_push(&sp->list);
 	struct space_contents *x = slot ? calloc(1, sizeof(*x)) : NULL;
 	struct checkpoint_space *s = x ? vec_push(&c->spaces.list) : NULL;
 
 	if (!s) {
 		free(x);
 		sp->list.n -= slot != NULL;
-		no_memory(e);
+		if (ns >= 0)
+			no_memory(e);
+		close_fd(&ns);
 		return NULL;
 	}
 	*slot = x;
 	reprise__container__init(&x->msg);
 	x->msg.own = space_kinds[kind].flag;
 	x->network = (struct network)NETWORK_INIT;
-	x->tid = tid;
-	snprintf(x->comm, sizeof(x->comm), "%s", p->stat.comm);
+	x->resident = (struct resident)RESIDENT_INIT;
 	*s = (struct checkpoint_space){.id = objects_fresh(c->objects),
 				       .flag = space_kinds[kind].flag,
 				       .ino = ino,
-				       .ns = -EBADF,
+				       .ns = ns,
 				       .root = -EBADF};
-	s->ns = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/task/%d/ns/%s", p->frozen->pid,
-			    tid, space_kinds[kind].name);
-	return s->ns < 0 ? NULL : s;
+	return s;
+}
+
+/* The one of a task. */
+static struct checkpoint_space *add_of(struct checkpoint *c, int kind, uint64_t ino,
+				       const struct checkpoint_process *p, pid_t tid,
+				       struct error *e)
+{
+	struct checkpoint_space *s =
+		add(c, kind, ino,
+		    procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/task/%d/ns/%s",
+				p->frozen->pid, tid, space_kinds[kind].name),
+		    e);
+	struct space_contents *x;
+
+	if (!s)
+		return NULL;
+	x = c->spaces.looked->list.v[c->spaces.looked->list.n - 1];
+	x->tid = tid;
+	snprintf(x->comm, sizeof(x->comm), "%s", p->stat.comm);
+	return s;
 }
 
 static struct checkpoint_space *find(struct checkpoint *c, int kind, uint64_t ino)
@@ -123,7 +142,7 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 			return e->err;
 		if (ino == sp->own[k])
 			continue;
-		s = find(c, k, ino) ?: add(c, k, ino, p, tid, e);
+		s = find(c, k, ino) ?: add_of(c, k, ino, p, tid, e);
 		if (!s)
 			return e->err;
 		m.ids[k] = s->id;
@@ -202,7 +221,7 @@ static int open_own(struct checkpoint *c, struct error *e)
 	struct spaces *sp = c->spaces.looked;
 
 	for (int k = 0; k < SPACE_KINDS; k++) {
-		if (!sp->own[k])
+		if (!sp->own[k] || sp->fds[k] >= 0)
 			continue;
 		sp->fds[k] = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "self/ns/%s",
 					 space_kinds[k].name);
@@ -212,41 +231,125 @@ static int open_own(struct checkpoint *c, struct error *e)
 	return 0;
 }
 
+static int look_once(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = c->spaces.looked->list.v[i];
+	const char *kind = space_kinds[space_kind_of(x->msg.own)].name;
+	int r;
+
+	if (x->looked)
+		return 0;
+	x->looked = true;
+	r = check_owner(c, c->spaces.list.v[i].ns, e);
+	if (r >= 0)
+		r = space_look(c, i, e);
+	if (r < 0 && x->tid)
+		error_object(e, r, "%s namespace of task %d (%s)", kind, x->tid, x->comm);
+	else if (r < 0)
+		error_object(e, r, "%s:[%llu]", kind, (unsigned long long)c->spaces.list.v[i].ino);
+	return checkpoint_refuse(c, r, e);
+}
+
+/* Namespaces that are mounted on a file. */
+static int look_at_bound(struct checkpoint *c, struct container *ct, struct error *e)
+{
+	vec_for_each (m, &ct->mounts.mounts) {
+		_cleanup_(close_fd) int fd = -EBADF;
+		int r;
+
+		if ((*m)->kind != MOUNT_NAMESPACE)
+			continue;
+		fd = open((*m)->point, O_RDONLY | O_CLOEXEC);
+		r = fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open it")
+			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
+						 e);
+		if (r < 0)
+			error_object(e, r, "mount %s", (*m)->point);
+		r = checkpoint_refuse(c, r, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 {
 	int r = begin(c, e);
 
-	(void)ct;
+	if (r < 0)
+		return r;
+	c->spaces.looked->ct = ct;
+	r = look_at_tasks(c, e);
 	if (r >= 0)
-		r = look_at_tasks(c, e);
+		r = look_at_bound(c, ct, e);
 	if (r < 0 || !c->spaces.list.n)
 		return r;
 	r = checkpoint_refuse(c, check_vfork(c, e), e);
 	if (r >= 0)
 		r = open_own(c, e);
+	/* More may be met on the way. */
 	for (int k = 0; k < SPACE_KINDS; k++)
-		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
-			const struct checkpoint_space *s = &c->spaces.list.v[i];
-			const struct space_contents *x = c->spaces.looked->list.v[i];
-
-			if (s->flag != space_kinds[k].flag)
-				continue;
-			r = check_owner(c, s->ns, e);
-			if (r >= 0)
-				r = space_look(c, i, e);
-			if (r < 0)
-				error_object(e, r, "%s namespace of task %d (%s)",
-					     space_kinds[k].name, x->tid, x->comm);
-			r = checkpoint_refuse(c, r, e);
-		}
+		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
+			if (c->spaces.list.v[i].flag == space_kinds[k].flag)
+				r = look_once(c, i, e);
 	return r;
 }
 
-static int save_layers(struct checkpoint *c, struct container *ct, struct space_contents *x,
-		       struct error *e)
+/* Those of which tasks cannot have others than the root here. */
+static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct error *e)
+{
+	static const struct space_kind others[] = {
+		{"user", CLONE_NEWUSER}, {"pid", CLONE_NEWPID}, {"time", CLONE_NEWTIME}};
+
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (others[i].flag == flag &&
+		    space_number(c->proc_fd, e, "%d/ns/%s", c->freezer.root, others[i].name) == ino)
+			return 0;
+	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+			 "a descriptor of a user, pid or time namespace that is not the root "
+			 "task's cannot be saved");
+}
+
+static int put(struct checkpoint *c, size_t i, struct error *e);
+
+int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t *ret_flag,
+			struct error *e)
+{
+	int type = ioctl(fd, NS_GET_NSTYPE), kind, r;
+	struct checkpoint_space *s;
+	struct stat st;
+
+	if (type < 0 || fstat(fd, &st) < 0)
+		return error_errno(e, -errno, E_FILE_KIND, "it is of no known kind");
+	*ret_id = 0;
+	*ret_flag = (uint64_t)type;
+	kind = space_kind_of((uint64_t)type);
+	if (kind < 0)
+		return is_roots(c, (uint64_t)type, st.st_ino, e);
+	if (c->spaces.looked->own[kind] == st.st_ino)
+		return 0;
+	s = find(c, kind, st.st_ino);
+	if (!s) {
+		s = add(c, kind, st.st_ino, fcntl(fd, F_DUPFD_CLOEXEC, 3), e);
+		if (!s)
+			return e->err ?: error_errno(e, -errno, E_SYSTEM, "cannot duplicate it");
+		r = open_own(c, e);
+		if (r >= 0)
+			r = look_once(c, c->spaces.list.n - 1, e);
+		if (r >= 0 && c->spaces.looked->saved)
+			r = put(c, c->spaces.list.n - 1, e);
+		if (r < 0)
+			return r;
+		s = find(c, kind, st.st_ino);
+	}
+	*ret_id = s->id;
+	return 0;
+}
+
+static int save_layers(struct checkpoint *c, struct space_contents *x, struct error *e)
 {
 	vec_for_each (l, &x->mounts.layers) {
-		struct layer **slot = vec_push(&ct->layers);
+		struct layer **slot = vec_push(&c->spaces.looked->ct->layers);
 		int r;
 
 		if (!slot)
@@ -259,21 +362,24 @@ static int save_layers(struct checkpoint *c, struct container *ct, struct space_
 	return 0;
 }
 
-int spaces_checkpoint(struct checkpoint *c, struct container *ct, struct error *e)
+static int put(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = c->spaces.looked->list.v[i];
+	int r = c->checking ? 0 : save_layers(c, x, e);
+
+	return r < 0 ? r
+		     : checkpoint_put(c, RECORD_NAMESPACE, c->spaces.list.v[i].id, &x->msg.base, e);
+}
+
+int spaces_checkpoint(struct checkpoint *c, struct error *e)
 {
 	int r = 0;
 
 	for (int k = 0; k < SPACE_KINDS; k++)
-		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
-			struct space_contents *x = c->spaces.looked->list.v[i];
-
-			if (c->spaces.list.v[i].flag != space_kinds[k].flag)
-				continue;
-			r = save_layers(c, ct, x, e);
-			if (r >= 0)
-				r = checkpoint_put(c, RECORD_NAMESPACE, c->spaces.list.v[i].id,
-						   &x->msg.base, e);
-		}
+		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
+			if (c->spaces.list.v[i].flag == space_kinds[k].flag)
+				r = put(c, i, e);
+	c->spaces.looked->saved = true;
 	return r;
 }
 
@@ -293,6 +399,7 @@ void spaces_end(struct checkpoint *c)
 		return;
 	vec_for_each (x, &sp->list) {
 		mounts_survey_free(&(*x)->mounts);
+		resident_end(&(*x)->resident);
 		network_free(&(*x)->network);
 		free(*x);
 	}

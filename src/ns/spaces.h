@@ -3,6 +3,7 @@
 #define REPRISE_NS_SPACES_H
 
 #include "ns/container.h"
+#include "ns/resident.h"
 
 /*
  * Namespaces that some tasks have and the root has not: each is saved once, under an id, and every
@@ -15,8 +16,14 @@
  * root.
  */
 int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+/*
+ * What a file of nsfs stands for: at first sight, one that no task is in is looked at, and saved.
+ * *ret_id: 0 is the root's. A refusal for those of other kinds that are not.
+ */
+int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t *ret_flag,
+			struct error *e) must_check;
 /* The records, with the files that they bring along. */
-int spaces_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+int spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 void spaces_end(struct checkpoint *c);
 
 /* This thread goes into one of them (not of mounts), and back to the root's. */
@@ -24,9 +31,15 @@ int space_visit(struct checkpoint *c, uint64_t id, struct error *e) must_check;
 int space_return(struct checkpoint *c, uint64_t flag, struct error *e) must_check;
 
 int spaces_validate(const struct restart *r, struct error *e) must_check;
-/* Makes them: the root's are there, and the root stub, which is in them. */
-int spaces_restart(struct restart *r, struct error *e) must_check;
+/* Makes them: the root's are there, described by `root` if it is in a container, and its stub,
+ * which is in them. */
+int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e) must_check;
 void spaces_restart_end(struct restart *r);
+/* Is this a kind of namespace, and the record one of it? 0 is the root's. */
+int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag,
+		       struct error *e) must_check;
+/* A new descriptor of a namespace. */
+int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e) must_check;
 /* A new task, which is in those of its maker, goes where it belongs. */
 int spaces_enter(struct restart *r, struct restart_task *t, struct error *e) must_check;
 
@@ -50,13 +63,17 @@ struct space_contents {
 	Reprise__Container msg;
 	struct mounts_survey mounts;
 	struct network network;
-	pid_t tid; /* who is in it */
+	pid_t tid; /* who is in it; 0: nobody, it is held otherwise */
 	char comm[64];
+	bool looked;
+	struct resident resident; /* of a mount namespace, once it is looked at */
 };
 
 struct spaces {
 	VEC(struct space_contents *) list; /* as c->spaces.list */
 	struct scratch s;
+	struct container *ct;
+	bool saved;		   /* the records are written: who comes later writes his own */
 	uint64_t own[SPACE_KINDS]; /* numbers of ours */
 	int fds[SPACE_KINDS];
 };

@@ -226,6 +226,35 @@ static const struct mount_line *line_of(const struct mount_table *t, int id)
 	return NULL;
 }
 
+static bool is_of_root(const struct mounts_survey *sv, int group)
+{
+	vec_for_each (h, &sv->ours)
+		if (h->shared == group)
+			return true;
+	return false;
+}
+
+/* Groups of which the root has no member, but another one has. */
+static int check_apart(struct checkpoint *c, size_t i, struct error *e)
+{
+	const struct mounts_survey *ours = &contents(c, i)->mounts;
+
+	vec_for_each (m, &ours->theirs) {
+		if (!m->shared && !m->master)
+			continue;
+		for (size_t j = 0; j < c->spaces.list.n; j++)
+			vec_for_each (other, &contents(c, j)->mounts.theirs)
+				if (j != i && other->shared && !is_of_root(ours, other->shared) &&
+				    (other->shared == m->shared || other->shared == m->master))
+					return error_set(
+						e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+						"mount %s shares its mounts with %s in the mount "
+						"namespace of task %d, and none of the root task's",
+						m->point, other->point, contents(c, j)->tid);
+	}
+	return 0;
+}
+
 /* What two of them have in common and the root has not would come back twice. */
 static int check_shared(struct checkpoint *c, size_t i, struct error *e)
 {
@@ -234,7 +263,8 @@ static int check_shared(struct checkpoint *c, size_t i, struct error *e)
 	vec_for_each (m, &ours->mounts) {
 		const struct mount_line *line = line_of(&ours->theirs, (*m)->id);
 
-		if (!line || (*m)->kind == MOUNT_EXTERNAL || (*m)->kind == MOUNT_REMOUNT)
+		if (!line || (*m)->kind == MOUNT_EXTERNAL || (*m)->kind == MOUNT_REMOUNT ||
+		    (*m)->kind == MOUNT_NAMESPACE || (*m)->kind == MOUNT_BIND)
 			continue;
 		for (size_t j = 0; j < c->spaces.list.n; j++)
 			vec_for_each (other, &contents(c, j)->mounts.theirs)
@@ -285,6 +315,8 @@ static int survey_mounts(struct checkpoint *c, size_t i, struct resident *res, s
 		r = s->root;
 	if (r >= 0)
 		r = check_shared(c, i, e);
+	if (r >= 0)
+		r = check_apart(c, i, e);
 	return r < 0 ? r : mounts_open_layers(&x->mounts, open_inside, res, e);
 }
 
@@ -294,6 +326,9 @@ static int note_within(struct checkpoint *c, size_t i, struct error *e)
 	struct space_contents *x = contents(c, i);
 	const struct checkpoint_member *m = space_member(c, x->tid);
 
+	/* Nobody is in it: then nobody knows. */
+	if (!m)
+		return 0;
 	x->msg.within = scratch_alloc(&c->spaces.looked->s, SPACE_KINDS * sizeof(uint64_t));
 	if (!x->msg.within)
 		return no_memory(e);
@@ -303,17 +338,73 @@ static int note_within(struct checkpoint *c, size_t i, struct error *e)
 	return 0;
 }
 
+/* Namespaces that are mounted there. */
+static int look_at_bound(struct checkpoint *c, size_t i, pid_t resident, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+
+	vec_for_each (m, &x->mounts.mounts) {
+		_cleanup_(close_fd) int fd = -EBADF;
+		int r;
+
+		if ((*m)->kind != MOUNT_NAMESPACE)
+			continue;
+		fd = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/root%s", resident,
+				 (*m)->point);
+		r = fd < 0 ? fd
+			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
+						 e);
+		if (r < 0)
+			return error_object(e, r, "mount %s", (*m)->point);
+	}
+	return 0;
+}
+
+/* The process with that pid; NULL: there is none in the tree. */
+static const struct frozen_process *process_of(struct checkpoint *c, pid_t pid)
+{
+	vec_for_each (f, &c->freezer.processes)
+		vec_for_each (t, &f->threads)
+			if (f->pid == pid || t->tid == pid)
+				return f;
+	return NULL;
+}
+
+/*
+ * The namespace of the nearest ancestor that is in another one, if that has been looked at: it
+ * began as a copy of that, and may have things in common with it that the root has not.
+ */
+static void find_above(struct checkpoint *c, size_t i)
+{
+	struct space_contents *x = contents(c, i);
+	const struct frozen_process *f = process_of(c, x->tid);
+	uint64_t is = c->spaces.list.v[i].id;
+
+	while (f && is == c->spaces.list.v[i].id) {
+		f = f->pid == c->freezer.root ? NULL : process_of(c, f->ppid);
+		is = f ? space_of_task(c, f->pid, CLONE_NEWNS) : 0;
+	}
+	for (size_t j = 0; j < c->spaces.list.n; j++)
+		if (is && c->spaces.list.v[j].id == is && contents(c, j)->resident.pid) {
+			x->mounts.above = contents(c, j)->resident.pid;
+			x->msg.above = is;
+		}
+}
+
 static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = contents(c, i);
+	const int ns = c->spaces.list.v[i].ns;
 	const struct resident_begin how = {
-		.proc_fd = c->proc_fd, .pidns = -1, .enter = &c->spaces.list.v[i].ns, .n = 1};
-	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
-	int r = resident_begin(&res, &how, e);
+		.proc_fd = c->proc_fd, .pidns = -1, .enter = &ns, .n = 1};
+	int r = resident_begin(&x->resident, &how, e);
 
+	find_above(c, i);
 	x->mounts.nested = true;
 	if (r >= 0)
-		r = survey_mounts(c, i, &res, e);
+		r = survey_mounts(c, i, &x->resident, e);
+	if (r >= 0)
+		r = look_at_bound(c, i, x->resident.pid, e);
 	if (r >= 0)
 		r = note_within(c, i, e);
 	x->msg.derived_mounts = x->mounts.derived;

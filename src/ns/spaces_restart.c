@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/propagation.h"
 #include "ns/resident.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
@@ -23,13 +25,31 @@ static int invalid(struct error *e, const char *what)
 
 /* ---- validation ---- */
 
+/* Of all kinds of which the root has one; NULL: there is none. */
+static const char *root_kind_name(uint64_t flag)
+{
+	switch (flag) {
+	case CLONE_NEWUSER:
+		return "user";
+	case CLONE_NEWPID:
+		return "pid";
+	case CLONE_NEWTIME:
+		return "time";
+	default:
+		return space_kind_of(flag) < 0 ? NULL : space_kinds[space_kind_of(flag)].name;
+	}
+}
+
 static int validate_mounts(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Reprise__Mount *m = msg->mounts[i];
 
-		if (m->kind == MOUNT_OVERLAY)
-			return invalid(e, "an overlay in a mount namespace of a task");
+		if (m->kind == MOUNT_OVERLAY || m->kind == MOUNT_CGROUP)
+			return invalid(e, "a mount that a task cannot have for itself");
+		if (m->kind == MOUNT_NAMESPACE &&
+		    space_validate_use(r, m->namespace_, m->namespace_type, e) < 0)
+			return -EBADMSG;
 		if (m->layer && !restart_find(r, RECORD_LAYER, m->layer))
 			return invalid(e, "a layer is not in the image");
 	}
@@ -63,6 +83,8 @@ static int validate_one(const struct restart *r, const Reprise__Container *msg, 
 		return invalid(e, "mounts in a namespace of another kind");
 	if (msg->own == CLONE_NEWNET && !msg->network)
 		return invalid(e, "a network namespace without a network");
+	if (restart_space_missing(r, msg->above, CLONE_NEWNS))
+		return invalid(e, "a mount namespace above another is not there");
 	res = validate_within(r, msg->n_within, msg->within, false, e);
 	if (res >= 0)
 		res = validate_mounts(r, msg, e);
@@ -188,11 +210,34 @@ static const char *free_directory(const Reprise__Container *msg)
 	return NULL;
 }
 
+struct making {
+	struct restart *r;
+	const Reprise__Container *msg;
+};
+
+static int namespace_of(const void *arg, const Reprise__Mount *m)
+{
+	struct error unused = {};
+
+	return space_open((struct restart *)arg, m->namespace_, m->namespace_type, &unused);
+}
+
 /* In the process that is to live there. */
 static int make_mounts(void *arg, struct error *e)
 {
-	const Reprise__Container *msg = arg;
-	struct mounts_place place = {.root = free_directory(msg)};
+	const struct making *making = arg;
+	const Reprise__Container *msg = making->msg;
+	_cleanup_(free_ptr) int *root_fds = calloc(msg->n_mounts + 1, sizeof(*root_fds));
+	struct mounts_place place = {.root = free_directory(msg),
+				     .namespace = namespace_of,
+				     .arg = making->r,
+				     .proc_fd = making->r->proc_fd,
+				     .root_fds = root_fds};
+
+	if (!root_fds)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mount namespace");
+	if (propagation_open_root(msg, root_fds, e) < 0)
+		return e->err;
 
 	if (!msg->derived_mounts && !place.root)
 		return error_set(e, -ENOENT, E_CONTAINER_MOUNT,
@@ -238,9 +283,11 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
 	_cleanup_(close_fd) int pidns = -EBADF;
+	struct making making = {r, msg};
+	const struct restart_space *above = msg->above ? find(r, msg->above) : NULL;
 	int within[SPACE_KINDS];
 	struct resident_begin how = {
-		.proc_fd = r->proc_fd, .enter = within, .first = make_mounts, .arg = (void *)msg};
+		.proc_fd = r->proc_fd, .enter = within, .first = make_mounts, .arg = &making};
 	int ret;
 
 	for (size_t i = 0; i < msg->n_within; i++) {
@@ -250,6 +297,10 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 			return invalid(e, "a namespace stands before those in which it was made");
 		within[how.n++] = other->ns;
 	}
+	if (msg->above && (!above || above->ns < 0))
+		return invalid(e, "a mount namespace stands before that above it");
+	if (above)
+		within[how.n++] = above->ns;
 	/* A new proc is that of who mounts it. */
 	if (r->pidns)
 		pidns = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid",
@@ -284,15 +335,59 @@ static int make_one(struct restart *r, struct restart_space *s, const Reprise__C
 	return 0;
 }
 
-int spaces_restart(struct restart *r, struct error *e)
+/* The root's own mounts are there; files on them hold namespaces from now on. */
+static int bind_all(struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	for (size_t i = 0; msg && i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+		_cleanup_(close_fd) int fd = -EBADF;
+		int res;
+
+		if (m->kind != MOUNT_NAMESPACE)
+			continue;
+		res = fd = space_open(r, m->namespace_, m->namespace_type, e);
+		if (res >= 0)
+			res = mounts_bind_namespace(r->proc_fd, fd, m->point, e);
+		if (res >= 0)
+			res = propagation_restart_one(msg, i, e);
+		if (res < 0)
+			return error_object(e, res, "mount %s", m->point);
+	}
+	return 0;
+}
+
+int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag, struct error *e)
+{
+	if (id ? space_kind_of(flag) < 0 || restart_space_missing(r, id, flag)
+	       : !root_kind_name(flag))
+		return invalid(e, "a namespace that is not there is held");
+	return 0;
+}
+
+int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e)
+{
+	const struct restart_space *s = id ? find(r, id) : NULL;
+
+	if (id && (!s || s->ns < 0))
+		return invalid(e, "a namespace is held that is not made yet");
+	if (!id)
+		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/%s",
+				   r->processes.v[0].pid, root_kind_name(flag));
+	return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "thread-self/fd/%d", s->ns);
+}
+
+static int make_all(struct restart *r, bool mounts, struct error *e)
 {
 	const Reprise__Container *msg;
 	uint64_t id;
-	int res = restart_nth(r, RECORD_NAMESPACE, 0, NULL) ? open_roots(r, e) : 0;
+	int res = 0;
 
 	for (size_t i = 0; res >= 0 && (msg = restart_nth(r, RECORD_NAMESPACE, i, &id)); i++) {
-		struct restart_space *s = vec_push(&r->spaces.list);
+		struct restart_space *s;
 
+		if ((msg->own == CLONE_NEWNS) != mounts)
+			continue;
+		s = vec_push(&r->spaces.list);
 		if (!s)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
 		*s = (struct restart_space){
@@ -300,6 +395,17 @@ int spaces_restart(struct restart *r, struct error *e)
 		res = make_one(r, s, msg, e);
 	}
 	return res;
+}
+
+int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e)
+{
+	int res = restart_nth(r, RECORD_NAMESPACE, 0, NULL) ? open_roots(r, e) : 0;
+
+	if (res >= 0)
+		res = make_all(r, false, e);
+	if (res >= 0)
+		res = bind_all(r, root, e);
+	return res < 0 ? res : make_all(r, true, e);
 }
 
 void spaces_restart_end(struct restart *r)

@@ -95,7 +95,7 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = spaces_survey(c, p->container, e);
 	if (r >= 0)
-		r = spaces_checkpoint(c, p->container, e);
+		r = spaces_checkpoint(c, e);
 	if (r >= 0)
 		r = mm_checkpoint_drain(c, e);
 	if (r >= 0)

@@ -305,7 +305,7 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 		res = capture_root(r, *root, e);
 	if (res >= 0)
 		res = container_restart_files(r, cr, e);
-	return res < 0 ? res : spaces_restart(r, e);
+	return res < 0 ? res : spaces_restart(r, cr->msg, e);
 }
 
 static int build_tree(struct loaded *l, int messages, struct error *e)

@@ -51,12 +51,3 @@ def test_hpet(case):
 def test_unnamed(case):
     """One that no table has."""
     refused(case, '/dev/vga_arbiter', 'character device')
-
-
-def test_namespace(case):
-    """No device: a descriptor of the file system of namespaces."""
-    pid = case.victim('open', '/proc/self/ns/net', 'wait', 'pass')
-    result = case.reprise('checkpoint', str(pid), '-o', case.path('image'))
-    case.refused(result, 'file-kind', 'net:[', 'descriptor of a namespace', 'close it')
-    case.expect_files()
-    case.finish(pid)

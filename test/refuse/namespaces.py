@@ -40,9 +40,13 @@ def test_user(case):
 
 
 def test_common_memory(case):
-    """Two mount namespaces with the same tmpfs, which the root has not."""
+    """Two mount namespaces with the same tmpfs, which nobody above them has any more."""
+    done = case.path('done')
+    below = 'unshare --mount sh -c \'echo >%s.%d; exec sleep 1000\' <&3 3<&- & '
     refused(case, 'container-mount', '--mount',
-            'mount -t tmpfs mine /mnt; unshare --mount sleep 1000 & sleep 0.3',
+            'exec 3<&0; mount -t tmpfs mine /mnt; ' + below % (done, 1) + below % (done, 2) +
+            'exec 3<&-; while ! [ -e %s.1 -a -e %s.2 ]; do sleep 0.1; done; rm %s.1 %s.2; '
+            'umount /mnt' % (done, done, done, done),
             'mount /mnt', 'too')
 
 
@@ -53,7 +57,8 @@ def test_overlay(case):
             'mount /opt', 'overlay')
 
 
-def test_propagation(case):
-    """What is mounted in the root's namespace comes to the other."""
+def test_hidden(case):
+    """A mount that gets mounts from the root's namespace, and that no path leads to."""
     case.run(['/bin/mount', '--make-rshared', '/'])
-    refused(case, 'container-mount', '--mount --propagation slave', ':', 'shares its mounts')
+    refused(case, 'container-mount', '--mount --propagation slave', ':', 'shares its mounts',
+            'hidden')
