@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from case import Failed
+from case import Failed, Skipped
 from contained import begin, expect, listed
 
 
@@ -313,3 +313,34 @@ def test_leaked_otherwise(case):
     case.kill(visitor)
     case.wait(visitor)
     case.finish(pid)
+
+
+def test_named_networks(case):
+    """Those of `ip netns`: a mounted file holds one, in which a program runs, and another without."""
+    if not os.path.exists('/usr/sbin/ip'):
+        raise Skipped('no iproute2')
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', 'sh', '-c',
+                              'ip netns add a && ip netns add b && ip -n b link set lo up && '
+                              'ip -n b addr add 10.9.8.7/32 dev lo && '
+                              'exec ip netns exec a sh -c "ip link set lo up; exec sleep 1000"'),
+           'web\n')
+    case.until(lambda: case.comm(listed(case)['web']['pid']) == 'sleep', 'the program')
+    case.checkpoint('web', '-q', '--kill')
+    case.reap()
+    expect(case, case.reprise('rm', 'web'))
+    expect(case, case.reprise('restart', '-d', '-q', '-i', case.path('image'), '--name', 'web'))
+    inside = '/proc/%d/' % listed(case)['web']['pid']
+    if os.stat(inside + 'root/run/netns/a').st_ino != os.stat(inside + 'ns/net').st_ino:
+        raise Failed('the program is not in the network that its name stands for')
+    if os.stat(inside + 'root/run/netns/b').st_ino == os.stat(inside + 'ns/net').st_ino:
+        raise Failed('two names stand for one network')
+    code, out, err = case.reprise('exec', 'web', 'ip', '-n', 'b', '-br', 'addr')
+    if code or '10.9.8.7/32' not in out:
+        raise Failed('the network without a program: %d, %s, %s' % (code, out, err))
+    code, out, err = case.reprise('exec', 'web', 'ip', 'netns', 'exec', 'a', 'ip', '-br', 'link')
+    if code or 'UP' not in out:
+        raise Failed('the network of the program: %d, %s, %s' % (code, out, err))
+    expect(case, case.reprise('stop', '-t', '0', 'web'))
+    expect(case, case.reprise('rm', 'web'))
+    case.reap()
