@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
+#include "net/inet_hidden.h"
 #include "net/inet_queue.h"
 #include "net/multicast.h"
 #include "net/reuseport.h"
@@ -126,6 +127,8 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (r >= 0)
 		r = multicast_save(c, f->local, m, scratch, e);
 	if (r >= 0)
+		r = inet_hidden_save(c, f->local, m, scratch, e);
+	if (r >= 0)
 		r = socket_address(f->local, getsockname, &m->local, scratch, e);
 	if (r >= 0)
 		r = socket_address(f->local, getpeername, &m->remote, scratch, e);
@@ -171,6 +174,8 @@ static int inet_validate(const struct restart *r, const Reprise__File *msg, stru
 	res = socket_validate(m->socket, m->socket->family, e);
 	if (res >= 0)
 		res = multicast_validate(m, e);
+	if (res >= 0)
+		res = inet_hidden_validate(m, e);
 	if (res >= 0)
 		res = inet_queue_validate(m, e);
 	if (res >= 0)
@@ -298,6 +303,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 		res = socket_set_options(*fd, m->socket, e);
 	if (res >= 0)
 		res = multicast_restore(*fd, m, e);
+	if (res >= 0)
+		res = inet_hidden_restore(*fd, m, e);
 	if (res >= 0)
 		res = bind_local(r, *fd, m, e);
 	if (res >= 0)

@@ -240,7 +240,11 @@ static int take_route(struct look *l, const struct nlmsghdr *h)
 	const struct rtmsg *m = NLMSG_DATA(h);
 	int out = (int)rtnl_number(m, NLMSG_PAYLOAD(h, 0), sizeof(*m), RTA_OIF);
 
-	if (m->rtm_flags & RTM_F_CLONED || (out && net_others_have(l->others, out)))
+	/* An anycast address comes with a prefix, or with the socket that is a member
+	 * (aca_alloc()). */
+	if (m->rtm_flags & RTM_F_CLONED ||
+	    (m->rtm_type == RTN_ANYCAST && m->rtm_protocol == RTPROT_KERNEL) ||
+	    (out && net_others_have(l->others, out)))
 		return 0;
 	if (m->rtm_family != AF_INET && m->rtm_family != AF_INET6)
 		return error_set(l->e, -EOPNOTSUPP, E_CONTAINER_STATE,

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Options of internet sockets that no getsockopt() tells: struct inet_sock and ipv6_pinfo do. */
+#include "net/inet_hidden.h"
+
+#include <errno.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "net/kernel_sock.h"
+
+#define OPT_SO_BUSY_POLL_BUDGET	 70
+#define DEFAULT_BUSY_POLL_BUDGET 8 /* BUSY_POLL_BUDGET of include/net/busy_poll.h */
+#define ANYCAST_MAX		 1024
+
+struct reader {
+	struct kernel_memory *k;
+	struct scratch *s;
+	uint64_t sk, v6; /* struct inet_sock, struct ipv6_pinfo or 0 */
+	Reprise__InetHidden *m;
+	bool any; /* something is not as of a new socket */
+};
+
+/* 0 and no interface; the name of one that is there; an error. */
+static int name_of(struct reader *rd, int index, char **ret)
+{
+	char name[IF_NAMESIZE];
+
+	if (!index)
+		return 0;
+	if (!if_indextoname((unsigned int)index, name))
+		return -ENODEV;
+	*ret = scratch_string(rd->s, name);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int copy(struct reader *rd, ProtobufCBinaryData *ret, const void *data, size_t len)
+{
+	ret->data = scratch_copy(rd->s, data, len);
+	ret->len = ret->data ? len : 0;
+	return ret->data ? 0 : -ENOMEM;
+}
+
+static int read_common(struct reader *rd)
+{
+	uint16_t budget = DEFAULT_BUSY_POLL_BUDGET;
+	uint32_t address = 0;
+	int index = 0, r;
+
+	/* Kernels without CONFIG_NET_RX_BUSY_POLL have none. */
+	r = kernel_member(rd->k, rd->sk, "sock", "sk_busy_poll_budget", &budget, sizeof(budget));
+	if (r == -ENOENT)
+		budget = DEFAULT_BUSY_POLL_BUDGET;
+	else if (r < 0)
+		return r;
+	rd->m->busy_poll_budget = budget == DEFAULT_BUSY_POLL_BUDGET ? 0 : budget;
+	rd->any |= rd->m->busy_poll_budget != 0;
+	r = kernel_member(rd->k, rd->sk, "inet_sock", "mc_index", &index, sizeof(index));
+	if (r < 0 || !index)
+		return r;
+	r = kernel_member(rd->k, rd->sk, "inet_sock", "mc_addr", &address, sizeof(address));
+	if (r >= 0)
+		r = copy(rd, &rd->m->multicast_address, &address, sizeof(address));
+	if (r >= 0)
+		r = name_of(rd, index, &rd->m->multicast_interface);
+	/* By an interface that has gone nothing is sent, and by default neither. */
+	rd->any |= r >= 0;
+	return r == -ENODEV ? 0 : r;
+}
+
+static int add_anycast(struct reader *rd, uint64_t at, uint64_t *next)
+{
+	static const char type[] = "ipv6_ac_socklist";
+	Reprise__InetAnycast *x =
+		scratch_message(rd->s, Reprise__InetAnycast, reprise__inet_anycast__init);
+	struct in6_addr address;
+	int index, r;
+
+	if (!x)
+		return -ENOMEM;
+	r = kernel_member(rd->k, at, type, "acl_addr", &address, sizeof(address));
+	if (r >= 0)
+		r = kernel_member(rd->k, at, type, "acl_ifindex", &index, sizeof(index));
+	if (r >= 0)
+		r = kernel_member(rd->k, at, type, "acl_next", next, sizeof(*next));
+	if (r >= 0)
+		r = copy(rd, &x->address, &address, sizeof(address));
+	if (r >= 0)
+		r = name_of(rd, index, &x->interface);
+	if (r >= 0)
+		rd->m->anycast[rd->m->n_anycast++] = x;
+	return r == -ENODEV ? 0 : r;
+}
+
+static int read_anycast(struct reader *rd)
+{
+	uint64_t at;
+	int r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "ipv6_ac_list", &at, sizeof(at));
+
+	if (r < 0 || !at)
+		return r;
+	rd->any = true;
+	rd->m->anycast = scratch_alloc(rd->s, ANYCAST_MAX * sizeof(*rd->m->anycast));
+	if (!rd->m->anycast)
+		return -ENOMEM;
+	while (r >= 0 && at)
+		r = rd->m->n_anycast < ANYCAST_MAX ? add_anycast(rd, at, &at) : -E2BIG;
+	return r;
+}
+
+static int read_v6(struct reader *rd)
+{
+	static const struct in6_pktinfo none;
+	struct in6_pktinfo source;
+	int r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "sticky_pktinfo", &source,
+			      sizeof(source));
+
+	if (r >= 0)
+		r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "frag_size", &rd->m->mtu,
+				  sizeof(rd->m->mtu));
+	if (r < 0)
+		return r;
+	rd->any |= rd->m->mtu != 0;
+	if (memcmp(&source, &none, sizeof(none)) != 0) {
+		rd->any = true;
+		r = copy(rd, &rd->m->source, &source.ipi6_addr, sizeof(source.ipi6_addr));
+		if (r >= 0)
+			r = name_of(rd, (int)source.ipi6_ifindex, &rd->m->source_interface);
+	}
+	return r < 0 ? r : read_anycast(rd);
+}
+
+int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
+		     struct error *e)
+{
+	struct reader rd = {.s = s};
+	int r;
+
+	/* While checking it is only opened, so that it is at hand when all stands still. */
+	if (kernel_sock_memory(c, &rd.k) < 0 || c->checking)
+		return 0;
+	rd.m = scratch_message(s, Reprise__InetHidden, reprise__inet_hidden__init);
+	if (!rd.m)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");
+	r = kernel_sock(rd.k, fd, &rd.sk);
+	if (r >= 0)
+		r = read_common(&rd);
+	if (r >= 0 && m->socket->family == AF_INET6)
+		r = kernel_member(rd.k, rd.sk, "inet_sock", "pinet6", &rd.v6, sizeof(rd.v6));
+	if (r >= 0 && rd.v6)
+		r = read_v6(&rd);
+	if (r == -ENODEV)
+		return error_set(e, r, E_FILE_STATE,
+				 "it sends from a network interface that has gone (IPV6_PKTINFO)");
+	if (r < 0)
+		return error_errno(e, r, E_FILE_STATE, "options of it cannot be read");
+	if (rd.any)
+		m->hidden = rd.m;
+	return 0;
+}
+
+/* ---- restart ---- */
+
+int inet_hidden_validate(const Reprise__InetSocket *m, struct error *e)
+{
+	const Reprise__InetHidden *h = m->hidden;
+	bool good = !h || ((!h->multicast_address.len ||
+			    h->multicast_address.len == sizeof(struct in_addr)) &&
+			   (!h->source.len || h->source.len == sizeof(struct in6_addr)) &&
+			   h->mtu <= UINT16_MAX && h->busy_poll_budget <= UINT16_MAX);
+
+	for (size_t i = 0; good && h && i < h->n_anycast; i++)
+		good = h->anycast[i]->address.len == sizeof(struct in6_addr);
+	return good ? 0 : error_set(e, -EBADMSG, E_IMAGE_INVALID, "improper options of a socket");
+}
+
+static int set(int fd, int level, int name, const void *value, size_t len)
+{
+	return setsockopt(fd, level, name, value, (socklen_t)len) < 0 ? -errno : 0;
+}
+
+static int set_common(int fd, const Reprise__InetHidden *h)
+{
+	struct ip_mreqn by = {.imr_ifindex = (int)if_nametoindex(h->multicast_interface)};
+	int budget = (int)h->busy_poll_budget, r = 0;
+
+	if (budget)
+		r = set(fd, SOL_SOCKET, OPT_SO_BUSY_POLL_BUDGET, &budget, sizeof(budget));
+	if (r < 0 || !h->multicast_address.len)
+		return r;
+	memcpy(&by.imr_address, h->multicast_address.data, sizeof(by.imr_address));
+	return by.imr_ifindex ? set(fd, IPPROTO_IP, IP_MULTICAST_IF, &by, sizeof(by)) : -ENODEV;
+}
+
+static int set_v6(int fd, const Reprise__InetHidden *h)
+{
+	struct in6_pktinfo source = {.ipi6_ifindex = if_nametoindex(h->source_interface)};
+	int mtu = (int)h->mtu, r = 0;
+
+	if (h->source.len) {
+		memcpy(&source.ipi6_addr, h->source.data, sizeof(source.ipi6_addr));
+		r = h->source_interface[0] && !source.ipi6_ifindex
+			    ? -ENODEV
+			    : set(fd, IPPROTO_IPV6, IPV6_PKTINFO, &source, sizeof(source));
+	}
+	if (r >= 0 && mtu)
+		r = set(fd, IPPROTO_IPV6, IPV6_MTU, &mtu, sizeof(mtu));
+	/* The newest comes first in the list of the kernel (ipv6_sock_ac_join()). */
+	for (size_t i = h->n_anycast; i-- > 0 && r >= 0;) {
+		struct ipv6_mreq join = {.ipv6mr_interface =
+						 if_nametoindex(h->anycast[i]->interface)};
+
+		memcpy(&join.ipv6mr_multiaddr, h->anycast[i]->address.data,
+		       sizeof(join.ipv6mr_multiaddr));
+		r = join.ipv6mr_interface
+			    ? set(fd, IPPROTO_IPV6, IPV6_JOIN_ANYCAST, &join, sizeof(join))
+			    : -ENODEV;
+	}
+	return r;
+}
+
+int inet_hidden_restore(int fd, const Reprise__InetSocket *m, struct error *e)
+{
+	int r = m->hidden ? set_common(fd, m->hidden) : 0;
+
+	if (r >= 0 && m->hidden && m->socket->family == AF_INET6)
+		r = set_v6(fd, m->hidden);
+	return r < 0 ? error_errno(e, r, E_RESTORE,
+				   "cannot set options of a socket that belong to interfaces and "
+				   "addresses of the machine")
+		     : 0;
+}
