@@ -295,15 +295,12 @@ static int make_overflow(struct restart *r, int fd, struct error *e)
 {
 	const uint64_t mask = FAN_OPEN | FAN_EVENT_ON_CHILD;
 	_cleanup_(close_fd) int dir = watch_make_fs();
-	_cleanup_(free_ptr) char *text = NULL;
 	char path[32];
 	uint64_t limit;
-	ssize_t n = procfs_read(r->proc_fd, &text, e, "sys/fs/fanotify/max_queued_events");
-	int res = 0;
+	int res = watch_queue_limit(r, "fanotify", &limit, e);
 
-	if (n < 0)
-		return (int)n;
-	limit = strtoull(text, NULL, 10);
+	if (res < 0)
+		return res;
 	snprintf(path, sizeof(path), "self/fd/%d", dir);
 	if (dir < 0)
 		res = dir;

@@ -221,15 +221,14 @@ static int make_overflow(struct restart *r, int fd, struct error *e)
 	_cleanup_(close_fd) int memory = memfd_create("events", MFD_CLOEXEC);
 	_cleanup_(close_fd) int file =
 		memory < 0 ? -1 : reopen_fd(r->proc_fd, memory, O_RDWR | O_CLOEXEC);
-	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t n = procfs_read(r->proc_fd, &text, e, "sys/fs/inotify/max_queued_events");
-	int res;
+	uint64_t limit;
+	int res = watch_queue_limit(r, "inotify", &limit, e);
 
-	if (n < 0)
-		return (int)n;
+	if (res < 0)
+		return res;
 	if (file < 0)
 		return error_errno(e, memory < 0 ? -errno : file, E_SYSTEM, "cannot make a memfd");
-	res = make_events(r, fd, file, strtoull(text, NULL, 10) + 1);
+	res = make_events(r, fd, file, limit + 1);
 	if (res >= 0)
 		res = drop_events(fd);
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;

@@ -393,16 +393,13 @@ static int free_number(const Reprise__Inotify *m)
 
 static int begin(struct replay *p, struct error *e)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t n = procfs_read(p->r->proc_fd, &text, e, "sys/fs/inotify/max_queued_events");
-	int r;
+	int r = watch_queue_limit(p->r, "inotify", &p->limit, e);
 
-	if (n < 0)
-		return (int)n;
+	if (r < 0)
+		return r;
 	r = inotify_events_facts(p->m, &p->facts);
 	if (r < 0)
 		return error_errno(e, r, E_RESTORE, "cannot put unread events back");
-	p->limit = strtoull(text, NULL, 10);
 	p->base = make_fs();
 	if (p->base < 0)
 		return error_errno(e, p->base, E_RESTORE,

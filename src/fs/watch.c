@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/mount.h>
@@ -18,6 +19,8 @@
 #include "core/procfs.h"
 #include "fs/fdinfo.h"
 #include "fs/inode_search.h"
+
+#define QUEUE_MAX (1 << 22) /* events, of some 50 bytes each */
 
 static_assert(sizeof(struct file_handle) + MAX_HANDLE_SZ <= sizeof(((struct watch_inode *)0)->room),
 	      "room for the longest handle");
@@ -169,6 +172,22 @@ int watch_make_fs(void)
 		return -errno;
 	fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
 	return fd < 0 ? -errno : fd;
+}
+
+int watch_queue_limit(const struct restart *r, const char *what, uint64_t *ret, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(r->proc_fd, &text, e, "sys/fs/%s/max_queued_events", what);
+
+	if (n < 0)
+		return (int)n;
+	*ret = strtoull(text, NULL, 10);
+	if (*ret > QUEUE_MAX)
+		return error_set(e, -E2BIG, E_RESTORE,
+				 "its queue would have to be filled, which is too long: lower "
+				 "/proc/sys/fs/%s/max_queued_events (%llu) for the moment",
+				 what, (unsigned long long)*ret);
+	return 0;
 }
 
 const char *watch_name(const struct restart *r, uint64_t inode)

@@ -29,6 +29,12 @@ int watch_open(struct restart *r, uint64_t inode, int *ret_fd, char *path, size_
 	       struct error *e) must_check;
 /* A file system in memory that nobody else sees: its root. Takes CAP_SYS_ADMIN over our mounts. */
 int watch_make_fs(void);
+/*
+ * How many events a new queue of "inotify" or "fanotify" takes, which is to be filled: refused if
+ * that were to take the memory of the machine.
+ */
+int watch_queue_limit(const struct restart *r, const char *what, uint64_t *ret,
+		      struct error *e) must_check;
 /* For messages. */
 const char *watch_name(const struct restart *r, uint64_t inode);
 
