@@ -92,11 +92,12 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #ifndef IORING_ENTER_REGISTERED_RING
 #define IORING_ENTER_REGISTERED_RING (1U << 4) /* 5.18 */
 #endif
-#define IORING_REGISTER_CLOCK_NR 29 /* 6.12 */
-#define URING_OP_READ_MULTISHOT	 49 /* 6.7 */
-#define URING_OP_FUTEX_WAIT	 51 /* 6.7 */
-#define URING_OP_FUTEX_WAITV	 53 /* 6.7 */
-#define URING_OP_EPOLL_WAIT	 59 /* 6.15 */
+#define IORING_REGISTER_CLOCK_NR 29	   /* 6.12 */
+#define URING_MSG_FLAGS_PASS	 (1U << 1) /* IORING_MSG_RING_FLAGS_PASS, 6.3 */
+#define URING_OP_READ_MULTISHOT	 49	   /* 6.7 */
+#define URING_OP_FUTEX_WAIT	 51	   /* 6.7 */
+#define URING_OP_FUTEX_WAITV	 53	   /* 6.7 */
+#define URING_OP_EPOLL_WAIT	 59	   /* 6.15 */
 struct uring_clock_register {
 	uint32_t clock, reserved[3];
 };

@@ -313,6 +313,11 @@ static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file
 	m->clock = s->clock;
 	m->bounded_workers = s->workers[0];
 	m->unbounded_workers = s->workers[1];
+	m->overflow.len = s->overflow.n * sizeof(*s->overflow.v);
+	m->overflow.data =
+		scratch_copy(scratch, s->overflow.n ? s->overflow.v : (void *)"", m->overflow.len);
+	if (!m->overflow.data)
+		return no_memory(e);
 	r = uring_poll_save(k, s, m, e);
 	if (r >= 0)
 		r = uring_requests_save(c, s, m, scratch, e);

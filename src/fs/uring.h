@@ -35,7 +35,8 @@ struct uring_given {
 	uint32_t n, length;
 	uint64_t address;
 };
-#define URING_GIVEN_MAX (1 << 20)
+#define URING_GIVEN_MAX	   (1 << 20)
+#define URING_OVERFLOW_MAX (1 << 20)
 
 #define URING_MEMORY_MAX    (64u * 1024)
 #define URING_POINTERS_MAX  2
@@ -106,7 +107,8 @@ struct uring_seen {
 	struct uring_provided provided[URING_GROUPS_MAX];
 	uint32_t n_provided;
 	VEC(struct uring_given) given;
-	struct uring_pages pages; /* if buffers are registered or provided */
+	VEC(struct io_uring_cqe) overflow; /* completions for which there was no room */
+	struct uring_pages pages;	   /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };
 
@@ -177,6 +179,12 @@ static inline bool uring_can_count(uint32_t sq_entries, uint32_t sq_head, uint32
 	       sq_head / sq_entries <= URING_ROUND_MAX && cq_tail / sq_entries <= URING_ROUND_MAX;
 }
 
+/* The last completions of a ring that is full, of which the kernel knows that it is. */
+static inline uint32_t uring_full(const Reprise__IoUring *m)
+{
+	return m->overflow.len ? m->cq_entries : 0;
+}
+
 /* What we and a task see of the rings. */
 struct uring_shared {
 	const Reprise__IoUring *m;
@@ -220,9 +228,14 @@ int uring_take_over(const struct restart_task *t, int remote, int *ret, struct e
 /* Before a request of this task may wait for a futex. */
 int uring_make_worker(const struct restart_task *t, struct error *e) must_check;
 
-/* Posts n completions to the rings of `fd`, number `remote` in the task, and takes them. */
+/* Completions that wait outside of the rings, in their order: of a list of the kernel. */
+int uring_overflow_look(struct kernel_memory *k, uint64_t list, struct uring_seen *s) must_check;
+int uring_overflow_restart(struct uring_shared *x, int fd, const struct restart_task *t, int remote,
+			   struct error *e) must_check;
+/* Posts n completions to the rings of `fd`, number `remote` in the task, and takes them if told to.
+ */
 int uring_post(struct uring_shared *x, int fd, const struct restart_task *t, int remote, uint32_t n,
-	       struct error *e) must_check;
+	       bool take, struct error *e) must_check;
 
 /* Adds the numbers to the rings that they are of; id_of(arg, file): of the open file. */
 int uring_numbers_resolve(struct checkpoint *c, const struct ring_number *numbers, size_t n,

@@ -140,8 +140,9 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 {
 	if (flags & ~(URING_FLAGS | IORING_SETUP_ATTACH_WQ))
 		return "it was made with flags of io_uring_setup() that cannot be set anew";
-	if (!list_empty(ctx, "cq_overflow_list"))
-		return "completions wait outside of the ring, which is full";
+	if ((flags & IORING_SETUP_CQE32) && !list_empty(ctx, "cq_overflow_list"))
+		return "large completions (IORING_SETUP_CQE32) wait outside of the ring, which is "
+		       "full";
 	if (number(ctx, "restrictions.registered", 1))
 		return "restrictions are registered";
 	if (number(ctx, "personalities.xa_head", 8))
@@ -348,6 +349,7 @@ void uring_seen_free(struct uring_seen *s)
 	}
 	vec_free(&s->users);
 	vec_free(&s->given);
+	vec_free(&s->overflow);
 	vec_free(&s->flight);
 	vec_free(&s->numbers);
 }
@@ -375,6 +377,8 @@ static int look(struct view *ctx, struct uring_seen *s)
 	r = look_at_requests(ctx, s);
 	if (r >= 0)
 		r = uring_provided_look(ctx->k, ctx->at, s);
+	if (r >= 0 && !list_empty(ctx, "cq_overflow_list"))
+		r = uring_overflow_look(ctx->k, member_at(ctx, "cq_overflow_list", 16, &offset), s);
 	if (r >= 0)
 		r = look_at_eventfd(ctx, s);
 	if (r >= 0)

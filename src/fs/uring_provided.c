@@ -169,7 +169,7 @@ static int check_taken(const Reprise__IoUring *m, uint32_t taken, struct error *
 {
 	uint32_t ended = m->sq_head - (uint32_t)m->n_requests;
 
-	if (m->n_given > ended || taken > ended - m->n_given || taken > m->cq_tail)
+	if (m->n_given > ended || taken > ended - m->n_given || taken > m->cq_tail - uring_full(m))
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
 			"it has taken more buffers (%u) and been given more (in %zu parts) than "
@@ -231,7 +231,8 @@ bool uring_provided_fits(const Reprise__IoUring *m)
 		taken += p->head;
 	}
 	return m->n_provided <= URING_GROUPS_MAX && uring_given_fits(m) &&
-	       taken + m->n_given <= m->sq_head - m->n_requests && taken <= m->cq_tail;
+	       taken + m->n_given <= m->sq_head - m->n_requests &&
+	       taken <= m->cq_tail - uring_full(m);
 }
 
 struct buf { /* struct io_uring_buf; the tail of the ring stands in the last member of the first */

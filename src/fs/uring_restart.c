@@ -100,7 +100,8 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 	    ((m->flags & IORING_SETUP_R_DISABLED) && (m->sq_head || m->cq_tail)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible counters");
-	if (!layout_fits(m))
+	if (!layout_fits(m) || m->overflow.len % sizeof(struct io_uring_cqe) ||
+	    (m->overflow.len && (m->flags & IORING_SETUP_CQE32)) || m->cq_tail < uring_full(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
 	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m))
@@ -261,7 +262,8 @@ static int count_to(struct uring_counting *c, uint32_t count, uint8_t flags, str
 static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 {
 	uint32_t given = (uint32_t)c->x.m->n_given;
-	uint32_t requests = counted(c->x.m) - given, completions = c->x.m->cq_tail;
+	uint32_t requests = counted(c->x.m) - given, full = uring_full(c->x.m);
+	uint32_t completions = c->x.m->cq_tail - full;
 	uint32_t both = requests < completions ? requests : completions;
 	int r = uring_provided_restart(rs, c, e);
 
@@ -272,7 +274,10 @@ static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 	if (r >= 0 && given)
 		r = uring_given_restart(c, e);
 	if (r >= 0 && completions > both)
-		r = uring_post(&c->x, c->fd, c->task, c->remote, completions - both, e);
+		r = uring_post(&c->x, c->fd, c->task, c->remote, completions - both, true, e);
+	/* It looks for room only when it has used up what there was when it looked last. */
+	if (r >= 0 && full)
+		r = uring_post(&c->x, c->fd, c->task, c->remote, full, false, e);
 	if (r >= 0 && *uring_word(&c->x, c->x.layout.cq.tail) != c->x.m->cq_tail)
 		r = error_set(e, -EIO, E_RESTORE, "the counters of an io_uring went astray");
 	return r;
@@ -380,9 +385,11 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))
 		res = count_mapped(r, &c, e);
 	if (res >= 0)
-		res = close_there(t, c.remote, e);
-	if (res >= 0)
 		res = fill_all(&c.x, e);
+	if (res >= 0 && m->overflow.len)
+		res = uring_overflow_restart(&c.x, c.fd, t, c.remote, e);
+	if (res >= 0)
+		res = close_there(t, c.remote, e);
 	close_here(&c.x);
 	if (res < 0)
 		close_fd(&c.fd);

@@ -15,7 +15,7 @@
  *	slot		a registered file that is no descriptor any more
  *	buffer		a registered buffer that is no longer mapped
  *	mapping		nobody has the descriptor
- *	overflow	completions that do not fit
+ *	overflow	large completions that do not fit
  */
 #include "harness.h"
 
@@ -176,6 +176,8 @@ int main(int argc, char **argv)
 	test_init();
 	if (!strncmp(what, "sqpoll", 6))
 		polled(what);
+	else if (!strcmp(what, "overflow"))
+		ring_make(IORING_SETUP_CQE32);
 	else
 		ring_make(strcmp(what, "restricted") ? 0 : IORING_SETUP_R_DISABLED);
 	request(what);
