@@ -93,6 +93,7 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #define IORING_ENTER_REGISTERED_RING (1U << 4) /* 5.18 */
 #endif
 #define IORING_REGISTER_CLOCK_NR 29	   /* 6.12 */
+#define URING_REGISTER_NAPI	 27	   /* IORING_REGISTER_NAPI, 6.9 */
 #define URING_MSG_FLAGS_PASS	 (1U << 1) /* IORING_MSG_RING_FLAGS_PASS, 6.3 */
 #define URING_OP_READ_MULTISHOT	 49	   /* 6.7 */
 #define URING_OP_FUTEX_WAIT	 51	   /* 6.7 */
@@ -102,6 +103,12 @@ struct uring_clock_register {
 	uint32_t clock, reserved[3];
 };
 static_assert(sizeof(struct uring_clock_register) == 16, "part of the request");
+struct uring_napi { /* struct io_uring_napi */
+	uint32_t timeout_us;
+	uint8_t prefer, opcode, pad[2];
+	uint32_t tracking, reserved;
+};
+static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 
 /* linux/memfd.h */
 #ifndef MFD_NOEXEC_SEAL

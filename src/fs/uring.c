@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/procfs.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
 #include "fs/uring_provided.h"
@@ -311,6 +310,9 @@ static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file
 	m->alloc_start = s->alloc_start;
 	m->alloc_end = s->alloc_end;
 	m->clock = s->clock;
+	m->napi = s->napi;
+	m->napi_us = s->napi_us;
+	m->napi_prefer = s->napi_prefer;
 	m->bounded_workers = s->workers[0];
 	m->unbounded_workers = s->workers[1];
 	m->overflow.len = s->overflow.n * sizeof(*s->overflow.v);
@@ -333,14 +335,6 @@ static int keep_numbers(struct uring_seen *s, struct scratch *scratch, struct er
 	return s->kept ? 0 : no_memory(e);
 }
 
-static bool uses_napi(const char *fdinfo)
-{
-	size_t len;
-	const char *value = proc_field(fdinfo, "NAPI", &len);
-
-	return value && strncmp(value, "disabled", 8) != 0;
-}
-
 static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			    struct scratch *scratch, struct error *e)
 {
@@ -351,8 +345,6 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	msg->io_uring = scratch_message(scratch, Reprise__IoUring, reprise__io_uring__init);
 	if (!s || !msg->io_uring)
 		return no_memory(e);
-	if (uses_napi(f->fdinfo))
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "busy polling is registered (NAPI)");
 	r = files_kernel_memory(c, &k, e);
 	if (r < 0)
 		return r;

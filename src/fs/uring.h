@@ -103,6 +103,8 @@ struct uring_seen {
 	uint64_t files, buffers; /* arrays of struct io_rsrc_node * */
 	uint32_t alloc_start, alloc_end;
 	int32_t clock;
+	bool napi, napi_prefer; /* busy polling */
+	uint32_t napi_us;
 	uint32_t workers[2];
 	struct uring_provided provided[URING_GROUPS_MAX];
 	uint32_t n_provided;

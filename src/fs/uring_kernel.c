@@ -154,6 +154,25 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 	return NULL;
 }
 
+/* napi_track_mode */
+#define NAPI_DYNAMIC  0
+#define NAPI_INACTIVE 255
+
+static void look_at_napi(struct view *ctx, struct uring_seen *s)
+{
+	uint64_t mode = NAPI_INACTIVE;
+
+	if (has(ctx, "napi_track_mode"))
+		mode = number(ctx, "napi_track_mode", 1);
+	if (mode == NAPI_INACTIVE)
+		return;
+	s->napi = true;
+	s->napi_us = (uint32_t)(number(ctx, "napi_busy_poll_dt", 8) / 1000);
+	s->napi_prefer = number(ctx, "napi_prefer_busy_poll", 1);
+	if (mode != NAPI_DYNAMIC)
+		s->obstacle = "busy polling is registered for certain queues of interfaces (NAPI)";
+}
+
 static int look_at_eventfd(struct view *ctx, struct uring_seen *s)
 {
 	uint64_t at = u64(ctx, "io_ev_fd");
@@ -374,6 +393,7 @@ static int look(struct view *ctx, struct uring_seen *s)
 	if (member_at(ctx, "iowq_limits", sizeof(s->workers), &offset))
 		memcpy(s->workers, ctx->bytes + offset, sizeof(s->workers));
 	s->obstacle = find_obstacle(ctx, s->flags);
+	look_at_napi(ctx, s);
 	r = look_at_requests(ctx, s);
 	if (r >= 0)
 		r = uring_provided_look(ctx->k, ctx->at, s);

@@ -162,10 +162,13 @@ static int set_rest(const struct registering *x, struct error *e)
 {
 	uint32_t workers[2] = {x->m->bounded_workers, x->m->unbounded_workers};
 	struct uring_clock_register clock = {.clock = (uint32_t)x->m->clock};
+	struct uring_napi napi = {.timeout_us = x->m->napi_us, .prefer = x->m->napi_prefer};
 	int r = 0;
 
 	if (x->m->clock != CLOCK_MONOTONIC)
 		r = call_with(x, IORING_REGISTER_CLOCK_NR, &clock, sizeof(clock), 0, "a clock", e);
+	if (r >= 0 && x->m->napi)
+		r = call_with(x, URING_REGISTER_NAPI, &napi, sizeof(napi), 1, "busy polling", e);
 	if (r >= 0 && (workers[0] || workers[1]))
 		r = call_with(x, IORING_REGISTER_IOWQ_MAX_WORKERS, workers, sizeof(workers), 2,
 			      "the number of workers", e);

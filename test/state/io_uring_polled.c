@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rings whose requests are submitted by a thread of the kernel (IORING_SETUP_SQPOLL), with some in
- * flight, some that it has not seen yet, and some whose completions wait; and one that polls for
- * completions (IORING_SETUP_IOPOLL).
+ * flight, some that it has not seen yet, and some whose completions wait; one that polls for
+ * completions (IORING_SETUP_IOPOLL), and one for which interfaces are polled (NAPI).
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <sched.h>
 
-static struct ring polled, bound, completed;
+static struct ring polled, bound, completed, busy;
 static char first[16], second[16], third[16];
 static int plain[2], slot[2], linked[2];
 
@@ -127,6 +127,31 @@ static void polled_check(void)
 	wait_asleep(&polled);
 }
 
+/* Busy polling of interfaces: what is registered is told when it is taken back. */
+struct napi {
+	uint32_t timeout_us;
+	uint8_t prefer, unused[3];
+	uint32_t tracking, reserved;
+};
+
+static bool napi_set_up(void)
+{
+	struct napi napi = {.timeout_us = 12, .prefer = 1};
+
+	ring_make(&busy, 4, 0);
+	return syscall(SYS_io_uring_register, busy.fd, 27 /* IORING_REGISTER_NAPI */, &napi, 1) >=
+	       0;
+}
+
+static void napi_check(void)
+{
+	struct napi napi = {};
+
+	ring_register(&busy, 28 /* IORING_UNREGISTER_NAPI */, &napi, 1);
+	CHECK_EQUAL(napi.timeout_us, 12);
+	CHECK_EQUAL(napi.prefer, 1);
+}
+
 /* What fdinfo says of the thread. */
 static long told(int fd, const char *name)
 {
@@ -139,7 +164,11 @@ static long told(int fd, const char *name)
 
 int main(void)
 {
+	struct napi other = {.timeout_us = 13};
+	bool napi;
+
 	test_init();
+	napi = napi_set_up();
 	polled_set_up();
 	make_polled(&bound, 4, IORING_SETUP_SQ_AFF | IORING_SETUP_SINGLE_ISSUER,
 		    (uint32_t)sched_getcpu());
@@ -155,6 +184,10 @@ int main(void)
 		ring_sqe(&polled, IORING_OP_NOP, 7);
 	if (test_break(3))
 		nops(&bound, 1), bound.tail--;
+	if (test_break(4))
+		ring_register(&busy, 27, &other, 1);
+	if (napi)
+		napi_check();
 	polled_check();
 	nops(&bound, 6);
 	ring_empty(&bound);
