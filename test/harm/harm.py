@@ -18,12 +18,19 @@ import re
 import signal
 
 from case import Failed
-from harming import (ALL, FAILS, KILLS, TIMEOUT, Harm, Victim, clear, clear_line, image_is_right, image_or_nothing, mounts,
+from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, clear_line, image_is_right, image_or_nothing, mounts,
                      nobody_else, start, unharmed)
 
 
-def kill_checkpoint(case, *options, size=('small', '2')):
+def incremental(case, victim):
+    """Options for an image that needs another one, which is there."""
+    case.checkpoint(victim.pid, '-q', image=PARENT)
+    return ['--parent', case.path(PARENT)]
+
+
+def kill_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: []):
     victim = start(case, *size)
+    options += tuple(more(case, victim))
     harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options])
     calls, status, _, said = harm.sample()
     if status:
@@ -58,12 +65,17 @@ def test_kill_sockets(case):
     kill_checkpoint(case, size=('small', '1', 'sockets'))
 
 
+def test_kill_incremental(case):
+    kill_checkpoint(case, size=('small', '10'), more=incremental)
+
+
 def test_kill_pty(case):
     kill_checkpoint(case, size=('small', '1', 'pty'))
 
 
-def fail_checkpoint(case, *options, size=('small', '2')):
+def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: []):
     victim = start(case, *size)
+    options += tuple(more(case, victim))
     harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options])
     calls, status, _, said = harm.sample()
     if status:
@@ -100,6 +112,10 @@ def test_fail(case):
 
 def test_fail_precopy(case):
     fail_checkpoint(case, '--max-freeze', '100s', size=('small', '10'))
+
+
+def test_fail_incremental(case):
+    fail_checkpoint(case, size=('small', '10'), more=incremental)
 
 
 def test_fail_pty(case):
@@ -179,7 +195,9 @@ def harm_restart(case, actions, *options):
         os.close(stdin)
         os.close(stdout)
         finish_restart(case, Victim(case, victim.pid, question, answer),
-                       result[1] == 0 and action != 'task', '--pidns' in options)
+                       # one that serves memory, or a task, may be what was killed
+                       result[1] == 0 and action != 'task' and (action in FAILS or '--lazy' not in options),
+                       '--pidns' in options)
         return result
 
     def check(n, action, seed, status, done, said):
@@ -211,12 +229,129 @@ def test_kill_restart_pidns(case):
     harm_restart(case, KILLS + ['task'], '--pidns')
 
 
+def test_kill_restart_lazy(case):
+    harm_restart(case, KILLS + ['task'], '--lazy')
+
+
 def test_fail_restart(case):
     harm_restart(case, FAILS)
 
 
 def test_fail_restart_pidns(case):
     harm_restart(case, FAILS, '--pidns')
+
+
+def chain(case):
+    """Three images of a program that goes on from one to the next; it is ended."""
+    pid = case.start('memory_steps')
+    case.checkpoint(pid, '-q', image='0.rp')
+    for i in (1, 2):
+        case.checkpoint(pid, '-q', '--parent', case.path('%d.rp' % (i - 1)), image='%d.rp' % i)
+    case.kill_all()
+    case.until(lambda: not case.others(), 'the end of the program')
+
+
+def bytes_of(path):
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def harm_merge(case, actions, onto):
+    """The result is there as a whole or not at all; what was there before is not touched."""
+    chain(case)
+    before = {name: bytes_of(case.path(name)) for name in ('0.rp', '1.rp', '2.rp')}
+    harm = Harm(case, ['merge', case.path('2.rp'), '-o', case.path(onto), '-q', '--force'])
+
+    def restore():
+        for name in os.listdir(case.control):
+            os.unlink(case.path(name))
+        for name, text in before.items():
+            with open(case.path(name), 'wb') as file:
+                file.write(text)
+
+    def check(n, action, seed, status, done, said):
+        nobody_else(case, None)
+        if status == 1:
+            clear_line(said)
+        elif status and (action in FAILS or status == -1):
+            raise Failed('exit status %d: %s' % (status, said))
+        # A name that --force takes for a moment; the next one removes it.
+        found = sorted(name for name in os.listdir(case.control) if not re.match(r'\..*\.tmp$', name))
+        if action in FAILS and len(found) != len(os.listdir(case.control)):
+            raise Failed('files are left: %s' % os.listdir(case.control))
+        if found != sorted(set(before) | ({onto} if onto in found else set())) or (status == 0 and onto not in found):
+            raise Failed('exit status %d, files are %s' % (status, found))
+        for name in found:
+            if name != onto and bytes_of(case.path(name)) != before[name]:
+                raise Failed('%s has changed' % name)
+        changed = onto in found and bytes_of(case.path(onto)) != before.get(onto)
+        if changed:
+            code, _, err = case.run([case.reprise_path, 'verify', '-q', case.path(onto)])
+            if code:
+                raise Failed('an image that is no good: %s' % err)
+        if changed and status == 1:
+            raise Failed('an image in spite of an error: %s' % said)
+        restore()
+
+    calls, status, _, said = harm.sample()
+    if status:
+        raise Failed('the merge failed: %s' % said)
+    restore()
+    harm.over(actions, check, calls)
+
+
+def test_kill_merge(case):
+    harm_merge(case, KILLS, 'image')
+
+
+def test_fail_merge(case):
+    harm_merge(case, FAILS, 'image')
+
+
+def test_kill_merge_onto(case):
+    """In the place of the image that is read."""
+    harm_merge(case, KILLS, '2.rp')
+
+
+def test_fail_merge_onto(case):
+    harm_merge(case, FAILS, '2.rp')
+
+
+def harm_watch(case, actions):
+    """Every image that has a name is good, and so are those that it needs."""
+    victim = start(case, 'small', '2')
+    images = case.path('images')
+    os.mkdir(images)
+    # All of it is killed in the end: it goes on otherwise.
+    harm = Harm(case, ['watch', str(victim.pid), '-d', images, '-q', '--every', '1ms', '--keep', '2'], seconds=1)
+    before = victim.snapshot()
+    calls = harm.sample()[0]
+
+    def check(n, action, seed, status, done, said):
+        if status == 1:
+            clear_line(said)
+        elif status == 0:
+            raise Failed('it has ended by itself: %s' % said)
+        unharmed(case, victim, before)
+        for name in sorted(os.listdir(images)):
+            if not name.startswith('.'):
+                code, _, err = case.run([case.reprise_path, 'verify', '-q', os.path.join(images, name)])
+                if code:
+                    raise Failed('%s is no good: %s' % (name, err))
+        # Now and then the next one begins anew.
+        if seed % 3 == 0:
+            for name in os.listdir(images):
+                os.unlink(os.path.join(images, name))
+    harm.over(actions, check, calls)
+    victim.end()
+
+
+def test_kill_watch(case):
+    harm_watch(case, KILLS)
+
+
+def test_fail_watch(case):
+    harm_watch(case, FAILS)
 
 
 for function in [value for name, value in list(globals().items()) if name.startswith('test_')]:

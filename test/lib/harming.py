@@ -140,8 +140,9 @@ class Chances:
 class Harm:
     """Runs a command again and again, with something done to it."""
 
-    def __init__(self, case, command, depth=16, **more):
+    def __init__(self, case, command, depth=16, seconds=20, **more):
         self.case, self.command, self.depth, self.more = case, command, depth, more
+        self.seconds = seconds
         self.done = {}
         self.said = {}
         self.at = None
@@ -151,7 +152,7 @@ class Harm:
         """Calls that were made, exit status (-1: hung), what was done, what was said."""
         report = self.case.path('report')
         argv = [os.path.join(self.case.build, 'test/harm/inject'), '-o', report, '-n', str(n),
-                '-a', action, '-s', str(seed), '-d', str(self.depth), '--',
+                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), '--',
                 self.case.reprise_path] + self.command
         self.at = 'call %d, %s, seed %d' % (n, action, seed)
         code, out, err = self.case.run(argv, env={'TMPDIR': self.case.control}, **self.more)
@@ -204,8 +205,11 @@ def nobody_else(case, victim, *more):
                'the end of all processes of the tool')
 
 
+PARENT = 'parent.rp'  # of incremental images
+
+
 def image_or_nothing(case, name='image'):
-    found = [name for name in os.listdir(case.control)]
+    found = [other for other in os.listdir(case.control) if other != PARENT]
     if not found:
         return False
     if found != [name]:
