@@ -2,7 +2,8 @@
 /*
  * together TURNS IMAGE DIRECTORY PID...: one program uses the library for several things at once,
  * each in a thread of its own: it saves each process PID to DIRECTORY, reads the image, restarts
- * it, and checks the first process, TURNS times.
+ * it, and checks the first process, TURNS times. JOBS in the environment: threads of each
+ * operation.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -26,6 +27,7 @@ struct job {
 };
 
 static atomic_int failed;
+static int jobs_each;
 
 static void note(const char *what, int r, const struct reprise_error *e)
 {
@@ -43,7 +45,7 @@ static void count(void *arg, const char *phase, uint64_t done, uint64_t total)
 static void save(struct job *j)
 {
 	const struct reprise_checkpoint_options opt = {
-		.size = sizeof(opt), .progress = count, .arg = j};
+		.size = sizeof(opt), .jobs = jobs_each, .progress = count, .arg = j};
 	struct reprise_error e = {};
 
 	note("checkpoint", reprise_checkpoint_file(j->pid, j->path, 1, &opt, &e), &e);
@@ -79,8 +81,12 @@ static void look(struct job *j)
 
 static void restart(struct job *j)
 {
-	const struct reprise_restart_options opt = {
-		.size = sizeof(opt), .pidns = 1, .privileged = 1, .progress = count, .arg = j};
+	const struct reprise_restart_options opt = {.size = sizeof(opt),
+						    .jobs = jobs_each,
+						    .pidns = 1,
+						    .privileged = 1,
+						    .progress = count,
+						    .arg = j};
 	struct reprise_restarted result = {.size = sizeof(result)};
 	struct reprise_error e = {};
 	int fd = open_image(j), r = reprise_restart(fd, &opt, &result, &e);
@@ -122,6 +128,7 @@ int main(int argc, char **argv)
 
 	if (argc < 5 || argc > 12)
 		return 2;
+	jobs_each = getenv("JOBS") ? atoi(getenv("JOBS")) : 0;
 	for (int i = 4; i < argc; i++, n++) {
 		jobs[n] = (struct job){.turn = save, .pid = atoi(argv[i])};
 		snprintf(jobs[n].path, sizeof(jobs[n].path), "%s/%d.rp", argv[3], n);

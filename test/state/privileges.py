@@ -6,6 +6,7 @@ ordinary user has one in the ambient set.
 """
 
 import os
+import resource
 
 from case import NOBODY, Failed
 
@@ -105,3 +106,119 @@ def test_root_of_a_container(case):
         for path in os.listdir(case.control):
             if path.startswith('verdict'):
                 os.unlink(case.path(path))
+
+
+def clean(case):
+    case.hold()
+    case.statuses.clear()
+    for path in os.listdir(case.control):
+        if path.startswith('verdict'):
+            os.unlink(case.path(path))
+
+
+def test_other_ways(case):
+    """CAP_DAC_OVERRIDE instead of CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN instead of CAP_CHECKPOINT_RESTORE."""
+    pid = case.start('tree', uid=1000)
+    good(case, ['sys_ptrace', 'dac_override'], 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
+    case.finish(pid)
+    clean(case)
+    pid = case.start('tree', uid=NOBODY)
+    good(case, [], 'checkpoint', str(pid), '-o', case.path('image'), '--kill', '--force', '-q', uid=NOBODY)
+    case.wait(pid)
+    copy = restart(case, ['sys_admin'], uid=NOBODY)
+    if copy != pid:
+        raise Failed('pid %d became %d' % (pid, copy))
+    end(case, copy)
+
+
+def all_but(*missing):
+    """Of those that we have: root need not have all."""
+    with open('/proc/self/status') as file:
+        own = int(file.read().split('CapPrm:\t')[1].split()[0], 16)
+    names = ('chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service '
+             'net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct '
+             'sys_admin sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control '
+             'setfcap mac_override mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf '
+             'checkpoint_restore').split()
+    return [name for number, name in enumerate(names) if own >> number & 1 and name not in missing]
+
+
+def start_limited(case, name, capabilities):
+    word = ','.join(['-all'] + ['+' + c for c in capabilities])
+    return case.start(name, program='/usr/bin/setpriv',
+                      arguments=['--bounding-set=' + word, '--inh-caps=' + word, '--', case.program(name)])
+
+
+def test_root_without_resource(case):
+    """Root that may not exceed limits."""
+    capabilities = all_but('sys_resource')
+    for name in ('tree', 'memory_cow', 'files_regular', 'timers_posix', 'sysv_sem', 'prctl_settings'):
+        pid = start_limited(case, name, capabilities)
+        good(case, capabilities, 'checkpoint', str(pid), '-o', case.path('image'), '--kill', '--force', '-q')
+        case.wait(pid)
+        case.until(lambda: not case.others(), 'the end of what was killed')
+        end(case, restart(case, capabilities))
+        clean(case)
+
+
+def refused(case, capabilities, *args, uid=0):
+    code, _, err = limited(case, capabilities, 'restart', '-i', case.path('image'), '-d', *args, uid=uid)
+    if code != 1 or len(err.splitlines()) != 1:
+        raise Failed('with %s: %d, %s' % (capabilities, code, err))
+    case.expect_nobody()
+
+
+def test_limits(case):
+    """CAP_SYS_RESOURCE, for what had higher limits than the one who restarts it."""
+    pid = case.start('pipes')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+
+    def lower():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
+    case.statuses.clear()
+    word = ','.join(['-all'] + ['+' + c for c in all_but('sys_resource')])
+    code, _, err = case.run(['/usr/bin/setpriv', '--bounding-set=' + word, '--inh-caps=' + word, '--', case.reprise_path,
+                             'restart', '-i', case.path('image'), '-d'], before=lower)
+    if code != 1 or len(err.splitlines()) != 1:
+        raise Failed('without CAP_SYS_RESOURCE: %d, %s' % (code, err))
+    case.expect_nobody()
+    if 'sys_resource' not in all_but():
+        return
+    pidfile = case.path('pid')
+    code, _, err = case.run([case.reprise_path, 'restart', '-i', case.path('image'), '-d', '--pidfile', pidfile], before=lower)
+    if code:
+        raise Failed('with it: %d, %s' % (code, err))
+    with open(pidfile) as file:
+        end(case, int(file.read()))
+
+
+def test_nice(case):
+    """CAP_SYS_NICE, for a better priority."""
+    pid = case.start('tree', before=lambda: os.setpriority(os.PRIO_PROCESS, 0, -5))
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.statuses.clear()
+    refused(case, all_but('sys_nice'))
+    end(case, restart(case, all_but()))
+
+
+def test_bounding_set(case):
+    """CAP_SETPCAP, for what had a smaller bounding set."""
+    pid = start_limited(case, 'tree', all_but('sys_boot'))
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.statuses.clear()
+    refused(case, all_but('setpcap'))
+    end(case, restart(case, all_but()))
+
+
+def test_without_the_memory_of_the_kernel(case):
+    """CAP_BPF and CAP_PERFMON, for what no interface tells; the rest is saved without."""
+    capabilities = [c for c in TREES if c != 'sys_admin'] + ['dac_read_search']
+    pid = case.start('userfaultfd')
+    code, _, err = limited(case, capabilities, 'checkpoint', str(pid), '-o', case.path('image'), '-q')
+    if code != 1 or not err:
+        raise Failed('saved without: %d, %s' % (code, err))
+    good(case, capabilities + ['bpf', 'perfmon'], 'checkpoint', str(pid), '-o', case.path('image'), '-q')
+    case.finish(pid)

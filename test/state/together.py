@@ -15,7 +15,7 @@ def test_together(case):
     case.statuses.clear()
     first, second = case.start('pipes'), case.start('memory_cow')
     code, out, err = case.run([os.path.join(case.build, 'test/lib/together'), TURNS, image, case.control, str(first),
-                               str(second)], env={'TSAN_OPTIONS': 'die_after_fork=0'})
+                               str(second)], env={'TSAN_OPTIONS': 'die_after_fork=0', 'JOBS': os.environ.get('TOGETHER_JOBS', '0')})
     if code or err:
         raise Failed('exit status %d: %s%s' % (code, out, err))
     case.until(lambda: not [name for _, name in case.others() if name not in ('pipes', 'memory_cow')],
