@@ -82,6 +82,9 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 void track_seen(struct mm_track *t, struct vma_list *list, bool fresh);
 /* Flags of mappings that were seen so lately need not be looked at again (src/mm/known.c). */
 bool track_knows(const struct mm_track *t);
+/* How much of what the last look found has been written again since. */
+int track_again(const struct mm_track *t, int proc_fd, uint64_t *ret_bytes,
+		struct error *e) must_check;
 /* Copies that, after all tasks have been stopped once since. After a failure of either the track is
  * of no use. */
 int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct page_store *store,

@@ -2,6 +2,7 @@
 /* Tracks that last from one checkpoint to the next: see track.h. */
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -130,6 +131,25 @@ int track_resume(struct mm_track *t, const struct page_map *map, struct error *e
 	}
 	vec_free(&there);
 	vec_free(&common);
+	return r;
+}
+
+int track_again(const struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", t->tid);
+	struct span_vec written = {}, again = {};
+	int r = fd < 0 ? fd : 0;
+
+	vec_for_each (s, &t->spans)
+		if (r >= 0 && pagemap_find_written(fd, s, &written) == -ENOMEM)
+			r = no_memory(e);
+	if (r >= 0 && spans_common(&t->todo, &written, &again) < 0)
+		r = no_memory(e);
+	vec_for_each (s, &again)
+		*ret_bytes += s->end - s->start;
+	vec_free(&written);
+	vec_free(&again);
 	return r;
 }
 

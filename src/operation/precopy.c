@@ -21,6 +21,10 @@ enum { MAX_PASSES = 6, MAX_PASSES_TO_FIT = 30 };
 /* As little as this is copied in the freeze as well. */
 #define ENOUGH (1ull << 20)
 
+/* Whether so much is worth being copied once more is tried for so long. */
+#define SAMPLE_WORTH (32ull << 20)
+#define SAMPLE_NS    5000000ull
+
 #define MANY_FDS 4096
 
 struct precopy {
@@ -195,25 +199,49 @@ static int copy_track(struct precopy *pc, struct mm_track *t, struct page_seen *
 	return track_copy(t, pc->c->proc_fd, seen, pc->c->store, pc->e);
 }
 
-static int pass(struct precopy *pc, uint64_t *ret_bytes)
+/*
+ * Is more than half of it written again before it is copied? Then that would be for nothing, and
+ * each write is slower meanwhile. 0: so it is.
+ */
+static int is_worth_copying(struct precopy *pc, uint64_t bytes)
+{
+	uint64_t again = 0;
+	int r = 0;
+
+	if (bytes < SAMPLE_WORTH || pc->max_freeze)
+		return 1;
+	usleep(SAMPLE_NS / 1000);
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = unless_gone(pc, t, track_again(t, pc->c->proc_fd, &again, pc->e));
+	if (r < 0)
+		return r;
+	return again < bytes / 2 / (COPY_NS(bytes) / SAMPLE_NS);
+}
+
+/* Returns 0 if another one would be of no use. */
+static int pass(struct precopy *pc, bool first, uint64_t *ret_bytes)
 {
 	_cleanup_(page_seen_free) struct page_seen seen = {};
 	uint64_t bytes = 0;
-	int r = 0;
+	int r = 0, worth = 1;
 
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_look(t, pc->c->proc_fd, &bytes, pc->e));
-	if (r >= 0 && bytes > ENOUGH)
+	if (r >= 0)
+		r = worth = bytes <= ENOUGH ? 0 : first ? 1 : is_worth_copying(pc, bytes);
+	if (r > 0)
 		r = stop_for_a_moment(pc, false);
 	vec_for_each (t, &pc->tracks->v) {
 		if (r < 0)
 			break;
-		r = bytes > ENOUGH ? unless_gone(pc, t, copy_track(pc, t, &seen))
-				   : track_leave(t, pc->e);
+		r = worth ? unless_gone(pc, t, copy_track(pc, t, &seen)) : track_leave(t, pc->e);
 	}
 	*ret_bytes = bytes;
-	return r;
+	checkpoint_trace(pc->c, "%s %llu KiB while the tasks ran", worth ? "copied" : "left",
+			 (unsigned long long)bytes >> 10);
+	return r < 0 ? r : worth;
 }
 
 /* Until little is left, or it does not get less; with a limit to the freeze, until it fits. */
@@ -223,13 +251,11 @@ static int copy_all(struct precopy *pc)
 	int most = pc->max_freeze ? MAX_PASSES_TO_FIT : MAX_PASSES;
 
 	for (int i = 0; i < most; i++) {
-		int r = pass(pc, &bytes);
+		int r = pass(pc, i == 0, &bytes);
 
 		if (r < 0)
 			return r;
-		checkpoint_trace(pc->c, "copied %llu KiB while the tasks ran",
-				 (unsigned long long)bytes >> 10);
-		if (bytes <= ENOUGH || (!pc->max_freeze && bytes > last / 2))
+		if (r == 0 || (!pc->max_freeze && bytes > last / 2))
 			break;
 		/* half of the time is for the rest */
 		if (pc->max_freeze && COPY_NS(bytes) < pc->max_freeze / 2)
