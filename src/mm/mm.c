@@ -19,7 +19,9 @@
  */
 
 /* To follow what is written to a mapping costs more than to copy so little: stacks of threads. */
-#define WORTH_KB 256
+#define WORTH_KB     256
+/* Of smaller address spaces smaps is read again. */
+#define SURVEY_WORTH (64ull << 20)
 
 static int no_memory(struct error *e)
 {
@@ -234,6 +236,10 @@ static int take_vmas(struct checkpoint *c, const struct checkpoint_process *p, s
 	}
 	if (c->checking && m->track)
 		track_seen(m->track, &list, !m->known);
+	else if (c->surveyed && m->anonymous >= SURVEY_WORTH)
+		return track_survey(c->surveyed, p->tid, p->frozen->start_time, &list) < 0
+			       ? no_memory(e)
+			       : 0;
 	return 0;
 }
 

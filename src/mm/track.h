@@ -80,6 +80,10 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 /* The mappings as somebody has just seen them serve the next look; *list is used up. fresh: smaps
  * was read. */
 void track_seen(struct mm_track *t, struct vma_list *list, bool fresh);
+/* Keeps them for a track that is yet to begin, which takes them over. */
+int track_survey(struct mm_tracks *surveyed, pid_t tid, uint64_t start_time,
+		 struct vma_list *list) must_check;
+void track_take_survey(struct mm_track *t, struct mm_tracks *surveyed);
 /* Flags of mappings that were seen so lately need not be looked at again (src/mm/known.c). */
 bool track_knows(const struct mm_track *t);
 /* How much of what the last look found has been written again since. */

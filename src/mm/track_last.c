@@ -134,6 +134,27 @@ int track_resume(struct mm_track *t, const struct page_map *map, struct error *e
 	return r;
 }
 
+int track_survey(struct mm_tracks *surveyed, pid_t tid, uint64_t start_time, struct vma_list *list)
+{
+	struct mm_track *t = vec_push(&surveyed->v);
+
+	if (!t)
+		return -ENOMEM;
+	*t = (struct mm_track){.tid = tid, .start_time = start_time, .uffd = -EBADF};
+	track_seen(t, list, true);
+	return 0;
+}
+
+void track_take_survey(struct mm_track *t, struct mm_tracks *surveyed)
+{
+	struct mm_track *from = track_find(surveyed, t->tid, t->start_time);
+
+	if (!from)
+		return;
+	track_seen(t, &from->vmas, false);
+	t->seen_ns = from->seen_ns;
+}
+
 int track_again(const struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
 {
 	_cleanup_(close_fd) int fd =

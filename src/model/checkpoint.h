@@ -55,6 +55,7 @@ struct checkpoint {
 	struct image_writer *image;   /* NULL while checking */
 	const struct same_keys *same; /* objects of the image's parent; may be NULL */
 	struct mm_tracks *tracks;     /* whose memory has been copied in advance; may be NULL */
+	struct mm_tracks *surveyed;   /* their mappings, by the survey, as of tracks; may be NULL */
 	struct page_store
 		*store; /* contents that are written when the tasks run again; may be NULL */
 	struct objects *objects;		  /* who has been seen before */

@@ -186,6 +186,9 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 
 	if (s->tracks.v.n)
 		p.c.tracks = &s->tracks;
+	tracks_end(&s->surveyed);
+	if (s->store) /* else there is nothing to be tracked */
+		p.c.surveyed = &s->surveyed;
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
@@ -209,7 +212,7 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		return r;
 	s->anonymous = mm_anonymous_bytes(&p.c, TRACK_WORTH);
 	s->untracked = mm_untracked_bytes(&p.c, TRACK_WORTH);
-	s->who = precopy_who(&p.c.freezer);
+	s->who = s->surveyed.who = precopy_who(&p.c.freezer);
 	s->pins = pass_pins_pages(&p.c);
 	s->faults = files_hold_kind(&p.c, "userfaultfd");
 	s->state = guess_state(&p.c);

@@ -345,6 +345,7 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	s->tracks = (struct mm_tracks){.last = p->tracks.last};
 	if (r == 0)
 		return 0;
+	c->surveyed = &s->surveyed;
 	known = p->tracks.v.n && s->untracked <= UNTRACKED_MOST;
 	if (r > 0)
 		r = precopy(c, &p->found, &p->tracks, p->max_freeze, known, stood, e);

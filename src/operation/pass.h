@@ -47,6 +47,7 @@ struct subject {
 	bool faults;		      /* it may register memory with a userfaultfd at any time */
 	uint64_t untracked;	      /* of these, what `tracks` do not cover */
 	uint64_t who;		      /* which processes there are: precopy_who() */
+	struct mm_tracks surveyed;    /* mappings of what has no track yet */
 	struct mm_tracks tracks;      /* that last since the checkpoint before, or are to last */
 	uint64_t state;		      /* bytes of records, as a guess */
 	bool exact;		      /* see struct checkpoint */

@@ -152,6 +152,9 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 	new = &pc->tracks->v.v[pc->tracks->v.n - 1];
 	if (pc->c->same)
 		new->parent = same_mm(pc->c->same, f->pid);
+	/* after a fork other pages are shared */
+	if (pc->c->surveyed && pc->c->surveyed->who == precopy_who(&pc->c->freezer))
+		track_take_survey(new, pc->c->surveyed);
 	if (pc->tracks->last)
 		track_program(pc->c->proc_fd, t->tid, new->program);
 	return 0;
