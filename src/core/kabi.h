@@ -168,7 +168,8 @@ static_assert(sizeof(struct pidfd_info) == 64, "first version of struct pidfd_in
 #define PR_GET_MEMORY_MERGE 68
 #endif
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS 77 /* 6.15 */
+#define PR_TIMER_CREATE_RESTORE_IDS	77 /* 6.15 */
+#define PR_TIMER_CREATE_RESTORE_IDS_GET 2
 #endif
 #ifndef PR_SET_VMA
 #define PR_SET_VMA	     0x53564d41 /* 5.17 */

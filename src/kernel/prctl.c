@@ -38,6 +38,7 @@ static const struct option task_options[] = {
 	     U64),
 	TASK(PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, ANSWER_RESULT,
 	     speculation_indirect_branch, U64),
+	TASK(PR_GET_SPECULATION_CTRL, PR_SPEC_L1D_FLUSH, ANSWER_RESULT, speculation_l1d_flush, U64),
 };
 
 static const struct option process_options[] = {
@@ -46,6 +47,8 @@ static const struct option process_options[] = {
 	PROC(PR_GET_DUMPABLE, 0, ANSWER_RESULT, dumpable, U64),
 	PROC(PR_GET_MDWE, 0, ANSWER_RESULT, mdwe, U32),
 	PROC(PR_GET_MEMORY_MERGE, 0, ANSWER_RESULT, memory_merge, U32),
+	PROC(PR_TIMER_CREATE_RESTORE_IDS, PR_TIMER_CREATE_RESTORE_IDS_GET, ANSWER_RESULT,
+	     timer_restore_ids, BOOL),
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -116,7 +119,12 @@ static void set(struct batch *b, uint64_t op, uint64_t a2, uint64_t a3)
 /* PR_SPEC_PRCTL: the task may choose; otherwise the machine has decided for all. */
 static void set_speculation(struct batch *b, uint64_t which, uint64_t was)
 {
-	if ((was & PR_SPEC_PRCTL) && (was & (PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE)))
+	const uint64_t chosen =
+		which == PR_SPEC_L1D_FLUSH
+			? PR_SPEC_ENABLE
+			: PR_SPEC_DISABLE | PR_SPEC_FORCE_DISABLE | PR_SPEC_DISABLE_NOEXEC;
+
+	if ((was & PR_SPEC_PRCTL) && (was & chosen))
 		set(b, PR_SET_SPECULATION_CTRL, which, was & ~(uint64_t)PR_SPEC_PRCTL);
 }
 
@@ -131,6 +139,7 @@ void prctl_task_restart(struct batch *b, const Reprise__Task *msg)
 		set(b, PR_SET_IO_FLUSHER, msg->io_flusher, 0);
 	set_speculation(b, PR_SPEC_STORE_BYPASS, msg->speculation_store_bypass);
 	set_speculation(b, PR_SPEC_INDIRECT_BRANCH, msg->speculation_indirect_branch);
+	set_speculation(b, PR_SPEC_L1D_FLUSH, msg->speculation_l1d_flush);
 }
 
 void prctl_process_query(struct batch *b, struct prctl_query *q)

@@ -195,6 +195,7 @@ static int save_proc_settings(struct checkpoint *c, const struct checkpoint_proc
 struct process_query {
 	struct sighand_query sighand;
 	struct prctl_query prctl;
+	struct processor_query processor;
 	struct timers_query timers;
 	struct ldt_query ldt;
 	struct membarrier_query membarrier;
@@ -207,6 +208,7 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 {
 	sighand_query(b, &q->sighand);
 	prctl_process_query(b, &q->prctl);
+	processor_process_query(b, &q->processor);
 	ldt_query(b, &q->ldt);
 	membarrier_query(b, &q->membarrier);
 	keys_query(b, &q->keys);
@@ -245,7 +247,9 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 		return error_errno(e, (int)batch_result(b, q->brk), E_REMOTE,
 				   "cannot learn where the heap ends");
 	p->brk = (uint64_t)batch_result(b, q->brk);
-	r = ldt_collect(b, &q->ldt, msg, s, e);
+	r = processor_process_collect(b, &q->processor, msg, e);
+	if (r >= 0)
+		r = ldt_collect(b, &q->ldt, msg, s, e);
 	if (r < 0)
 		return r;
 	r = timers_collect(b, &q->timers, msg, s, e);
@@ -369,6 +373,7 @@ int process_restart_shared(struct restart *r, struct restart_process *p, bool si
 	if (sighand && sighand_restart(&b, restart_find(r, RECORD_SIGHAND, p->msg->sighand)) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
 	prctl_process_restart(&b, p->msg);
+	processor_process_restart(&b, p->msg);
 	ldt_restart(&b, p->msg);
 	membarrier_restart(&b, p->msg->membarrier);
 	res = agent_run(p->agent, leader->tid, NULL, &b, e);

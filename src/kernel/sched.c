@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -38,6 +39,22 @@ static int read_affinity(pid_t tid, Reprise__Scheduling *m, struct scratch *s, s
 	return 0;
 }
 
+/*
+ * Tasks with the same cookie may share a core (PR_SCHED_CORE). Those of the restart have that of
+ * reprise.
+ */
+static int check_cookie(pid_t tid, struct error *e)
+{
+	unsigned long theirs = 0, ours = 0;
+
+	if (prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, tid, PR_SCHED_CORE_SCOPE_THREAD, &theirs) < 0 ||
+	    prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, 0, PR_SCHED_CORE_SCOPE_THREAD, &ours) < 0 ||
+	    theirs == ours)
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_TASK_STATE,
+			 "has a cookie for sharing cores (PR_SCHED_CORE) that reprise has not");
+}
+
 /* Of a real-time task the lower bound has a default that the system sets. */
 static int check_bounds(const struct kernel_sched_attr *a, struct error *e)
 {
@@ -54,7 +71,7 @@ int sched_check(pid_t tid, struct error *e)
 
 	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
 		return 0; /* it has ended, or the checkpoint will say */
-	return check_bounds(&a, e);
+	return check_bounds(&a, e) < 0 ? e->err : check_cookie(tid, e);
 }
 
 int sched_checkpoint(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struct error *e)
@@ -64,7 +81,7 @@ int sched_checkpoint(pid_t tid, Reprise__Scheduling *m, struct scratch *s, struc
 
 	if (syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "sched_getattr");
-	if (check_bounds(&a, e) < 0)
+	if (check_bounds(&a, e) < 0 || check_cookie(tid, e) < 0)
 		return e->err;
 	m->policy = a.policy;
 	m->flags = a.flags;

@@ -105,6 +105,7 @@ void task_query(struct batch *b, struct task_query *q)
 {
 	altstack_query(b, &q->altstack);
 	prctl_task_query(b, &q->prctl);
+	processor_task_query(b, &q->processor);
 	q->securebits =
 		batch_call(b, SYS_prctl, VAL(PR_GET_SECUREBITS), VAL(0), VAL(0), VAL(0), VAL(0));
 	q->timerslack =
@@ -282,6 +283,8 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 		return r;
 	r = security_collect(b, &q->security, e);
 	if (r >= 0)
+		r = processor_task_collect(b, &q->processor, t->tid, &msg, e);
+	if (r >= 0)
 		r = altstack_collect(b, &q->altstack, &msg, e);
 	if (r < 0)
 		return r;
@@ -400,6 +403,7 @@ static int restore_plain(struct restart_task *t, const Reprise__Task *now, struc
 			      DATA(batch_data(&b, comm, sizeof(comm))), VAL(0), VAL(0), VAL(0)));
 	altstack_restart(&b, m);
 	prctl_task_restart(&b, m);
+	processor_task_restart(&b, m);
 	batch_must(&b, batch_call(&b, SYS_set_robust_list, VAL(m->robust_list),
 				  VAL(m->robust_list_len)));
 	set_rseq(&b, m);

@@ -4,6 +4,7 @@
 
 #include "kernel/process.h"
 #include "kernel/prctl.h"
+#include "kernel/processor.h"
 #include "kernel/security.h"
 #include "kernel/signal.h"
 #include "model/checkpoint.h"
@@ -22,6 +23,7 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 struct task_query {
 	struct altstack_query altstack;
 	struct prctl_query prctl;
+	struct processor_query processor;
 	int securebits;
 	int timerslack;
 	uint32_t mempolicy;

@@ -454,5 +454,8 @@ int timers_restart(struct restart *r, struct restart_process *p, struct error *e
 			res = create_timer(p, p->msg->timers[i - 1], e);
 		ignore(restore_ids(p, false), "as above");
 	}
+	/* which is a setting of the process as well */
+	if (res >= 0 && p->msg->timer_restore_ids)
+		ignore(restore_ids(p, true), "a kernel without it lacks but this");
 	return res < 0 ? res : arm_all(p, e);
 }

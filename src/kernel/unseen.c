@@ -8,10 +8,22 @@
 #include "core/kernel_scan.h"
 #include "kernel/landlock.h"
 #include "kernel/ldt.h"
+#include "kernel/processor.h"
 #include "kernel/seccomp.h"
 #include "kernel/security.h"
 
-enum value { THREAD_KEYRING, PROCESS_KEYRING, DOMAIN, WORK, LDT, FILTER, VALUES };
+enum value {
+	THREAD_KEYRING,
+	PROCESS_KEYRING,
+	DOMAIN,
+	WORK,
+	LDT,
+	FILTER,
+	TAGS,
+	PORTS,
+	LEVEL,
+	VALUES
+};
 
 struct unseen {
 	struct kernel_memory *kernel; /* of the pass */
@@ -47,6 +59,10 @@ static void find_paths(struct unseen *u, struct kernel_path *paths)
 		{LDT, "mm_struct", "context.ldt"},
 		{LDT, "ldt_struct", "nr_entries"},
 		{FILTER, "task_struct", "seccomp.filter"},
+		{TAGS, "task_struct", "mm"},
+		{TAGS, "mm_struct", "context.untag_mask"},
+		{PORTS, "task_struct", "thread.io_bitmap"},
+		{LEVEL, "task_struct", "thread.iopl_emul"},
 	};
 	int offset;
 
@@ -82,7 +98,7 @@ static struct unseen *get(struct checkpoint *c)
 /* What was found, of one thread or of several. */
 struct found {
 	const struct unseen *u;
-	uint64_t keyrings[2], domain, dispatched, filter;
+	uint64_t keyrings[2], domain, dispatched, filter, tags, ports;
 	uint32_t ldt;
 };
 
@@ -98,6 +114,8 @@ static void note(void *arg, const uint64_t *v)
 	f->ldt = (uint32_t)v[LDT]; /* a signed number of 32 bits */
 	if (v[FILTER])
 		f->filter = v[FILTER];
+	f->tags |= v[TAGS] ? ~v[TAGS] : 0;
+	f->ports |= v[PORTS] | v[LEVEL];
 }
 
 static bool is_known(const struct unseen *u, uint64_t filter)
@@ -160,6 +178,10 @@ int unseen_check(struct checkpoint *c, const struct checkpoint_process *p, struc
 		return 0;
 	if (f.ldt >= LDT_ENTRIES_MAX)
 		r = checkpoint_refuse(c, ldt_too_large(e), e);
+	if (r >= 0 && f.tags)
+		r = checkpoint_refuse(c, processor_tags(e), e);
+	if (r >= 0 && f.ports)
+		r = checkpoint_refuse(c, processor_ports(e), e);
 	if (!f.keyrings[0] && !f.keyrings[1] && !f.domain && !f.dispatched && !f.filter)
 		return r;
 	vec_for_each (t, &p->frozen->threads)

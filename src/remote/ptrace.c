@@ -177,6 +177,17 @@ int trace_get_dispatch(pid_t tid, struct ptrace_sud_config *ret, struct error *e
 	return r < 0 ? failed(e, r, tid, "read the system call dispatch of") : 0;
 }
 
+#define NT_IOPERM 0x201 /* NT_386_IOPERM */
+
+bool trace_has_ports(pid_t tid)
+{
+	uint64_t bits;
+	struct iovec some = {&bits, sizeof(bits)};
+
+	/* ENXIO: no port at all (ioperm_get()) */
+	return do_ptrace(PTRACE_GETREGSET, tid, NT_IOPERM, &some) == 0;
+}
+
 int trace_get_seccomp_filter(pid_t tid, unsigned long index, struct sock_filter *insns,
 			     struct error *e)
 {

@@ -102,6 +102,8 @@ int trace_save(pid_t tid, struct cpu_state *ret, struct error *e) must_check;
 
 /* Memory of another task, exact lengths or an error. mem_write goes through what may be written
  * only. */
+/* May it use ports (ioperm(2))? Shown where the kernel has the register set. */
+bool trace_has_ports(pid_t tid);
 int mem_read(pid_t tid, uint64_t addr, void *buf, size_t len, struct error *e) must_check;
 int mem_write(pid_t tid, uint64_t addr, const void *buf, size_t len, struct error *e) must_check;
 

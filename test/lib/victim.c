@@ -14,7 +14,7 @@
  *	quiet		not dumpable
  *	parent-death	end when the parent does
  *	confine HOW	itself: landlock, keyring, thread-keyring, notify, dispatch, ldt,
- *			timers
+ *			timers, ports, level
  *	next-namespace KIND	a pid or time namespace for its children
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
@@ -39,6 +39,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/io.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -85,6 +86,12 @@ static void confine(const char *how)
 		/* KEYCTL_GET_KEYRING_ID */
 		if (syscall(SYS_keyctl, 0, *how == 't' ? -1 : -2, 1) < 0)
 			test_skip("no keyrings");
+	} else if (!strcmp(how, "ports")) {
+		if (ioperm(0x80, 1, 1))
+			test_skip("no ports");
+	} else if (!strcmp(how, "level")) {
+		if (iopl(3))
+			test_skip("no ports");
 	} else if (!strcmp(how, "timers")) {
 		for (int i = 0; i < 300; i++)
 			CHECK(!timer_create(CLOCK_MONOTONIC, &event, &timer));

@@ -286,6 +286,16 @@ def test_dispatched_calls(case):
     confined(case, 'dispatch', 'dispatched to itself', code='task-state')
 
 
+def test_ports(case):
+    confined(case, 'ports', 'ports', code='task-state')
+
+
+def test_ports_by_level(case):
+    if not kernel_memory(case):
+        raise Skipped('the memory of the kernel cannot be read here')
+    confined(case, 'level', 'ports', code='task-state')
+
+
 def test_too_many_timers(case):
     confined(case, 'timers', '300 POSIX timers', code='task-state')
 

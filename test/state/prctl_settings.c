@@ -19,13 +19,20 @@
 #define PR_GET_THP_DISABLE 42
 #endif
 
+#ifndef ARCH_GET_CPUID
+#define ARCH_GET_CPUID 0x1011
+#define ARCH_SET_CPUID 0x1012
+#endif
+#define RESTORE_IDS 77 /* PR_TIMER_CREATE_RESTORE_IDS */
+
 struct settings {
-	long value[16];
+	long value[20];
 };
 
 static void settings_of(struct settings *s)
 {
 	char text[64];
+	unsigned long permitted = 0; /* extended state */
 	int n = 0, value = 0;
 	cpu_set_t cpus;
 
@@ -49,6 +56,10 @@ static void settings_of(struct settings *s)
 	s->value[n++] = prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_INDIRECT_BRANCH, 0, 0, 0);
 	s->value[n++] = prctl(PR_GET_CHILD_SUBREAPER, &value) * 10 + value;
 	s->value[n++] = prctl(PR_GET_DUMPABLE);
+	s->value[n++] = prctl(PR_GET_SPECULATION_CTRL, 2, 0, 0, 0); /* L1D flush */
+	s->value[n++] = syscall(SYS_arch_prctl, ARCH_GET_CPUID, 0);
+	s->value[n++] = prctl(RESTORE_IDS, 2, 0, 0, 0);
+	s->value[n++] = syscall(SYS_arch_prctl, 0x1022, &permitted) ? 0 : (long)permitted;
 }
 
 static void check(const struct settings *before)
@@ -58,11 +69,12 @@ static void check(const struct settings *before)
 		"ioprio",	"policy",	   "oom_score_adj", "coredump filter",
 		"affinity",	"affinity",	   "TSC",	    "machine check policy",
 		"store bypass", "indirect branch", "subreaper",	    "dumpable",
+		"L1D flush",	"CPUID",	   "timer ids",	    "permitted state",
 	};
 	struct settings now;
 
 	settings_of(&now);
-	for (int i = 0; i < 16; i++)
+	for (int i = 0; i < 20; i++)
 		CHECKF(now.value[i] == before->value[i], "%s is %ld, was %ld", names[i],
 		       now.value[i], before->value[i]);
 }
@@ -88,6 +100,8 @@ static void *thread(void *arg)
 		sched_setaffinity(0, sizeof(cpus), &cpus);
 	if (i == 1)
 		CHECK(!sched_setscheduler(0, SCHED_BATCH, &none));
+	if (i == 0) /* where the processor can */
+		syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0);
 	if (i == 2)
 		CHECK(!sched_setscheduler(0, SCHED_IDLE, &none));
 	settings_of(&before);
@@ -112,6 +126,7 @@ int main(void)
 	test_write("/proc/self/oom_score_adj", "321", 3);
 	test_write("/proc/self/coredump_filter", "0x3b", 4);
 	prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0);
+	prctl(RESTORE_IDS, 1, 0, 0, 0);
 	prctl(PR_SET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, PR_SPEC_DISABLE, 0, 0);
 	for (int i = 0; i < 3; i++)
 		CHECK(!pthread_create(&threads[i], NULL, thread, (void *)(intptr_t)i));
