@@ -76,8 +76,8 @@ int container_compare(const struct container *ct, int type, pid_t a, unsigned lo
  */
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 
-/* The tasks stand still: looks at its layers, and begins to look at its network, beside what is done
- * until the next. */
+/* The tasks stand still: looks at its layers, and begins to look at its network, beside what is
+ * done until the next. */
 int container_look(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 /* The record of the container. */
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
