@@ -250,6 +250,8 @@ bool image_is_file(const struct image_reader *r);
 int image_descriptor(const struct image_reader *r, size_t i);
 /* Looks at the next group without taking it: 1 and *ret, or 0 at the end record. */
 int image_next_group(struct image_reader *r, struct page_group *ret, struct error *e) must_check;
+/* Of a file: also the frames that nothing refers to, which a reader of groups leaves alone. */
+int image_check_unused(struct image_reader *r, struct error *e) must_check;
 /* Reads to the end record (skipping groups, verifying checksums) and checks totals and digest. */
 int image_read_end(struct image_reader *r, struct image_totals *ret, struct error *e) must_check;
 void image_reader_set_progress(struct image_reader *r,

@@ -142,6 +142,11 @@ static int skip_groups(struct image_reader *r, struct error *e)
 	}
 }
 
+int image_check_unused(struct image_reader *r, struct error *e)
+{
+	return early_check_rest(r, e);
+}
+
 int image_read_end(struct image_reader *r, struct image_totals *ret, struct error *e)
 {
 	struct image_end end = {};

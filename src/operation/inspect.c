@@ -433,6 +433,8 @@ int operation_verify(int fd, const char *const *where, struct error *e)
 		image_reader_set_parents(image, parents);
 		if (r >= 0)
 			r = verify_groups(image, e);
+		if (r >= 0)
+			r = image_check_unused(image, e);
 	}
 	if (r >= 0)
 		r = image_read_end(image, &totals, e);
