@@ -4,6 +4,7 @@
 #include <linux/kcmp.h>
 #include <linux/sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -172,6 +173,13 @@ int features_list(char **text)
 	for (size_t i = 0; i < FEATURES; i++) {
 		int r = features[i].probe();
 
+		/* That says nothing about the kernel. */
+		if (r == -ENOMEM) {
+			ignore(text_end(f, text), "it is not told");
+			free(*text);
+			*text = NULL;
+			return r;
+		}
 		fprintf(f, "%s\t%s\t%s\n", features[i].name, r < 0 ? "no" : "yes",
 			features[i].for_what);
 	}
