@@ -343,7 +343,8 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	p->tracks = s->tracks;
 	p->tracks.last &= r > 0;
 	s->tracks = (struct mm_tracks){.last = p->tracks.last};
-	if (r == 0)
+	/* ours would be in the way of its own */
+	if (r == 0 || (r > 0 && s->faults))
 		return 0;
 	c->surveyed = &s->surveyed;
 	known = p->tracks.v.n && s->untracked <= UNTRACKED_MOST;
