@@ -22,7 +22,7 @@ struct layout {
 	int m_list, m_type, m_ts, next, head_size;
 };
 
-static bool read_layout(struct kernel_memory *k, struct layout *l)
+static int read_layout(struct kernel_memory *k, struct layout *l)
 {
 	const struct {
 		int *to;
@@ -52,9 +52,9 @@ static bool read_layout(struct kernel_memory *k, struct layout *l)
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
 		*members[i].to = kernel_offset(k, members[i].structure, members[i].member);
 		if (*members[i].to < 0)
-			return false;
+			return *members[i].to;
 	}
-	return l->head_size > 0;
+	return l->head_size > 0 ? 0 : -ENOENT;
 }
 
 struct walk {
@@ -77,11 +77,15 @@ static int find_queue(struct walk *w, int fd, uint64_t *ret)
 	struct mq_attr_kernel attr;
 	uint64_t at, ino;
 	struct stat st;
+	int r;
 
 	if (mqueue_attr(fd, &attr) < 0 || fstat(fd, &st) < 0)
 		return -errno;
-	if (!read_layout(w->k, &w->l) || kernel_file(w->k, fd, &at) < 0)
-		return -EOPNOTSUPP;
+	r = read_layout(w->k, &w->l);
+	if (r >= 0)
+		r = kernel_file(w->k, fd, &at);
+	if (r < 0)
+		return r == -ENOMEM ? r : -EOPNOTSUPP;
 	at = pointer(w, at, w->l.f_inode);
 	ino = pointer(w, at, w->l.i_ino);
 	at -= (uint64_t)w->l.vfs_inode;

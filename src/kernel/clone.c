@@ -144,12 +144,13 @@ pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid)
 static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid)
 {
 	_cleanup_(free_ptr) char *list = NULL;
-	struct error unused = {};
 	ssize_t len;
 
 	if (!m->r->pidns)
 		return vpid;
-	len = procfs_read(m->r->proc_fd, &list, &unused, "%d/task/%d/children", parent, parent);
+	len = procfs_read(m->r->proc_fd, &list, m->e, "%d/task/%d/children", parent, parent);
+	if (len < 0)
+		return (pid_t)len;
 	while (len > 0) {
 		pid_t pid;
 
@@ -206,6 +207,8 @@ static int do_fork(struct maker *m, const struct tree_step *s)
 	if (batch_result(&b, call) < 0)
 		return clone_failed(m, batch_result(&b, call), child->vpid);
 	pid = outer_child(m, real_parent(m, s), child->vpid);
+	if (pid < 0)
+		return pid;
 	if (!pid)
 		return error_set(m->e, -ESRCH, E_RESTORE, "task %d was made but is not found",
 				 child->vpid);
@@ -273,6 +276,8 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 	if (res < 0)
 		return clone_failed(m, res, h->vpid);
 	h->pid = outer_child(m, a.pid, h->vpid);
+	if (h->pid < 0)
+		return h->pid;
 	if (!h->pid)
 		return error_set(m->e, -ESRCH, E_RESTORE, "helper %d was made but is not found",
 				 h->vpid);
