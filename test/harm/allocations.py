@@ -101,6 +101,15 @@ class Failing:
             raise Failed('%s:\n%s' % (self.command[0], '\n'.join(self.wrong)))
 
 
+def renumbered(value, ids, key=''):
+    """Ids of objects in the order in which they are met: what else has got one does not matter."""
+    if type(value) is dict:
+        return {k: renumbered(v, ids, k) for k, v in value.items()}
+    if type(value) is list:
+        return [renumbered(v, ids, key) for v in value]
+    return ids.setdefault(value, len(ids)) if key in ('id', 'mm', 'files', 'fs', 'file') and value else value
+
+
 def contents(case, path):
     """What must be the same in two images of one program that sleeps."""
     code, out, err = case.run([case.reprise_path, 'inspect', '--json', path])
@@ -111,7 +120,7 @@ def contents(case, path):
         document['image'].pop(key)
     document.pop('digest')
     document['sizes'] = {'state_bytes': document['sizes']['state_bytes']}
-    return document
+    return renumbered(document, {})
 
 
 def differences(was, now, at=''):
