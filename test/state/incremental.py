@@ -173,6 +173,7 @@ def test_incremental_goes_on(case):
     """A copy is saved again, on the base of the image that it came from."""
     chain(case, length=2)
     case.kill_all()
+    case.expect_nobody()  # all pids are free again
     tool = case.restart('--pidfile', case.path('pid'), image='1.rp')
     case.until(lambda: os.path.exists(case.path('pid')) or case.ended(tool), 'the copy')
     with open(case.path('pid')) as file:
