@@ -296,14 +296,32 @@ int pty_open_dead(struct restart *r, unsigned int index, int flags, int *ret_fd,
 	return open_slave(master, flags, ret_fd, e);
 }
 
+/* What shows where a user namespace has no name for a group (overflowgid). */
+#define NO_GROUP 65534
+
+/*
+ * devpts gives all slaves the group that it was mounted for, as a rule that of terminals. In a user
+ * namespace without that group a slave cannot be given to it, and need not: it belongs to it.
+ */
+static int set_group(int slave, const struct stat *st, gid_t gid)
+{
+	if (st->st_gid == gid || fchown(slave, (uid_t)-1, gid) == 0)
+		return 0;
+	return errno == EINVAL && st->st_gid == NO_GROUP ? 0 : -errno;
+}
+
 static int set_node(int slave, const Reprise__PtyFile *m, struct error *e)
 {
 	struct stat st;
+	int r;
 
 	if (fstat(slave, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat of a pseudo-terminal");
-	if ((st.st_uid != m->uid || st.st_gid != m->gid) && fchown(slave, m->uid, m->gid) < 0)
-		return error_errno(e, -errno, E_CREDENTIALS,
+	r = st.st_uid != m->uid && fchown(slave, m->uid, (gid_t)-1) < 0 ? -errno : 0;
+	if (r >= 0)
+		r = set_group(slave, &st, m->gid);
+	if (r < 0)
+		return error_errno(e, r, E_CREDENTIALS,
 				   "cannot give a pseudo-terminal to user %u, group %u", m->uid,
 				   m->gid);
 	if ((st.st_mode & 07777) != m->mode && fchmod(slave, m->mode & 07777) < 0)

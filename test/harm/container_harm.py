@@ -7,7 +7,7 @@ import os
 import sys
 
 from case import Failed
-from contained import expect, listed
+from contained import expect, listed, needs_controllers
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harm import KILLS, TIMEOUT, Harm, mounts  # noqa: E402
 
@@ -84,6 +84,7 @@ class Left:
 def begin(case):
     case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
     os.mkdir(case.environment['REPRISE_DIR'])
+    needs_controllers(case)
     name = name_of(case)
     return name, Left(case, name)
 

@@ -4,7 +4,7 @@
 import json
 import os
 
-from case import Failed
+from case import Failed, Skipped
 
 
 def begin(case):
@@ -23,3 +23,11 @@ def listed(case):
     if code:
         raise Failed('ps: %s' % err)
     return {c['name']: c for c in json.loads(out)['containers']}
+
+
+def needs_controllers(case):
+    """Groups that can be limited: not where whoever started us was given none."""
+    code, _, err = case.reprise('run', '--rm', '--memory', '100M', '--pids', '50', '--cpus', '1',
+                                '--', 'true')
+    if code and 'hands down' in err:
+        raise Skipped('no controllers are handed down to us')

@@ -9,7 +9,7 @@ import signal
 import time
 
 from case import Failed, Skipped
-from contained import begin, expect, listed
+from contained import begin, expect, listed, needs_controllers
 
 # What is no setting, or moves by itself.
 COUNTERS = ['cgroup.procs', 'cgroup.threads', 'tasks', '*.pressure*', '*.failcnt', '*max_usage_in_bytes',
@@ -56,7 +56,9 @@ def groups(case, name):
     found = {}
     for line in read(path).splitlines() if os.path.exists(path) else []:
         parts = line.split('/')
-        found[parts[4]] = line
+        # Where version 2 is all that there is, it is mounted there itself.
+        alone = os.path.exists('/sys/fs/cgroup/cgroup.controllers')
+        found['unified' if alone else parts[4]] = line
     return found
 
 
@@ -393,6 +395,8 @@ def cleaned(test):
     """Groups are no part of the namespaces of a test: what a failed one leaves is removed here."""
     @functools.wraps(test)
     def run(case):
+        begin(case)
+        needs_controllers(case)
         try:
             test(case)
         finally:
