@@ -402,13 +402,10 @@ static void *look_at_network(void *arg)
 	return NULL;
 }
 
-static int look_at_layers(struct checkpoint *c, struct container *ct, struct error *e)
+int container_add_layers(struct checkpoint *c, struct container *ct, struct mounts_survey *mounts,
+			 struct error *e)
 {
-	/* Those of an attempt before this one. */
-	vec_for_each (l, &ct->layers)
-		layer_free(*l);
-	ct->layers.n = 0;
-	vec_for_each (l, &ct->mounts.layers) {
+	vec_for_each (l, &mounts->layers) {
 		struct layer **slot = vec_push(&ct->layers);
 		int r;
 
@@ -429,7 +426,11 @@ int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 	ct->looking = false;
 	if (ct->own & CLONE_NEWNET)
 		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;
-	return look_at_layers(c, ct, e);
+	/* Those of an attempt before this one. */
+	vec_for_each (l, &ct->layers)
+		layer_free(*l);
+	ct->layers.n = 0;
+	return container_add_layers(c, ct, &ct->mounts, e);
 }
 
 static int end_network(struct container *ct, struct error *e)

@@ -79,6 +79,9 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 /* The tasks stand still: looks at its layers, and begins to look at its network, beside what is
  * done until the next. */
 int container_look(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+/* The private files of a mount namespace, behind those of the container itself. */
+int container_add_layers(struct checkpoint *c, struct container *ct, struct mounts_survey *mounts,
+			 struct error *e) must_check;
 /* The record of the container. */
 int container_checkpoint(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 uint64_t container_page_bytes(const struct container *ct);

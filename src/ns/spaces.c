@@ -346,26 +346,10 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 	return 0;
 }
 
-static int save_layers(struct checkpoint *c, struct space_contents *x, struct error *e)
-{
-	vec_for_each (l, &x->mounts.layers) {
-		struct layer **slot = vec_push(&c->spaces.looked->ct->layers);
-		int r;
-
-		if (!slot)
-			return no_memory(e);
-		*slot = NULL;
-		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static int put(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = c->spaces.looked->list.v[i];
-	int r = c->checking ? 0 : save_layers(c, x, e);
+	int r = c->checking ? 0 : container_add_layers(c, c->spaces.looked->ct, &x->mounts, e);
 
 	return r < 0 ? r
 		     : checkpoint_put(c, RECORD_NAMESPACE, c->spaces.list.v[i].id, &x->msg.base, e);
