@@ -246,15 +246,33 @@ static bool is_small(uint64_t v)
 	return v < 4096;
 }
 
+/* Not where a task sleeps, but where it was held, or nothing that we may know. */
+static bool is_known(const char *wchan)
+{
+	return *wchan && strcmp(wchan, "0") && !strstr(wchan, "stop") && !strstr(wchan, "freez");
+}
+
+/*
+ * A clock is an int, of which the upper half means nothing but is zeros or ones where a compiler
+ * has made the call. Any pointer may have the sign of one in its lower half.
+ */
+static bool may_be_clock(uint64_t arg, const char *wchan)
+{
+	if (is_small(arg))
+		return true;
+	/* Of the others only that of a process can be slept on: do_cpu_nanosleep(). */
+	return (int32_t)arg < 0 && (arg >> 32 == 0 || arg >> 32 == UINT32_MAX) &&
+	       (!is_known(wchan) || strstr(wchan, "cpu_n"));
+}
+
 /* Could these be the arguments of that call? */
-static bool fits(long nr, const uint64_t args[6])
+static bool fits(long nr, const uint64_t args[6], const char *wchan)
 {
 	switch (nr) {
 	case SYS_nanosleep:
 		return !is_small(args[0]) && (!args[1] || !is_small(args[1]));
 	case SYS_clock_nanosleep:
-		return (is_small(args[0]) || (int32_t)args[0] < 0) && is_small(args[1]) &&
-		       !is_small(args[2]);
+		return may_be_clock(args[0], wchan) && is_small(args[1]) && !is_small(args[2]);
 	case SYS_futex:
 		return !is_small(args[0]) && is_futex_wait(args[1]) && !is_small(args[3]);
 	default:
@@ -266,21 +284,23 @@ static bool fits(long nr, const uint64_t args[6])
  * The function in which restart_syscall(2) sleeps. That of nanosleep does not show, since it
  * counts as part of the scheduler: it is the one that remains.
  */
-static bool sleeps_in(const char *wchan, long nr)
+static bool may_sleep_in(const char *wchan, long nr)
 {
 	bool futex = strstr(wchan, "futex"), polls = strstr(wchan, "poll");
 
-	if (!*wchan || !strcmp(wchan, "0"))
-		return false;
-	if (nr == SYS_nanosleep || nr == SYS_clock_nanosleep)
+	if (!is_known(wchan))
+		return true;
+	if (nr == SYS_nanosleep)
+		return !futex && !polls && !strstr(wchan, "cpu_n");
+	if (nr == SYS_clock_nanosleep)
 		return !futex && !polls;
 	return nr == SYS_futex ? futex : polls;
 }
 
 /*
- * Which call restart_syscall(2) stands for: there are four. Where the task sleeps tells
- * them apart, if we may know; else the code before the call may, which loads its
- * number; else its arguments, if they fit one call alone.
+ * Which call restart_syscall(2) stands for: there are four. Its arguments, and where the task
+ * sleeps, if we may know, leave one in nearly all cases; else the code before the call tells, which
+ * loads its number.
  */
 long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6])
 {
@@ -299,9 +319,9 @@ long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_
 	if (mem_read(tid, ip - sizeof(code), code, sizeof(code), NULL) == 0)
 		loaded = arch_call_loaded(code, sizeof(code));
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
-		if (!fits(calls[i], args))
+		if (!fits(calls[i], args, wchan) || !may_sleep_in(wchan, calls[i]))
 			continue;
-		if (loaded == calls[i] || sleeps_in(wchan, calls[i]))
+		if (loaded == calls[i])
 			return calls[i];
 		only = calls[i];
 		fitting++;

@@ -3,11 +3,17 @@
 #include "harness.h"
 
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-static volatile pid_t tids[3];
+#define THREADS	     4
+/* A pointer whose lower half would do as the number of a clock: this is no clock_nanosleep(2). */
+#define LIKE_A_CLOCK 0x700080000000
+
+static volatile pid_t tids[THREADS];
 
 struct state {
 	uint64_t reg[12];
@@ -70,29 +76,34 @@ static int ends[2];
 
 static void *run(void *arg)
 {
-	struct timespec time = {0, 300 * 1000 * 1000};
+	struct timespec own, *time = &own;
 	struct state in, out;
 	int i = (int)(intptr_t)arg, word = 5;
 	double begin = test_now();
 	long nr, result = 0;
 	char c = 0;
 
+	if (i == 3)
+		time = mmap((void *)LIKE_A_CLOCK, 4096, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	CHECK(time != MAP_FAILED);
+	*time = (struct timespec){0, 300 * 1000 * 1000};
 	test_fill(&in, sizeof(in), i);
 	if (i == 0) {
 		nr = SYS_read;
 		in.reg[0] = ends[0];
 		in.reg[1] = (uintptr_t)&c;
 		in.reg[2] = result = 1;
-	} else if (i == 1) {
+	} else if (i == 1 || i == 3) {
 		nr = SYS_nanosleep; /* -ERESTART_RESTARTBLOCK at a stop */
-		in.reg[0] = (uintptr_t)&time;
+		in.reg[0] = (uintptr_t)time;
 		in.reg[1] = 0;
 	} else {
 		nr = SYS_futex; /* wait for a word that nobody wakes, with a time-out */
 		in.reg[0] = (uintptr_t)&word;
 		in.reg[1] = 128;
 		in.reg[2] = 5;
-		in.reg[3] = (uintptr_t)&time;
+		in.reg[3] = (uintptr_t)time;
 		result = -ETIMEDOUT;
 	}
 	tids[i] = syscall(SYS_gettid);
@@ -105,21 +116,39 @@ static void *run(void *arg)
 	return NULL;
 }
 
+static void start(pthread_t *thread, int i, long nr)
+{
+	CHECK(!pthread_create(thread, NULL, run, (void *)(intptr_t)i));
+	while (!tids[i])
+		usleep(100);
+	test_until_in(tids[i], nr);
+}
+
+/* From now on the sleep is a restart_syscall(2). */
+static int stop_for_a_moment(void *arg)
+{
+	pid_t pid = getppid();
+
+	CHECK(!kill(pid, SIGSTOP));
+	test_until_state(pid, 'T');
+	CHECK(!kill(pid, SIGCONT));
+	return 0;
+}
+
 int main(void)
 {
-	pthread_t threads[3];
+	pthread_t threads[THREADS];
 
 	test_init();
 	CHECK(!pipe(ends));
-	for (int i = 0; i < 3; i++) {
-		CHECK(!pthread_create(&threads[i], NULL, run, (void *)(intptr_t)i));
-		while (!tids[i])
-			usleep(100);
-		test_until_in(tids[i], i == 0 ? SYS_read : i == 1 ? SYS_nanosleep : SYS_futex);
-	}
+	start(&threads[3], 3, SYS_nanosleep);
+	test_reap(test_fork(stop_for_a_moment, NULL), 0);
+	start(&threads[0], 0, SYS_read);
+	start(&threads[1], 1, SYS_nanosleep);
+	start(&threads[2], 2, SYS_futex);
 	test_wait();
 	CHECK_EQUAL(write(ends[1], "x", 1), 1);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < THREADS; i++)
 		CHECK(!pthread_join(threads[i], NULL));
 	test_pass();
 }
