@@ -403,6 +403,18 @@ static void arm_timer(struct batch *b, struct restart_process *p, const Reprise_
 					 DATA(batch_data(b, &its, sizeof(its))), VAL(0)));
 }
 
+/* set_cpu_itimer() adds a tick, which would be one more with each restart. */
+static uint64_t less_a_tick(size_t which, uint64_t value_us)
+{
+	struct timespec tick = {};
+	uint64_t us;
+
+	if (which == ITIMER_REAL || clock_getres(CLOCK_MONOTONIC_COARSE, &tick) < 0)
+		return value_us;
+	us = (uint64_t)tick.tv_nsec / 1000;
+	return value_us > us ? value_us - us : 1;
+}
+
 static int arm_all(struct restart_process *p, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
@@ -419,10 +431,11 @@ static int arm_all(struct restart_process *p, struct error *e)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < ITIMERS; i++) {
+		uint64_t value_us = msg->itimers[i]->value_us;
 		const struct itimerval itv = {to_timeval(msg->itimers[i]->interval_us),
-					      to_timeval(msg->itimers[i]->value_us)};
+					      to_timeval(value_us ? less_a_tick(i, value_us) : 0)};
 
-		if (msg->itimers[i]->value_us)
+		if (value_us)
 			batch_must(&b, batch_call(&b, SYS_setitimer, VAL(i),
 						  DATA(batch_data(&b, &itv, sizeof(itv))), VAL(0)));
 	}

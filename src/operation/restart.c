@@ -12,6 +12,7 @@
 #include <sys/rseq.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -36,6 +37,9 @@
 #include "operation/parents.h"
 #include "operation/resume.h"
 #include "operation/terminal.h"
+
+#define PID_TRIES   200
+#define PID_WAIT_NS 1000000
 
 /* The root stub, until it is traced. Its descriptor of the control socket is the only one it keeps.
  */
@@ -101,22 +105,37 @@ static int place_agent(struct restart *r, struct error *e)
 	return 0;
 }
 
+/*
+ * Who was killed, perhaps by the checkpoint just before, has his pid until his parent has heard of
+ * it. Waits for that, a moment for all together; false when it is over.
+ */
+static bool wait_for_pid(int *tries)
+{
+	return (*tries)++ < PID_TRIES &&
+	       nanosleep(&(struct timespec){.tv_nsec = PID_WAIT_NS}, NULL) == 0;
+}
+
 /* Who has a pid that we need? */
 static int check_pids(struct restart *r, struct error *e)
 {
+	int tries = 0;
+
 	vec_for_each (p, &r->processes)
 		for (size_t i = 0; i < p->tasks.n || i == 0; i++) {
 			pid_t vtid = p->tasks.n ? p->tasks.v[i].vtid : p->vpid;
 			struct error unused = {};
 			struct proc_stat st;
 
-			if (proc_stat_read(r->proc_fd, vtid, vtid, &st, &unused) == 0)
-				return error_set(e, -EEXIST, E_PID_TAKEN, "pid %d is taken by %s",
-						 vtid, st.comm);
+			while (proc_stat_read(r->proc_fd, vtid, vtid, &st, &unused) == 0)
+				if ((st.state != 'Z' && st.state != 'X') || !wait_for_pid(&tries))
+					return error_set(e, -EEXIST, E_PID_TAKEN,
+							 "pid %d is taken by %s", vtid, st.comm);
 		}
 	return 0;
 }
 
+/* A pid is free a moment after it has gone from /proc (free_pids()), or not at all: it may be that
+ * of a session. */
 static int fork_root(struct restart *r, struct stub *stub, pid_t *ret, struct error *e)
 {
 	pid_t vpid = r->processes.v[0].vpid;
@@ -125,8 +144,12 @@ static int fork_root(struct restart *r, struct stub *stub, pid_t *ret, struct er
 		.set_tid = (uint64_t)(uintptr_t)&vpid,
 		.set_tid_size = 1,
 	};
-	long pid = syscall(SYS_clone3, &args, sizeof(args));
+	int tries = 0;
+	long pid;
 
+	do
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+	while (pid < 0 && errno == EEXIST && wait_for_pid(&tries));
 	if (pid == 0)
 		stub_run(stub);
 	if (pid < 0 && errno == EPERM)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Saved, killed and restarted over and over: nothing grows, and a program finds all as it left it.
+
+The cycles themselves are made by test/lib/cycle.c, some at a time; between these it is looked what has grown.
+"""
+
+import os
+
+from case import Failed, refusal_allowed
+
+CYCLES = int(os.environ.get('CYCLES', '4'))
+AT_A_TIME = 10
+# Pages come in as they are touched; they do not become ever more.
+ROOM = {'resident': 1024}
+
+
+def of_process(at, found):
+    """Adds what a process has; returns its namespaces."""
+    found['processes'] += 1
+    found['threads'] += len(os.listdir(at + 'task'))
+    with open(at + 'maps') as file:
+        found['mappings'] += len(file.readlines())
+    with open(at + 'statm') as file:
+        pages = file.read().split()
+    found['virtual'] += int(pages[0])
+    found['resident'] += int(pages[1])
+    found['descriptors'] += len(os.listdir(at + 'fd'))
+    return {os.readlink(at + 'ns/' + name) for name in os.listdir(at + 'ns')}
+
+
+def numbers(case):
+    """What must not grow: of all processes that there are, and of this place."""
+    found = {'processes': 0, 'threads': 0, 'descriptors': 0, 'mappings': 0, 'virtual': 0, 'resident': 0}
+    namespaces = set()
+    for pid, _ in case.others():
+        try:
+            namespaces |= of_process('/proc/%d/' % pid, found)
+        except OSError:
+            pass  # it ended meanwhile, or is a zombie
+    found['namespaces'] = len(namespaces)
+    with open('/proc/self/mounts') as file:
+        found['mounts'] = len(file.readlines())
+    found['files'] = len(os.listdir(case.work)) + len(os.listdir(case.control))
+    return found
+
+
+def cycle(case, pid, number, options):
+    """False if it was refused, the program unharmed."""
+    code, _, err = case.run([os.path.join(case.build, 'test/lib/cycle'), str(number), case.reprise_path,
+                             case.path('image'), str(pid)] + options)
+    case.statuses.clear()
+    if code:
+        raise Failed(err.strip() or 'exit status %d' % code)
+
+
+def timeout():
+    """Many are a long run, at low priority."""
+    return 40 + CYCLES * (1 if CYCLES < 100 else 20)
+
+
+def run_cycles(case, meta):
+    pid = case.start()
+    first, done = None, 0
+    while done < CYCLES:
+        some = min(AT_A_TIME, CYCLES - done) if done else 1
+        try:
+            cycle(case, pid, some, meta['checkpoint'])
+        except Failed as why:
+            if not done and refusal_allowed(case, meta, 1, str(why)):
+                case.finish(pid)
+                return
+            raise Failed('cycle %d to %d: %s' % (done + 1, done + some, why))
+        done += some
+        now = numbers(case)
+        if first is None:
+            first = now
+        for key, value in now.items():
+            if value > first[key] + ROOM.get(key, 0):
+                raise Failed('cycle %d: %s: %d, and %d after the first' % (done, key, value, first[key]))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the program')])
