@@ -21,12 +21,15 @@
 #include "core/kernel_bpf.h"
 #include "core/vec.h"
 
-#define COPY_MAX 4096
+#define COPY_MAX  4096
+#define STEPS_MAX 12
 
-/* The one element of the array. */
+/* The one element of the array. Pointers are followed `steps` times. 0 as length: only the task is
+ * asked for. */
 struct window {
 	uint64_t task;
 	uint64_t address;
+	uint64_t steps, offsets[STEPS_MAX], last;
 	uint64_t length;
 	int64_t result;
 	uint8_t data[COPY_MAX];
@@ -62,37 +65,85 @@ static uint64_t pointer(const void *p)
 
 #define MEMBER(m) ((int16_t)offsetof(struct window, m))
 
+#define NOTE_STEP (-16) /* on the stack of the program */
+
+struct program {
+	struct bpf_insn insns[32 + 9 * STEPS_MAX];
+	size_t n, ends[8], nends;
+};
+
+static void emit(struct program *p, struct bpf_insn insn)
+{
+	p->insns[p->n++] = insn;
+}
+
+/* A jump to the end, which is not known yet. */
+static void emit_end(struct program *p, struct bpf_insn jump)
+{
+	p->ends[p->nends++] = p->n;
+	emit(p, jump);
+}
+
+static void emit_window(struct program *p, int map)
+{
+	emit(p, INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0));
+	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map));
+	emit(p, INSN(0, 0, 0, 0, 0));
+	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
+	emit(p, ADD(BPF_REG_2, -4));
+	emit(p, CALL(BPF_FUNC_map_lookup_elem));
+	emit_end(p, IF_ZERO(BPF_REG_0, 0));
+	emit(p, MOVE(BPF_REG_8, BPF_REG_0));
+}
+
+/* R3: an address, and then what stands at an offset from it. Where it cannot be read that is 0
+ * (bpf_probe_read_kernel()), and nothing is at low addresses. */
+static void emit_steps(struct program *p)
+{
+	for (int i = 0; i < STEPS_MAX; i++) {
+		emit(p, LOAD(BPF_REG_4, BPF_REG_8, MEMBER(steps)));
+		emit(p, INSN(BPF_JMP | BPF_JLE | BPF_K, BPF_REG_4, 0,
+			     (int16_t)(9 * (STEPS_MAX - i) - 2), i));
+		emit(p, LOAD(BPF_REG_4, BPF_REG_8, (int16_t)(MEMBER(offsets) + 8 * i)));
+		emit(p, INSN(BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_3, BPF_REG_4, 0, 0));
+		emit(p, MOVE(BPF_REG_1, BPF_REG_10));
+		emit(p, ADD(BPF_REG_1, NOTE_STEP));
+		emit(p, SET(BPF_REG_2, 8));
+		emit(p, CALL(BPF_FUNC_probe_read_kernel));
+		emit(p, LOAD(BPF_REG_3, BPF_REG_10, NOTE_STEP));
+	}
+}
+
 /*
  * These instructions may be used under the GPL, version 2, as well: the kernel gives
  * the helper that reads its memory to programs which say so.
  */
 static int load_program(struct kernel_memory *k)
 {
-	const struct bpf_insn program[] = {
-		LOAD(BPF_REG_7, BPF_REG_1, 8), /* struct bpf_iter__task: meta, task */
-		IF_ZERO(BPF_REG_7, 18),	       /* called once more at the end */
-		INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -4, 0),
-		INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, k->map),
-		INSN(0, 0, 0, 0, 0),
-		MOVE(BPF_REG_2, BPF_REG_10),
-		ADD(BPF_REG_2, -4),
-		CALL(BPF_FUNC_map_lookup_elem),
-		IF_ZERO(BPF_REG_0, 11),
-		MOVE(BPF_REG_8, BPF_REG_0),
-		STORE(BPF_REG_8, MEMBER(task), BPF_REG_7),
-		LOAD(BPF_REG_3, BPF_REG_8, MEMBER(address)),
-		IF_ZERO(BPF_REG_3, 7),
-		LOAD(BPF_REG_2, BPF_REG_8, MEMBER(length)),
-		IF_ABOVE(BPF_REG_2, COPY_MAX, 5),
-		IF_ZERO(BPF_REG_2, 4),
-		MOVE(BPF_REG_1, BPF_REG_8),
-		ADD(BPF_REG_1, MEMBER(data)),
-		CALL(BPF_FUNC_probe_read_kernel),
-		STORE(BPF_REG_8, MEMBER(result), BPF_REG_0),
-		SET(BPF_REG_0, 0),
-		INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
-	};
-	return kernel_bpf_load(k, program, sizeof(program) / sizeof(program[0]));
+	struct program p = {};
+
+	emit(&p, LOAD(BPF_REG_7, BPF_REG_1, 8)); /* struct bpf_iter__task: meta, task */
+	emit_end(&p, IF_ZERO(BPF_REG_7, 0));	 /* called once more at the end */
+	emit_window(&p, k->map);
+	emit(&p, STORE(BPF_REG_8, MEMBER(task), BPF_REG_7));
+	emit(&p, LOAD(BPF_REG_2, BPF_REG_8, MEMBER(length)));
+	emit_end(&p, IF_ZERO(BPF_REG_2, 0));
+	emit(&p, LOAD(BPF_REG_3, BPF_REG_8, MEMBER(address)));
+	emit_steps(&p);
+	emit(&p, LOAD(BPF_REG_4, BPF_REG_8, MEMBER(last)));
+	emit(&p, INSN(BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_3, BPF_REG_4, 0, 0));
+	emit(&p, LOAD(BPF_REG_2, BPF_REG_8, MEMBER(length)));
+	emit_end(&p, IF_ABOVE(BPF_REG_2, COPY_MAX, 0));
+	emit_end(&p, IF_ZERO(BPF_REG_2, 0));
+	emit(&p, MOVE(BPF_REG_1, BPF_REG_8));
+	emit(&p, ADD(BPF_REG_1, MEMBER(data)));
+	emit(&p, CALL(BPF_FUNC_probe_read_kernel));
+	emit(&p, STORE(BPF_REG_8, MEMBER(result), BPF_REG_0));
+	for (size_t i = 0; i < p.nends; i++)
+		p.insns[p.ends[i]].off = (int16_t)(p.n - p.ends[i] - 1);
+	emit(&p, SET(BPF_REG_0, 0));
+	emit(&p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+	return kernel_bpf_load(k, p.insns, p.n);
 }
 
 int kernel_bpf_load(struct kernel_memory *k, const struct bpf_insn *insns, size_t n)
@@ -302,25 +353,53 @@ void kernel_memory_free(struct kernel_memory *k)
 	free(k);
 }
 
+/* What the window says, after `steps` have been put there. */
+static int read_window(struct kernel_memory *k, uint64_t address, void *buf, size_t len)
+{
+	int r;
+
+	k->window->address = address;
+	k->window->length = len;
+	r = run(k, k->own);
+	if (r >= 0 && k->window->result < 0)
+		r = -EFAULT;
+	if (r >= 0)
+		memcpy(buf, k->window->data, len);
+	return r;
+}
+
 int kernel_read(struct kernel_memory *k, uint64_t address, void *buf, size_t len)
 {
 	size_t done = 0;
 
+	k->window->steps = k->window->last = 0;
 	while (done < len) {
 		size_t part = len - done < COPY_MAX ? len - done : COPY_MAX;
-		int r;
+		int r = address ? read_window(k, address + done, (char *)buf + done, part)
+				: -EFAULT;
 
-		k->window->address = address + done;
-		k->window->length = part;
-		r = address ? run(k, k->own) : -EFAULT;
 		if (r < 0)
 			return r;
-		if (k->window->result < 0)
-			return -EFAULT;
-		memcpy((char *)buf + done, k->window->data, part);
 		done += part;
 	}
 	return 0;
+}
+
+int kernel_chase(struct kernel_memory *k, uint64_t from, const int *offsets, size_t n, void *buf,
+		 size_t len)
+{
+	struct window *w = k->window;
+
+	if (!from || !n || n > STEPS_MAX + 1 || len > COPY_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < n; i++)
+		if (offsets[i] < 0)
+			return offsets[i];
+	w->steps = n - 1;
+	w->last = (uint64_t)offsets[n - 1];
+	for (size_t i = 0; i + 1 < n; i++)
+		w->offsets[i] = (uint64_t)offsets[i];
+	return read_window(k, from, buf, len);
 }
 
 uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address)
@@ -338,7 +417,7 @@ int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret)
 
 	if (link < 0)
 		return link;
-	k->window->address = 0;
+	k->window->length = 0;
 	r = run(k, link);
 	if (r < 0)
 		return r;
@@ -400,25 +479,27 @@ static int own_task(struct kernel_memory *k, uint64_t *ret)
 	return 0;
 }
 
-int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
+int kernel_of_file(struct kernel_memory *k, int fd, const int *offsets, size_t n, void *buf,
+		   size_t len)
 {
-	uint64_t at, table;
-	uint32_t room;
-	int r = own_task(k, &at);
+	int all[STEPS_MAX + 1] = {kernel_offset(k, "task_struct", "files"),
+				  kernel_offset(k, "files_struct", "fdt"),
+				  kernel_offset(k, "fdtable", "fd"), fd * (int)sizeof(uint64_t)};
+	uint64_t task;
+	int r = own_task(k, &task);
 
-	if (r >= 0)
-		r = kernel_member(k, at, "task_struct", "files", &table, sizeof(table));
-	if (r >= 0)
-		r = kernel_member(k, table, "files_struct", "fdt", &at, sizeof(at));
-	if (r >= 0)
-		r = kernel_member(k, at, "fdtable", "max_fds", &room, sizeof(room));
-	if (r >= 0)
-		r = kernel_member(k, at, "fdtable", "fd", &table, sizeof(table));
 	if (r < 0)
 		return r;
-	if (fd < 0 || (uint32_t)fd >= room)
+	if (fd < 0 || n + 4 > STEPS_MAX + 1)
 		return -EBADF;
-	return kernel_read(k, table + (uint64_t)fd * sizeof(at), ret, sizeof(*ret));
+	for (size_t i = 0; i < n; i++)
+		all[4 + i] = offsets[i];
+	return kernel_chase(k, task, all, n + 4, buf, len);
+}
+
+int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
+{
+	return kernel_of_file(k, fd, NULL, 0, ret, sizeof(*ret));
 }
 
 int kernel_size(const struct kernel_memory *k, const char *structure)

@@ -22,6 +22,13 @@ void kernel_memory_free(struct kernel_memory *k); /* accepts NULL */
 
 /* 0, or -EFAULT where nothing is. */
 int kernel_read(struct kernel_memory *k, uint64_t address, void *buf, size_t len) must_check;
+/*
+ * Follows pointers: each offset but the last leads to one from where the one before pointed to; up
+ * to 4 KiB at the last are copied. At the cost of one reading, as many as 13 offsets. One that is
+ * negative is the error.
+ */
+int kernel_chase(struct kernel_memory *k, uint64_t from, const int *offsets, size_t n, void *buf,
+		 size_t len) must_check;
 /* A pointer, or 0 where nothing is. */
 uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address);
 /* Address of the struct task_struct of a thread, which has to be kept alive by other means. */
@@ -40,6 +47,9 @@ int kernel_member(struct kernel_memory *k, uint64_t address, const char *structu
 		  const char *member, void *buf, size_t size) must_check;
 /* The struct file of a descriptor of ours. */
 int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
+/* The same from the struct file of an open descriptor of ours on, at most 9 offsets. */
+int kernel_of_file(struct kernel_memory *k, int fd, const int *offsets, size_t n, void *buf,
+		   size_t len) must_check;
 /* Size of a structure, or -ENOENT. */
 int kernel_size(const struct kernel_memory *k, const char *structure);
 /* The value of an enumerator, or -ENOENT. */

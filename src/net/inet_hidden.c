@@ -14,10 +14,17 @@
 #define DEFAULT_BUSY_POLL_BUDGET 8 /* BUSY_POLL_BUDGET of include/net/busy_poll.h */
 #define ANYCAST_MAX		 1024
 
+#define SOCK_MAX 4096 /* bytes of struct inet_sock, and of ipv6_pinfo: read at once */
+
+struct image {
+	uint8_t bytes[SOCK_MAX];
+	size_t size;
+};
+
 struct reader {
 	struct kernel_memory *k;
 	struct scratch *s;
-	uint64_t sk, v6; /* struct inet_sock, struct ipv6_pinfo or 0 */
+	struct image sk, v6; /* struct inet_sock; struct ipv6_pinfo, of no size if it has none */
 	Reprise__InetHidden *m;
 	bool any; /* something is not as of a new socket */
 };
@@ -42,6 +49,19 @@ static int copy(struct reader *rd, ProtobufCBinaryData *ret, const void *data, s
 	return ret->data ? 0 : -ENOMEM;
 }
 
+static int member(const struct reader *rd, const struct image *from, const char *structure,
+		  const char *name, void *buf, size_t size)
+{
+	int is = 0, offset = kernel_offset_size(rd->k, structure, name, &is);
+
+	if (offset < 0)
+		return offset;
+	if ((size_t)is != size || (size_t)offset + size > from->size)
+		return -EOPNOTSUPP;
+	memcpy(buf, from->bytes + offset, size);
+	return 0;
+}
+
 static int read_common(struct reader *rd)
 {
 	uint16_t budget = DEFAULT_BUSY_POLL_BUDGET;
@@ -49,17 +69,17 @@ static int read_common(struct reader *rd)
 	int index = 0, r;
 
 	/* Kernels without CONFIG_NET_RX_BUSY_POLL have none. */
-	r = kernel_member(rd->k, rd->sk, "sock", "sk_busy_poll_budget", &budget, sizeof(budget));
+	r = member(rd, &rd->sk, "sock", "sk_busy_poll_budget", &budget, sizeof(budget));
 	if (r == -ENOENT)
 		budget = DEFAULT_BUSY_POLL_BUDGET;
 	else if (r < 0)
 		return r;
 	rd->m->busy_poll_budget = budget == DEFAULT_BUSY_POLL_BUDGET ? 0 : budget;
 	rd->any |= rd->m->busy_poll_budget != 0;
-	r = kernel_member(rd->k, rd->sk, "inet_sock", "mc_index", &index, sizeof(index));
+	r = member(rd, &rd->sk, "inet_sock", "mc_index", &index, sizeof(index));
 	if (r < 0 || !index)
 		return r;
-	r = kernel_member(rd->k, rd->sk, "inet_sock", "mc_addr", &address, sizeof(address));
+	r = member(rd, &rd->sk, "inet_sock", "mc_addr", &address, sizeof(address));
 	if (r >= 0)
 		r = copy(rd, &rd->m->multicast_address, &address, sizeof(address));
 	if (r >= 0)
@@ -96,7 +116,7 @@ static int add_anycast(struct reader *rd, uint64_t at, uint64_t *next)
 static int read_anycast(struct reader *rd)
 {
 	uint64_t at;
-	int r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "ipv6_ac_list", &at, sizeof(at));
+	int r = member(rd, &rd->v6, "ipv6_pinfo", "ipv6_ac_list", &at, sizeof(at));
 
 	if (r < 0 || !at)
 		return r;
@@ -113,12 +133,10 @@ static int read_v6(struct reader *rd)
 {
 	static const struct in6_pktinfo none;
 	struct in6_pktinfo source;
-	int r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "sticky_pktinfo", &source,
-			      sizeof(source));
+	int r = member(rd, &rd->v6, "ipv6_pinfo", "sticky_pktinfo", &source, sizeof(source));
 
 	if (r >= 0)
-		r = kernel_member(rd->k, rd->v6, "ipv6_pinfo", "frag_size", &rd->m->mtu,
-				  sizeof(rd->m->mtu));
+		r = member(rd, &rd->v6, "ipv6_pinfo", "frag_size", &rd->m->mtu, sizeof(rd->m->mtu));
 	if (r < 0)
 		return r;
 	rd->any |= rd->m->mtu != 0;
@@ -131,25 +149,49 @@ static int read_v6(struct reader *rd)
 	return r < 0 ? r : read_anycast(rd);
 }
 
+static int set_size(struct image *ret, int size)
+{
+	if (size < 0)
+		return size;
+	ret->size = (size_t)size;
+	return ret->size > SOCK_MAX ? -EOPNOTSUPP : 0;
+}
+
+static int read_all(struct reader *rd, int fd, uint32_t family)
+{
+	uint64_t v6 = 0;
+	int r = set_size(&rd->sk, kernel_size(rd->k, "inet_sock"));
+
+	if (r >= 0)
+		r = kernel_of_sock(rd->k, fd, 0, rd->sk.bytes, rd->sk.size);
+	if (r >= 0)
+		r = read_common(rd);
+	if (r < 0 || family != AF_INET6)
+		return r;
+	r = member(rd, &rd->sk, "inet_sock", "pinet6", &v6, sizeof(v6));
+	if (r < 0 || !v6)
+		return r;
+	r = set_size(&rd->v6, kernel_size(rd->k, "ipv6_pinfo"));
+	if (r >= 0)
+		r = kernel_read(rd->k, v6, rd->v6.bytes, rd->v6.size);
+	return r < 0 ? r : read_v6(rd);
+}
+
 int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
 		     struct error *e)
 {
-	struct reader rd = {.s = s};
+	struct reader rd;
 	int r;
 
+	rd.s = s;
+	rd.any = false;
 	/* While checking it is only opened, so that it is at hand when all stands still. */
 	if (kernel_sock_memory(c, &rd.k) < 0 || c->checking)
 		return 0;
 	rd.m = scratch_message(s, Reprise__InetHidden, reprise__inet_hidden__init);
 	if (!rd.m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");
-	r = kernel_sock(rd.k, fd, &rd.sk);
-	if (r >= 0)
-		r = read_common(&rd);
-	if (r >= 0 && m->socket->family == AF_INET6)
-		r = kernel_member(rd.k, rd.sk, "inet_sock", "pinet6", &rd.v6, sizeof(rd.v6));
-	if (r >= 0 && rd.v6)
-		r = read_v6(&rd);
+	r = read_all(&rd, fd, m->socket->family);
 	if (r == -ENODEV)
 		return error_set(e, r, E_FILE_STATE,
 				 "it sends from a network interface that has gone (IPV6_PKTINFO)");

@@ -12,14 +12,20 @@ int kernel_sock_memory(struct checkpoint *c, struct kernel_memory **ret)
 	return c->files->kernel_hidden ? -EPERM : 0;
 }
 
+int kernel_of_sock(struct kernel_memory *k, int fd, int offset, void *buf, size_t len)
+{
+	const int offsets[] = {kernel_offset(k, "file", "private_data"),
+			       kernel_offset(k, "socket", "sk"), offset};
+
+	return kernel_of_file(k, fd, offsets, 3, buf, len);
+}
+
 int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret)
 {
-	uint64_t file = 0, socket = 0;
-	int r = kernel_file(k, fd, &file);
+	const int offsets[] = {kernel_offset(k, "file", "private_data"),
+			       kernel_offset(k, "socket", "sk")};
 
-	if (r >= 0)
-		r = kernel_member(k, file, "file", "private_data", &socket, sizeof(socket));
-	return r < 0 ? r : kernel_member(k, socket, "socket", "sk", ret, sizeof(*ret));
+	return kernel_of_file(k, fd, offsets, 2, ret, sizeof(*ret));
 }
 
 int kernel_sock_error(struct checkpoint *c, int fd)

@@ -8,6 +8,8 @@
 int kernel_sock_memory(struct checkpoint *c, struct kernel_memory **ret) must_check;
 /* The struct sock of a socket of ours, with which the structures of all families begin. */
 int kernel_sock(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
+/* What stands at an offset of it. */
+int kernel_of_sock(struct kernel_memory *k, int fd, int offset, void *buf, size_t len) must_check;
 /*
  * The error that waits to be read (SO_ERROR), which whoever asks would take; with nothing behind it
  * (IP_RECVERR). 0: none, or it cannot be known.
