@@ -136,15 +136,30 @@ int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
 	return r < 0 ? r : open_path(proc_fd, flags, path, e);
 }
 
+/* Is it made in one piece, so that a read which does not fill its buffer has come to the end? */
+static bool is_whole(const char *path)
+{
+	static const char *const names[] = {
+		"stat",	       "status",	"statm",	   "limits", "comm",
+		"personality", "oom_score_adj", "coredump_filter", "auxv"};
+	const char *base = strrchr(path, '/');
+
+	for (size_t i = 0; base && i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(base + 1, names[i]))
+			return true;
+	return false;
+}
+
 static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path, struct error *e)
 {
 	_cleanup_(close_fd) int fd = open_path(proc_fd, O_RDONLY, path, e);
 	_cleanup_(free_ptr) char *text = NULL;
 	size_t used = 0, size = 0;
+	bool whole = is_whole(path), end = false;
 
 	if (fd < 0)
 		return fd;
-	for (;;) {
+	while (!end) {
 		size_t left;
 		ssize_t n;
 
@@ -158,13 +173,13 @@ static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path
 			size = size ? size * 2 : 4096;
 		}
 		left = size - used - 1;
-		n = read(fd, text + used, left < piece ? left : piece);
+		left = left < piece ? left : piece;
+		n = read(fd, text + used, left);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
 			return access_error(e, proc_fd, -errno, "read", path);
-		if (n == 0)
-			break;
+		end = n == 0 || (whole && (size_t)n < left);
 		used += (size_t)n;
 	}
 	text[used] = '\0';

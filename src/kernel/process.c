@@ -45,13 +45,14 @@ void process_index_free(struct process_index *x)
 	free(x->label);
 }
 
-static int identify(struct checkpoint *c, struct kcmp_index *index, enum record_type kind,
-		    const struct checkpoint_process *p, uint64_t *ret_id, bool *ret_new,
-		    struct error *e)
+/* hash: those whose differ are not compared. */
+static int identify(struct checkpoint *c, struct kcmp_index *index, uint64_t hash,
+		    enum record_type kind, const struct checkpoint_process *p, uint64_t *ret_id,
+		    bool *ret_new, struct error *e)
 {
 	bool unused;
 	uint64_t class;
-	int r = kcmp_index_get(index, 0, p->tid, 0, &class, &unused);
+	int r = kcmp_index_get(index, hash, p->tid, 0, &class, &unused);
 
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM, "kcmp");
@@ -64,7 +65,7 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
 {
 	bool unused;
 
-	return identify(c, x->mm, RECORD_MM, p, &p->mm, &unused, e);
+	return identify(c, x->mm, 0, RECORD_MM, p, &p->mm, &unused, e);
 }
 
 /* The class of an ELF file is the fifth byte; a 32-bit program has 32-bit tasks. */
@@ -222,7 +223,9 @@ static int save_sighand(struct checkpoint *c, struct process_index *x, struct ch
 {
 	Reprise__Sighand table = REPRISE__SIGHAND__INIT;
 	bool new;
-	int r = identify(c, x->sighand, RECORD_SIGHAND, p, &msg->sighand, &new, e);
+	/* Only who has the same memory can have the same table: copy_process(), unshare_sighand().
+	 */
+	int r = identify(c, x->sighand, p->mm, RECORD_SIGHAND, p, &msg->sighand, &new, e);
 
 	if (r < 0 || !new)
 		return r;

@@ -46,24 +46,95 @@ static int take(struct net_settings *ret, const char *name, const char *value, s
 	return 0;
 }
 
-/* What cannot be read is not set: a secret for addresses, for instance. */
-static int take_file(int dir, const char *base, const char *name, struct net_settings *ret,
-		     struct scratch *s)
+/* Descriptors above this one are left to others. */
+#define KNOWN_MOST 768
+
+struct look {
+	struct net_files *files; /* NULL: none are kept */
+	struct net_settings *ret;
+	struct scratch *s;
+};
+
+void net_files_free(struct net_files *files)
 {
-	_cleanup_(close_fd) int fd = openat(dir, base, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	vec_for_each (f, &files->list) {
+		free(f->name);
+		close_fd(&f->fd);
+	}
+	vec_free(&files->list);
+	files->complete = false;
+}
+
+static int by_file_name(const void *a, const void *b)
+{
+	return strcmp(((const struct net_file *)a)->name, ((const struct net_file *)b)->name);
+}
+
+static struct net_file *find_file(const struct net_files *files, const char *name)
+{
+	const struct net_file key = {.name = (char *)name};
+
+	if (!files || !files->complete || !files->list.n)
+		return NULL;
+	return bsearch(&key, files->list.v, files->list.n, sizeof(key), by_file_name);
+}
+
+/* A descriptor that is kept, or given back; one for nothing: it is not to be looked at. */
+static void keep_file(struct net_files *files, const char *name, int *fd)
+{
+	struct net_file *f;
+
+	if (!files || files->complete || *fd >= KNOWN_MOST)
+		return;
+	f = vec_push(&files->list);
+	if (!f)
+		return;
+	f->name = strdup(name);
+	f->fd = take_fd(fd);
+	if (f->name)
+		return;
+	close_fd(&f->fd);
+	files->list.n--;
+}
+
+/* For each read the kernel makes room for as much as is asked for (proc_sys_read()). */
+static int read_file(int fd, const char *name, struct look *l)
+{
 	char value[VALUE_MAX];
-	/* For each read the kernel makes room for as much as is asked for (proc_sys_read()). */
-	ssize_t n = fd < 0 ? -1 : read(fd, value, VALUE_SHORT);
+	ssize_t n = pread(fd, value, VALUE_SHORT, 0);
 
 	if (n == VALUE_SHORT)
 		n = pread(fd, value, sizeof(value) - 1, 0);
-	if (n <= 0 || is_left_out(name))
-		return 0;
+	if (n < 0)
+		return -errno;
 	value[n] = '\0';
-	return take(ret, name, value, s);
+	return n ? take(l->ret, name, value, l->s) : 0;
 }
 
-static int walk(int dir, const char *prefix, int depth, struct net_settings *ret, struct scratch *s)
+/* What cannot be read is not set: a secret for addresses, for instance. */
+static bool is_unreadable(int err)
+{
+	return err == -EACCES || err == -EPERM || err == -ENOENT || err == -EIO || err == -EINVAL;
+}
+
+static int take_file(int dir, const char *base, const char *name, struct look *l)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct stat st;
+	int r;
+
+	if (fstatat(dir, base, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mode & 0222 &&
+	    st.st_mode & 0444 && !is_left_out(name)) {
+		fd = openat(dir, base, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		r = fd < 0 ? -errno : read_file(fd, name, l);
+		if (r < 0)
+			return is_unreadable(r) ? 0 : r;
+	}
+	keep_file(l->files, name, &fd);
+	return 0;
+}
+
+static int walk(int dir, const char *prefix, int depth, struct look *l)
 {
 	_cleanup_(close_directory) DIR *d = NULL;
 	struct dirent *entry;
@@ -75,18 +146,23 @@ static int walk(int dir, const char *prefix, int depth, struct net_settings *ret
 	while (r >= 0 && (entry = readdir(d))) {
 		_cleanup_(close_fd) int below = -EBADF;
 		char name[NAME_MAX_ALL];
-		struct stat st;
+		struct net_file *known;
 
 		if (entry->d_name[0] == '.' && (!entry->d_name[1] || entry->d_name[1] == '.'))
 			continue;
 		snprintf(name, sizeof(name), "%s/%s", prefix, entry->d_name);
 		if (entry->d_type == DT_DIR) {
 			below = openat(dir, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-			r = below < 0 ? 0 : walk(below, name, depth + 1, ret, s);
-		} else if (fstatat(dir, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-			   st.st_mode & 0222 && st.st_mode & 0444) {
-			r = take_file(dir, entry->d_name, name, ret, s);
+			r = below < 0 ? 0 : walk(below, name, depth + 1, l);
+			continue;
 		}
+		known = find_file(l->files, name);
+		if (known && known->fd < 0)
+			continue;
+		/* That of an interface which has gone says ENOENT; another may have its name. */
+		r = known ? read_file(known->fd, name, l) : -ENOENT;
+		if (r < 0)
+			r = take_file(dir, entry->d_name, name, l);
 	}
 	return r;
 }
@@ -96,17 +172,24 @@ static int by_name(const void *a, const void *b)
 	return strcmp((*(Reprise__Setting *const *)a)->name, (*(Reprise__Setting *const *)b)->name);
 }
 
-int net_settings_look(int proc_fd, struct net_settings *ret, struct scratch *s, struct error *e)
+int net_settings_look(int proc_fd, struct net_files *files, struct net_settings *ret,
+		      struct scratch *s, struct error *e)
 {
+	struct look l = {.files = files, .ret = ret, .s = s};
+
 	_cleanup_(close_fd) int dir =
 		openat(proc_fd < 0 ? AT_FDCWD : proc_fd, proc_fd < 0 ? "/proc/sys/net" : "sys/net",
 		       O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = dir < 0 ? -errno : walk(dir, "net", 0, ret, s);
+	int r = dir < 0 ? -errno : walk(dir, "net", 0, &l);
 
 	if (r < 0)
 		return error_errno(e, r, E_SYSTEM, "cannot read /proc/sys/net");
 	if (ret->list.n)
 		qsort(ret->list.v, ret->list.n, sizeof(*ret->list.v), by_name);
+	if (files && !files->complete && files->list.n)
+		qsort(files->list.v, files->list.n, sizeof(*files->list.v), by_file_name);
+	if (files)
+		files->complete = true;
 	return 0;
 }
 
@@ -121,7 +204,7 @@ int net_settings_look_fresh(int proc_fd, struct net_settings *ret, struct scratc
 	if (own < 0 || unshare(CLONE_NEWNET) < 0)
 		return error_errno(e, -errno, E_NAMESPACE,
 				   "cannot make a network namespace to compare with");
-	r = net_settings_look(proc_fd, ret, s, e);
+	r = net_settings_look(proc_fd, NULL, ret, s, e);
 	if (setns(own, CLONE_NEWNET) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot return to the network");
 	return r;
@@ -248,7 +331,7 @@ int net_settings_restart(int proc_fd, size_t n, Reprise__Setting *const *list, s
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	struct net_settings before = {}, wanted = {};
-	int r = n ? net_settings_look(proc_fd, &before, &s, e) : 0;
+	int r = n ? net_settings_look(proc_fd, NULL, &before, &s, e) : 0;
 
 	for (int pass = 0; pass <= 3; pass++)
 		for (size_t i = 0; i < n && r >= 0; i++)

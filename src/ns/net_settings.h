@@ -16,9 +16,23 @@ struct net_settings {
 	VEC(Reprise__Setting *) list; /* in the order of their names */
 };
 
-/* All that can be read and written. proc_fd: any /proc; -1 for /proc. */
-int net_settings_look(int proc_fd, struct net_settings *ret, struct scratch *s,
-		      struct error *e) must_check;
+/* The files of these, which are held open: to open one costs more than to read it. */
+struct net_files {
+	VEC(struct net_file {
+		char *name;
+		int fd;
+	})
+	list; /* in the order of their names */
+	bool complete;
+};
+void net_files_free(struct net_files *files);
+
+/*
+ * All that can be read and written. proc_fd: any /proc; -1 for /proc. files: NULL, or those of this
+ * network namespace that a look before has opened; the first one opens them.
+ */
+int net_settings_look(int proc_fd, struct net_files *files, struct net_settings *ret,
+		      struct scratch *s, struct error *e) must_check;
 /* Those of a network namespace that has just been made; this process is back in its own then. */
 int net_settings_look_fresh(int proc_fd, struct net_settings *ret, struct scratch *s,
 			    struct error *e) must_check;

@@ -13,6 +13,7 @@ void network_free(struct network *n)
 {
 	net_host_close(&n->host);
 	vec_free(&n->fresh.list);
+	net_files_free(&n->files);
 	scratch_free(&n->s);
 }
 
@@ -64,7 +65,7 @@ static int save_settings(struct network *n, int proc_fd, const struct net_others
 	if (!n->fresh.list.n)
 		r = net_settings_look_fresh(proc_fd, &n->fresh, &n->s, e);
 	if (r >= 0)
-		r = net_settings_look(proc_fd, &now, s, e);
+		r = net_settings_look(proc_fd, &n->files, &now, s, e);
 	if (r >= 0)
 		r = net_settings_differing(&now, &n->fresh, others, &kept, e);
 	if (r >= 0 && kept.list.n) {

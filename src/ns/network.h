@@ -13,6 +13,7 @@
 struct network {
 	struct net_host host;
 	struct net_settings fresh; /* of a new namespace */
+	struct net_files files;	   /* of this one */
 	struct scratch s;
 };
 #define NETWORK_INIT                   \

@@ -218,11 +218,14 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			     cb->complete != NULL,
 			     cb->tracks != NULL};
 	struct message m = {.type = MESSAGE_RESULT};
+	const struct sigaction quiet = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP};
 	struct error e = {};
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);
+	/* Tracees that stop are looked at: a signal for each stop only takes time. */
+	sigaction(SIGCHLD, &quiet, NULL);
 	/* A process of its own, which soon ends: memory that is given back is only faulted in
 	 * again. */
 	mallopt(M_TRIM_THRESHOLD, 256 << 20);
