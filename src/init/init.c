@@ -2,8 +2,8 @@
 /*
  * The first process of a container: `init PID` waits for its child PID, hands it
  * the signals that ask a program to end, reaps what is left to it, and ends as
- * that child does. It is saved with the container like every other process, so it depends on
- * nothing: no library, no file, no stack but its first page.
+ * that child does; `init PID all` when nobody is left. It is saved with the container like every
+ * other process, so it depends on nothing: no library, no file, no stack but its first page.
  */
 #include <linux/prctl.h>
 #include <linux/wait.h>
@@ -37,24 +37,34 @@ static long number(const char *s)
 	return n;
 }
 
+struct care {
+	long child; /* 0: it has ended */
+	long status;
+	long all; /* goes on until nobody is left */
+};
+
 /* Reaps who has ended; does not return once that was the child, or nobody is left. */
-static void reap(long child)
+static void reap(struct care *c)
 {
 	int status = 0;
 	long pid;
 
-	while ((pid = call(SYS_wait4, -1, (long)&status, WNOHANG | __WALL, 0)) > 0)
-		if (pid == child)
-			call(SYS_exit_group,
-			     status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff, 0, 0, 0);
+	while ((pid = call(SYS_wait4, -1, (long)&status, WNOHANG | __WALL, 0)) > 0) {
+		if (pid != c->child)
+			continue;
+		c->child = 0;
+		c->status = status & 0x7f ? 128 + (status & 0x7f) : status >> 8 & 0xff;
+		if (!c->all)
+			call(SYS_exit_group, c->status, 0, 0, 0);
+	}
 	if (pid == -10) /* ECHILD */
-		call(SYS_exit_group, 0, 0, 0, 0);
+		call(SYS_exit_group, c->status, 0, 0, 0);
 }
 
 __attribute__((used, noreturn)) void init_main(const long *stack);
 void init_main(const long *stack)
 {
-	long child = stack[0] > 1 ? number((const char *)stack[2]) : 0;
+	struct care c = {stack[0] > 1 ? number((const char *)stack[2]) : 0, 0, stack[0] > 2};
 	uint64_t all = WAITED_FOR;
 
 	/* Executed from memory, it has got an odd name. */
@@ -63,10 +73,10 @@ void init_main(const long *stack)
 	for (;;) {
 		long sig;
 
-		reap(child);
+		reap(&c);
 		sig = call(SYS_rt_sigtimedwait, (long)&all, 0, 0, sizeof(all));
-		if (sig > 0 && SIG(sig) & HANDED_ON)
-			call(SYS_kill, child, sig, 0, 0);
+		if (c.child && sig > 0 && SIG(sig) & HANDED_ON)
+			call(SYS_kill, c.child, sig, 0, 0);
 	}
 }
 

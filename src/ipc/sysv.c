@@ -203,9 +203,12 @@ void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_
 	struct proc_stat st;
 	int r;
 
-	/* No process at all, or one that is in no pid namespace of ours. */
+	/*
+	 * No process at all, or one that is in no pid namespace of ours. In an IPC namespace of its
+	 * own that was a restart, or somebody who has left: who is still there is a leak.
+	 */
 	if (!pid) {
-		o->outside |= time != 0;
+		o->outside |= time != 0 && !c->own_ipc;
 		return;
 	}
 	if (in_tree(c->ipc, pid)) {

@@ -19,6 +19,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/container.h"
+#include "ns/first.h"
 #include "ns/network.h"
 #include "ns/settings.h"
 #include "ns/userns.h"
@@ -281,12 +282,30 @@ static bool sees_cgroups(const struct container *ct)
 	return !(ct->own & CLONE_NEWNS);
 }
 
+/* Saved with the one that only cares for it; any other is not the whole of its namespace. */
+static int first_process(int proc_fd, pid_t *pid, struct error *e)
+{
+	pid_t first, inner = inner_pid(proc_fd, *pid);
+
+	if (inner == 1)
+		return 0;
+	if (!first_cares_for(proc_fd, *pid, inner, &first) || inner_pid(proc_fd, first) != 1)
+		return error_set(e, -EXDEV, E_TASK_NAMESPACE,
+				 "lives in a container, and is not the first process there");
+	*pid = first;
+	return 1;
+}
+
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
 	pid_t inner = 0;
 	int r = procfs_open_root(&ct->host_proc, e), proc_fd = ct->host_proc;
 
 	if (r >= 0)
+		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
+	if (r >= 0 && ct->own & CLONE_NEWPID)
+		r = first_process(proc_fd, pid, e);
+	if (r > 0)
 		r = compare_namespaces(proc_fd, *pid, &ct->own, e);
 	if (r >= 0)
 		r = look_at_cgroups(ct, proc_fd, *pid, e);
@@ -302,11 +321,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
 	if (ct->own & CLONE_NEWPID) {
-		inner = inner_pid(proc_fd, *pid);
-		if (inner != 1)
-			return error_set(
-				e, -EXDEV, E_TASK_NAMESPACE,
-				"lives in a container, and is not the first process there");
+		inner = 1;
 	}
 	if (ct->own & CLONE_NEWNS)
 		r = mounts_survey(proc_fd, *pid, &ct->mounts, &ct->s, e);

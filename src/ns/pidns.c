@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/first.h"
 #include "ns/mount_table.h"
 #include "ns/pidns.h"
 
@@ -125,34 +126,21 @@ static long raw_clone3(const struct clone_args *args)
 	return syscall(SYS_clone3, args, sizeof(*args));
 }
 
-/* Reaps until no child is left; ends as the root did. */
-static void __attribute__((noreturn)) init_loop(pid_t root)
+/* Signals are not lost until it is another program, which collects them. */
+static void __attribute__((noreturn)) go_on(int channel, int file, pid_t root)
 {
-	int status, root_status = 0;
-	pid_t pid;
+	struct answer a = {};
 	sigset_t all;
 
-	/* Signals are collected, not handled: SIGTERM and SIGHUP are passed on to the root. */
 	sigfillset(&all);
+	sigdelset(&all, SIGURG);
 	sigprocmask(SIG_SETMASK, &all, NULL);
-	for (;;) {
-		int sig;
-
-		while ((pid = waitpid(-1, &status, __WALL | WNOHANG)) > 0) {
-			if (pid != root)
-				continue;
-			root_status = status;
-			root = 0;
-		}
-		if (pid < 0 && errno == ECHILD)
-			break;
-		sig = sigwaitinfo(&all, NULL);
-		if (root > 0 && (sig == SIGTERM || sig == SIGHUP))
-			kill(root, sig);
-	}
-	if (WIFSIGNALED(root_status))
-		_exit(128 + WTERMSIG(root_status));
-	_exit(WEXITSTATUS(root_status));
+	/* What a terminal sends to the caller is for the tree, not for us to hand on. */
+	setpgid(0, 0);
+	a.ret = error_errno(&a.error, first_become(file, root, true), E_NAMESPACE,
+			    "cannot start the first process");
+	tell(channel, &a);
+	_exit(1);
 }
 
 static void __attribute__((noreturn))
@@ -163,22 +151,28 @@ init_main(int channel, mounts_fn mounts, void *mounts_arg, stub_main stub, void 
 	struct request req;
 	pid_t tid;
 	long pid;
+	int file;
 
 	prctl(PR_SET_NAME, "reprise-init");
 	mount_and_tell(channel, mounts, mounts_arg);
 	if (read(channel, &req, sizeof(req)) != sizeof(req))
 		_exit(1);
 	tid = req.vpid;
+	file = first_open(&made.error);
 	args.set_tid = (uint64_t)(uintptr_t)&tid;
-	pid = raw_clone3(&args);
+	pid = file < 0 ? file : raw_clone3(&args);
 	if (pid == 0)
 		stub(arg);
-	if (pid < 0)
+	if (file < 0)
+		made.ret = file;
+	else if (pid < 0)
 		made.ret =
 			error_errno(&made.error, -errno, E_NAMESPACE, "cannot make the root task");
 	/* Of what the coordinator has opened nothing may be held by us when the tasks run. */
-	channel = dup2(channel, 0);
-	syscall(SYS_close_range, 1u, ~0u, 0u);
+	channel = dup3(channel, 0, O_CLOEXEC);
+	if (file >= 0)
+		file = dup3(file, 1, O_CLOEXEC);
+	syscall(SYS_close_range, 2u, ~0u, 0u);
 	tell(channel, &made);
 	if (pid < 0)
 		_exit(1);
@@ -188,8 +182,7 @@ init_main(int channel, mounts_fn mounts, void *mounts_arg, stub_main stub, void 
 	 */
 	if (read(channel, &req, sizeof(req)) != sizeof(req))
 		_exit(1);
-	close(channel);
-	init_loop((pid_t)pid);
+	go_on(channel, file, (pid_t)pid);
 }
 
 static int ask(int channel, struct error *e)
@@ -246,11 +239,22 @@ static pid_t only_child(struct restart *r, pid_t parent, struct error *e)
 int pidns_release(struct pidns *ns, struct error *e)
 {
 	const struct request req = {};
+	struct answer a;
+	ssize_t n;
 
-	if (ns->channel >= 0 && send(ns->channel, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
-		return error_set(e, -ESRCH, E_NAMESPACE,
-				 "the init of the new pid namespace has ended");
-	return 0;
+	if (ns->channel < 0)
+		return 0;
+	n = send(ns->channel, &req, sizeof(req), MSG_NOSIGNAL);
+	/* The end of the channel: it has executed another program. */
+	if (n == sizeof(req))
+		n = read(ns->channel, &a, sizeof(a));
+	if (n == sizeof(a)) {
+		*e = a.error;
+		return a.ret;
+	}
+	return n == 0 ? 0
+		      : error_set(e, -ESRCH, E_NAMESPACE,
+				  "the init of the new pid namespace has ended");
 }
 
 int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret, struct error *e)

@@ -20,8 +20,8 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
-#include "init_blob.h"
 #include "ns/network.h"
+#include "ns/first.h"
 #include "ns/run.h"
 #include "ns/run_user.h"
 #include "ns/userns.h"
@@ -351,19 +351,6 @@ static void __attribute__((noreturn)) run_command(const struct run *run, int sla
 	fail(channel, &e, error_errno(&e, -errno, E_USAGE, "cannot execute %s", run->argv[0]));
 }
 
-/* In memory, since a container may have no file of ours. */
-static int init_file(struct error *e)
-{
-	int fd = memfd_create("reprise-init", MFD_CLOEXEC | MFD_EXEC);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("reprise-init", MFD_CLOEXEC);
-	if (fd < 0 || write(fd, init_program, sizeof(init_program)) != sizeof(init_program) ||
-	    fchmod(fd, 0555) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot make the first process");
-	return fd;
-}
-
 /* Before its descriptors are closed, among which are those of the groups. */
 static int enter_cgroups(const struct run *run, struct error *e)
 {
@@ -376,8 +363,6 @@ static int enter_cgroups(const struct run *run, struct error *e)
 
 static void __attribute__((noreturn)) first_process(const struct run *run, int channel)
 {
-	char number[16], name[] = "reprise-init";
-	char *argv[] = {name, number, NULL}, *envp[] = {NULL};
 	struct error e = {};
 	int r = mount_all(run, &e), slave = -1, file;
 	pid_t command;
@@ -396,18 +381,18 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 		run_command(run, slave, channel);
 	if (run->terminal)
 		leave_streams();
-	file = command < 0 ? -1 : init_file(&e);
+	file = command < 0 ? -1 : first_open(&e);
 	if (command < 0 || file < 0)
 		fail(channel, &e, -EAGAIN);
 	tell(channel, &e, 0);
-	snprintf(number, sizeof(number), "%d", command);
 	/*
 	 * It keeps the standard streams, so that a checkpoint knows them as such
 	 * wherever the command has put them: a shell that redirects its output has it elsewhere.
 	 */
 	file = fcntl(file, F_DUPFD_CLOEXEC, 10);
-	syscall(SYS_execveat, file, "", argv, envp, AT_EMPTY_PATH);
-	fail(channel, &e, error_errno(&e, -errno, E_NAMESPACE, "cannot start the first process"));
+	fail(channel, &e,
+	     error_errno(&e, first_become(file, command, false), E_NAMESPACE,
+			 "cannot start the first process"));
 }
 
 /* What the processes of the container say; 1: they have all executed their programs. */

@@ -443,6 +443,28 @@ def run_pidns(case, meta):
     run_kill(case, meta, '--pidns')
 
 
+def run_again(case, meta):
+    """What a restart has made is saved once more, by the pid that it has told."""
+    pid = case.start()
+    time.sleep(meta['settle'])
+    comm = case.comm(pid)
+    if not save(case, meta, pid, '--kill'):
+        return
+    expect_killed(case, pid)
+    first = case.start_reprise('restart', '-i', case.path('image'), '-q', '--pidns', '--pidfile', case.path('pid'))
+    case.until_handed_over(first, pid, comm, True)
+    with open(case.path('pid')) as file:
+        pid = int(file.read())
+    code, _, err = case.reprise('checkpoint', str(pid), '-o', case.path('image.2'), '-q', '--kill',
+                                *meta['checkpoint'])
+    if code:
+        raise Failed('the second checkpoint: exit status %d: %s' % (code, err.strip()))
+    if case.wait(first) != 128 + signal.SIGKILL:
+        raise Failed('the first restart ended by itself')
+    case.expect_nobody()
+    restarted(case, case.start_reprise('restart', '-i', case.path('image.2'), '-q', '--pidns'))
+
+
 def run_both(case, meta):
     pid = case.start()
     time.sleep(meta['settle'])
@@ -521,7 +543,7 @@ def run_container(case, meta):
         raise Failed('rm left %s' % os.listdir(containers))
 
 
-MODES = {'container': run_container, 'tree': run_tree, 'lazy': run_lazy, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
+MODES = {'again': run_again, 'container': run_container, 'tree': run_tree, 'lazy': run_lazy, 'pidns': run_pidns, 'both': run_both, 'pipe': run_pipe,
          'socket': run_socket, 'user': run_pidns, 'plain': run_plain}
 
 
