@@ -122,6 +122,9 @@ static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* 6.11 */
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* 6.1 */
+#endif
 #ifndef MADV_GUARD_INSTALL
 #define MADV_GUARD_INSTALL 102 /* 6.13 */
 #endif

@@ -61,6 +61,7 @@ int image_early_drop(struct image_writer *w, struct error *e)
 	w->offset = 0;
 	if (ftruncate(w->out.fd, (off_t)w->out.base) < 0)
 		return error_errno(e, -errno, E_OUTPUT, "cannot cut the image file");
+	room_begin(&w->ahead, &w->out);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/cleanup.h"
 #include "image/chain.h"
+#include "image/cut.h"
 #include "image/pages.h"
 #include "image/pool.h"
 #include "image/writer.h"
@@ -27,7 +28,9 @@ enum slot_state {
 	SLOT_FREE,
 	SLOT_FILLING, /* some thread's own, no lock needed */
 	SLOT_READY,   /* complete, but one before it is not */
-	SLOT_PLACED,  /* waits for being written, or is */
+	SLOT_PLACED,  /* waits for being written */
+	SLOT_WRITING, /* some thread's own again */
+	SLOT_WRITTEN, /* but one before it is not */
 };
 
 struct slot {
@@ -45,13 +48,7 @@ struct slot {
 /* Threads are not made for less. */
 #define HELPERS_WORTH	    (4u << 20)
 
-/* How far a group has been cut into blocks. */
-struct cut {
-	uint32_t type; /* of the frames */
-	struct page_group group;
-	const struct page_run *run, *end;
-	uint64_t skip; /* bytes of *run that are gone */
-};
+#define WRITERS_MOST 2
 
 struct pages_writer {
 	struct image_writer *w;
@@ -62,7 +59,7 @@ struct pages_writer {
 	struct slot *gather;		   /* the last claimed one, still being filled, or NULL */
 	uint64_t accepted;		   /* bytes of pages, of all groups so far */
 	uint64_t done;			   /* of these read and framed */
-	bool writing;
+	unsigned int writers;
 	VEC(struct page_cursor *) cursors; /* into the parents, that nobody uses now */
 	uint8_t *warm; /* the buffer that was written last, for the next slot; may be NULL */
 	int failed;
@@ -223,63 +220,6 @@ static void slots_place(struct pages_writer *pw)
 	pool_changed(&pw->pool);
 }
 
-/* Of a run whose contents are in the image already, what one run of a frame can say. */
-static uint64_t elsewhere_length(const struct page_run *run, uint64_t skip)
-{
-	uint64_t left = run->length - skip, in_frame;
-
-	if (run->position & (PAGE_ZERO | PAGE_PARENT))
-		return left < PAGES_ELSEWHERE_BYTES ? left : PAGES_ELSEWHERE_BYTES;
-	in_frame = PAGES_BLOCK - ((run->position + skip) & ~PAGE_EARLY) % PAGES_BLOCK;
-	return left < in_frame ? left : in_frame;
-}
-
-static uint64_t offset_of(const struct image_writer *w, uint64_t position)
-{
-	return position & (PAGE_ZERO | PAGE_PARENT)
-		       ? position & (PAGE_ZERO | PAGE_PARENT)
-		       : w->early.frames.v[(position & ~PAGE_EARLY) / PAGES_BLOCK].offset;
-}
-
-static bool has_room(const struct pages_input *in, const struct page_run *run)
-{
-	if (run->position)
-		return in->elsewhere < PAGES_BLOCK_ELSEWHERE &&
-		       in->bytes_elsewhere < PAGES_ELSEWHERE_BYTES;
-	return in->bytes < PAGES_BLOCK && in->nruns - in->elsewhere < PAGES_BLOCK_RUNS;
-}
-
-/* Takes the next block. */
-static void cut_next(const struct image_writer *w, struct cut *c, struct pages_input *in)
-{
-	in->type = c->type;
-	in->group = c->group;
-	in->nruns = in->elsewhere = 0;
-	in->bytes = in->bytes_elsewhere = 0;
-	while (c->run < c->end && has_room(in, c->run)) {
-		uint64_t left = c->run->length - c->skip;
-		uint64_t take = left < PAGES_BLOCK - in->bytes ? left : PAGES_BLOCK - in->bytes;
-		struct page_run *run = &in->runs[in->nruns++];
-
-		if (c->run->position) {
-			take = elsewhere_length(c->run, c->skip);
-			run->position = offset_of(w, c->run->position + c->skip);
-			in->bytes_elsewhere += take;
-			in->elsewhere++;
-		} else {
-			run->position = 0;
-			in->bytes += take;
-		}
-		run->address = c->run->address + c->skip;
-		run->length = take;
-		c->skip += take;
-		if (c->skip == c->run->length) {
-			c->run++;
-			c->skip = 0;
-		}
-	}
-}
-
 /*
  * Frames of the parents that have been read are the thread's, not the slot's: it goes on where it
  * has been. Lock held.
@@ -300,6 +240,35 @@ static void base_leave(struct pages_writer *pw, struct slot *s)
 
 	if (place)
 		*place = take_ptr(&s->codec.cursor);
+}
+
+/* Lock held, and let go meanwhile. */
+static void slot_write(struct pages_writer *pw, struct slot *s)
+{
+	struct error e = {};
+	int r = 0;
+
+	s->state = SLOT_WRITING;
+	if (!pw->failed) {
+		pw->writers++;
+		pthread_mutex_unlock(&pw->pool.lock);
+		r = stream_write(&pw->w->out, s->buf, s->len, s->offset, &e);
+		pthread_mutex_lock(&pw->pool.lock);
+		pw->writers--;
+	}
+	s->state = SLOT_WRITTEN;
+	/* In the cache still; and one thread alone has one buffer faulted in, not all. */
+	if (!pw->warm) {
+		pw->warm = s->buf;
+		s->buf = NULL;
+	}
+	while (pw->written < pw->placed && slot_at(pw, pw->written)->state == SLOT_WRITTEN)
+		slot_at(pw, pw->written++)->state = SLOT_FREE;
+	if (r < 0)
+		fail(pw, r, &e);
+	/* A wake-up takes a tenth of the time of a write: one is for many slots. */
+	if (pw->claimed - pw->written <= pw->nslots / 2 || pw->written == pw->placed)
+		pool_changed(&pw->pool);
 }
 
 static bool step_fill(struct pages_writer *pw)
@@ -323,33 +292,37 @@ static bool step_fill(struct pages_writer *pw)
 	if (r < 0)
 		fail(pw, r, &e);
 	slots_place(pw);
+	/* One more than can write at a time: so the lock is handed over without anybody sleeping */
+	if (pw->w->out.positioned && s->state == SLOT_PLACED && pw->writers < WRITERS_MOST)
+		slot_write(pw, s);
 	return true;
 }
 
 static bool step_write(struct pages_writer *pw, bool helper)
 {
-	struct slot *s = slot_at(pw, pw->written);
-	struct error e = {};
-	int r = 0;
-
-	if (pw->writing || pw->written == pw->placed || (helper && !pw->w->out.positioned))
+	if (pw->writers || (helper && !pw->w->out.positioned))
 		return false;
-	if (!pw->failed) {
-		pw->writing = true;
-		pthread_mutex_unlock(&pw->pool.lock);
-		r = stream_write(&pw->w->out, s->buf, s->len, s->offset, &e);
-		pthread_mutex_lock(&pw->pool.lock);
-		pw->writing = false;
-	}
-	s->state = SLOT_FREE;
-	/* In the cache still; and one thread alone has one buffer faulted in, not all. */
-	if (!pw->warm) {
-		pw->warm = s->buf;
-		s->buf = NULL;
-	}
-	pw->written++;
-	if (r < 0)
-		fail(pw, r, &e);
+	for (uint64_t i = pw->written; i < pw->placed; i++)
+		if (slot_at(pw, i)->state == SLOT_PLACED) {
+			slot_write(pw, slot_at(pw, i));
+			return true;
+		}
+	return false;
+}
+
+/* Ahead of what will be written; others fill slots meanwhile. */
+static bool step_room(struct pages_writer *pw)
+{
+	struct image_writer *w = pw->w;
+	uint64_t at = w->offset, most = w->early.room + w->progress.total / 64 * 65;
+
+	if (pw->writers || pw->failed || !room_wanted(&w->ahead, at, at - w->early.room, most))
+		return false;
+	pw->writers = WRITERS_MOST;
+	pthread_mutex_unlock(&pw->pool.lock);
+	room_make(&w->ahead, &w->out, at, most);
+	pthread_mutex_lock(&pw->pool.lock);
+	pw->writers = 0;
 	pool_changed(&pw->pool);
 	return true;
 }
@@ -358,7 +331,7 @@ static bool step(void *arg, bool helper)
 {
 	struct pages_writer *pw = arg;
 
-	return step_write(pw, helper) || step_fill(pw);
+	return step_room(pw) || step_write(pw, helper) || step_fill(pw);
 }
 
 /* One turn of the calling thread, which alone reports progress. Lock held. */

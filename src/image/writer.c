@@ -82,6 +82,7 @@ int image_writer_new(struct image_writer **ret, int fd, const struct image_info 
 	r = stream_open_output(&w->out, fd, e);
 	if (r < 0)
 		return r;
+	room_begin(&w->ahead, &w->out);
 	w->out.progress = &w->progress;
 	w->progress.report = w->opt.progress;
 	w->progress.arg = w->opt.progress_arg;
@@ -330,7 +331,8 @@ static int finish(struct image_writer *w, struct error *e)
 	r = stream_write(&w->out, w->state, w->state_len, w->offset, e);
 	if (r < 0)
 		return r;
-	return stream_finish(&w->out, w->totals.total_bytes, e);
+	r = room_end(&w->ahead, &w->out, w->totals.total_bytes, e);
+	return r < 0 ? r : stream_finish(&w->out, w->totals.total_bytes, e);
 }
 
 int image_finish(struct image_writer *w, struct image_totals *ret, struct error *e)

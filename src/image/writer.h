@@ -4,7 +4,7 @@
 
 #include "core/vec.h"
 #include "image/frame.h"
-#include "image/stream.h"
+#include "image/room.h"
 
 /* Shared by writer.c (state part and end) and pages_write.c (what is between). */
 
@@ -19,6 +19,7 @@ struct early_entry {
 
 struct image_writer {
 	struct stream out;
+	struct file_room ahead;
 	struct image_writer_options opt;
 	enum writer_phase phase;
 	struct progress progress; /* in bytes of pages */

@@ -16,8 +16,10 @@
 #include "mm/pagemap.h"
 #include "mm/pages.h"
 
-/* For so long, what smaps has told is taken for what it would tell. */
-#define KNOWN_NS 200000000ull
+/* For so long, what smaps has told is taken for what it would tell: from one checkpoint to the
+ * next, and from one look to the next, where it has to be told once more after the freeze. */
+#define KNOWN_NS      200000000ull
+#define KNOWN_LOOK_NS 2000000000ull
 
 static int no_memory(struct error *e)
 {
@@ -185,16 +187,21 @@ void track_seen(struct mm_track *t, struct vma_list *list, bool fresh)
 		t->seen_ns = now_ns();
 }
 
+static bool known_for(const struct mm_track *t, uint64_t ns)
+{
+	return t->seen_ns && now_ns() - t->seen_ns < ns;
+}
+
 bool track_knows(const struct mm_track *t)
 {
-	return t->seen_ns && now_ns() - t->seen_ns < KNOWN_NS;
+	return known_for(t, KNOWN_NS);
 }
 
 /* smaps takes 16 ms per GiB: not at each look. */
 static int look_at_mappings(struct mm_track *t, int proc_fd, struct error *e)
 {
 	_cleanup_(vma_list_free) struct vma_list now = {};
-	int r = track_knows(t) ? vmas_read(proc_fd, t->tid, "maps", &now, e) : 0;
+	int r = known_for(t, KNOWN_LOOK_NS) ? vmas_read(proc_fd, t->tid, "maps", &now, e) : 0;
 
 	if (r >= 0 && now.vmas.n && vmas_take_over(&now, &t->vmas)) {
 		track_seen(t, &now, false);
