@@ -11,6 +11,7 @@
 #include "fs/file_private.h"
 #include "fs/pty_ioctl.h"
 #include "fs/pty_private.h"
+#include "model/pids.h"
 
 static struct restart_process *session_leader(struct restart *r, const struct file_open *master)
 {
@@ -105,6 +106,14 @@ static int give_up(struct restart *r, struct restart_process *leader, int master
 	return 0;
 }
 
+static int set_foreground(struct restart *r, struct restart_process *leader, int master,
+			  pid_t group, struct error *e)
+{
+	int32_t number = restart_pid_in(r, group, leader->msg->pid_namespace);
+
+	return number ? on_slave(r, leader, master, TIOCSPGRP, &number, e) : -ESRCH;
+}
+
 int pty_session_restart(struct restart *r, struct file_open *master, struct error *e)
 {
 	struct restart_process *leader = session_leader(r, master);
@@ -115,7 +124,7 @@ int pty_session_restart(struct restart *r, struct file_open *master, struct erro
 		return 0;
 	master->pty_session = true;
 	if (group > 0 && group != leader->msg->pgid && group_exists(r, leader, group))
-		res = on_slave(r, leader, master->fd, TIOCSPGRP, &group, e);
+		res = set_foreground(r, leader, master->fd, group, e);
 	if (res < 0)
 		return error_errno(e, res, E_RESTORE,
 				   "cannot put process group %d in the foreground", group);

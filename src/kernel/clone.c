@@ -13,6 +13,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/clone.h"
+#include "kernel/levels.h"
 #include "kernel/sharing.h"
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
@@ -23,9 +24,10 @@
 
 /* Who is made while the plan is carried out. */
 struct made_helper {
-	pid_t pid; /* real */
-	pid_t vpid;
+	pid_t pid;  /* real */
+	pid_t vpid; /* "any": what its maker calls it */
 	struct agent *agent;
+	uint64_t space, children_space;
 };
 
 struct maker {
@@ -42,14 +44,18 @@ struct actor {
 	pid_t pid;
 	struct agent *agent;
 	const struct restart_process *process; /* NULL for a helper */
+	uint64_t space;
+	uint64_t *children_space;
 };
 
 static struct actor actor_of(struct maker *m, struct tree_actor a)
 {
-	if (a.helper)
-		return (struct actor){m->helpers[a.index].pid, m->helpers[a.index].agent, NULL};
-	return (struct actor){m->r->processes.v[a.index].pid, m->r->processes.v[a.index].agent,
-			      &m->r->processes.v[a.index]};
+	struct made_helper *h = a.helper ? &m->helpers[a.index] : NULL;
+	struct restart_process *p = a.helper ? NULL : &m->r->processes.v[a.index];
+
+	if (h)
+		return (struct actor){h->pid, h->agent, NULL, h->space, &h->children_space};
+	return (struct actor){p->pid, p->agent, p, p->msg->pid_namespace, &p->children_space};
 }
 
 static long do_call(struct maker *m, struct tree_actor a, long nr, uint64_t a1, uint64_t a2)
@@ -80,6 +86,7 @@ int tree_nodes(const struct restart *r, struct tree_node **ret, struct error *e)
 			.has_threads = p->tasks.n > 1,
 			.vfork = vfork_is_child(p),
 		};
+		levels_node_of(p, &nodes[i]);
 		if (p->mm && p->mm_owner) {
 			nodes[i].inherits = mm_restart_inherits(r, p, &nodes[i].after);
 			nodes[i].last_stage = mm_restart_last_stage(r, p);
@@ -96,16 +103,16 @@ static uint64_t sharing_flags(const struct restart_process *maker,
 	return tree_sharing(maker, tree_leader(maker), child);
 }
 
-/* Adds clone3() with a chosen id to a batch; the id stands behind the arguments. */
-static int add_clone(struct batch *b, uint64_t flags, int exit_signal, pid_t vtid)
+/* Adds clone3() with chosen ids to a batch; these stand behind the arguments. */
+static int add_clone(struct batch *b, uint64_t flags, int exit_signal, const struct levels *ids)
 {
 	const struct clone_args args = {
 		.flags = flags | CLONE_PTRACE,
 		.exit_signal = (uint64_t)(exit_signal > 0 ? exit_signal : 0),
-		.set_tid_size = 1,
+		.set_tid_size = ids->n,
 	};
 	uint32_t at = batch_data(b, &args, sizeof(args));
-	uint32_t tid = batch_data(b, &vtid, sizeof(vtid));
+	uint32_t tid = batch_data(b, ids->v, (uint32_t)(ids->n * sizeof(*ids->v)));
 
 	batch_pointer(b, at + (uint32_t)offsetof(struct clone_args, set_tid), tid);
 	return batch_call(b, SYS_clone3, DATA(at), VAL(sizeof(args)));
@@ -120,33 +127,37 @@ static int clone_failed(struct maker *m, long res, pid_t vpid)
 	return error_errno(m->e, (int)res, E_RESTORE, "cannot make task %d", vpid);
 }
 
-/* The last number of NSpid. */
-pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid)
+/* A number of NSpid: that of the root's namespace, which may be below ours, or further down. */
+pid_t tree_pid_at(struct restart *r, pid_t pid, pid_t tid, size_t depth)
 {
 	_cleanup_(free_ptr) char *status = NULL;
 	struct error unused = {};
-	const char *v, *end;
+	const char *v;
+	pid_t found = 0;
 	size_t len;
 
 	if (procfs_read(r->proc_fd, &status, &unused, "%d/task/%d/status", pid, tid) < 0)
 		return 0;
 	v = proc_field(status, "NSpid", &len);
-	if (!v)
-		return 0;
-	end = v + len;
-	while (end > v && end[-1] != '\t' && end[-1] != ' ')
-		end--;
-	return (pid_t)strtol(end, NULL, 10);
+	for (size_t i = depth + (r->pidns ? 1 : 0) + 1; v && i; i--) {
+		char *end;
+
+		found = (pid_t)strtol(v, &end, 10);
+		if (end == v || *v == '\n')
+			return 0;
+		v = end;
+	}
+	return found;
 }
 
-/* Our name for the child that its parent calls vpid: the newest of the parent's children, which
- * stands last. */
-static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid)
+/* Our name for the child that has this number at a depth below the root: the newest of the parent's
+ * children, which stands last. */
+static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid, size_t depth)
 {
 	_cleanup_(free_ptr) char *list = NULL;
 	ssize_t len;
 
-	if (!m->r->pidns)
+	if (!m->r->pidns && !depth)
 		return vpid;
 	len = procfs_read(m->r->proc_fd, &list, m->e, "%d/task/%d/children", parent, parent);
 	if (len < 0)
@@ -159,7 +170,7 @@ static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid)
 		while (len > 0 && list[len - 1] != ' ')
 			len--;
 		pid = (pid_t)atoi(list + len);
-		if (pid > 0 && tree_inner_pid(m->r, pid, pid) == vpid)
+		if (pid > 0 && tree_pid_at(m->r, pid, pid, depth) == vpid)
 			return pid;
 	}
 	return 0;
@@ -188,25 +199,53 @@ static pid_t real_parent(struct maker *m, const struct tree_step *s)
 	return s->its_parent ? child->parent->pid : actor_of(m, s->actor).pid;
 }
 
+static int go_for(struct maker *m, const struct actor *a, uint64_t space)
+{
+	const struct levels_maker maker = {a->pid, a->agent, a->space, a->children_space};
+
+	return levels_go(m->r, &maker, space, m->e);
+}
+
+/* It is born where children of its maker are; the first of a pid namespace begins that. */
+static int clone_process(struct maker *m, const struct tree_step *s, const struct actor *a,
+			 struct restart_process *child)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	uint64_t flags = a->process ? sharing_flags(a->process, child) : 0;
+	uint64_t space = child->msg->pid_namespace, in = space;
+	struct levels ids;
+	int call, r;
+
+	if (pid_space_is_init(child)) {
+		in = pid_space_above(m->r, space, pid_space_depth(m->r, space) - 1);
+		flags |= CLONE_NEWPID;
+	}
+	r = go_for(m, a, in);
+	if (r >= 0)
+		r = levels_of(m->r, space, child->vpid, &ids, m->e);
+	if (r < 0)
+		return r;
+	if (s->its_parent)
+		call = add_clone(&b, flags | CLONE_PARENT, 0, &ids);
+	else
+		call = add_clone(&b, flags, child->msg->exit_signal, &ids);
+	r = agent_run(a->agent, a->pid, NULL, &b, m->e);
+	if (r >= 0 && batch_result(&b, call) < 0)
+		r = clone_failed(m, batch_result(&b, call), child->vpid);
+	child->children_space = space;
+	return r;
+}
+
 static int do_fork(struct maker *m, const struct tree_step *s)
 {
 	struct restart_process *child = &m->r->processes.v[s->node];
 	struct actor a = actor_of(m, s->actor);
-	_cleanup_(batch_free) struct batch b = {};
-	uint64_t flags = a.process ? sharing_flags(a.process, child) : 0;
-	int call, r;
+	int r = clone_process(m, s, &a, child);
 	pid_t pid;
 
-	if (s->its_parent)
-		call = add_clone(&b, flags | CLONE_PARENT, 0, child->vpid);
-	else
-		call = add_clone(&b, flags, child->msg->exit_signal, child->vpid);
-	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
 	if (r < 0)
 		return r;
-	if (batch_result(&b, call) < 0)
-		return clone_failed(m, batch_result(&b, call), child->vpid);
-	pid = outer_child(m, real_parent(m, s), child->vpid);
+	pid = outer_child(m, real_parent(m, s), child->vpid, 0);
 	if (pid < 0)
 		return pid;
 	if (!pid)
@@ -230,7 +269,8 @@ static int helper_exit_signal(struct maker *m, int helper)
 static bool is_wanted(const struct maker *m, pid_t pid)
 {
 	vec_for_each (p, &m->r->processes) {
-		if (p->vpid == pid || p->msg->pgid == pid || p->msg->sid == pid)
+		if (p->vpid == pid || p->msg->pgid == pid || p->msg->sid == pid ||
+		    levels_want(p, pid))
 			return true;
 		vec_for_each (t, &p->tasks)
 			if (t->vtid == pid)
@@ -242,13 +282,22 @@ static bool is_wanted(const struct maker *m, pid_t pid)
 	return false;
 }
 
+/* Of one whose pid does not matter only the innermost is chosen. */
 static int clone_helper(struct maker *m, const struct tree_step *s, pid_t vpid, long *ret)
 {
 	struct actor a = actor_of(m, s->actor);
+	struct made_helper *h = &m->helpers[s->node];
 	_cleanup_(batch_free) struct batch b = {};
-	int call = add_clone(&b, 0, helper_exit_signal(m, s->node), vpid);
-	int r = agent_run(a.agent, a.pid, NULL, &b, m->e);
+	struct levels ids = {{vpid}, 1};
+	int call, r = go_for(m, &a, a.space);
 
+	h->space = h->children_space = a.space;
+	if (r >= 0 && !m->plan->helpers.v[s->node].any)
+		r = levels_of(m->r, a.space, vpid, &ids, m->e);
+	if (r < 0)
+		return r;
+	call = add_clone(&b, 0, helper_exit_signal(m, s->node), &ids);
+	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
 	*ret = batch_result(&b, call);
 	return r;
 }
@@ -275,7 +324,7 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 		return r;
 	if (res < 0)
 		return clone_failed(m, res, h->vpid);
-	h->pid = outer_child(m, a.pid, h->vpid);
+	h->pid = outer_child(m, a.pid, h->vpid, planned->any ? pid_space_depth(m->r, a.space) : 0);
 	if (h->pid < 0)
 		return h->pid;
 	if (!h->pid)
@@ -289,7 +338,9 @@ static int do_retire(struct maker *m, const struct tree_step *s)
 {
 	struct made_helper *h = &m->helpers[s->node];
 	struct actor a = actor_of(m, s->actor);
-	const uint64_t args[6] = {(uint64_t)h->vpid, 0, __WALL, 0};
+	bool any = m->plan->helpers.v[s->node].any;
+	pid_t called = any ? h->vpid : restart_pid_in(m->r, h->vpid, a.space);
+	const uint64_t args[6] = {(uint64_t)called, 0, __WALL, 0};
 	int r = zombie_end(h->agent, h->pid, 0, false, m->e);
 	long res;
 
@@ -351,13 +402,16 @@ static int clone_threads(struct maker *m, struct restart_process *p, size_t firs
 {
 	const uint64_t all = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
 	_cleanup_(batch_free) struct batch b = {};
+	struct levels ids;
 	int r;
 
 	for (size_t i = first; i < last; i++) {
 		bool shares = p->tasks.v[i].msg->sysvsem == shared_undo(p);
 
-		batch_must(&b, add_clone(&b, all | (shares ? CLONE_SYSVSEM : 0), 0,
-					 p->tasks.v[i].vtid));
+		r = levels_of(m->r, p->msg->pid_namespace, p->tasks.v[i].vtid, &ids, m->e);
+		if (r < 0)
+			return r;
+		batch_must(&b, add_clone(&b, all | (shares ? CLONE_SYSVSEM : 0), 0, &ids));
 	}
 	r = agent_run(p->agent, p->pid, NULL, &b, m->e);
 	if (r < 0)
@@ -385,7 +439,7 @@ static int find_threads(struct maker *m, struct restart_process *p)
 	}
 	while ((d = readdir(dir))) {
 		pid_t tid = (pid_t)atoi(d->d_name),
-		      vtid = tid ? tree_inner_pid(m->r, p->pid, tid) : 0;
+		      vtid = tid ? tree_pid_at(m->r, p->pid, tid, 0) : 0;
 
 		for (size_t i = 1; i < p->tasks.n && vtid; i++)
 			if (p->tasks.v[i].vtid == vtid)
@@ -396,7 +450,9 @@ static int find_threads(struct maker *m, struct restart_process *p)
 
 static int do_threads(struct maker *m, struct restart_process *p)
 {
-	int r = 0;
+	const struct levels_maker maker = {p->pid, p->agent, p->msg->pid_namespace,
+					   &p->children_space};
+	int r = levels_go(m->r, &maker, maker.space, m->e);
 
 	for (size_t i = 1; i < p->tasks.n && r >= 0; i += THREADS_AT_ONCE)
 		r = clone_threads(m, p, i,
@@ -416,6 +472,18 @@ static int do_threads(struct maker *m, struct restart_process *p)
 			r = spaces_enter(m->r, &p->tasks.v[i], m->e);
 	}
 	return r;
+}
+
+/* In the numbers of who does it. */
+static int set_group(struct maker *m, const struct tree_step *s)
+{
+	struct actor a = actor_of(m, s->actor);
+	pid_t node = s->type == STEP_PLACE ? m->r->processes.v[s->node].vpid : 0;
+	const uint64_t args[6] = {node ? (uint64_t)restart_pid_in(m->r, node, a.space) : 0,
+				  (uint64_t)restart_pid_in(m->r, s->pgid, a.space)};
+	long res = agent_syscall(a.agent, a.pid, NULL, m->e, SYS_setpgid, args);
+
+	return res < 0 ? error_errno(m->e, (int)res, E_RESTORE, "task %d: setpgid", a.pid) : 0;
 }
 
 static int begin_session(struct maker *m, const struct tree_step *s, struct restart_process *p)
@@ -444,8 +512,9 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 		return mm_restart_fill(m->r, p, s->stage, m->e);
 	case STEP_THREADS:
 		return do_threads(m, p);
+	case STEP_PLACE:
 	case STEP_SETPGID:
-		return call_step(m, s, SYS_setpgid, (uint64_t)s->pgid, "setpgid");
+		return set_group(m, s);
 	case STEP_RETIRE:
 		return do_retire(m, s);
 	case STEP_VFORK:
@@ -466,6 +535,8 @@ int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn s
 
 	for (size_t i = 0; i < plan->late && res >= 0; i++)
 		res = carry_out(&m, &plan->steps.v[i]);
+	if (res >= 0)
+		res = levels_restart_children(r, e);
 	for (size_t i = 0; helpers && i < plan->helpers.n; i++)
 		ignore(agent_return(helpers[i].agent, NULL), "helpers have ended");
 	return res;

@@ -27,8 +27,9 @@ int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn s
 typedef int (*tree_complete_fn)(struct restart *r, struct restart_process *p, struct error *e);
 int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session_fn session,
 		   tree_complete_fn complete, struct error *e) must_check;
-/* What a task is called in its innermost pid namespace; 0: it has gone. */
-pid_t tree_inner_pid(struct restart *r, pid_t pid, pid_t tid);
+/* What a task is called in the pid namespace of the root, or so many levels below; 0: it has gone.
+ */
+pid_t tree_pid_at(struct restart *r, pid_t pid, pid_t tid, size_t depth);
 
 /* Adopts a new stub that is traced and stopped: waits for its first stop and makes its agent. */
 int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e) must_check;

@@ -4,6 +4,7 @@
 
 #include "core/cleanup.h"
 #include "kernel/feasible.h"
+#include "kernel/levels.h"
 #include "kernel/sharing.h"
 #include "kernel/tree.h"
 #include "kernel/vfork.h"
@@ -44,6 +45,7 @@ static void describe(struct checkpoint *c, size_t i, int parent, struct tree_nod
 		.has_threads = f->threads.n > 1,
 		.vfork = vfork_waiting_for(c, f) != 0,
 	};
+	levels_node(c, p, node);
 	*t = (struct tree_tables){
 		.pid = f->pid,
 		.parent = parent,

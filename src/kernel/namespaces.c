@@ -2,6 +2,7 @@
 #include "kernel/namespaces.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,9 +53,19 @@ static const char *own(const struct namespaces *ns, const char *kind)
 	return NULL;
 }
 
-static int compare_link(const struct checkpoint *c, const struct namespaces *ns, pid_t pid,
-			pid_t tid, size_t i, struct error *e)
+/* One below ours that has been found with the tasks (ns/pid_spaces.c). */
+static bool is_nested(const struct checkpoint *c, const char *link)
 {
+	const char *number = strchr(link, '[');
+
+	return number && space_by_number(c, CLONE_NEWPID, strtoull(number + 1, NULL, 10));
+}
+
+static int compare_link(const struct checkpoint *c, const struct namespaces *ns, pid_t pid,
+			pid_t tid, size_t i, bool *children_apart, struct error *e)
+{
+	bool pids = !strcmp(links[i].kind, "pid");
+
 	const char *ours = own(ns, links[i].kind);
 	bool children = strcmp(links[i].file, links[i].kind) != 0;
 	_cleanup_(free_ptr) char *theirs = NULL;
@@ -71,6 +82,13 @@ static int compare_link(const struct checkpoint *c, const struct namespaces *ns,
 		return r;
 	if (theirs && strcmp(theirs, ours) == 0)
 		return 0;
+	*children_apart |= pids && children;
+	if (pids && (theirs ? is_nested(c, theirs) : children))
+		return 0;
+	if (pids && children)
+		return error_set(e, -EXDEV, E_TASK_NAMESPACE,
+				 "its next child would be in a pid namespace that has no first "
+				 "process in the tree");
 	if (children)
 		return error_set(e, -EXDEV, E_TASK_NAMESPACE,
 				 "its next child would be in another %s namespace than reprise",
@@ -80,9 +98,11 @@ static int compare_link(const struct checkpoint *c, const struct namespaces *ns,
 }
 
 int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,
-		       const struct checkpoint_process *p, struct error *e)
+		       const struct checkpoint_process *p, bool *children_apart, struct error *e)
 {
 	int r = 0;
+
+	*children_apart = false;
 
 	vec_for_each (t, &p->frozen->threads)
 		for (size_t i = 0; i < sizeof(links) / sizeof(*links) && r >= 0; i++) {
@@ -90,7 +110,7 @@ int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,
 
 			if (t->zombie || (!first && !links[i].each_thread))
 				continue;
-			r = compare_link(c, ns, p->frozen->pid, t->tid, i, e);
+			r = compare_link(c, ns, p->frozen->pid, t->tid, i, children_apart, e);
 			if (r < 0 && !first)
 				error_object(e, r, "thread %d", t->tid);
 		}

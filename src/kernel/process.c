@@ -11,6 +11,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/ldt.h"
+#include "kernel/levels.h"
 #include "kernel/membarrier.h"
 #include "kernel/prctl.h"
 #include "kernel/process.h"
@@ -97,7 +98,8 @@ void process_look(const struct checkpoint *c, const struct process_index *x,
 	l = calloc(1, sizeof(*l));
 	if (!l)
 		return;
-	l->namespaces = namespaces_compare(c, &x->namespaces, p, &l->in_namespaces);
+	l->namespaces =
+		namespaces_compare(c, &x->namespaces, p, &l->children_apart, &l->in_namespaces);
 	l->labels = security_compare_labels(c, x->label, p, &l->in_labels);
 	l->exe = check_exe(c, p, &l->in_exe);
 	/* While it runs, what is read here would be old by the time it is asked for. */
@@ -163,7 +165,8 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 	msg->tty_pgrp = st->tpgid;
 	msg->vfork_tid = vfork_waiting_for(c, f);
 	msg->comm = scratch_string(s, st->comm);
-	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
+	return msg->comm ? levels_save_process(c, p, msg, s, e)
+			 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 }
 
 /* Left as it is if the file is not there. */
@@ -334,7 +337,7 @@ static int validate_zombie(const Reprise__Process *m, struct error *e)
 	if (!WIFEXITED(m->exit_status) && !WIFSIGNALED(m->exit_status))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "zombie %d with wait status 0x%x",
 				 m->pid, m->exit_status);
-	return 0;
+	return zombie_validate(m, e);
 }
 
 int process_validate(const struct restart *r, const Reprise__Process *m, struct error *e)

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
+#include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,20 +23,24 @@
  * into processes that are not under these rules (hook_ptrace_access_check() in
  * security/landlock/task.c). So each task asks for the robust list of a process into which it could
  * look otherwise, since that has its ids, no more capabilities than it, and is dumpable
- * (__ptrace_may_access()): ourselves, or a child of ours, the probe.
+ * (__ptrace_may_access()): ourselves, or a child of ours, the probe. A task in a pid namespace
+ * below ours sees such a child only if it is there, too.
  */
 
 struct probe {
 	uint32_t uid, gid;
-	pid_t pid;
+	uint64_t space;	   /* id of its pid namespace; 0: ours */
+	pid_t pid, called; /* there */
 };
 
 struct security_probes {
 	VEC(struct probe) all;
 };
 
-static _Noreturn void be_probe(uint32_t uid, uint32_t gid, pid_t parent)
+static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int parent)
 {
+	struct pollfd pfd = {.fd = parent, .events = POLLIN};
+
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[2] = {};
 
@@ -43,7 +49,7 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, pid_t parent)
 	    syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_capset, &head, none) < 0)
 		_exit(1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)
+	if (poll(&pfd, 1, 0) != 0)
 		_exit(1);
 	prctl(PR_SET_DUMPABLE, 1);
 	raise(SIGSTOP);
@@ -51,20 +57,50 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, pid_t parent)
 		pause();
 }
 
-static int make_probe(uint32_t uid, uint32_t gid, pid_t *ret)
+/* In a pid namespace below ours our next child is born there. */
+static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self)
 {
-	pid_t parent = getpid(), pid = fork();
+	const struct checkpoint_space *s = space_by_id(c, p->space);
+	pid_t pid;
+
+	if (s && setns(s->ns, CLONE_NEWPID) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		be_probe(p->uid, p->gid, self);
+	if (pid < 0)
+		pid = -errno;
+	if (s && setns(self, CLONE_NEWPID) < 0)
+		return -errno;
+	return pid;
+}
+
+static pid_t last_pid(const struct checkpoint *c, pid_t pid)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	const char *v = NULL;
+	size_t len;
+
+	if (procfs_read(c->proc_fd, &status, NULL, "%d/status", pid) >= 0)
+		v = proc_field(status, "NSpid", &len);
+	while (v && len && v[len - 1] != '\t')
+		len--;
+	return v ? (pid_t)atoi(v + len) : 0;
+}
+
+static int make_probe(const struct checkpoint *c, struct probe *p)
+{
+	_cleanup_(close_fd) int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	int status;
 
-	if (pid < 0)
-		return -errno;
-	if (pid == 0)
-		be_probe(uid, gid, parent);
+	p->pid = self < 0 ? -errno : fork_in(c, p, self);
+	if (p->pid < 0)
+		return p->pid;
 	/* It stops when it is what it should be. */
-	if (waitpid(pid, &status, WUNTRACED) < 0 || !WIFSTOPPED(status))
+	if (waitpid(p->pid, &status, WUNTRACED) < 0 || !WIFSTOPPED(status))
 		return -EPERM;
-	*ret = pid;
-	return 0;
+	p->called = last_pid(c, p->pid);
+	return p->called ? 0 : -ESRCH;
 }
 
 void security_probes_free(struct security_probes *probes)
@@ -79,7 +115,7 @@ void security_probes_free(struct security_probes *probes)
 	free(probes);
 }
 
-static int find_probe(struct checkpoint *c, uint32_t uid, uint32_t gid, pid_t *ret)
+static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
 {
 	struct probe *new;
 	int r;
@@ -89,16 +125,17 @@ static int find_probe(struct checkpoint *c, uint32_t uid, uint32_t gid, pid_t *r
 	if (!c->probes)
 		return -ENOMEM;
 	vec_for_each (p, &c->probes->all)
-		if (p->uid == uid && p->gid == gid) {
-			*ret = p->pid;
+		if (p->uid == want.uid && p->gid == want.gid && p->space == want.space) {
+			*ret = p->called;
 			return 0;
 		}
-	r = make_probe(uid, gid, ret);
+	r = make_probe(c, &want);
 	if (r < 0)
 		return r;
 	new = vec_push(&c->probes->all);
 	if (new)
-		*new = (struct probe){uid, gid, *ret};
+		*new = want;
+	*ret = want.called;
 	return new ? 0 : -ENOMEM;
 }
 
@@ -127,6 +164,7 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 	_cleanup_(scratch_free) struct scratch s = {};
 	Reprise__Credentials creds = REPRISE__CREDENTIALS__INIT;
 	const char *status;
+	struct probe want;
 	pid_t probe = c->self;
 	uint32_t data;
 	int r = checkpoint_status(c, p, tid, &status, e);
@@ -140,7 +178,9 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
 			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
 	q->probe = -1;
-	if (!like_us(&creds) && find_probe(c, creds.ruid, creds.rgid, &probe) < 0)
+	want = (struct probe){
+		.uid = creds.ruid, .gid = creds.rgid, .space = space_of_process(c, p->frozen->pid)};
+	if ((want.space || !like_us(&creds)) && find_probe(c, want, &probe) < 0)
 		return 0;
 	data = batch_data(b, NULL, 16);
 	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe), DATA(data), DATA(data + 8));

@@ -6,6 +6,7 @@
 
 #include "core/cleanup.h"
 #include "kernel/signal.h"
+#include "model/pids.h"
 
 /* struct kernel_sigaction of include/linux/signal_types.h, x86-64 */
 struct kernel_sigaction {
@@ -143,6 +144,9 @@ int pending_restart(struct restart *r, struct restart_task *t, bool shared, size
 		    Reprise__Siginfo **list, struct error *e)
 {
 	enum { AT_ONCE = 128 };
+	uint64_t space = t->process->msg->pid_namespace;
+	pid_t pid = restart_pid_in(r, t->process->vpid, space);
+	pid_t tid = restart_pid_in(r, t->vtid, space);
 	int res = 0;
 
 	for (size_t i = 0; i < n && res >= 0; i += AT_ONCE) {
@@ -157,13 +161,11 @@ int pending_restart(struct restart *r, struct restart_task *t, bool shared, size
 				continue; /* the timer itself queues it, see timer.c */
 			at = batch_data(&b, &si, sizeof(si));
 			if (shared)
-				batch_must(&b, batch_call(&b, SYS_rt_sigqueueinfo,
-							  VAL(t->process->vpid), VAL(si.si_signo),
-							  DATA(at)));
-			else
-				batch_must(&b, batch_call(&b, SYS_rt_tgsigqueueinfo,
-							  VAL(t->process->vpid), VAL(t->vtid),
+				batch_must(&b, batch_call(&b, SYS_rt_sigqueueinfo, VAL(pid),
 							  VAL(si.si_signo), DATA(at)));
+			else
+				batch_must(&b, batch_call(&b, SYS_rt_tgsigqueueinfo, VAL(pid),
+							  VAL(tid), VAL(si.si_signo), DATA(at)));
 		}
 		res = agent_run(t->process->agent, t->tid, NULL, &b, e);
 		for (uint32_t k = 0; k < b.ncalls && res >= 0; k++)

@@ -14,6 +14,7 @@
 #include "fs/file.h"
 #include "ipc/ipc.h"
 #include "kernel/cred.h"
+#include "kernel/levels.h"
 #include "kernel/sched.h"
 #include "kernel/seccomp.h"
 #include "kernel/task.h"
@@ -256,6 +257,8 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 		r = fs_checkpoint(c, p, tid, &msg->fs, e);
 	if (r >= 0)
 		r = save_namespaces(c, tid, msg, s, e);
+	if (r >= 0)
+		r = levels_save_task(c, p, tid, msg, s, e);
 	if (r >= 0)
 		r = ipc_undo_identify(c, p, tid, &msg->sysvsem, e);
 	if (r < 0 || p->files)

@@ -13,6 +13,7 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "kernel/timer.h"
+#include "model/pids.h"
 
 #define NSEC 1000000000ull
 
@@ -206,13 +207,14 @@ static struct timespec to_timespec(uint64_t ns)
  * PR_TIMER_CREATE_RESTORE_IDS the kernel takes the id that is passed; older
  * kernels are made to count up to it by creating and deleting.
  */
-static int create_timer(struct restart_process *p, const Reprise__PosixTimer *t, struct error *e)
+static int create_timer(struct restart *r, struct restart_process *p, const Reprise__PosixTimer *t,
+			struct error *e)
 {
 	const struct kernel_sigevent sev = {
 		.value = t->sigval,
 		.signo = t->signo,
 		.notify = t->notify,
-		.tid = t->notify_tid,
+		.tid = restart_pid_in(r, t->notify_tid, p->msg->pid_namespace),
 	};
 
 	for (int tries = 0; tries <= t->id; tries++) {
@@ -221,11 +223,11 @@ static int create_timer(struct restart_process *p, const Reprise__PosixTimer *t,
 		uint32_t at = batch_data(&b, &id, sizeof(id));
 		int call = batch_call(&b, SYS_timer_create, VAL(t->clock),
 				      DATA(batch_data(&b, &sev, sizeof(sev))), DATA(at));
-		int r = agent_run(p->agent, p->tasks.v[0].tid, NULL, &b, e);
+		int res = agent_run(p->agent, p->tasks.v[0].tid, NULL, &b, e);
 		const uint64_t args[6] = {0};
 
-		if (r < 0)
-			return r;
+		if (res < 0)
+			return res;
 		if (batch_result(&b, call) < 0)
 			return error_errno(e, (int)batch_result(&b, call), E_RESTORE,
 					   "cannot make POSIX timer %d on clock %d", t->id,
@@ -464,7 +466,7 @@ int timers_restart(struct restart *r, struct restart_process *p, struct error *e
 		ignore(restore_ids(p, true), "EINVAL before 6.15: create_timer() counts up");
 		/* /proc/PID/timers lists the newest first */
 		for (size_t i = p->msg->n_timers; i > 0 && res >= 0; i--)
-			res = create_timer(p, p->msg->timers[i - 1], e);
+			res = create_timer(r, p, p->msg->timers[i - 1], e);
 		ignore(restore_ids(p, false), "as above");
 	}
 	/* which is a setting of the process as well */

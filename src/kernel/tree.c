@@ -12,6 +12,7 @@ struct planner {
 	const struct tree_node *nodes;
 	size_t n;
 	pid_t *session; /* the session that each has at this point of the plan */
+	pid_t *group;	/* and the group; 0: that of the restart */
 	struct order_session *order;
 	bool *made;
 	struct error *e;
@@ -88,19 +89,24 @@ static int add_helper(struct planner *p, pid_t pid, struct tree_actor maker)
 }
 
 static int plan_process(struct planner *p, int i);
+static int place(struct planner *p, int child);
+static int join_group(struct planner *p, struct tree_actor actor, pid_t pgid);
 
 static int fork_by(struct planner *p, struct tree_actor actor, int child, bool its_parent,
 		   pid_t session)
 {
 	struct tree_step *s = step(p, STEP_FORK, actor);
+	int r;
 
 	if (!s)
 		return out_of_memory(p);
 	s->node = child;
 	s->its_parent = its_parent;
 	p->session[child] = session;
+	p->group[child] = actor.helper ? 0 : p->group[actor.index];
 	p->made[child] = true;
-	return plan_process(p, child);
+	r = place(p, child);
+	return r < 0 ? r : plan_process(p, child);
 }
 
 static bool descends(const struct planner *p, int i, int from)
@@ -165,7 +171,23 @@ static int fork_orphan(struct planner *p, int parent, int leader, int child)
 		return r;
 	p->session[child] = p->nodes[child].sid;
 	p->made[child] = true;
-	return plan_process(p, child);
+	r = place(p, child);
+	return r < 0 ? r : plan_process(p, child);
+}
+
+/* Who makes it must be where it is, and be able to name the session. */
+static int check_stranger(struct planner *p, int parent, int child, int leader)
+{
+	const struct tree_node *node = &p->nodes[child];
+
+	if (node->pid_space == p->nodes[parent].pid_space && !node->foreign_session &&
+	    (leader < 0 || (p->nodes[leader].pid_space == node->pid_space &&
+			    (!p->nodes[leader].space_init || p->nodes[leader].parent != parent))))
+		return 0;
+	return error_set(p->e, -EOPNOTSUPP, E_TASK_STATE,
+			 "process %d is in session %d, which its parent is not in, and in another "
+			 "pid namespace",
+			 node->pid, node->sid);
 }
 
 /* A child in a session that its parent is not in: its leader has gone, or lives elsewhere. */
@@ -174,6 +196,8 @@ static int fork_stranger(struct planner *p, int parent, int child)
 	pid_t sid = p->nodes[child].sid;
 	int leader = find(p, sid), helper;
 
+	if (check_stranger(p, parent, child, leader) < 0)
+		return p->e->err;
 	if (p->nodes[child].inherits)
 		return error_set(p->e, -EBADMSG, E_IMAGE_INVALID,
 				 "process %d inherits pages of a parent that does not fork it",
@@ -281,7 +305,7 @@ static int plan_process(struct planner *p, int i)
 	if (node->sid == node->pid) {
 		if (!step(p, STEP_SETSID, process_actor(i)))
 			return out_of_memory(p);
-		p->session[i] = node->sid;
+		p->session[i] = p->group[i] = node->sid;
 	}
 	r = fork_children(p, i, EMPTY_PARENT, 0);
 	if (r >= 0)
@@ -317,6 +341,61 @@ static int found_group(struct planner *p, int member)
 	return helper < 0 ? helper : join_group(p, helper_actor(helper), pgid);
 }
 
+/* The group in which it has to be before it makes children; 0: any will do. */
+static pid_t first_group(const struct planner *p, int i)
+{
+	if (p->nodes[i].foreign_group)
+		return p->nodes[i].pgid;
+	for (size_t c = (size_t)i + 1; p->nodes[i].pid_space && c < p->n; c++) {
+		const struct tree_node *child = &p->nodes[c];
+
+		if (child->parent == i && child->pid_space == p->nodes[i].pid_space &&
+		    first_group(p, (int)c))
+			return first_group(p, (int)c);
+	}
+	return 0;
+}
+
+/* Is it there by now? */
+static bool has_begun(const struct planner *p, pid_t pgid)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (p->made[i] && p->group[i] == pgid)
+			return true;
+	return false;
+}
+
+/*
+ * A group that a process cannot name, from within its pid namespace, is that of its
+ * parent when it is made, or the one in which its parent puts it then.
+ */
+static int place(struct planner *p, int child)
+{
+	pid_t pgid = first_group(p, child);
+	int parent = p->nodes[child].parent, leader = find(p, pgid);
+	struct tree_step *s;
+
+	if (!pgid || outside_group(p, pgid) || p->group[child] == pgid)
+		return 0;
+	if (p->nodes[child].pid_space == p->nodes[parent].pid_space || leader < 0 ||
+	    p->nodes[leader].zombie || !p->made[leader] || p->session[leader] != p->session[child])
+		return error_set(p->e, -EOPNOTSUPP, E_TASK_STATE,
+				 "process %d is in group %d outside of its pid namespace, in which "
+				 "its parent was not",
+				 p->nodes[child].pid, pgid);
+	if (!has_begun(p, pgid)) {
+		if (join_group(p, process_actor(leader), pgid) < 0)
+			return -ENOMEM;
+		p->group[leader] = pgid;
+	}
+	s = step(p, STEP_PLACE, process_actor(parent));
+	if (!s)
+		return out_of_memory(p);
+	s->node = child;
+	s->pgid = p->group[child] = pgid;
+	return 0;
+}
+
 static int plan_groups(struct planner *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
@@ -328,7 +407,7 @@ static int plan_groups(struct planner *p)
 			continue;
 		if (node->pgid == node->sid && node->pid == node->sid)
 			continue; /* a session leader leads its group */
-		if (outside_group(p, node->pgid))
+		if (outside_group(p, node->pgid) || node->foreign_group)
 			continue;
 		for (size_t j = 0; j < i && first; j++)
 			first = p->nodes[j].pgid != node->pgid;
@@ -439,12 +518,13 @@ static int check_nodes(struct planner *p)
 int tree_plan_make(struct tree_plan *plan, const struct tree_node *nodes, size_t n, struct error *e)
 {
 	_cleanup_(free_ptr) pid_t *session = calloc(n + 1, sizeof(*session));
+	_cleanup_(free_ptr) pid_t *group = calloc(n + 1, sizeof(*group));
 	_cleanup_(free_ptr) bool *made = calloc(n + 1, sizeof(*made));
 	_cleanup_(free_ptr) struct order_session *order = calloc(n + 1, sizeof(*order));
-	struct planner p = {plan, nodes, n, session, order, made, e};
+	struct planner p = {plan, nodes, n, session, group, order, made, e};
 	int r;
 
-	if (!session || !made || !order)
+	if (!session || !group || !made || !order)
 		return out_of_memory(&p);
 	if (n == 0)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no process in the image");
@@ -498,6 +578,9 @@ static void print_step(const struct tree_plan *plan, const struct tree_node *nod
 		break;
 	case STEP_THREADS:
 		fprintf(f, " makes its threads");
+		break;
+	case STEP_PLACE:
+		fprintf(f, " puts %d into process group %d", nodes[s->node].pid, s->pgid);
 		break;
 	case STEP_SETPGID:
 		fprintf(f, " enters process group %d", s->pgid);

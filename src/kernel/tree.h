@@ -28,6 +28,8 @@
  * helper, too;
  * - children that inherit copy-on-write pages are made between the stages in which their parent's
  * memory is filled, all others before it;
+ * - a pid namespace begins with its first process; who is in one cannot name a group outside, and
+ * is made in it: its first process is placed there by its parent, before it has children;
  * - a child for which its parent waits in vfork() comes last of all: the parent executes nothing
  * more once it is made, and has to be complete by then.
  */
@@ -41,7 +43,11 @@ struct tree_node {
 	uint32_t last_stage;
 	bool subreaper;
 	bool has_threads;
-	bool vfork; /* its parent waits for it */
+	bool vfork;	      /* its parent waits for it */
+	uint64_t pid_space;   /* its pid namespace; 0: the root's */
+	bool space_init;      /* the first process of it */
+	bool foreign_group;   /* its group has no number there, */
+	bool foreign_session; /* nor has its session */
 };
 
 /* Who carries out a step: the index of a process, or of a helper. */
@@ -58,6 +64,7 @@ enum tree_step_type {
 	STEP_BUILD,	  /* address space of actor */
 	STEP_FILL,	  /* pages of `stage` of actor */
 	STEP_THREADS,	  /* threads of actor */
+	STEP_PLACE,	  /* actor puts its new child `node` into group `pgid` */
 	STEP_SETPGID,	  /* actor joins (or founds) group `pgid` */
 	STEP_RETIRE,	  /* helper `node` ends, reaped by actor */
 	STEP_VFORK,	  /* actor makes `node`, and waits for it */

@@ -179,7 +179,7 @@ static int take_back(struct restart *r, struct restart_task *t, pid_t pid, int e
 	_cleanup_(batch_free) struct batch b = {};
 	const uint64_t set = exit_signal ? 1ull << (exit_signal - 1) : 0;
 	const struct timespec none = {};
-	pid_t inner = tree_inner_pid(r, pid, pid);
+	pid_t inner = tree_pid_at(r, pid, pid, 0);
 	int res = agent_vfork_undo(t->tid, pid, e);
 
 	if (res < 0)
@@ -206,7 +206,7 @@ static int vfork_led(struct restart *r, struct restart_process *child, struct re
 			return error_errno(e, res, E_PID_CHOOSE, "cannot lead task %d to pid %d",
 					   t->vtid, child->vpid);
 		res = agent_vfork(child->parent->agent, t->tid, args, 0, options, pid, e);
-		if (res < 0 || tree_inner_pid(r, *pid, *pid) == child->vpid)
+		if (res < 0 || tree_pid_at(r, *pid, *pid, 0) == child->vpid)
 			return res;
 		res = take_back(r, t, *pid, (int)args->exit_signal, e);
 		if (res < 0)

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -15,19 +16,45 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
+#include "kernel/levels.h"
 
 /* ---- checkpoint ---- */
 
-int zombie_check(const struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
+/* The first process of a pid namespace ignores what it has no handler for, but for its own faults
+ * (SIGNAL_UNKILLABLE). */
+static bool ends_like_init(const Reprise__Process *msg)
 {
+	return WIFEXITED(msg->exit_status) || WTERMSIG(msg->exit_status) == SIGKILL;
+}
+
+int zombie_validate(const Reprise__Process *msg, struct error *e)
+{
+	const struct restart_process as = {.msg = msg};
+
+	if (!pid_space_is_init(&as) || ends_like_init(msg))
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_TASK_STATE,
+			 "was the first process of a pid namespace, and has ended by signal %d",
+			 WTERMSIG(msg->exit_status));
+}
+
+int zombie_check(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Process msg = REPRISE__PROCESS__INIT;
 	char path[48], link[64];
+	int r;
 
 	/* It takes what the exit code in stat takes (PTRACE_MODE_READ), and says so. */
 	snprintf(path, sizeof(path), "%d/ns/user", p->frozen->pid);
 	if (readlinkat(c->proc_fd, path, link, sizeof(link)) >= 0 ||
 	    (errno != EACCES && errno != EPERM))
-		return 0;
-	return error_set(e, -EPERM, E_PERMISSION, "has ended, and how it ended is not shown to us");
+		r = levels_save_process(c, p, &msg, &s, e);
+	else
+		return error_set(e, -EPERM, E_PERMISSION,
+				 "has ended, and how it ended is not shown to us");
+	msg.exit_status = p->frozen->exit_code;
+	return r < 0 ? procfs_unless_gone(r, e) : zombie_validate(&msg, e);
 }
 
 /* ---- restart ---- */
@@ -144,23 +171,37 @@ static int name_zombie(struct restart_process *p, struct error *e)
 	return agent_run(p->agent, p->pid, NULL, &b, e);
 }
 
-/* Lets a captive end by itself: the registers of an exit_group(2), or of a deadly signal. */
-int zombie_end(struct agent *agent, pid_t pid, int status, bool core, struct error *e)
+static int zombie_await(pid_t pid, struct error *e)
 {
-	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
 	struct trace_stop stop;
 	int r;
 
-	r = agent_exit(agent, pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, sig,
-		       core ? AGENT_END_CORE : AGENT_END_PROCESS, e);
-	if (r < 0)
-		return r;
 	do {
 		r = trace_wait(pid, &stop, -1, e);
 		if (r >= 0 && stop.kind != TRACE_EXITED)
 			r = trace_cont(pid, stop.kind == TRACE_SIGNAL ? stop.signal : 0, e);
 	} while (r >= 0 && stop.kind != TRACE_EXITED);
 	return r;
+}
+
+/* Lets a captive end by itself: the registers of an exit_group(2), or of a deadly signal. */
+int zombie_end(struct agent *agent, pid_t pid, int status, bool core, struct error *e)
+{
+	int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	int r;
+
+	r = agent_exit(agent, pid, WIFEXITED(status) ? WEXITSTATUS(status) : 0, sig,
+		       core ? AGENT_END_CORE : AGENT_END_PROCESS, e);
+	if (r < 0)
+		return r;
+	return zombie_await(pid, e);
+}
+
+static int kill_init(struct restart_process *p, struct error *e)
+{
+	if (kill(p->pid, SIGKILL) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot end it");
+	return zombie_await(p->pid, e);
 }
 
 static int make(struct restart *r, struct restart_process *p, struct error *e)
@@ -170,7 +211,9 @@ static int make(struct restart *r, struct restart_process *p, struct error *e)
 
 	if (res >= 0 && WIFSIGNALED(status) && WCOREDUMP(status))
 		res = core = prepare_core(r, p, e);
-	if (res >= 0)
+	if (res >= 0 && pid_space_is_init(p) && WIFSIGNALED(status))
+		res = kill_init(p, e);
+	else if (res >= 0)
 		res = zombie_end(p->agent, p->pid, status, core > 0, e);
 	if (res >= 0 && core > 0 &&
 	    (proc_stat_read(r->proc_fd, p->pid, p->pid, &st, NULL) < 0 || !WCOREDUMP(st.exit_code)))

@@ -9,8 +9,11 @@
 /* Processes that have ended and were not reaped: what is left of them is how they ended. */
 
 /* Refuses one whose status is not ours to see: the kernel shows 0 then. */
-int zombie_check(const struct checkpoint *c, const struct checkpoint_process *p,
+int zombie_check(struct checkpoint *c, const struct checkpoint_process *p,
 		 struct error *e) must_check;
+
+/* Can it have ended like that? */
+int zombie_validate(const Reprise__Process *msg, struct error *e) must_check;
 
 /* Lets a captive end with a wait status. core: with the flag that it dumped core, if that can be
  * had. */

@@ -93,6 +93,7 @@ struct process_look {
 	ssize_t lengths[LOOK_TEXTS];
 	int namespaces, labels, exe; /* 0 or a negative errno, for which there is an error */
 	struct error in_namespaces, in_labels, in_exe;
+	bool children_apart; /* of some thread they are born in another pid namespace than ours */
 };
 
 struct checkpoint_process {

@@ -62,6 +62,31 @@ uint64_t space_of_task(const struct checkpoint *c, pid_t tid, uint64_t flag)
 	return 0;
 }
 
+uint64_t space_of_process(const struct checkpoint *c, pid_t pid)
+{
+	vec_for_each (m, &c->spaces.nested)
+		if (m->pid == pid)
+			return m->id;
+	return 0;
+}
+
+const struct checkpoint_space *space_by_id(const struct checkpoint *c, uint64_t id)
+{
+	vec_for_each (s, &c->spaces.list)
+		if (s->id == id)
+			return s;
+	return NULL;
+}
+
+const struct checkpoint_space *space_by_number(const struct checkpoint *c, uint64_t flag,
+					       uint64_t ino)
+{
+	vec_for_each (s, &c->spaces.list)
+		if (s->flag == flag && s->ino == ino)
+			return s;
+	return NULL;
+}
+
 bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag)
 {
 	const Reprise__Container *msg = id ? restart_find(r, RECORD_NAMESPACE, id) : NULL;

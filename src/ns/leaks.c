@@ -23,6 +23,7 @@
 #include "core/procfs.h"
 #include "fs/context.h"
 #include "ns/container.h"
+#include "ns/spaces.h"
 #include "ns/run.h"
 #include "ns/spaces.h"
 
@@ -109,7 +110,8 @@ static int note_spaces(struct leak_search *s, struct error *e)
 
 		if (!l)
 			return no_memory(e);
-		l->name = space_kinds[space_kind_of(x->flag)].name;
+		l->name =
+			x->flag == CLONE_NEWPID ? "pid" : space_kinds[space_kind_of(x->flag)].name;
 		if (asprintf(&l->link, "%s:[%llu]", l->name, (unsigned long long)x->ino) < 0) {
 			l->link = NULL;
 			return no_memory(e);
@@ -173,32 +175,37 @@ static int unless_hidden(ssize_t r, struct error *e)
 	return 0;
 }
 
-/* Pids as they are outside, of the tasks inside. */
-static int translate(struct leak_search *s, pid_t out, struct error *e)
+/* How far below the pid namespace of the container is this one? -1: it is outside. */
+static int depth_below(const struct leak_search *s, const char *link)
+{
+	const char *number = strchr(link, '[');
+
+	if (!strcmp(link, s->pid_link))
+		return 0;
+	return number ? pid_space_depth_below(s->c, strtoull(number + 1, NULL, 10)) : -1;
+}
+
+/* Pids as they are outside, of the tasks inside; these are known by that of the container. */
+static int translate(struct leak_search *s, pid_t out, int depth, struct error *e)
 {
 	_cleanup_(free_ptr) char *status = NULL;
 	ssize_t read = procfs_read(s->ct->host_proc, &status, e, "%d/status", out);
 	struct translated *t;
-	const char *value;
+	const char *at;
 	size_t len;
-	int in = 0;
 
 	if (read < 0)
 		return unless_hidden(read, e);
-	value = proc_field(status, "NSpid", &len);
-	for (const char *p = value; p && p < value + len;) {
-		char *end;
-		long n = strtol(p, &end, 10);
-
-		if (end == p)
-			break;
-		in = (int)n;
-		p = end;
+	at = proc_field(status, "NSpid", &len);
+	for (const char *end = at + len; at && end > at && depth >= 0; depth--) {
+		for (len = (size_t)(end - at); len && at[len - 1] != '\t'; len--)
+			continue;
+		end = at + len - (len > 0);
 	}
 	t = vec_push(&s->pids);
 	if (!t)
 		return no_memory(e);
-	*t = (struct translated){in, out};
+	*t = (struct translated){at ? atoi(at + len) : 0, out};
 	return 0;
 }
 
@@ -445,6 +452,7 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 	while (r >= 0 && (d = readdir(dir))) {
 		_cleanup_(free_ptr) char *link = NULL;
 		pid_t pid = (pid_t)atoi(d->d_name);
+		int depth;
 
 		if (pid <= 0)
 			continue;
@@ -453,10 +461,11 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 			r = unless_hidden(r, e);
 			continue;
 		}
-		if (inside && !strcmp(link, s->pid_link))
-			r = translate(s, pid, e);
+		depth = depth_below(s, link);
+		if (inside && depth >= 0)
+			r = translate(s, pid, depth, e);
 		/* Whoever stays outside for us came with our namespaces. */
-		if (!inside && strcmp(link, s->pid_link) && pid != s->ct->outsider)
+		if (!inside && depth < 0 && pid != s->ct->outsider)
 			r = look_at_process(s, pid, e);
 	}
 	return r;

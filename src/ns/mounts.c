@@ -336,6 +336,21 @@ static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line 
 	return true;
 }
 
+/*
+ * A proc shows the pid namespace of whoever mounted it, which is that of its process 1. Where this
+ * may not be seen it is not of the tree.
+ */
+static int check_proc(int proc_fd, pid_t pid, int at, struct error *e)
+{
+	_cleanup_(free_ptr) char *theirs = NULL, *shown = NULL;
+
+	if (procfs_readlink(proc_fd, &theirs, NULL, "%d/ns/pid", pid) < 0 ||
+	    procfs_readlink(at, &shown, NULL, "1/ns/pid") < 0 || !strcmp(theirs, shown))
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+			 "it shows another pid namespace than the root task's");
+}
+
 /* Where the contents of a mount come from. */
 static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
 		       Reprise__Mount *msg, struct scratch *s, struct error *e)
@@ -379,7 +394,9 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 				 "no path outside the container leads to it");
 	msg->kind = MOUNT_FRESH;
 	msg->data = fs_data(sv, s, m->super);
-	return msg->data ? 0 : no_memory(e);
+	if (!msg->data)
+		return no_memory(e);
+	return strcmp(m->type, "proc") ? 0 : check_proc(proc_fd, pid, at, e);
 }
 
 /* Of a copy of the host's mounts those that are the same stay as they are copied. */

@@ -51,7 +51,7 @@ uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
 }
 
 /* What another user namespace owns cannot be made again without it. */
-static int check_owner(const struct checkpoint *c, int ns, struct error *e)
+int space_check_owner(const struct checkpoint *c, int ns, struct error *e)
 {
 	_cleanup_(close_fd) int owner = ioctl(ns, NS_GET_USERNS), own = -EBADF;
 	struct stat a, b;
@@ -66,8 +66,8 @@ static int check_owner(const struct checkpoint *c, int ns, struct error *e)
 }
 
 /* At first sight; ns becomes ours. */
-static struct checkpoint_space *add(struct checkpoint *c, int kind, uint64_t ino, int ns,
-				    struct error *e)
+struct checkpoint_space *space_add(struct checkpoint *c, uint64_t flag, uint64_t ino, int ns,
+				   struct error *e)
 {
 	struct spaces *sp = c->spaces.looked;
 	struct space_contents **slot = ns < 0 ? NULL : vec_push(&sp->list);
@@ -84,11 +84,11 @@ static struct checkpoint_space *add(struct checkpoint *c, int kind, uint64_t ino
 	}
 	*slot = x;
 	reprise__container__init(&x->msg);
-	x->msg.own = space_kinds[kind].flag;
+	x->msg.own = flag;
 	x->network = (struct network)NETWORK_INIT;
 	x->resident = (struct resident)RESIDENT_INIT;
 	*s = (struct checkpoint_space){.id = objects_fresh(c->objects),
-				       .flag = space_kinds[kind].flag,
+				       .flag = flag,
 				       .ino = ino,
 				       .ns = ns,
 				       .root = -EBADF};
@@ -101,10 +101,10 @@ static struct checkpoint_space *add_of(struct checkpoint *c, int kind, uint64_t 
 				       struct error *e)
 {
 	struct checkpoint_space *s =
-		add(c, kind, ino,
-		    procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/task/%d/ns/%s",
-				p->frozen->pid, tid, space_kinds[kind].name),
-		    e);
+		space_add(c, space_kinds[kind].flag, ino,
+			  procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/task/%d/ns/%s",
+				      p->frozen->pid, tid, space_kinds[kind].name),
+			  e);
 	struct space_contents *x;
 
 	if (!s)
@@ -115,14 +115,6 @@ static struct checkpoint_space *add_of(struct checkpoint *c, int kind, uint64_t 
 	return s;
 }
 
-static struct checkpoint_space *find(struct checkpoint *c, int kind, uint64_t ino)
-{
-	vec_for_each (s, &c->spaces.list)
-		if (s->ino == ino && s->flag == space_kinds[kind].flag)
-			return s;
-	return NULL;
-}
-
 static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 			struct error *e)
 {
@@ -131,7 +123,7 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 	bool any = false;
 
 	for (int k = 0; k < SPACE_KINDS; k++) {
-		struct checkpoint_space *s;
+		const struct checkpoint_space *s;
 		uint64_t ino;
 
 		if (!sp->own[k])
@@ -142,7 +134,7 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 			return e->err;
 		if (ino == sp->own[k])
 			continue;
-		s = find(c, k, ino) ?: add_of(c, k, ino, p, tid, e);
+		s = space_by_number(c, space_kinds[k].flag, ino) ?: add_of(c, k, ino, p, tid, e);
 		if (!s)
 			return e->err;
 		m.ids[k] = s->id;
@@ -185,6 +177,14 @@ static int check_vfork(struct checkpoint *c, struct error *e)
 
 			if (!t->in_vfork)
 				continue;
+			if (space_of_process(c, p->frozen->pid) ||
+			    space_of_process(c, t->vfork_child))
+				return error_object(
+					e,
+					error_set(e, -EOPNOTSUPP, E_TASK_VFORK,
+						  "is waited for in vfork(), in another pid "
+						  "namespace than the root task's"),
+					"task %d", t->vfork_child);
 			a = space_member(c, t->tid) ?: &with_root;
 			b = space_member(c, t->vfork_child) ?: &with_root;
 			if (memcmp(a->ids, b->ids, sizeof(a->ids)) != 0)
@@ -240,7 +240,7 @@ static int look_once(struct checkpoint *c, size_t i, struct error *e)
 	if (x->looked)
 		return 0;
 	x->looked = true;
-	r = check_owner(c, c->spaces.list.v[i].ns, e);
+	r = space_check_owner(c, c->spaces.list.v[i].ns, e);
 	if (r >= 0)
 		r = space_look(c, i, e);
 	if (r < 0 && x->tid)
@@ -279,7 +279,9 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 	if (r < 0)
 		return r;
 	c->spaces.looked->ct = ct;
-	r = look_at_tasks(c, e);
+	r = pid_spaces_look(c, e);
+	if (r >= 0)
+		r = look_at_tasks(c, e);
 	if (r >= 0)
 		r = look_at_bound(c, ct, e);
 	if (r < 0 || !c->spaces.list.n)
@@ -316,7 +318,7 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 			struct error *e)
 {
 	int type = ioctl(fd, NS_GET_NSTYPE), kind, r;
-	struct checkpoint_space *s;
+	const struct checkpoint_space *s;
 	struct stat st;
 
 	if (type < 0 || fstat(fd, &st) < 0)
@@ -328,9 +330,9 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 		return is_roots(c, (uint64_t)type, st.st_ino, e);
 	if (c->spaces.looked->own[kind] == st.st_ino)
 		return 0;
-	s = find(c, kind, st.st_ino);
+	s = space_by_number(c, (uint64_t)type, st.st_ino);
 	if (!s) {
-		s = add(c, kind, st.st_ino, fcntl(fd, F_DUPFD_CLOEXEC, 3), e);
+		s = space_add(c, (uint64_t)type, st.st_ino, fcntl(fd, F_DUPFD_CLOEXEC, 3), e);
 		if (!s)
 			return e->err ?: error_errno(e, -errno, E_SYSTEM, "cannot duplicate it");
 		r = open_own(c, e);
@@ -340,7 +342,7 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 			r = put(c, c->spaces.list.n - 1, e);
 		if (r < 0)
 			return r;
-		s = find(c, kind, st.st_ino);
+		s = space_by_number(c, (uint64_t)type, st.st_ino);
 	}
 	*ret_id = s->id;
 	return 0;
@@ -357,7 +359,7 @@ static int put(struct checkpoint *c, size_t i, struct error *e)
 
 int spaces_checkpoint(struct checkpoint *c, struct error *e)
 {
-	int r = 0;
+	int r = pid_spaces_checkpoint(c, e);
 
 	for (int k = 0; k < SPACE_KINDS; k++)
 		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
@@ -379,6 +381,7 @@ void spaces_end(struct checkpoint *c)
 	}
 	vec_free(&c->spaces.list);
 	vec_free(&c->spaces.members);
+	vec_free(&c->spaces.nested);
 	if (!sp)
 		return;
 	vec_for_each (x, &sp->list) {

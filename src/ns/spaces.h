@@ -58,6 +58,18 @@ int space_kind_of(uint64_t flag);
 uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* At first sight; ns becomes ours. NULL: no memory, or ns is none. */
+struct checkpoint_space *space_add(struct checkpoint *c, uint64_t flag, uint64_t ino, int ns,
+				   struct error *e);
+/* What another user namespace owns cannot be made again without it. */
+int space_check_owner(const struct checkpoint *c, int ns, struct error *e) must_check;
+
+/* Pid namespaces below the root's, which are those of processes: who is in which. */
+int pid_spaces_look(struct checkpoint *c, struct error *e) must_check;
+/* How far below the root's is the one with that number? -1: it is not known. */
+int pid_space_depth_below(const struct checkpoint *c, uint64_t ino);
+int pid_spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
+
 /* What is in one. */
 struct space_contents {
 	Reprise__Container msg;

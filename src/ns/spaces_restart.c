@@ -64,7 +64,8 @@ static int validate_within(const struct restart *r, size_t n, uint64_t *const id
 	for (size_t i = 0; i < n; i++) {
 		const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, ids[i]);
 
-		if (!msg || (seen & msg->own) || (!with_mounts && msg->own == CLONE_NEWNS))
+		if (!msg || (seen & msg->own) || msg->own == CLONE_NEWPID ||
+		    (!with_mounts && msg->own == CLONE_NEWNS))
 			return invalid(e, "an impossible set of namespaces");
 		seen |= msg->own;
 	}
@@ -73,9 +74,10 @@ static int validate_within(const struct restart *r, size_t n, uint64_t *const id
 
 static int validate_one(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
+	const uint64_t above = msg->own == CLONE_NEWPID ? CLONE_NEWPID : CLONE_NEWNS;
 	int res;
 
-	if (space_kind_of(msg->own) < 0)
+	if (space_kind_of(msg->own) < 0 && msg->own != CLONE_NEWPID)
 		return invalid(e, "a namespace of unknown kind");
 	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
 		return invalid(e, "a host name that is too long");
@@ -83,8 +85,8 @@ static int validate_one(const struct restart *r, const Reprise__Container *msg, 
 		return invalid(e, "mounts in a namespace of another kind");
 	if (msg->own == CLONE_NEWNET && !msg->network)
 		return invalid(e, "a network namespace without a network");
-	if (restart_space_missing(r, msg->above, CLONE_NEWNS))
-		return invalid(e, "a mount namespace above another is not there");
+	if (restart_space_missing(r, msg->above, above))
+		return invalid(e, "a namespace above another is not there");
 	res = validate_within(r, msg->n_within, msg->within, false, e);
 	if (res >= 0)
 		res = validate_mounts(r, msg, e);
@@ -392,7 +394,8 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
 		*s = (struct restart_space){
 			.id = id, .flag = msg->own, .ns = -EBADF, .root = -EBADF};
-		res = make_one(r, s, msg, e);
+		/* These begin with their first process. */
+		res = msg->own == CLONE_NEWPID ? 0 : make_one(r, s, msg, e);
 	}
 	return res;
 }

@@ -10,6 +10,7 @@
 #include "fs/inode.h"
 #include "ipc/ipc.h"
 #include "kernel/feasible.h"
+#include "kernel/security.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
 #include "ns/spaces.h"
@@ -103,6 +104,8 @@ static int save_state(struct pass *p, struct error *e)
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
+	/* The end of a pid namespace waits for all that are in it. */
+	security_probes_free(take_ptr(&c->probes));
 	if (r >= 0)
 		r = container_checkpoint(c, p->container, e);
 	if (r >= 0)

@@ -10,6 +10,7 @@
 #include "image/chain.h"
 #include "ipc/ipc.h"
 #include "kernel/clone.h"
+#include "kernel/levels.h"
 #include "kernel/process.h"
 #include "kernel/sharing.h"
 #include "kernel/task.h"
@@ -154,6 +155,8 @@ static int validate(struct restart *r, struct error *e)
 	}
 	if (res >= 0)
 		res = container_validate(r, e);
+	if (res >= 0)
+		res = levels_validate(r, e);
 	if (res >= 0)
 		res = spaces_validate(r, e);
 	if (res >= 0)

@@ -20,6 +20,7 @@
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
 #include "mm/mm.h"
+#include "model/pids.h"
 #include "operation/operation.h"
 #include "operation/resume.h"
 #include "operation/terminal.h"
@@ -160,9 +161,11 @@ static int let_go(struct restart_process *p, bool stopped, struct error *e)
  * waits for it, takes the report if it had taken it before, and loses the
  * SIGCHLD of it when its signal actions are set. (The image has the signal if it was pending.)
  */
-static int stop_process(struct restart_process *p, struct error *e)
+static int stop_process(struct restart *r, struct restart_process *p, struct error *e)
 {
-	const uint64_t wait[6] = {P_PID, (uint64_t)p->vpid, 0,
+	/* what its parent calls it */
+	pid_t pid = p->parent ? restart_pid_in(r, p->vpid, p->parent->msg->pid_namespace) : 0;
+	const uint64_t wait[6] = {P_PID, (uint64_t)pid, 0,
 				  WSTOPPED | (p->msg->exit_status ? WNOWAIT : 0)};
 	long res = let_go(p, true, e);
 
@@ -180,7 +183,7 @@ static int prepare(struct restart *r, struct restart_process *p, const Reprise__
 	if (res >= 0 && !vfork_is_parent(r, p))
 		res = set_registers(r, p, last_of_mm(r, p), e);
 	if (res >= 0 && p->msg->job_stopped && p->parent)
-		res = stop_process(p, e);
+		res = stop_process(r, p, e);
 	return res < 0 ? error_object(e, res, "task %d (%s)", p->vpid, p->tasks.v[0].msg->comm) : 0;
 }
 

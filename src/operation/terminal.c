@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "fs/file.h"
+#include "model/pids.h"
 #include "operation/terminal.h"
 
 int terminal_find(struct restart *r)
@@ -74,6 +75,7 @@ int terminal_restart(struct restart *r, struct error *e)
 
 	if (!takes_ours(r))
 		return 0;
+	pgrp = restart_pid_in(r, pgrp, root->msg->pid_namespace);
 	if (pgrp > 0 && group_exists(r, root->msg))
 		ignore(in_task(r, root, TIOCSPGRP, &pgrp, e), "it runs in the background then");
 	vec_for_each (p, &r->processes)

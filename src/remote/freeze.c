@@ -385,7 +385,10 @@ int freezer_kill(struct freezer *f, struct error *e)
 			r = send_signal(f, p->pid, SIGKILL, e);
 	if (r < 0)
 		return r;
-	vec_for_each (p, &f->processes) {
+	/* The first process of a pid namespace waits for all others (zap_pid_ns_processes()). */
+	for (size_t k = f->processes.n; k > 0; k--) {
+		struct frozen_process *p = &f->processes.v[k - 1];
+
 		/* The leader comes last. */
 		for (size_t i = p->threads.n; i > 0; i--)
 			reap(&p->threads.v[i - 1]);

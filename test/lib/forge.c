@@ -9,6 +9,9 @@
  *   oom=N  nice=N
  *   path=NEW        instead of the name of the file that is called "target"
  *   securebits=N
+ *   inner-pid=N  inner-pids=N  pid-namespace=N  children=N  of who is in a pid namespace below the
+ *root's: his number, how many he has, the id of the namespace, and of that of his children above=N
+ *of pid namespaces
  */
 #include <err.h>
 #include <stdio.h>
@@ -22,6 +25,7 @@
 #include "model/records.h"
 #include "fs.pb-c.h"
 #include "kernel.pb-c.h"
+#include "ns.pb-c.h"
 
 static void edit_credentials(Reprise__Credentials *c, const char *edit)
 {
@@ -43,6 +47,13 @@ static void edit_process(Reprise__Process *p, const char *edit)
 	unsigned long long n;
 
 	sscanf(edit, "oom=%d", &p->oom_score_adj);
+	if (p->n_inner_pids) {
+		sscanf(edit, "inner-pid=%d", &p->inner_pids[p->n_inner_pids - 1]);
+		if (sscanf(edit, "inner-pids=%llu", &n) == 1 && n < p->n_inner_pids)
+			p->n_inner_pids = n;
+		if (sscanf(edit, "pid-namespace=%llu", &n) == 1)
+			p->pid_namespace = n;
+	}
 	for (size_t i = 0; i < p->n_rlimits && sscanf(edit, "limit=%llu", &n) == 1; i++)
 		if (p->rlimits[i]->resource == RLIMIT_NOFILE)
 			p->rlimits[i]->soft = p->rlimits[i]->hard = n;
@@ -61,6 +72,7 @@ static void edit_inode(Reprise__Inode *in, const char *edit)
 static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 {
 	Reprise__Task *t = (Reprise__Task *)msg;
+	unsigned long long id;
 
 	if (type == RECORD_TASK && t->creds)
 		edit_credentials(t->creds, edit);
@@ -68,6 +80,10 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 		sscanf(edit, "nice=%d", &t->sched->nice);
 	if (type == RECORD_PROCESS)
 		edit_process((Reprise__Process *)msg, edit);
+	if (type == RECORD_TASK && t->n_inner_tids && sscanf(edit, "children=%llu", &id) == 1)
+		t->children_namespace = id;
+	if (type == RECORD_NAMESPACE && sscanf(edit, "above=%llu", &id) == 1)
+		((Reprise__Container *)msg)->above = id;
 	if (type == RECORD_INODE)
 		edit_inode((Reprise__Inode *)msg, edit);
 }

@@ -270,6 +270,18 @@ def test_landlock_of_another_user(case):
     unharmed(case, pid)
 
 
+def test_landlock_in_a_pid_namespace(case):
+    """Who does not see reprise has a process to look at where he is."""
+    ready = case.path('ready')
+    pid = case.spawn(['/usr/bin/unshare', '--pid', '--fork', os.path.join(case.build, 'test/lib/victim'),
+                      'confine', 'landlock', 'wait', 'pass'], env={'TEST_CONTROL': case.control})
+    case.until(lambda: os.path.exists(ready) or case.ended(pid), 'the victim')
+    os.unlink(ready)
+    blind = {'REPRISE_FAULT': 'no-kernel-memory'}
+    case.refused(save(case, pid, env=blind), 'task-security', 'victim', 'Landlock')
+    case.kill_all()
+
+
 def test_keyring(case):
     confined(case, 'keyring', 'process keyring')
 
@@ -309,10 +321,6 @@ def namespace_of_children(case, kind):
     pid = case.victim('next-namespace', kind, 'wait', 'pass')
     case.refused(save(case, pid), 'task-namespace', 'victim', 'next child', 'another ' + kind)
     unharmed(case, pid)
-
-
-def test_pid_namespace_of_children(case):
-    namespace_of_children(case, 'pid')
 
 
 def test_time_namespace_of_children(case):

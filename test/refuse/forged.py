@@ -97,3 +97,16 @@ def test_paths(case):
         for args in (('--pidns',), ('--pidns', '--changed-files=allow')):
             refused(case, forge(case, 'path=' + path),
                     ('file-open', 'file-changed', 'file-missing', 'image-invalid', 'restore', 'file-device'), path, *args)
+
+
+def test_pid_namespaces(case):
+    """Numbers in namespaces below the root's: of all who are in one, the same wrong thing."""
+    pid = case.start('pid_nested')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    for edit in ('inner-pid=0', 'inner-pid=1', 'inner-pid=7', 'inner-pids=0', 'pid-namespace=0',
+                 'pid-namespace=99999999', 'children=1', 'above=1'):
+        code, _, err = case.reprise('restart', '-i', forge(case, edit), '--pidns', '--privileged')
+        if code != 1 or not err.rstrip('\n').endswith('[image-invalid]'):
+            raise Failed('%s: exit status %d, %s' % (edit, code, err))
+        case.expect_nobody()

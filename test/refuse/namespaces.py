@@ -39,6 +39,25 @@ def test_user(case):
     refused(case, 'task-namespace', '--user', ':', 'another user namespace')
 
 
+def test_pid_namespace_that_has_ended(case):
+    refused(case, 'task-namespace', '--pid', '/bin/true', 'next child', 'no first process')
+
+
+def test_pid_namespace_of_others(case):
+    """Its first process is not in the tree."""
+    other = case.spawn(['/usr/bin/unshare', '--pid', '--fork', 'sleep', '1000'])
+    listed = '/proc/%d/task/%d/children' % (other, other)
+    case.until(lambda: open(listed).read(), 'the other one')
+    child = int(open(listed).read())
+    refused(case, 'task-namespace', '--uts', 'nsenter -t %d -p sleep 1000 & while ! pgrep -P \\$! '
+            '>/dev/null; do sleep 0.1; done' % child, 'first process')
+
+
+def test_proc_of_a_pid_namespace(case):
+    refused(case, 'container-mount', '--pid --fork --mount-proc', ':', 'mount /proc',
+            'another pid namespace')
+
+
 def test_common_memory(case):
     """Two mount namespaces with the same tmpfs, which nobody above them has any more."""
     done = case.path('done')

@@ -49,6 +49,29 @@ static void test_job(void **state)
 		    "10 enters process group 10\n11 enters process group 10\n");
 }
 
+/* A group outside of the pid namespace: the parent puts the first process there. */
+static void test_foreign_group(void **state)
+{
+	struct tree_node nodes[] = {
+		{.pid = 10, .pgid = 10, .sid = 5, .parent = -1},
+		{.pid = 11, .pgid = 11, .sid = 5, .parent = 0},
+		{.pid = 12, .pgid = 12, .sid = 5, .parent = 1, .pid_space = 1, .space_init = true},
+		{.pid = 13, .pgid = 11, .sid = 5, .parent = 2, .pid_space = 1},
+	};
+
+	nodes[3].foreign_group = true;
+	expect_plan(nodes, 4,
+		    "10 forks 11\n11 forks 12\n11 enters process group 11\n"
+		    "11 puts 12 into process group 11\n12 forks 13\n"
+		    "10 enters process group 10\n11 enters process group 11\n"
+		    "12 enters process group 12\n");
+	/* Nobody who can name it has it at hand. */
+	nodes[2].pid_space = 0;
+	nodes[2].space_init = false;
+	nodes[3].pgid = 9;
+	assert_int_equal(plan_error(nodes, 4), -EOPNOTSUPP);
+}
+
 /* A child that inherits pages is forked when the parent has them. */
 static void test_inherits(void **state)
 {
@@ -173,10 +196,10 @@ static void test_impossible(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_job),	    cmocka_unit_test(test_inherits),
-		cmocka_unit_test(test_old_session), cmocka_unit_test(test_dead_leaders),
-		cmocka_unit_test(test_vfork),	    cmocka_unit_test(test_impossible),
-		cmocka_unit_test(test_orphan),
+		cmocka_unit_test(test_job),	     cmocka_unit_test(test_foreign_group),
+		cmocka_unit_test(test_inherits),     cmocka_unit_test(test_old_session),
+		cmocka_unit_test(test_dead_leaders), cmocka_unit_test(test_vfork),
+		cmocka_unit_test(test_impossible),   cmocka_unit_test(test_orphan),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
