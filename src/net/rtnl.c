@@ -92,16 +92,16 @@ static int take_answer(const char *buf, size_t len, rtnl_each each, void *arg)
 	return 0;
 }
 
-int rtnl_dump(int fd, uint16_t type, const void *body, size_t len, rtnl_each each, void *arg)
+int rtnl_dump_message(int fd, const struct rtnl_message *m, rtnl_each each, void *arg)
 {
 	_cleanup_(free_ptr) char *buf = malloc(ANSWER_MAX);
-	struct rtnl_message m;
 	int r = 0;
 
 	if (!buf)
 		return -ENOMEM;
-	rtnl_begin(&m, type, NLM_F_DUMP, body, len);
-	if (send(fd, &m.header, m.header.nlmsg_len, 0) < 0)
+	if (m->full)
+		return -EMSGSIZE;
+	if (send(fd, &m->header, m->header.nlmsg_len, 0) < 0)
 		return -errno;
 	while (r == 0) {
 		ssize_t n = recv(fd, buf, ANSWER_MAX, 0);
@@ -111,6 +111,29 @@ int rtnl_dump(int fd, uint16_t type, const void *body, size_t len, rtnl_each eac
 		r = take_answer(buf, (size_t)n, each, arg);
 	}
 	return r < 0 ? r : 0;
+}
+
+int rtnl_dump(int fd, uint16_t type, const void *body, size_t len, rtnl_each each, void *arg)
+{
+	struct rtnl_message m;
+
+	rtnl_begin(&m, type, NLM_F_DUMP, body, len);
+	return rtnl_dump_message(fd, &m, each, arg);
+}
+
+const struct rtattr *rtnl_next(struct rtnl_walk *w)
+{
+	const struct rtattr *a = w->at;
+	size_t size;
+
+	if (w->left < sizeof(*a) || a->rta_len < sizeof(*a) || a->rta_len > w->left)
+		return NULL;
+	size = RTA_ALIGN(a->rta_len);
+	if (size > w->left)
+		size = w->left;
+	w->at = (const char *)w->at + size;
+	w->left -= size;
+	return a;
 }
 
 const void *rtnl_find(const void *payload, size_t len, size_t fixed, uint16_t type, size_t *ret_len)

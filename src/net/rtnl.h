@@ -30,10 +30,18 @@ int rtnl_request(int fd, struct rtnl_message *m);
 /* Asks for all of a kind; `each` may end it by a negative errno. */
 typedef int (*rtnl_each)(void *arg, const struct nlmsghdr *h);
 int rtnl_dump(int fd, uint16_t type, const void *body, size_t len, rtnl_each each, void *arg);
+/* The same with a question that has attributes (NLM_F_DUMP). */
+int rtnl_dump_message(int fd, const struct rtnl_message *m, rtnl_each each, void *arg);
 
 /* An attribute in a payload whose fixed part has `fixed` bytes; its length in *ret_len. NULL. */
 const void *rtnl_find(const void *payload, size_t len, size_t fixed, uint16_t type,
 		      size_t *ret_len);
+/* Goes through attributes: NULL behind the last, or at one that is damaged. */
+struct rtnl_walk {
+	const void *at;
+	size_t left;
+};
+const struct rtattr *rtnl_next(struct rtnl_walk *w);
 /* One of up to four bytes; 0 if there is none. */
 uint32_t rtnl_number(const void *payload, size_t len, size_t fixed, uint16_t type);
 /* Whether the attributes behind the fixed part are well-formed. */

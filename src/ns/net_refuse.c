@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/neighbour.h>
-#include <linux/netfilter/nf_tables.h>
-#include <linux/netfilter/nfnetlink.h>
 #include <linux/nexthop.h>
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
@@ -91,16 +89,6 @@ static int forwarding(void *arg, const struct nlmsghdr *h)
 		       name_of(l, n->ndm_ifindex));
 }
 
-static int table(void *arg, const struct nlmsghdr *h)
-{
-	const struct look *l = arg;
-	size_t n;
-	const char *name = rtnl_find(NLMSG_DATA(h), NLMSG_PAYLOAD(h, 0), sizeof(struct nfgenmsg),
-				     NFTA_TABLE_NAME, &n);
-
-	return refused(l->e, "rules of nftables, table", name && n && !name[n - 1] ? name : "?");
-}
-
 struct question {
 	int protocol; /* of netlink */
 	uint16_t type;
@@ -117,8 +105,6 @@ static const struct question questions[] = {
 	{NETLINK_ROUTE, RTM_GETNEIGH, sizeof(struct ndmsg), AF_BRIDGE, forwarding, ""},
 	{NETLINK_XFRM, XFRM_MSG_GETSA, 0, 0, any, "states of IPsec"},
 	{NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, 0, any, "policies of IPsec"},
-	{NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, sizeof(struct nfgenmsg),
-	 0, table, ""},
 };
 
 static int ask(const struct question *q, struct look *l)

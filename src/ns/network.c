@@ -8,6 +8,7 @@
 #include "net/rtnl.h"
 #include "ns/net_address.h"
 #include "ns/net_refuse.h"
+#include "ns/nftables.h"
 
 void network_free(struct network *n)
 {
@@ -78,6 +79,21 @@ static int save_settings(struct network *n, int proc_fd, const struct net_others
 	return r;
 }
 
+static int save_nftables(const struct net_links *links, Reprise__Network *m, struct scratch *s,
+			 struct error *e)
+{
+	struct nftables found = {};
+	int r = nftables_look(&links->others, &found, s, e);
+
+	if (r >= 0 && found.list.n) {
+		m->nftables = scratch_copy(s, found.list.v, found.list.n * sizeof(*found.list.v));
+		m->n_nftables = m->nftables ? found.list.n : 0;
+		r = m->nftables ? 0 : no_memory(e);
+	}
+	vec_free(&found.list);
+	return r;
+}
+
 static int save_all(struct network *n, int fd, int proc_fd, struct net_links *links,
 		    Reprise__Network *m, struct scratch *s, struct error *e)
 {
@@ -95,6 +111,8 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 		r = save_entries(fd, NET_NEIGHBOURS, links, &m->n_neighbours, &m->neighbours, s, e);
 	if (r >= 0)
 		r = save_entries(fd, NET_PROXIES, links, &m->n_proxies, &m->proxies, s, e);
+	if (r >= 0)
+		r = save_nftables(links, m, s, e);
 	return r < 0 ? r : net_refuse(proc_fd, links, e);
 }
 
@@ -136,6 +154,8 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 		r = net_entries_validate(NET_NEIGHBOURS, m->n_neighbours, m->neighbours, e);
 	if (r >= 0)
 		r = net_entries_validate(NET_PROXIES, m->n_proxies, m->proxies, e);
+	if (r >= 0)
+		r = nftables_validate(m, e);
 	return r < 0 ? r : net_settings_validate(m->n_settings, m->settings, e);
 }
 
@@ -172,6 +192,9 @@ static int restore_all(struct network *n, int fd, struct restart *r, const Repri
 	/* Before they are up: whether IPv6 is on, what is accepted from routers. */
 	if (res >= 0)
 		res = net_settings_restart(r->proc_fd, m.n_settings, m.settings, e);
+	/* Nothing comes through before the rules are there. */
+	if (res >= 0)
+		res = nftables_restart(&m, e);
 	if (res >= 0)
 		res = net_links_up(fd, &n->host, &m, e);
 	if (res >= 0)

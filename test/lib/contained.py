@@ -4,11 +4,38 @@
 import json
 import os
 
-from case import Failed, Skipped
+from case import Failed, Skipped, own_network
 
 
 def begin(case):
     case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
+
+
+def begin_network(case):
+    """In a network of its own, from which containers are reached."""
+    if not os.path.exists('/usr/sbin/ip'):
+        raise Skipped('no iproute2')
+    own_network()
+    begin(case)
+
+
+def good(result):
+    code, out, err = result
+    if code:
+        raise Failed('exit status %d: %s' % (code, err))
+    return out
+
+
+def ip(case, *args):
+    return good(case.run(['/usr/sbin/ip'] + list(args)))
+
+
+def inside(case, name, *args):
+    return good(case.reprise('exec', name, *args))
+
+
+def links(case):
+    return sorted(link['ifname'] for link in json.loads(ip(case, '-j', 'link')))
 
 
 def expect(case, result, out=None, code=0):

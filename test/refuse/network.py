@@ -18,6 +18,9 @@ def refused(case, commands, *words):
     first = open(path).read().strip()
     case.until(lambda: open('/proc/%s/comm' % first).read() == 'sleep\n', 'the program')
     for command in commands:
+        if callable(command):
+            command(first)
+            continue
         code, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first] + command.split())
         if code and ('Unknown device type' in err or 'not supported' in err or 'No such file' in err):
             raise Skipped(err.strip())
@@ -80,8 +83,30 @@ def test_elsewhere(case):
             'v0', 'namespace')
 
 
-def test_nftables(case):
-    refused(case, ['nft add table inet filter'], 'nftables', 'filter')
+def test_nftables_extension(case):
+    refused(case, ['iptables-nft -A INPUT -m recent --name x --set -j DROP'], 'filter', 'recent')
+
+
+OWNER = '''
+import socket, struct, time
+def message(type, flags, body):
+    return struct.pack('IHHII', 16 + len(body), type, 1 | flags, 0, 0) + body
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+table = struct.pack('BBH', 1, 0, 0) + struct.pack('HH4s', 8, 1, b'own\\0') \
+    + struct.pack('HH', 8, 2) + struct.pack('>I', 2)
+s.send(message(16, 0, struct.pack('>BBH', 0, 0, 10)) + message(10 << 8, 0x400, table)
+       + message(17, 0, struct.pack('>BBH', 0, 0, 10)))
+open('/proc/self/comm', 'w').write('owner')
+time.sleep(1000)
+'''
+
+
+def test_nftables_owner(case):
+    """A table that goes with a socket, here of a process outside."""
+    def own(first):
+        pid = case.spawn(['/usr/bin/nsenter', '-n', '-t', first, '/usr/bin/python3', '-c', OWNER])
+        case.until(lambda: case.comm(pid) == 'owner' or case.ended(pid), 'the owner')
+    refused(case, [own], 'own', 'owner')
 
 
 def test_iptables(case):

@@ -8,8 +8,8 @@ import signal
 import socket
 import time
 
-import case as cases
 from case import Failed, Skipped
+from contained import begin_network as begin, good, inside, ip, links
 
 SERVER = '''
 import fcntl, socket, struct, sys
@@ -28,32 +28,6 @@ while True:
     client.close()
     del client
 '''
-
-
-def begin(case):
-    if not os.path.exists('/usr/sbin/ip'):
-        raise Skipped('no iproute2')
-    cases.own_network()
-    case.environment['REPRISE_DIR'] = os.path.join(case.directory, 'containers')
-
-
-def good(result):
-    code, out, err = result
-    if code:
-        raise Failed('exit status %d: %s' % (code, err))
-    return out
-
-
-def ip(case, *args):
-    return good(case.run(['/usr/sbin/ip'] + list(args)))
-
-
-def inside(case, name, *args):
-    return good(case.reprise('exec', name, *args))
-
-
-def links(case):
-    return sorted(link['ifname'] for link in json.loads(ip(case, '-j', 'link')))
 
 
 def address(case, name, version='-4'):
