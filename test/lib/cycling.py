@@ -5,6 +5,8 @@ The cycles themselves are made by test/lib/cycle.c, some at a time; between thes
 """
 
 import os
+import select
+import struct
 
 from case import Failed, refusal_allowed
 
@@ -44,13 +46,36 @@ def numbers(case):
     return found
 
 
-def cycle(case, pid, number, options):
-    """False if it was refused, the program unharmed."""
-    code, _, err = case.run([os.path.join(case.build, 'test/lib/cycle'), str(number), case.reprise_path,
-                             case.path('image'), str(pid)] + options)
-    case.statuses.clear()
-    if code:
-        raise Failed(err.strip() or 'exit status %d' % code)
+class Cycles:
+    """Makes them, and is the parent of what is restarted."""
+
+    def __init__(self, case, pid, options):
+        asked, self.ask = os.pipe()
+        self.told, told = os.pipe()
+        self.case = case
+        self.errors = case.path('cycle-errors')
+        fd = os.open(self.errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.pid = case.spawn([os.path.join(case.build, 'test/lib/cycle'), case.reprise_path, case.path('image'), str(pid)]
+                              + options, stdin=asked, stdout=told, stderr=fd)
+        for end in (asked, told, fd):
+            os.close(end)
+
+    def make(self, number):
+        os.write(self.ask, struct.pack('=I', number))
+        while not select.select([self.told], [], [], 0.01)[0]:
+            self.case.reap()
+        if os.read(self.told, 1) != b'\0':
+            raise Failed(self.said() or 'no cycles were made')
+
+    def said(self):
+        with open(self.errors) as file:
+            return file.read().strip()
+
+    def end(self):
+        os.close(self.ask)
+        os.close(self.told)
+        self.case.wait(self.pid)
+        os.unlink(self.errors)
 
 
 def timeout():
@@ -59,17 +84,21 @@ def timeout():
 
 
 def run_cycles(case, meta):
+    case.environment['TEST_DURATION'] = str(timeout())
     pid = case.start()
+    cycles = Cycles(case, pid, meta['checkpoint'])
     first, done = None, 0
     while done < CYCLES:
         some = min(AT_A_TIME, CYCLES - done) if done else 1
         try:
-            cycle(case, pid, some, meta['checkpoint'])
+            cycles.make(some)
         except Failed as why:
             if not done and refusal_allowed(case, meta, 1, str(why)):
+                cycles.end()
                 case.finish(pid)
                 return
             raise Failed('cycle %d to %d: %s' % (done + 1, done + some, why))
+        case.statuses.clear()
         done += some
         now = numbers(case)
         if first is None:
@@ -77,5 +106,6 @@ def run_cycles(case, meta):
         for key, value in now.items():
             if value > first[key] + ROOM.get(key, 0):
                 raise Failed('cycle %d: %s: %d, and %d after the first' % (done, key, value, first[key]))
+    cycles.end()
     case.go()
     case.expect_pass(1, [case.wait_verdict(pid, 'the program')])

@@ -48,6 +48,13 @@ const char *test_dir(void)
 	return directory;
 }
 
+double test_duration(void)
+{
+	const char *value = getenv("TEST_DURATION");
+
+	return value ? atof(value) : 40;
+}
+
 bool test_mode_is(const char *name)
 {
 	return !strcmp(mode, name);
