@@ -346,9 +346,25 @@ static size_t put_state(struct apart *a, uint8_t *to, struct digest *d)
 	return at + sizeof(head) + sizeof(a->end);
 }
 
+/* NULL: it has none. */
+static const uint8_t *seal_strong(const struct apart *a, struct frame *f)
+{
+	const struct pages_header *p = (const struct pages_header *)(f + 1);
+
+	if (a->end.digest_kind != IMAGE_DIGEST_ALL ||
+	    (f->type != FRAME_PAGES && f->type != FRAME_EARLY) ||
+	    f->length < sizeof(*p) + IMAGE_DIGEST_SIZE ||
+	    p->data_offset < sizeof(*f) + sizeof(*p) + IMAGE_DIGEST_SIZE ||
+	    p->data_offset > sizeof(*f) + f->length)
+		return NULL;
+	frame_strong(f, (uint8_t *)f + frame_strong_at(p));
+	return (const uint8_t *)f + frame_strong_at(p);
+}
+
 /* Pages as they are; the index is left out. */
 static size_t put_tail(const struct apart *a, uint8_t *to, size_t state, struct digest *d)
 {
+	const uint8_t *strong;
 	size_t at = 0;
 
 	memcpy(to, a->tail, a->tail_len);
@@ -363,13 +379,17 @@ static size_t put_tail(const struct apart *a, uint8_t *to, size_t state, struct 
 			end->state_records = a->end.records;
 			end->state_bytes = state;
 			end->total_bytes = state + at + frame_size(f);
+			end->digest_kind = a->end.digest_kind;
 			end->trailing_bytes = 0;
 			digest_update(d, end, offsetof(struct image_end, digest));
 			digest_now(d, end->digest);
 			return at + frame_seal(f);
 		}
+		strong = seal_strong(a, f);
 		frame_seal(f);
 		digest_update(d, f, sizeof(*f));
+		if (strong)
+			digest_update(d, strong, IMAGE_DIGEST_SIZE);
 		at += frame_size(f);
 	}
 	return a->tail_len;

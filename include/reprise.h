@@ -63,6 +63,17 @@ enum reprise_deleted {
  */
 enum reprise_inotify { REPRISE_INOTIFY_REFUSE = 0, REPRISE_INOTIFY_OVERFLOW = 1 };
 
+/*
+ * What the digest of an image covers by BLAKE2b: contents of memory are otherwise covered by
+ * checksums alone, which find accidents. The default is the state, and all of an image that is
+ * signed or encrypted.
+ */
+enum reprise_digest {
+	REPRISE_DIGEST_DEFAULT = 0,
+	REPRISE_DIGEST_STATE = 1,
+	REPRISE_DIGEST_ALL = 2
+};
+
 /* TCP connections: refuse, or have them come back closed. */
 enum reprise_tcp { REPRISE_TCP_REFUSE = 0, REPRISE_TCP_CLOSED = 1 };
 
@@ -136,6 +147,7 @@ struct reprise_checkpoint_options {
 	 * task: "pid:1234/fd:5". NULL at the end; may be NULL.
 	 */
 	const char *const *externals;
+	enum reprise_digest digest;
 };
 
 /*
@@ -365,6 +377,15 @@ REPRISE_API int reprise_verify(int fd, struct reprise_error *error);
 /* The same with all its parents; they are looked for as by reprise_restart(). */
 REPRISE_API int reprise_verify_parents(int fd, const char *const *parents,
 				       struct reprise_error *error);
+
+struct reprise_verified {
+	size_t size;
+	unsigned char digest[32];   /* BLAKE2b-256 */
+	enum reprise_digest covers; /* pages that are in parents, as these have them */
+};
+/* The same, and tells the digest of the image. */
+REPRISE_API int reprise_verify_digest(int fd, const char *const *parents,
+				      struct reprise_verified *result, struct reprise_error *error);
 
 struct reprise_merge_options {
 	size_t size;

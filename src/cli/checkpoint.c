@@ -18,6 +18,7 @@ enum {
 	OPT_COMPRESS,
 	OPT_DELETED,
 	OPT_INOTIFY,
+	OPT_DIGEST,
 	OPT_TCP,
 	OPT_UNIX,
 	OPT_ALLOW_LEAK,
@@ -70,6 +71,17 @@ static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoi
 		opt->inotify = REPRISE_INOTIFY_OVERFLOW;
 	else
 		return usage_error(cli, "--inotify takes refuse or overflow, not '%s'", s);
+	return -1;
+}
+
+static int parse_digest(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
+{
+	if (!strcmp(s, "state"))
+		opt->digest = REPRISE_DIGEST_STATE;
+	else if (!strcmp(s, "all"))
+		opt->digest = REPRISE_DIGEST_ALL;
+	else
+		return usage_error(cli, "--digest takes state or all, not '%s'", s);
 	return -1;
 }
 
@@ -133,6 +145,8 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return parse_deleted(cli, optarg, &q->opt);
 	case OPT_INOTIFY:
 		return parse_inotify(cli, optarg, &q->opt);
+	case OPT_DIGEST:
+		return parse_digest(cli, optarg, &q->opt);
 	case OPT_TCP:
 		return parse_tcp(cli, optarg, &q->opt);
 	case OPT_EXTERNAL:
@@ -177,6 +191,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"deleted", required_argument, NULL, OPT_DELETED},
 		{"inotify", required_argument, NULL, OPT_INOTIFY},
+		{"digest", required_argument, NULL, OPT_DIGEST},
 		{"tcp", required_argument, NULL, OPT_TCP},
 		{"unix", required_argument, NULL, OPT_UNIX},
 		{"external", required_argument, NULL, OPT_EXTERNAL},
@@ -314,6 +329,9 @@ const struct command checkpoint_command = {
 		"  --parent IMAGE      store only what is not in this image; given again, where its own\n"
 		"                      parents are (files or directories)\n"
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --digest WHAT       what the digest covers by BLAKE2b: the state (the default; contents of\n"
+		"                      memory by checksums, against accidents), or all (the default of an image\n"
+		"                      that is signed or encrypted)\n"
 		"  --deleted=HOW       a removed file with another name that is not found:\n"
 		"                      refuse (the default), save its contents, or link a new name\n"
 		"  --inotify HOW       unread events that cannot be saved: refuse (the default), or tell\n"

@@ -62,6 +62,14 @@ static void print_made(const json_t *doc)
 	}
 }
 
+static void print_digest(const json_t *doc)
+{
+	bool all = !strcmp(text(doc, "digest_covers"), "all");
+
+	printf("digest     %s, BLAKE2b-256 of %s\n", text(doc, "digest"),
+	       all ? "all" : "the state (contents of memory: XXH3 only)");
+}
+
 static const json_t *process_by_pid(const json_t *doc, uint64_t pid)
 {
 	const json_t *p;
@@ -113,6 +121,7 @@ static void print_summary(const json_t *doc)
 	printf(": %s of state, %s of pages\n",
 	       human_bytes(number(sizes, "state_bytes"), a, sizeof(a)),
 	       human_bytes(number(sizes, "page_bytes"), b, sizeof(b)));
+	print_digest(doc);
 }
 
 static void print_process(const json_t *p, int depth)

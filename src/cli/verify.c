@@ -6,10 +6,29 @@
 
 enum { OPT_PARENT = OPT_OWN };
 
+static int print_result(struct cli *cli, const char *path, const struct reprise_verified *v)
+{
+	bool all = v->covers == REPRISE_DIGEST_ALL;
+	char digest[2 * sizeof(v->digest) + 1];
+
+	for (size_t i = 0; i < sizeof(v->digest); i++)
+		snprintf(digest + 2 * i, 3, "%02x", v->digest[i]);
+	if (cli->json)
+		return print_json(cli, json_pack("{s:b, s:s, s:s}", "whole", 1, "digest", digest,
+						 "digest_covers", all ? "all" : "state"));
+	if (!cli->quiet) {
+		print_escaped(stdout, path);
+		printf(": whole and undamaged\ndigest %s, BLAKE2b-256 of %s\n", digest,
+		       all ? "all" : "the state (contents of memory: XXH3 only)");
+	}
+	return EXIT_OK;
+}
+
 static int run(struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"parent", required_argument, NULL, OPT_PARENT}, OPEN_OPTIONS, COMMON_OPTIONS};
+	struct reprise_verified v = {.size = sizeof(v)};
 	struct reprise_error e = {};
 	struct keys keys = {};
 	struct parents parents = {};
@@ -32,18 +51,12 @@ static int run(struct cli *cli, int argc, char **argv)
 		return r;
 	if (strcmp(argv[optind], "-") != 0)
 		parents.v[parents.n] = argv[optind]; /* beside it */
-	r = reprise_verify_parents(fd, parents.v, &e);
+	r = reprise_verify_digest(fd, parents.v, &v, &e);
 	if (!keys.opening)
 		close(fd);
 	if (keys_explain(&keys, fd, &e) || r < 0)
 		return library_error(cli, &e);
-	if (cli->json)
-		return print_json(cli, json_pack("{s:b}", "whole", 1));
-	if (!cli->quiet) {
-		print_escaped(stdout, argv[optind]);
-		puts(": whole and undamaged");
-	}
-	return EXIT_OK;
+	return print_result(cli, argv[optind], &v);
 }
 
 const struct command verify_command = {

@@ -44,7 +44,7 @@ static int write_spill(struct image_reader *r, const uint8_t *buf, size_t len, s
 }
 
 /* Headers are there; the rest comes from the stream. */
-static int keep(struct image_reader *r, struct error *e)
+static int keep(struct image_reader *r, struct early_seen *seen, struct error *e)
 {
 	size_t size = frame_size(&r->next);
 	_cleanup_(free_ptr) uint8_t *buf = malloc(size);
@@ -56,7 +56,10 @@ static int keep(struct image_reader *r, struct error *e)
 	memcpy(buf + sizeof(r->next), &r->next_pages, sizeof(r->next_pages));
 	err = reader_take(r, buf + PAGES_HEAD, size - PAGES_HEAD, r->offset + PAGES_HEAD,
 			  "a frame of pages", e);
-	return err < 0 ? err : write_spill(r, buf, size, e);
+	if (err < 0)
+		return err;
+	reader_loaded(r, buf, seen->strong);
+	return write_spill(r, buf, size, e);
 }
 
 int early_pass(struct image_reader *r, struct error *e)
@@ -69,7 +72,7 @@ int early_pass(struct image_reader *r, struct error *e)
 		wrong = "an early frame behind others";
 	if (wrong)
 		return reader_damaged(r->offset, wrong, e);
-	err = r->in.positioned ? 0 : keep(r, e);
+	err = reader_peek_strong(r, e);
 	if (err < 0)
 		return err;
 	seen = vec_push(&r->early.frames);
@@ -78,7 +81,13 @@ int early_pass(struct image_reader *r, struct error *e)
 	seen->offset = r->offset;
 	seen->frame = r->next;
 	seen->pages = r->next_pages;
+	memcpy(seen->strong, r->next_strong, sizeof(seen->strong));
 	digest_update(r->digest, &r->next, sizeof(r->next));
+	if (r->strong && r->in.positioned)
+		digest_update(r->digest, seen->strong, sizeof(seen->strong));
+	err = r->in.positioned ? 0 : keep(r, seen, e);
+	if (err < 0)
+		return err;
 	r->totals.page_bytes += r->next_pages.stored_length;
 	r->offset += frame_size(&r->next);
 	return 0;
@@ -146,6 +155,8 @@ static int load(struct image_reader *r, const struct early_seen *seen, struct ea
 		return err;
 	if (!frame_intact(f->buf))
 		return reader_damaged(seen->offset, "checksum of a frame of pages", e);
+	if (r->strong && !frame_is(f->buf, seen->strong))
+		return reader_damaged(seen->offset, "digest of a frame of pages", e);
 	f->offset = seen->offset;
 	return 0;
 }

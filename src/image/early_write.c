@@ -147,6 +147,6 @@ int early_close(struct image_writer *w, struct error *e)
 	if (r < 0)
 		return r;
 	vec_for_each (f, &w->early.frames)
-		digest_update(w->digest, &f->frame, sizeof(f->frame));
+		writer_digest(w, &f->frame, f->strong);
 	return 0;
 }

@@ -38,6 +38,36 @@ bool frame_intact(void *buf)
 	return checksum_equal(computed, stored);
 }
 
+uint64_t frame_strong_at(const struct pages_header *p)
+{
+	return p->data_offset - IMAGE_DIGEST_SIZE;
+}
+
+void frame_strong(const void *frame, uint8_t ret[IMAGE_DIGEST_SIZE])
+{
+	const struct frame *f = frame;
+	const struct pages_header *p = (const struct pages_header *)(f + 1);
+	const uint8_t *bytes = frame;
+	crypto_generichash_state state;
+
+	crypto_generichash_init(&state, NULL, 0, IMAGE_DIGEST_SIZE);
+	crypto_generichash_update(&state, bytes + sizeof(*f), frame_strong_at(p) - sizeof(*f));
+	crypto_generichash_update(&state, bytes + p->data_offset,
+				  sizeof(*f) + f->length - p->data_offset);
+	crypto_generichash_final(&state, ret, IMAGE_DIGEST_SIZE);
+}
+
+bool frame_is(const void *frame, const uint8_t strong[IMAGE_DIGEST_SIZE])
+{
+	const struct pages_header *p =
+		(const struct pages_header *)((const struct frame *)frame + 1);
+	uint8_t is[IMAGE_DIGEST_SIZE];
+
+	frame_strong(frame, is);
+	return digest_equal(is, strong) &&
+	       digest_equal((const uint8_t *)frame + frame_strong_at(p), strong);
+}
+
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
 /* A fuzzer cannot guess a checksum; in its build alone, any will do. */
 bool checksum_equal(uint64_t a, uint64_t b)

@@ -57,6 +57,8 @@ static_assert(sizeof(struct frame) == 32, "frame header");
 /* BLAKE2b-256 of the state part and of the headers of the frames after it, which hold checksums of
  * the rest. */
 #define IMAGE_DIGEST_HEADERS 1
+/* Likewise, with the strong digest of each frame with pages behind its header. */
+#define IMAGE_DIGEST_ALL     2
 
 struct state_end {
 	uint64_t records;    /* of types from FRAME_STATE_FIRST up */
@@ -78,7 +80,8 @@ static_assert(sizeof(struct origin) == 40, "origin");
 
 #define ORIGIN_BLAKE2B 1 /* keyed BLAKE2b-256 */
 
-/* The object is the id of the frame. Runs follow, then zero bytes, then data. */
+/* The object is the id of the frame. Runs follow, then zero bytes, then the strong digest if there
+ * is one, then data. */
 struct pages_header {
 	uint32_t stage;
 	uint32_t nruns;
@@ -175,6 +178,12 @@ size_t frame_seal(void *buf);
 /* Header and payload stand together in buf, as they were read; looks at the padding as well. */
 bool frame_intact(void *buf);
 uint64_t checksum_of(const void *data, size_t len);
+/* BLAKE2b-256 of a frame with pages, without its header and the place of this digest, which is
+ * directly before the data. Headers have been checked. */
+void frame_strong(const void *frame, uint8_t ret[IMAGE_DIGEST_SIZE]);
+uint64_t frame_strong_at(const struct pages_header *p);
+/* Does it hold this strong digest, rightly? */
+bool frame_is(const void *frame, const uint8_t strong[IMAGE_DIGEST_SIZE]);
 /* The comparisons of checksums and of digests, in one place for the fuzzer to disarm. */
 bool checksum_equal(uint64_t a, uint64_t b);
 bool digest_equal(const uint8_t *a, const uint8_t *b);

@@ -61,6 +61,7 @@ struct image_totals {
 	uint64_t parent_pages; /* of the pages: those that are in the parent */
 	uint64_t total_bytes;  /* of the whole stream */
 	uint8_t digest[32];    /* of the whole stream, see the format */
+	bool strong;	       /* it covers the contents of pages as well as the rest */
 };
 
 /* Another image on which an incremental one is based. */
@@ -130,6 +131,7 @@ struct image_writer_options {
 	size_t n_same;
 	const struct image_key
 		*origin; /* proves later where the image was made; NULL: nothing does */
+	bool strong;	 /* the digest covers contents of pages by more than checksums */
 };
 
 /* fd stays the caller's; any kind of descriptor will do. */
@@ -226,7 +228,8 @@ struct image_later {
 	struct page_group group;
 	uint64_t first, end; /* addresses */
 	uint64_t offset, size, checksum;
-	uint64_t data; /* bytes of the contents that stand in it, unpacked */
+	uint64_t data;	    /* bytes of the contents that stand in it, unpacked */
+	uint8_t strong[32]; /* digest, if there is one */
 };
 /* The i-th of them in the order of the image, NULL past the last. Valid until more are read. */
 const struct image_later *image_later(const struct image_reader *r, size_t i);

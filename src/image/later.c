@@ -97,7 +97,8 @@ int image_later_parts(const struct image_reader *r, const struct image_later *f,
 }
 
 /* The header has been seen before, and is part of the digest: it must be the same still. */
-static int check_same(const struct image_later *f, uint8_t *buf, struct error *e)
+static int check_same(const struct image_reader *r, const struct image_later *f, uint8_t *buf,
+		      struct error *e)
 {
 	const struct frame *head = (const struct frame *)buf;
 	const struct pages_header *p = (const struct pages_header *)(head + 1);
@@ -109,6 +110,8 @@ static int check_same(const struct image_later *f, uint8_t *buf, struct error *e
 		return reader_damaged(f->offset, "it has changed since it was opened", e);
 	if (!frame_intact(buf))
 		return reader_damaged(f->offset, "checksum of a frame of pages", e);
+	if (r->strong && !frame_is(buf, f->strong))
+		return reader_damaged(f->offset, "digest of a frame of pages", e);
 	return 0;
 }
 
@@ -134,7 +137,7 @@ static int load(struct image_room *room, const struct image_later *f, struct err
 		return error_set(e, -EBADMSG, E_IMAGE_CUT,
 				 "the image ends at offset %llu, within a frame of pages",
 				 (unsigned long long)f->offset + (size_t)n);
-	err = check_same(f, room->buf, e);
+	err = check_same(room->r, f, room->buf, e);
 	if (err < 0)
 		return err;
 	reader_base(room->r, &room->codec, f->group.object);

@@ -25,7 +25,8 @@ struct map_run {
 
 struct map_frame {
 	uint64_t offset;
-	struct frame head; /* as it was when the digest was verified */
+	struct frame head;		   /* as it was when the digest was verified */
+	uint8_t strong[IMAGE_DIGEST_SIZE]; /* likewise */
 	atomic_bool checked;
 	uint32_t data; /* where its data begin, unless they are compressed: 0 */
 };
@@ -197,13 +198,14 @@ static int add_runs(struct page_map *m, const struct head *h, struct head *early
 }
 
 static int add_frame(struct page_map *m, uint64_t offset, const struct frame *head,
-		     const struct pages_header *p, struct error *e)
+		     const struct pages_header *p, const uint8_t *strong, struct error *e)
 {
 	struct map_frame *f = vec_push(&m->frames);
 
 	if (!f)
 		return no_memory(e);
 	*f = (struct map_frame){.offset = offset, .head = *head};
+	memcpy(f->strong, strong, sizeof(f->strong));
 	if (p->compression == COMPRESS_NONE)
 		f->data = p->data_offset;
 	return 0;
@@ -222,7 +224,7 @@ static int take_frame(struct page_map *m, struct head *h, struct head *early, st
 	wrong = pages_check_runs(&r->next, h->p, r->parent, &pages);
 	if (wrong)
 		return reader_damaged(r->offset, wrong, e);
-	err = add_frame(m, r->offset, &r->next, &r->next_pages, e);
+	err = add_frame(m, r->offset, &r->next, &r->next_pages, r->next_strong, e);
 	if (err >= 0)
 		err = add_runs(m, h, early, e);
 	if (err < 0)
@@ -239,7 +241,7 @@ static int list_early(struct page_map *m, struct error *e)
 	vec_for_each (seen, &m->r->early.frames) {
 		seen->checked = true; /* once they are read */
 		if (r >= 0)
-			r = add_frame(m, seen->offset, &seen->frame, &seen->pages, e);
+			r = add_frame(m, seen->offset, &seen->frame, &seen->pages, seen->strong, e);
 	}
 	return r;
 }
@@ -429,7 +431,8 @@ static bool is_as_it_was(const struct page_map *m, const struct map_frame *f, ui
 
 	return memcmp(buf, &f->head, sizeof(f->head)) == 0 && frame_intact(buf) &&
 	       !pages_check_head(&f->head, p) &&
-	       !pages_check_runs(&f->head, p, m->r->parent, &pages);
+	       !pages_check_runs(&f->head, p, m->r->parent, &pages) &&
+	       (!m->r->strong || frame_is(buf, f->strong));
 }
 
 bool page_map_checked(const struct page_map *m, size_t frame)

@@ -185,6 +185,8 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 	head = PAGES_HEAD + t.n * sizeof(*t.runs) + t.nplaced * sizeof(*t.placed);
 	if (aligned)
 		memset(buf + head, 0, IMAGE_PAGE - head);
+	else if (c->strong)
+		head += IMAGE_DIGEST_SIZE;
 	*p = (struct pages_header){
 		.stage = in->group.stage,
 		.nruns = t.n,
@@ -200,6 +202,8 @@ int pages_build(struct pages_codec *c, const struct pages_input *in, page_source
 		.id = in->group.object,
 		.length = p->data_offset - sizeof(*f) + p->stored_length,
 	};
+	if (c->strong)
+		frame_strong(buf, buf + frame_strong_at(p));
 	*ret_size = frame_seal(buf);
 	return 0;
 }

@@ -18,7 +18,8 @@
 #define PAGES_ELSEWHERE_BYTES (16u << 20)
 #define PAGES_BLOCK_MAX	      (IMAGE_PAGE + PAGES_BLOCK) /* bytes of the frame */
 static_assert(PAGES_HEAD + PAGES_BLOCK_RUNS * sizeof(struct pages_run) +
-			      PAGES_BLOCK_ELSEWHERE * (sizeof(struct pages_run) + 8) <=
+			      PAGES_BLOCK_ELSEWHERE * (sizeof(struct pages_run) + 8) +
+			      IMAGE_DIGEST_SIZE <=
 		      IMAGE_PAGE,
 	      "head");
 static_assert(PAGES_BLOCK <= PAGES_DATA_MAX, "format");
@@ -38,6 +39,7 @@ struct pages_codec {
 	enum image_compress compress;
 	int level;
 	bool packed; /* data are not aligned */
+	bool strong; /* with a digest of all */
 	/* Of an incremental image: where the rest of its contents is, and under which id. */
 	const struct image_parent *parent;
 	const struct page_chain *parents; /* NULL: not given */

@@ -28,6 +28,7 @@ struct slot {
 	uint64_t offset;
 	struct pages_codec codec;
 	struct early_cache early;
+	uint8_t strong[IMAGE_DIGEST_SIZE];
 };
 
 struct pages_reader {
@@ -110,16 +111,44 @@ static int unexpected_frame(struct image_reader *r, struct error *e)
 			 (unsigned long long)r->offset, r->next.type);
 }
 
+int reader_peek_strong(struct image_reader *r, struct error *e)
+{
+	const struct pages_header *p = &r->next_pages;
+
+	if (!r->strong)
+		return 0;
+	if (p->data_offset < PAGES_HEAD + p->nruns * sizeof(struct pages_run) + IMAGE_DIGEST_SIZE)
+		return reader_damaged(r->offset, "offset of page data", e);
+	if (!r->in.positioned)
+		return 0;
+	return reader_take(r, r->next_strong, IMAGE_DIGEST_SIZE, r->offset + frame_strong_at(p),
+			   "a frame of pages", e);
+}
+
+void reader_loaded(struct image_reader *r, const uint8_t *frame, uint8_t strong[IMAGE_DIGEST_SIZE])
+{
+	const struct pages_header *p = (const struct pages_header *)(frame + sizeof(struct frame));
+
+	if (!r->strong)
+		return;
+	memcpy(strong, frame + frame_strong_at(p), IMAGE_DIGEST_SIZE);
+	digest_update(r->digest, strong, IMAGE_DIGEST_SIZE);
+}
+
 static int peek_pages(struct image_reader *r, struct error *e)
 {
 	const struct index_entry *last = r->index.n ? &r->index.v[r->index.n - 1] : NULL;
 	const char *wrong = pages_check_head(&r->next, &r->next_pages);
+	int err;
 
 	if (wrong)
 		return reader_damaged(r->offset, wrong, e);
 	if (last && last->object == r->next.id && last->stage == r->next_pages.stage &&
 	    r->next_pages.first < r->group_end)
 		return reader_damaged(r->offset, "order of the pages in a group", e);
+	err = reader_peek_strong(r, e);
+	if (err < 0)
+		return err;
 	r->peeked = true;
 	return 0;
 }
@@ -201,6 +230,8 @@ int reader_taken(struct image_reader *r, struct error *e)
 		};
 	}
 	digest_update(r->digest, &r->next, sizeof(r->next));
+	if (r->strong && r->in.positioned)
+		digest_update(r->digest, r->next_strong, sizeof(r->next_strong));
 	r->group_end = r->next_pages.end;
 	r->offset += frame_size(&r->next);
 	r->peeked = false;
@@ -247,6 +278,7 @@ static int slot_take(struct pages_reader *pr, struct slot *s, struct error *e)
 	}
 	memcpy(s->buf, &r->next, sizeof(r->next));
 	memcpy(s->buf + sizeof(r->next), &r->next_pages, sizeof(r->next_pages));
+	memcpy(s->strong, r->next_strong, sizeof(s->strong));
 	s->offset = r->offset;
 	return reader_taken(r, e);
 }
@@ -254,9 +286,12 @@ static int slot_take(struct pages_reader *pr, struct slot *s, struct error *e)
 static int slot_load(struct pages_reader *pr, struct slot *s, struct error *e)
 {
 	size_t size = frame_size((const struct frame *)s->buf);
+	int err = reader_take(pr->r, s->buf + PAGES_HEAD, size - PAGES_HEAD, s->offset + PAGES_HEAD,
+			      "a frame of pages", e);
 
-	return reader_take(pr->r, s->buf + PAGES_HEAD, size - PAGES_HEAD, s->offset + PAGES_HEAD,
-			   "a frame of pages", e);
+	if (err >= 0 && !pr->r->in.positioned)
+		reader_loaded(pr->r, s->buf, s->strong);
+	return err;
 }
 
 static int slot_deliver(struct pages_reader *pr, struct slot *s, uint64_t *ret_pages,
@@ -264,6 +299,8 @@ static int slot_deliver(struct pages_reader *pr, struct slot *s, uint64_t *ret_p
 {
 	if (!frame_intact(s->buf))
 		return reader_damaged(s->offset, "checksum of a frame of pages", e);
+	if (pr->r->strong && !frame_is(s->buf, s->strong))
+		return reader_damaged(s->offset, "digest of a frame of pages", e);
 	s->early.r = pr->r;
 	reader_base(pr->r, &s->codec, ((const struct frame *)s->buf)->id);
 	return pages_deliver(&s->codec, s->buf, s->offset,
@@ -303,6 +340,7 @@ static int leave_for_later(struct image_reader *r, struct error *e)
 		.checksum = r->next.checksum,
 		.data = r->next_pages.raw_length,
 	};
+	memcpy(later->strong, r->next_strong, sizeof(later->strong));
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/cleanup.h"
 #include "image/chain.h"
@@ -113,6 +114,7 @@ static struct slot *slot_claim(struct pages_writer *pw)
 	s->codec.compress = pw->w->opt.compress;
 	s->codec.level = pw->w->opt.level;
 	s->codec.packed = pw->w->packed;
+	s->codec.strong = pw->w->opt.strong;
 	s->codec.parents = pw->w->opt.parents;
 	s->state = SLOT_FILLING;
 	s->len = 0;
@@ -134,8 +136,11 @@ static int early_placed(struct pages_writer *pw, const struct frame *f,
 
 	if (p->raw_length && !entry)
 		return -ENOMEM;
-	if (entry)
-		*entry = (struct early_entry){*f, offset};
+	if (entry) {
+		*entry = (struct early_entry){.frame = *f, .offset = offset};
+		memcpy(entry->strong, (const uint8_t *)f + frame_strong_at(p),
+		       sizeof(entry->strong));
+	}
 	pw->w->totals.page_bytes += p->stored_length;
 	for (uint32_t i = 0; r >= 0 && i < p->nruns; i++) {
 		uint64_t length = (uint64_t)runs[i].pages * IMAGE_PAGE;
@@ -163,7 +168,7 @@ static int frame_placed(struct pages_writer *pw, const uint8_t *frame, uint64_t 
 
 	if (f->type == FRAME_EARLY)
 		return early_placed(pw, f, p, offset);
-	digest_update(w->digest, f, sizeof(*f));
+	writer_digest(w, f, frame + frame_strong_at(p));
 	totals_add(&w->totals, p);
 	if (last && last->object == f->id && last->stage == p->stage)
 		return 0;

@@ -12,7 +12,8 @@ static int check_totals(const struct image_reader *r, const struct image_end *en
 {
 	const struct image_totals *t = &r->totals;
 
-	if (end->digest_kind != IMAGE_DIGEST_HEADERS || end->reserved)
+	if (end->digest_kind != (r->strong ? IMAGE_DIGEST_ALL : IMAGE_DIGEST_HEADERS) ||
+	    end->reserved)
 		return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
 				 "the image has a digest of unknown kind %u", end->digest_kind);
 	if (end->state_records != t->state_records || end->state_bytes != t->state_bytes ||
@@ -50,6 +51,7 @@ static int read_end(struct image_reader *r, struct image_end *end, struct error 
 	if (!digest_equal(r->totals.digest, u.end.digest))
 		return reader_damaged(r->offset, "digest of the image", e);
 	r->totals.total_bytes = u.end.total_bytes;
+	r->totals.strong = r->strong;
 	*end = u.end;
 	return 0;
 }

@@ -186,7 +186,8 @@ static int check_state_end(struct image_reader *r, size_t at, struct error *e)
 
 	if (f->flags || f->length != sizeof(*end) || at + frame_size(f) != r->state_len)
 		return reader_damaged(offset, "end of the state part", e);
-	if (end->digest_kind != IMAGE_DIGEST_HEADERS || end->reserved)
+	r->strong = end->digest_kind == IMAGE_DIGEST_ALL;
+	if ((end->digest_kind != IMAGE_DIGEST_HEADERS && !r->strong) || end->reserved)
 		return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
 				 "the image has a digest of unknown kind %u", end->digest_kind);
 	if (end->records != r->records.n || end->bytes != offset)

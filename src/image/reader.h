@@ -20,6 +20,7 @@ struct early_seen {
 	uint64_t offset;
 	struct frame frame;
 	struct pages_header pages;
+	uint8_t strong[IMAGE_DIGEST_SIZE];
 	atomic_bool checked;
 };
 
@@ -42,6 +43,7 @@ struct image_reader {
 	const struct page_chain *parents; /* the caller's */
 
 	struct digest *digest;
+	bool strong;		       /* of all contents */
 	struct image_totals totals;    /* counted */
 	VEC(struct index_entry) index; /* as the writer must have made it */
 
@@ -50,6 +52,7 @@ struct image_reader {
 	bool peeked, at_end, ended;
 	struct frame next;
 	struct pages_header next_pages;
+	uint8_t next_strong[IMAGE_DIGEST_SIZE]; /* of a stream: not before it is loaded */
 	uint64_t group_end; /* address behind the last frame of the last group */
 	bool groups_read;   /* by image_read_pages(): then none may be left over */
 	VEC(struct image_later) later;
@@ -78,6 +81,11 @@ int reader_damaged(uint64_t offset, const char *what, struct error *e);
 int reader_peek(struct image_reader *r, struct error *e) must_check;
 /* The peeked pages frame is being taken: accounts for its header. */
 int reader_taken(struct image_reader *r, struct error *e) must_check;
+
+/* Is there a place for the strong digest? From a file it is read. */
+int reader_peek_strong(struct image_reader *r, struct error *e) must_check;
+/* A frame of a stream with pages was read: its digest is known now. */
+void reader_loaded(struct image_reader *r, const uint8_t *frame, uint8_t strong[IMAGE_DIGEST_SIZE]);
 
 /* The peeked early frame is passed: accounts for it, and keeps it if it comes in a stream. */
 int early_pass(struct image_reader *r, struct error *e) must_check;

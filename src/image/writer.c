@@ -47,6 +47,18 @@ void writer_seal(struct image_writer *w)
 	w->state_len += frame_seal(w->state + w->state_len);
 }
 
+void writer_digest(struct image_writer *w, const struct frame *f, const uint8_t *strong)
+{
+	digest_update(w->digest, f, sizeof(*f));
+	if (w->opt.strong)
+		digest_update(w->digest, strong, IMAGE_DIGEST_SIZE);
+}
+
+static uint32_t digest_kind(const struct image_writer *w)
+{
+	return w->opt.strong ? IMAGE_DIGEST_ALL : IMAGE_DIGEST_HEADERS;
+}
+
 static void header_fill(struct image_header *h, const struct image_info *info)
 {
 	*h = (struct image_header){
@@ -191,7 +203,7 @@ static int state_finish(struct image_writer *w, struct error *e)
 		.records = w->totals.state_records,
 		.bytes = w->state_len,
 		.page_bytes = w->progress.total,
-		.digest_kind = IMAGE_DIGEST_HEADERS,
+		.digest_kind = digest_kind(w),
 	};
 	digest_now(w->digest, end->digest);
 	writer_seal(w);
@@ -276,11 +288,12 @@ static int put_end(struct image_writer *w, uint64_t trailing, struct error *e)
 		.page_bytes = t->page_bytes,
 		.total_bytes = t->total_bytes,
 		.trailing_bytes = trailing,
-		.digest_kind = IMAGE_DIGEST_HEADERS,
+		.digest_kind = digest_kind(w),
 	};
 	digest_update(w->digest, end, offsetof(struct image_end, digest));
 	digest_now(w->digest, end->digest);
 	memcpy(t->digest, end->digest, sizeof(t->digest));
+	t->strong = w->opt.strong;
 	writer_seal(w);
 	return 0;
 }

@@ -14,6 +14,7 @@ struct pages_writer;
 
 struct early_entry {
 	struct frame frame;
+	uint8_t strong[IMAGE_DIGEST_SIZE]; /* if there is one */
 	uint64_t offset;
 };
 
@@ -49,6 +50,8 @@ struct image_writer {
 int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload,
 	       struct error *e) must_check;
 void writer_seal(struct image_writer *w);
+/* A frame with pages, in the order of the image. */
+void writer_digest(struct image_writer *w, const struct frame *f, const uint8_t *strong);
 int writer_put_parent(struct image_writer *w, struct error *e) must_check;
 /* `state`: header and all frames so far. */
 void origin_fill(const struct image_key *key, const uint8_t *state, size_t len, struct origin *ret);

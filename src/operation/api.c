@@ -426,15 +426,32 @@ int reprise_verify(int fd, struct reprise_error *error)
 {
 	struct error e = {};
 
-	return give(operation_verify(fd, NULL, &e), &e, error);
+	return give(operation_verify(fd, NULL, NULL, &e), &e, error);
 }
 
 int reprise_verify_parents(int fd, const char *const *parents, struct reprise_error *error)
 {
-	static const char *const none[] = {NULL};
-	struct error e = {};
+	return reprise_verify_digest(fd, parents, NULL, error);
+}
 
-	return give(operation_verify(fd, parents ? parents : none, &e), &e, error);
+int reprise_verify_digest(int fd, const char *const *parents, struct reprise_verified *result,
+			  struct reprise_error *error)
+{
+	static const char *const none[] = {NULL};
+	struct reprise_verified v = {};
+	struct image_totals t = {};
+	struct error e = {};
+	int r = operation_verify(fd, parents ? parents : none, &t, &e);
+
+	if (r >= 0 && result) {
+		size_t size = result->size < sizeof(v) ? result->size : sizeof(v);
+
+		v.size = result->size;
+		v.covers = t.strong ? REPRISE_DIGEST_ALL : REPRISE_DIGEST_STATE;
+		memcpy(v.digest, t.digest, sizeof(v.digest));
+		memcpy(result, &v, size);
+	}
+	return give(r, &e, error);
 }
 
 int reprise_merge(const char *image, const char *path, int replace,

@@ -237,6 +237,8 @@ static int open_image(struct pass *p, const struct subject *s, int fd,
 		.parents = s->parents,
 		.parent_name = s->parent_name,
 		.origin = s->has_origin ? &s->origin : NULL,
+		.strong = opt->digest == REPRISE_DIGEST_ALL ||
+			  (opt->digest == REPRISE_DIGEST_DEFAULT && opt->seal),
 	};
 	struct image_info info;
 

@@ -332,15 +332,12 @@ static int describe_sizes(struct document *d, struct error *e)
 {
 	struct image_totals t = {};
 	json_t *o = json_object();
-	char digest[65];
 	int r = image_read_end(d->image, &t, e);
 
 	if (r < 0) {
 		json_decref(o);
 		return r;
 	}
-	for (int i = 0; i < 32; i++)
-		snprintf(digest + 2 * i, 3, "%02x", t.digest[i]);
 	set_number(d, o, "pages", t.pages - t.zero_pages);
 	set_number(d, o, "zero_pages", t.zero_pages);
 	set_number(d, o, "parent_pages", t.parent_pages);
@@ -349,7 +346,8 @@ static int describe_sizes(struct document *d, struct error *e)
 	set_number(d, o, "page_bytes", t.page_bytes);
 	set_number(d, o, "total_bytes", t.total_bytes);
 	put(d, d->root, "sizes", o);
-	put(d, d->root, "digest", json_string(digest));
+	set_bytes_hex(d, d->root, "digest", t.digest, sizeof(t.digest));
+	put(d, d->root, "digest_covers", json_string(t.strong ? "all" : "state"));
 	return 0;
 }
 
@@ -416,12 +414,11 @@ static int verify_groups(struct image_reader *image, struct error *e)
 	return r;
 }
 
-int operation_verify(int fd, const char *const *where, struct error *e)
+int operation_verify(int fd, const char *const *where, struct image_totals *totals, struct error *e)
 {
 	struct image_reader *image = NULL;
 	struct restart_records *records = NULL;
 	struct page_chain *parents = NULL;
-	struct image_totals totals;
 	int r = image_reader_new(&image, fd, 0, e);
 
 	if (r >= 0)
@@ -437,7 +434,7 @@ int operation_verify(int fd, const char *const *where, struct error *e)
 			r = image_check_unused(image, e);
 	}
 	if (r >= 0)
-		r = image_read_end(image, &totals, e);
+		r = image_read_end(image, totals, e);
 	records_free(records);
 	image_reader_free(image);
 	page_chain_free(parents);

@@ -133,6 +133,8 @@ static int merge_to(struct merge *m, int out, struct image_writer_options *wo,
 	struct image_key key;
 	int r = list_same(map, wo, e);
 
+	/* What merging gives is to be no weaker. */
+	wo->strong = page_map_totals(map)->strong;
 	/* It names its parents by their digests: what is known of it is known of the whole. */
 	if (origin_key(&key, false) >= 0 && image_made_with(in, &key))
 		wo->origin = &key;

@@ -57,6 +57,8 @@ int operation_inspect(int fd, char **json, struct error *e) must_check;
 int operation_merge(const char *path, int out, const struct reprise_merge_options *opt,
 		    struct reprise_stats *stats, struct error *e) must_check;
 /* where: places of parents, NULL at the end; NULL: the image alone. */
-int operation_verify(int fd, const char *const *where, struct error *e) must_check;
+struct image_totals;
+int operation_verify(int fd, const char *const *where, struct image_totals *totals,
+		     struct error *e) must_check;
 
 #endif

@@ -20,7 +20,7 @@ static int verify(const char *image, const char *const *where, struct error *e)
 	if (fd < 0)
 		err(1, "%s", image);
 	error_clear(e);
-	return operation_verify(fd, where, e);
+	return operation_verify(fd, where, NULL, e);
 }
 
 static void put(int fd, off_t at, unsigned char byte)
