@@ -8,6 +8,7 @@
 #include "fs/context.h"
 #include "fs/dnotify.h"
 #include "fs/fdinfo.h"
+#include "fs/file_advice.h"
 #include "fs/file_kinds.h"
 
 static bool regular_match(const struct file_seen *f)
@@ -39,11 +40,12 @@ static void save_write_hint(const struct file_seen *f, Reprise__RegularFile *m)
 		m->write_hint = (uint32_t)hint;
 }
 
-/* Advice, which only the owner may give: whoever is not goes without. */
-static void set_write_hint(int fd, const Reprise__RegularFile *m)
+/* The first only the owner may give: whoever is not goes without. */
+static void set_hints(int fd, const Reprise__RegularFile *m)
 {
 	uint64_t is = 0, wanted = m->write_hint;
 
+	file_advice_restore(fd, m->advice);
 	if (wanted && fcntl(fd, F_GET_RW_HINT, &is) == 0 && is != wanted)
 		ignore(fcntl(fd, F_SET_RW_HINT, &wanted), "advice");
 }
@@ -61,13 +63,16 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (!msg->regular)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file");
 	save_write_hint(f, msg->regular);
+	r = file_advice_save(c, f, &msg->regular->advice, e);
+	if (r < 0)
+		return r;
 	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
 	return r < 0 ? r : check_lease(c, msg, e);
 }
 
 static int regular_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
-	if (!msg->regular)
+	if (!msg->regular || (msg->regular->advice & ~(uint32_t)(ADVICE_AHEAD | ADVICE_RANDOM)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a file without its message");
 	if (dnotify_validate(r, msg, e) < 0)
 		return -EBADMSG;
@@ -92,7 +97,7 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 		return error_errno(e, -errno, E_RESTORE, "cannot go to position %llu",
 				   (unsigned long long)msg->pos);
 	if (!(msg->flags & O_PATH))
-		set_write_hint(*ret_fd, msg->regular);
+		set_hints(*ret_fd, msg->regular);
 	return 0;
 }
 

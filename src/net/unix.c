@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "net/kernel_sock.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 #include "net/unix_cred.h"
@@ -100,6 +101,26 @@ static int look_at_connection(const struct file_seen *f, const struct unix_info 
 	return 0;
 }
 
+/* SO_INQ (6.17) can be set and not be read. */
+static int save_inq(struct checkpoint *c, const struct file_seen *f, Reprise__UnixSocket *m,
+		    struct error *e)
+{
+	struct kernel_memory *k = NULL;
+	int size = 0, offset;
+	uint8_t is = 0;
+
+	if (m->socket->type != SOCK_STREAM || kernel_sock_memory(c, &k) < 0 || c->checking)
+		return 0;
+	offset = kernel_offset_size(k, "unix_sock", "recvmsg_inq", &size);
+	if (offset == -ENOENT)
+		return 0;
+	if (size != sizeof(is) || kernel_of_sock(k, f->local, offset, &is, sizeof(is)) < 0)
+		return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+				 "this kernel does not tell whether SO_INQ is set");
+	m->inq = is != 0;
+	return 0;
+}
+
 static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			   struct scratch *scratch, struct error *e)
 {
@@ -124,6 +145,9 @@ static int unix_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		return error_set(e, -ENOENT, E_TASK_NAMESPACE,
 				 "it is not among the Unix sockets of this network namespace");
 	r = unix_cred_save(f->local, m, scratch, e);
+	if (r < 0)
+		return r;
+	r = save_inq(c, f, m, e);
 	if (r < 0)
 		return r;
 	m->shutdown = info->shutdown;

@@ -78,6 +78,10 @@ int unix_queue_fill_datagrams(struct restart *r, uint64_t id, int fd, const Repr
 
 /* How many messages are in the queue of a socket of ours, -1 if that cannot be learnt. */
 int64_t unix_kernel_count(struct checkpoint *c, int fd);
+/* All `n` of them, in their order: those that were seen by looking, and the ones without bytes that
+ * nobody can see a second time. */
+int unix_kernel_fill(struct checkpoint *c, int fd, Reprise__SocketData *const *seen, size_t nseen,
+		     size_t n, Reprise__SocketData **ret, struct scratch *s) must_check;
 void unix_kernel_free(struct unix_kernel *x); /* accepts NULL */
 /* What the clients have sent that wait to be accepted, whether they are still there or not. */
 int unix_waiting_save(struct checkpoint *c, const struct file_entry *listener, uint32_t clients,

@@ -272,22 +272,41 @@ static int peek_all(struct reader *rd, struct error *e)
 	return r < 0 ? r : 0;
 }
 
+/* Those without bytes that an earlier look has seen, behind others: the kernel's memory has them.
+ */
+static int add_unseen(struct reader *rd, struct error *e)
+{
+	int64_t count = rd->stream ? -1 : unix_kernel_count(rd->c, rd->fd);
+	Reprise__SocketData **all;
+	int r;
+
+	if (count < 0 || (size_t)count == rd->list.n)
+		return 0;
+	all = scratch_alloc(rd->s, (size_t)count * sizeof(*all) + 1);
+	if (!all)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
+	r = unix_kernel_fill(rd->c, rd->fd, rd->list.v, rd->list.n, (size_t)count, all, rd->s);
+	if (r < 0)
+		return error_set(e, -EBUSY, E_FILE_STATE,
+				 "only %zu of %lld messages in its queue are seen: others have no "
+				 "bytes and were looked at before; try again",
+				 rd->list.n, (long long)count);
+	while (rd->list.n < (size_t)count)
+		if (!vec_push(&rd->list))
+			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for queued data");
+	memcpy(rd->list.v, all, (size_t)count * sizeof(*all));
+	return 0;
+}
+
 static int check_all(const struct reader *rd, int queued, uint64_t carried, struct error *e)
 {
 	size_t sum = 0;
-	int64_t count;
 
 	vec_for_each (d, &rd->list)
 		sum += (*d)->data.len;
 	if (rd->stream && sum != (size_t)queued)
 		return error_set(e, -EIO, E_FILE_STATE,
 				 "only %zu of %d bytes in its queue are seen", sum, queued);
-	count = rd->stream ? -1 : unix_kernel_count(rd->c, rd->fd);
-	if (count >= 0 && (size_t)count != rd->list.n)
-		return error_set(e, -EBUSY, E_FILE_STATE,
-				 "only %zu of %lld messages in its queue are seen: an earlier "
-				 "checkpoint has looked at those without bytes; try again",
-				 rd->list.n, (long long)count);
 	if (rd->carried != carried)
 		return error_set(e, -EIO, E_FILE_STATE,
 				 "only %llu of %llu descriptors in its queue are seen",
@@ -427,6 +446,8 @@ static int save_all(struct reader *rd, int queued, uint64_t carried, struct erro
 
 	if (r >= 0)
 		r = peek_all(rd, e);
+	if (r >= 0)
+		r = add_unseen(rd, e);
 	if (r >= 0)
 		r = check_all(rd, queued, carried, e);
 	if (r >= 0 && rd->stream)

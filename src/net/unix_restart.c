@@ -20,6 +20,8 @@
 #include "net/unix.h"
 #include "net/unix_cred.h"
 
+#define OPT_SO_INQ 84 /* 6.17 */
+
 /* The other side has gone, or is not wanted. */
 static bool is_orphan(const struct restart *r, const Reprise__UnixSocket *m)
 {
@@ -505,6 +507,15 @@ static int shut_down(const struct restart *r, const struct file_open *f, struct 
 	return 0;
 }
 
+static int set_inq(int fd, struct error *e)
+{
+	const int on = 1;
+
+	return setsockopt(fd, SOL_SOCKET, OPT_SO_INQ, &on, sizeof(on)) < 0
+		       ? error_errno(e, -errno, E_KERNEL_TOO_OLD, "cannot set SO_INQ of a socket")
+		       : 0;
+}
+
 int unix_restart_all(struct restart *r, struct error *e)
 {
 	int res = 0;
@@ -524,6 +535,8 @@ int unix_restart_all(struct restart *r, struct error *e)
 		res = shut_down(r, f, e);
 		if (res >= 0)
 			res = socket_set_last(f->fd, f->msg->unix_socket->socket, e);
+		if (res >= 0 && f->msg->unix_socket->inq)
+			res = set_inq(f->fd, e);
 	}
 	unix_names_end(r);
 	return res;

@@ -55,7 +55,7 @@ static int check_queue(const struct restart *r, const Reprise__UnixSocket *m, st
 {
 	int res = check_messages(r, m->n_queue, m->queue, e);
 
-	if (res >= 0 && m->mark && m->socket->type != SOCK_STREAM)
+	if (res >= 0 && (m->mark || m->inq) && m->socket->type != SOCK_STREAM)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a mark among messages");
 	return res;
 }

@@ -6,12 +6,14 @@
  * tasks stand still.
  */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "core/kernel_memory.h"
 #include "fs/context.h"
+#include "net/kernel_sock.h"
 #include "net/unix.h"
 
 #define WAITING_MAX 65536      /* clients */
@@ -22,6 +24,7 @@
 struct places {
 	int files, fdt, fds, file_data, socket_file, socket_sk;
 	int queue, head_next, head_qlen, peer_cred, peer_pid, euid, egid, oob;
+	int addr, name_len, name;
 	int next, sk, len, data_len, data, cb, pid, uid, gid, fp, consumed;
 	int thread_pid, level, numbers, upid_ns, upid_size;
 };
@@ -53,6 +56,9 @@ static int find_places(struct kernel_memory *k, struct places *p)
 		{&p->euid, "cred", "euid"},
 		{&p->egid, "cred", "egid"},
 		{&p->oob, "unix_sock", "oob_skb"},
+		{&p->addr, "unix_sock", "addr"},
+		{&p->name_len, "unix_address", "len"},
+		{&p->name, "unix_address", "name"},
 		{&p->next, "sk_buff", "next"},
 		{&p->sk, "sk_buff", "sk"},
 		{&p->len, "sk_buff", "len"},
@@ -133,6 +139,16 @@ static pid_t number_of_pid(const struct unix_kernel *rd, uint64_t pid)
 	return 0;
 }
 
+static void read_sender(const struct unix_kernel *rd, uint64_t skb, Reprise__SocketData *d)
+{
+	uint64_t pid = follow(rd, skb, rd->at.cb + rd->at.pid);
+
+	d->credentials = pid;
+	d->pid = number_of_pid(rd, pid);
+	d->uid = number(rd, skb, rd->at.cb + rd->at.uid);
+	d->gid = number(rd, skb, rd->at.cb + rd->at.gid);
+}
+
 /* What is read of a message lies in one piece, as long as it is no longer than about a page
  * (unix_stream_sendmsg()). */
 static int read_message(const struct unix_kernel *rd, uint64_t skb, Reprise__SocketData **ret,
@@ -142,7 +158,7 @@ static int read_message(const struct unix_kernel *rd, uint64_t skb, Reprise__Soc
 		scratch_message(rd->s, Reprise__SocketData, reprise__socket_data__init);
 	uint32_t len = number(rd, skb, rd->at.len), paged = number(rd, skb, rd->at.data_len);
 	uint32_t consumed = number(rd, skb, rd->at.cb + rd->at.consumed);
-	uint64_t data = follow(rd, skb, rd->at.data), pid;
+	uint64_t data = follow(rd, skb, rd->at.data);
 
 	if (follow(rd, skb, rd->at.cb + rd->at.fp))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
@@ -160,11 +176,7 @@ static int read_message(const struct unix_kernel *rd, uint64_t skb, Reprise__Soc
 	if (len && kernel_read(rd->k, data, d->data.data, len) < 0)
 		return error_set(e, -EFAULT, E_FILE_STATE, "what a client has sent cannot be read");
 	d->data.len = len;
-	pid = follow(rd, skb, rd->at.cb + rd->at.pid);
-	d->credentials = pid;
-	d->pid = number_of_pid(rd, pid);
-	d->uid = number(rd, skb, rd->at.cb + rd->at.uid);
-	d->gid = number(rd, skb, rd->at.cb + rd->at.gid);
+	read_sender(rd, skb, d);
 	*ret = d;
 	return 0;
 }
@@ -254,12 +266,101 @@ void unix_kernel_free(struct unix_kernel *x)
 	free(x);
 }
 
+/* ---- messages without bytes ---- */
+
 int64_t unix_kernel_count(struct checkpoint *c, int fd)
 {
 	struct unix_kernel *x = get_kernel(c);
-	uint64_t sock = x ? find_sock(x, c->self, fd) : 0;
+	uint32_t n;
 
-	return sock ? (int64_t)number(x, sock, x->at.queue + x->at.head_qlen) : -1;
+	return x && kernel_of_sock(x->k, fd, x->at.queue + x->at.head_qlen, &n, sizeof(n)) >= 0
+		       ? (int64_t)n
+		       : -1;
+}
+
+/* Its sender has the name as long as it lives: the message refers to it (unix_copy_addr()). */
+static int read_empty(const struct unix_kernel *rd, uint64_t skb, Reprise__SocketData **ret)
+{
+	const uint32_t family = offsetof(struct sockaddr_un, sun_path);
+	uint64_t addr = follow(rd, follow(rd, skb, rd->at.sk), rd->at.addr);
+	uint32_t len = number(rd, addr, rd->at.name_len);
+	Reprise__SocketData *d =
+		scratch_message(rd->s, Reprise__SocketData, reprise__socket_data__init);
+
+	if (!d)
+		return -ENOMEM;
+	if (follow(rd, skb, rd->at.cb + rd->at.fp) || len > sizeof(struct sockaddr_un))
+		return -EOPNOTSUPP;
+	if (len > family) {
+		d->sender.len = len - family;
+		d->sender.data = scratch_alloc(rd->s, d->sender.len);
+		if (!d->sender.data)
+			return -ENOMEM;
+		if (kernel_read(rd->k, addr + (uint64_t)rd->at.name + family, d->sender.data,
+				d->sender.len) < 0)
+			return -EFAULT;
+	}
+	read_sender(rd, skb, d);
+	*ret = d;
+	return 0;
+}
+
+/* How many of those that come next have no bytes. */
+static uint32_t count_empty(const struct unix_kernel *rd, const uint64_t *skbs, uint32_t n)
+{
+	uint32_t i = 0;
+
+	while (i < n && !number(rd, skbs[i], rd->at.len))
+		i++;
+	return i;
+}
+
+/* Between two messages with bytes: those that were seen, if they are all, or what the kernel has.
+ */
+static int merge(const struct unix_kernel *rd, const uint64_t *skbs, uint32_t n,
+		 Reprise__SocketData *const *seen, size_t nseen, Reprise__SocketData **ret)
+{
+	uint32_t i = 0;
+	size_t at = 0;
+	int r = 0;
+
+	while (i < n && r >= 0) {
+		uint32_t empty = count_empty(rd, skbs + i, n - i);
+		size_t known = 0;
+
+		while (at + known < nseen && !seen[at + known]->data.len)
+			known++;
+		if (known > empty)
+			return -EIO;
+		for (uint32_t k = 0; k < empty && r >= 0; k++, i++)
+			if (known == empty)
+				ret[i] = seen[at + k];
+			else
+				r = read_empty(rd, skbs[i], &ret[i]);
+		at += known;
+		if (i < n && r >= 0) {
+			if (at == nseen || seen[at]->data.len != number(rd, skbs[i], rd->at.len))
+				return -EIO;
+			ret[i++] = seen[at++];
+		}
+	}
+	return r < 0 ? r : at == nseen ? 0 : -EIO;
+}
+
+int unix_kernel_fill(struct checkpoint *c, int fd, Reprise__SocketData *const *seen, size_t nseen,
+		     size_t n, Reprise__SocketData **ret, struct scratch *s)
+{
+	struct unix_kernel *x = get_kernel(c);
+	uint64_t sock, *skbs = scratch_alloc(s, (n + 1) * sizeof(*skbs));
+	int r;
+
+	if (!x || !skbs || n > WAITING_MAX)
+		return -ENOMEM;
+	r = kernel_sock(x->k, fd, &sock);
+	if (r >= 0 && walk(x, sock, skbs, (uint32_t)n) != (int)n)
+		r = -EIO;
+	x->s = s;
+	return r < 0 ? r : merge(x, skbs, (uint32_t)n, seen, nseen, ret);
 }
 
 int unix_waiting_save(struct checkpoint *c, const struct file_entry *listener, uint32_t clients,

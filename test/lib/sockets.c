@@ -299,15 +299,6 @@ static void unix_error(void)
 	CHECK(!connect(pair[0], &none, sizeof(none)));
 }
 
-static void unix_empty(void)
-{
-	int pair[2];
-
-	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
-	CHECK_EQUAL(send(pair[0], "x", 1, 0), 1);
-	CHECK_EQUAL(send(pair[0], "", 0, 0), 0);
-}
-
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -333,7 +324,6 @@ static const struct {
 	{"flight-second", flight_second},
 	{"flight-signalfd", flight_signalfd},
 	{"unix-covered", unix_covered},
-	{"unix-empty", unix_empty},
 	{"unix-error", unix_error},
 };
 

@@ -147,14 +147,5 @@ def test_unix_error(case):
     refused(case, 'unix-error', 'file-state', 'error')
 
 
-def test_unix_empty(case):
-    """A message without bytes is seen by one checkpoint only."""
-    pid = start(case, 'unix-empty')
-    case.checkpoint(pid, '-q', image='first')
-    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q'),
-                 'file-state', pid, '1 of 2 messages')
-    case.finish(pid)
-
-
 for test in [value for name, value in list(globals().items()) if name.startswith('test_')]:
     test.network = True
