@@ -114,7 +114,8 @@ int test_file(const char *name, size_t size, uint64_t seed);
 void *test_shared(size_t size);
 
 double test_now(void);
-/* Seconds that may have passed since the program was ready: on a loaded machine, and in long runs. */
+/* Seconds that may have passed since the program was ready: on a loaded machine, and in long runs.
+ */
 double test_duration(void);
 void test_sleep(double seconds);
 
