@@ -19,8 +19,17 @@
 #define IF_ZERO(r, o)	  INSN(BPF_JMP | BPF_JEQ | BPF_K, r, 0, o, 0)
 #define IF_ABOVE(r, i, o) INSN(BPF_JMP | BPF_JGT | BPF_K, r, 0, o, i)
 
-/* A program that is called with each task of an iterator. */
-int kernel_bpf_load(struct kernel_memory *k, const struct bpf_insn *insns, size_t n) must_check;
+/* What an iterator goes through. */
+enum kernel_iterator {
+	KERNEL_TASKS,	 /* struct bpf_iter__task */
+	KERNEL_MAPPINGS, /* struct bpf_iter__task_vma */
+};
+
+/* A program that is called with each of them. */
+int kernel_bpf_load(struct kernel_memory *k, enum kernel_iterator over,
+		    const struct bpf_insn *insns, size_t n) must_check;
+/* Where the program over mappings is kept; negative: there is none yet, or none to be had. */
+int *kernel_bpf_kept(struct kernel_memory *k);
 /* For the threads of one process, or for one thread. */
 int kernel_bpf_link(int program, pid_t pid, pid_t tid) must_check;
 /* What is read from it comes from the program. */

@@ -47,6 +47,7 @@ struct kernel_memory {
 	VEC(struct known_member) known;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
+	int mappings;	       /* another program: see kernel_bpf_kept() */
 	pid_t owner;	       /* which, and its struct task_struct; 0 not asked for yet */
 	uint64_t owner_task;
 };
@@ -143,21 +144,28 @@ static int load_program(struct kernel_memory *k)
 		p.insns[p.ends[i]].off = (int16_t)(p.n - p.ends[i] - 1);
 	emit(&p, SET(BPF_REG_0, 0));
 	emit(&p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
-	return kernel_bpf_load(k, p.insns, p.n);
+	return kernel_bpf_load(k, KERNEL_TASKS, p.insns, p.n);
 }
 
-int kernel_bpf_load(struct kernel_memory *k, const struct bpf_insn *insns, size_t n)
+int *kernel_bpf_kept(struct kernel_memory *k)
 {
+	return &k->mappings;
+}
+
+int kernel_bpf_load(struct kernel_memory *k, enum kernel_iterator over,
+		    const struct bpf_insn *insns, size_t n)
+{
+	int type = over == KERNEL_TASKS ? k->iterator : btf_function(k->btf, "bpf_iter_task_vma");
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = BPF_TRACE_ITER,
-		.attach_btf_id = (uint32_t)k->iterator,
+		.attach_btf_id = (uint32_t)type,
 		.insns = pointer(insns),
 		.insn_cnt = (uint32_t)n,
 		.license = pointer("Dual MIT/GPL"),
 	};
 
-	return (int)bpf(BPF_PROG_LOAD, &attr);
+	return type < 0 ? -EOPNOTSUPP : (int)bpf(BPF_PROG_LOAD, &attr);
 }
 
 int kernel_bpf_link(int program, pid_t pid, pid_t tid)
@@ -324,7 +332,7 @@ int kernel_memory_open(struct kernel_memory **ret, struct error *e)
 
 	if (!k)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF program");
-	k->map = k->program = k->own = -EBADF;
+	k->map = k->program = k->own = k->mappings = -EBADF;
 	/* the fault point shows what happens where we may not look */
 	r = fault && !strcmp(fault, "no-kernel-memory") ? -EPERM : open_all(k);
 	if (r < 0) {
@@ -345,6 +353,7 @@ void kernel_memory_free(struct kernel_memory *k)
 		return;
 	if (k->window)
 		munmap(k->window, sizeof(*k->window));
+	close_fd(&k->mappings);
 	close_fd(&k->own);
 	close_fd(&k->program);
 	close_fd(&k->map);

@@ -103,7 +103,7 @@ int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
 	if (n && n <= KERNEL_SCAN_VALUES)
 		emit_all(&p, paths, n);
 	if (s && !p.failed && p.insns.n)
-		r = kernel_bpf_load(k, p.insns.v, p.insns.n);
+		r = kernel_bpf_load(k, KERNEL_TASKS, p.insns.v, p.insns.n);
 	vec_free(&p.insns);
 	if (r < 0) {
 		free(s);

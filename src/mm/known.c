@@ -17,7 +17,8 @@
  * read shortly before the freeze, in it only maps, and smaps again right after it: a mapping that
  * is the same in all three, with the same flags before and after, had these in between. A lock is
  * told by the sum of what is locked as well. Where it does not come out, the checkpoint is made
- * once more, with smaps read in the freeze.
+ * once more, with smaps read in the freeze. Root sees in the freeze itself whether they are the
+ * same (src/mm/raw.c), and need not read smaps again.
  */
 
 enum {
@@ -39,7 +40,7 @@ static int no_memory(struct error *e)
  * once more by the next read (seq_read_iter()). In smaps each costs a walk through page tables. So
  * no read of a large address space asks for more than one.
  */
-static bool is_large(int proc_fd, pid_t tid)
+bool vmas_costly(int proc_fd, pid_t tid)
 {
 	_cleanup_(free_ptr) char *statm = NULL;
 	struct error unused = {};
@@ -80,7 +81,7 @@ static bool any_unnamed(const struct vma_list *list)
 
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
-	bool costly = strcmp(file, "smaps") == 0 && is_large(proc_fd, tid);
+	bool costly = strcmp(file, "smaps") == 0 && vmas_costly(proc_fd, tid);
 	int r = -EINVAL;
 
 	for (int i = 0; i < READS_MOST && r == -EINVAL; i++) {
@@ -124,6 +125,8 @@ static void take_over(struct vma *v, const struct vma *known)
 	v->letters = known->letters;
 	v->strange = known->strange;
 	v->unnamed = known->unnamed;
+	v->raw = known->raw;
+	v->has_raw = known->has_raw;
 }
 
 bool vmas_take_over(struct vma_list *list, const struct vma_list *known)
@@ -169,8 +172,8 @@ static bool same_locks(const struct checkpoint *c, pid_t tid, const struct vma_l
 }
 
 /* Whether all could be told. */
-static int read_known(struct checkpoint *c, const struct checkpoint_process *p,
-		      const struct mm_state *m, struct vma_list *ret, struct error *e)
+static int read_known(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
+		      struct vma_list *ret, struct error *e)
 {
 	size_t at = 0;
 	int r = vmas_read(c->proc_fd, p->tid, "maps", ret, e);
@@ -186,7 +189,8 @@ static int read_known(struct checkpoint *c, const struct checkpoint_process *p,
 			return 0;
 		take_over(v, known);
 	}
-	return same_locks(c, p->tid, ret);
+	m->same = vmas_same_raw(c, p->tid, &m->track->vmas);
+	return m->same || same_locks(c, p->tid, ret);
 }
 
 struct mm_look {
@@ -222,13 +226,16 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 {
 	int r = 0;
 
-	/* the survey may rely on what was confirmed at the last checkpoint, not long ago */
-	if (m->track && !c->exact && (!c->checking || track_knows(m->track))) {
+	if (m->track && !c->exact) {
 		r = read_known(c, p, m, ret, e);
+		/* the survey may rely on what was confirmed at the last checkpoint, not long ago */
+		if (r > 0 && c->checking && !m->same && !track_knows(m->track))
+			r = 0;
 		m->known = r > 0;
 	}
 	if (r)
 		return r < 0 ? r : 0;
+	m->same = false;
 	vma_list_free(ret);
 	if (p->mappings) {
 		struct mm_look *l = p->mappings;
@@ -244,7 +251,8 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 			return 0;
 		vma_list_free(ret);
 	}
-	return vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
+	return c->checking ? vmas_read_raw(c, p->tid, ret, e)
+			   : vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
 }
 
 /* What comes and goes by itself is not compared: our own registration. */
@@ -284,7 +292,7 @@ static int confirm(struct checkpoint *c, struct mm_state *m, struct error *e)
 int mm_confirm(struct checkpoint *c, struct error *e)
 {
 	vec_for_each (m, &c->mm->mms) {
-		int r = m->known ? confirm(c, m, e) : 0;
+		int r = m->known && !m->same ? confirm(c, m, e) : 0;
 
 		if (r < 0)
 			return r;

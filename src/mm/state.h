@@ -51,6 +51,7 @@ struct mm_state {
 	struct content_runs contents; /* by stage, then by address */
 	struct mm_track *track;	      /* NULL: its memory is not tracked */
 	bool known; /* flags of mappings are from before the freeze: see mm_confirm() */
+	bool same;  /* and known to be the same in the freeze */
 	struct kept_spans kept;
 };
 
@@ -99,6 +100,13 @@ int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret,
 	      struct error *e) must_check;
 /* Of mappings as maps tells them: what is known of the same ones from smaps. false: not of all. */
 bool vmas_take_over(struct vma_list *list, const struct vma_list *known);
+/* Does smaps cost more than reading it? */
+bool vmas_costly(int proc_fd, pid_t tid);
+/* smaps, and if it costs much the flags as the kernel has them. */
+int vmas_read_raw(struct checkpoint *c, pid_t tid, struct vma_list *ret,
+		  struct error *e) must_check;
+/* Are they still the same? false: they need not be. */
+bool vmas_same_raw(struct checkpoint *c, pid_t tid, const struct vma_list *list);
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e) must_check;

@@ -74,6 +74,10 @@ struct vma {
 	const char *strange;  /* the first pair of letters that is unknown, or NULL */
 	unsigned int unnamed; /* flags that the kernel has no letters for: "??" */
 	uint32_t kind, flags; /* by vma_classify() */
+
+	/* the same as `letters` and more, as the kernel has it, if that is known: see known.c */
+	uint64_t raw;
+	bool has_raw;
 };
 
 struct vma_list {

@@ -3,12 +3,14 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
 #include "core/btf.h"
 #include "core/kernel_memory.h"
 #include "core/kernel_scan.h"
+#include "core/kernel_vmas.h"
 #include "unit.h"
 
 static void test_own_task(void **state)
@@ -95,6 +97,41 @@ static void test_scan(void **state)
 	kernel_memory_free(k);
 }
 
+#define PIECES 400
+
+static void test_mappings(void **state)
+{
+	struct kernel_vmas before = {}, after = {};
+	struct kernel_memory *k = NULL;
+	const struct kernel_vma *x, *y;
+	struct error e = {};
+	char *at;
+
+	if (kernel_memory_open(&k, &e) < 0)
+		skip();
+	at = mmap(NULL, PIECES * 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(at, MAP_FAILED);
+	for (int i = 0; i < PIECES; i += 2)
+		assert_int_equal(mprotect(at + i * 4096, 4096, PROT_READ | PROT_WRITE), 0);
+	assert_int_equal(kernel_vmas_read(k, getpid(), &before), 0);
+	assert_int_equal(madvise(at + 8 * 4096, 4096, MADV_DONTFORK), 0);
+	assert_int_equal(kernel_vmas_read(k, getpid(), &after), 0);
+	for (int i = 0; i < PIECES; i++) {
+		x = kernel_vmas_find(&before, (uintptr_t)at + (unsigned int)i * 4096);
+		y = kernel_vmas_find(&after, (uintptr_t)at + (unsigned int)i * 4096);
+		assert_non_null(x);
+		assert_non_null(y);
+		assert_int_equal(x->end, x->start + 4096);
+		assert_true((x->flags == y->flags) == (i != 8));
+	}
+	assert_null(kernel_vmas_find(&after, (uintptr_t)at + 1));
+	assert_true(kernel_vmas_read(k, 0x3ffffff, &after) < 0);
+	kernel_vmas_free(&before);
+	kernel_vmas_free(&after);
+	munmap(at, PIECES * 4096);
+	kernel_memory_free(k);
+}
+
 static void test_nonsense(void **state)
 {
 	const size_t sizes[] = {0, 1, 23, 24, 1000};
@@ -114,6 +151,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_own_task),
 		cmocka_unit_test(test_scan),
+		cmocka_unit_test(test_mappings),
 		cmocka_unit_test(test_nonsense),
 	};
 
