@@ -6,32 +6,55 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "fs/context.h"
 
+/* Where this flag matters, and a new description is as good as the old one. */
+static bool is_terminal_or_pipe(int fd)
+{
+	struct stat st;
+
+	return isatty(fd) || (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode));
+}
+
+/* Without waiting for the other end of a fifo. */
+static int open_anew(struct restart *r, int given, int flags, unsigned int wanted)
+{
+	int fd = reopen_fd(r->proc_fd, given,
+			   (flags & O_ACCMODE) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	int own = (flags & ~O_NONBLOCK) | (int)(wanted & O_NONBLOCK);
+
+	if (fd >= 0 && fcntl(fd, F_SETFL, own) < 0)
+		close_fd(&fd);
+	return fd;
+}
+
 /*
- * The stand-in is shared with whoever gave it to us. Where the application wants other
- * flags than it has, a terminal is opened anew, so that theirs stay as they are; anything else is
- * what any program does to a descriptor that it inherits.
+ * The stand-in is shared with whoever gave it to us, and theirs are its flags. Where the
+ * application wants another O_NONBLOCK, a terminal or a pipe is opened anew; in a regular file it
+ * means nothing. A socket has one description only: the application gets what it had set, as it did
+ * before to the one that it had inherited.
  */
 static int with_flags(struct restart *r, int given, unsigned int wanted)
 {
 	int flags = fcntl(given, F_GETFL), fd;
+	struct stat st;
 
-	if (flags >= 0 && ((unsigned int)flags ^ wanted) & O_NONBLOCK && isatty(given)) {
-		fd = reopen_fd(r->proc_fd, given,
-			       (flags & O_ACCMODE) | (int)(wanted & O_NONBLOCK) | O_NOCTTY |
-				       O_CLOEXEC);
+	if (flags >= 0 && ((unsigned int)flags ^ wanted) & O_NONBLOCK &&
+	    is_terminal_or_pipe(given)) {
+		fd = open_anew(r, given, flags, wanted);
 		if (fd >= 0)
 			return fd;
 	}
 	fd = fcntl(given, F_DUPFD_CLOEXEC, 3);
 	if (fd < 0)
 		return -errno;
-	if (flags >= 0 && !(flags & O_NONBLOCK) && (wanted & O_NONBLOCK))
-		ignore(fcntl(fd, F_SETFL, flags | O_NONBLOCK), "some files know no such flag");
+	if (flags >= 0 && !(flags & O_NONBLOCK) && (wanted & O_NONBLOCK) && fstat(fd, &st) == 0 &&
+	    S_ISSOCK(st.st_mode))
+		ignore(fcntl(fd, F_SETFL, flags | O_NONBLOCK), "a socket knows it");
 	return fd;
 }
 

@@ -6,6 +6,8 @@
  *	wait		be ready, and wait until told to go on
  *	exit N		end so
  *	signal N	end by that signal
+ *	no-wait N	descriptor N gets O_NONBLOCK
+ *	waits-not N	descriptor N has it
  *	open PATH	open the file for reading
  *	map PATH	map it privately
  *	memory N	fill N MiB
@@ -328,6 +330,10 @@ static int step(const char *what, const char *value)
 		_exit(atoi(value));
 	} else if (!strcmp(what, "signal")) {
 		raise(atoi(value));
+	} else if (!strcmp(what, "no-wait")) {
+		CHECK(!fcntl(atoi(value), F_SETFL, fcntl(atoi(value), F_GETFL) | O_NONBLOCK));
+	} else if (!strcmp(what, "waits-not")) {
+		CHECK(fcntl(atoi(value), F_GETFL) & O_NONBLOCK);
 	} else if (!strcmp(what, "open")) {
 		CHECK(open(value, O_RDONLY) >= 0);
 	} else if (!strcmp(what, "map")) {

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the commands promise, beside the state that they save."""
 
+import fcntl
 import hashlib
 import json
 import os
+import pty
 import random
 import signal
 import time
@@ -458,3 +460,29 @@ def test_self_checkpoint(case):
         code, out = run([case.reprise_path, 'restart', '-i', image, '--pidns'])
         if code or out != 'restarted: still know that it was 42\n':
             raise Failed('restarted: exit status %d, %s' % (code, out))
+
+
+def flags_of_streams(case, mine, theirs):
+    """A stream of the application has O_NONBLOCK, and what stands in for it is shared with others."""
+    pid = case.victim('no-wait', 0, 'wait', 'waits-not', 0, 'pass', stdin=theirs)
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.statuses.clear()
+    fcntl.fcntl(theirs, fcntl.F_SETFL, fcntl.fcntl(theirs, fcntl.F_GETFL) & ~os.O_NONBLOCK)
+    copy = case.restart(stdin=theirs)
+    case.until_handed_over(copy, pid, 'victim')
+    if fcntl.fcntl(theirs, fcntl.F_GETFL) & os.O_NONBLOCK:
+        raise Failed('the restart changed what it was given')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(copy, 'the restarted program')])
+    for fd in (mine, theirs):
+        os.close(fd)
+
+
+def test_flags_of_a_pipe(case):
+    reader, writer = os.pipe()
+    flags_of_streams(case, writer, reader)
+
+
+def test_flags_of_a_terminal(case):
+    flags_of_streams(case, *pty.openpty())
