@@ -71,22 +71,29 @@ static int new_entry(struct checkpoint *c, const struct file_seen *f, uint64_t i
 	struct scratch *s = &c->files->scratch;
 	Reprise__Pipe *msg = scratch_message(s, Reprise__Pipe, reprise__pipe__init);
 	struct pipe_entry *p = msg ? vec_push(&c->files->pipes) : NULL;
-	int capacity = fcntl(f->local, F_GETPIPE_SZ);
+	int capacity;
 
 	if (!p)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pipe");
+	*ret = p;
 	p->id = id;
 	p->msg = msg;
 	p->fifo = f->link[0] == '/';
 	p->other_end = other_end_exists(f->local);
-	if (capacity < 0)
-		return error_errno(e, -errno, E_SYSTEM, "F_GETPIPE_SZ");
-	p->msg->capacity = (uint64_t)capacity;
 	p->msg->uid = f->st.st_uid;
 	p->msg->gid = f->st.st_gid;
 	p->msg->mode = f->st.st_mode & 07777;
-	*ret = p;
-	return c->checking ? 0 : pipe_contents_save(c, f, p, e);
+	/*
+	 * The rest takes the lock of the pipe, for which nobody can be killed. A task of the tree
+	 * that holds it and cannot go on comes to no stop: then there is an end before we are here.
+	 */
+	if (c->checking)
+		return 0;
+	capacity = fcntl(f->local, F_GETPIPE_SZ);
+	if (capacity < 0)
+		return error_errno(e, -errno, E_SYSTEM, "F_GETPIPE_SZ");
+	p->msg->capacity = (uint64_t)capacity;
+	return pipe_contents_save(c, f, p, e);
 }
 
 static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -109,7 +116,7 @@ static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (p->fifo)
 		r = inode_checkpoint(c, f->process, f->local, f->link, &msg->pipe->inode, e);
 	msg->pipe->write_end = writes(f->flags);
-	msg->pipe->fresh = is_fresh(f);
+	msg->pipe->fresh = !c->checking && is_fresh(f);
 	f->entry->private = p->id;
 	if (reads(f->flags) && !p->read_end)
 		p->read_end = f->entry;

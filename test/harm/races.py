@@ -240,6 +240,19 @@ def test_fault(case):
     case.kill(pid)
 
 
+def test_fault_in_a_pipe(case):
+    """The same while it holds the lock of a pipe, which whoever asks for its size or contents would wait for."""
+    reader, writer = os.pipe()
+    os.write(writer, b'x')
+    pid = case.spawn([os.path.join(case.build, 'test/harm/turmoil'), 'fault', '0'], setsid=True, stdin=reader)
+    if bounded(case, pid, 'SRD'):
+        raise Failed('it was saved')
+    code, out, err = case.reprise('check', str(pid))
+    if code not in (0, 1):
+        raise Failed('check: %d, %s' % (code, out + err))
+    case.kill(pid)
+
+
 FUSE_INIT = 26
 
 

@@ -222,3 +222,31 @@ def test_without_the_memory_of_the_kernel(case):
         raise Failed('saved without: %d, %s' % (code, err))
     good(case, capabilities + ['bpf', 'perfmon'], 'checkpoint', str(pid), '-o', case.path('image'), '-q')
     case.finish(pid)
+
+
+def over_network(case, program, capability):
+    pid = case.start(program)
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    case.statuses.clear()
+    refused(case, all_but(capability))
+    end(case, restart(case, all_but()))
+
+
+def test_raw_sockets(case):
+    """CAP_NET_RAW, to make them."""
+    over_network(case, 'inet_raw', 'net_raw')
+
+
+def test_packet_sockets(case):
+    """CAP_NET_RAW likewise."""
+    over_network(case, 'packet', 'net_raw')
+
+
+def test_interfaces(case):
+    """CAP_NET_ADMIN, to attach to one of the application's own."""
+    over_network(case, 'tun', 'net_admin')
+
+
+for function in (test_raw_sockets, test_packet_sockets, test_interfaces):
+    function.network = True
