@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * BPF maps, by content: those that hold data, and that nobody but the tree can reach. A map that a
- * program uses, or that is pinned, would be a copy that the program knows nothing of; the kernel
- * tells how many references it has, not whose, and only in its own memory.
+ * BPF maps, by content: those that hold data, and that nobody but the tree can reach. A map that is
+ * pinned, or that a program outside uses, would be a copy that the program knows nothing of; the
+ * kernel tells how many references it has, not whose, and only in its own memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +14,8 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "fs/bpf_program.h"
+#include "fs/bpf_rewrite.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
@@ -56,13 +58,6 @@ static bool is_per_cpu(uint32_t type)
 	       type == BPF_MAP_TYPE_PERCPU_ARRAY;
 }
 
-static int bpf(int command, union bpf_attr *attr)
-{
-	int r = (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
-
-	return r < 0 ? -errno : r;
-}
-
 static uint64_t pointer(const void *p)
 {
 	return (uint64_t)(uintptr_t)p;
@@ -76,7 +71,7 @@ static int element(int command, int fd, const void *key, const void *value)
 	attr.map_fd = (uint32_t)fd;
 	attr.key = pointer(key);
 	attr.value = pointer(value); /* of BPF_MAP_GET_NEXT_KEY: the next key */
-	return bpf(command, &attr);
+	return bpf_command(command, &attr);
 }
 
 static int get_info(int fd, struct bpf_map_info *ret)
@@ -88,7 +83,7 @@ static int get_info(int fd, struct bpf_map_info *ret)
 	attr.info.bpf_fd = (uint32_t)fd;
 	attr.info.info = pointer(ret);
 	attr.info.info_len = sizeof(*ret);
-	return bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	return bpf_command(BPF_OBJ_GET_INFO_BY_FD, &attr);
 }
 
 /* Another description of a map. access: O_RDWR, O_RDONLY or O_WRONLY. */
@@ -102,7 +97,7 @@ static int open_by_id(uint32_t id, unsigned int access)
 		attr.open_flags = BPF_F_RDONLY;
 	else if (access == O_WRONLY)
 		attr.open_flags = BPF_F_WRONLY;
-	return bpf(BPF_MAP_GET_FD_BY_ID, &attr);
+	return bpf_command(BPF_MAP_GET_FD_BY_ID, &attr);
 }
 
 /* How many copies of a value there are: one for each processor that there may be. */
@@ -130,6 +125,35 @@ static uint64_t value_bytes(uint32_t type, uint32_t value_size, uint32_t cpus)
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF map");
+}
+
+int bpf_map_like(uint32_t id, struct bpf_like *ret)
+{
+	_cleanup_(close_fd) int fd = open_by_id(id, O_RDWR);
+	struct bpf_map_info *info = &ret->info, made;
+	union bpf_attr attr;
+	int r = fd < 0 ? fd : get_info(fd, info);
+
+	if (r >= 0 && (shape_of(info->type) == SHAPE_NONE ||
+		       (info->map_flags & ~(uint32_t)MAP_FLAGS) || info->btf_id))
+		r = -EOPNOTSUPP;
+	if (r < 0)
+		return r;
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = info->type;
+	attr.key_size = info->key_size;
+	attr.value_size = info->value_size;
+	attr.max_entries = info->max_entries;
+	attr.map_flags = info->map_flags;
+	ret->id = id;
+	ret->like = bpf_command(BPF_MAP_CREATE, &attr);
+	if (ret->like < 0)
+		return ret->like;
+	r = get_info(ret->like, &made);
+	ret->like_id = made.id;
+	if (r < 0)
+		close_fd(&ret->like);
+	return r;
 }
 
 /* ---- checkpoint ---- */
@@ -359,12 +383,13 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 		return 0;
 	vec_for_each (other, &c->files->files)
 		ours += (*other)->ops == &bpf_map_file_ops && (*other)->private == f->private;
+	ours += bpf_program_uses(c, f->private, f);
 	r = count_references(c, f, &references, e);
 	if (r > 0 && references != ours)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-			"this BPF map is used by a program, pinned, or open outside of the "
-			"tree");
+			"this BPF map is used by a program that nobody in the tree has open, pinned, "
+			"or open outside of the tree");
 	return r;
 }
 
@@ -407,7 +432,7 @@ static int make(const Reprise__BpfMap *m)
 	attr.max_entries = m->max_entries;
 	attr.map_flags = m->flags;
 	strncpy(attr.map_name, m->name ? m->name : "", sizeof(attr.map_name) - 1);
-	return bpf(BPF_MAP_CREATE, &attr);
+	return bpf_command(BPF_MAP_CREATE, &attr);
 }
 
 static int fill(const Reprise__BpfMap *m, int made, uint32_t id)
@@ -433,7 +458,7 @@ static int fill(const Reprise__BpfMap *m, int made, uint32_t id)
 		return 0;
 	memset(&attr, 0, sizeof(attr));
 	attr.map_fd = (uint32_t)fd;
-	return bpf(BPF_MAP_FREEZE, &attr);
+	return bpf_command(BPF_MAP_FREEZE, &attr);
 }
 
 static int restart_new(struct restart *r, const Reprise__BpfMap *m, int *ret, struct error *e)
@@ -513,7 +538,8 @@ const struct file_ops bpf_map_file_ops = {
 	.name = "BPF map",
 	.support =
 		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, with their "
-		"contents; not those that programs use or that are pinned; by root",
+		"contents; not those that are pinned, or that programs use which nobody has open; by "
+		"root",
 	.match = map_match,
 	.checkpoint = map_checkpoint,
 	.checkpoint_all = map_checkpoint_all,

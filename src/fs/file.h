@@ -46,6 +46,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_VSOCK = 46,
 		 FILE_EXTERNAL = 350,
 		 FILE_NSFS = 391,
+		 FILE_BPF_PROGRAM = 572,
 };
 
 /* One open file description as it is seen from outside. */

@@ -31,6 +31,7 @@ const struct file_ops *const file_kinds[] = {
 	&epoll_file_ops,
 	&uring_file_ops,
 	&bpf_map_file_ops,
+	&bpf_program_file_ops,
 	&unix_file_ops,
 	&tun_file_ops,
 	&inet_file_ops,

@@ -17,9 +17,6 @@ static const struct {
 	{"anon_inode:[perf_event]",
 	 "a performance counter (perf_event_open) counts what has run on this machine, and nobody "
 	 "can set a counter to what it was; close it first"},
-	{"anon_inode:bpf-prog",
-	 "a BPF program cannot be saved: the kernel keeps it as rewritten for this machine, and "
-	 "not as it was loaded"},
 	{"anon_inode:bpf_link",
 	 "a BPF link ties a program to the running kernel; close it first, or pin it in a file "
 	 "system (bpffs) and open it again afterwards"},

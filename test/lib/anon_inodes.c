@@ -69,11 +69,6 @@ static long load(uint32_t type, uint32_t attach, int16_t offset)
 	return bpf(BPF_PROG_LOAD, &attr);
 }
 
-static void program(void)
-{
-	opened(load(BPF_PROG_TYPE_SOCKET_FILTER, 0, 0), "BPF");
-}
-
 /* To the network namespace, which lasts as long as the descriptor. */
 static void bpf_link(void)
 {
@@ -123,7 +118,7 @@ static void stats(void)
 static const struct {
 	const char *name;
 	void (*make)(void);
-} kinds[] = {{"landlock", landlock}, {"notify", notify}, {"perf", perf},  {"program", program},
+} kinds[] = {{"landlock", landlock}, {"notify", notify}, {"perf", perf},
 	     {"link", bpf_link},     {"btf", btf},	 {"stats", stats}};
 
 int main(int argc, char **argv)

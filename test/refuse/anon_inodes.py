@@ -27,10 +27,6 @@ def test_perf_event(case):
     refused(case, 'perf', 'file-kind', 'perf_event_open', 'close it')
 
 
-def test_bpf_program(case):
-    refused(case, 'program', 'file-kind', 'bpf-prog')
-
-
 def test_bpf_link(case):
     refused(case, 'link', 'file-kind', 'BPF link', 'close it')
 

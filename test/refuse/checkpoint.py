@@ -6,10 +6,11 @@ import errno
 import os
 import resource
 import signal
+import socket
 import struct
 import time
 
-from case import MS_NODEV, PATIENCE, Failed, Skipped, libc, system
+from case import Failed, MS_NODEV, NOBODY, PATIENCE, Skipped, libc, system
 
 PTRACE_SEIZE, PTRACE_DETACH, PTRACE_INTERRUPT = 0x4206, 17, 0x4207
 MS_RDONLY, MS_REMOUNT = 1, 32
@@ -382,9 +383,69 @@ def refuse_descriptor(case, made, code, *words):
     unharmed(case, pid)
 
 
-def test_bpf(case):
-    """A program."""
-    refuse_descriptor(case, bpf_program(), 'file-kind', 'BPF program')
+def insn(code, dst=0, src=0, off=0, imm=0):
+    return struct.pack('<BBhi', code, dst | src << 4, off, imm)
+
+
+def test_bpf_attached(case):
+    """A program that a socket outside of the tree uses."""
+    made = bpf_program()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+        outside.setsockopt(socket.SOL_SOCKET, 50, made)  # SO_ATTACH_BPF
+        refuse_descriptor(case, made, 'file-outside', 'BPF program', 'attached')
+
+
+def test_bpf_on_a_socket(case):
+    made = bpf_program()
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    own.setsockopt(socket.SOL_SOCKET, 50, made)
+    os.close(made)
+    refuse_descriptor(case, own.detach(), 'file-state', 'eBPF program is attached')
+
+
+def test_bpf_without_way_back(case):
+    """What is never reached is not kept by the kernel: r0 = 1; if r0 != 1 goto +1; exit; r0 = 2."""
+    made = bpf_program(insn(0xb7, imm=1) + insn(0x55, off=1, imm=1) + insn(0x95) +
+                       insn(0xb7, imm=2) + insn(0x95))
+    refuse_descriptor(case, made, 'file-kind', 'BPF program', 'cannot be found')
+
+
+def test_bpf_with_types(case):
+    """int f(void), as compilers describe it."""
+    types = struct.pack('<IIII', 1, 1 << 24, 4, 32)  # int
+    types += struct.pack('<III', 0, 13 << 24, 1)  # of which the next returns one
+    types += struct.pack('<III', 5, 12 << 24, 2)
+    names = b'\0int\0f\0'
+    data = struct.pack('<HBBIIIII', 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(names))
+    data = ctypes.create_string_buffer(data + types + names, len(data + types + names))
+    described = bpf(18, struct.pack('<QQII', ctypes.addressof(data), 0, len(data), 0))
+    code = insn(0xb7) + insn(0x95)
+    code = ctypes.create_string_buffer(code, len(code))
+    where = ctypes.create_string_buffer(struct.pack('<II', 0, 3), 8)
+    name = ctypes.create_string_buffer(b'GPL')
+    made = bpf(5, struct.pack('<IIQQIIQII16sIIIIQI', 1, 2, ctypes.addressof(code),
+                              ctypes.addressof(name), 0, 0, 0, 0, 0, b'f', 0, 0, described, 8,
+                              ctypes.addressof(where), 1))
+    os.close(described)
+    refuse_descriptor(case, made, 'file-kind', 'BPF program', 'BTF')
+
+
+def test_bpf_program_of_an_ordinary_user(case):
+    """It is not for him to look at it."""
+    made = bpf_program()
+    pid = case.victim('wait', 'pass', stdin=made, uid=NOBODY)
+    os.close(made)
+    result = case.reprise('checkpoint', str(pid), '-o', '/dev/null', uid=NOBODY)
+    case.refused(result, 'permission', pid, 'bpf-prog')
+    case.finish(pid)
+
+
+def test_bpf_map_of_a_program_alone(case):
+    """The program has a map that nobody has open."""
+    made = bpf_map(2)
+    program = bpf_program(insn(0x18, 1, 1, imm=made) + insn(0) + insn(0xb7) + insn(0x95))
+    os.close(made)
+    refuse_descriptor(case, program, 'file-state', 'BPF program', 'uses a map')
 
 
 def bpf_map(kind, key=4, value=4):

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BPF programs, by their instructions, as far as these can be found again (bpf_reverse.c). What a
+ * program is attached to is not restored: so one that anybody but the tree's descriptors refers to
+ * is refused.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "fs/bpf_program.h"
+#include "fs/bpf_rewrite.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+#include "fs/file_private.h"
+
+/* Of prog_flags, what the kernel tells (linux/bpf.h). */
+#define FLAG_SLEEPABLE (1u << 4)
+#define FLAG_XDP_FRAGS (1u << 5)
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF program");
+}
+
+/* ---- checkpoint ---- */
+
+static bool program_match(const struct file_seen *f)
+{
+	return !strcmp(f->link, "anon_inode:bpf-prog");
+}
+
+static int refuse_kind(const struct bpf_prog_info *info, struct error *e)
+{
+	if (info->btf_id || info->attach_btf_id || info->attach_btf_obj_id)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "a BPF program with type information (BTF) cannot be saved: it "
+				 "belongs to this kernel; close it first");
+	if (info->ifindex)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "a BPF program of a network interface cannot be saved");
+	if (info->nr_map_ids > BPF_MAPS_MAX ||
+	    info->xlated_prog_len > BPF_INSNS_MAX * sizeof(struct bpf_insn))
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "a BPF program of this size cannot be saved");
+	return 0;
+}
+
+/* struct bpf_prog of a descriptor of ours: a member of it, or of struct bpf_prog_aux. */
+static int program_member(struct kernel_memory *k, int fd, const char *member, void *buf,
+			  size_t size)
+{
+	int is = 0;
+	const int offsets[] = {kernel_offset(k, "file", "private_data"),
+			       kernel_offset_size(k, "bpf_prog", member, &is)};
+
+	if (offsets[1] >= 0 && (size_t)is != size)
+		return -EOPNOTSUPP;
+	return kernel_of_file(k, fd, offsets, 2, buf, size);
+}
+
+static int aux_member(struct kernel_memory *k, int fd, const char *member, void *buf, size_t size)
+{
+	int is = 0;
+	const int offsets[] = {kernel_offset(k, "file", "private_data"),
+			       kernel_offset(k, "bpf_prog", "aux"),
+			       kernel_offset_size(k, "bpf_prog_aux", member, &is)};
+
+	if (offsets[2] >= 0 && (size_t)is != size)
+		return -EOPNOTSUPP;
+	return kernel_of_file(k, fd, offsets, 3, buf, size);
+}
+
+/* Flags are told by members of one byte; those that this kernel does not have cannot be set. */
+static int read_flag(struct kernel_memory *k, int fd, const char *member, uint32_t flag,
+		     uint32_t *ret)
+{
+	uint8_t is = 0;
+	int r = aux_member(k, fd, member, &is, sizeof(is));
+
+	if (is)
+		*ret |= flag;
+	return r == -ENOENT ? 0 : r;
+}
+
+static int read_source(struct kernel_memory *k, int fd, const struct bpf_prog_info *info,
+		       struct bpf_source *ret)
+{
+	int r;
+
+	*ret = (struct bpf_source){.type = info->type, .gpl = info->gpl_compatible};
+	memcpy(ret->name, info->name, sizeof(ret->name));
+	r = program_member(k, fd, "expected_attach_type", &ret->attach, sizeof(ret->attach));
+	if (r >= 0)
+		r = read_flag(k, fd, "sleepable", FLAG_SLEEPABLE, &ret->flags);
+	return r < 0 ? r : read_flag(k, fd, "xdp_has_frags", FLAG_XDP_FRAGS, &ret->flags);
+}
+
+struct likes {
+	struct bpf_like maps[BPF_MAPS_MAX];
+	size_t n;
+};
+
+static void likes_free(struct likes *x)
+{
+	for (size_t i = 0; i < x->n; i++)
+		close_fd(&x->maps[i].like);
+}
+
+static int make_likes(int fd, uint32_t n, struct likes *ret, struct error *e)
+{
+	uint32_t ids[BPF_MAPS_MAX] = {};
+	struct bpf_prog_info info = {.nr_map_ids = n, .map_ids = (uint64_t)(uintptr_t)ids};
+	int r = bpf_program_info(fd, &info);
+
+	if (r >= 0 && info.nr_map_ids != n)
+		r = -EIO;
+	for (uint32_t i = 0; i < n && r >= 0; i++) {
+		r = bpf_map_like(ids[i], &ret->maps[i]);
+		ret->n += r >= 0;
+	}
+	return r < 0 ? error_errno(e, r, E_FILE_KIND, "a map of a BPF program cannot be made anew")
+		     : 0;
+}
+
+static int save_source(const struct bpf_source *what, const struct likes *likes,
+		       const struct bpf_insn *insns, size_t n, Reprise__BpfProgram *m,
+		       struct scratch *s, struct error *e)
+{
+	m->type = what->type;
+	m->attach = what->attach;
+	m->flags = what->flags;
+	m->gpl = what->gpl;
+	m->name = scratch_string(s, what->name);
+	m->instructions.len = n * sizeof(*insns);
+	m->instructions.data = scratch_copy(s, insns, m->instructions.len);
+	m->maps = scratch_alloc(s, (likes->n + 1) * sizeof(*m->maps));
+	if (!m->name || !m->instructions.data || !m->maps)
+		return no_memory(e);
+	/* ids, until the files are known */
+	for (size_t i = 0; i < likes->n; i++)
+		m->maps[m->n_maps++] = likes->maps[i].id;
+	return 0;
+}
+
+static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,
+		Reprise__BpfProgram *m, struct scratch *s, struct error *e)
+{
+	_cleanup_(likes_free) struct likes likes = {};
+	_cleanup_(free_ptr) struct bpf_insn *insns = NULL;
+	struct kernel_memory *k;
+	struct bpf_source what;
+	size_t n = 0;
+	int r = files_kernel_memory(c, &k, e);
+
+	if (r >= 0 && read_source(k, fd, info, &what) < 0)
+		r = error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+			      "this kernel does not tell how a BPF program was loaded");
+	if (r >= 0)
+		r = make_likes(fd, info->nr_map_ids, &likes, e);
+	if (r < 0)
+		return r;
+	r = bpf_reverse(fd, &what, likes.maps, likes.n, k, c->proc_fd, &insns, &n);
+	if (r == -ENOMEM)
+		return no_memory(e);
+	if (r < 0)
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_KIND,
+			"the kernel keeps this BPF program as rewritten for this machine, "
+			"and the instructions that it was loaded with cannot be found from "
+			"that; close it first");
+	return save_source(&what, &likes, insns, n, m, s, e);
+}
+
+static uint64_t find_same(const struct checkpoint *c, const struct file_seen *f, uint32_t id)
+{
+	vec_for_each (other, &c->files->files)
+		if ((*other)->ops == &bpf_program_file_ops && (*other)->id != f->id &&
+		    (*other)->private == id && !(*other)->msg->bpf_program->same_as)
+			return (*other)->id;
+	return 0;
+}
+
+static int program_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
+			      struct scratch *scratch, struct error *e)
+{
+	Reprise__BpfProgram *m =
+		scratch_message(scratch, Reprise__BpfProgram, reprise__bpf_program__init);
+	struct bpf_prog_info info = {};
+	int r;
+
+	msg->bpf_program = m;
+	if (!m)
+		return no_memory(e);
+	r = bpf_program_info(f->local, &info);
+	if (r < 0)
+		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM,
+				   "cannot look at this BPF program");
+	r = refuse_kind(&info, e);
+	if (r < 0)
+		return r;
+	f->entry->private = info.id;
+	m->same_as = find_same(c, f, info.id);
+	return m->same_as ? 0 : save(c, f->local, &info, m, scratch, e);
+}
+
+int64_t bpf_program_uses(const struct checkpoint *c, uint64_t map, const struct file_entry *entry)
+{
+	int64_t n = 0;
+
+	vec_for_each (f, &c->files->files) {
+		const Reprise__BpfProgram *m =
+			(*f)->ops == &bpf_program_file_ops ? (*f)->msg->bpf_program : NULL;
+
+		/* numbers of maps, or of files if it is its turn already */
+		for (size_t i = 0; m && i < m->n_maps; i++)
+			n += m->numbered ? m->maps[i] == entry->id : m->maps[i] == map;
+	}
+	return n;
+}
+
+/* Descriptions, links, sockets, groups, arrays of programs, pins: each is one reference. */
+static int check_others(struct checkpoint *c, const struct file_entry *f, struct error *e)
+{
+	_cleanup_(close_fd) int pidfd = files_pidfd(f->tid);
+	_cleanup_(close_fd) int fd = -EBADF;
+	int64_t references = 0, ours = 0;
+	int r;
+
+	if (f->msg->bpf_program->same_as)
+		return 0;
+	vec_for_each (other, &c->files->files)
+		ours += (*other)->ops == &bpf_program_file_ops && (*other)->private == f->private;
+	if (pidfd >= 0)
+		fd = (int)syscall(SYS_pidfd_getfd, pidfd, f->fd, 0);
+	if (fd < 0)
+		return c->checking ? 0 : error_errno(e, -errno, E_SYSTEM, "pidfd_getfd");
+	r = aux_member(c->files->kernel, fd, "refcnt", &references, sizeof(references));
+	if (r < 0)
+		return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+				 "this kernel does not tell who else has this BPF program");
+	if (references != ours)
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			"this BPF program is attached to something (a socket, a group, an "
+			"event, an interface), pinned, or open outside of the tree; detach "
+			"it first");
+	return 0;
+}
+
+/* A map that a program uses and nobody has open could not be given to the new one. */
+static int find_maps(struct checkpoint *c, const struct file_entry *f, struct error *e)
+{
+	Reprise__BpfProgram *m = f->msg->bpf_program;
+
+	for (size_t i = 0; i < m->n_maps; i++) {
+		uint64_t id = 0;
+
+		vec_for_each (other, &c->files->files)
+			if ((*other)->ops == &bpf_map_file_ops && (*other)->private == m->maps[i] &&
+			    !(*other)->msg->bpf_map->same_as)
+				id = (*other)->id;
+		if (!id)
+			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+					 "this BPF program uses a map that nobody in the tree has "
+					 "open; keep its descriptor");
+		m->maps[i] = id;
+	}
+	m->numbered = true;
+	return check_others(c, f, e);
+}
+
+static int program_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	return file_for_each(c, &bpf_program_file_ops, find_maps, e);
+}
+
+/* ---- restart ---- */
+
+static bool is_map(const struct restart *r, uint64_t id)
+{
+	const Reprise__File *msg = restart_find(r, RECORD_FILE, id);
+
+	return msg && msg->kind == FILE_BPF_MAP && msg->bpf_map;
+}
+
+static bool maps_fit(const struct restart *r, const Reprise__BpfProgram *m)
+{
+	const struct bpf_insn *insns = (const void *)m->instructions.data;
+
+	for (size_t i = 0; i < m->n_maps; i++)
+		if (!is_map(r, m->maps[i]))
+			return false;
+	for (size_t i = 0; i < m->instructions.len / sizeof(*insns); i++) {
+		struct bpf_insn x;
+
+		memcpy(&x, insns + i, sizeof(x));
+		if (x.code != (BPF_LD | BPF_IMM | BPF_DW))
+			continue;
+		if (x.src_reg > BPF_PSEUDO_MAP_VALUE ||
+		    (x.src_reg && (x.imm < 0 || (size_t)x.imm >= m->n_maps)))
+			return false;
+		i++;
+	}
+	return true;
+}
+
+static int program_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
+{
+	const Reprise__BpfProgram *m = msg->bpf_program;
+	const Reprise__File *same =
+		m && m->same_as ? restart_find(r, RECORD_FILE, m->same_as) : NULL;
+
+	if (!m || (m->same_as && (!same || same->kind != FILE_BPF_PROGRAM || !same->bpf_program ||
+				  same->bpf_program->same_as)))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a BPF program that is nothing");
+	if (m->same_as)
+		return 0;
+	if (!m->instructions.len || m->instructions.len % sizeof(struct bpf_insn) ||
+	    m->instructions.len > BPF_INSNS_MAX * sizeof(struct bpf_insn) ||
+	    m->n_maps > BPF_MAPS_MAX || (m->flags & ~(FLAG_SLEEPABLE | FLAG_XDP_FRAGS)) ||
+	    !maps_fit(r, m))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF program");
+	return 0;
+}
+
+static int open_map(struct restart *r, uint64_t id, int *ret, struct error *e)
+{
+	struct file_open *f = file_open_find(r, id);
+	int res = f->fd < 0 ? file_open_now(r, f, e) : 0;
+
+	*ret = f->fd;
+	return res;
+}
+
+static int load(struct restart *r, const Reprise__BpfProgram *m, int *ret, struct error *e)
+{
+	_cleanup_(free_ptr) struct bpf_insn *insns = malloc(m->instructions.len);
+	struct bpf_source what = {
+		.type = m->type, .attach = m->attach, .flags = m->flags, .gpl = m->gpl};
+	size_t n = m->instructions.len / sizeof(*insns);
+	int res = 0, fd;
+
+	if (!insns)
+		return no_memory(e);
+	memcpy(insns, m->instructions.data, m->instructions.len);
+	strncpy(what.name, m->name ? m->name : "", sizeof(what.name) - 1);
+	for (size_t i = 0; i < n && res >= 0; i++) {
+		if (insns[i].code != (BPF_LD | BPF_IMM | BPF_DW))
+			continue;
+		if (insns[i].src_reg) {
+			res = open_map(r, m->maps[insns[i].imm], &fd, e);
+			insns[i].imm = fd;
+		}
+		i++;
+	}
+	if (res < 0)
+		return res;
+	fd = bpf_program_load(&what, insns, n);
+	if (fd < 0)
+		return error_errno(e, fd, fd == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot load a BPF program of type %u", m->type);
+	*ret = fd;
+	return 0;
+}
+
+static int program_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
+			   struct error *e)
+{
+	struct file_open *first;
+	struct bpf_prog_info info = {};
+	union bpf_attr attr;
+	int res;
+
+	if (!msg->bpf_program->same_as)
+		return load(r, msg->bpf_program, ret_fd, e);
+	first = file_open_find(r, msg->bpf_program->same_as);
+	res = first->fd < 0 ? file_open_now(r, first, e) : 0;
+	if (res < 0)
+		return res;
+	res = bpf_program_info(first->fd, &info);
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_id = info.id;
+	if (res >= 0)
+		res = bpf_command(BPF_PROG_GET_FD_BY_ID, &attr);
+	if (res < 0)
+		return error_errno(e, res, res == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot open a BPF program");
+	*ret_fd = res;
+	return 0;
+}
+
+static void program_describe(const Reprise__File *msg, char *buf, size_t size)
+{
+	const Reprise__BpfProgram *m = msg->bpf_program;
+
+	if (m && m->same_as)
+		snprintf(buf, size, "the program of open file %llu",
+			 (unsigned long long)m->same_as);
+	else if (m)
+		snprintf(buf, size, "type %u, %zu instructions, %zu maps", m->type,
+			 m->instructions.len / sizeof(struct bpf_insn), m->n_maps);
+}
+
+const struct file_ops bpf_program_file_ops = {
+	.kind = FILE_BPF_PROGRAM,
+	.name = "BPF program",
+	.support =
+		"with its maps, where the instructions that it was loaded with are found again from "
+		"what the kernel made of them, which is proved by loading them; not those that are "
+		"attached or pinned, or have type information (BTF); by root",
+	.match = program_match,
+	.checkpoint = program_checkpoint,
+	.checkpoint_all = program_checkpoint_all,
+	.validate = program_validate,
+	.restart = program_restart,
+	.describe = program_describe,
+};
