@@ -60,6 +60,7 @@ int zombie_check(struct checkpoint *c, const struct checkpoint_process *p, struc
 /* ---- restart ---- */
 
 #define DIRECTORIES_MAX 16
+#define END_MS		60000
 
 /* A pattern that leads into a file, below the root or the working directory of who dumps. */
 static bool read_pattern(const struct restart *r, char **ret)
@@ -177,7 +178,10 @@ static int zombie_await(pid_t pid, struct error *e)
 	int r;
 
 	do {
-		r = trace_wait(pid, &stop, -1, e);
+		/* Its memory goes first; files and mounts may take a while (do_exit()). */
+		r = trace_wait(pid, &stop, END_MS, e);
+		if (r == -ETIMEDOUT)
+			error_set(e, r, E_RESTORE, "task %d does not end", pid);
 		if (r >= 0 && stop.kind != TRACE_EXITED)
 			r = trace_cont(pid, stop.kind == TRACE_SIGNAL ? stop.signal : 0, e);
 	} while (r >= 0 && stop.kind != TRACE_EXITED);
