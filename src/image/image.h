@@ -237,7 +237,11 @@ const struct image_later *image_later(const struct image_reader *r, size_t i);
  * One frame may refer to much that stands elsewhere. Into parts of bearable size: calls `part` with
  * ranges of addresses that ascend and make up the whole frame.
  */
-typedef int (*image_part)(void *arg, const struct image_later *f, uint64_t from, uint64_t to);
+typedef int (*image_part)(void *arg, const struct image_later *f, uint64_t from, uint64_t to,
+			  uint64_t place);
+/* place: the last offset at which contents of the part stand that were copied in advance, or: */
+#define IMAGE_PLACE_NONE 0	    /* it has none of its own */
+#define IMAGE_PLACE_HERE UINT64_MAX /* some stand in the frame itself */
 int image_later_parts(const struct image_reader *r, const struct image_later *f, image_part part,
 		      void *arg, struct error *e) must_check;
 /* Room for frames, for one thread at a time. */

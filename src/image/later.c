@@ -58,42 +58,66 @@ const struct image_later *image_later(const struct image_reader *r, size_t i)
 	return i < r->later.n ? &r->later.v[i] : NULL;
 }
 
+/* The first page of a frame. */
+union start {
+	struct {
+		struct frame frame;
+		struct pages_header pages;
+		struct pages_run runs[(IMAGE_PAGE - PAGES_HEAD) / sizeof(struct pages_run)];
+	};
+	uint64_t words[IMAGE_PAGE / sizeof(uint64_t)];
+};
+
+/* Where the contents of a run stand; *nplaced counts those that stand elsewhere. */
+static uint64_t place_of(const union start *u, size_t words, const struct pages_run *run,
+			 size_t *nplaced)
+{
+	size_t at;
+
+	if (!run->flags)
+		return IMAGE_PLACE_HERE;
+	if (run->flags != PAGES_RUN_PLACED)
+		return IMAGE_PLACE_NONE;
+	/* the offsets follow the runs */
+	at = (PAGES_HEAD + (size_t)u->pages.nruns * sizeof(*run)) / sizeof(uint64_t) + (*nplaced)++;
+	return at < words ? u->words[at] : IMAGE_PLACE_NONE;
+}
+
 /*
- * The first part of the frame alone, which no checksum covers: where it is cut makes no difference
- * to what is read.
+ * The first part of the frame alone, which no checksum covers: where it is cut, and what comes
+ * first, makes no difference to what is read.
  */
 int image_later_parts(const struct image_reader *r, const struct image_later *f, image_part part,
 		      void *arg, struct error *e)
 {
-	union {
-		struct {
-			struct frame frame;
-			struct pages_header pages;
-			struct pages_run runs[(IMAGE_PAGE - PAGES_HEAD) / sizeof(struct pages_run)];
-		};
-		uint8_t bytes[IMAGE_PAGE];
-	} u;
-	uint64_t at = f->first, bytes = 0;
+	uint64_t at = f->first, bytes = 0, last = IMAGE_PLACE_NONE;
+	size_t nplaced = 0;
+	union start u;
 	ssize_t n;
 	int err = 0;
 
 	if (f->data == f->end - f->first)
-		return part(arg, f, f->first, f->end);
+		return part(arg, f, f->first, f->end, IMAGE_PLACE_HERE);
 	n = stream_read(&r->in, &u, sizeof(u), f->offset, e);
 	if (n < 0)
 		return (int)n;
 	for (size_t i = 0; err >= 0 && (ssize_t)(PAGES_HEAD + (i + 1) * sizeof(u.runs[0])) <= n &&
 			   i < u.pages.nruns;
 	     i++) {
-		bytes += (uint64_t)u.runs[i].pages * IMAGE_PAGE;
-		if (bytes < PART_BYTES || u.runs[i].address <= at || u.runs[i].address >= f->end ||
-		    u.runs[i].address % IMAGE_PAGE)
-			continue;
-		err = part(arg, f, at, u.runs[i].address);
-		at = u.runs[i].address;
-		bytes = (uint64_t)u.runs[i].pages * IMAGE_PAGE;
+		uint64_t length = (uint64_t)u.runs[i].pages * IMAGE_PAGE;
+		uint64_t place = place_of(&u, (size_t)n / sizeof(uint64_t), &u.runs[i], &nplaced);
+
+		bytes += length;
+		if (bytes >= PART_BYTES && u.runs[i].address > at && u.runs[i].address < f->end &&
+		    u.runs[i].address % IMAGE_PAGE == 0) {
+			err = part(arg, f, at, u.runs[i].address, last);
+			at = u.runs[i].address;
+			bytes = length;
+			last = IMAGE_PLACE_NONE;
+		}
+		last = place > last ? place : last;
 	}
-	return err < 0 ? err : part(arg, f, at, f->end);
+	return err < 0 ? err : part(arg, f, at, f->end, last);
 }
 
 /* The header has been seen before, and is part of the digest: it must be the same still. */

@@ -16,12 +16,14 @@
 
 #include "core/cleanup.h"
 #include "mm/layout.h"
+#include "mm/lazy_order.h"
 #include "mm/lazy_server.h"
 
 /*
  * One thread reads what happens in all address spaces; the others put pages into place, for those
  * who wait first. In the background come the frames of the image that registers point into, then
- * those behind the one that was waited for last, then the others in order.
+ * what was written last before the checkpoint, then those behind the one that was waited for last,
+ * then the others in order.
  */
 
 void server_fail(struct server *s, int err, const struct error *e)
@@ -168,7 +170,52 @@ static int add_pointed(struct server *s, const struct restart_process *p)
 	return 0;
 }
 
-static int add_part(void *arg, const struct image_later *f, uint64_t from, uint64_t to)
+static int by_rank(const void *a, const void *b)
+{
+	const struct frame_state *x = *(const struct frame_state *const *)a;
+	const struct frame_state *y = *(const struct frame_state *const *)b;
+
+	if (x->rank != y->rank)
+		return x->rank > y->rank ? -1 : 1;
+	return x < y ? -1 : x > y;
+}
+
+/* What was written not long before comes first; how long ago the rest was used, nothing tells. */
+static int add_written(struct server *s)
+{
+	_cleanup_(free_ptr) struct lazy_part *parts = calloc(s->frames.n + 1, sizeof(*parts));
+	_cleanup_(free_ptr) uint32_t *ranks = calloc(s->frames.n + 1, sizeof(*ranks));
+	_cleanup_(free_ptr) struct frame_state **sorted = calloc(s->frames.n + 1, sizeof(*sorted));
+	size_t n = 0;
+
+	if (!parts || !ranks || !sorted)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->frames.n; i++) {
+		const struct frame_state *f = &s->frames.v[i];
+
+		parts[i] = (struct lazy_part){f->f->group.object, f->from, f->place};
+	}
+	if (lazy_ranks(parts, s->frames.n, ranks) < 0)
+		return -ENOMEM;
+	for (size_t i = 0; i < s->frames.n; i++) {
+		s->frames.v[i].rank = ranks[i];
+		if (ranks[i])
+			sorted[n++] = &s->frames.v[i];
+	}
+	if (n)
+		qsort(sorted, n, sizeof(struct frame_state *), by_rank);
+	for (size_t i = 0; i < n; i++) {
+		size_t *slot = vec_push(&s->first);
+
+		if (!slot)
+			return -ENOMEM;
+		*slot = (size_t)(sorted[i] - s->frames.v);
+	}
+	return 0;
+}
+
+static int add_part(void *arg, const struct image_later *f, uint64_t from, uint64_t to,
+		    uint64_t place)
 {
 	struct server *s = arg;
 	struct frame_state *slot = vec_push(&s->frames);
@@ -178,6 +225,7 @@ static int add_part(void *arg, const struct image_later *f, uint64_t from, uint6
 	slot->f = f;
 	slot->from = from;
 	slot->to = to;
+	slot->place = place;
 	return 0;
 }
 
@@ -198,7 +246,7 @@ static int list_frames(struct server *s)
 	vec_for_each (p, &s->start->r->processes)
 		if (!p->msg->zombie && add_pointed(s, p) < 0)
 			return -ENOMEM;
-	return 0;
+	return add_written(s);
 }
 
 static int list_tasks(struct server *s)
@@ -424,6 +472,7 @@ void lazy_server_run(const struct lazy_start *start)
 	s.start = start;
 	s.image = start->r->image;
 	s.slow = fault && strcmp(fault, "lazy-slow") == 0;
+	s.first_only = fault && strcmp(fault, "lazy-first") == 0;
 	pthread_mutex_init(&s.lock, NULL);
 	pthread_cond_init(&s.work, NULL);
 	become_server(start->r->proc_fd);

@@ -18,6 +18,8 @@ struct waiting {
 struct frame_state {
 	const struct image_later *f;
 	uint64_t from, to; /* which of its addresses */
+	uint64_t place;	   /* see image_part */
+	uint32_t rank;	   /* the higher, the later it was written: see mm/lazy_order.h */
 	bool done;	   /* put into all spaces there were */
 	bool busy;
 };
@@ -30,8 +32,9 @@ struct server {
 
 	pthread_mutex_t lock;
 	pthread_cond_t work;
-	bool go;   /* the tasks run */
-	bool slow; /* for tests: much is missing when the application wants it */
+	bool go;	 /* the tasks run */
+	bool slow;	 /* for tests: much is missing when the application wants it */
+	bool first_only; /* for tests: nothing comes but what comes first, and what is waited for */
 	bool ended;
 	struct error error;
 	VEC(struct lazy_space *) spaces;

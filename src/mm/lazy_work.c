@@ -198,7 +198,7 @@ static size_t pick(struct server *s)
 		if (!s->frames.v[i].done && !s->frames.v[i].busy)
 			return i;
 	}
-	for (size_t n = 0; n < s->frames.n; n++) {
+	for (size_t n = 0; n < s->frames.n && !s->first_only; n++) {
 		size_t i = (s->next + n) % s->frames.n;
 
 		if (s->frames.v[i].done || s->frames.v[i].busy)

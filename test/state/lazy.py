@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """restart --lazy, and what may go wrong while memory is on its way."""
 
+import array
 import os
 import signal
 import time
@@ -179,6 +180,58 @@ def test_of_parents(case):
     restart = slowly(case, image='second')
     case.until_handed_over(restart, pid, 'victim')
     os.unlink(case.path('first'))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
+
+
+def present(pid, start, pages):
+    """Which pages of a range are in memory."""
+    with open('/proc/%d/pagemap' % pid, 'rb') as file:
+        file.seek(start // 4096 * 8)
+        entries = array.array('Q', file.read(8 * pages))
+    return {i for i, entry in enumerate(entries) if entry >> 63}
+
+
+def largest(pid):
+    """The largest private mapping without a file: start and pages."""
+    found = (0, 0)
+    with open('/proc/%d/maps' % pid) as file:
+        for line in file:
+            words = line.split()
+            start, end = (int(word, 16) for word in words[0].split('-'))
+            if len(words) == 5 and words[1] == 'rw-p' and (end - start) // 4096 > found[1]:
+                found = (start, (end - start) // 4096)
+    return found
+
+
+def test_written_first(case):
+    """What was written since the image before comes first; nothing else does, by itself."""
+    pid = case.victim('memory', SIZE >> 20, 'wait', 'pass')
+    case.checkpoint(pid, '-q', image='first')
+    start, pages = largest(pid)
+    written = {pages * i // 8 for i in (1, 3, 4, 7)}
+    old = {}
+    with open('/proc/%d/mem' % pid, 'r+b', buffering=0) as memory:
+        for page in written:
+            memory.seek(start + page * 4096)
+            old[page] = memory.read(64)
+            memory.seek(start + page * 4096)
+            memory.write(bytes(byte ^ 255 for byte in old[page]))
+    case.checkpoint(pid, '--kill', '-q', '--parent', case.path('first'), image='second')
+    case.wait(pid)
+    restart = case.restart('--lazy', image='second', env={'REPRISE_FAULT': 'lazy-first'})
+    case.until_handed_over(restart, pid, 'victim')
+    case.until(lambda: written <= present(pid, start, pages), 'the pages that were written')
+    there = present(pid, start, pages)
+    if len(there) > pages // 2:
+        raise Failed('%d of %d pages have come' % (len(there), pages))
+    with open('/proc/%d/mem' % pid, 'r+b', buffering=0) as memory:
+        for page in written:
+            memory.seek(start + page * 4096)
+            if memory.read(64) != bytes(byte ^ 255 for byte in old[page]):
+                raise Failed('page %d is not as it was written' % page)
+            memory.seek(start + page * 4096)
+            memory.write(old[page])
     case.go()
     case.expect_pass(1, [case.wait_verdict(restart, 'the program')])
 

@@ -2,7 +2,9 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "image/image.h"
 #include "mm/lazy_missing.h"
+#include "mm/lazy_order.h"
 #include "unit.h"
 
 enum { PAGES = 200, STEPS = 20000 };
@@ -104,11 +106,42 @@ static void test_in_place(void **state)
 	missing_free(&copy);
 }
 
+/* Two objects, copied in three passes; pages in the frame itself, and such that are nowhere. */
+static void test_ranks(void **state)
+{
+	static const struct {
+		struct lazy_part part;
+		uint32_t rank;
+	} all[] = {
+		{{1, 0x800, 950}, 3},  {{1, 0x1000, 100}, 1}, {{1, 0x2000, IMAGE_PLACE_NONE}, 0},
+		{{1, 0x3000, 600}, 2}, {{1, 0x4000, 200}, 1}, {{1, 0x5000, IMAGE_PLACE_HERE}, 4},
+		{{1, 0x6000, 900}, 2}, {{1, 0x7000, 300}, 1}, {{2, 0x1000, 400}, 1},
+		{{2, 0x2000, 700}, 2}, {{2, 0x3000, 500}, 1}, {{2, 0x4000, IMAGE_PLACE_HERE}, 4},
+	};
+	enum { N = sizeof(all) / sizeof(all[0]) };
+	struct lazy_part parts[N];
+	uint32_t ranks[N];
+
+	for (size_t i = 0; i < N; i++)
+		parts[i] = all[i].part;
+	assert_int_equal(lazy_ranks(parts, N, ranks), 0);
+	for (size_t i = 0; i < N; i++)
+		assert_int_equal(ranks[i], all[i].rank);
+	/* All alike: none comes first. */
+	for (size_t i = 0; i < N; i++)
+		parts[i].place = IMAGE_PLACE_HERE;
+	assert_int_equal(lazy_ranks(parts, N, ranks), 0);
+	for (size_t i = 0; i < N; i++)
+		assert_int_equal(ranks[i], 0);
+	assert_int_equal(lazy_ranks(NULL, 0, NULL), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
 		cmocka_unit_test(test_in_place),
+		cmocka_unit_test(test_ranks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
