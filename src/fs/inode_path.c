@@ -19,6 +19,7 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/inode_private.h"
+#include "ns/spaces.h"
 
 #ifndef SYSFS_MAGIC
 #define SYSFS_MAGIC 0x62656572
@@ -71,6 +72,8 @@ static int check_task(struct checkpoint *c, const char *link, const struct devic
 
 	if (!fs || fs->type != PROC_SUPER_MAGIC || sscanf(link, "/proc/%d", &pid) != 1)
 		return 0;
+	if (space_of_proc(c, fs->dev))
+		pid = pid_space_task(c, space_of_proc(c, fs->dev), pid);
 	if (checkpoint_has_task(c, pid))
 		return checkpoint_refer(c, pid, e);
 	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,

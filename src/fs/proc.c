@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "core/cleanup.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "ns/spaces.h"
 
 #define PROC "/proc"
 
@@ -48,18 +50,19 @@ static bool comes_late(const char *path)
 static int check_state(struct checkpoint *c, const struct file_seen *f, const Reprise__ProcFile *m,
 		       struct error *e)
 {
+	pid_t pid =
+		m->pid && m->pid_namespace ? pid_space_task(c, m->pid_namespace, m->pid) : m->pid;
 	const char *suffix = strstr(f->link, " (deleted)");
 
 	/* A thread that has ended keeps the file as a task that has ended does. */
-	if ((suffix && !suffix[strlen(" (deleted)")]) ||
-	    (m->pid && !checkpoint_has_task(c, m->pid)))
+	if ((suffix && !suffix[strlen(" (deleted)")]) || (m->pid && !checkpoint_has_task(c, pid)))
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 				 "it is about a task outside the tree, or one that has ended");
 	if (m->pid && comes_late(m->path))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it stands for a descriptor or mapping of a task, which is made "
 				 "after it");
-	return checkpoint_refer(c, m->pid, e);
+	return checkpoint_refer(c, pid, e);
 }
 
 static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -76,6 +79,9 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		msg->proc->pid = (int32_t)strtol(rest + 1, &end, 10);
 		rest = end;
 	}
+	msg->proc->pid_namespace = space_of_proc(c, f->st.st_dev);
+	if (msg->proc->pid_namespace)
+		space_of_file(c, f->local, &msg->proc->mounts);
 	msg->proc->path = scratch_string(scratch, *rest == '/' ? rest + 1 : ".");
 	if (!msg->proc->path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
@@ -97,7 +103,10 @@ static bool is_below(const char *path)
 
 static int proc_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
-	if (!msg->proc || msg->proc->pid < 0 || !is_below(msg->proc->path))
+	if (!msg->proc || msg->proc->pid < 0 || !is_below(msg->proc->path) ||
+	    restart_space_missing(r, msg->proc->pid_namespace, CLONE_NEWPID) ||
+	    restart_space_missing(r, msg->proc->mounts, CLONE_NEWNS) ||
+	    (msg->proc->pid_namespace && !msg->proc->mounts))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper file of /proc");
 	return 0;
 }
@@ -107,20 +116,26 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 {
 	const Reprise__ProcFile *m = msg->proc;
 	_cleanup_(close_fd) int fd = -EBADF;
+	struct rooted at;
 	char path[4200];
+	int root;
 
-	if (m->pid && !restart_real_pid(r, m->pid))
+	if (m->pid && !m->pid_namespace && !restart_real_pid(r, m->pid))
 		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the task %d is missing", m->pid);
 	/*
 	 * The init of a new pid namespace has mounted its /proc over ours: what is found there
-	 * has the numbers that the tasks know.
+	 * has the numbers that the tasks know. That of a pid namespace below is found in the mount
+	 * namespace of who mounted it.
 	 */
+	root = m->pid_namespace ? restart_root(r, m->mounts) : AT_FDCWD;
 	if (m->pid)
 		snprintf(path, sizeof(path), PROC "/%d/%s", m->pid, m->path);
 	else
 		snprintf(path, sizeof(path), PROC "/%s", m->path);
-	fd = open(path, (int)(msg->flags & ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC)) |
-				O_CLOEXEC | O_NOCTTY);
+	at = rooted_path(root, path);
+	fd = openat(at.dir, at.path,
+		    (int)(msg->flags & ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC |
+			    O_NOCTTY);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(fd, (off_t)msg->pos, SEEK_SET) < 0)

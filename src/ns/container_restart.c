@@ -73,9 +73,10 @@ int container_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Reprise__Mount *m = msg->mounts[i];
 
-		if (m->kind == MOUNT_NAMESPACE &&
-		    space_validate_use(r, m->namespace_, m->namespace_type, e) < 0)
+		if (m->kind == MOUNT_NAMESPACE && space_validate_bound(r, m, e) < 0)
 			return -EBADMSG;
+		if (m->pid_namespace)
+			return invalid(e, "a mount of the root shows a pid namespace below");
 		if (*m->root_peer || *m->root_master)
 			return invalid(e, "a mount of the root joins mounts of the root");
 	}

@@ -13,6 +13,7 @@
 #include "core/procfs.h"
 #include "ns/cgroups.h"
 #include "ns/mounts.h"
+#include "ns/mounts_late.h"
 #include "ns/propagation.h"
 
 void mounts_survey_free(struct mounts_survey *m)
@@ -336,19 +337,15 @@ static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line 
 	return true;
 }
 
-/*
- * A proc shows the pid namespace of whoever mounted it, which is that of its process 1. Where this
- * may not be seen it is not of the tree.
- */
-static int check_proc(int proc_fd, pid_t pid, int at, struct error *e)
+static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m,
+		      Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
-	_cleanup_(free_ptr) char *theirs = NULL, *shown = NULL;
-
-	if (procfs_readlink(proc_fd, &theirs, NULL, "%d/ns/pid", pid) < 0 ||
-	    procfs_readlink(at, &shown, NULL, "1/ns/pid") < 0 || !strcmp(theirs, shown))
-		return 0;
-	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-			 "it shows another pid namespace than the root task's");
+	if (!is_one_of(m->type, fresh_types) || strcmp(m->root, "/"))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "no path outside the container leads to it");
+	msg->kind = MOUNT_FRESH;
+	msg->data = fs_data(sv, s, m->super);
+	return msg->data ? 0 : no_memory(e);
 }
 
 /* Where the contents of a mount come from. */
@@ -358,6 +355,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	const Reprise__Mount *other = same_fs(sv, m);
 	_cleanup_(close_fd) int at = -EBADF;
 	struct stat st;
+	int r;
 
 	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
 	if (at < 0)
@@ -375,6 +373,9 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 			s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
 		return msg->root ? 0 : no_memory(e);
 	}
+	r = mounts_look_proc(sv, proc_fd, pid, m, &msg->pid_namespace, e);
+	if (r < 0 || msg->pid_namespace)
+		return r < 0 ? r : look_fresh(sv, m, msg, s, e);
 	if (look_cgroup(sv, m, msg, s))
 		return msg->external && msg->root ? 0 : no_memory(e);
 	if ((msg->external = host_path(sv, proc_fd, m, &st, s))) {
@@ -389,14 +390,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return look_overlay(sv, m, msg, s, e);
 	if (is_one_of(m->type, memory_types))
 		return look_memory(sv, m, msg, s, e);
-	if (!is_one_of(m->type, fresh_types) || strcmp(m->root, "/"))
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "no path outside the container leads to it");
-	msg->kind = MOUNT_FRESH;
-	msg->data = fs_data(sv, s, m->super);
-	if (!msg->data)
-		return no_memory(e);
-	return strcmp(m->type, "proc") ? 0 : check_proc(proc_fd, pid, at, e);
+	return look_fresh(sv, m, msg, s, e);
 }
 
 /* Of a copy of the host's mounts those that are the same stay as they are copied. */
@@ -487,8 +481,13 @@ static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 			      const struct mount_line *m, struct scratch *s, struct error *e)
 {
 	const struct mount_line *same = sv->derived ? find_same(&sv->ours, m) : NULL;
+	uint64_t space = 0;
+	int r = same && sv->c ? mounts_look_proc(sv, proc_fd, pid, m, &space, e) : 0;
 
-	if (!same)
+	if (r < 0)
+		return error_object(e, r, "mount %s (%s)", m->point, m->type);
+	/* What comes late is not there when this namespace is made as a copy. */
+	if (!same || space || (sv->c && mounts_is_on_late(sv, m)))
 		return look_at(sv, proc_fd, pid, m, s, e);
 	if (mount_flags(same->options) != mount_flags(m->options) ||
 	    (sv->nested && propagation_matters(sv, m)))
@@ -541,5 +540,7 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *sv, struct scrat
 				 "the root of the mounts is not known");
 	sv->derived = root->dev == host->dev && !strcmp(root->root, host->root);
 	r = sv->derived ? look_unmounted(sv, e) : 0;
-	return r < 0 ? r : look_all(sv, proc_fd, pid, s, e);
+	if (r >= 0)
+		r = look_all(sv, proc_fd, pid, s, e);
+	return r < 0 ? r : mounts_check_late(sv, e);
 }

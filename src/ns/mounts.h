@@ -37,7 +37,8 @@ struct mounts_survey {
 	bool nested; /* of a task; what is outside is the root's mount namespace, */
 	pid_t above; /* or that of this one; 0 */
 	const struct cgroups *cgroups; /* of the container */
-	bool with_overlays;	       /* the writable layers of overlays go into the image */
+	struct checkpoint *c; /* pid namespaces below the root's are known there; NULL: none is */
+	bool with_overlays;   /* the writable layers of overlays go into the image */
 };
 
 /*
@@ -75,7 +76,8 @@ struct mounts_place {
 	/* For who knows them already: a descriptor of the namespace that is mounted there. */
 	int (*namespace)(const void *arg, const Reprise__Mount *m);
 	int proc_fd;
-	const int *root_fds; /* see propagation_open_root(); may be NULL */
+	const int *external_fd; /* what is outside is this, and nowhere else; may be NULL */
+	const int *root_fds;	/* see propagation_open_root(); may be NULL */
 };
 
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */
@@ -87,6 +89,10 @@ int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m,
  */
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place,
 		   struct error *e) must_check;
+
+/* One of them alone, whose root is ours. */
+int mounts_restart_one(const Reprise__Container *msg, size_t i, const struct mounts_place *place,
+		       struct error *e) must_check;
 
 /* Mounts a namespace, of which fd is a descriptor. */
 int mounts_bind_namespace(int proc_fd, int fd, const char *to, struct error *e) must_check;

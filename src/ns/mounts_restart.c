@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/mounts.h"
+#include "ns/mounts_late.h"
 #include "ns/propagation.h"
 
 #define PATH_SIZE 8192
@@ -210,6 +211,13 @@ static int bind(const char *from, const char *to, struct error *e)
 	return 0;
 }
 
+static int attach(int fd, const char *to, struct error *e)
+{
+	if (move_mount(fd, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount it");
+	return 0;
+}
+
 /* One that is bound elsewhere must be a device from the beginning; its directory is there then. */
 static int make_device(const struct build *b, const Reprise__Mount *m, const Reprise__Mount *of,
 		       const char *point, struct error *e)
@@ -351,7 +359,8 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		return r;
 	switch (m->kind) {
 	case MOUNT_EXTERNAL:
-		r = bind(mapped(b->place, m->external), to, e);
+		r = b->place->external_fd ? attach(*b->place->external_fd, to, e)
+					  : bind(mapped(b->place, m->external), to, e);
 		break;
 	case MOUNT_BIND:
 		r = bind_part(b, m, to, e);
@@ -408,8 +417,17 @@ int mounts_change_root(const char *root, struct error *e)
 	return 0;
 }
 
+int mounts_restart_one(const Reprise__Container *msg, size_t i, const struct mounts_place *place,
+		       struct error *e)
+{
+	const struct build b = {msg, place, ""};
+
+	return mount_one(&b, msg->mounts[i], e);
+}
+
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place, struct error *e)
 {
+	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
 	struct build b = {msg, place, msg->derived_mounts ? "" : place->root};
 	int r = 0;
 
@@ -418,7 +436,12 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 		    errno != ENOENT)
 			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot unmount %s",
 					   msg->unmounted[i]);
+	if (!late)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+	mounts_find_late(msg->n_mounts, msg->mounts, late);
 	for (size_t i = 0; i < msg->n_mounts && r >= 0; i++) {
+		if (late[i])
+			continue;
 		r = mount_one(&b, msg->mounts[i], e);
 		if (r < 0)
 			error_object(e, r, "mount %s (%s)", msg->mounts[i]->point,

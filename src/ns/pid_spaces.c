@@ -143,6 +143,60 @@ int pid_space_depth_below(const struct checkpoint *c, uint64_t ino)
 	return depth ?: -1;
 }
 
+static size_t depth_of(const struct checkpoint *c, uint64_t id)
+{
+	const struct checkpoint_space *s = space_by_id(c, id);
+
+	return s ? (size_t)pid_space_depth_below(c, s->ino) : 0;
+}
+
+/* The number behind so many others. */
+static pid_t number_at(const char *list, size_t len, size_t depth)
+{
+	const char *at = list;
+
+	for (; depth; depth--) {
+		at = memchr(at, '\t', len - (size_t)(at - list));
+		if (!at)
+			return 0;
+		at++;
+	}
+	return (pid_t)atoi(at);
+}
+
+static bool is_called(const struct checkpoint *c, pid_t pid, pid_t tid, size_t depth, pid_t number)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	const char *v;
+	size_t len;
+
+	if (procfs_read(c->proc_fd, &status, NULL, "%d/task/%d/status", pid, tid) < 0)
+		return false;
+	v = proc_field(status, "NSpid", &len);
+	return v && number_at(v, len, depth) == number;
+}
+
+pid_t pid_space_task(const struct checkpoint *c, uint64_t space, pid_t number)
+{
+	size_t depth = depth_of(c, space);
+
+	vec_for_each (p, &c->processes) {
+		uint64_t in = space_of_process(c, p->frozen->pid);
+
+		while (in && in != space)
+			in = c->spaces.looked->list.v[space_by_id(c, in) - c->spaces.list.v]
+				     ->msg.above;
+		if (!in)
+			continue;
+		if (is_called(c, p->frozen->pid, p->frozen->pid, depth, number))
+			return p->frozen->pid;
+		vec_for_each (t, &p->frozen->threads)
+			if (is_called(c, p->frozen->pid, t->tid, depth, number))
+				return t->tid;
+	}
+	return 0;
+}
+
 static bool stands_before(const struct checkpoint *c, uint64_t id, size_t i)
 {
 	for (size_t j = 0; j < i; j++)

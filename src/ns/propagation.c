@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "ns/mounts_late.h"
 #include "ns/propagation.h"
 
 #include <errno.h>
@@ -240,10 +241,15 @@ int propagation_restart(const Reprise__Container *msg, const int *root_fds, bool
 			struct error *e)
 {
 	_cleanup_(free_ptr) bool *done = calloc(msg->n_mounts + 1, sizeof(*done));
-	size_t left = msg->n_mounts, before = left + 1;
+	size_t left = msg->n_mounts, before;
 
 	if (!done)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+	/* Those share nothing. */
+	mounts_find_late(msg->n_mounts, msg->mounts, done);
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		left -= done[i];
+	before = left + 1;
 	while (left && left < before) {
 		before = left;
 		for (size_t i = 0; i < msg->n_mounts; i++) {

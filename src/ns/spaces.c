@@ -250,6 +250,15 @@ static int look_once(struct checkpoint *c, size_t i, struct error *e)
 	return checkpoint_refuse(c, r, e);
 }
 
+/* It is mounted before there is any process. */
+int space_check_bound(const Reprise__Mount *m, struct error *e)
+{
+	if (m->namespace_type != CLONE_NEWPID || !m->namespace_)
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+			 "it holds a pid namespace that is not the root task's");
+}
+
 /* Namespaces that are mounted on a file. */
 static int look_at_bound(struct checkpoint *c, struct container *ct, struct error *e)
 {
@@ -263,6 +272,8 @@ static int look_at_bound(struct checkpoint *c, struct container *ct, struct erro
 		r = fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open it")
 			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
 						 e);
+		if (r >= 0)
+			r = space_check_bound(*m, e);
 		if (r < 0)
 			error_object(e, r, "mount %s", (*m)->point);
 		r = checkpoint_refuse(c, r, e);
@@ -308,8 +319,8 @@ static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct er
 		    space_number(c->proc_fd, e, "%d/ns/%s", c->freezer.root, others[i].name) == ino)
 			return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-			 "a descriptor of a user, pid or time namespace that is not the root "
-			 "task's cannot be saved");
+			 "a descriptor of a user or time namespace that is not the root task's, or "
+			 "of a pid namespace that no process of the tree is in, cannot be saved");
 }
 
 static int put(struct checkpoint *c, size_t i, struct error *e);
@@ -326,6 +337,11 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 	*ret_id = 0;
 	*ret_flag = (uint64_t)type;
 	kind = space_kind_of((uint64_t)type);
+	s = type == CLONE_NEWPID ? space_by_number(c, CLONE_NEWPID, st.st_ino) : NULL;
+	if (s) {
+		*ret_id = s->id;
+		return 0;
+	}
 	if (kind < 0)
 		return is_roots(c, (uint64_t)type, st.st_ino, e);
 	if (c->spaces.looked->own[kind] == st.st_ino)
@@ -391,6 +407,7 @@ void spaces_end(struct checkpoint *c)
 		free(*x);
 	}
 	vec_free(&sp->list);
+	vec_free(&sp->procs);
 	for (int k = 0; k < SPACE_KINDS; k++)
 		close_fd(&sp->fds[k]);
 	scratch_free(&sp->s);

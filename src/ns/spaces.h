@@ -34,10 +34,15 @@ int spaces_validate(const struct restart *r, struct error *e) must_check;
 /* Makes them: the root's are there, described by `root` if it is in a container, and its stub,
  * which is in them. */
 int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e) must_check;
+/* What shows pid namespaces, whose first processes are there by now. */
+int spaces_restart_late(struct restart *r, struct error *e) must_check;
 void spaces_restart_end(struct restart *r);
 /* Is this a kind of namespace, and the record one of it? 0 is the root's. */
 int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag,
 		       struct error *e) must_check;
+/* The same of one that is mounted on a file. */
+int space_validate_bound(const struct restart *r, const Reprise__Mount *m,
+			 struct error *e) must_check;
 /* A new descriptor of a namespace. */
 int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e) must_check;
 /* A new task, which is in those of its maker, goes where it belongs. */
@@ -64,10 +69,17 @@ struct checkpoint_space *space_add(struct checkpoint *c, uint64_t flag, uint64_t
 /* What another user namespace owns cannot be made again without it. */
 int space_check_owner(const struct checkpoint *c, int ns, struct error *e) must_check;
 
+/* Can what a file holds be there in time? */
+int space_check_bound(const Reprise__Mount *m, struct error *e) must_check;
+
 /* Pid namespaces below the root's, which are those of processes: who is in which. */
 int pid_spaces_look(struct checkpoint *c, struct error *e) must_check;
 /* How far below the root's is the one with that number? -1: it is not known. */
 int pid_space_depth_below(const struct checkpoint *c, uint64_t ino);
+/* A process or thread by its number in one of them; 0: there is none in the tree. */
+pid_t pid_space_task(const struct checkpoint *c, uint64_t space, pid_t number);
+/* Which of them a proc shows; 0: the root's. */
+uint64_t space_of_proc(const struct checkpoint *c, dev_t dev);
 int pid_spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 
 /* What is in one. */
@@ -81,7 +93,14 @@ struct space_contents {
 	struct resident resident; /* of a mount namespace, once it is looked at */
 };
 
+/* A proc that shows a pid namespace below the root's. */
+struct space_proc {
+	dev_t dev;
+	uint64_t space;
+};
+
 struct spaces {
+	VEC(struct space_proc) procs;
 	VEC(struct space_contents *) list; /* as c->spaces.list */
 	struct scratch s;
 	struct container *ct;

@@ -255,7 +255,8 @@ static int check_apart(struct checkpoint *c, size_t i, struct error *e)
 	return 0;
 }
 
-/* What two of them have in common and the root has not would come back twice. */
+/* What two of them have in common and the root has not would come back twice; which one does not
+ * see of a proc. */
 static int check_shared(struct checkpoint *c, size_t i, struct error *e)
 {
 	const struct mounts_survey *ours = &contents(c, i)->mounts;
@@ -264,7 +265,8 @@ static int check_shared(struct checkpoint *c, size_t i, struct error *e)
 		const struct mount_line *line = line_of(&ours->theirs, (*m)->id);
 
 		if (!line || (*m)->kind == MOUNT_EXTERNAL || (*m)->kind == MOUNT_REMOUNT ||
-		    (*m)->kind == MOUNT_NAMESPACE || (*m)->kind == MOUNT_BIND)
+		    (*m)->kind == MOUNT_NAMESPACE || (*m)->kind == MOUNT_BIND ||
+		    (*m)->pid_namespace)
 			continue;
 		for (size_t j = 0; j < c->spaces.list.n; j++)
 			vec_for_each (other, &contents(c, j)->mounts.theirs)
@@ -354,6 +356,8 @@ static int look_at_bound(struct checkpoint *c, size_t i, pid_t resident, struct 
 		r = fd < 0 ? fd
 			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
 						 e);
+		if (r >= 0)
+			r = space_check_bound(*m, e);
 		if (r < 0)
 			return error_object(e, r, "mount %s", (*m)->point);
 	}
@@ -401,6 +405,7 @@ static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
 
 	find_above(c, i);
 	x->mounts.nested = true;
+	x->mounts.c = c->spaces.nested.n ? c : NULL;
 	if (r >= 0)
 		r = survey_mounts(c, i, &x->resident, e);
 	if (r >= 0)

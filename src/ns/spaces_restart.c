@@ -13,6 +13,8 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "model/pids.h"
+#include "ns/mounts_late.h"
 #include "ns/propagation.h"
 #include "ns/resident.h"
 #include "ns/settings.h"
@@ -47,8 +49,7 @@ static int validate_mounts(const struct restart *r, const Reprise__Container *ms
 
 		if (m->kind == MOUNT_OVERLAY || m->kind == MOUNT_CGROUP)
 			return invalid(e, "a mount that a task cannot have for itself");
-		if (m->kind == MOUNT_NAMESPACE &&
-		    space_validate_use(r, m->namespace_, m->namespace_type, e) < 0)
+		if (m->kind == MOUNT_NAMESPACE && space_validate_bound(r, m, e) < 0)
 			return -EBADMSG;
 		if (m->layer && !restart_find(r, RECORD_LAYER, m->layer))
 			return invalid(e, "a layer is not in the image");
@@ -90,6 +91,8 @@ static int validate_one(const struct restart *r, const Reprise__Container *msg, 
 	res = validate_within(r, msg->n_within, msg->within, false, e);
 	if (res >= 0)
 		res = validate_mounts(r, msg, e);
+	if (res >= 0)
+		res = mounts_validate_late(r, msg, e);
 	if (res >= 0)
 		res = network_validate(msg, e);
 	return res < 0 ? res : settings_validate(msg, e);
@@ -360,16 +363,26 @@ static int bind_all(struct restart *r, const Reprise__Container *msg, struct err
 
 int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 {
-	if (id ? space_kind_of(flag) < 0 || restart_space_missing(r, id, flag)
-	       : !root_kind_name(flag))
+	if (!root_kind_name(flag) || (id && restart_space_missing(r, id, flag)))
 		return invalid(e, "a namespace that is not there is held");
 	return 0;
+}
+
+int space_validate_bound(const struct restart *r, const Reprise__Mount *m, struct error *e)
+{
+	if (m->namespace_ && m->namespace_type == CLONE_NEWPID)
+		return invalid(e, "a pid namespace is mounted that is not there yet");
+	return space_validate_use(r, m->namespace_, m->namespace_type, e);
 }
 
 int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 {
 	const struct restart_space *s = id ? find(r, id) : NULL;
+	const struct restart_process *init =
+		s && flag == CLONE_NEWPID ? pid_space_init(r, id) : NULL;
 
+	if (init && init->pid > 0)
+		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid", init->pid);
 	if (id && (!s || s->ns < 0))
 		return invalid(e, "a namespace is held that is not made yet");
 	if (!id)
@@ -409,6 +422,64 @@ int spaces_restart(struct restart *r, const Reprise__Container *root, struct err
 	if (res >= 0)
 		res = bind_all(r, root, e);
 	return res < 0 ? res : make_all(r, true, e);
+}
+
+/* ---- mounts that wait for processes ---- */
+
+struct late {
+	const Reprise__Container *msg;
+	size_t i;
+	int ns;
+};
+
+static int make_late(void *arg, struct error *e)
+{
+	const struct late *l = arg;
+
+	return mounts_restart_late(l->msg, l->i, l->ns, e);
+}
+
+/* By a process in the pid namespace that the proc shows. */
+static int mount_late(struct restart *r, const struct late *l, uint64_t space, struct error *e)
+{
+	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	const struct restart_process *init = pid_space_init(r, space);
+	_cleanup_(close_fd) int pidns =
+		procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid", init ? init->pid : 0);
+	const struct resident_begin how = {
+		.proc_fd = r->proc_fd, .pidns = pidns, .first = make_late, .arg = (void *)l};
+
+	return pidns < 0 ? pidns : resident_begin(&res, &how, e);
+}
+
+static int mount_all_late(struct restart *r, const Reprise__Container *msg, int ns, struct error *e)
+{
+	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
+	uint64_t space = 0;
+	int res = late ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+
+	if (late)
+		mounts_find_late(msg->n_mounts, msg->mounts, late);
+	for (size_t i = 0; i < msg->n_mounts && res >= 0; i++) {
+		const struct late l = {msg, i, ns};
+
+		if (!late[i])
+			continue;
+		/* what is on one, or bound from it, stands behind it, and may be made by anyone */
+		space = msg->mounts[i]->pid_namespace ?: space;
+		res = mount_late(r, &l, space, e);
+	}
+	return res;
+}
+
+int spaces_restart_late(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (s, &r->spaces.list)
+		if (res >= 0 && s->flag == CLONE_NEWNS)
+			res = mount_all_late(r, restart_find(r, RECORD_NAMESPACE, s->id), s->ns, e);
+	return res;
 }
 
 void spaces_restart_end(struct restart *r)

@@ -337,6 +337,8 @@ static int build_tree(struct loaded *l, int messages, struct error *e)
 	int res = tree_make(r, &l->plan, terminal_session, e);
 
 	if (res >= 0)
+		res = spaces_restart_late(r, e);
+	if (res >= 0)
 		res = mm_lazy_serve(r, messages, e);
 
 	if (res >= 0)

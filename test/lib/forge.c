@@ -9,9 +9,14 @@
  *   oom=N  nice=N
  *   path=NEW        instead of the name of the file that is called "target"
  *   securebits=N
- *   inner-pid=N  inner-pids=N  pid-namespace=N  children=N  of who is in a pid namespace below the
- *root's: his number, how many he has, the id of the namespace, and of that of his children above=N
- *of pid namespaces
+ *   inner-pid=N     the number in a pid namespace below the root's, of all in one,
+ *   inner-pids=N    how many they have, and
+ *   pid-namespace=N the id of it;
+ *   children=N      of that of their children,
+ *   above=N         of what is above one, of mounts too
+ *   proc=N          the pid namespace of a /proc below the root's,
+ *   proc-mounts=N   of files in it the mount namespace;
+ *   proc-tmpfs      it is none
  */
 #include <err.h>
 #include <stdio.h>
@@ -69,6 +74,19 @@ static void edit_inode(Reprise__Inode *in, const char *edit)
 	in->path = strdup(edit + 5);
 }
 
+static void edit_namespace(Reprise__Container *c, const char *edit)
+{
+	unsigned long long id;
+
+	if (sscanf(edit, "above=%llu", &id) == 1)
+		c->above = id;
+	for (size_t i = 0; i < c->n_mounts; i++)
+		if (c->mounts[i]->pid_namespace && sscanf(edit, "proc=%llu", &id) == 1)
+			c->mounts[i]->pid_namespace = id;
+		else if (c->mounts[i]->pid_namespace && !strcmp(edit, "proc-tmpfs"))
+			c->mounts[i]->kind = 4;
+}
+
 static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 {
 	Reprise__Task *t = (Reprise__Task *)msg;
@@ -82,8 +100,11 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 		edit_process((Reprise__Process *)msg, edit);
 	if (type == RECORD_TASK && t->n_inner_tids && sscanf(edit, "children=%llu", &id) == 1)
 		t->children_namespace = id;
-	if (type == RECORD_NAMESPACE && sscanf(edit, "above=%llu", &id) == 1)
-		((Reprise__Container *)msg)->above = id;
+	if (type == RECORD_NAMESPACE)
+		edit_namespace((Reprise__Container *)msg, edit);
+	if (type == RECORD_FILE && ((Reprise__File *)msg)->proc &&
+	    sscanf(edit, "proc-mounts=%llu", &id) == 1)
+		((Reprise__File *)msg)->proc->mounts = id;
 	if (type == RECORD_INODE)
 		edit_inode((Reprise__Inode *)msg, edit);
 }

@@ -56,17 +56,66 @@ def only_child(case, pid):
     return int(open(path).read().split()[0])
 
 
+BUBBLE = '--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 ' \
+         '--proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --unshare-uts --unshare-net'
+
+
 def bubblewrap(case, *options):
     begin(case, '/usr/bin/bwrap')
-    words = '--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 ' \
-            '--proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --unshare-uts --unshare-net'
-    tool = case.spawn(['/usr/bin/bwrap'] + words.split() + list(options) + ['sh', '-c', COUNT],
+    tool = case.spawn(['/usr/bin/bwrap'] + BUBBLE.split() + list(options) + ['sh', '-c', COUNT],
                       setsid=True)
     first = only_child(case, tool)
     # The tool outside reads from it how the program has ended.
     goes_on(case, first, '--allow-leak', 'file')
     case.wait(tool)
     case.kill_all()
+
+
+def inner_shell(case, name):
+    """Of a container: the process that is a shell in a pid namespace of its own, and its numbers."""
+    first = {c['name']: c for c in
+             json.loads(good(case.reprise('ps', '--json')))['containers']}[name]['init']
+    found = []
+
+    def look():
+        todo = [first]
+        while todo and not found:
+            pid = todo.pop()
+            try:
+                with open('/proc/%d/task/%d/children' % (pid, pid)) as file:
+                    todo += [int(word) for word in file.read().split()]
+                with open('/proc/%d/status' % pid) as file:
+                    lines = dict(line.split(':', 1) for line in file.read().splitlines())
+            except OSError:
+                continue
+            if lines['Name'].strip() == 'sh' and len(lines['NSpid'].split()) > 2:
+                found.append((pid, lines['NSpid'].split()[-2:]))
+        return found
+    case.until(look, 'the shell within')
+    return found[0]
+
+
+def test_bubblewrap_in_a_container(case):
+    """Pid, mount, IPC, UTS and network namespaces below those of the container."""
+    begin(case, '/usr/bin/bwrap')
+    good(case.reprise('run', '-d', '--name', 'outer', '--', 'bwrap', *BUBBLE.split(), '--dev', '/dev', 'sh', '-c', COUNT))
+    pid, numbers = inner_shell(case, 'outer')
+    case.until(lambda: count('/proc/%d/root' % pid) > 2, 'it counts')
+    case.checkpoint('outer', '-q', '--kill')
+    good(case.reprise('rm', 'outer'))
+    for name in 'one', 'two':
+        good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', name))
+        pid, now = inner_shell(case, name)
+        before = count('/proc/%d/root' % pid)
+        if before < 2 or now != numbers:
+            raise Failed('it is %s and has counted to %d; it was %s' % (now, before, numbers))
+        case.until(lambda: count('/proc/%d/root' % pid) > before + 1, 'it goes on')
+        with open('/proc/%d/root/proc/1/comm' % pid) as file:
+            if file.read() != 'bwrap\n':
+                raise Failed('its /proc shows others')
+    good(case.reprise('stop', '-t', '0', 'one', 'two'))
+    good(case.reprise('rm', 'one', 'two'))
+    case.reap()
 
 
 def test_bubblewrap(case):

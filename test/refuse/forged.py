@@ -99,14 +99,23 @@ def test_paths(case):
                     ('file-open', 'file-changed', 'file-missing', 'image-invalid', 'restore', 'file-device'), path, *args)
 
 
-def test_pid_namespaces(case):
-    """Numbers in namespaces below the root's: of all who are in one, the same wrong thing."""
-    pid = case.start('pid_nested')
+def refused_below(case, name, *edits):
+    """Of an image of root's, of tasks in namespaces below the root's."""
+    pid = case.start(name)
     case.checkpoint(pid, '--kill', '-q')
     case.wait(pid)
-    for edit in ('inner-pid=0', 'inner-pid=1', 'inner-pid=7', 'inner-pids=0', 'pid-namespace=0',
-                 'pid-namespace=99999999', 'children=1', 'above=1'):
+    for edit in edits:
         code, _, err = case.reprise('restart', '-i', forge(case, edit), '--pidns', '--privileged')
         if code != 1 or not err.rstrip('\n').endswith('[image-invalid]'):
             raise Failed('%s: exit status %d, %s' % (edit, code, err))
         case.expect_nobody()
+
+
+def test_pid_namespaces(case):
+    """Numbers in namespaces below the root's: of all who are in one, the same wrong thing."""
+    refused_below(case, 'pid_nested', 'inner-pid=0', 'inner-pid=1', 'inner-pid=7', 'inner-pids=0', 'pid-namespace=0',
+                  'pid-namespace=99999999', 'children=1', 'above=1')
+
+
+def test_proc(case):
+    refused_below(case, 'pid_proc', 'proc=1', 'proc-mounts=1', 'proc-mounts=0', 'proc-tmpfs')

@@ -53,9 +53,23 @@ def test_pid_namespace_of_others(case):
             '>/dev/null; do sleep 0.1; done' % child, 'first process')
 
 
+def test_copy_of_a_proc(case):
+    """In the copy it is not told where what lies on it comes from."""
+    done = case.path('copied')
+    refused(case, 'container-mount', '--pid --fork --mount-proc',
+            'mount --bind /dev/null /proc/interrupts; unshare --mount sh -c \\"echo >%s; exec sleep 1000\\" & '
+            'while ! [ -e %s ]; do sleep 0.1; done; rm %s' % (done, done, done),
+            'mount /proc/interrupts', 'copy')
+
+
+def test_mounted_pid_namespace(case):
+    refused(case, 'container-mount', '--pid --fork --mount',
+            'mount --bind /proc/self/ns/pid /etc/hostname', 'mount /etc/hostname', 'pid namespace')
+
+
 def test_proc_of_a_pid_namespace(case):
-    refused(case, 'container-mount', '--pid --fork --mount-proc', ':', 'mount /proc',
-            'another pid namespace')
+    refused(case, 'container-mount', '--pid --fork --mount-proc', 'mount -t tmpfs mine /proc',
+            'mount /proc', 'pid namespace', 'hidden')
 
 
 def test_common_memory(case):

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -240,7 +241,8 @@ int main(void)
 {
 	char before[4][200], after[200];
 	pid_t pid[4];
-	int pipe_fds[2], pidfd, status;
+	struct stat held, is;
+	int pipe_fds[2], pidfd, ns, status;
 
 	test_init();
 	shared = test_shared(4096);
@@ -257,9 +259,15 @@ int main(void)
 	test_until_state(pid[3], 'Z');
 	pidfd = (int)syscall(SYS_pidfd_open, pid[0], 0);
 	CHECK(pidfd >= 0);
+	snprintf(after, sizeof(after), "/proc/%d/ns/pid_for_children", pid[0]);
+	ns = open(after, O_RDONLY);
+	CHECK(ns >= 0);
 	for (int i = 0; i < 4; i++)
 		numbers(pid[i], before[i]);
 	test_wait();
+	CHECK(!fstat(ns, &held) && !stat("/proc/self/ns/pid", &is) && held.st_ino != is.st_ino);
+	snprintf(after, sizeof(after), "/proc/%d/ns/pid_for_children", pid[0]);
+	CHECK(!stat(after, &is) && held.st_ino == is.st_ino);
 	for (int i = 0; i < 4; i++) {
 		numbers(pid[i], after);
 		CHECKF(!strcmp(before[i], after), "NSpid of %d was %s, is %s", pid[i], before[i],

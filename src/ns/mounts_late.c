@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "ns/mounts_late.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ns/spaces.h"
+
+/* ---- checkpoint ---- */
+
+static int refuse(struct error *e, const char *what)
+{
+	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT, "%s", what);
+}
+
+uint64_t space_of_proc(const struct checkpoint *c, dev_t dev)
+{
+	vec_for_each (p, &c->spaces.looked->procs)
+		if (p->dev == dev)
+			return p->space;
+	return 0;
+}
+
+static int note_proc(struct checkpoint *c, dev_t dev, uint64_t space, struct error *e)
+{
+	struct space_proc *slot = vec_push(&c->spaces.looked->procs);
+
+	if (!slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	*slot = (struct space_proc){dev, space};
+	return 0;
+}
+
+/* By its process 1. Where this may not be seen it is not of the tree. */
+static int shown_by(const struct mounts_survey *sv, int proc_fd, pid_t pid, int at, uint64_t *ret,
+		    struct error *e)
+{
+	_cleanup_(free_ptr) char *theirs = NULL, *shown = NULL;
+	const struct checkpoint_space *s = NULL;
+
+	if (procfs_readlink(proc_fd, &theirs, NULL, "%d/ns/pid", pid) < 0 ||
+	    procfs_readlink(at, &shown, NULL, "1/ns/pid") < 0 || !strcmp(theirs, shown))
+		return 0;
+	if (sv->c && strchr(shown, '['))
+		s = space_by_number(sv->c, CLONE_NEWPID,
+				    strtoull(strchr(shown, '[') + 1, NULL, 10));
+	if (!s)
+		return refuse(e, "it shows another pid namespace than the root task's, of which "
+				 "no process with this mount namespace is in the tree");
+	*ret = s->id;
+	return 0;
+}
+
+static bool is_outside(const struct mounts_survey *sv, dev_t dev)
+{
+	vec_for_each (m, &sv->ours)
+		if (m->dev == dev)
+			return true;
+	return false;
+}
+
+int mounts_look_proc(const struct mounts_survey *sv, int proc_fd, pid_t pid,
+		     const struct mount_line *m, uint64_t *ret, struct error *e)
+{
+	_cleanup_(close_fd) int at = -EBADF;
+	struct stat st;
+	int r;
+
+	*ret = sv->c ? space_of_proc(sv->c, m->dev) : 0;
+	if (strcmp(m->type, "proc"))
+		return 0;
+	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	if (at < 0)
+		return at;
+	if (fstat(at, &st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	if (st.st_dev != m->dev && sv->c && (*ret || !is_outside(sv, m->dev)))
+		return refuse(e, "which pid namespace it shows is hidden by another mount");
+	if (st.st_dev != m->dev)
+		return 0;
+	/* of a part there is no process 1 */
+	if (*ret || strcmp(m->root, "/"))
+		return 0;
+	r = shown_by(sv, proc_fd, pid, at, ret, e);
+	return r < 0 || !*ret ? r : note_proc(sv->c, m->dev, *ret, e);
+}
+
+bool mounts_is_on_late(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	for (size_t i = sv->mounts.n; i-- > 0;)
+		if (sv->mounts.v[i]->id == m->parent) {
+			const struct mount_line parent = {.parent = sv->mounts.v[i]->parent};
+
+			return sv->mounts.v[i]->pid_namespace || mounts_is_on_late(sv, &parent);
+		}
+	return false;
+}
+
+static const struct mount_line *line_of(const struct mounts_survey *sv, int id)
+{
+	vec_for_each (m, &sv->theirs)
+		if (m->id == id)
+			return m;
+	return NULL;
+}
+
+static int check_one(const struct mounts_survey *sv, const Reprise__Mount *m, struct error *e)
+{
+	const struct mount_line *on = line_of(sv, m->parent);
+
+	if (m->kind != MOUNT_FRESH && m->kind != MOUNT_BIND && m->kind != MOUNT_EXTERNAL)
+		return refuse(e, "it lies on a proc of another pid namespace than the root task's");
+	/* where it is found is another namespace than the root's, or not there yet */
+	if (m->kind == MOUNT_EXTERNAL && sv->above)
+		return refuse(e, "it lies on a proc of another pid namespace than the root "
+				 "task's, in a copy of another mount namespace");
+	if (m->shared || m->peer || m->master || *m->root_peer || *m->root_master ||
+	    m->unbindable || (on && on->shared))
+		return refuse(e, "it has to do with a proc of another pid namespace than the root "
+				 "task's, and shares its mounts");
+	return 0;
+}
+
+int mounts_check_late(const struct mounts_survey *sv, struct error *e)
+{
+	_cleanup_(free_ptr) bool *late = calloc(sv->mounts.n + 1, sizeof(*late));
+
+	if (!late)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	mounts_find_late(sv->mounts.n, sv->mounts.v, late);
+	for (size_t i = 0; i < sv->mounts.n; i++) {
+		const Reprise__Mount *m = sv->mounts.v[i];
+
+		if (late[i] && check_one(sv, m, e) < 0)
+			return error_object(e, e->err, "mount %s (%s)", m->point, m->type);
+	}
+	return 0;
+}
+
+/* ---- restart ---- */
+
+void mounts_find_late(size_t n, Reprise__Mount *const *mounts, bool *late)
+{
+	for (size_t i = 0; i < n; i++) {
+		const Reprise__Mount *m = mounts[i];
+
+		late[i] = m->pid_namespace != 0;
+		for (size_t j = 0; j < i && !late[i]; j++)
+			late[i] = late[j] && (mounts[j]->id == m->parent ||
+					      (m->kind == MOUNT_BIND && mounts[j]->id == m->of));
+	}
+}
+
+int mounts_validate_late(const struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
+
+	if (!late)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	mounts_find_late(msg->n_mounts, msg->mounts, late);
+	for (size_t i = 0; i < msg->n_mounts; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+		bool fresh = m->kind == MOUNT_FRESH && m->pid_namespace && !strcmp(m->type, "proc");
+
+		if (restart_space_missing(r, m->pid_namespace, CLONE_NEWPID) ||
+		    (late[i] && !fresh && m->kind != MOUNT_BIND && m->kind != MOUNT_EXTERNAL) ||
+		    (late[i] && m->kind == MOUNT_BIND && m->pid_namespace))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "an impossible mount of a proc");
+	}
+	return 0;
+}
+
+int mounts_restart_late(const Reprise__Container *msg, size_t i, int ns, struct error *e)
+{
+	const Reprise__Mount *m = msg->mounts[i];
+	_cleanup_(close_fd) int from = -EBADF;
+	const struct mounts_place place = {.external_fd = &from};
+	int r;
+
+	if (m->kind == MOUNT_EXTERNAL) {
+		from = open_tree(AT_FDCWD, m->external, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		if (from < 0)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s",
+					   m->external);
+	}
+	if (setns(ns, CLONE_NEWNS) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the mount namespace");
+	r = mounts_restart_one(msg, i, &place, e);
+	if (r >= 0 && mount(NULL, m->point, NULL, MS_PRIVATE, NULL) < 0)
+		r = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it private");
+	return r < 0 ? error_object(e, r, "mount %s (%s)", m->point, m->type) : 0;
+}
