@@ -180,6 +180,9 @@ static int init(void *arg)
 	CHECK(!kill(halted, SIGCONT));
 	test_reap(halted, 24);
 	test_reap(below, 26);
+	/* with its end nobody can be made there any more */
+	while (!found[1])
+		usleep(1000);
 	return 27;
 }
 
@@ -202,7 +205,11 @@ static int leader(void *arg)
 		CHECK(!setns((int)syscall(SYS_pidfd_open, getpid(), 0), CLONE_NEWPID));
 	CHECK(getpid() == shared[LEADER] && getpgid(pid) == getpid());
 	test_reap(make(later, NULL, 0), 28);
+	found[1] = 1;
 	test_reap(pid, 27);
+	/* of one that has ended nothing is told */
+	while (!found[2])
+		usleep(1000);
 	return 30;
 }
 
@@ -274,6 +281,7 @@ int main(void)
 		       after);
 	}
 	CHECK(!syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0));
+	found[2] = 1;
 	test_reap(pid[0], 30);
 	test_reap(pid[1], 32);
 	test_reap(pid[2], 31);

@@ -69,7 +69,8 @@ static void check_self(const char *proc, int n)
 	CHECK(len > 0);
 	link[len] = '\0';
 	CHECKF(atoi(link) == getpid(), "%s is %s, not %d", path, link, getpid());
-	CHECK_EQUAL(processes(proc), n);
+	if (n)
+		CHECK_EQUAL(processes(proc), n);
 }
 
 static void begin(void)
@@ -92,7 +93,7 @@ static int copy(void *arg)
 	begin();
 	CHECK(!mount("mine", "own", "tmpfs", 0, NULL));
 	ready(COPY);
-	check_self("/proc", 3);
+	check_self("/proc", 0); /* who is left depends on who is faster */
 	CHECK(!statfs("/proc/sys", &fs) && (fs.f_flags & MS_RDONLY));
 	return 4;
 }
