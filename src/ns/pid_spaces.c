@@ -72,8 +72,7 @@ static int find_above(struct checkpoint *c, size_t i, uint64_t own, struct error
 	above = ino ? space_by_number(c, CLONE_NEWPID, ino) : NULL;
 	if (!above)
 		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "is in a pid namespace that was made in one of which no process "
-				 "is in the tree");
+				 "was made in one of which no process is in the tree");
 	c->spaces.looked->list.v[i]->msg.above = above->id;
 	return 0;
 }
@@ -100,8 +99,7 @@ static int find_init(struct checkpoint *c, size_t i, struct error *e)
 	vec_for_each (m, &c->spaces.nested)
 		if (m->id == c->spaces.list.v[i].id && is_init(c, m->pid))
 			return 0;
-	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-			 "is in a pid namespace whose first process is not in the tree");
+	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE, "its first process is not in the tree");
 }
 
 static pid_t member_of(const struct checkpoint *c, uint64_t id)
@@ -127,7 +125,7 @@ int pid_spaces_look(struct checkpoint *c, struct error *e)
 		if (r >= 0)
 			r = find_init(c, i, e);
 		if (r < 0)
-			error_object(e, r, "task %d", pid);
+			error_object(e, r, "pid namespace of task %d", pid);
 		r = checkpoint_refuse(c, r, e);
 	}
 	return r;
