@@ -10,12 +10,16 @@
 #include <linux/if_arp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "net/rtnl.h"
 #include "ns/net_kinds.h"
 #include "ns/net_outside.h"
+
+#define LOCK_TRIES 5000
 
 struct look {
 	int fd, host_id; /* host_id: by which the host is known in the namespace; -1: none yet */
@@ -38,6 +42,20 @@ void net_host_close(struct net_host *host)
 {
 	close_fd(&host->ns);
 	close_fd(&host->rtnl);
+}
+
+/* Everybody who opens the namespace locks the same inode (ns_get_path()), and it goes with him. */
+void net_host_lock(const struct net_host *host)
+{
+	const struct timespec pause = {.tv_nsec = 2000000};
+
+	for (int i = 0; i < LOCK_TRIES && flock(host->ns, LOCK_EX | LOCK_NB) < 0; i++)
+		nanosleep(&pause, NULL);
+}
+
+void net_host_unlock(const struct net_host *host)
+{
+	(void)flock(host->ns, LOCK_UN);
 }
 
 /* ---- checkpoint ---- */

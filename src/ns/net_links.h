@@ -23,6 +23,12 @@ struct net_host {
 /* Of the namespace in which this process is now. */
 int net_host_open(struct net_host *host, int proc_fd, struct error *e) must_check;
 void net_host_close(struct net_host *host);
+/*
+ * Between looking whether an address is free there and having it. Whoever holds it for long is not
+ * waited for: then two may choose the same.
+ */
+void net_host_lock(const struct net_host *host);
+void net_host_unlock(const struct net_host *host);
 
 struct net_links {
 	VEC(Reprise__NetLink *) list;

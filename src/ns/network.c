@@ -210,17 +210,21 @@ int network_restart(struct network *n, struct restart *r, const Reprise__Contain
 		    const char *wanted, struct error *e)
 {
 	_cleanup_(close_fd) int fd = rtnl_open();
+	int res;
 
 	if (fd < 0)
 		return error_errno(e, fd, E_NAMESPACE, "cannot ask about interfaces");
 	if (!msg->network)
 		return msg->loopback_up ? loopback_up(fd, e) : 0;
-	return restore_all(n, fd, r, msg, wanted, e);
+	net_host_lock(&n->host);
+	res = restore_all(n, fd, r, msg, wanted, e);
+	net_host_unlock(&n->host);
+	return res;
 }
 
 /* ---- a new one ---- */
 
-int network_make(struct network *n, const char *how, struct error *e)
+static int make(struct network *n, const char *how, struct error *e)
 {
 	_cleanup_(close_fd) int fd = rtnl_open();
 	Reprise__NetLink lo, veth, *links[] = {&lo, &veth};
@@ -259,4 +263,16 @@ int network_make(struct network *n, const char *how, struct error *e)
 	if (r >= 0)
 		r = net_addresses_add(fd, veth.index, m.n_addresses, m.addresses, e);
 	return r < 0 ? r : net_address_gateway(fd, &m, e);
+}
+
+int network_make(struct network *n, const char *how, struct error *e)
+{
+	int r;
+
+	if (how)
+		net_host_lock(&n->host);
+	r = make(n, how, e);
+	if (how)
+		net_host_unlock(&n->host);
+	return r;
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers with interfaces: what iproute2 shows of them, before and after."""
 
+import glob
 import json
 import os
 import re
@@ -129,6 +130,69 @@ def test_copies(case):
 
 
 test_copies.timeout = 90
+
+COPIES = int(os.environ.get('TEST_COPIES', '10'))
+
+
+def left(case):
+    """What containers leave where they were: interfaces, mounts, directories, control groups."""
+    directory = case.environment['REPRISE_DIR']
+    groups = [line.split(':')[2].strip('/\n') for line in open('/proc/self/cgroup')]
+    below = [len(os.listdir(path)) for path in
+             [os.path.join('/sys/fs/cgroup', group) for group in groups] if os.path.isdir(path)]
+    return (links(case), len(open('/proc/self/mountinfo').readlines()), below,
+            os.path.isdir(directory) and sorted(os.listdir(directory)))
+
+
+def test_many(case):
+    """Copies that are made at the same time, each with its files, pids and address."""
+    begin(case)
+    before = left(case)
+    pid = run_server(case, 'web', '--net', 'veth')
+    inside(case, 'web', 'sh', '-c', 'echo original > /var/tmp/who')
+    here, = address(case, 'web')
+    ask(here)
+    case.checkpoint('web', '-q', '--kill', '--tcp=closed')
+    case.wait(pid)
+    good(case.reprise('rm', 'web'))
+    names = ['copy-%d' % i for i in range(COPIES)]
+    start = time.monotonic()
+    tools = [case.start_reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', name)
+             for name in names]
+    for name, tool in zip(names, tools):
+        if case.wait(tool) != 0:
+            raise Failed('%s has failed' % name)
+    if case.verbose:
+        print('restarted after %.2f s' % (time.monotonic() - start))
+    found = {name: address(case, name)[0] for name in names}
+    if len(set(found.values())) != COPIES:
+        raise Failed('not each has its own address: %s' % found)
+    for i, name in enumerate(names):
+        for n in range(i % 3 + 1):
+            answer = ask(found[name])
+            if answer != (n + 2, found[name]):
+                raise Failed('%s at %s answers %s' % (name, found[name], answer))
+        inside(case, name, 'sh', '-c', 'echo %s >> /var/tmp/who' % name)
+    for i, name in enumerate(names):
+        text = inside(case, name, 'sh', '-c', 'cat /var/tmp/who; cat /proc/2/comm')
+        if text.split() != ['original', name, 'python3']:
+            raise Failed('in %s: %s' % (name, text))
+        if ask(found[name]) != (i % 3 + 3, found[name]):
+            raise Failed('%s does not go on' % name)
+    start = time.monotonic()
+    stop(case, *names)
+    if case.verbose:
+        print('gone after %.2f s' % (time.monotonic() - start))
+    case.until(lambda: left(case)[0] == before[0], 'interfaces are left')
+    case.reap()
+    after = left(case)
+    if after[:3] != before[:3] or after[3]:
+        raise Failed('there was %s, there is %s' % (before, after))
+    if glob.glob('/proc/[0-9]*') != ['/proc/1']:
+        raise Failed('processes are left: %s' % glob.glob('/proc/[0-9]*'))
+
+
+test_many.timeout = 60 + COPIES
 
 SETUP = '''
 set -e
