@@ -2,14 +2,19 @@
 #include "ns/net_refuse.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/neighbour.h>
+#include <linux/netfilter/ipset/ip_set.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/nfnetlink_acct.h>
+#include <linux/netfilter/nfnetlink_cthelper.h>
+#include <linux/netfilter/nfnetlink_cttimeout.h>
 #include <linux/nexthop.h>
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <netinet/in.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -107,6 +112,16 @@ static const struct question questions[] = {
 	{NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, 0, any, "policies of IPsec"},
 };
 
+/* What rules of iptables refer to. Asking for it may load a module: only where there are rules. */
+static const struct question of_rules[] = {
+	{NETLINK_NETFILTER, NFNL_SUBSYS_ACCT << 8 | NFNL_MSG_ACCT_GET, sizeof(struct nfgenmsg), 0,
+	 any, "counters of nfacct"},
+	{NETLINK_NETFILTER, NFNL_SUBSYS_CTNETLINK_TIMEOUT << 8 | IPCTNL_MSG_TIMEOUT_GET,
+	 sizeof(struct nfgenmsg), 0, any, "time-outs of connection tracking that have a name"},
+	{NETLINK_NETFILTER, NFNL_SUBSYS_CTHELPER << 8 | NFNL_MSG_CTHELPER_GET,
+	 sizeof(struct nfgenmsg), 0, any, "helpers of connection tracking in user space"},
+};
+
 static int ask(const struct question *q, struct look *l)
 {
 	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, q->protocol);
@@ -125,41 +140,48 @@ static int ask(const struct question *q, struct look *l)
 	return !l->e->code && (r == -EOPNOTSUPP || r == -EINVAL || r == -ENOENT) ? 0 : r;
 }
 
-/* A table of iptables is there once somebody has looked at it; its rules, if any, are not ours. */
-static int old_tables(int proc_fd, struct error *e)
+static int set_of_addresses(void *arg, const struct nlmsghdr *h)
 {
-	static const char *const lists[] = {"ip_tables_names", "ip6_tables_names",
-					    "arp_tables_names"};
+	const struct look *l = arg;
+	size_t n;
+	const char *name = rtnl_find(NLMSG_DATA(h), NLMSG_PAYLOAD(h, 0), sizeof(struct nfgenmsg),
+				     IPSET_ATTR_SETNAME, &n);
 
-	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
-		_cleanup_(close_fd) int fd = -EBADF;
-		char path[128], names[256];
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "%sthread-self/net/%s", proc_fd < 0 ? "/proc/" : "",
-			 lists[i]);
-		fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? 0 : read(fd, names, sizeof(names) - 1);
-		if (n <= 0)
-			continue;
-		names[n] = '\0';
-		names[strcspn(names, "\n")] = '\0';
-		return refused(e, "rules of iptables, table", names);
-	}
-	return 0;
+	return refused(l->e, "a set of ipset,", name && n && !name[n - 1] ? name : "?");
 }
 
-int net_refuse(int proc_fd, const struct net_links *links, struct error *e)
+/* A socket tells whether the kernel has them without loading a module for it. */
+static int sets_of_addresses(struct look *l)
+{
+	_cleanup_(close_fd) int any_socket = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	_cleanup_(close_fd) int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
+	struct ip_set_req_version version = {.op = IP_SET_OP_VERSION};
+	const struct nfgenmsg g = {};
+	const uint8_t protocol = IPSET_PROTOCOL_MIN;
+	socklen_t len = sizeof(version);
+	struct rtnl_message m;
+	int r;
+
+	if (getsockopt(any_socket, SOL_IP, SO_IP_SET, &version, &len) < 0)
+		return 0;
+	rtnl_begin(&m, NFNL_SUBSYS_IPSET << 8 | IPSET_CMD_LIST, NLM_F_DUMP, &g, sizeof(g));
+	rtnl_attribute(&m, IPSET_ATTR_PROTOCOL, &protocol, sizeof(protocol));
+	r = rtnl_dump_message(fd, &m, set_of_addresses, l);
+	return !l->e->code && (r == -EOPNOTSUPP || r == -EINVAL || r == -ENOENT) ? 0 : r;
+}
+
+int net_refuse(const struct net_links *links, bool rules, struct error *e)
 {
 	struct look l = {.links = links, .e = e};
+	int r = 0;
 
-	for (size_t i = 0; i < sizeof(questions) / sizeof(questions[0]); i++) {
-		int r = ask(&questions[i], &l);
-
-		if (r < 0)
-			return e->code ? r
-				       : error_errno(e, r, E_SYSTEM,
-						     "cannot list what the network namespace has");
-	}
-	return old_tables(proc_fd, e);
+	for (size_t i = 0; i < sizeof(questions) / sizeof(questions[0]) && r >= 0; i++)
+		r = ask(&questions[i], &l);
+	for (size_t i = 0; i < sizeof(of_rules) / sizeof(of_rules[0]) && r >= 0 && rules; i++)
+		r = ask(&of_rules[i], &l);
+	if (r >= 0)
+		r = sets_of_addresses(&l);
+	return r >= 0 || e->code
+		       ? r
+		       : error_errno(e, r, E_SYSTEM, "cannot list what the network namespace has");
 }

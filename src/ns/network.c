@@ -6,6 +6,8 @@
 
 #include "core/cleanup.h"
 #include "net/rtnl.h"
+#include "ns/conntrack.h"
+#include "ns/iptables.h"
 #include "ns/net_address.h"
 #include "ns/net_refuse.h"
 #include "ns/nftables.h"
@@ -113,7 +115,11 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 		r = save_entries(fd, NET_PROXIES, links, &m->n_proxies, &m->proxies, s, e);
 	if (r >= 0)
 		r = save_nftables(links, m, s, e);
-	return r < 0 ? r : net_refuse(proc_fd, links, e);
+	if (r >= 0)
+		r = iptables_checkpoint(proc_fd, m, s, e);
+	if (r >= 0)
+		r = conntrack_checkpoint(proc_fd, m, s, e);
+	return r < 0 ? r : net_refuse(links, m->n_nftables || m->n_iptables, e);
 }
 
 int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, struct scratch *s,
@@ -156,6 +162,10 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 		r = net_entries_validate(NET_PROXIES, m->n_proxies, m->proxies, e);
 	if (r >= 0)
 		r = nftables_validate(m, e);
+	if (r >= 0)
+		r = iptables_validate(m, e);
+	if (r >= 0)
+		r = conntrack_validate(m, e);
 	return r < 0 ? r : net_settings_validate(m->n_settings, m->settings, e);
 }
 
@@ -195,6 +205,10 @@ static int restore_all(struct network *n, int fd, struct restart *r, const Repri
 	/* Nothing comes through before the rules are there. */
 	if (res >= 0)
 		res = nftables_restart(&m, e);
+	if (res >= 0)
+		res = iptables_restart(&m, e);
+	if (res >= 0)
+		res = conntrack_restart(r, &m, e);
 	if (res >= 0)
 		res = net_links_up(fd, &n->host, &m, e);
 	if (res >= 0)

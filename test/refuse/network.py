@@ -110,4 +110,40 @@ def test_nftables_owner(case):
 
 
 def test_iptables(case):
-    refused(case, ['iptables-legacy -A INPUT -p tcp --dport 99 -j DROP'], 'iptables', 'filter')
+    refused(case, ['iptables-legacy -A INPUT -m quota --quota 1000 -j DROP'], 'iptables', 'filter', 'quota')
+
+
+# A message of nfnetlink: of which subsystem, which one, and attributes.
+MESSAGE = '''
+import socket, struct, sys
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+def attribute(type, data):
+    return (struct.pack('HH', 4 + len(data), type) + data).ljust((7 + len(data)) // 4 * 4, b'\\0')
+def send(subsystem, type, body):
+    body = struct.pack('BBH', 2, 0, 0) + body
+    s.send(struct.pack('IHHII', 16 + len(body), subsystem << 8 | type, 0x605, 0, 0) + body)
+    error, = struct.unpack('i', s.recv(1000)[16:20])
+    sys.exit('not supported' if error == -22 else error)
+'''
+
+
+def message(case, text):
+    def send(first):
+        code, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first, '/usr/bin/python3', '-c',
+                                 MESSAGE + text])
+        if code and 'not supported' in err:
+            raise Skipped(err)
+        if code:
+            raise Failed('%d: %s' % (code, err))
+    return send
+
+
+def test_ipset(case):
+    refused(case, [message(case, "send(6, 2, attribute(1, b'\\6') + attribute(2, b'some\\0') + attribute("
+                           "3, b'hash:ip\\0') + attribute(4, b'\\0') + attribute(5, b'\\2') + attribute(0x8007, b''))")],
+            'ipset', 'some')
+
+
+def test_nfacct(case):
+    refused(case, ['iptables-legacy -A INPUT -j DROP', message(case, "send(7, 0, attribute(1, b'some\\0'))")],
+            'nfacct')

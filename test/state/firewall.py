@@ -230,6 +230,146 @@ def test_iptables_nft(case):
     stop(case)
 
 
+# A table of arptables, for which Debian has no program: told is what is in it.
+ARP = '''
+import ctypes, socket, struct, sys
+libc = ctypes.CDLL(None)
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+def get(what, buf):
+    n = ctypes.c_uint32(len(buf))
+    if libc.getsockopt(s.fileno(), 0, what, buf, ctypes.byref(n)):
+        sys.exit('not supported')
+info = ctypes.create_string_buffer(b'filter', 68)
+get(96, info)
+places, (n, size) = info.raw[32:60], struct.unpack('II', info.raw[60:])
+entries = ctypes.create_string_buffer(b'filter', 40 + size)
+entries[32:36] = struct.pack('I', size)
+get(97, entries)
+blob = bytearray(entries.raw[40:])
+def rules():
+    at = 0
+    while at < size:
+        yield at
+        at += struct.unpack_from('H', blob, at + 166)[0]
+if len(sys.argv) > 1:
+    # The third is the policy for what is forwarded: dropped.
+    at = list(rules())[2]
+    struct.pack_into('i', blob, at + struct.unpack_from('H', blob, at + 164)[0] + 32, -1)
+    old = ctypes.create_string_buffer(16 * n)
+    s.setsockopt(0, 96, b'filter'.ljust(32, b'\\0') + places[:4] + struct.pack('II', n, size)
+                 + places[4:] + struct.pack('=IQ', n, ctypes.addressof(old)) + bytes(blob))
+    s.setsockopt(0, 97, b'filter'.ljust(32, b'\\0') + struct.pack('II', n, 0)
+                 + b''.join(struct.pack('QQ', 7 + i, 700 + i) for i in range(n)))
+else:
+    for at in rules():
+        blob[at + 168:at + 172] = bytes(4)
+    print(places.hex(), blob.hex())
+'''
+
+
+def test_iptables(case):
+    """The older kind, which knows nothing of nftables."""
+    begin(case, 'iptables-legacy', 'ip6tables-legacy')
+    prepare(case, '''
+        iptables-legacy -A INPUT -p tcp --dport 8000 -m limit --limit 3000/min -j DROP -c 5 500
+        iptables-legacy -A INPUT -p udp -m multiport --dports 1,2,3 -m conntrack --ctstate NEW -j REJECT
+        iptables-legacy -N chain
+        iptables-legacy -A chain -s 10.9.0.0/16 -i eth+ -m comment --comment "a word" -j RETURN
+        iptables-legacy -I FORWARD -g chain
+        iptables-legacy -P FORWARD DROP
+        iptables-legacy -t nat -A POSTROUTING -p tcp -o eth0 -j SNAT --to-source 10.0.0.1:1000-2000
+        iptables-legacy -t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+        iptables-legacy -t raw -A PREROUTING -p udp --dport 5 -j CT --notrack
+        ip6tables-legacy -A INPUT -p icmpv6 --icmpv6-type echo-request -j ACCEPT -c 1 100
+        ip6tables-legacy -A INPUT -p tcp --dport 80 -m hashlimit --hashlimit-above 10/sec --hashlimit-mode srcip --hashlimit-name foo -j DROP''')
+    if case.reprise('exec', 'old', 'python3', '-c', ARP)[0] == 0:
+        inside(case, 'old', 'python3', '-c', ARP, 'set')
+
+    def saved(name):
+        text = ''.join(inside(case, name, command, '-c')
+                       for command in ('iptables-legacy-save', 'ip6tables-legacy-save'))
+        # The interface itself sends what IPv6 needs.
+        text = re.sub(r'^(:OUTPUT ACCEPT|#).*\n', '', text, flags=re.M)
+        return text + case.reprise('exec', name, 'python3', '-c', ARP)[1]
+    before = saved('old')
+    again(case)
+    compare(before, saved('new'))
+
+    def dropped():
+        return int(re.search(r'\[(\d+):\d+\] .*dport 8000', saved('new'))[1]) - 5
+    client = socket.socket()
+    client.setblocking(False)
+    client.connect_ex(('10.1.2.2', 8000))
+    case.until(dropped, 'what comes is dropped and counted')
+    client.close()
+    inside(case, 'new', 'iptables-legacy', '-D', 'INPUT', '1')
+    if not answers():
+        raise Failed('the rule is still there')
+    stop(case)
+
+
+ECHO = '''
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 9001))
+while True:
+    data, address = s.recvfrom(100)
+    s.sendto(b"heard " + data, address)
+'''
+
+
+def test_tracked(case):
+    """A flow goes on whose addresses are translated, and which no rule would let begin any more."""
+    begin(case, 'nft', 'conntrack', first="python3 -c '%s' &" % ECHO)
+    prepare(case, """
+        nft 'add table ip t; add chain ip t pre { type nat hook prerouting priority dstnat; }'
+        nft 'add rule ip t pre udp dport 9000 redirect to :9001'
+        nft 'add chain ip t in { type filter hook input priority 0; }'
+        nft 'add rule ip t in ct state established accept; add rule ip t in udp dport 9001 ct mark set 7'""")
+    clients = []
+    for i in range(2):
+        clients.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        clients[i].connect(('10.1.2.2', 9000))
+        clients[i].settimeout(20)
+
+    def speak(text):
+        clients[0].send(text)
+        if clients[0].recv(100) != b'heard ' + text:
+            raise Failed('another answer')
+    # It may not have bound its socket yet.
+    for _ in range(100):
+        try:
+            speak(b'first')
+            break
+        except ConnectionRefusedError:
+            case.until(lambda: True, 'it')
+    prepare(case, '''
+        nft flush chain ip t pre
+        nft 'add rule ip t in udp dport { 9000, 9001 } counter drop'
+        conntrack -I -s 10.5.0.1 -d 10.6.0.1 -p tcp --sport 1000 --dport 80 --state ESTABLISHED -t 1000 -u ASSURED,SEEN_REPLY -m 5
+        conntrack -I -s 10.5.0.1 -d 10.6.0.2 -p udp --sport 5 --dport 6 -t 2000 --src-nat 10.1.2.2:7777
+        conntrack -I -s 10.5.0.1 -d 10.6.0.2 -p tcp --sport 5 --dport 6 -t 2000 --state SYN_RECV --dst-nat 10.9.9.9:99
+        conntrack -I -s 10.5.0.1 -d 10.6.0.2 -p icmp --icmp-type 8 --icmp-code 0 --icmp-id 77 -t 2000 --src-nat 10.1.2.2
+        conntrack -I -s 2001:db8::1 -d 2001:db8::2 -p udp --sport 5 --dport 6 -t 2000 --src-nat 2001:db8::3''')
+
+    def tracked(name):
+        text = ''.join(inside(case, name, 'conntrack', '-L', '-f', family)
+                       for family in ('ipv4', 'ipv6'))
+        return '\n'.join(sorted(re.sub(r'^(\w+ +\d+) \d+', r'\1', line)
+                                for line in text.split('\n') if 'dport=8000' not in line))
+    speak(b'second')
+    before = tracked('old')
+    if before.count('src=') != 12 or 'mark=7' not in before:
+        raise Failed('there are others: %s' % before)
+    again(case)
+    compare(before, tracked('new'))
+    speak(b'third')
+    clients[1].send(b'new')
+    case.until(lambda: 'packets 1 ' in inside(case, 'new', 'nft', 'list', 'chain', 'ip', 't', 'in'),
+               'another flow may not begin')
+    stop(case)
+
+
 def test_within(case):
     """Rules of a network namespace that only some tasks of the container have."""
     begin(case, 'nft', first='''unshare -n sh -c '
