@@ -110,9 +110,9 @@ def renumbered(value, ids, key=''):
     return ids.setdefault(value, len(ids)) if key in ('id', 'mm', 'files', 'fs', 'file') and value else value
 
 
-def contents(case, path):
+def contents(case, path, *opening):
     """What must be the same in two images of one program that sleeps."""
-    code, out, err = case.run([case.reprise_path, 'inspect', '--json', path])
+    code, out, err = case.run([case.reprise_path, 'inspect', '--json', path, *opening])
     if code:
         raise Failed('inspect: %s' % (out + err))
     document = json.loads(out)
@@ -145,7 +145,7 @@ def let_go(case):
     case.until(lambda: not held(), 'all tasks are let go')
 
 
-def checkpoint(case, pid, *options, settled=None):
+def checkpoint(case, pid, *options, settled=None, opening=()):
     there = sorted(os.listdir(case.control))
 
     def check(code, out, err):
@@ -154,7 +154,7 @@ def checkpoint(case, pid, *options, settled=None):
             settled()
         image = case.path('image')
         if code == 0:
-            now = contents(case, image)
+            now = contents(case, image, *opening)
             # One that never sleeps.
             if settled:
                 now['sizes'] = before['sizes']
@@ -166,7 +166,7 @@ def checkpoint(case, pid, *options, settled=None):
 
     failing = Failing(case, 'checkpoint', str(pid), '-o', case.path('image'), '-q', *options)
     failing.run()
-    before = contents(case, case.path('image'))
+    before = contents(case, case.path('image'), *opening)
     os.unlink(case.path('image'))
     failing.over(check, again=lambda: os.unlink(case.path('image')))
 
@@ -221,6 +221,21 @@ def test_reads(case):
     case.finish(pid)
 
 
+def test_sealed(case):
+    """Signed and encrypted, in a process of its own."""
+    key, public = case.path('key'), case.path('key.pub')
+    code, _, err = case.reprise('keygen', key)
+    if code:
+        raise Failed('keygen: %s' % err)
+    opening = ['--identity', key, '--trust', public]
+    pid = case.start('files_kinds')
+    checkpoint(case, pid, '--sign', key, '--encrypt', public, opening=opening)
+    image = case.checkpoint(pid, '-q', '--sign', key, '--encrypt', public, image='one.rp')
+    reads(case, 'verify', image, *opening)
+    case.finish(pid)
+
+
+test_sealed.timeout = 2 * TIMEOUT
 test_reads.timeout = 7 * TIMEOUT
 
 
