@@ -511,9 +511,21 @@ int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
 	return kernel_of_file(k, fd, NULL, 0, ret, sizeof(*ret));
 }
 
-int kernel_size(const struct kernel_memory *k, const char *structure)
+/* Kept like a member without a name: to search for a structure takes a while, too. */
+int kernel_size(struct kernel_memory *k, const char *structure)
 {
-	return btf_size(k->btf, btf_structure(k->btf, structure));
+	struct known_member *m;
+	int size;
+
+	vec_for_each (known, &k->known)
+		if (!*known->member && !strcmp(known->structure, structure))
+			return known->size;
+	size = btf_size(k->btf, btf_structure(k->btf, structure));
+	m = vec_push(&k->known);
+	if (!m)
+		return -ENOMEM;
+	*m = (struct known_member){structure, "", -ENOENT, size};
+	return size;
 }
 
 int kernel_percpu_offset(const struct kernel_memory *k, const char *name)

@@ -50,8 +50,8 @@ int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /* The same from the struct file of an open descriptor of ours on, at most 9 offsets. */
 int kernel_of_file(struct kernel_memory *k, int fd, const int *offsets, size_t n, void *buf,
 		   size_t len) must_check;
-/* Size of a structure, or -ENOENT. */
-int kernel_size(const struct kernel_memory *k, const char *structure);
+/* Size of a structure, or -ENOENT. A literal, as above. */
+int kernel_size(struct kernel_memory *k, const char *structure);
 /* The value of an enumerator, or -ENOENT. */
 int kernel_enumerator(const struct kernel_memory *k, const char *name);
 /* Where a variable stands among those that each processor has of its own. */
