@@ -102,7 +102,22 @@ int container_make_any(const char *wanted, char name[64])
 	return r;
 }
 
-/* Field 22 of /proc/PID/stat; 0 when it is gone. */
+/* /proc tells times by the clock of the reader's time namespace: how much it is ahead, in ticks. */
+static int64_t clock_ahead(void)
+{
+	FILE *f = fopen("/proc/self/timens_offsets", "re");
+	long long sec = 0, nsec = 0;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "boottime %lld %lld", &sec, &nsec) == 2)
+			break;
+	if (f)
+		fclose(f);
+	return (int64_t)(((double)sec + (double)nsec / 1e9) * (double)sysconf(_SC_CLK_TCK));
+}
+
+/* Field 22 of /proc/PID/stat, by the machine's clock; 0 when it is gone. */
 static uint64_t start_time(pid_t pid)
 {
 	char path[64], text[1024], *s;
@@ -124,7 +139,13 @@ static uint64_t start_time(pid_t pid)
 		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
 		   &started) != 1)
 		return 0;
-	return started;
+	return started - (uint64_t)clock_ahead();
+}
+
+/* It may have been rounded otherwise. */
+static bool is_same_start(uint64_t a, uint64_t b)
+{
+	return a && b && a <= b + 1 && b <= a + 1;
 }
 
 static size_t read_file(const char *path, char *text, size_t size)
@@ -210,7 +231,7 @@ int container_load(const char *name, struct container_entry *ret)
 		ret->started = (uint64_t)started;
 		ret->command = strdup(command);
 		ret->checkpoint = checkpoint ? strdup(checkpoint) : NULL;
-		ret->running = started && start_time(ret->init) == ret->started;
+		ret->running = is_same_start(start_time(ret->init), ret->started);
 		if (ret->running && ret->root == ret->init)
 			ret->root = command_of(ret->init);
 	}

@@ -18,6 +18,7 @@
 
 #include "core/btf.h"
 #include "core/cleanup.h"
+#include "core/clocks.h"
 #include "core/kernel_bpf.h"
 #include "core/vec.h"
 
@@ -50,6 +51,7 @@ struct kernel_memory {
 	int mappings;	       /* another program: see kernel_bpf_kept() */
 	pid_t owner;	       /* which, and its struct task_struct; 0 not asked for yet */
 	uint64_t owner_task;
+	struct clock_offsets clocks; /* ours */
 };
 
 static long bpf(int command, union bpf_attr *attr)
@@ -324,10 +326,16 @@ static int open_all(struct kernel_memory *k)
 	return r < 0 ? r : kernel_offset(k, "task_struct", "pid");
 }
 
-int kernel_memory_open(struct kernel_memory **ret, struct error *e)
+uint64_t kernel_clock_ns(const struct kernel_memory *k, clockid_t clock)
+{
+	return clock_machine_ns(&k->clocks, clock);
+}
+
+int kernel_memory_open(int proc_fd, struct kernel_memory **ret, struct error *e)
 {
 	struct kernel_memory *k = calloc(1, sizeof(*k));
 	const char *fault = getenv("REPRISE_FAULT");
+	struct error unused = {};
 	int r;
 
 	if (!k)
@@ -343,6 +351,10 @@ int kernel_memory_open(struct kernel_memory **ret, struct error *e)
 						  : E_KERNEL_TOO_OLD,
 				   "the memory of the kernel cannot be read (BPF)");
 	}
+	/* "self" is not there in the /proc of a namespace that we are not in: that gives no times.
+	 */
+	if (clock_offsets_read(proc_fd, 0, &k->clocks, &unused) < 0)
+		k->clocks = (struct clock_offsets){};
 	*ret = k;
 	return 0;
 }

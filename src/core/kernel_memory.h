@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "core/error.h"
 
@@ -17,7 +18,7 @@
  */
 struct kernel_memory;
 
-int kernel_memory_open(struct kernel_memory **ret, struct error *e) must_check;
+int kernel_memory_open(int proc_fd, struct kernel_memory **ret, struct error *e) must_check;
 void kernel_memory_free(struct kernel_memory *k); /* accepts NULL */
 
 /* 0, or -EFAULT where nothing is. */
@@ -50,6 +51,8 @@ int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret) must_check;
 /* The same from the struct file of an open descriptor of ours on, at most 9 offsets. */
 int kernel_of_file(struct kernel_memory *k, int fd, const int *offsets, size_t n, void *buf,
 		   size_t len) must_check;
+/* Now, by the clock of the machine, by which all times in there are told. */
+uint64_t kernel_clock_ns(const struct kernel_memory *k, clockid_t clock);
 /* Size of a structure, or -ENOENT. A literal, as above. */
 int kernel_size(struct kernel_memory *k, const char *structure);
 /* The value of an enumerator, or -ENOENT. */

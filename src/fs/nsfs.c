@@ -57,8 +57,9 @@ static void nsfs_describe(const Reprise__File *msg, char *buf, size_t size)
 const struct file_ops nsfs_file_ops = {
 	.kind = FILE_NSFS,
 	.name = "namespace",
-	.support = "mount, UTS, IPC, network and cgroup namespaces, also such as nobody is in; pid "
-		   "namespaces of processes of the tree; user and time namespaces of the root task",
+	.support =
+		"mount, UTS, IPC, network, cgroup and time namespaces, also such as nobody is in; pid "
+		"namespaces of processes of the tree; user namespace of the root task",
 	.match = nsfs_match,
 	.checkpoint = nsfs_checkpoint,
 	.validate = nsfs_validate,

@@ -437,14 +437,6 @@ static bool take_futexes(struct flying *f, struct io_uring_sqe *sqe)
 
 /* ---- time ---- */
 
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 /* As it was asked for: its turn has not come. */
 static bool take_later_timeout(struct flying *f, struct io_uring_sqe *sqe, uint64_t data)
 {
@@ -488,9 +480,9 @@ static bool take_timeout(struct flying *f, struct io_uring_sqe *sqe)
 	    (IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME)) {
 		f->to->timeout_ns = expires;
 	} else {
-		now = now_ns(flags & IORING_TIMEOUT_BOOTTIME   ? CLOCK_BOOTTIME
-			     : flags & IORING_TIMEOUT_REALTIME ? CLOCK_REALTIME
-							       : CLOCK_MONOTONIC);
+		now = kernel_clock_ns(f->k, flags & IORING_TIMEOUT_BOOTTIME   ? CLOCK_BOOTTIME
+					    : flags & IORING_TIMEOUT_REALTIME ? CLOCK_REALTIME
+									      : CLOCK_MONOTONIC);
 		f->to->timeout_ns = expires > now ? expires - now : 1;
 		sqe->timeout_flags &= ~IORING_TIMEOUT_ABS;
 	}

@@ -129,13 +129,13 @@ static int make_named(struct mqueue_open *q, struct error *e)
 	return fill_queue(q, e);
 }
 
-static bool same_messages(const struct mqueue_open *q)
+static bool same_messages(const struct restart *r, const struct mqueue_open *q)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	Reprise__Mqueue now = REPRISE__MQUEUE__INIT;
 	struct kernel_memory *k = NULL;
 	struct error unused = {};
-	bool same = kernel_memory_open(&k, &unused) >= 0 &&
+	bool same = kernel_memory_open(r->proc_fd, &k, &unused) >= 0 &&
 		    mqueue_messages(k, q->fd, &now, &s, &unused) >= 0 &&
 		    now.n_messages == q->msg->n_messages;
 
@@ -150,8 +150,8 @@ static bool same_messages(const struct mqueue_open *q)
 }
 
 /* Its times are told in seconds: nothing but the messages themselves is good enough. */
-static bool is_unchanged(const struct mqueue_open *q, const struct stat *st,
-			 const struct mq_attr_kernel *attr)
+static bool is_unchanged(const struct restart *r, const struct mqueue_open *q,
+			 const struct stat *st, const struct mq_attr_kernel *attr)
 {
 	const Reprise__Mqueue *m = q->msg;
 
@@ -162,7 +162,7 @@ static bool is_unchanged(const struct mqueue_open *q, const struct stat *st,
 		return m->ino == st->st_ino;
 	if (m->n_messages != (size_t)attr->curmsgs)
 		return false;
-	return !m->n_messages || same_messages(q);
+	return !m->n_messages || same_messages(r, q);
 }
 
 static int use_named(struct restart *r, struct mqueue_open *q, struct error *e)
@@ -173,7 +173,7 @@ static int use_named(struct restart *r, struct mqueue_open *q, struct error *e)
 
 	if (mqueue_attr(q->fd, &attr) < 0 || fstat(q->fd, &st) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot be looked at");
-	if (is_unchanged(q, &st, &attr))
+	if (is_unchanged(r, q, &st, &attr))
 		return 0;
 	if (!r->changed_files_allowed)
 		return error_set(e, -ESTALE, E_IPC_CHANGED, "was changed after the checkpoint");

@@ -9,11 +9,11 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-static const char *const kinds[NAMESPACES] = {"user", "time", "pid"};
+static const char *const kinds[NAMESPACES] = {"user", "pid"};
 
 /*
  * Those in which all tasks have to be. A process with several threads cannot change them
- * (userns_install(), timens_install(), and the namespace in which a task has its pid). The kernel
+ * (userns_install(), and the namespace in which a task has its pid). The kernel
  * names no pid namespace for children that has no task yet (pidns_for_children_get()).
  */
 static const struct {
@@ -21,10 +21,8 @@ static const struct {
 	bool each_thread;
 } links[] = {
 	{"user", "user", false},
-	{"time", "time", false},
 	{"pid", "pid", false},
 	{"pid_for_children", "pid", true},
-	{"time_for_children", "time", true},
 };
 
 int namespaces_read(const struct checkpoint *c, struct namespaces *ret, struct error *e)

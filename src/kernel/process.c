@@ -262,7 +262,7 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r >= 0)
 		timers_pending_overruns(c, p, msg);
 	if (r >= 0 && vfork_alone(p))
-		vfork_process(p, msg);
+		vfork_process(c, p, msg);
 	else if (r >= 0)
 		r = pending_checkpoint(p->tid, true, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)

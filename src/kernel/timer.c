@@ -271,16 +271,15 @@ static bool fires_pending(const struct restart_process *p, int id)
  * phase of an interval timer stays, and `overruns` expiries are counted when its signal is
  * taken. Clocks of processor time cannot be set back: they expire at once.
  */
-static int arm_expired(struct batch *b, const Reprise__PosixTimer *t, uint64_t overruns,
-		       uint64_t next_ns)
+static int arm_expired(const struct restart *r, const struct restart_process *p, struct batch *b,
+		       const Reprise__PosixTimer *t, uint64_t overruns, uint64_t next_ns)
 {
 	struct itimerspec its = {to_timespec(t->interval_ns), {0, 1}};
 	uint64_t back = (overruns + 1) * t->interval_ns, at;
-	struct timespec now;
 	int flags = 0;
 
-	if (t->clock >= 0 && t->interval_ns && clock_gettime(t->clock, &now) == 0) {
-		at = (uint64_t)now.tv_sec * NSEC + (uint64_t)now.tv_nsec + next_ns;
+	if (t->clock >= 0 && t->interval_ns) {
+		at = restart_task_clock_ns(r, p, t->clock) + next_ns;
 		if (at > back) {
 			its.it_value = to_timespec(at - back);
 			flags = TIMER_ABSTIME;
@@ -334,30 +333,31 @@ static bool worth_waiting(const struct restart_process *p, const Reprise__PosixT
  * timer_getoverrun() tells of the signal that was taken last: one is sent, and
  * taken. The next one is due as it was, or at once if it was pending.
  */
-static int replay_overrun(struct restart_process *p, const Reprise__PosixTimer *t, struct error *e)
+static int replay_overrun(const struct restart *r, struct restart_process *p,
+			  const Reprise__PosixTimer *t, struct error *e)
 {
 	const uint64_t set = 1ull << (t->signo - 1);
 	const struct timespec patience = {0, 100000000};
 	uint64_t wait;
-	int r = 0;
+	int res = 0;
 
 	/* Where the interval is short, another one may have passed before the signal was taken. */
 	for (int tries = 0; tries < REPLAYS; tries++) {
 		_cleanup_(batch_free) struct batch b = {};
 		int told;
 
-		arm_expired(&b, t, (uint64_t)t->overrun,
+		arm_expired(r, p, &b, t, (uint64_t)t->overrun,
 			    fires_pending(p, t->id) ? SOON : t->value_ns);
 		batch_call(&b, SYS_rt_sigtimedwait, DATA(batch_data(&b, &set, sizeof(set))), VAL(0),
 			   DATA(batch_data(&b, &patience, sizeof(patience))), VAL(8));
 		told = batch_call(&b, SYS_timer_getoverrun, VAL(t->id));
-		r = agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
-		if (r < 0 || batch_result(&b, told) == t->overrun)
+		res = agent_run(p->agent, receiver(p, t)->tid, NULL, &b, e);
+		if (res < 0 || batch_result(&b, told) == t->overrun)
 			break;
 	}
-	if (r >= 0 && expired_since(p, t) && worth_waiting(p, t, &wait))
+	if (res >= 0 && expired_since(p, t) && worth_waiting(p, t, &wait))
 		nanosleep(&(struct timespec){.tv_nsec = (long)(wait + SOON)}, NULL);
-	return r;
+	return res;
 }
 
 static bool queue_has_other(size_t n, Reprise__Siginfo **list, const Reprise__PosixTimer *t)
@@ -390,7 +390,8 @@ static bool is_replayed(struct restart_process *p, const Reprise__PosixTimer *t)
 	       (!expired_since(p, t) || worth_waiting(p, t, &unused));
 }
 
-static void arm_timer(struct batch *b, struct restart_process *p, const Reprise__PosixTimer *t)
+static void arm_timer(const struct restart *r, struct batch *b, struct restart_process *p,
+		      const Reprise__PosixTimer *t)
 {
 	const struct itimerspec its = {to_timespec(t->interval_ns), to_timespec(t->value_ns)};
 
@@ -399,7 +400,7 @@ static void arm_timer(struct batch *b, struct restart_process *p, const Reprise_
 	/* The kernel queues a pending signal itself: pending_restart() leaves those of timers out.
 	 */
 	if (fires_pending(p, t->id))
-		batch_must(b, arm_expired(b, t, t->pending_overrun, t->value_ns));
+		batch_must(b, arm_expired(r, p, b, t, t->pending_overrun, t->value_ns));
 	else if (t->value_ns)
 		batch_must(b, batch_call(b, SYS_timer_settime, VAL(t->id), VAL(0),
 					 DATA(batch_data(b, &its, sizeof(its))), VAL(0)));
@@ -417,21 +418,21 @@ static uint64_t less_a_tick(size_t which, uint64_t value_us)
 	return value_us > us ? value_us - us : 1;
 }
 
-static int arm_all(struct restart_process *p, struct error *e)
+static int arm_all(const struct restart *r, struct restart_process *p, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	const Reprise__Process *msg = p->msg;
-	int r = 0;
+	int res = 0;
 
-	for (size_t i = 0; i < msg->n_timers && r >= 0; i++) {
+	for (size_t i = 0; i < msg->n_timers && res >= 0; i++) {
 		const Reprise__PosixTimer *t = msg->timers[i];
 
 		if (is_replayed(p, t))
-			r = replay_overrun(p, t, e);
-		arm_timer(&b, p, t);
+			res = replay_overrun(r, p, t, e);
+		arm_timer(r, &b, p, t);
 	}
-	if (r < 0)
-		return r;
+	if (res < 0)
+		return res;
 	for (size_t i = 0; i < ITIMERS; i++) {
 		uint64_t value_us = msg->itimers[i]->value_us;
 		const struct itimerval itv = {to_timeval(msg->itimers[i]->interval_us),
@@ -443,12 +444,12 @@ static int arm_all(struct restart_process *p, struct error *e)
 	}
 	if (!b.ncalls)
 		return 0;
-	r = agent_run(p->agent, p->tasks.v[0].tid, NULL, &b, e);
-	for (uint32_t i = 0; i < b.ncalls && r >= 0; i++)
+	res = agent_run(p->agent, p->tasks.v[0].tid, NULL, &b, e);
+	for (uint32_t i = 0; i < b.ncalls && res >= 0; i++)
 		if (batch_result(&b, (int)i) < 0)
-			r = error_errno(e, (int)batch_result(&b, (int)i), E_RESTORE,
-					"cannot arm a timer");
-	return r;
+			res = error_errno(e, (int)batch_result(&b, (int)i), E_RESTORE,
+					  "cannot arm a timer");
+	return res;
 }
 
 static int restore_ids(struct restart_process *p, bool on)
@@ -472,5 +473,5 @@ int timers_restart(struct restart *r, struct restart_process *p, struct error *e
 	/* which is a setting of the process as well */
 	if (res >= 0 && p->msg->timer_restore_ids)
 		ignore(restore_ids(p, true), "a kernel without it lacks but this");
-	return res < 0 ? res : arm_all(p, e);
+	return res < 0 ? res : arm_all(r, p, e);
 }

@@ -314,25 +314,23 @@ static uint64_t up_to_us(uint64_t ns)
 }
 
 /* As getitimer(2) would answer: what has been set has some time left. */
-static uint64_t real_time_left(const struct kernel_task *k)
+static uint64_t real_time_left(const struct kernel_memory *memory, const struct kernel_task *k)
 {
-	struct timespec ts;
-	uint64_t now;
+	uint64_t now = kernel_clock_ns(memory, CLOCK_MONOTONIC);
 
 	if (!k->real_state)
 		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	return k->real_expires > now ? up_to_us(k->real_expires - now) : 1;
 }
 
-void vfork_process(const struct checkpoint_process *p, Reprise__Process *msg)
+void vfork_process(const struct checkpoint *c, const struct checkpoint_process *p,
+		   Reprise__Process *msg)
 {
 	const struct kernel_task *k = kernel_of(p);
 
 	msg->child_subreaper = k->subreaper != 0;
 	msg->n_timers = 0;
-	msg->itimers[0]->value_us = real_time_left(k);
+	msg->itimers[0]->value_us = real_time_left(c->freezer.memory, k);
 	msg->itimers[0]->interval_us = k->real_interval / 1000;
 	for (size_t i = 1; i < msg->n_itimers; i++)
 		msg->itimers[i]->value_us = msg->itimers[i]->interval_us = 0;

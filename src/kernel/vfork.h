@@ -28,7 +28,8 @@ bool vfork_alone(const struct checkpoint_process *p);
  * not that of the address space or inherited.
  */
 int vfork_sighand(const struct checkpoint_process *p, Reprise__Sighand *msg) must_check;
-void vfork_process(const struct checkpoint_process *p, Reprise__Process *msg);
+void vfork_process(const struct checkpoint *c, const struct checkpoint_process *p,
+		   Reprise__Process *msg);
 void vfork_task(const struct frozen_thread *t, Reprise__Task *msg);
 
 /* Is the process a child for which its parent waits, as the image has it? */

@@ -78,7 +78,7 @@ void checkpoint_look_free(struct process_look *l)
 
 int checkpoint_kernel_memory(struct checkpoint *c, struct kernel_memory **ret, struct error *e)
 {
-	int r = c->kernel ? 0 : kernel_memory_open(&c->kernel, e);
+	int r = c->kernel ? 0 : kernel_memory_open(c->proc_fd, &c->kernel, e);
 
 	*ret = c->kernel;
 	return r;

@@ -25,6 +25,7 @@ enum record_type {
 	RECORD_CONTAINER = 360,
 	RECORD_LAYER = 361,
 	RECORD_NAMESPACE = 790,
+	RECORD_CLOCKS = 875,
 	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */
 };
 

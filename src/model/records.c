@@ -31,6 +31,7 @@ static const struct record_schema schemas[] = {
 	{RECORD_IPC_LIMITS, "ipc limits", &reprise__ipc_limits__descriptor},
 	{RECORD_CONTAINER, "container", &reprise__container__descriptor},
 	{RECORD_LAYER, "layer", &reprise__layer__descriptor},
+	{RECORD_CLOCKS, "clocks", &reprise__clocks__descriptor},
 	{RECORD_NAMESPACE, "namespace", &reprise__container__descriptor},
 };
 

@@ -5,12 +5,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/clocks.h"
 #include "core/error.h"
 #include "core/vec.h"
 #include "image/image.h"
 #include "kernel.pb-c.h"
 #include "mm.pb-c.h"
 #include "fs.pb-c.h"
+#include "ns.pb-c.h"
 #include "model/record.h"
 #include "model/spaces.h"
 #include "remote/batch.h"
@@ -33,6 +35,12 @@ struct restart_replacement {
 	int fd;
 };
 
+/* See restart_task_clock_ns(). */
+struct restart_clocks {
+	struct clock_offsets own;  /* our clocks are ahead of the machine's */
+	struct clock_offsets away; /* the machine's of then are ahead of those of now */
+};
+
 struct restart {
 	int proc_fd; /* /proc in which real pids are valid */
 	struct image_reader *image;
@@ -53,6 +61,7 @@ struct restart {
 	VEC(struct restart_replacement) replacements;
 	VEC(struct restart_address) addresses; /* in whose place others are */
 	struct restart_spaces spaces;
+	struct restart_clocks clocks;
 	gid_t *groups; /* supplementary groups of ours, by the numbers outside */
 	size_t n_groups;
 	void (*trace)(void *arg, const char *line);
@@ -93,6 +102,17 @@ void restart_trace(struct restart *r, const char *fmt, ...) __attribute__((forma
 const void *restart_find(const struct restart *r, enum record_type type, uint64_t id);
 /* The i-th object of a type in image order, NULL past the last; *ret_id may be NULL. */
 const void *restart_nth(const struct restart *r, enum record_type type, size_t i, uint64_t *ret_id);
+/*
+ * Before namespaces are made: the instant at which clocks go on in all time namespaces of the
+ * image.
+ */
+int restart_clocks_begin(struct restart *r, struct error *e) must_check;
+/* Of a time namespace of the image: as it is made now, ahead of the machine's clocks. */
+struct clock_offsets restart_clock_offsets(const struct restart *r,
+					   const Reprise__TimeOffsets *then);
+/* What a clock shows to the tasks of a process: for absolute times in calls that they execute. */
+uint64_t restart_task_clock_ns(const struct restart *r, const struct restart_process *p,
+			       clockid_t clock);
 /* A task of the tree by its virtual pid or tid, NULL if there is none. */
 struct restart_task *restart_task_by_vtid(struct restart *r, pid_t vtid);
 /* Real pid of a process or thread of the image, 0 if none. */

@@ -14,7 +14,7 @@
  * know of them is here: who is in which, and which mount namespace leads to a file. The root's own
  * have the id 0.
  */
-#define SPACE_KINDS 5 /* of those that a task can be in without its parent being in them */
+#define SPACE_KINDS 6 /* of those that a task can be in without its parent being in them */
 
 struct checkpoint_space {
 	uint64_t id;

@@ -22,6 +22,7 @@
 #include "ns/first.h"
 #include "ns/network.h"
 #include "ns/settings.h"
+#include "ns/timens.h"
 #include "ns/userns.h"
 
 #define KILL_TIMEOUT_MS 10000
@@ -200,11 +201,13 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 static int enter_all(struct container *ct, pid_t pid, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	int r = 0;
+	int r = 0, flags;
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
-	if (setns(pidfd, (int)ct->own) < 0)
+	/* Our clocks stay what they are, by which times in the kernel's memory are told. */
+	flags = (int)(ct->own & ~(uint64_t)CLONE_NEWTIME);
+	if (flags && setns(pidfd, flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
 				   pid);
 	if (ct->own & CLONE_NEWPID)
@@ -311,10 +314,11 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		r = look_at_cgroups(ct, proc_fd, *pid, e);
 	if (r < 0 || !ct->own)
 		return r;
-	if (ct->own & CLONE_NEWTIME)
-		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "is in another time namespace than reprise");
 	reprise__container__init(&ct->msg);
+	if (ct->own & CLONE_NEWTIME)
+		r = timens_checkpoint(proc_fd, *pid, -EBADF, &ct->msg, &ct->s, e);
+	if (r < 0)
+		return r;
 	if (ct->own & CLONE_NEWUSER)
 		r = userns_checkpoint(proc_fd, *pid, &ct->msg, &ct->s, e);
 	if (r < 0)

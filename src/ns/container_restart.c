@@ -14,11 +14,12 @@
 #include "ns/pidns.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
+#include "ns/timens.h"
 #include "ns/userns.h"
 
 #define SUPPORTED                                                                             \
 	((uint64_t)(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
-		    CLONE_NEWCGROUP | CLONE_NEWUSER))
+		    CLONE_NEWCGROUP | CLONE_NEWUSER | CLONE_NEWTIME))
 
 static int invalid(struct error *e, const char *what)
 {
@@ -82,6 +83,8 @@ int container_validate(const struct restart *r, struct error *e)
 	}
 	res = userns_validate(msg, e);
 	if (res >= 0)
+		res = timens_validate(r, msg, e);
+	if (res >= 0)
 		res = network_validate(msg, e);
 	if (res >= 0)
 		res = mounts_validate(msg, e);
@@ -125,7 +128,7 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 static int make_namespaces(int proc_fd, const Reprise__Container *msg, bool has_groups,
 			   struct network *n, struct error *e)
 {
-	int flags = (int)(msg->own & ~(uint64_t)CLONE_NEWPID);
+	int flags = (int)(msg->own & ~(uint64_t)(CLONE_NEWPID | CLONE_NEWTIME));
 
 	/* That is made by who has entered its groups. */
 	if (has_groups)

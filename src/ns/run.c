@@ -427,7 +427,8 @@ static int let_begin(const struct run *run, int channel, pid_t init, struct erro
 
 int run_start(const struct run *run, pid_t *init, struct error *e)
 {
-	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_PARENT, .exit_signal = 0};
+	struct clone_args args = {.flags = CLONE_NEWPID | CLONE_NEWTIME | CLONE_PARENT,
+				  .exit_signal = 0};
 	_cleanup_(close_fd) int ours = -EBADF;
 	int pair[2], r;
 	long pid;
@@ -435,7 +436,12 @@ int run_start(const struct run *run, pid_t *init, struct error *e)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	ours = pair[0];
+	/* Where the kernel has them: the clocks are those of the machine until it is restarted. */
 	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0 && errno == EINVAL) {
+		args.flags &= ~(uint64_t)CLONE_NEWTIME;
+		pid = syscall(SYS_clone3, &args, sizeof(args));
+	}
 	if (pid == 0) {
 		struct error own = {};
 		int joined = enter_cgroups(run, &own), channel = dup3(pair[1], 3, O_CLOEXEC);

@@ -17,8 +17,8 @@
 #include "core/procfs.h"
 
 const struct space_kind space_kinds[SPACE_KINDS] = {
-	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC}, {"net", CLONE_NEWNET},
-	{"cgroup", CLONE_NEWCGROUP}, {"mnt", CLONE_NEWNS},
+	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},
+	{"cgroup", CLONE_NEWCGROUP}, {"time", CLONE_NEWTIME}, {"mnt", CLONE_NEWNS},
 };
 
 int space_kind_of(uint64_t flag)
@@ -115,6 +115,30 @@ static struct checkpoint_space *add_of(struct checkpoint *c, int kind, uint64_t 
 	return s;
 }
 
+/*
+ * setns() changes both (timens_install()), and what unshare() makes for children alone is yet
+ * another one: there is no way to have them apart again.
+ */
+static int check_children(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			  uint64_t clocks, struct error *e)
+{
+	uint64_t next =
+		space_number(c->proc_fd, e, "%d/task/%d/ns/time_for_children", p->frozen->pid, tid);
+
+	if (!next)
+		return e->err;
+	if (next == clocks)
+		return 0;
+	return checkpoint_refuse(
+		c,
+		error_object(e,
+			     error_set(e, -EXDEV, E_TASK_NAMESPACE,
+				       "its next child would be in another time namespace than "
+				       "itself"),
+			     "task %d (%s)", tid, p->stat.comm),
+		e);
+}
+
 static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 			struct error *e)
 {
@@ -130,7 +154,7 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 			continue;
 		ino = space_number(c->proc_fd, e, "%d/task/%d/ns/%s", p->frozen->pid, tid,
 				   space_kinds[k].name);
-		if (!ino)
+		if (!ino || (k == SPACE_TIME && check_children(c, p, tid, ino, e) < 0))
 			return e->err;
 		if (ino == sp->own[k])
 			continue;
@@ -206,10 +230,12 @@ static int begin(struct checkpoint *c, struct error *e)
 		return no_memory(e);
 	c->spaces.looked = sp;
 	for (int k = 0; k < SPACE_KINDS; k++) {
+		pid_t who = k == SPACE_TIME ? c->freezer.root : c->self;
 		struct error unused = {};
 
 		/* Not every kernel has every kind. */
-		sp->own[k] = space_number(c->proc_fd, &unused, "self/ns/%s", space_kinds[k].name);
+		sp->own[k] =
+			space_number(c->proc_fd, &unused, "%d/ns/%s", who, space_kinds[k].name);
 		sp->fds[k] = -EBADF;
 	}
 	return 0;
@@ -311,15 +337,14 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 /* Those of which tasks cannot have others than the root here. */
 static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct error *e)
 {
-	static const struct space_kind others[] = {
-		{"user", CLONE_NEWUSER}, {"pid", CLONE_NEWPID}, {"time", CLONE_NEWTIME}};
+	static const struct space_kind others[] = {{"user", CLONE_NEWUSER}, {"pid", CLONE_NEWPID}};
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
 		if (others[i].flag == flag &&
 		    space_number(c->proc_fd, e, "%d/ns/%s", c->freezer.root, others[i].name) == ino)
 			return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-			 "a descriptor of a user or time namespace that is not the root task's, or "
+			 "a descriptor of a user namespace that is not the root task's, or "
 			 "of a pid namespace that no process of the tree is in, cannot be saved");
 }
 

@@ -13,7 +13,7 @@
 
 /*
  * Who is in which, and what is in them; before files are looked at. This process is in those of the
- * root.
+ * root, but for clocks.
  */
 int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) must_check;
 /*
@@ -26,13 +26,13 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 int spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 void spaces_end(struct checkpoint *c);
 
-/* This thread goes into one of them (not of mounts), and back to the root's. */
+/* This thread goes into one of them (not of mounts or clocks), and back to the root's. */
 int space_visit(struct checkpoint *c, uint64_t id, struct error *e) must_check;
 int space_return(struct checkpoint *c, uint64_t flag, struct error *e) must_check;
 
 int spaces_validate(const struct restart *r, struct error *e) must_check;
 /* Makes them: the root's are there, described by `root` if it is in a container, and its stub,
- * which is in them. */
+ * which is in them but for that of its clocks. */
 int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e) must_check;
 /* What shows pid namespaces, whose first processes are there by now. */
 int spaces_restart_late(struct restart *r, struct error *e) must_check;
@@ -56,7 +56,8 @@ struct space_kind {
 };
 /* Mounts come last: others are needed to make them. */
 extern const struct space_kind space_kinds[SPACE_KINDS];
-#define SPACE_MNT (SPACE_KINDS - 1)
+#define SPACE_TIME (SPACE_KINDS - 2)
+#define SPACE_MNT  (SPACE_KINDS - 1)
 /* By CLONE_NEW*; -1: none of these. */
 int space_kind_of(uint64_t flag);
 /* The number in the link of a namespace, "net:[4026531840]"; 0: there is none. */

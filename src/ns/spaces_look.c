@@ -14,6 +14,7 @@
 #include "ns/resident.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
+#include "ns/timens.h"
 
 typedef int (*look_fn)(struct checkpoint *c, size_t i, struct error *e);
 
@@ -211,6 +212,16 @@ static int look_cgroup(struct checkpoint *c, size_t i, struct error *e)
 	return 0;
 }
 
+/* ---- clocks ---- */
+
+static int look_time(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+
+	return timens_checkpoint(c->proc_fd, x->tid, c->spaces.list.v[i].ns, &x->msg,
+				 &c->spaces.looked->s, e);
+}
+
 /* ---- mounts ---- */
 
 static int open_inside(void *arg, const char *point, struct error *e)
@@ -334,7 +345,7 @@ static int note_within(struct checkpoint *c, size_t i, struct error *e)
 	x->msg.within = scratch_alloc(&c->spaces.looked->s, SPACE_KINDS * sizeof(uint64_t));
 	if (!x->msg.within)
 		return no_memory(e);
-	for (int k = 0; k < SPACE_MNT; k++)
+	for (int k = 0; k < SPACE_TIME; k++)
 		if (m->ids[k])
 			x->msg.within[x->msg.n_within++] = m->ids[k];
 	return 0;
@@ -435,6 +446,8 @@ int space_look(struct checkpoint *c, size_t i, struct error *e)
 		return from_inside(c, i, look_net, e);
 	case CLONE_NEWCGROUP:
 		return look_cgroup(c, i, e);
+	case CLONE_NEWTIME:
+		return look_time(c, i, e);
 	default:
 		return look_mounts(c, i, e);
 	}

@@ -19,6 +19,7 @@
 #include "ns/resident.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
+#include "ns/timens.h"
 
 static int invalid(struct error *e, const char *what)
 {
@@ -35,8 +36,6 @@ static const char *root_kind_name(uint64_t flag)
 		return "user";
 	case CLONE_NEWPID:
 		return "pid";
-	case CLONE_NEWTIME:
-		return "time";
 	default:
 		return space_kind_of(flag) < 0 ? NULL : space_kinds[space_kind_of(flag)].name;
 	}
@@ -84,6 +83,8 @@ static int validate_one(const struct restart *r, const Reprise__Container *msg, 
 		return invalid(e, "a host name that is too long");
 	if (msg->own != CLONE_NEWNS && (msg->n_mounts || msg->n_unmounted || msg->n_within))
 		return invalid(e, "mounts in a namespace of another kind");
+	if (timens_validate(r, msg, e) < 0)
+		return -EBADMSG;
 	if (msg->own == CLONE_NEWNET && !msg->network)
 		return invalid(e, "a network namespace without a network");
 	if (restart_space_missing(r, msg->above, above))
@@ -329,8 +330,12 @@ static int make_one(struct restart *r, struct restart_space *s, const Reprise__C
 		    struct error *e)
 {
 	struct stat st;
-	int res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
+	int res;
 
+	if (msg->own == CLONE_NEWTIME)
+		res = s->ns = timens_restart(r, msg, e);
+	else
+		res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
 	if (res >= 0 && fstat(s->ns, &st) < 0)
 		res = error_errno(e, -errno, E_SYSTEM, "fstat");
 	if (res < 0)
@@ -413,10 +418,52 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 	return res;
 }
 
+/* A task goes there. */
+static int go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+	      struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	int remote, call, res = restart_send_fds(r, t, &s->ns, 1, &remote, e);
+
+	if (res < 0)
+		return res;
+	call = batch_call(&b, SYS_setns, VAL(remote), VAL(space_kinds[kind].flag));
+	batch_call(&b, SYS_close, VAL(remote));
+	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	if (res >= 0 && batch_result(&b, call) < 0)
+		res = error_errno(e, (int)batch_result(&b, call), E_NAMESPACE,
+				  "task %d cannot enter its %s namespace", t->vtid,
+				  space_kinds[kind].name);
+	return res;
+}
+
+/* Its stub has ours until now: who makes a time namespace is not in it. */
+static int make_root_clocks(struct restart *r, const Reprise__Container *root, struct error *e)
+{
+	struct restart_space *s = &r->spaces.root[SPACE_TIME];
+	struct stat st;
+	int ns = timens_restart(r, root, e);
+
+	if (ns < 0)
+		return ns;
+	if (s->ino)
+		close_fd(&s->ns);
+	if (fstat(ns, &st) < 0) {
+		s->ino = 0;
+		close_fd(&ns);
+		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	}
+	*s = (struct restart_space){
+		.flag = CLONE_NEWTIME, .ino = st.st_ino, .ns = ns, .root = -EBADF};
+	return go(r, &r->processes.v[0].tasks.v[0], s, SPACE_TIME, e);
+}
+
 int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e)
 {
 	int res = restart_nth(r, RECORD_NAMESPACE, 0, NULL) ? open_roots(r, e) : 0;
 
+	if (res >= 0 && root && root->own & CLONE_NEWTIME)
+		res = make_root_clocks(r, root, e);
 	if (res >= 0)
 		res = make_all(r, false, e);
 	if (res >= 0)
@@ -505,24 +552,6 @@ static const struct restart_space *wanted(struct restart *r, const struct restar
 			return s;
 	}
 	return &r->spaces.root[kind];
-}
-
-static int go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
-	      struct error *e)
-{
-	_cleanup_(batch_free) struct batch b = {};
-	int remote, call, res = restart_send_fds(r, t, &s->ns, 1, &remote, e);
-
-	if (res < 0)
-		return res;
-	call = batch_call(&b, SYS_setns, VAL(remote), VAL(space_kinds[kind].flag));
-	batch_call(&b, SYS_close, VAL(remote));
-	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
-	if (res >= 0 && batch_result(&b, call) < 0)
-		res = error_errno(e, (int)batch_result(&b, call), E_NAMESPACE,
-				  "task %d cannot enter its %s namespace", t->vtid,
-				  space_kinds[kind].name);
-	return res;
 }
 
 int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)

@@ -2,10 +2,10 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/clocks.h"
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "ipc/ipc.h"
@@ -14,6 +14,7 @@
 #include "mm/mm.h"
 #include "net/tcp.h"
 #include "ns/spaces.h"
+#include "ns/timens.h"
 #include "operation/lasting.h"
 #include "operation/hold.h"
 #include "operation/origin.h"
@@ -23,14 +24,6 @@
 #include "operation/target.h"
 
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
-
-static uint64_t clock_ns(clockid_t id)
-{
-	struct timespec ts;
-
-	clock_gettime(id, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
 
 /* What the record of the tree says about this machine: known before anything is stopped. */
 static int describe_machine(struct pass *p, struct error *e)
@@ -120,6 +113,8 @@ static int save_state(struct pass *p, struct error *e)
 		r = mm_checkpoint_finish(c, e);
 	if (r >= 0)
 		r = same_put(p, e);
+	if (r >= 0)
+		r = timens_checkpoint_clocks(c, e);
 	if (r < 0)
 		return r;
 	image_expect(c->image,

@@ -103,7 +103,7 @@ static int probe_kernel_memory(void)
 {
 	struct kernel_memory *k = NULL;
 	struct error e = {};
-	int r = kernel_memory_open(&k, &e);
+	int r = kernel_memory_open(-EBADF, &k, &e);
 
 	kernel_memory_free(k);
 	return r;

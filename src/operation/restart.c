@@ -308,7 +308,10 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 {
 	struct restart *r = &l->r;
 	bool own_ipc = r->pidns && ipc_restart_any(r) && !restart_nth(r, RECORD_CONTAINER, 0, NULL);
-	int res = container_restart_begin(r, cr, e);
+	int res = restart_clocks_begin(r, e);
+
+	if (res >= 0)
+		res = container_restart_begin(r, cr, e);
 
 	if (res >= 0)
 		res = read_own_groups(r, e);

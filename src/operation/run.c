@@ -95,9 +95,9 @@ static int namespaces_of(pid_t pid)
 	static const struct {
 		const char *name;
 		int flag;
-	} kinds[] = {{"user", CLONE_NEWUSER},	 {"mnt", CLONE_NEWNS},	{"pid", CLONE_NEWPID},
-		     {"uts", CLONE_NEWUTS},	 {"ipc", CLONE_NEWIPC}, {"net", CLONE_NEWNET},
-		     {"cgroup", CLONE_NEWCGROUP}};
+	} kinds[] = {{"user", CLONE_NEWUSER},	  {"mnt", CLONE_NEWNS},	  {"pid", CLONE_NEWPID},
+		     {"uts", CLONE_NEWUTS},	  {"ipc", CLONE_NEWIPC},  {"net", CLONE_NEWNET},
+		     {"cgroup", CLONE_NEWCGROUP}, {"time", CLONE_NEWTIME}};
 	int flags = 0;
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {

@@ -52,7 +52,7 @@ bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state)
 static int open_memory(struct freezer *f, struct error *e)
 {
 	if (!f->memory_tried)
-		ignore(kernel_memory_open(&f->memory, &f->memory_error), "for later");
+		ignore(kernel_memory_open(f->proc_fd, &f->memory, &f->memory_error), "for later");
 	f->memory_tried = true;
 	if (f->memory)
 		return 0;

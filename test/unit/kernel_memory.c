@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -21,7 +22,7 @@ static void test_own_task(void **state)
 	uint64_t task;
 	int at;
 
-	if (kernel_memory_open(&k, &e) < 0)
+	if (kernel_memory_open(-EBADF, &k, &e) < 0)
 		skip(); /* no privilege, or no types */
 	assert_int_equal(kernel_task(k, getpid(), &task), 0);
 	at = kernel_offset(k, "task_struct", "comm");
@@ -70,7 +71,7 @@ static void test_scan(void **state)
 	pthread_t threads[200];
 	sem_t end;
 
-	if (kernel_memory_open(&k, &e) < 0)
+	if (kernel_memory_open(-EBADF, &k, &e) < 0)
 		skip();
 	assert_int_equal(prctl(PR_SET_NAME, "several"), 0);
 	assert_int_equal(sem_init(&end, 0, 0), 0);
