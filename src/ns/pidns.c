@@ -227,6 +227,47 @@ int pidns_make_init(struct pidns *ns, bool root_is_init, mounts_fn mounts, void 
 	return r;
 }
 
+#define COUNTER "sys/kernel/ns_last_pid"
+
+/* The file stands for the namespace of who reads or writes. */
+uint32_t pidns_counter(int proc_fd)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	return procfs_read(proc_fd, &text, NULL, COUNTER) > 0 ? (uint32_t)strtoul(text, NULL, 10)
+							      : 0;
+}
+
+/*
+ * Choosing a pid does not move it on (idr_alloc() in alloc_pid()). A number that is not possible
+ * here (kernel.pid_max) cannot have been the last one here either.
+ */
+int pidns_restart_counter(struct restart *r, struct error *e)
+{
+	const Reprise__Tree *tree = restart_nth(r, RECORD_TREE, 0, NULL);
+	struct restart_task *root = &r->processes.v[0].tasks.v[0];
+	_cleanup_(batch_free) struct batch b = {};
+	_cleanup_(close_fd) int fd = -EBADF;
+	int len, remote, call, res;
+	char text[16];
+
+	if (!r->pidns || !tree->last_pid)
+		return 0;
+	len = snprintf(text, sizeof(text), "%u", tree->last_pid);
+	fd = procfs_open(r->proc_fd, O_WRONLY | O_CLOEXEC, e, COUNTER);
+	res = fd < 0 ? fd : restart_send_fds(r, root, &fd, 1, &remote, e);
+	if (res < 0)
+		return res;
+	call = batch_call(&b, SYS_write, VAL(remote), DATA(batch_data(&b, text, (uint32_t)len)),
+			  VAL(len));
+	batch_call(&b, SYS_close, VAL(remote));
+	res = agent_run(root->process->agent, root->tid, NULL, &b, e);
+	if (res >= 0 && batch_result(&b, call) < 0 && batch_result(&b, call) != -EINVAL)
+		res = error_errno(e, (int)batch_result(&b, call), E_NAMESPACE,
+				  "cannot set the number from which pids are given");
+	return res;
+}
+
 static pid_t only_child(struct restart *r, pid_t parent, struct error *e)
 {
 	_cleanup_(free_ptr) char *list = NULL;

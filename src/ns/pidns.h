@@ -43,6 +43,12 @@ int pidns_make_root(struct pidns *ns, struct restart *r, pid_t vpid, pid_t *ret,
  * The restart is complete: init goes on by itself. Until then the end of the
  * coordinator is the end of init, and with it of everything in the namespace.
  */
+/*
+ * The last number that our pid namespace has given away, 0 if nobody tells; and in a new one,
+ * through its first task: others than those that the image had before are given from now on.
+ */
+uint32_t pidns_counter(int proc_fd);
+int pidns_restart_counter(struct restart *r, struct error *e) must_check;
 int pidns_release(struct pidns *ns, struct error *e) must_check;
 
 #endif

@@ -13,6 +13,7 @@
 #include "kernel/security.h"
 #include "mm/mm.h"
 #include "net/tcp.h"
+#include "ns/pidns.h"
 #include "ns/spaces.h"
 #include "ns/timens.h"
 #include "operation/lasting.h"
@@ -52,6 +53,7 @@ static int put_tree(struct pass *p, struct error *e)
 	msg.checkpointer_sid = getsid(0);
 	msg.hostname = host;
 	msg.cpu_flags = p->cpu_flags;
+	msg.last_pid = pidns_counter(c->proc_fd);
 	return checkpoint_put(c, RECORD_TREE, objects_fresh(c->objects), &msg.base, e);
 }
 

@@ -330,6 +330,8 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 	if (res >= 0)
 		res = capture_root(r, *root, e);
 	if (res >= 0)
+		res = pidns_restart_counter(r, e);
+	if (res >= 0)
 		res = container_restart_files(r, cr, e);
 	return res < 0 ? res : spaces_restart(r, cr->msg, e);
 }
