@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Timers go on with the time that they had left; those set to an absolute time
- * of the wall clock expire at that time.
+ * of the wall clock, or of a clock of a time namespace, expire at that time.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/clocks.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/context.h"
@@ -36,14 +37,6 @@ static clockid_t base_clock(int clock)
 	if (clock == CLOCK_REALTIME_ALARM)
 		return CLOCK_REALTIME;
 	return clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME : clock;
-}
-
-static uint64_t now_ns(int clock)
-{
-	struct timespec ts = {};
-
-	clock_gettime(base_clock(clock), &ts);
-	return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
 static uint64_t to_ns(const struct timespec *ts)
@@ -101,7 +94,9 @@ static int timerfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 		return r;
 	if (m->value_ns && follows_wall_clock(m->clock) && (m->settime_flags & TFD_TIMER_ABSTIME)) {
 		m->absolute = true;
-		m->value_ns += now_ns(m->clock);
+		m->value_ns += clock_ns(base_clock(m->clock));
+	} else if (m->value_ns && (m->settime_flags & TFD_TIMER_ABSTIME)) {
+		m->machine_ns = clock_machine_ns(&c->clocks, base_clock(m->clock)) + m->value_ns;
 	}
 	return 0;
 }
@@ -114,13 +109,25 @@ static int timerfd_validate(const struct restart *r, const Reprise__File *msg, s
 	return 0;
 }
 
-static int arm(int fd, const Reprise__TimerFd *m, struct error *e)
+/* By our clock, which is not that of the tasks. */
+static uint64_t absolute_time(const struct restart *r, const Reprise__TimerFd *m)
+{
+	const clockid_t clock = base_clock(m->clock);
+	const struct restart_process *root = &r->processes.v[0];
+	uint64_t due, now = restart_task_clock_ns(r, root, clock), ours = clock_ns(clock);
+
+	if (!restart_clock_point(r, root, clock, m->machine_ns, &due))
+		return ours + m->value_ns;
+	return due > now || now - due < ours ? ours + due - now : 1;
+}
+
+static int arm(const struct restart *r, int fd, const Reprise__TimerFd *m, struct error *e)
 {
 	struct itimerspec its = {.it_interval = from_ns(m->interval_ns)};
 	uint64_t value = m->value_ns;
 
 	if (value && (m->settime_flags & TFD_TIMER_ABSTIME) && !m->absolute)
-		value += now_ns(m->clock);
+		value = absolute_time(r, m);
 	its.it_value = from_ns(value);
 	if (timerfd_settime(fd, (int)m->settime_flags, &its, NULL) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set a timerfd");
@@ -140,7 +147,7 @@ static int timerfd_restart(struct restart *r, uint64_t id, const Reprise__File *
 	if (fd < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot make a timerfd of clock %d",
 				   msg->timerfd->clock);
-	res = arm(fd, msg->timerfd, e);
+	res = arm(r, fd, msg->timerfd, e);
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);

@@ -131,6 +131,11 @@ int timers_query(struct checkpoint *c, struct checkpoint_process *p, struct batc
 					       DATA(q->values + i * sizeof(struct itimerspec)));
 		q->overrun_calls[i] = batch_call(b, SYS_timer_getoverrun, VAL(q->timers[i]->id));
 	}
+	/* A timer is due that much later than these show, or a little earlier. */
+	q->clocks = batch_data(b, NULL, 2 * sizeof(struct timespec));
+	for (uint32_t i = 0; i < 2 && q->n; i++)
+		batch_call(b, SYS_clock_gettime, VAL(i ? CLOCK_BOOTTIME : CLOCK_MONOTONIC),
+			   DATA(q->clocks + i * sizeof(struct timespec)));
 	return 0;
 }
 
@@ -139,11 +144,22 @@ static uint64_t usec(const struct timeval *tv)
 	return (uint64_t)tv->tv_sec * 1000000 + (uint64_t)tv->tv_usec;
 }
 
+/* When it is due, by its own clock; 0: not by a monotonic one. */
+static uint64_t due_ns(const Reprise__PosixTimer *t, const struct timespec now[2])
+{
+	bool boot = t->clock == CLOCK_BOOTTIME || t->clock == CLOCK_BOOTTIME_ALARM;
+
+	if (!t->value_ns || (!boot && t->clock != CLOCK_MONOTONIC))
+		return 0;
+	return (uint64_t)now[boot].tv_sec * NSEC + (uint64_t)now[boot].tv_nsec + t->value_ns;
+}
+
 int timers_collect(struct batch *b, struct timers_query *q, Reprise__Process *msg,
 		   struct scratch *s, struct error *e)
 {
 	const struct itimerval *itv = batch_at(b, q->itimers);
 	const struct itimerspec *its = batch_at(b, q->values);
+	const struct timespec *now = batch_at(b, q->clocks);
 
 	msg->itimers = scratch_alloc(s, ITIMERS * sizeof(*msg->itimers));
 	if (!msg->itimers)
@@ -168,6 +184,7 @@ int timers_collect(struct batch *b, struct timers_query *q, Reprise__Process *ms
 					    (uint64_t)its[i].it_interval.tv_nsec;
 		q->timers[i]->value_ns =
 			(uint64_t)its[i].it_value.tv_sec * NSEC + (uint64_t)its[i].it_value.tv_nsec;
+		q->timers[i]->due_ns = due_ns(q->timers[i], now);
 		q->timers[i]->overrun = (int32_t)batch_result(b, q->overrun_calls[i]);
 	}
 	msg->n_timers = q->n;
@@ -266,6 +283,19 @@ static bool fires_pending(const struct restart_process *p, int id)
 	return false;
 }
 
+/* The kernel does not tell how a timer was set: by a clock that goes on, it is due when it was. */
+static uint64_t time_left(const struct restart *r, const struct restart_process *p,
+			  const Reprise__PosixTimer *t)
+{
+	uint64_t now = restart_task_clock_ns(r, p, t->clock);
+
+	if (!t->due_ns || !restart_clocks_go_on(r, p))
+		return t->value_ns;
+	if (t->due_ns > now)
+		return t->due_ns - now;
+	return t->interval_ns ? t->interval_ns - (now - t->due_ns) % t->interval_ns : 1;
+}
+
 /*
  * Armed so that it has expired and the next expiry comes when it is due: the
  * phase of an interval timer stays, and `overruns` expiries are counted when its signal is
@@ -347,7 +377,7 @@ static int replay_overrun(const struct restart *r, struct restart_process *p,
 		int told;
 
 		arm_expired(r, p, &b, t, (uint64_t)t->overrun,
-			    fires_pending(p, t->id) ? SOON : t->value_ns);
+			    fires_pending(p, t->id) ? SOON : time_left(r, p, t));
 		batch_call(&b, SYS_rt_sigtimedwait, DATA(batch_data(&b, &set, sizeof(set))), VAL(0),
 			   DATA(batch_data(&b, &patience, sizeof(patience))), VAL(8));
 		told = batch_call(&b, SYS_timer_getoverrun, VAL(t->id));
@@ -393,17 +423,25 @@ static bool is_replayed(struct restart_process *p, const Reprise__PosixTimer *t)
 static void arm_timer(const struct restart *r, struct batch *b, struct restart_process *p,
 		      const Reprise__PosixTimer *t)
 {
-	const struct itimerspec its = {to_timespec(t->interval_ns), to_timespec(t->value_ns)};
+	struct itimerspec its = {to_timespec(t->interval_ns), to_timespec(t->value_ns)};
+	int flags = 0;
 
 	if (is_replayed(p, t))
 		return; /* replay_overrun() has armed it */
 	/* The kernel queues a pending signal itself: pending_restart() leaves those of timers out.
 	 */
-	if (fires_pending(p, t->id))
-		batch_must(b, arm_expired(r, p, b, t, t->pending_overrun, t->value_ns));
-	else if (t->value_ns)
-		batch_must(b, batch_call(b, SYS_timer_settime, VAL(t->id), VAL(0),
-					 DATA(batch_data(b, &its, sizeof(its))), VAL(0)));
+	if (fires_pending(p, t->id)) {
+		batch_must(b, arm_expired(r, p, b, t, t->pending_overrun, time_left(r, p, t)));
+		return;
+	}
+	if (!t->value_ns)
+		return;
+	if (t->due_ns && restart_clocks_go_on(r, p)) {
+		its.it_value = to_timespec(t->due_ns);
+		flags = TIMER_ABSTIME;
+	}
+	batch_must(b, batch_call(b, SYS_timer_settime, VAL(t->id), VAL(flags),
+				 DATA(batch_data(b, &its, sizeof(its))), VAL(0)));
 }
 
 /* set_cpu_itimer() adds a tick, which would be one more with each restart. */

@@ -20,7 +20,7 @@ struct timers_query {
 	int itimer_calls[ITIMERS];
 	size_t n;
 	Reprise__PosixTimer **timers; /* as listed; values still missing */
-	uint32_t values;
+	uint32_t values, clocks;
 	int value_calls[POSIX_TIMERS_MAX];
 	int overrun_calls[POSIX_TIMERS_MAX];
 };

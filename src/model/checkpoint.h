@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+#include "core/clocks.h"
 #include "core/error.h"
 #include "core/kernel_memory.h"
 #include "core/objects.h"
@@ -64,7 +65,8 @@ struct checkpoint {
 	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
 			       none */
 	pid_t self;
-	char *status; /* see checkpoint_status() */
+	struct clock_offsets clocks; /* ours */
+	char *status;		     /* see checkpoint_status() */
 	pid_t status_of;
 	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
 	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */

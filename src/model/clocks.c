@@ -48,3 +48,23 @@ uint64_t restart_task_clock_ns(const struct restart *r, const struct restart_pro
 
 	return clock_machine_ns(&r->clocks.own, clock) + (uint64_t)clock_offset(&ahead, clock);
 }
+
+bool restart_clocks_go_on(const struct restart *r, const struct restart_process *p)
+{
+	return namespace_of(r, p) != NULL;
+}
+
+bool restart_clock_point(const struct restart *r, const struct restart_process *p, clockid_t clock,
+			 uint64_t then, uint64_t *ret)
+{
+	const Reprise__TimeOffsets *space = namespace_of(r, p);
+	int64_t ahead;
+
+	if (!then || !space)
+		return false;
+	ahead = clock_offset(&(struct clock_offsets){space->monotonic_ns, space->boottime_ns},
+			     clock);
+	/* What was before the beginning of a clock has passed by any. */
+	*ret = ahead < 0 && then <= (uint64_t)-ahead ? 1 : then + (uint64_t)ahead;
+	return true;
+}

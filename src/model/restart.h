@@ -113,6 +113,14 @@ struct clock_offsets restart_clock_offsets(const struct restart *r,
 /* What a clock shows to the tasks of a process: for absolute times in calls that they execute. */
 uint64_t restart_task_clock_ns(const struct restart *r, const struct restart_process *p,
 			       clockid_t clock);
+/* Is a process in a time namespace of the image, so that points in time are what they were? */
+bool restart_clocks_go_on(const struct restart *r, const struct restart_process *p);
+/*
+ * When a point in time by the machine's clock of then is there by the clock of the tasks of a
+ * process. False: without a time namespace, where the clocks have not stood still.
+ */
+bool restart_clock_point(const struct restart *r, const struct restart_process *p, clockid_t clock,
+			 uint64_t then, uint64_t *ret);
 /* A task of the tree by its virtual pid or tid, NULL if there is none. */
 struct restart_task *restart_task_by_vtid(struct restart *r, pid_t vtid);
 /* Real pid of a process or thread of the image, 0 if none. */

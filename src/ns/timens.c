@@ -47,13 +47,9 @@ int timens_checkpoint(int proc_fd, pid_t tid, int ns, Reprise__Container *msg, s
 int timens_checkpoint_clocks(struct checkpoint *c, struct error *e)
 {
 	Reprise__Clocks msg = REPRISE__CLOCKS__INIT;
-	struct clock_offsets own;
-	int r = clock_offsets_read(c->proc_fd, 0, &own, e);
 
-	if (r < 0)
-		return r;
-	msg.monotonic_ns = clock_machine_ns(&own, CLOCK_MONOTONIC);
-	msg.boottime_ns = clock_machine_ns(&own, CLOCK_BOOTTIME);
+	msg.monotonic_ns = clock_machine_ns(&c->clocks, CLOCK_MONOTONIC);
+	msg.boottime_ns = clock_machine_ns(&c->clocks, CLOCK_BOOTTIME);
 	return checkpoint_put(c, RECORD_CLOCKS, objects_fresh(c->objects), &msg.base, e);
 }
 

@@ -116,6 +116,9 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 		.hold = container_hold,
 		.hold_arg = ct,
 	};
+	r = clock_offsets_read(c->proc_fd, 0, &c->clocks, e);
+	if (r < 0)
+		return r;
 	if (objects_new(&c->objects) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the object table");
 	r = process_index_new(c, &p->index, e);

@@ -15,19 +15,21 @@
 #include <time.h>
 #include <unistd.h>
 
+#define FAR 100000 /* s */
+
 static const struct {
 	int clock, flags;
 	double value, interval;
 } timers[] = {
-	{CLOCK_REALTIME, 0, 1000, 0},
-	{CLOCK_REALTIME, TFD_TIMER_ABSTIME, 1000, 50},
-	{CLOCK_REALTIME, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, 1000, 0},
-	{CLOCK_MONOTONIC, 0, 1000, 3},
-	{CLOCK_MONOTONIC, TFD_TIMER_ABSTIME, 1000, 0},
-	{CLOCK_BOOTTIME, TFD_TIMER_ABSTIME, 1000, 0.5},
-	{CLOCK_REALTIME_ALARM, 0, 1000, 0},
-	{CLOCK_REALTIME_ALARM, TFD_TIMER_ABSTIME, 1000, 0},
-	{CLOCK_BOOTTIME_ALARM, TFD_TIMER_ABSTIME, 1000, 7},
+	{CLOCK_REALTIME, 0, FAR, 0},
+	{CLOCK_REALTIME, TFD_TIMER_ABSTIME, FAR, 50},
+	{CLOCK_REALTIME, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, FAR, 0},
+	{CLOCK_MONOTONIC, 0, FAR, 3},
+	{CLOCK_MONOTONIC, TFD_TIMER_ABSTIME, FAR, 0},
+	{CLOCK_BOOTTIME, TFD_TIMER_ABSTIME, FAR, 0.5},
+	{CLOCK_REALTIME_ALARM, 0, FAR, 0},
+	{CLOCK_REALTIME_ALARM, TFD_TIMER_ABSTIME, FAR, 0},
+	{CLOCK_BOOTTIME_ALARM, TFD_TIMER_ABSTIME, FAR, 7},
 	/* Expired: once, often, and at a time long past. */
 	{CLOCK_MONOTONIC, 0, 0.001, 0},
 	{CLOCK_MONOTONIC, 0, 0.001, 0.001},
@@ -78,7 +80,7 @@ static void check_timer(int i, int fd)
 	CHECKF(interval > timers[i].interval - 1e-6 && interval < timers[i].interval + 1e-6,
 	       "timer %d: its interval is %f", i, interval);
 	if (i < EXPIRED) {
-		CHECKF(left > 700 && left <= 1001, "timer %d: %f s are left", i, left);
+		CHECKF(left > FAR * 0.7 && left <= FAR + 1, "timer %d: %f s are left", i, left);
 		CHECK(read(fd, &n, 8) < 0 && errno == EAGAIN);
 		return;
 	}

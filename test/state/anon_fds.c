@@ -37,6 +37,11 @@ static double left(int fd)
 	return (double)its.it_value.tv_sec + (double)its.it_value.tv_nsec / 1e9;
 }
 
+static double seconds(const struct timespec *at)
+{
+	return (double)at->tv_sec + (double)at->tv_nsec / 1e9;
+}
+
 static int sleeper(void *arg)
 {
 	for (;;)
@@ -65,13 +70,16 @@ int main(void)
 	char buf[4096];
 	sigset_t set;
 	pid_t pid, corpse, gone;
+	double due, begin, is;
 	uint64_t n;
 
 	test_init();
 	clock_gettime(CLOCK_REALTIME, &now);
-	once = timer(CLOCK_MONOTONIC, 0, 1000, 0);
-	periodic = timer(CLOCK_BOOTTIME, 0, 0.01, 500);
-	wall = timer(CLOCK_REALTIME, TFD_TIMER_ABSTIME, (double)now.tv_sec + 2000, 0);
+	due = (double)now.tv_sec + 200000;
+	begin = test_now();
+	once = timer(CLOCK_MONOTONIC, 0, 100000, 0);
+	periodic = timer(CLOCK_BOOTTIME, 0, 0.01, 50000);
+	wall = timer(CLOCK_REALTIME, TFD_TIMER_ABSTIME, due, 0);
 	expired = timer(CLOCK_MONOTONIC, 0, 0.001, 0);
 	off = timer(CLOCK_MONOTONIC, 0, 0, 0);
 	usleep(50000);
@@ -104,9 +112,16 @@ int main(void)
 	test_wait();
 	if (test_break(1))
 		CHECK_EQUAL(read(expired, &n, 8), 8);
-	CHECKF(left(once) > 980 && left(once) < 1000, "%f s are left", left(once));
-	CHECKF(left(periodic) > 480 && left(periodic) < 500, "%f s are left", left(periodic));
-	CHECKF(left(wall) > 1900 && left(wall) <= 2000, "%f s are left", left(wall));
+	/* By the clocks: no more has been used than has passed. */
+	is = left(once);
+	CHECKF(is < 100000 && is > 100000 - (test_now() - begin), "%f s are left", is);
+	is = left(periodic);
+	CHECKF(is < 50000 && is > 50000 - (test_now() - begin), "%f s are left", is);
+	clock_gettime(CLOCK_REALTIME, &now);
+	is = left(wall);
+	CHECKF(is <= due - seconds(&now) + 0.001, "%f s are left", is);
+	clock_gettime(CLOCK_REALTIME, &now);
+	CHECKF(is >= due - seconds(&now) - 0.001, "%f s are left", is);
 	CHECK_EQUAL(read(periodic, &n, 8), 8);
 	CHECK_EQUAL(n, 1);
 	CHECK_EQUAL(read(expired, &n, 8), 8);

@@ -48,7 +48,7 @@ int main(void)
 	signal(SIGPROF, handler);
 	pid = test_fork(second, (void *)ready);
 	for (int i = 0; i < 3; i++) {
-		struct itimerval value = {{7 + i, 500 + i}, {1000 + i, 0}};
+		struct itimerval value = {{7 + i, 500 + i}, {100000 + i, 0}};
 
 		CHECK(!setitimer(which[i], &value, NULL));
 	}
@@ -61,7 +61,7 @@ int main(void)
 	if (test_break(1))
 		before[1].it_interval.tv_usec++;
 	if (test_break(2))
-		before[0].it_value.tv_sec -= 2;
+		before[0].it_value.tv_sec -= 80000;
 	for (int i = 0; i < 3; i++) {
 		CHECK(!getitimer(which[i], &now));
 		CHECK_EQUAL(now.it_interval.tv_sec, before[i].it_interval.tv_sec);
