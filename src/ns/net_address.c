@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/fib_rules.h>
 #include <linux/neighbour.h>
+#include <linux/nexthop.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -369,6 +370,9 @@ static int exchange_entries(Reprise__Network *m, Reprise__NetOutside *outside,
 	if (r >= 0)
 		r = exchange_all(m->n_rules, &m->rules, sizeof(struct fib_rule_hdr),
 				 BIT(FRA_SRC) | BIT(FRA_DST), x, false, s);
+	if (r >= 0)
+		r = exchange_all(m->n_next_hops, &m->next_hops, sizeof(struct nhmsg),
+				 BIT(NHA_GATEWAY), x, false, s);
 	if (r >= 0)
 		r = exchange_all(m->n_routes, &m->routes, sizeof(struct rtmsg),
 				 BIT(RTA_DST) | BIT(RTA_SRC) | BIT(RTA_GATEWAY) | BIT(RTA_PREFSRC),

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/fib_rules.h>
 #include <linux/neighbour.h>
+#include <linux/nexthop.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +24,8 @@
 #define ADDRESS_FLAGS                                                                \
 	(IFA_F_NODAD | IFA_F_OPTIMISTIC | IFA_F_HOMEADDRESS | IFA_F_MANAGETEMPADDR | \
 	 IFA_F_NOPREFIXROUTE | IFA_F_MCAUTOJOIN)
-#define NEIGHBOUR_FLAGS (NTF_ROUTER | NTF_EXT_LEARNED | NTF_PROXY)
+#define NHA_OP_FLAGS_NUMBER 14
+#define NEIGHBOUR_FLAGS	    (NTF_ROUTER | NTF_EXT_LEARNED | NTF_PROXY)
 
 struct kind {
 	const char *what;
@@ -48,11 +50,17 @@ static const struct kind kinds[NET_ENTRIES] = {
 			       BIT(FRA_PROTOCOL) | BIT(FRA_IP_PROTO) | BIT(FRA_SPORT_RANGE) |
 			       BIT(FRA_DPORT_RANGE) | RULE_DSCP_AND_LATER,
 		       BIT(FRA_PAD)},
+	[NET_NEXT_HOPS] = {"next hop", RTM_GETNEXTHOP, RTM_NEWNEXTHOP, RTM_DELNEXTHOP,
+			   sizeof(struct nhmsg),
+			   BIT(NHA_ID) | BIT(NHA_GROUP) | BIT(NHA_GROUP_TYPE) | BIT(NHA_BLACKHOLE) |
+				   BIT(NHA_OIF) | BIT(NHA_GATEWAY) | BIT(NHA_FDB),
+			   BIT(NHA_OP_FLAGS_NUMBER)},
 	[NET_ROUTES] = {"route", RTM_GETROUTE, RTM_NEWROUTE, RTM_DELROUTE, sizeof(struct rtmsg),
 			BIT(RTA_DST) | BIT(RTA_SRC) | BIT(RTA_IIF) | BIT(RTA_OIF) |
 				BIT(RTA_GATEWAY) | BIT(RTA_PRIORITY) | BIT(RTA_PREFSRC) |
 				BIT(RTA_METRICS) | BIT(RTA_MULTIPATH) | BIT(RTA_FLOW) |
-				BIT(RTA_TABLE) | BIT(RTA_VIA) | BIT(RTA_PREF) | BIT(RTA_EXPIRES),
+				BIT(RTA_TABLE) | BIT(RTA_VIA) | BIT(RTA_PREF) | BIT(RTA_EXPIRES) |
+				BIT(RTA_NH_ID),
 			BIT(RTA_CACHEINFO) | BIT(RTA_PAD)},
 	[NET_NEIGHBOURS] = {"neighbour", RTM_GETNEIGH, RTM_NEWNEIGH, RTM_DELNEIGH,
 			    sizeof(struct ndmsg),
@@ -150,6 +158,7 @@ static void settle_header(enum net_entries kind, void *header)
 	struct ifaddrmsg *address = header;
 	struct rtmsg *route = header;
 	struct fib_rule_hdr *rule = header;
+	struct nhmsg *hop = header;
 	struct ndmsg *neighbour = header;
 
 	switch (kind) {
@@ -158,6 +167,10 @@ static void settle_header(enum net_entries kind, void *header)
 		break;
 	case NET_ROUTES:
 		route->rtm_flags &= RTNH_F_ONLINK;
+		break;
+	case NET_NEXT_HOPS:
+		hop->nh_flags &= RTNH_F_ONLINK;
+		hop->nh_scope = 0;
 		break;
 	case NET_RULES:
 		rule->flags &= FIB_RULE_INVERT;
@@ -184,6 +197,17 @@ static void put_expiry(struct rtnl_message *m, const struct nlmsghdr *h)
 	rtnl_attribute(m, RTA_EXPIRES, &seconds, sizeof(seconds));
 }
 
+/* Of a route by way of a next hop with a number the kernel tells both, and takes only that. */
+static bool is_of_hop(const struct look *l, const struct nlmsghdr *h, uint16_t type)
+{
+	const uint64_t parts = BIT(RTA_OIF) | BIT(RTA_GATEWAY) | BIT(RTA_VIA) | BIT(RTA_MULTIPATH) |
+			       BIT(RTA_ENCAP) | BIT(RTA_ENCAP_TYPE);
+	size_t n;
+
+	return l->kind == NET_ROUTES && type < 64 && parts & BIT(type) &&
+	       rtnl_find(NLMSG_DATA(h), NLMSG_PAYLOAD(h, 0), sizeof(struct rtmsg), RTA_NH_ID, &n);
+}
+
 static int keep(struct look *l, const struct nlmsghdr *h)
 {
 	const struct kind *k = &kinds[l->kind];
@@ -200,7 +224,7 @@ static int keep(struct look *l, const struct nlmsghdr *h)
 		const struct rtattr *a = (const struct rtattr *)(body + at);
 		uint16_t type = a->rta_type & NLA_TYPE_MASK;
 
-		if (type < 64 && k->dropped & BIT(type))
+		if ((type < 64 && k->dropped & BIT(type)) || is_of_hop(l, h, type))
 			continue;
 		if (type >= 64 || !(k->kept & BIT(type)))
 			return error_set(l->e, -EOPNOTSUPP, E_CONTAINER_STATE,
@@ -284,6 +308,7 @@ static int take(void *arg, const struct nlmsghdr *h)
 		return take_address(l, h);
 	case NET_ROUTES:
 		return take_route(l, h);
+	case NET_NEXT_HOPS:
 	case NET_RULES:
 		return keep(l, h);
 	default:
@@ -302,6 +327,7 @@ int net_entries_look(int fd, enum net_entries kind, int index, const struct net_
 		struct rtmsg route;
 		struct ifaddrmsg address;
 		struct fib_rule_hdr rule;
+		struct nhmsg hop;
 	} body = {};
 	int r;
 
@@ -432,7 +458,9 @@ static int add_entry(int fd, enum net_entries kind, const ProtobufCBinaryData *e
 	if (kind == NET_ADDRESSES)
 		return add_address(fd, entry, 0);
 	/* Routes to one place are tried in order. */
-	flags |= kind == NET_ROUTES ? NLM_F_APPEND : kind == NET_RULES ? NLM_F_EXCL : NLM_F_REPLACE;
+	flags |= kind == NET_ROUTES			      ? NLM_F_APPEND
+		 : kind == NET_RULES || kind == NET_NEXT_HOPS ? NLM_F_EXCL
+							      : NLM_F_REPLACE;
 	return send_entry(fd, kinds[kind].add, flags, &kinds[kind], entry, 0, 0);
 }
 

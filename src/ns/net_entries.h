@@ -10,13 +10,15 @@
 #include "core/vec.h"
 
 /*
- * What a network namespace has in lists: addresses, routes, rules, neighbours. An entry is the
+ * What a network namespace has in lists: addresses, routes, next hops that have a
+ * number, rules, neighbours. An entry is the
  * message by which the kernel is told to make it, without what is only true of a moment: so two
  * entries are equal if their bytes are. What is not known is refused.
  */
 enum net_entries {
 	NET_ADDRESSES,
 	NET_RULES,
+	NET_NEXT_HOPS,
 	NET_ROUTES,
 	NET_NEIGHBOURS,
 	NET_PROXIES,

@@ -8,7 +8,6 @@
 #include <linux/netfilter/nfnetlink_acct.h>
 #include <linux/netfilter/nfnetlink_cthelper.h>
 #include <linux/netfilter/nfnetlink_cttimeout.h>
-#include <linux/nexthop.h>
 #include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
 #include <stdio.h>
@@ -105,8 +104,6 @@ struct question {
 
 static const struct question questions[] = {
 	{NETLINK_ROUTE, RTM_GETQDISC, sizeof(struct tcmsg), 0, queueing, ""},
-	{NETLINK_ROUTE, RTM_GETNEXTHOP, sizeof(struct nhmsg), 0, any,
-	 "next hops that have a number"},
 	{NETLINK_ROUTE, RTM_GETNEIGH, sizeof(struct ndmsg), AF_BRIDGE, forwarding, ""},
 	{NETLINK_XFRM, XFRM_MSG_GETSA, 0, 0, any, "states of IPsec"},
 	{NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, 0, any, "policies of IPsec"},

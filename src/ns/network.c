@@ -108,6 +108,8 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 	if (r >= 0)
 		r = save_entries(fd, NET_RULES, links, &m->n_rules, &m->rules, s, e);
 	if (r >= 0)
+		r = save_entries(fd, NET_NEXT_HOPS, links, &m->n_next_hops, &m->next_hops, s, e);
+	if (r >= 0)
 		r = save_entries(fd, NET_ROUTES, links, &m->n_routes, &m->routes, s, e);
 	if (r >= 0)
 		r = save_entries(fd, NET_NEIGHBOURS, links, &m->n_neighbours, &m->neighbours, s, e);
@@ -155,6 +157,8 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 	if (r >= 0)
 		r = net_entries_validate(NET_RULES, m->n_rules, m->rules, e);
 	if (r >= 0)
+		r = net_entries_validate(NET_NEXT_HOPS, m->n_next_hops, m->next_hops, e);
+	if (r >= 0)
 		r = net_entries_validate(NET_ROUTES, m->n_routes, m->routes, e);
 	if (r >= 0)
 		r = net_entries_validate(NET_NEIGHBOURS, m->n_neighbours, m->neighbours, e);
@@ -181,6 +185,8 @@ static int restore_entries(int fd, const Reprise__Network *m, struct error *e)
 {
 	int r = net_entries_restore(fd, NET_RULES, m->n_rules, m->rules, NULL, e);
 
+	if (r >= 0)
+		r = net_entries_restore(fd, NET_NEXT_HOPS, m->n_next_hops, m->next_hops, NULL, e);
 	if (r >= 0)
 		r = net_entries_restore(fd, NET_ROUTES, m->n_routes, m->routes, NULL, e);
 	if (r >= 0)

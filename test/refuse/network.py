@@ -50,7 +50,8 @@ def test_filter(case):
 
 
 def test_next_hop(case):
-    refused(case, ['ip link set lo up', 'ip nexthop add id 7 blackhole'], 'next hops')
+    refused(case, ['ip link set lo up', 'ip nexthop add id 7 via 127.0.0.2 dev lo',
+                   'ip nexthop add id 8 group 7 type resilient buckets 8'], 'next hop', 'attribute')
 
 
 def test_ipsec(case):

@@ -228,6 +228,15 @@ ip route add default via 10.9.0.9 table 99
 ip -6 route add 2001:db8:7::/48 via 2001:db8::7 metric 12
 ip -6 route add 2001:db8:8::/48 dev br0 expires 3000
 ip -6 route add prohibit 2001:db8:9::/48
+ip nexthop add id 5 via 10.9.0.5 dev eth0
+ip nexthop add id 9 via 10.4.0.5 dev br0
+ip nexthop add id 7 dev eth0
+ip nexthop add id 3 group 5,4/9,2
+ip nexthop add id 11 via 2001:db8::11 dev eth0 proto 99
+ip route add 10.16.0.0/16 nhid 5
+ip route add 10.17.0.0/16 nhid 3 metric 7
+ip route add 10.18.0.0/16 nhid 7
+ip -6 route add 2001:db8:11::/48 nhid 11
 ip rule add from 10.9.0.0/24 table 99 priority 100
 ip rule add fwmark 5/0xff lookup 77
 ip rule add iif br0 ipproto tcp dport 80-90 prohibit
@@ -251,7 +260,7 @@ echo 77 > core/somaxconn
 
 LOOKS = [
     ['ip', '-d', 'addr'], ['ip', 'rule'], ['ip', '-6', 'rule'], ['ip', 'route', 'show', 'table', 'all'],
-    ['ip', '-6', 'route', 'show', 'table', 'all'], ['ip', 'neigh', 'show', 'nud', 'permanent'],
+    ['ip', '-6', 'route', 'show', 'table', 'all'], ['ip', '-d', 'nexthop'], ['ip', 'neigh', 'show', 'nud', 'permanent'],
     ['ip', '-6', 'neigh', 'show', 'nud', 'permanent'], ['ip', 'neigh', 'show', 'proxy'],
     ['bridge', '-d', 'link'],
     ['sh', '-c', 'find /proc/sys/net -type f -perm /222 ! -path "*/flush" -exec grep -H . {} + 2>&1; true']]
