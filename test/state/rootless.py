@@ -40,12 +40,22 @@ def inside(case, name, script):
 
 
 SAVED = 'id -u; cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; cat /tmp/f /var/tmp/g; ' \
-        'cut -d" " -f 5 /proc/1/mountinfo; ip -br addr; cat /proc/2/status | grep -E "^(Uid|Gid|Groups|Cap)"'
+        'cut -d" " -f 5 /proc/1/mountinfo; ip -br addr; cat /proc/2/status | grep -E "^(Uid|Gid|Groups|Cap)"; ' \
+        'nft list ruleset 2>/dev/null; iptables-legacy-save -c 2>/dev/null | grep -v "^#"; true'
+
+# Where there are such programs and such a kernel.
+FIREWALL = '''exec 2>/dev/null
+nft add table ip t
+nft add chain ip t c "{ type filter hook input priority 0; }"
+nft add rule ip t c tcp dport 9 counter packets 3 bytes 4 drop
+iptables-legacy -A INPUT -p tcp --dport 7 -j DROP -c 5 6
+true'''
 
 
 def goes_on(case, *options):
     pid = run_victim(case, 'web', *options)
     inside(case, 'web', 'echo one > /tmp/f; echo two > /var/tmp/g')
+    inside(case, 'web', FIREWALL)
     before = inside(case, 'web', SAVED)
     case.checkpoint('web', '-q', '--kill')
     if case.wait(pid) != 128 + signal.SIGKILL:
