@@ -367,7 +367,18 @@ def test_tracked(case):
     clients[1].send(b'new')
     case.until(lambda: 'packets 1 ' in inside(case, 'new', 'nft', 'list', 'chain', 'ip', 't', 'in'),
                'another flow may not begin')
+    # A copy beside it has not what belongs to the address of the original.
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'copy', '--net',
+                      'veth=10.7.0.2/30'))
+    there = tracked('copy')
+    if 'src=10.5.0.1 dst=10.6.0.1' not in there or '10.1.2.2' in there:
+        raise Failed('the copy has %s' % there)
+    good(case.reprise('stop', '-t', '0', 'copy'))
+    good(case.reprise('rm', 'copy'))
     stop(case)
+
+
+test_tracked.timeout = 60
 
 
 def test_within(case):
