@@ -60,17 +60,36 @@ static int bpf_map(void)
 	return (int)syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
 }
 
+static int bpf_program(void)
+{
+	const struct bpf_insn insns[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+					 {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {};
+
+	attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+	attr.insns = (uintptr_t)insns;
+	attr.insn_cnt = 2;
+	attr.license = (uintptr_t) "GPL";
+	return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+}
+
 /* Without names and ports, which copies beside the original could not have. */
 static void make_sockets(void)
 {
 	static const struct {
 		int family, type, protocol;
 	} list[] = {
-		{AF_INET, SOCK_STREAM, 0},    {AF_INET6, SOCK_STREAM, 0},
-		{AF_INET, SOCK_DGRAM, 0},     {AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE},
-		{AF_INET, SOCK_RAW, 253},     {AF_NETLINK, SOCK_RAW, NETLINK_ROUTE},
-		{AF_PACKET, SOCK_RAW, 0},     {AF_VSOCK, SOCK_STREAM, 0},
+		{AF_INET, SOCK_STREAM, 0},
+		{AF_INET6, SOCK_STREAM, 0},
+		{AF_INET, SOCK_DGRAM, 0},
+		{AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE},
+		{AF_INET, SOCK_RAW, 253},
+		{AF_NETLINK, SOCK_RAW, NETLINK_ROUTE},
+		{AF_PACKET, SOCK_RAW, 0},
+		{AF_VSOCK, SOCK_STREAM, 0},
 		{AF_UNIX, SOCK_SEQPACKET, 0},
+		{AF_UNIX, SOCK_DGRAM, 0},
+		{AF_INET, SOCK_DGRAM, IPPROTO_ICMP},
 	};
 	int ends[2];
 
@@ -129,6 +148,7 @@ static void make_privileged(void)
 		may_add(mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, NULL));
 		mq_unlink(name);
 		may_add(bpf_map());
+		may_add(bpf_program());
 	}
 }
 
