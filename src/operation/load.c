@@ -92,8 +92,9 @@ static int list_tasks(struct restart *r, struct error *e)
 static int validate_threads(const struct restart *r, const struct restart_process *p,
 			    struct error *e)
 {
+	/* Whatever is done for all of them begins with the root. */
 	if (p->msg->zombie)
-		return 0;
+		return p == r->processes.v ? invalid(e, "the root is a zombie") : 0;
 	if (!p->tasks.n || p->tasks.v[0].vtid != p->vpid)
 		return invalid(e, "a process has no leader");
 	if (p->tasks.v[0].msg->is_zombie && p->tasks.n < 2)
