@@ -20,8 +20,18 @@
 
 /* regs.c */
 
+/*
+ * System calls of 32-bit tasks have numbers and arguments of their own. Wherever reprise speaks of
+ * the call that a task is in, such a number has this added to it, so that none is mistaken for
+ * another one.
+ */
+#define ARCH_COMPAT	     (1L << 24)
+#define ARCH_COMPAT_CALL(nr) (ARCH_COMPAT + (nr))
+
 /* The system call that the task is in or is just leaving, -1 if it stopped in user code. */
 long arch_call_nr(const struct user_regs_struct *regs);
+/* As the kernel counts, for a call of that task. */
+long arch_call_raw(long nr);
 /* What it returned. */
 long arch_call_result(const struct user_regs_struct *regs);
 uint64_t arch_call_arg(const struct user_regs_struct *regs, unsigned int i);
@@ -33,13 +43,16 @@ void arch_unreissue(struct user_regs_struct *regs, long nr, int code);
 /* As if call `nr` had just been interrupted with that code: what is done about it when the task
  * leaves its stop. */
 void arch_set_interrupted(struct user_regs_struct *regs, long nr, int code);
-/* The call behind restart_syscall(2). */
-long arch_restart_syscall_nr(void);
+bool arch_is_restart_syscall(long nr);
 /* The number that this code, which ends with a system call, loads for it; -1 if it is not seen to.
  */
 long arch_call_loaded(const uint8_t *code, size_t len);
-/* Code of another width than ours. */
+/* What such code of a 32-bit task may return to, as the vDSO leaves the stack (an offset). */
+#define ARCH_COMPAT_RETURN_AT 12
+/* 32-bit code. */
 bool arch_is_compat(const struct user_regs_struct *regs);
+/* Code in segments that are none of the kernel's own, or a call by numbers of x32. */
+bool arch_is_odd(const struct user_regs_struct *regs);
 uint64_t arch_ip(const struct user_regs_struct *regs);
 void arch_set_ip(struct user_regs_struct *regs, uint64_t ip);
 uint64_t arch_sp(const struct user_regs_struct *regs);
@@ -50,6 +63,9 @@ void arch_set_run(struct user_regs_struct *regs, uint64_t ip);
 /* Goes on at a `system call; return` at ip, returning to the word at sp. */
 void arch_set_call(struct user_regs_struct *regs, uint64_t ip, uint64_t sp, long nr,
 		   const uint64_t args[6]);
+/* The same for a call of 32-bit tasks. */
+void arch_set_compat_call(struct user_regs_struct *regs, uint64_t ip, uint64_t sp, long nr,
+			  const uint64_t args[6]);
 
 /* frame.c */
 
@@ -105,11 +121,36 @@ uint32_t arch_xstate_frame_size(const void *xstate, uint32_t len, uint64_t *feat
 bool arch_xstate_expand(const void *kernel, uint32_t kernel_len, uint64_t features, uint32_t pkru,
 			void *ret, uint32_t ret_len);
 
+/* compat.c */
+
+/* Kinds of programs, by the first bytes of their files. */
+enum arch_program { ARCH_PROGRAM_OTHER, ARCH_PROGRAM_64, ARCH_PROGRAM_32 };
+enum arch_program arch_program(const void *header, size_t len);
+#define ARCH_PROGRAM_HEADER 20
+
+/*
+ * The smallest program of either kind: it maps `len` bytes of `code` at `at`, where it begins.
+ * Returns the size, at most ARCH_PROGRAM_MAX.
+ */
+#define ARCH_PROGRAM_MAX 8192
+size_t arch_program_build(enum arch_program kind, uint64_t at, const void *code, size_t len,
+			  uint8_t buf[ARCH_PROGRAM_MAX]);
+
+/* The end of what a 32-bit task can map. */
+#define ARCH_COMPAT_END 0xffffe000ul
+
+/* Does this kernel run 32-bit programs? */
+bool arch_compat_available(void);
+/* Calls of 32-bit tasks, made by ourselves: where they are known to be available only. */
+int arch_compat_robust_list(pid_t tid, uint64_t *head, uint64_t *len);
+int arch_compat_openat(int dir, const char *path, int flags);
+
 /* agent.S */
 
 extern const uint8_t arch_agent_code[], arch_agent_code_end[];
-/* The call that stops the agent, and the instruction after it. */
+/* The call that stops the agent, and the instruction after it; and a call of 32-bit tasks. */
 extern const uint8_t arch_agent_syscall[];
+extern const uint8_t arch_agent_compat_syscall[];
 extern const uint8_t arch_agent_raised[];
 
 #endif

@@ -21,6 +21,7 @@
 #define WIRE_CALL_ARGS	 8
 #define WIRE_CALL_KINDS	 56
 #define WIRE_CALL_MUST	 62
+#define WIRE_CALL_COMPAT 63
 #define WIRE_CALL_RESULT 64
 #define WIRE_CALL_SIZE	 72
 #define WIRE_KIND_DATA	 1
@@ -47,7 +48,7 @@ struct batch_wire_call {
 	uint64_t args[6];
 	uint8_t kinds[6]; /* 0, WIRE_KIND_DATA: add the address of the data, WIRE_KIND_RESULT: of
 			     call args[i] */
-	uint8_t must, unused;
+	uint8_t must, compat;
 	int64_t result;
 };
 
@@ -59,6 +60,7 @@ static_assert(offsetof(struct agent_header, siginfo) == WIRE_SIGINFO, "as in age
 static_assert(sizeof(struct batch_wire_call) == WIRE_CALL_SIZE, "as in agent.S");
 static_assert(offsetof(struct batch_wire_call, kinds) == WIRE_CALL_KINDS, "as in agent.S");
 static_assert(offsetof(struct batch_wire_call, must) == WIRE_CALL_MUST, "as in agent.S");
+static_assert(offsetof(struct batch_wire_call, compat) == WIRE_CALL_COMPAT, "as in agent.S");
 static_assert(offsetof(struct batch_wire_call, result) == WIRE_CALL_RESULT, "as in agent.S");
 
 #endif

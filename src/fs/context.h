@@ -252,4 +252,8 @@ bool files_restart_patience(struct restart *r);
 uint64_t nofile_raise(void);
 void nofile_restore(uint64_t soft);
 
+/* A file was opened with these flags: if without O_LARGEFILE, so it is opened once more (narrow.c).
+ */
+int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e) must_check;
+
 #endif

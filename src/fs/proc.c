@@ -119,6 +119,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	struct rooted at;
 	char path[4200];
 	int root;
+	int res;
 
 	if (m->pid && !m->pid_namespace && !restart_real_pid(r, m->pid))
 		return error_set(e, -ESRCH, E_IMAGE_INVALID, "the task %d is missing", m->pid);
@@ -138,6 +139,9 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 			    O_NOCTTY);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
+	res = narrow_open(r, msg->flags, &fd, e);
+	if (res < 0)
+		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(fd, (off_t)msg->pos, SEEK_SET) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot go to position %llu",
 				   (unsigned long long)msg->pos);

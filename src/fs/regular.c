@@ -91,6 +91,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 		error_clear(e);
 		res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
 	}
+	if (res >= 0)
+		res = narrow_open(r, msg->flags, ret_fd, e);
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(*ret_fd, (off_t)msg->pos, SEEK_SET) < 0)

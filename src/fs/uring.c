@@ -342,6 +342,10 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	struct kernel_memory *k;
 	int r;
 
+	/* The kernel notes by which interface a ring was made (io_ring_ctx.compat). */
+	if (f->process && freezer_program(c->proc_fd, f->process->tid) == ARCH_PROGRAM_32)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "an io_uring of a 32-bit program cannot be made again");
 	msg->io_uring = scratch_message(scratch, Reprise__IoUring, reprise__io_uring__init);
 	if (!s || !msg->io_uring)
 		return no_memory(e);

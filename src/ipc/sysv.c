@@ -139,10 +139,34 @@ static int list_tasks(struct checkpoint *c, struct error *e)
 
 /* ---- who waits ---- */
 
+#define I386_IPC	ARCH_COMPAT_CALL(117)
+#define I386_MSGSND	ARCH_COMPAT_CALL(400)
+#define I386_MSGRCV	ARCH_COMPAT_CALL(401)
+#define I386_SEMTIMEDOP ARCH_COMPAT_CALL(420)
+
 static bool call_kind(long nr, enum sysv_kind *kind)
 {
-	*kind = nr == SYS_msgsnd || nr == SYS_msgrcv ? SYSV_MSG : SYSV_SEM;
-	return nr == SYS_semop || nr == SYS_semtimedop || *kind == SYSV_MSG;
+	*kind = nr == SYS_msgsnd || nr == SYS_msgrcv || nr == I386_MSGSND || nr == I386_MSGRCV
+			? SYSV_MSG
+			: SYSV_SEM;
+	return nr == SYS_semop || nr == SYS_semtimedop || nr == I386_SEMTIMEDOP ||
+	       *kind == SYSV_MSG;
+}
+
+/* ipc(2) of 32-bit tasks stands for all of them: which it is comes first. */
+static bool call_of_ipc(struct task_call *call)
+{
+	static const long calls[] = {
+		[1] = SYS_semop, [4] = SYS_semtimedop, [11] = SYS_msgsnd, [12] = SYS_msgrcv};
+	uint64_t which = call->args[0] & 0xffff;
+
+	if (call->nr != I386_IPC)
+		return true;
+	if (which >= sizeof(calls) / sizeof(*calls) || !calls[which])
+		return false;
+	call->nr = calls[which];
+	call->args[0] = call->args[1];
+	return true;
 }
 
 static bool is_restarted(long result)
@@ -155,21 +179,23 @@ static bool is_restarted(long result)
 static bool waits_in(struct checkpoint *c, const struct checkpoint_process *p,
 		     const struct frozen_thread *t, long *nr, int *id)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	unsigned long first;
+	struct task_call call;
 
 	if (t->cpu) {
 		const struct user_regs_struct *regs = &t->cpu->regs;
 
-		*id = (int)arch_call_arg(regs, 0);
-		*nr = t->syscall_eintr >= 0 ? t->syscall_eintr : arch_call_nr(regs);
-		return t->syscall_eintr >= 0 || (*nr >= 0 && is_restarted(arch_call_result(regs)));
-	}
-	if (procfs_read(c->proc_fd, &text, NULL, "%d/task/%d/syscall", p->frozen->pid, t->tid) <=
-		    0 ||
-	    sscanf(text, "%ld %lx", nr, &first) != 2)
+		call.args[0] = arch_call_arg(regs, 0);
+		call.args[1] = arch_call_arg(regs, 1);
+		call.nr = t->syscall_eintr >= 0 ? t->syscall_eintr : arch_call_nr(regs);
+		if (t->syscall_eintr < 0 && (call.nr < 0 || !is_restarted(arch_call_result(regs))))
+			return false;
+	} else if (!freezer_call(c->proc_fd, p->frozen->pid, t->tid, &call)) {
 		return false;
-	*id = (int)first;
+	}
+	if (!call_of_ipc(&call))
+		return false;
+	*nr = call.nr;
+	*id = (int)call.args[0];
 	return true;
 }
 

@@ -176,7 +176,8 @@ static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid, size_t depth
 	return 0;
 }
 
-int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e)
+int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, uint64_t agent_at,
+	       struct error *e)
 {
 	struct trace_stop stop;
 	int res = trace_wait(pid, &stop, -1, e);
@@ -189,7 +190,18 @@ int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct e
 	p->pid = pid;
 	if (p->tasks.n)
 		p->tasks.v[0].tid = pid;
-	return agent_captive(&p->agent, pid, r->agent_at, e);
+	return agent_captive(&p->agent, pid, agent_at, e);
+}
+
+int stub_program(struct restart *r, struct restart_process *p, uint64_t shared, struct error *e)
+{
+	if (!p->mm || mm_restart_is_compat(r, p->agent) == p->mm->compat)
+		return 0;
+	/* To execute a program ends all that is shared but the directories. */
+	if (!p->mm_owner || (shared & ~(uint64_t)CLONE_FS))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "task %d shares what programs of another width cannot", p->vpid);
+	return mm_restart_program(r, p->pid, p->agent, p->mm->compat, e);
 }
 
 static pid_t real_parent(struct maker *m, const struct tree_step *s)
@@ -252,7 +264,10 @@ static int do_fork(struct maker *m, const struct tree_step *s)
 		return error_set(m->e, -ESRCH, E_RESTORE, "task %d was made but is not found",
 				 child->vpid);
 	restart_trace(m->r, "task %d made by %d", child->vpid, a.pid);
-	r = stub_adopt(m->r, child, pid, m->e);
+	r = stub_adopt(m->r, child, pid, agent_address(a.agent), m->e);
+	if (r >= 0)
+		r = stub_program(m->r, child, a.process ? sharing_flags(a.process, child) : 0,
+				 m->e);
 	return r < 0 || !child->tasks.n ? r : spaces_enter(m->r, &child->tasks.v[0], m->e);
 }
 
@@ -331,7 +346,7 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 		return error_set(m->e, -ESRCH, E_RESTORE, "helper %d was made but is not found",
 				 h->vpid);
 	r = trace_wait(h->pid, &stop, -1, m->e);
-	return r < 0 ? r : agent_captive(&h->agent, h->pid, m->r->agent_at, m->e);
+	return r < 0 ? r : agent_captive(&h->agent, h->pid, agent_address(a.agent), m->e);
 }
 
 static int do_retire(struct maker *m, const struct tree_step *s)

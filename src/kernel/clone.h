@@ -32,6 +32,10 @@ int tree_make_late(struct restart *r, const struct tree_plan *plan, tree_session
 pid_t tree_pid_at(struct restart *r, pid_t pid, pid_t tid, size_t depth);
 
 /* Adopts a new stub that is traced and stopped: waits for its first stop and makes its agent. */
-int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, struct error *e) must_check;
+int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, uint64_t agent_at,
+	       struct error *e) must_check;
+/* Makes it a program of the width that it had. shared: CLONE_*, with who made it. */
+int stub_program(struct restart *r, struct restart_process *p, uint64_t shared,
+		 struct error *e) must_check;
 
 #endif

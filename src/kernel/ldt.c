@@ -48,7 +48,7 @@ int ldt_validate(const Reprise__Process *msg, struct error *e)
 }
 
 /* The reverse of fill_ldt() in arch/x86/include/asm/desc.h. */
-static struct user_desc decode(unsigned int index, uint64_t d)
+struct user_desc ldt_decode(unsigned int index, uint64_t d)
 {
 	uint64_t limit = (d & 0xffff) | ((d >> 32) & 0xf0000);
 
@@ -74,7 +74,7 @@ void ldt_restart(struct batch *b, const Reprise__Process *msg)
 		memcpy(&d, msg->ldt.data + i * LDT_ENTRY_SIZE, sizeof(d));
 		if (!d)
 			continue;
-		desc = decode(i, d);
+		desc = ldt_decode(i, d);
 		batch_must(b,
 			   batch_call(b, SYS_modify_ldt, VAL(MODIFY_LDT_WRITE),
 				      DATA(batch_data(b, &desc, sizeof(desc))), VAL(sizeof(desc))));

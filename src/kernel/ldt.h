@@ -6,6 +6,10 @@
 #include "kernel.pb-c.h"
 #include "model/checkpoint.h"
 
+struct user_desc;
+/* A descriptor as the processor has it. */
+struct user_desc ldt_decode(unsigned int index, uint64_t d);
+
 /*
  * The local descriptor table of an address space (modify_ldt(2)): used by
  * emulators and by old thread libraries; empty for nearly everybody.

@@ -69,25 +69,6 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
 	return identify(c, x->mm, 0, RECORD_MM, p, &p->mm, &unused, e);
 }
 
-/* The class of an ELF file is the fifth byte; a 32-bit program has 32-bit tasks. */
-static int check_exe(const struct checkpoint *c, const struct checkpoint_process *p,
-		     struct error *e)
-{
-	char ident[5] = "";
-	_cleanup_(close_fd) int fd =
-		procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/exe", p->tid);
-
-	if (fd < 0) {
-		error_clear(e); /* no link, or not ours to read: it is looked at with the address
-				   space */
-		return 0;
-	}
-	if (pread(fd, ident, sizeof(ident), 0) == sizeof(ident) &&
-	    memcmp(ident, "\177ELF\1", 5) == 0)
-		return error_set(e, -ENOEXEC, E_TASK_COMPAT, "is a 32-bit program");
-	return 0;
-}
-
 void process_look(const struct checkpoint *c, const struct process_index *x,
 		  struct checkpoint_process *p)
 {
@@ -101,7 +82,6 @@ void process_look(const struct checkpoint *c, const struct process_index *x,
 	l->namespaces =
 		namespaces_compare(c, &x->namespaces, p, &l->children_apart, &l->in_namespaces);
 	l->labels = security_compare_labels(c, x->label, p, &l->in_labels);
-	l->exe = check_exe(c, p, &l->in_exe);
 	/* While it runs, what is read here would be old by the time it is asked for. */
 	if (!c->checking)
 		checkpoint_read_texts(c, p, l);
@@ -127,10 +107,6 @@ int process_check(struct checkpoint *c, const struct process_index *x, struct ch
 	if (r >= 0) {
 		*e = p->look->in_labels;
 		r = checkpoint_refuse(c, p->look->labels, e);
-	}
-	if (r >= 0) {
-		*e = p->look->in_exe;
-		r = checkpoint_refuse(c, p->look->exe, e);
 	}
 	if (r >= 0 && c->checking)
 		r = checkpoint_refuse(c, timers_check(c, p, e), e);
@@ -376,7 +352,8 @@ int process_restart_shared(struct restart *r, struct restart_process *p, bool si
 	struct restart_task *leader = &p->tasks.v[0];
 	int failed, res = 0;
 
-	if (sighand && sighand_restart(&b, restart_find(r, RECORD_SIGHAND, p->msg->sighand)) < 0)
+	if (sighand && sighand_restart(&b, restart_find(r, RECORD_SIGHAND, p->msg->sighand),
+				       p->mm->compat) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for signal actions");
 	prctl_process_restart(&b, p->msg);
 	processor_process_restart(&b, p->msg);

@@ -14,6 +14,13 @@ struct kernel_sigaction {
 };
 _Static_assert(sizeof(struct kernel_sigaction) == 32, "as rt_sigaction(2) wants it");
 
+/* The same of i386. */
+struct compat_sigaction {
+	uint32_t handler, flags, restorer, mask[2];
+};
+_Static_assert(sizeof(struct compat_sigaction) == 20, "as rt_sigaction(2) wants it there");
+#define I386_RT_SIGACTION 174
+
 #define SIGINFO_SIZE 128
 _Static_assert(sizeof(siginfo_t) == SIGINFO_SIZE, "siginfo_t is part of the kernel's interface");
 
@@ -61,7 +68,24 @@ static bool settable(int sig)
 	return sig != SIGKILL && sig != SIGSTOP;
 }
 
-int sighand_restart(struct batch *b, const Reprise__Sighand *msg)
+/*
+ * The form of the frame that a handler gets is that of the interface by which it was set
+ * (SA_IA32_ABI): in 32-bit programs their own.
+ */
+static void set_compat_action(struct batch *b, int sig, const Reprise__SigAction *a)
+{
+	struct compat_sigaction sa = {(uint32_t)a->handler, (uint32_t)a->flags,
+				      (uint32_t)a->restorer};
+	int call;
+
+	memcpy(sa.mask, &a->mask, sizeof(sa.mask));
+	call = batch_call(b, I386_RT_SIGACTION, VAL(sig), DATA(batch_data(b, &sa, sizeof(sa))),
+			  VAL(0), VAL(8));
+	batch_compat(b, call);
+	batch_must(b, call);
+}
+
+int sighand_restart(struct batch *b, const Reprise__Sighand *msg, bool compat)
 {
 	const struct kernel_sigaction drop = {.handler = (uint64_t)(uintptr_t)SIG_IGN};
 	uint32_t ignore_at = batch_data(b, &drop, sizeof(drop));
@@ -74,8 +98,12 @@ int sighand_restart(struct batch *b, const Reprise__Sighand *msg)
 			continue;
 		batch_must(b, batch_call(b, SYS_rt_sigaction, VAL(sig), DATA(ignore_at), VAL(0),
 					 VAL(8)));
-		batch_must(b, batch_call(b, SYS_rt_sigaction, VAL(sig),
-					 DATA(batch_data(b, &sa, sizeof(sa))), VAL(0), VAL(8)));
+		if (compat)
+			set_compat_action(b, sig, a);
+		else
+			batch_must(b, batch_call(b, SYS_rt_sigaction, VAL(sig),
+						 DATA(batch_data(b, &sa, sizeof(sa))), VAL(0),
+						 VAL(8)));
 	}
 	return b->failed;
 }

@@ -24,7 +24,7 @@ int sighand_collect(struct batch *b, const struct sighand_query *q, Reprise__Sig
  * Adds the calls that set all actions. First each signal is ignored, which
  * empties the queues of what the making of the tree left there (SIGCHLD).
  */
-int sighand_restart(struct batch *b, const Reprise__Sighand *msg) must_check;
+int sighand_restart(struct batch *b, const Reprise__Sighand *msg, bool compat) must_check;
 int sighand_validate(const Reprise__Sighand *msg, struct error *e) must_check;
 
 /* Pending signals, in order: the shared queue of the process or the thread's own. */

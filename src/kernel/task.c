@@ -17,10 +17,13 @@
 #include "kernel/levels.h"
 #include "kernel/sched.h"
 #include "kernel/seccomp.h"
+#include "kernel/segments.h"
 #include "kernel/task.h"
 #include "kernel/vfork.h"
 #include "remote/kernel_task.h"
 #include "remote/ptrace.h"
+
+#define I386_SET_ROBUST_LIST 311
 
 #define MEMPOLICY_NODES 1024
 
@@ -201,10 +204,16 @@ static int save_user_pointers(const struct frozen_thread *t, Reprise__Task *msg,
 	size_t len = 0;
 	int r;
 
-	if (syscall(SYS_get_robust_list, t->tid, &head, &len) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "get_robust_list");
-	msg->robust_list = (uint64_t)(uintptr_t)head;
-	msg->robust_list_len = len;
+	if (arch_is_compat(&t->cpu->regs)) {
+		r = arch_compat_robust_list(t->tid, &msg->robust_list, &msg->robust_list_len);
+		if (r < 0)
+			return error_errno(e, r, E_SYSTEM, "get_robust_list");
+	} else {
+		if (syscall(SYS_get_robust_list, t->tid, &head, &len) < 0)
+			return error_errno(e, -errno, E_SYSTEM, "get_robust_list");
+		msg->robust_list = (uint64_t)(uintptr_t)head;
+		msg->robust_list_len = len;
+	}
 	if (t->in_vfork)
 		return 0; /* vfork_task() has set the rest */
 	r = trace_get_rseq(t->tid, &rseq, e);
@@ -251,6 +260,8 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 		r = read_comm(c->proc_fd, p->frozen->pid, tid, &msg->comm, s, e);
 	if (r >= 0)
 		r = save_user_pointers(t, msg, e);
+	if (r >= 0)
+		r = segments_checkpoint(t, msg, s, e);
 	if (r >= 0)
 		r = files_checkpoint(c, p, tid, &msg->files, e);
 	if (r >= 0)
@@ -343,9 +354,12 @@ int task_validate(const struct restart *r, const Reprise__Task *m, struct error 
 	    m->xstate.len > XSTATE_MAX)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "registers of %zu and %zu bytes",
 				 m->regs.len, m->xstate.len);
-	if (m->timeout_form > TIMEOUT_TIMESPEC || m->timeout_arg > 5)
+	if (m->timeout_form > TIMEOUT_TIMESPEC32 || m->timeout_arg > 5)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "time-out form %u of argument %u",
 				 m->timeout_form, m->timeout_arg);
+	res = segments_validate(m, e);
+	if (res < 0)
+		return res;
 	if (m->mempolicy.len && m->mempolicy.len != sizeof(struct mempolicy))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a memory policy of %zu bytes",
 				 m->mempolicy.len);
@@ -359,11 +373,37 @@ int task_validate(const struct restart *r, const Reprise__Task *m, struct error 
 	return res < 0 ? res : seccomp_validate(m, e);
 }
 
+int task_validate_width(const Reprise__Task *m, bool compat, struct error *e)
+{
+	struct user_regs_struct regs;
+
+	if (m->is_zombie)
+		return 0;
+	memcpy(&regs, m->regs.data, sizeof(regs));
+	if (arch_is_odd(&regs) || arch_is_compat(&regs) != compat)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "code segment %#llx in a %s program",
+				 (unsigned long long)regs.cs, compat ? "32-bit" : "64-bit");
+	return 0;
+}
+
 static void set_rseq(struct batch *b, const Reprise__Task *m)
 {
 	if (m->rseq)
 		batch_must(b, batch_call(b, SYS_rseq, VAL(m->rseq), VAL(m->rseq_size), VAL(0),
 					 VAL(m->rseq_signature)));
+}
+
+/* A 32-bit task has one of its own beside the other, which nobody there sets. */
+static void set_robust_list(struct batch *b, const struct restart_task *t)
+{
+	const Reprise__Task *m = t->msg;
+	bool compat = t->process->mm->compat;
+	int call = batch_call(b, compat ? I386_SET_ROBUST_LIST : SYS_set_robust_list,
+			      VAL(m->robust_list), VAL(m->robust_list_len));
+
+	if (compat)
+		batch_compat(b, call);
+	batch_must(b, call);
 }
 
 static void set_mempolicy(struct batch *b, const Reprise__Task *m)
@@ -407,8 +447,7 @@ static int restore_plain(struct restart_task *t, const Reprise__Task *now, struc
 	altstack_restart(&b, m);
 	prctl_task_restart(&b, m);
 	processor_task_restart(&b, m);
-	batch_must(&b, batch_call(&b, SYS_set_robust_list, VAL(m->robust_list),
-				  VAL(m->robust_list_len)));
+	set_robust_list(&b, t);
 	set_rseq(&b, m);
 	batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_TIMERSLACK),
 				  VAL(m->sched->timerslack_ns), VAL(0), VAL(0), VAL(0)));
@@ -453,42 +492,28 @@ int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task 
 	return res < 0 ? res : restore_identity(r, t, now, e);
 }
 
-#define ERESTART_RESTARTBLOCK 516 /* include/linux/errno.h */
-
-/* In the order of the system call's arguments. */
-static unsigned long long *argument(struct user_regs_struct *regs, unsigned int i)
-{
-	unsigned long long *const args[] = {&regs->rdi, &regs->rsi, &regs->rdx,
-					    &regs->r10, &regs->r8,  &regs->r9};
-
-	return args[i];
-}
-
-/* The calls that go on by a restart block; others are issued again, see set_timeout(). */
-static bool has_restart_block(long nr)
-{
-	return nr == SYS_nanosleep || nr == SYS_clock_nanosleep || nr == SYS_poll ||
-	       nr == SYS_futex;
-}
-
 int task_restart_sleep(struct restart_task *t, struct error *e)
 {
 	const Reprise__Task *m = t->msg;
 	const struct timespec left = {(time_t)(m->timeout_ns / 1000000000),
 				      (long)(m->timeout_ns % 1000000000)};
-	bool timespec = m->timeout_form == TIMEOUT_TIMESPEC;
+	bool narrow = m->timeout_form == TIMEOUT_TIMESPEC32;
+	bool timespec = narrow || m->timeout_form == TIMEOUT_TIMESPEC;
 	struct user_regs_struct regs;
 	uint64_t args[6];
+	long nr;
 
 	memcpy(&regs, m->regs.data, sizeof(regs));
-	if (m->timeout_form == TIMEOUT_NONE || !has_restart_block((long)regs.orig_rax))
+	nr = arch_call_nr(&regs);
+	/* others are issued again, see set_timeout() */
+	if (m->timeout_form == TIMEOUT_NONE || !freezer_has_restart_block(nr))
 		return 0;
 	for (unsigned int i = 0; i < 6; i++)
-		args[i] = *argument(&regs, i);
+		args[i] = arch_call_arg(&regs, i);
 	if (!timespec)
 		args[m->timeout_arg] = (m->timeout_ns + 999999) / 1000000;
-	return agent_begin_sleep(t->process->agent, t->tid, (long)regs.orig_rax, args,
-				 timespec ? (int)m->timeout_arg : -1, &left, &t->asleep, e);
+	return agent_begin_sleep(t->process->agent, t->tid, nr, args,
+				 timespec ? (int)m->timeout_arg : -1, &left, narrow, &t->asleep, e);
 }
 
 /*
@@ -499,23 +524,26 @@ int task_restart_sleep(struct restart_task *t, struct error *e)
 static int set_timeout(struct restart_task *t, struct user_regs_struct *regs, struct error *e)
 {
 	const Reprise__Task *m = t->msg;
-	unsigned long long *arg = argument(regs, m->timeout_arg);
 	const uint64_t left[2] = {m->timeout_ns / 1000000000, m->timeout_ns % 1000000000};
+	const uint32_t narrow[2] = {(uint32_t)left[0], (uint32_t)left[1]};
 	uint64_t at = (regs->rsp - 128 - sizeof(left)) & ~15ull;
 
 	if (t->asleep) {
-		regs->rax = (unsigned long long)-ERESTART_RESTARTBLOCK;
+		arch_set_interrupted(regs, arch_call_nr(regs), ARCH_ERESTART_RESTARTBLOCK);
 		return 0;
 	}
 	switch (m->timeout_form) {
 	case TIMEOUT_NONE:
 		return 0;
 	case TIMEOUT_REGISTER_MS:
-		*arg = (m->timeout_ns + 999999) / 1000000;
+		arch_set_call_arg(regs, m->timeout_arg, (m->timeout_ns + 999999) / 1000000);
 		return 0;
 	case TIMEOUT_TIMESPEC:
-		*arg = at;
+		arch_set_call_arg(regs, m->timeout_arg, at);
 		return mem_write(t->tid, at, left, sizeof(left), e);
+	case TIMEOUT_TIMESPEC32:
+		arch_set_call_arg(regs, m->timeout_arg, at);
+		return mem_write(t->tid, at, narrow, sizeof(narrow), e);
 	}
 	return error_set(e, -EINVAL, E_INTERNAL, "time-out form %u", m->timeout_form);
 }
@@ -544,6 +572,8 @@ int task_restart_registers(struct restart_task *t, struct error *e)
 	memset(xstate, 0, sizeof(xstate));
 	memcpy(xstate, m->xstate.data, len);
 	r = trace_set_xstate(t->tid, xstate, room, e);
+	if (r >= 0)
+		r = segments_restart(t, e);
 	if (r >= 0)
 		r = trace_set_regs(t->tid, &regs, e);
 	return r < 0 ? r : trace_set_sigmask(t->tid, m->sigmask, e);

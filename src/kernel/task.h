@@ -39,6 +39,8 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 int task_checkpoint_exited(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 			   struct error *e) must_check;
 
+/* Its registers are those of such a program; after task_validate(). */
+int task_validate_width(const Reprise__Task *m, bool compat, struct error *e) must_check;
 int task_validate(const struct restart *r, const Reprise__Task *m, struct error *e) must_check;
 /*
  * All but registers: what must be set while the stub is privileged, then

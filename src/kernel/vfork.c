@@ -293,6 +293,9 @@ static const struct kernel_task *kernel_of(const struct checkpoint_process *p)
 	return NULL;
 }
 
+/* By which interface it was set, SA_IA32_ABI and SA_X32_ABI: for the kernel alone. */
+#define SA_ABI 0x03000000ull
+
 int vfork_sighand(const struct checkpoint_process *p, Reprise__Sighand *msg)
 {
 	const struct kernel_task *k = kernel_of(p);
@@ -301,7 +304,7 @@ int vfork_sighand(const struct checkpoint_process *p, Reprise__Sighand *msg)
 		return -EINVAL;
 	for (size_t i = 0; i < msg->n_actions; i++) {
 		msg->actions[i]->handler = k->actions[i].handler;
-		msg->actions[i]->flags = k->actions[i].flags;
+		msg->actions[i]->flags = k->actions[i].flags & ~SA_ABI;
 		msg->actions[i]->restorer = k->actions[i].restorer;
 		msg->actions[i]->mask = k->actions[i].mask;
 	}

@@ -237,7 +237,7 @@ int vfork_restart(struct restart *r, struct restart_process *child, struct error
 	if (res < 0)
 		return error_errno(e, res, E_RESTORE, "cannot make task %d", child->vpid);
 	restart_trace(r, "task %d made by %d, which waits for it", child->vpid, t->tid);
-	return stub_adopt(r, child, pid, e);
+	return stub_adopt(r, child, pid, agent_address(child->parent->agent), e);
 }
 
 static int make_pair(struct restart_process *child, int ends[2], struct error *e)

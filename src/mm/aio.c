@@ -329,6 +329,8 @@ int aio_validate(const Reprise__Vma *v, struct error *e)
 	return 0;
 }
 
+#define I386_IO_SETUP 245
+
 struct maker {
 	struct restart *r;
 	struct restart_process *p;
@@ -346,9 +348,15 @@ static int setup(const struct maker *m, uint64_t *ret, struct error *e)
 	_cleanup_(batch_free) struct batch b = {};
 	const uint64_t zero = 0;
 	uint32_t at = batch_data(&b, &zero, sizeof(zero));
-	int call = batch_call(&b, __NR_io_setup, VAL(m->v->aio->max_requests), DATA(at));
-	int r = run(m, &b, e);
+	bool compat = m->p->mm->compat;
+	int call = batch_call(&b, compat ? I386_IO_SETUP : __NR_io_setup,
+			      VAL(m->v->aio->max_requests), DATA(at));
+	int r;
 
+	/* The kernel chooses the address, among those that the width of the call allows. */
+	if (compat)
+		batch_compat(&b, call);
+	r = run(m, &b, e);
 	if (r < 0)
 		return r;
 	if (batch_result(&b, call) < 0)
@@ -371,11 +379,12 @@ static int read_ring(const struct maker *m, uint64_t at, struct ring *ring, stru
 static int move(const struct maker *m, uint64_t from, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
-	uint64_t by = m->r->agent_at + FREE_SHM_OFFSET, size = m->v->end - m->v->start;
+	const struct mm_width *width = mm_width_of(m->r, m->p->mm);
+	uint64_t by = width->free_shm, size = m->v->end - m->v->start;
 	const struct batch_arg flags = VAL(MREMAP_MAYMOVE | MREMAP_FIXED);
 	int out, in, r;
 
-	if (by + size > m->r->mm->free_end)
+	if (by + size > width->free_end)
 		return error_set(e, -ENOMEM, E_RESTORE, "no room for a ring");
 	out = batch_call(&b, __NR_mremap, VAL(from), VAL(size), VAL(size), flags, VAL(by));
 	batch_must(&b, out);

@@ -50,11 +50,11 @@ static void build_free(struct build *b)
 /* Everything but the agent goes. */
 static void empty(struct build *b)
 {
-	uint64_t above = b->r->agent_at + AGENT_SIZE;
+	uint64_t at = agent_address(b->p->agent), above = at + AGENT_SIZE;
+	uint64_t end = mm_end(b->p->mm);
 
-	calls_add(&b->calls, "munmap", 0, b->r->agent_at, __NR_munmap, VAL(0), VAL(b->r->agent_at));
-	calls_add(&b->calls, "munmap", above, USER_SPACE_END, __NR_munmap, VAL(above),
-		  VAL(USER_SPACE_END - above));
+	calls_add(&b->calls, "munmap", 0, at, __NR_munmap, VAL(0), VAL(at));
+	calls_add(&b->calls, "munmap", above, end, __NR_munmap, VAL(above), VAL(end - above));
 }
 
 int mm_restart_empty(struct restart *r, struct restart_process *p, struct error *e)
@@ -182,27 +182,27 @@ static int inherit(struct build *b, struct error *e)
 /* ---- the vDSO ---- */
 
 /*
- * arch_prctl(ARCH_MAP_VDSO_64) takes the address for a hint, and is possible only while no vDSO is
+ * arch_prctl(ARCH_MAP_VDSO_*) takes the address for a hint, and is possible only while no vDSO is
  * mapped: all else comes after it. mremap() to the same size changes nothing and tells whether the
  * code came to stand there.
  */
 static void map_vdso(struct build *b, uint64_t vvar)
 {
-	const struct mm_vdso *own = &b->r->mm->own;
+	const struct mm_vdso *own = &mm_width_of(b->r, b->want)->own;
 	uint64_t vdso = vvar + (own->vdso - own->vvar);
 
-	calls_add(&b->calls, "arch_prctl(ARCH_MAP_VDSO_64)", vvar, vdso + own->len, __NR_arch_prctl,
-		  VAL(ARCH_MAP_VDSO_64), VAL(vvar));
+	calls_add(&b->calls, "arch_prctl(ARCH_MAP_VDSO)", vvar, vdso + own->len, __NR_arch_prctl,
+		  VAL(b->want->compat ? ARCH_MAP_VDSO_32 : ARCH_MAP_VDSO_64), VAL(vvar));
 	calls_place(&b->calls, "mremap", vdso, vdso + own->len, __NR_mremap, VAL(vdso),
 		    VAL(own->len), VAL(own->len), VAL(0));
 }
 
 static void make_vdso(struct build *b)
 {
-	const struct mm_restart *mm = b->r->mm;
+	const struct mm_width *width = mm_width_of(b->r, b->want);
 
-	if (mm->own.vdso && mm->foreign_vdso)
-		map_vdso(b, b->r->agent_at + FREE_VDSO_OFFSET);
+	if (width->own.vdso && width->foreign_vdso)
+		map_vdso(b, width->free_vdso);
 	else if (b->want->vdso)
 		map_vdso(b, b->want->vvar);
 }

@@ -167,6 +167,12 @@ static bool is_tracked_by_others(struct checkpoint *c, const struct checkpoint_p
 	return fd >= 0 && pagemap_is_tracked(fd, v->start);
 }
 
+/* It takes the place that the kernel gives it; see also src/fs/uring.c. */
+static int ring_in_compat(struct error *e)
+{
+	return error_set(e, -EOPNOTSUPP, E_VMA_KIND, "is an io_uring in a 32-bit program");
+}
+
 static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		    const struct vma_list *list, struct vma *v, struct error *e)
 {
@@ -184,6 +190,8 @@ static int take_vma(struct checkpoint *c, const struct checkpoint_process *p, st
 		return checkpoint_refuse(c, error_vma(e, r, v), e);
 	if (v->kind == VMA_IGNORED)
 		return 0;
+	if (m->msg->compat && v->kind == VMA_IO_URING)
+		return checkpoint_refuse(c, error_vma(e, ring_in_compat(e), v), e);
 	if (!v->shared && v->anonymous_kb + v->swap_kb >= WORTH_KB) {
 		m->anonymous += (v->anonymous_kb + v->swap_kb) << 10;
 		if (!track_covers(m->track, v->start, v->end))
@@ -304,16 +312,40 @@ static int take_pages(struct checkpoint *c, const struct checkpoint_process *p, 
 
 /* ---- one address space ---- */
 
+/* Once, since all 32-bit programs have the same one. */
+static int put_compat_vdso(struct checkpoint *c, const struct checkpoint_process *p,
+			   struct error *e)
+{
+	Reprise__CompatVdso msg = REPRISE__COMPAT_VDSO__INIT;
+	_cleanup_(mm_vdso_free) struct mm_vdso own = {};
+	int r;
+
+	if (c->mm->compat_vdso)
+		return 0;
+	c->mm->compat_vdso = true;
+	r = mm_vdso_of(c->proc_fd, p->tid, &own, e);
+	if (r < 0)
+		return r;
+	msg.code.data = own.code;
+	msg.code.len = own.len;
+	msg.address_delta = own.vdso - own.vvar;
+	return checkpoint_put(c, RECORD_COMPAT_VDSO, objects_fresh(c->objects), &msg.base, e);
+}
+
 static int take_mm(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		   struct error *e)
 {
-	int r = take_vmas(c, p, m, e);
+	int r;
 
+	m->msg->compat = freezer_program(c->proc_fd, p->tid) == ARCH_PROGRAM_32;
+	r = take_vmas(c, p, m, e);
 	if (r < 0)
 		return r;
 	r = mm_vdso_checkpoint(m->msg, e);
 	if (r < 0)
 		r = checkpoint_refuse(c, r, e);
+	if (r >= 0 && m->msg->compat && m->msg->vdso && !c->checking)
+		r = put_compat_vdso(c, p, e);
 	if (r >= 0) {
 		r = mapped_exe(c, p, &m->msg->exe, e);
 		if (r < 0)

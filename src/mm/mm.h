@@ -82,6 +82,13 @@ void mm_restart_end(struct restart *r);
  * ours. */
 int mm_restart_choose_agent(struct restart *r, struct error *e) must_check;
 /*
+ * Makes of a stub, whose agent that is, a 32-bit or a 64-bit program if it is not that already.
+ * Nothing but the agent is left of its address space then; its table of descriptors is its own.
+ */
+int mm_restart_program(struct restart *r, pid_t pid, struct agent *a, bool compat,
+		       struct error *e) must_check;
+bool mm_restart_is_compat(const struct restart *r, const struct agent *a);
+/*
  * Turns the address space that p's first task has now (a copy of ours, or of its parent's) into the
  * one that was saved: mappings, vDSO. Then fills pages stage by stage: mm_restart_fill(stage)
  * before each child that inherits copy-on-write pages, the last after all. What would hinder

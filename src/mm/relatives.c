@@ -58,8 +58,8 @@ static int find_parent(struct family *f, size_t i, const ssize_t *parents, const
 	if (parent < 0 || (size_t)parent >= i)
 		return 0;
 	from = mm->mms.v[parent].msg;
-	if (!msg->exe || from->exe != msg->exe || from->vdso != msg->vdso ||
-	    from->vvar != msg->vvar)
+	if (!msg->exe || from->exe != msg->exe || from->compat != msg->compat ||
+	    from->vdso != msg->vdso || from->vvar != msg->vvar)
 		return 0;
 	if (mm_alike(from, msg, &node->alike) < 0)
 		return no_memory(e);

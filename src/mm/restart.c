@@ -22,17 +22,37 @@
  * the image compares with that of this kernel.
  */
 
-static bool same_vdso(const Reprise__Tree *tree, const struct mm_vdso *own)
+static bool same_vdso(const struct mm_vdso *old, const struct mm_vdso *own)
 {
-	return tree->vdso.len == own->len &&
-	       (own->len == 0 || memcmp(tree->vdso.data, own->code, own->len) == 0) &&
-	       tree->vdso_address_delta == own->vdso - own->vvar;
+	return old->len == own->len &&
+	       (own->len == 0 || memcmp(old->code, own->code, own->len) == 0) &&
+	       old->vdso - old->vvar == own->vdso - own->vvar;
+}
+
+/* The fault point lets a test take the way of another kernel's image on the same kernel. */
+static void compare_vdso(struct restart *r, bool compat)
+{
+	struct mm_width *w = &r->mm->widths[compat ? WIDTH_32 : WIDTH_64];
+	const char *fault = getenv("REPRISE_FAULT");
+	struct mm_vdso old;
+
+	w->own_known = true;
+	w->foreign_vdso = (mm_vdso_in_image(r, compat, &old) && !same_vdso(&old, &w->own)) ||
+			  (fault && strcmp(fault, "foreign-vdso") == 0);
+}
+
+int mm_vdso_learn(struct restart *r, pid_t pid, struct error *e)
+{
+	struct mm_width *w = &r->mm->widths[WIDTH_32];
+	int n = w->own_known ? 0 : mm_vdso_of(r->proc_fd, pid, &w->own, e);
+
+	if (n >= 0 && !w->own_known)
+		compare_vdso(r, true);
+	return n;
 }
 
 int mm_restart_begin(struct restart *r, struct error *e)
 {
-	const Reprise__Tree *tree = restart_nth(r, RECORD_TREE, 0, NULL);
-	const char *fault = getenv("REPRISE_FAULT");
 	int n;
 
 	r->mm = calloc(1, sizeof(*r->mm));
@@ -40,13 +60,10 @@ int mm_restart_begin(struct restart *r, struct error *e)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for a restart");
 	r->mm->lazy_go = r->mm->lazy_name = -EBADF;
 	r->mm->keys = keys_in_image(r);
-	n = mm_vdso_own(r->proc_fd, &r->mm->own, e);
-	if (n < 0)
-		return n;
-	/* the fault point lets a test take the way of another kernel's image on the same kernel */
-	r->mm->foreign_vdso =
-		!same_vdso(tree, &r->mm->own) || (fault && strcmp(fault, "foreign-vdso") == 0);
-	return 0;
+	n = mm_vdso_own(r->proc_fd, &r->mm->widths[WIDTH_64].own, e);
+	if (n >= 0)
+		compare_vdso(r, false);
+	return n;
 }
 
 static void close_files(struct mm_restart *mm)
@@ -63,7 +80,8 @@ void mm_restart_end(struct restart *r)
 	lazy_end(r);
 	close_files(r->mm);
 	vec_free(&r->mm->files);
-	mm_vdso_free(&r->mm->own);
+	for (size_t i = 0; i < WIDTHS; i++)
+		mm_vdso_free(&r->mm->widths[i].own);
 	free(r->mm);
 	r->mm = NULL;
 }
@@ -123,7 +141,7 @@ void mm_mapped_files_bound(struct restart *r)
  * there any more. After a system call that the code makes there is nothing left to read.
  */
 static int check_inside(struct restart *r, const struct restart_process *p,
-			const Reprise__Tree *tree, struct error *e)
+			const struct mm_vdso *old, struct error *e)
 {
 	vec_for_each (other, &r->processes) {
 		if (other->mm_id != p->mm_id)
@@ -136,10 +154,9 @@ static int check_inside(struct restart *r, const struct restart_process *p,
 				continue; /* a zombie */
 			memcpy(&regs, t->msg->regs.data, sizeof(regs));
 			at = regs.rip - p->mm->vdso;
-			if (at >= tree->vdso.len)
+			if (at >= old->len)
 				continue;
-			if (at >= 2 && tree->vdso.data[at - 2] == 0x0f &&
-			    tree->vdso.data[at - 1] == 5)
+			if (at >= 2 && mm_vdso_is_call(old->code + at - 2, p->mm->compat))
 				continue;
 			return error_set(e, -EOPNOTSUPP, E_RESTORE,
 					 "task %d was stopped inside the vDSO, and the image was "
@@ -169,26 +186,29 @@ static int map_plain(struct restart *r, struct restart_process *p, uint64_t at, 
 
 int mm_vdso_restart(struct restart *r, struct restart_process *p, struct error *e)
 {
-	const Reprise__Tree *tree = restart_nth(r, RECORD_TREE, 0, NULL);
-	uint64_t page_at = p->mm->vdso - PAGE_BYTES;
+	const struct mm_width *w = mm_width_of(r, p->mm);
+	uint64_t page_at = p->mm->vdso - PAGE_BYTES, here;
 	_cleanup_(free_ptr) uint8_t *code = NULL;
 	_cleanup_(close_fd) int mem_fd = -EBADF;
 	uint8_t page[PAGE_BYTES];
-	size_t len = tree->vdso.len;
+	struct mm_vdso old;
+	size_t len;
 	int n;
 
-	if (!p->mm->vdso || !r->mm->foreign_vdso)
+	if (!p->mm->vdso || !w->foreign_vdso || !mm_vdso_in_image(r, p->mm->compat, &old))
 		return 0;
-	n = check_inside(r, p, tree, e);
+	len = old.len;
+	here = w->free_vdso + (w->own.vdso - w->own.vvar);
+	n = check_inside(r, p, &old, e);
 	if (n < 0)
 		return n;
 	code = malloc(len);
 	if (!code)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the vDSO");
-	memcpy(code, tree->vdso.data, len);
-	n = mm_vdso_patch(code, len, p->mm->vdso, &r->mm->own,
-			  r->agent_at + FREE_VDSO_OFFSET + (r->mm->own.vdso - r->mm->own.vvar),
-			  page, page_at, e);
+	memcpy(code, old.code, len);
+	n = p->mm->compat
+		    ? mm_vdso_patch_compat(code, len, p->mm->vdso, &w->own, here, page, page_at, e)
+		    : mm_vdso_patch(code, len, p->mm->vdso, &w->own, here, page, page_at, e);
 	/* the trampolines take the place of the last data page */
 	if (n >= 0)
 		n = map_plain(r, p, page_at, PAGE_BYTES + len, e);

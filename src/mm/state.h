@@ -73,6 +73,7 @@ struct mm_checkpoint {
 	VEC(struct mm_registered) registered;
 	uint64_t page_bytes;
 	uint64_t anonymous;    /* bytes that mms hold */
+	bool compat_vdso;      /* has been put into the image */
 	bool pins_pages;       /* asynchronous I/O writes to pages past the page table */
 	struct mm_seen looked; /* by mm_look() */
 };

@@ -40,7 +40,8 @@ static int attach(struct calls *c, const Reprise__Mm *want, const struct span_ve
 {
 	const Reprise__Vma *v = mm_vma_at(want, fresh->v[first].start);
 	const Reprise__Inode *inode = restart_find(c->r, RECORD_INODE, v->inode);
-	uint64_t at = c->r->agent_at + FREE_SHM_OFFSET;
+	const struct mm_width *width = mm_width_of(c->r, want);
+	uint64_t at = width->free_shm;
 	uint64_t size = (inode->size + PAGE_BYTES - 1) & -PAGE_BYTES;
 	int id = inode_sysv_shmid(c->r, v->inode);
 	bool exec = v->prot & PROT_EXEC;
@@ -48,7 +49,7 @@ static int attach(struct calls *c, const Reprise__Mm *want, const struct span_ve
 
 	if (id < 0)
 		return error_set(e, id, E_IMAGE_INVALID, "not a System V segment");
-	if (!size || at + size > c->r->mm->free_end)
+	if (!size || at + size > width->free_end)
 		return error_set(e, -ENOMEM, E_RESTORE, "no room for a whole System V segment");
 	calls_place(c, "shmat", at, at + size, __NR_shmat, VAL(id), VAL(at),
 		    VAL((v->write_open ? 0 : SHM_RDONLY) | (exec ? SHM_EXEC : 0)));

@@ -9,6 +9,7 @@
 #include "fs/uring.h"
 #include "mm/aio.h"
 #include "mm/keys.h"
+#include "mm/layout.h"
 #include "mm/mm.h"
 #include "mm/pagemap.h"
 #include "mm/vma.h"
@@ -103,14 +104,16 @@ static int check_vmas(const struct restart *r, const Reprise__Mm *mm, struct err
 					    (unsigned long)v->end);
 		below = v->end;
 	}
+	if (below > mm_end(mm))
+		return INVALID(e, "mappings beyond the end of a 32-bit program");
 	return 0;
 }
 
 /* vvar and vdso adjoin, in this order, and there are no others. */
 static int check_vdso(const struct restart *r, const Reprise__Mm *mm, struct error *e)
 {
-	const Reprise__Tree *tree = restart_nth(r, RECORD_TREE, 0, NULL);
 	uint64_t first = 0, code = 0, next = 0;
+	struct mm_vdso of_image;
 
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		const Reprise__Vma *v = mm->vmas[i];
@@ -127,8 +130,9 @@ static int check_vdso(const struct restart *r, const Reprise__Mm *mm, struct err
 	}
 	if (mm->vvar != first || mm->vdso != code || !first != !code)
 		return INVALID(e, "the vDSO is not where it is said to be");
-	if (code && (!tree || code - first != tree->vdso_address_delta ||
-		     next - code != tree->vdso.len || code - first < PAGE_BYTES))
+	if (code && (!mm_vdso_in_image(r, mm->compat, &of_image) ||
+		     code - first != of_image.vdso - of_image.vvar || next - code != of_image.len ||
+		     code - first < PAGE_BYTES))
 		return INVALID(e, "the vDSO is not that of the image");
 	return 0;
 }
@@ -268,7 +272,8 @@ static int check_parent(const struct restart *r, const struct owners *owners, ui
 
 	if (!from || !owner || !parent || owner->ppid != parent->pid || from == mm)
 		return INVALID(e, "inherits pages of what is not its parent");
-	if (from->exe != mm->exe || from->vdso != mm->vdso || from->vvar != mm->vvar)
+	if (from->exe != mm->exe || from->compat != mm->compat || from->vdso != mm->vdso ||
+	    from->vvar != mm->vvar)
 		return INVALID(e, "inherits pages of another program");
 	if (mm->parent_stage > from->last_stage)
 		return INVALID(e, "inherits pages of a stage that does not come");

@@ -3,7 +3,10 @@
 
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/syscall.h>
 
 #include "core/cleanup.h"
@@ -16,17 +19,18 @@ void mm_vdso_free(struct mm_vdso *v)
 	*v = (struct mm_vdso){};
 }
 
-int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e)
+static int find(int proc_fd, const char *name, struct mm_vdso *ret, struct error *e)
 {
 	_cleanup_(mm_vdso_free) struct mm_vdso own = {};
 	_cleanup_(vma_list_free) struct vma_list list = {};
-	int r = (int)procfs_read(proc_fd, &list.text, e, "self/maps");
+	_cleanup_(close_fd) int fd = -EBADF;
+	int r = (int)procfs_read(proc_fd, &list.text, e, "%s/maps", name);
 
 	if (r < 0)
 		return r;
 	r = vma_parse(list.text, &list);
 	if (r < 0)
-		return error_set(e, r, E_INTERNAL, "/proc/self/maps is not understood");
+		return error_set(e, r, E_INTERNAL, "/proc/%s/maps is not understood", name);
 	vec_for_each (v, &list.vmas) {
 		if (strncmp(v->name, "[vvar", 5) == 0 && !own.vvar)
 			own.vvar = v->start;
@@ -39,11 +43,32 @@ int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e)
 		own.code = malloc(own.len);
 		if (!own.code)
 			return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the vDSO");
-		memcpy(own.code, (const void *)own.vdso, own.len);
+		fd = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%s/mem", name);
+		if (fd < 0)
+			return fd;
+		if (pread(fd, own.code, own.len, (off_t)own.vdso) != (ssize_t)own.len)
+			return error_errno(e, -errno, E_SYSTEM, "cannot read the vDSO");
 	}
 	*ret = own;
 	own.code = NULL;
 	return 0;
+}
+
+int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e)
+{
+	return find(proc_fd, "self", ret, e);
+}
+
+int mm_vdso_of(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e)
+{
+	char name[16];
+	int r;
+
+	snprintf(name, sizeof(name), "%d", pid);
+	r = find(proc_fd, name, ret, e);
+	if (r >= 0 && ret->len >= VDSO_TAIL)
+		memset(ret->code + ret->len - VDSO_TAIL, 0, VDSO_TAIL);
+	return r;
 }
 
 /* The code finds its data relative to itself: apart from it, it is of no use, and cannot be made

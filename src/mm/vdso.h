@@ -2,6 +2,8 @@
 #ifndef REPRISE_MM_VDSO_H
 #define REPRISE_MM_VDSO_H
 
+#include <sys/types.h>
+
 #include "core/error.h"
 #include "mm.pb-c.h"
 
@@ -15,8 +17,12 @@ struct mm_vdso {
 	uint8_t *code;
 };
 
-/* Reads that of the calling process. */
+/* Reads that of the calling process; that of a process that nobody else runs. */
 int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e) must_check;
+int mm_vdso_of(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e) must_check;
+/* For a moment code of ours may stand at the end, where nothing else does (src/remote/text.c): it
+ * does not count. */
+#define VDSO_TAIL 64
 void mm_vdso_free(struct mm_vdso *v);
 
 /* Fills in the addresses from the list of mappings; a vDSO that was taken apart is refused. */
@@ -30,5 +36,12 @@ int mm_vdso_checkpoint(Reprise__Mm *mm, struct error *e) must_check;
  */
 int mm_vdso_patch(uint8_t *code, size_t len, uint64_t at, const struct mm_vdso *own, uint64_t here,
 		  uint8_t *page, uint64_t trampolines, struct error *e) must_check;
+/* The same for that of 32-bit programs, whose system calls go through it as well. */
+int mm_vdso_patch_compat(uint8_t *code, size_t len, uint64_t at, const struct mm_vdso *own,
+			 uint64_t here, uint8_t *page, uint64_t trampolines,
+			 struct error *e) must_check;
+/* Is this an instruction that makes a system call, so that nothing but registers is of use to what
+ * follows? */
+bool mm_vdso_is_call(const uint8_t insn[2], bool compat);
 
 #endif

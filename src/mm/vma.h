@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arch/arch.h"
 #include "core/error.h"
 #include "core/vec.h"
 #include "mm.pb-c.h"
@@ -14,6 +15,12 @@
 /* The last page below 2^47 is never mapped. Addresses above need five-level page tables and a
  * program that asks for them. */
 #define USER_SPACE_END 0x7ffffffff000ul
+
+/* The end of what a program of that width may map. */
+static inline uint64_t mm_end(const Reprise__Mm *mm)
+{
+	return mm->compat ? ARCH_COMPAT_END : USER_SPACE_END;
+}
 
 /* What backs a mapping. Numbers stand in images: for ever. */
 enum vma_kind {

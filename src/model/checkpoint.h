@@ -93,8 +93,8 @@ enum look_text { LOOK_LIMITS, LOOK_OOM, LOOK_DUMP, LOOK_TIMERS, LOOK_AUXV, LOOK_
 struct process_look {
 	char *texts[LOOK_TEXTS]; /* NULL: has not been read, or was asked for */
 	ssize_t lengths[LOOK_TEXTS];
-	int namespaces, labels, exe; /* 0 or a negative errno, for which there is an error */
-	struct error in_namespaces, in_labels, in_exe;
+	int namespaces, labels; /* 0 or a negative errno, for which there is an error */
+	struct error in_namespaces, in_labels;
 	bool children_apart; /* of some thread they are born in another pid namespace than ours */
 };
 

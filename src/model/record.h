@@ -26,6 +26,7 @@ enum record_type {
 	RECORD_LAYER = 361,
 	RECORD_NAMESPACE = 790,
 	RECORD_CLOCKS = 875,
+	RECORD_COMPAT_VDSO = 950,
 	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */
 };
 

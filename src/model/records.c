@@ -33,6 +33,7 @@ static const struct record_schema schemas[] = {
 	{RECORD_LAYER, "layer", &reprise__layer__descriptor},
 	{RECORD_CLOCKS, "clocks", &reprise__clocks__descriptor},
 	{RECORD_NAMESPACE, "namespace", &reprise__container__descriptor},
+	{RECORD_COMPAT_VDSO, "32-bit vDSO", &reprise__compat_vdso__descriptor},
 };
 
 const struct record_schema *record_schema(uint32_t type)

@@ -54,7 +54,8 @@ struct restart {
 	int stdio[3];	 /* what replaces an outside terminal or pipe on 0, 1, 2; -1: none */
 	int tty_fd; /* the controlling terminal of the restart, for other descriptors of the old
 		       one; -1 none */
-	uint64_t agent_at;  /* where the agent stands in every address space that we make */
+	uint64_t agent_at;	  /* where the agent stands in every address space that we make */
+	uint64_t agent_compat_at; /* the same in those of 32-bit programs; 0: there are none */
 	int control;	    /* our end of the socket through which descriptors reach the tasks */
 	int control_remote; /* its descriptor number in every task */
 	int jobs;

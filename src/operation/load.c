@@ -92,6 +92,8 @@ static int list_tasks(struct restart *r, struct error *e)
 static int validate_threads(const struct restart *r, const struct restart_process *p,
 			    struct error *e)
 {
+	const Reprise__Mm *mm = restart_find(r, RECORD_MM, p->msg->mm);
+
 	/* Whatever is done for all of them begins with the root. */
 	if (p->msg->zombie)
 		return p == r->processes.v ? invalid(e, "the root is a zombie") : 0;
@@ -105,6 +107,8 @@ static int validate_threads(const struct restart *r, const struct restart_proces
 		if (t->vtid <= 0 || (t != p->tasks.v && t->msg->is_zombie))
 			return invalid(e, "a thread is impossible");
 		res = task_validate(r, t->msg, e);
+		if (res >= 0)
+			res = task_validate_width(t->msg, mm->compat, e);
 		if (res < 0)
 			return error_object(e, res, "thread %d", t->vtid);
 	}

@@ -199,13 +199,13 @@ static int capture_root(struct restart *r, pid_t pid, struct error *e)
 	if (res >= 0)
 		res = trace_interrupt(pid, e);
 	if (res >= 0)
-		res = stub_adopt(r, root, pid, e);
+		res = stub_adopt(r, root, pid, r->agent_at, e);
 	if (res < 0)
 		return res;
 	if (agent_syscall(root->agent, pid, NULL, e, SYS_munmap, below) < 0 ||
 	    agent_syscall(root->agent, pid, NULL, e, SYS_munmap, above) < 0)
 		return error_set(e, -EIO, E_RESTORE, "cannot empty the address space of a stub");
-	return 0;
+	return stub_program(r, root, 0, e);
 }
 
 typedef int (*table_fn)(struct restart *r, struct restart_task *t, struct error *e);

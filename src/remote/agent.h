@@ -83,6 +83,9 @@ int agent_pending(pid_t tid, uint64_t *ret, struct error *e) must_check;
 
 /* captive.c, live.c */
 int captive_run(struct agent *a, pid_t tid, struct batch *b, struct error *e) must_check;
+/* One call at the agent's own `syscall`. */
+int captive_call(const struct agent *a, pid_t tid, long nr, const uint64_t args[6], long *ret,
+		 struct error *e) must_check;
 int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *b,
 	     struct error *e) must_check;
 long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
@@ -92,8 +95,9 @@ int live_return(struct agent *a, struct error *e) must_check;
 /* text.c: looks through the code of the task, first at `likely`. *patched: where it had to be
  * placed, else 0. */
 struct maps;
-int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, const struct arch_gadgets *likely,
-		      struct arch_gadgets *ret, uint64_t *patched, struct error *e) must_check;
+int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, bool compat,
+		      const struct arch_gadgets *likely, struct arch_gadgets *ret,
+		      uint64_t *patched, struct error *e) must_check;
 void text_unpatch(int proc_fd, pid_t tid, uint64_t patched);
 
 /* slot.c: memory that the application does not use, of at least `size` bytes. */

@@ -102,6 +102,12 @@ int batch_call_(struct batch *b, long nr, const struct batch_arg *args, unsigned
 	return (int)b->ncalls++;
 }
 
+void batch_compat(struct batch *b, int call)
+{
+	if (!b->failed && (uint32_t)call < b->ncalls)
+		b->calls[call].compat = 1;
+}
+
 void batch_must(struct batch *b, int call)
 {
 	if (!b->failed && (uint32_t)call < b->ncalls)

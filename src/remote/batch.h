@@ -74,6 +74,8 @@ void batch_pointer(struct batch *b, uint32_t at, uint32_t target);
 				    sizeof(struct batch_arg) -                                \
 			    1)
 int batch_call_(struct batch *b, long nr, const struct batch_arg *args, unsigned int nargs);
+/* Captive agents only: the call is made as a 32-bit task does it, by the numbers of those. */
+void batch_compat(struct batch *b, int call);
 /* Ends the batch at this call if it fails; later calls then report -ECANCELED. */
 void batch_must(struct batch *b, int call);
 /* The result of a call after the run: what the kernel returned, negative errno on failure. */
@@ -137,15 +139,24 @@ long agent_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, st
 		   long nr, const uint64_t args[6]) must_check;
 
 /*
+ * Captive only: the task executes the smallest program of 32 or 64 bits, which is mapped at
+ * `boot_at`; then the agent stands at `at`. All else that the kernel has put into the new address
+ * space is still there. Descriptor `keep` stays, though it is close-on-exec.
+ */
+int agent_change_program(struct agent *a, pid_t tid, bool compat, uint64_t boot_at, uint64_t at,
+			 int keep, struct error *e) must_check;
+/*
  * Captive only: begins a system call that sleeps with a relative time-out (nanosleep,
  * clock_nanosleep, poll, futex), and interrupts it: the kernel now holds what it needs to go on
  * with it (struct restart_block), which is what a thread has that was stopped in such a call.
  * *asleep: it is so, and registers with -ERESTART_RESTARTBLOCK may be set; false: the call returned
- * by itself. timespec_arg: the argument that takes the address of *ts, -1 for none.
+ * by itself. timespec_arg: the argument that takes the address of *ts, -1 for none; is_narrow: in
+ * words of 32 bits.
  */
 struct timespec;
 int agent_begin_sleep(struct agent *a, pid_t tid, long nr, uint64_t args[6], int timespec_arg,
-		      const struct timespec *ts, bool *asleep, struct error *e) must_check;
+		      const struct timespec *ts, bool is_narrow, bool *asleep,
+		      struct error *e) must_check;
 /*
  * Captive only: the thread makes a child by clone3() with these arguments, CLONE_VFORK among them,
  * and waits for it: it executes nothing more for us. What is set of its registers now is what

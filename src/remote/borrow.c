@@ -107,9 +107,10 @@ static int find_gadgets(struct agent *a, struct maps *maps, struct agent_found *
 	struct arch_gadgets likely = {};
 	int r;
 
-	if (found)
+	if (found && !arch_is_compat(&a->saved->regs))
 		likely = (struct arch_gadgets){found->syscall_ret, found->sigreturn};
-	r = text_find_gadgets(a->proc_fd, a->tid, maps, &likely, &a->gadgets, &a->patched, e);
+	r = text_find_gadgets(a->proc_fd, a->tid, maps, arch_is_compat(&a->saved->regs), &likely,
+			      &a->gadgets, &a->patched, e);
 	if (r == 0 && found && !a->patched)
 		*found = (struct agent_found){a->gadgets.syscall_ret, a->gadgets.sigreturn};
 	return r;

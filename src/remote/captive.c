@@ -156,8 +156,8 @@ int captive_run(struct agent *a, pid_t tid, struct batch *b, struct error *e)
 }
 
 /* Executes one call at the agent's own `syscall` and stops as soon as it is done. */
-static int single_call(const struct agent *a, pid_t tid, long nr, const uint64_t args[6], long *ret,
-		       struct error *e)
+int captive_call(const struct agent *a, pid_t tid, long nr, const uint64_t args[6], long *ret,
+		 struct error *e)
 {
 	struct user_regs_struct regs;
 	struct trace_stop stop;
@@ -195,23 +195,29 @@ static int single_call(const struct agent *a, pid_t tid, long nr, const uint64_t
  * up its restart block, with the time-out as a point in time, and returns at once.
  */
 int agent_begin_sleep(struct agent *a, pid_t tid, long nr, uint64_t args[6], int timespec_arg,
-		      const struct timespec *ts, bool *asleep, struct error *e)
+		      const struct timespec *ts, bool is_narrow, bool *asleep, struct error *e)
 {
 	uint64_t at = a->mapping + AGENT_SIZE - sizeof(*ts);
+	uint64_t compat_at = a->mapping + (uint64_t)(arch_agent_compat_syscall - arch_agent_code);
+	const int32_t narrow[2] = {(int32_t)ts->tv_sec, (int32_t)ts->tv_nsec};
 	struct user_regs_struct regs;
 	struct trace_stop stop;
 	int r = trace_get_regs(tid, &regs, e);
 
 	if (r == 0 && timespec_arg >= 0) {
 		args[timespec_arg] = at;
-		r = mem_write(tid, at, ts, sizeof(*ts), e);
+		r = is_narrow ? mem_write(tid, at, narrow, sizeof(narrow), e)
+			      : mem_write(tid, at, ts, sizeof(*ts), e);
 	}
 	if (r == 0)
 		r = trace_set_sigmask(tid, ~0ULL, e);
 	if (r < 0)
 		return r;
-	arch_set_call(&regs, a->mapping + (uint64_t)(arch_agent_syscall - arch_agent_code),
-		      arch_sp(&regs), nr, args);
+	if (nr >= ARCH_COMPAT)
+		arch_set_compat_call(&regs, compat_at, arch_sp(&regs), nr, args);
+	else
+		arch_set_call(&regs, a->mapping + (uint64_t)(arch_agent_syscall - arch_agent_code),
+			      arch_sp(&regs), nr, args);
 	r = trace_set_regs(tid, &regs, e);
 	if (r == 0)
 		r = trace_syscall(tid, 0, e);
@@ -323,7 +329,7 @@ int agent_unmap(struct agent *a, pid_t tid, struct error *e)
 	r = trace_set_sigmask(tid, ~0ULL, e);
 	if (r < 0)
 		return r;
-	r = single_call(a, tid, SYS_munmap, args, &result, e);
+	r = captive_call(a, tid, SYS_munmap, args, &result, e);
 	if (r < 0)
 		return r;
 	if (result < 0)

@@ -22,7 +22,7 @@ int earlier_note(struct freezer *f)
 			    arch_call_result(&t->cpu->regs) != -ARCH_ERESTART_RESTARTBLOCK)
 				continue;
 			nr = arch_call_nr(&t->cpu->regs);
-			if (nr == arch_restart_syscall_nr())
+			if (arch_is_restart_syscall(nr))
 				nr = t->cpu->restarted_nr;
 			if (nr < 0)
 				continue;
@@ -38,7 +38,7 @@ int earlier_note(struct freezer *f)
 /* A call that ended since, and another one in its place, would not be restarted again. */
 void earlier_apply(const struct freezer *f, struct frozen_thread *t)
 {
-	if (arch_call_nr(&t->cpu->regs) != arch_restart_syscall_nr())
+	if (!arch_is_restart_syscall(arch_call_nr(&t->cpu->regs)))
 		return;
 	vec_for_each (s, &f->earlier) {
 		if (s->tid != t->tid || s->ip != arch_ip(&t->cpu->regs) ||

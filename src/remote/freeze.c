@@ -141,6 +141,34 @@ static int leave_rseq(struct frozen_thread *t, bool *changed, struct error *e)
 	return 0;
 }
 
+/*
+ * A program of one width may execute code of the other one. Then nobody knows by which interface it
+ * has set its signal handlers, so that it is left alone.
+ */
+static int check_mode(const struct freezer *f, const struct frozen_thread *t, struct error *e)
+{
+	const struct user_regs_struct *regs = &t->cpu->regs;
+	bool compat = arch_is_compat(regs);
+	int r;
+
+	if (arch_is_odd(regs))
+		return error_set(e, -ENOTSUP, E_TASK_COMPAT,
+				 "task %d runs code in segments of its own", t->tid);
+	if (compat && freezer_program(f->proc_fd, t->tid) != ARCH_PROGRAM_32)
+		return error_set(e, -ENOTSUP, E_TASK_COMPAT,
+				 "task %d runs 32-bit code in a 64-bit program", t->tid);
+	if (!compat && freezer_is_compat(f->proc_fd, t->tid, arch_sp(regs)))
+		return error_set(e, -ENOTSUP, E_TASK_COMPAT,
+				 "task %d runs 64-bit code in a 32-bit program", t->tid);
+	if (compat || arch_call_nr(regs) < 0)
+		return 0;
+	r = trace_is_compat_call(t->tid, e);
+	return r <= 0 ? r
+		      : error_set(e, -ENOTSUP, E_TASK_COMPAT,
+				  "task %d makes a system call of 32-bit programs (int 0x80)",
+				  t->tid);
+}
+
 static int save_thread(const struct freezer *f, pid_t pid, struct frozen_thread *t, struct error *e)
 {
 	bool changed = false;
@@ -153,8 +181,9 @@ static int save_thread(const struct freezer *f, pid_t pid, struct frozen_thread 
 	r = trace_save(t->tid, t->cpu, e);
 	if (r < 0)
 		return r;
-	if (arch_is_compat(&t->cpu->regs))
-		return error_set(e, -ENOTSUP, E_TASK_COMPAT, "task %d runs 32-bit code", t->tid);
+	r = check_mode(f, t, e);
+	if (r < 0)
+		return r;
 	sleep_confirm(f->proc_fd, pid, t);
 	r = leave_rseq(t, &changed, e);
 	if (r == 0)
@@ -183,8 +212,8 @@ static int let_sleep(struct freezer *f, pid_t pid, struct frozen_thread *t, stru
 
 static bool is_obscure(const struct frozen_thread *t)
 {
-	return arch_call_nr(&t->cpu->regs) == arch_restart_syscall_nr() &&
-	       t->cpu->restarted_nr < 0 && t->stop.kind == TRACE_EVENT_STOP && t->looks < MAX_LOOKS;
+	return arch_is_restart_syscall(arch_call_nr(&t->cpu->regs)) && t->cpu->restarted_nr < 0 &&
+	       t->stop.kind == TRACE_EVENT_STOP && t->looks < MAX_LOOKS;
 }
 
 /* Returns whether all could be read: a task may be killed even now. */

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "arch/arch.h"
 #include "core/error.h"
 #include "core/vec.h"
 #include "remote/ptrace.h"
@@ -112,6 +113,17 @@ struct freezer {
  */
 int freezer_survey(struct freezer *f, struct error *e) must_check;
 
+/* The program that a thread runs (a leader that has ended has none); by its stack pointer most are
+ * known not to be 32-bit ones. */
+enum arch_program freezer_program(int proc_fd, pid_t tid);
+bool freezer_is_compat(int proc_fd, pid_t tid, uint64_t sp);
+/* The call that a thread sleeps in, by a number as arch_call_nr() has it. */
+struct task_call {
+	long nr;
+	uint64_t args[6], sp, ip;
+};
+bool freezer_call(int proc_fd, pid_t pid, pid_t tid, struct task_call *ret);
+
 /*
  * Does a running tree's thread, in this state of /proc/TID/stat, wait in vfork()
  * for its child? It cannot be stopped until the child has called exec or ended.
@@ -157,10 +169,18 @@ void freezer_free(struct freezer *f); /* thaws first */
 struct resume_state {
 	struct user_regs_struct regs;
 	bool timed; /* a relative time-out must be set anew before resuming */
-	enum { TIMEOUT_NONE, TIMEOUT_REGISTER_MS, TIMEOUT_TIMESPEC } timeout_form;
+	/* the last one: two words of 32 bits */
+	enum {
+		TIMEOUT_NONE,
+		TIMEOUT_REGISTER_MS,
+		TIMEOUT_TIMESPEC,
+		TIMEOUT_TIMESPEC32 = 3,
+	} timeout_form;
 	unsigned int timeout_arg; /* index of the argument that holds it or points to it */
 	uint64_t remaining_ns;
 };
+/* Does that call, when it is interrupted, go on by restart_syscall(2)? */
+bool freezer_has_restart_block(long nr);
 /* Refuses (E_TASK_STATE) what that would, of a thread that runs as far as we are concerned. */
 int freezer_check_sleep(const struct freezer *f, pid_t pid, pid_t tid, struct error *e) must_check;
 int freezer_resume_state(const struct freezer *f, const struct frozen_process *p,

@@ -79,6 +79,7 @@ static const struct member task_members[] = {
 	{"thread.io_bitmap", NULL, FIELD(io_bitmap), true},
 	{"thread.iopl_emul", NULL, FIELD(iopl), true},
 	{"thread.pkru", NULL, FIELD(pkru), true},
+	{"thread.tls_array", NULL, FIELD(segments), false},
 	{"thread.fsbase", NULL, FIELD(regs.fs_base), false},
 	{"thread.gsbase", NULL, FIELD(regs.gs_base), false},
 	{"thread.ds", NULL, offsetof(struct kernel_task, regs.ds), 2, false},
@@ -200,7 +201,8 @@ static bool agrees(const char *syscall, const struct user_regs_struct *regs)
 	for (unsigned int i = 0; i < 6; i++)
 		if (arch_call_arg(regs, i) != args[i])
 			return false;
-	return arch_call_nr(regs) == nr && arch_sp(regs) == sp && arch_ip(regs) == ip;
+	return arch_call_raw(arch_call_nr(regs)) == nr && arch_sp(regs) == sp &&
+	       arch_ip(regs) == ip;
 }
 
 /*

@@ -18,6 +18,7 @@
 
 struct kernel_task {
 	struct user_regs_struct regs;
+	uint64_t segments[3]; /* of set_thread_area(2), as the processor has them */
 	uint64_t stack, stack_size;
 	uint64_t vfork_done; /* who waits for this task: a place on the stack of that one */
 

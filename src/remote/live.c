@@ -49,7 +49,7 @@ static struct user_regs_struct frame_regs(const struct cpu_state *saved)
 	if (nr < 0 || (result != -ARCH_ERESTARTSYS && result != -ARCH_ERESTARTNOINTR &&
 		       result != -ARCH_ERESTARTNOHAND && result != -ARCH_ERESTART_RESTARTBLOCK))
 		return regs;
-	if (nr == arch_restart_syscall_nr() && saved->restarted_nr >= 0)
+	if (arch_is_restart_syscall(nr) && saved->restarted_nr >= 0)
 		nr = saved->restarted_nr;
 	arch_reissue(&regs, nr);
 	return regs;

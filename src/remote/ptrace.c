@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "remote/ptrace.h"
 
+#include <asm/ldt.h>
 #include <elf.h>
 #include <errno.h>
+#include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/ptrace.h>
 #include <sys/syscall.h>
@@ -84,16 +86,14 @@ int trace_detach(pid_t tid, int signal, struct error *e)
 
 int trace_get_regs(pid_t tid, struct user_regs_struct *ret, struct error *e)
 {
-	struct iovec iov = {ret, sizeof(*ret)};
-
-	return simple(PTRACE_GETREGSET, tid, NT_PRSTATUS, &iov, e, "read the registers of");
+	/* Not PTRACE_GETREGSET, whose form depends on the code segment (task_user_regset_view()).
+	 */
+	return simple(PTRACE_GETREGS, tid, 0, ret, e, "read the registers of");
 }
 
 int trace_set_regs(pid_t tid, const struct user_regs_struct *regs, struct error *e)
 {
-	struct iovec iov = {(void *)regs, sizeof(*regs)};
-
-	return simple(PTRACE_SETREGSET, tid, NT_PRSTATUS, &iov, e, "set the registers of");
+	return simple(PTRACE_SETREGS, tid, 0, regs, e, "set the registers of");
 }
 
 int trace_get_xstate(pid_t tid, void *buf, uint32_t *len, struct error *e)
@@ -175,6 +175,31 @@ int trace_get_dispatch(pid_t tid, struct ptrace_sud_config *ret, struct error *e
 	if (r == -EIO || r == -EINVAL)
 		return 1;
 	return r < 0 ? failed(e, r, tid, "read the system call dispatch of") : 0;
+}
+
+int trace_get_segments(pid_t tid, struct user_desc *ret, struct error *e)
+{
+	for (unsigned int i = 0; i < TRACE_SEGMENTS; i++) {
+		long r = do_ptrace(PTRACE_GET_THREAD_AREA, tid, TRACE_SEGMENT_FIRST + i, &ret[i]);
+
+		if (r < 0)
+			return failed(e, r, tid, "read the segments of");
+	}
+	return 0;
+}
+
+int trace_set_segment(pid_t tid, const struct user_desc *segment, struct error *e)
+{
+	return simple(PTRACE_SET_THREAD_AREA, tid, segment->entry_number, segment, e,
+		      "set a segment of");
+}
+
+int trace_is_compat_call(pid_t tid, struct error *e)
+{
+	struct ptrace_syscall_info info;
+	long r = do_ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info);
+
+	return r < 0 ? failed(e, r, tid, "read the system call of") : info.arch == AUDIT_ARCH_I386;
 }
 
 #define NT_IOPERM 0x201 /* NT_386_IOPERM */

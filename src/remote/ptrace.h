@@ -97,6 +97,14 @@ int trace_get_seccomp_filter(pid_t tid, unsigned long index, struct sock_filter 
 			     struct error *e) must_check;
 int trace_get_seccomp_flags(pid_t tid, unsigned long index, uint64_t *ret,
 			    struct error *e) must_check;
+/* Those of set_thread_area(2), which a thread has for itself: TRACE_SEGMENTS of them. */
+#define TRACE_SEGMENTS	    3
+#define TRACE_SEGMENT_FIRST 12 /* GDT_ENTRY_TLS_MIN */
+struct user_desc;
+int trace_get_segments(pid_t tid, struct user_desc *ret, struct error *e) must_check;
+int trace_set_segment(pid_t tid, const struct user_desc *segment, struct error *e) must_check;
+/* Is the system call in which it was stopped one of 32-bit tasks? */
+int trace_is_compat_call(pid_t tid, struct error *e) must_check;
 /* All of it: registers, extended state, signal mask. */
 int trace_save(pid_t tid, struct cpu_state *ret, struct error *e) must_check;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -91,12 +92,8 @@ static int interrupted_for_good(const struct freezer *f, pid_t pid, pid_t tid, b
  */
 static bool is_endless_poll(const struct user_regs_struct *regs, long nr, const uint64_t args[6])
 {
-#ifdef SYS_poll
-	return nr == SYS_poll && (int32_t)args[2] < 0 &&
+	return sleeping_is_poll(nr) && (int32_t)args[2] < 0 &&
 	       arch_call_result(regs) == -ARCH_ERESTART_RESTARTBLOCK;
-#else
-	return false;
-#endif
 }
 
 /* The call that has returned -EINTR because of our stop; NULL if there is none. */
@@ -123,8 +120,9 @@ void sleep_reissue(const struct freezer *f, pid_t pid, struct frozen_thread *t)
 	bool for_good = false;
 	long nr;
 
-	if (trace_get_regs(t->tid, &regs, NULL) < 0 || arch_is_compat(&regs) ||
-	    !interrupted_call(t, &regs))
+	if (trace_get_regs(t->tid, &regs, NULL) < 0 || arch_is_odd(&regs) ||
+	    !interrupted_call(t, &regs) ||
+	    (!arch_is_compat(&regs) && trace_is_compat_call(t->tid, NULL)))
 		return;
 	/* If that cannot be told: of our stop we know, and signals at this moment are rare. */
 	ignore(interrupted_for_good(f, pid, t->tid, &for_good, NULL), "see above");
@@ -141,7 +139,7 @@ void sleep_reissue(const struct freezer *f, pid_t pid, struct frozen_thread *t)
 static bool is_reissued(const struct frozen_thread *t, const struct user_regs_struct *regs, long nr)
 {
 	return nr >= 0 && arch_call_nr(regs) < 0 && arch_ip(regs) == t->reissued_at &&
-	       arch_call_result(regs) == nr;
+	       arch_call_result(regs) == arch_call_raw(nr);
 }
 
 static void take_back(struct frozen_thread *t, bool *changed)
@@ -184,8 +182,12 @@ int sleep_undo_stop(const struct freezer *f, pid_t pid, struct frozen_thread *t,
 	take_back(t, changed);
 	nr = arch_call_nr(regs);
 	sleeping_args(regs, args);
-	if (nr == arch_restart_syscall_nr())
-		t->cpu->restarted_nr = sleeping_restarted(t->tid, t->wchan, arch_ip(regs), args);
+	if (arch_is_restart_syscall(nr)) {
+		struct task_call again = {.nr = nr, .sp = arch_sp(regs), .ip = arch_ip(regs)};
+
+		memcpy(again.args, args, sizeof(args));
+		t->cpu->restarted_nr = sleeping_restarted(t->tid, t->wchan, &again);
+	}
 	if (is_endless_poll(regs, nr, args)) {
 		arch_set_interrupted(regs, nr, ARCH_ERESTARTNOHAND);
 		*changed = true;

@@ -76,6 +76,47 @@ static const struct sleeping_call sleeping_calls[] = {
 	{SYS_accept, TIMEOUT_NONE, 0, true},
 	{SYS_accept4, TIMEOUT_NONE, 0, true},
 	{SYS_connect, TIMEOUT_NONE, 0, true},
+#ifdef __x86_64__
+	/* The same ones of i386. */
+	{I386_NANOSLEEP, TIMEOUT_TIMESPEC32, 0, false},
+	{I386_CLOCK_NANOSLEEP, TIMEOUT_TIMESPEC32, 2, false},
+	{I386_CLOCK_NANOSLEEP_TIME64, TIMEOUT_TIMESPEC, 2, false},
+	{I386_FUTEX, TIMEOUT_TIMESPEC32, 3, false},
+	{I386_FUTEX_TIME64, TIMEOUT_TIMESPEC, 3, false},
+	{I386_POLL, TIMEOUT_REGISTER_MS, 2, false},
+	{ARCH_COMPAT_CALL(256), TIMEOUT_REGISTER_MS, 3, true}, /* epoll_wait */
+	{ARCH_COMPAT_CALL(82), TIMEOUT_NONE, 0, true},	       /* select, of old */
+	{ARCH_COMPAT_CALL(142), TIMEOUT_NONE, 0, true},	       /* _newselect */
+	{ARCH_COMPAT_CALL(308), TIMEOUT_NONE, 0, true},	       /* pselect6 */
+	{ARCH_COMPAT_CALL(413), TIMEOUT_NONE, 0, true},	       /* pselect6_time64 */
+	{ARCH_COMPAT_CALL(309), TIMEOUT_NONE, 0, true},	       /* ppoll */
+	{ARCH_COMPAT_CALL(414), TIMEOUT_NONE, 0, true},	       /* ppoll_time64 */
+	{ARCH_COMPAT_CALL(319), TIMEOUT_REGISTER_MS, 3, true}, /* epoll_pwait */
+	{ARCH_COMPAT_CALL(SYS_epoll_pwait2), TIMEOUT_TIMESPEC, 3, true},
+	{ARCH_COMPAT_CALL(177), TIMEOUT_TIMESPEC32, 2, true}, /* rt_sigtimedwait */
+	{ARCH_COMPAT_CALL(421), TIMEOUT_TIMESPEC, 2, true},   /* rt_sigtimedwait_time64 */
+	{I386_IPC, TIMEOUT_TIMESPEC32, 5, true},
+	{ARCH_COMPAT_CALL(420), TIMEOUT_TIMESPEC, 3, true},   /* semtimedop_time64 */
+	{ARCH_COMPAT_CALL(247), TIMEOUT_TIMESPEC32, 4, true}, /* io_getevents */
+	{ARCH_COMPAT_CALL(385), TIMEOUT_TIMESPEC32, 4, true}, /* io_pgetevents */
+	{ARCH_COMPAT_CALL(416), TIMEOUT_TIMESPEC, 4, true},   /* io_pgetevents_time64 */
+	{ARCH_COMPAT_CALL(SYS_io_uring_enter), TIMEOUT_NONE, 0, true},
+	{ARCH_COMPAT_CALL(SYS_futex_waitv), TIMEOUT_NONE, 0, true},
+	{ARCH_COMPAT_CALL(3), TIMEOUT_NONE, 0, true},	/* read */
+	{ARCH_COMPAT_CALL(145), TIMEOUT_NONE, 0, true}, /* readv */
+	{ARCH_COMPAT_CALL(4), TIMEOUT_NONE, 0, true},	/* write */
+	{ARCH_COMPAT_CALL(146), TIMEOUT_NONE, 0, true}, /* writev */
+	{ARCH_COMPAT_CALL(102), TIMEOUT_NONE, 0, true}, /* socketcall */
+	{ARCH_COMPAT_CALL(371), TIMEOUT_NONE, 0, true}, /* recvfrom */
+	{ARCH_COMPAT_CALL(372), TIMEOUT_NONE, 0, true}, /* recvmsg */
+	{ARCH_COMPAT_CALL(337), TIMEOUT_NONE, 0, true}, /* recvmmsg */
+	{ARCH_COMPAT_CALL(417), TIMEOUT_NONE, 0, true}, /* recvmmsg_time64 */
+	{ARCH_COMPAT_CALL(369), TIMEOUT_NONE, 0, true}, /* sendto */
+	{ARCH_COMPAT_CALL(370), TIMEOUT_NONE, 0, true}, /* sendmsg */
+	{ARCH_COMPAT_CALL(345), TIMEOUT_NONE, 0, true}, /* sendmmsg */
+	{ARCH_COMPAT_CALL(364), TIMEOUT_NONE, 0, true}, /* accept4 */
+	{ARCH_COMPAT_CALL(362), TIMEOUT_NONE, 0, true}, /* connect */
+#endif
 };
 
 const struct sleeping_call *sleeping_call(long nr)
@@ -90,10 +131,14 @@ bool sleeping_is_timed(const struct sleeping_call *call, const uint64_t args[6])
 {
 	if (!call || call->form == TIMEOUT_NONE)
 		return false;
-	if (call->nr == SYS_clock_nanosleep && (args[1] & TIMER_ABSTIME))
+	if (sleeping_plain(call->nr) == SYS_clock_nanosleep && (args[1] & TIMER_ABSTIME))
 		return false;
-	if (call->nr == SYS_futex && (args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT)
+	if (sleeping_plain(call->nr) == SYS_futex && (args[1] & FUTEX_CMD_MASK) != FUTEX_WAIT)
 		return false;
+#ifdef __x86_64__
+	if (call->nr == I386_IPC && (args[0] & 0xffff) != IPC_CALL_SEMTIMEDOP)
+		return false;
+#endif
 	if (call->form == TIMEOUT_REGISTER_MS)
 		return (int32_t)args[call->arg] > 0;
 	return args[call->arg] != 0;
@@ -268,7 +313,7 @@ static bool may_be_clock(uint64_t arg, const char *wchan)
 /* Could these be the arguments of that call? */
 static bool fits(long nr, const uint64_t args[6], const char *wchan)
 {
-	switch (nr) {
+	switch (sleeping_plain(nr)) {
 	case SYS_nanosleep:
 		return !is_small(args[0]) && (!args[1] || !is_small(args[1]));
 	case SYS_clock_nanosleep:
@@ -290,6 +335,7 @@ static bool may_sleep_in(const char *wchan, long nr)
 
 	if (!is_known(wchan))
 		return true;
+	nr = sleeping_plain(nr);
 	if (nr == SYS_nanosleep)
 		return !futex && !polls && !strstr(wchan, "cpu_n");
 	if (nr == SYS_clock_nanosleep)
@@ -297,12 +343,40 @@ static bool may_sleep_in(const char *wchan, long nr)
 	return nr == SYS_futex ? futex : polls;
 }
 
+/* What the code before the call loads; that before the call of the vDSO, if it is there. */
+static long loaded_nr(pid_t tid, const struct task_call *call)
+{
+	bool compat = call->nr >= ARCH_COMPAT;
+	uint64_t at = call->ip;
+	uint8_t code[CODE_BEFORE];
+	uint32_t from = 0;
+	long nr = -1;
+
+	for (int way = 0; way < (compat ? 2 : 1) && nr < 0; way++) {
+		if (way &&
+		    mem_read(tid, call->sp + ARCH_COMPAT_RETURN_AT, &from, sizeof(from), NULL) < 0)
+			break;
+		if (way)
+			at = from;
+		if (at < sizeof(code) ||
+		    mem_read(tid, at - sizeof(code), code, sizeof(code), NULL) < 0)
+			continue;
+		nr = arch_call_loaded(code, sizeof(code));
+		if (nr >= 0 && compat)
+			nr = ARCH_COMPAT_CALL(nr);
+		if (!freezer_has_restart_block(nr))
+			nr = -1;
+	}
+	return nr;
+}
+
 /*
  * Which call restart_syscall(2) stands for: there are four. Its arguments, and where the task
  * sleeps, if we may know, leave one in nearly all cases; else the code before the call tells, which
- * loads its number.
+ * loads its number. Of 32-bit tasks there are more, which differ in how they write down a time:
+ * that only the code tells.
  */
-long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6])
+long sleeping_restarted(pid_t tid, const char *wchan, const struct task_call *call)
 {
 	static const long calls[] = {
 		SYS_clock_nanosleep,
@@ -312,14 +386,13 @@ long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_
 		SYS_poll,
 #endif
 	};
-	uint8_t code[CODE_BEFORE];
-	long only = -1, loaded = -1;
+	long only = -1, loaded = loaded_nr(tid, call);
 	int fitting = 0;
 
-	if (mem_read(tid, ip - sizeof(code), code, sizeof(code), NULL) == 0)
-		loaded = arch_call_loaded(code, sizeof(code));
+	if (call->nr >= ARCH_COMPAT)
+		return loaded >= 0 && fits(loaded, call->args, wchan) ? loaded : -1;
 	for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); i++) {
-		if (!fits(calls[i], args, wchan) || !may_sleep_in(wchan, calls[i]))
+		if (!fits(calls[i], call->args, wchan) || !may_sleep_in(wchan, calls[i]))
 			continue;
 		if (loaded == calls[i])
 			return calls[i];
@@ -331,25 +404,21 @@ long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_
 
 long sleep_observe(int proc_fd, pid_t pid, struct frozen_thread *t, struct sched_clocks *clocks)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	uint64_t args[6] = {}, ip;
-	long nr, call;
+	struct task_call call;
+	long nr;
 
-	/* "running", or the number and arguments of the call that it sleeps in. */
-	if (procfs_read(proc_fd, &text, NULL, "%d/task/%d/syscall", pid, t->tid) <= 0 ||
-	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
-		   &args[3], &args[4], &args[5], &ip) != 8)
+	if (!freezer_call(proc_fd, pid, t->tid, &call))
 		return -1;
-	if (!ip) /* as copy_thread() has it for a thread that never returns to user space */
+	if (!call.ip) /* as copy_thread() has it for a thread that never returns to user space */
 		return -1;
-	call = nr;
-	if (nr == arch_restart_syscall_nr()) {
+	nr = call.nr;
+	if (arch_is_restart_syscall(nr)) {
 		observe_wchan(proc_fd, pid, t);
-		call = sleeping_restarted(t->tid, t->wchan, ip, args);
+		nr = sleeping_restarted(t->tid, t->wchan, &call);
 	}
-	if (sleeping_is_timed(sleeping_call(call), args))
+	if (sleeping_is_timed(sleeping_call(nr), call.args))
 		observe_since(proc_fd, pid, t, clocks);
-	return nr;
+	return call.nr;
 }
 
 static int cannot_be_told(pid_t pid, pid_t tid, const char *wchan, struct error *e)
@@ -362,19 +431,14 @@ static int cannot_be_told(pid_t pid, pid_t tid, const char *wchan, struct error 
 
 int freezer_check_sleep(const struct freezer *f, pid_t pid, pid_t tid, struct error *e)
 {
-	_cleanup_(free_ptr) char *text = NULL;
 	struct frozen_thread t = {.tid = tid};
-	uint64_t args[6] = {}, ip;
-	long nr;
+	struct task_call call;
 
-	if (procfs_read(f->proc_fd, &text, NULL, "%d/task/%d/syscall", pid, tid) <= 0 ||
-	    sscanf(text, "%ld %lx %lx %lx %lx %lx %lx %*x %lx", &nr, &args[0], &args[1], &args[2],
-		   &args[3], &args[4], &args[5], &ip) != 8 ||
-	    nr != arch_restart_syscall_nr())
+	if (!freezer_call(f->proc_fd, pid, tid, &call) || !arch_is_restart_syscall(call.nr))
 		return 0;
 	observe_wchan(f->proc_fd, pid, &t);
-	return sleeping_restarted(tid, t.wchan, ip, args) < 0 ? cannot_be_told(pid, tid, t.wchan, e)
-							      : 0;
+	return sleeping_restarted(tid, t.wchan, &call) < 0 ? cannot_be_told(pid, tid, t.wchan, e)
+							   : 0;
 }
 
 void sleep_confirm(int proc_fd, pid_t pid, struct frozen_thread *t)
@@ -408,13 +472,17 @@ static uint64_t less(uint64_t total, uint64_t slept)
 	return slept < total ? total - slept : 0;
 }
 
-static int read_timespec(pid_t tid, uint64_t at, uint64_t *ret, struct error *e)
+static int read_timespec(pid_t tid, uint64_t at, bool narrow, uint64_t *ret, struct error *e)
 {
 	struct timespec ts;
-	int r = mem_read(tid, at, &ts, sizeof(ts), e);
+	int32_t words[2];
+	int r = narrow ? mem_read(tid, at, words, sizeof(words), e)
+		       : mem_read(tid, at, &ts, sizeof(ts), e);
 
 	if (r < 0)
 		return r;
+	if (narrow)
+		ts = (struct timespec){words[0], words[1]};
 	if (ts.tv_sec < 0 || (uint64_t)ts.tv_sec > MAX_TIMESPEC_S || ts.tv_nsec < 0)
 		*ret = UINT64_MAX;
 	else
@@ -425,9 +493,9 @@ static int read_timespec(pid_t tid, uint64_t at, uint64_t *ret, struct error *e)
 /* Where the kernel left the remainder of a nanosleep that was interrupted, 0 if it did not. */
 static uint64_t remainder_at(long nr, const uint64_t args[6])
 {
-	if (nr == SYS_nanosleep)
+	if (sleeping_plain(nr) == SYS_nanosleep)
 		return args[1];
-	return nr == SYS_clock_nanosleep ? args[3] : 0;
+	return sleeping_plain(nr) == SYS_clock_nanosleep ? args[3] : 0;
 }
 
 /* What is left of the time-out of a call that goes on in a new task. */
@@ -447,7 +515,8 @@ static int remaining_time(const struct freezer *f, const struct frozen_thread *t
 	} else {
 		/* The remainder was written when the sleep was interrupted, that is when we stopped
 		 * the task. */
-		r = read_timespec(t->tid, remainder ? remainder : args[call->arg], &total, e);
+		r = read_timespec(t->tid, remainder ? remainder : args[call->arg],
+				  call->form == TIMEOUT_TIMESPEC32, &total, e);
 		if (r < 0)
 			return r;
 	}
@@ -481,7 +550,7 @@ int freezer_resume_state(const struct freezer *f, const struct frozen_process *p
 		nr = t->syscall_eintr; /* the registers issue it again already */
 	else if (nr < 0 || !is_restart_code(result))
 		return 0;
-	if (nr == arch_restart_syscall_nr())
+	if (arch_is_restart_syscall(nr))
 		nr = t->cpu->restarted_nr;
 	if (nr < 0)
 		return cannot_be_told(p->pid, t->tid, t->wchan, e);

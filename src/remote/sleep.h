@@ -6,6 +6,16 @@
 
 /* Private to src/remote: what sleep.c and reissue.c share. */
 
+/* Numbers of i386. */
+#define I386_NANOSLEEP		    ARCH_COMPAT_CALL(162)
+#define I386_CLOCK_NANOSLEEP	    ARCH_COMPAT_CALL(267)
+#define I386_CLOCK_NANOSLEEP_TIME64 ARCH_COMPAT_CALL(407)
+#define I386_FUTEX		    ARCH_COMPAT_CALL(240)
+#define I386_FUTEX_TIME64	    ARCH_COMPAT_CALL(422)
+#define I386_POLL		    ARCH_COMPAT_CALL(168)
+#define I386_IPC		    ARCH_COMPAT_CALL(117)
+#define IPC_CALL_SEMTIMEDOP	    4 /* include/uapi/linux/ipc.h */
+
 /* A system call that may sleep. */
 struct sleeping_call {
 	long nr;
@@ -21,6 +31,9 @@ void sleeping_args(const struct user_regs_struct *regs, uint64_t args[6]);
 /* How long the thread had slept at least. */
 uint64_t sleeping_since(const struct freezer *f, const struct frozen_thread *t);
 /* The call for which restart_syscall(2) stands, -1 if it cannot be told. */
-long sleeping_restarted(pid_t tid, const char *wchan, uint64_t ip, const uint64_t args[6]);
+long sleeping_restarted(pid_t tid, const char *wchan, const struct task_call *call);
+/* What the call does for a 64-bit task, -1 for one that is not told apart. */
+long sleeping_plain(long nr);
+bool sleeping_is_poll(long nr);
 
 #endif

@@ -91,11 +91,17 @@ static int place(int proc_fd, pid_t tid, struct maps *maps, struct arch_gadgets 
 			 "task %d has no `syscall; ret` or no rt_sigreturn in its text", tid);
 }
 
-int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, const struct arch_gadgets *likely,
-		      struct arch_gadgets *ret, uint64_t *patched, struct error *e)
+int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, bool compat,
+		      const struct arch_gadgets *likely, struct arch_gadgets *ret,
+		      uint64_t *patched, struct error *e)
 {
 	struct arch_gadgets g = {};
 
+	/* There is no 64-bit code in a 32-bit program. */
+	if (compat) {
+		*ret = g;
+		return place(proc_fd, tid, maps, ret, patched, e);
+	}
 	scan_at(tid, maps, likely->syscall_ret, &g);
 	scan_at(tid, maps, likely->sigreturn, &g);
 	for (int wanted = 0; wanted <= RANK_LAST && !complete(&g); wanted++) {

@@ -17,36 +17,45 @@
  * there is to know of it is read from the kernel's memory.
  */
 
+#define I386_CLONE ARCH_COMPAT_CALL(120)
+#define I386_VFORK ARCH_COMPAT_CALL(190)
+
 /* All others stand still meanwhile. */
 #define MOMENT_NS   10000000ULL
 #define PATIENCE_NS 200000000ULL
 
+static bool is_clone(long nr)
+{
+	return nr == SYS_clone || nr == I386_CLONE;
+}
+
+static bool is_clone3(long nr)
+{
+	return nr == SYS_clone3 || nr == ARCH_COMPAT_CALL(SYS_clone3);
+}
+
 bool vfork_is_call(long nr)
 {
 #ifdef SYS_vfork
-	if (nr == SYS_vfork)
+	if (nr == SYS_vfork || nr == I386_VFORK)
 		return true;
 #endif
-	return nr == SYS_clone || nr == SYS_clone3;
+	return is_clone(nr) || is_clone3(nr);
 }
 
 bool freezer_in_vfork(const struct freezer *f, pid_t pid, pid_t tid, char state)
 {
-	_cleanup_(free_ptr) char *text = NULL;
+	struct task_call call;
 	uint64_t flags;
-	long nr;
 
-	if (state != 'D' ||
-	    procfs_read(f->proc_fd, &text, NULL, "%d/task/%d/syscall", pid, tid) <= 0 ||
-	    sscanf(text, "%ld %lx", &nr, &flags) != 2)
+	if (state != 'D' || !freezer_call(f->proc_fd, pid, tid, &call) || !vfork_is_call(call.nr))
 		return false;
-#ifdef SYS_vfork
-	if (nr == SYS_vfork)
+	if (!is_clone(call.nr) && !is_clone3(call.nr))
 		return true;
-#endif
-	if (nr == SYS_clone3 && mem_read(tid, flags, &flags, sizeof(flags), NULL) < 0)
+	flags = call.args[0];
+	if (is_clone3(call.nr) && mem_read(tid, flags, &flags, sizeof(flags), NULL) < 0)
 		return false;
-	return (nr == SYS_clone || nr == SYS_clone3) && (flags & CLONE_VFORK);
+	return flags & CLONE_VFORK;
 }
 
 static int open_memory(struct freezer *f, struct error *e)
@@ -131,8 +140,8 @@ static int make_cpu(const struct kernel_task *k, const struct cpu_state *child,
 		    struct cpu_state *ret, struct error *e)
 {
 	ret->regs = k->regs;
-	if (arch_is_compat(&ret->regs))
-		return error_set(e, -ENOTSUP, E_TASK_COMPAT, "runs 32-bit code");
+	if (arch_is_odd(&ret->regs) || arch_is_compat(&ret->regs) != arch_is_compat(&child->regs))
+		return error_set(e, -ENOTSUP, E_TASK_COMPAT, "runs code of another width");
 	ret->restarted_nr = -1;
 	ret->xstate_len = child->xstate_len;
 	memcpy(ret->xstate, child->xstate, child->xstate_len);

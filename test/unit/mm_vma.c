@@ -237,12 +237,12 @@ static void test_gap(void **state)
 	struct span_vec used = {};
 	uint64_t start, end;
 
-	layout_largest_gap(&used, &start, &end);
+	layout_largest_gap(&used, 1ul << 32, USER_SPACE_END, &start, &end);
 	assert_int_equal(end, USER_SPACE_END);
 	*(struct span *)vec_push(&used) = (struct span){0x7f0000000000, 0x7f1000000000};
 	*(struct span *)vec_push(&used) = (struct span){0x100000000000, 0x200000000000};
 	*(struct span *)vec_push(&used) = (struct span){0x150000000000, 0x160000000000};
-	layout_largest_gap(&used, &start, &end);
+	layout_largest_gap(&used, 1ul << 32, USER_SPACE_END, &start, &end);
 	assert_int_equal(start, 0x200000000000);
 	assert_int_equal(end, 0x7f0000000000);
 	vec_free(&used);

@@ -24,8 +24,8 @@
 2:
 	.endm
 
-	.globl	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised
-	.hidden	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised
+	.globl	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall
+	.hidden	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall
 arch_agent_code:
 	leaq	arch_agent_code + AGENT_HEADER_AT(%rip), %rbx
 	movq	WIRE_CALLS(%rbx), %r12
@@ -39,8 +39,11 @@ next:
 	argument 3, %r10
 	argument 4, %r8
 	argument 5, %r9
+	cmpb	$0, WIRE_CALL_COMPAT(%r12)
 	movq	WIRE_CALL_NR(%r12), %rax
+	jne	compat
 	syscall
+called:
 	movq	%rax, WIRE_CALL_RESULT(%r12)
 	cmpq	$-4095, %rax
 	jb	1f
@@ -49,6 +52,19 @@ next:
 1:	addq	$WIRE_CALL_SIZE, %r12
 	decq	%r13
 	jmp	next
+
+	/* As a 32-bit task calls: the registers in which it passes arguments. */
+compat:
+	movq	%rbx, %r14
+	movl	%edi, %ebx
+	movl	%esi, %ecx
+	movl	%r10d, %esi
+	movl	%r8d, %edi
+	movl	%r9d, %ebp
+arch_agent_compat_syscall:
+	int	$0x80
+	movq	%r14, %rbx
+	jmp	called
 
 	/*
 	 * Stops by sending itself a signal, by the pids that are valid in its own

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "arch/arch.h"
+#include "core/cleanup.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+
+/*
+ * Only open(2) of a 32-bit program leaves out O_LARGEFILE (force_o_largefile()), without which a
+ * file ends at 2 GiB for whoever uses the descriptor; and nothing else sets or clears it.
+ */
+int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e)
+{
+	_cleanup_(close_fd) int proc = -EBADF;
+	char name[16];
+	int n;
+
+	if (flags & (KERNEL_O_LARGEFILE | O_PATH) || !arch_compat_available())
+		return 0;
+	proc = openat(r->proc_fd, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (proc < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot open our own descriptors");
+	snprintf(name, sizeof(name), "%d", *fd);
+	flags &= ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
+	n = arch_compat_openat(proc, name, (int)flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (n < 0)
+		return error_errno(e, n, E_FILE_OPEN, "cannot open it as a 32-bit program does");
+	close(*fd);
+	*fd = n;
+	return 0;
+}
