@@ -34,12 +34,12 @@ struct file_entry {
 
 struct inode_entry {
 	uint64_t id;
-	int fd;	  /* readable descriptor of contents that have to be saved, or -1 */
-	int root; /* where its path begins, see space_of_file() */
-	VEC(struct page_run) runs;
-	VEC(uint64_t)
-	positions;	    /* of the runs in c->store, in pieces of STORE_PIECE; none: not kept */
-	Reprise__Inode msg; /* strings belong to files_checkpoint.scratch */
+	int fd;			 /* readable descriptor of contents that have to be saved, or -1 */
+	int root;		 /* where its path begins, see space_of_file() */
+	uint64_t bytes;		 /* of its pages, as the survey saw it; 0: not of interest */
+	struct page_runs runs;	 /* if they are kept: with positions in c->store */
+	struct page_runs copies; /* made in advance, which hold: with positions as well; sorted */
+	Reprise__Inode msg;	 /* strings belong to files_checkpoint.scratch */
 };
 
 /* A pipe, by <device, inode>: its two ends are descriptions. */

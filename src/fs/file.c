@@ -158,7 +158,7 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_for_each (inode, &fc->inodes) {
 		close_fd(&inode->fd);
 		vec_free(&inode->runs);
-		vec_free(&inode->positions);
+		vec_free(&inode->copies);
 	}
 	vec_for_each (fd, &fc->in_flight)
 		close_fd(fd);

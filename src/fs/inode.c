@@ -111,6 +111,8 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 		r = inode_memory_checkpoint(c, fd, link, entry, e);
 	if (r >= 0 && has_contents(entry) && !c->checking)
 		r = inode_contents_collect(c, fd, st, entry, e);
+	if (r >= 0 && has_contents(entry) && c->checking && c->surveyed)
+		inode_look_at_memory(c, fd, st, entry);
 	if (r >= 0 && (entry->msg.kind == INODE_DELETED || entry->msg.kind == INODE_MEMFD) &&
 	    !c->checking)
 		r = inode_xattr_checkpoint(c, fd, st, entry, e);

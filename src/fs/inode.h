@@ -2,6 +2,8 @@
 #ifndef REPRISE_FS_INODE_H
 #define REPRISE_FS_INODE_H
 
+#include "core/vec.h"
+#include "image/image.h"
 #include "model/checkpoint.h"
 #include "model/restart.h"
 
@@ -36,6 +38,32 @@ int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const c
 			  struct error *e) must_check;
 /* Sum of the contents to come, and the page groups themselves, in the order of ids. */
 uint64_t inodes_page_bytes(struct checkpoint *c);
+
+struct page_runs {
+	struct page_run *v;
+	size_t n, cap;
+};
+
+/*
+ * Memory that is a file without a name, and larger than `least`: a descriptor for reading it. Found
+ * by the survey of a checkpoint that copies in advance.
+ */
+struct memory_object {
+	int fd;
+	uint64_t dev, ino;
+	uint64_t bytes;	 /* of its pages */
+	bool is_segment; /* of System V: a number may be that of another file, too */
+	uint64_t parent; /* the same in the parent of the image; 0: none is known */
+};
+struct memory_objects {
+	VEC(struct memory_object) v;
+};
+void memory_objects_free(struct memory_objects *objects);
+int inodes_take_memory(struct checkpoint *c, uint64_t least, struct memory_objects *ret) must_check;
+bool inode_is_object(const Reprise__Inode *inode, const struct memory_object *o);
+/* How much of the contents there is no copy of. */
+uint64_t inodes_uncopied_bytes(struct checkpoint *c);
+void inodes_forget_copies(struct checkpoint *c);
 /* Puts the contents into c->store, so that the tasks can go on. */
 int inodes_keep_pages(struct checkpoint *c, struct error *e) must_check;
 /* The i-th file, with or without contents in the image; NULL past the last. */

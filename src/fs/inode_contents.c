@@ -5,15 +5,17 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "image/store.h"
 #include "fs/inode_private.h"
+#include "mm/shared.h"
 
 #define PAGE	     4096ULL
 #define PAGE_DOWN(x) ((x) & ~(PAGE - 1))
@@ -41,19 +43,20 @@ static int add_run(struct inode_entry *entry, uint64_t start, uint64_t end)
 	return 0;
 }
 
-int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
-			   struct inode_entry *entry, struct error *e)
+static bool is_memory(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+/* SEEK_HOLE goes through all pages of a tmpfs, 130 ms per GiB. */
+static int find_data(struct inode_entry *entry, const struct stat *st)
 {
 	off_t at = 0;
 
-	if (st->st_size == 0)
-		return 0;
-	/* The application's descriptor may be for writing only, or O_PATH; and its position is its
-	 * own. */
-	entry->fd = reopen_fd(c->proc_fd, fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (entry->fd < 0)
-		return error_errno(e, entry->fd, E_FILE_OPEN, "cannot open %s to read its contents",
-				   entry->msg.path);
+	if ((uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size && is_memory(entry->fd))
+		return add_run(entry, 0, (uint64_t)st->st_size);
 	while (at < st->st_size) {
 		off_t data = lseek(entry->fd, at, SEEK_DATA), hole;
 
@@ -65,13 +68,37 @@ int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 		if (hole <= data)
 			hole = st->st_size;
 		if (add_run(entry, (uint64_t)data, (uint64_t)hole) < 0)
-			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a map of holes");
+			return -ENOMEM;
 		at = hole;
 	}
 	return 0;
 }
 
-static int read_contents(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
+int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
+			   struct inode_entry *entry, struct error *e)
+{
+	int r;
+
+	if (st->st_size == 0)
+		return 0;
+	/* The application's descriptor may be for writing only, or O_PATH; and its position is its
+	 * own. */
+	entry->fd = reopen_fd(c->proc_fd, fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (entry->fd < 0)
+		return error_errno(e, entry->fd, E_FILE_OPEN, "cannot open %s to read its contents",
+				   entry->msg.path);
+	r = shared_contents(c, &entry->msg, &entry->runs, &entry->copies);
+	if (r == 0)
+		r = find_data(entry, st);
+	if (r < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a map of holes");
+	if (r > 0)
+		vec_for_each (run, &entry->runs)
+			entry->msg.contents += run->length;
+	return 0;
+}
+
+int inode_read(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
 {
 	const struct inode_entry *entry = arg;
 	size_t done = 0;
@@ -110,145 +137,6 @@ uint64_t inodes_page_bytes(struct checkpoint *c)
 		vec_for_each (entry, &c->files->inodes)
 			sum += entry->msg.contents;
 	return sum;
-}
-
-static int keep_run(struct checkpoint *c, struct inode_entry *entry, const struct page_run *run,
-		    struct error *e)
-{
-	for (uint64_t at = 0; at < run->length; at += STORE_PIECE) {
-		uint64_t len = run->length - at < STORE_PIECE ? run->length - at : STORE_PIECE;
-		uint64_t *position = vec_push(&entry->positions);
-		int r;
-
-		if (!position)
-			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory to keep pages");
-		r = store_put(c->store, true, run->address + at, len, read_contents, entry,
-			      position, e);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-struct place {
-	struct inode_entry *entry;
-	VEC(struct page_run) runs;
-};
-
-static int place_source(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
-{
-	struct place *p = arg;
-
-	return read_contents(p->entry, address, buf, len, e);
-}
-
-static int placed(void *arg, uint64_t address, uint64_t length, uint64_t position)
-{
-	struct place *p = arg;
-	struct page_run *run = vec_push(&p->runs);
-
-	if (!run)
-		return -ENOMEM;
-	*run = (struct page_run){address, length, position};
-	return 0;
-}
-
-/* Into the image, at once: for what would not fit into memory. */
-static int place_all(struct checkpoint *c, struct inode_entry *entry, struct error *e)
-{
-	struct place p = {.entry = entry};
-	int r;
-
-	image_early_of(c->image, image_parent_object(c->image, entry->id));
-	r = image_put_early(c->image, entry->runs.v, entry->runs.n, place_source, placed, &p, e);
-	if (r < 0) {
-		vec_free(&p.runs);
-		return r;
-	}
-	free(entry->runs.v);
-	entry->runs.v = p.runs.v;
-	entry->runs.n = p.runs.n;
-	entry->runs.cap = p.runs.cap;
-	return 0;
-}
-
-static int keep_pages(struct checkpoint *c, struct inode_entry *entry, struct error *e)
-{
-	int r = 0;
-
-	if (entry->msg.contents > store_memory_left(c->store) && image_has_early(c->image))
-		return place_all(c, entry, e);
-	for (size_t i = 0; r >= 0 && i < entry->runs.n; i++)
-		r = keep_run(c, entry, &entry->runs.v[i], e);
-	if (r < 0)
-		vec_free(&entry->positions);
-	return r;
-}
-
-int inodes_keep_pages(struct checkpoint *c, struct error *e)
-{
-	vec_for_each (entry, &c->files->inodes) {
-		int r = keep_pages(c, entry, e);
-
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
-struct kept {
-	const struct checkpoint *c;
-	const struct inode_entry *entry;
-};
-
-/* What is asked for may go from one run into the next. */
-static int read_kept(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
-{
-	const struct kept *kept = arg;
-	const struct inode_entry *entry = kept->entry;
-	size_t piece = 0;
-
-	for (size_t i = 0; len && i < entry->runs.n; i++) {
-		const struct page_run *run = &entry->runs.v[i];
-
-		while (len && address >= run->address && address < run->address + run->length) {
-			uint64_t at = address - run->address, in = at % STORE_PIECE;
-			uint64_t left = run->length - at, n = STORE_PIECE - in;
-			int r;
-
-			n = n < left ? n : left;
-			n = n < len ? n : len;
-			r = store_get(kept->c->store,
-				      entry->positions.v[piece + at / STORE_PIECE] + in, buf, n, e);
-			if (r < 0)
-				return r;
-			buf = (char *)buf + n;
-			address += n;
-			len -= n;
-		}
-		piece += (run->length + STORE_PIECE - 1) / STORE_PIECE;
-	}
-	return len ? error_set(e, -EINVAL, E_INTERNAL, "contents that were not kept") : 0;
-}
-
-int inodes_save_pages(struct checkpoint *c, struct error *e)
-{
-	/* Ids grow with the order in which inodes were met. */
-	vec_for_each (entry, &c->files->inodes) {
-		struct page_group group = {.object = entry->id, .stage = 0};
-		struct kept kept = {c, entry};
-		int r;
-
-		if (!entry->msg.contents)
-			continue;
-		r = image_put_pages(c->image, &group, entry->runs.v, entry->runs.n,
-				    entry->positions.n ? read_kept : read_contents,
-				    entry->positions.n ? (void *)&kept : (void *)entry, e);
-		if (r < 0)
-			return r;
-		close_fd(&entry->fd);
-	}
-	return 0;
 }
 
 /* ---- restart ---- */

@@ -52,6 +52,11 @@ int inode_deleted_recognise(struct checkpoint *c, int fd, const struct stat *st,
  * them. */
 int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 			   struct inode_entry *entry, struct error *e) must_check;
+/* A source of pages: the file of an inode_entry. */
+int inode_read(void *arg, uint64_t address, void *buf, size_t len, struct error *e) must_check;
+/* In the survey: is this memory worth being copied in advance? Then a descriptor is kept for it. */
+void inode_look_at_memory(struct checkpoint *c, int fd, const struct stat *st,
+			  struct inode_entry *entry);
 int inode_xattr_checkpoint(struct checkpoint *c, int fd, const struct stat *st,
 			   struct inode_entry *entry, struct error *e) must_check;
 /* Those that begin with "user.", or the others. */

@@ -336,6 +336,28 @@ int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret)
 	return scan_regions(fd, &arg, take_written, ret);
 }
 
+/* In pieces: see pagemap_take_written(). */
+int pagemap_take_marks(int fd, const struct span *span, struct span_vec *ret)
+{
+	const uint64_t piece = 16ul << 20;
+	int r = 0;
+
+	for (uint64_t at = span->start; r >= 0 && at < span->end;) {
+		uint64_t next = (at & ~(piece - 1)) + piece;
+		struct pagemap_scan_arg arg = {
+			.flags = PAGEMAP_WP_MATCHING | PAGEMAP_CHECK_WPASYNC,
+			.start = at,
+			.end = next < span->end ? next : span->end,
+			.category_mask = PAGEMAP_IS_WRITTEN,
+			.return_mask = PAGEMAP_IS_WRITTEN,
+		};
+
+		at = arg.end;
+		r = scan_regions(fd, &arg, take_written, ret);
+	}
+	return r;
+}
+
 bool pagemap_is_marked(int fd, uint64_t address)
 {
 	uint64_t entry;

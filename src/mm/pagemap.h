@@ -55,6 +55,12 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
  * PAGEMAP_TABLE. Adds to ret. -EPERM: not all of it is tracked.
  */
 int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret) must_check;
+/*
+ * Of a mapping of which all has been protected (UFFDIO_WRITEPROTECT): all that bears no mark, pages
+ * or not, is protected again, and told. Not where the page table itself is gone. Adds to ret; after
+ * a failure it is not known what was protected.
+ */
+int pagemap_take_marks(int fd, const struct span *span, struct span_vec *ret) must_check;
 bool pagemap_is_marked(int fd, uint64_t address);
 #define PAGEMAP_TABLE (2ul << 20) /* aligned; what one page table maps */
 

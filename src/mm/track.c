@@ -15,6 +15,7 @@
 #include "core/procfs.h"
 #include "mm/pagemap.h"
 #include "mm/pages.h"
+#include "mm/shared.h"
 
 /* For so long, what smaps has told is taken for what it would tell: from one checkpoint to the
  * next, and from one look to the next, where it has to be told once more after the freeze. */
@@ -109,8 +110,7 @@ static int by_address(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-/* Adds spans to others, which stay sorted. */
-static int unite(struct span_vec *to, const struct span_vec *more)
+int spans_unite(struct span_vec *to, const struct span_vec *more)
 {
 	size_t n = 0;
 
@@ -137,7 +137,7 @@ static int unite(struct span_vec *to, const struct span_vec *more)
 
 static int remember(struct mm_track *t)
 {
-	return unite(&t->ever, &t->spans);
+	return spans_unite(&t->ever, &t->spans);
 }
 
 int track_register(struct mm_track *t, int proc_fd, struct error *e)
@@ -228,7 +228,7 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	vec_for_each (s, &t->spans)
 		if (r >= 0)
 			r = pagemap_take_written(fd, s, &t->todo, e);
-	if (r >= 0 && unite(&t->sure, &t->todo) < 0)
+	if (r >= 0 && spans_unite(&t->sure, &t->todo) < 0)
 		r = no_memory(e);
 	vec_for_each (s, &t->todo)
 		bytes += s->end - s->start;
@@ -251,11 +251,11 @@ static int add_kept(struct kept_spans *to, uint64_t start, uint64_t end, uint64_
 	return 0;
 }
 
-static int keep_others(const struct mm_track *t, const struct span_vec *but, struct kept_spans *ret)
+int kept_but(const struct kept_spans *kept, const struct span_vec *but, struct kept_spans *ret)
 {
 	size_t i = 0;
 
-	vec_for_each (k, &t->kept) {
+	vec_for_each (k, kept) {
 		uint64_t at = k->start;
 
 		while (i < but->n && but->v[i].end <= at)
@@ -457,7 +457,7 @@ static int leave(struct mm_track *t, const struct span_vec *spans, struct error 
 {
 	struct kept_spans others = {};
 
-	if (keep_others(t, spans, &others) < 0) {
+	if (kept_but(&t->kept, spans, &others) < 0) {
 		vec_free(&others);
 		return no_memory(e);
 	}
@@ -578,4 +578,6 @@ void tracks_end(struct mm_tracks *tracks)
 	vec_for_each (t, &tracks->v)
 		track_end(t);
 	vec_free(&tracks->v);
+	shared_end(tracks->shared);
+	tracks->shared = NULL;
 }

@@ -55,7 +55,8 @@ struct mm_track {
 
 struct mm_tracks {
 	VEC(struct mm_track) v;
-	bool last;	/* are to be used again */
+	struct shared_objects *shared; /* see mm/shared.h; may be NULL */
+	bool last;		       /* are to be used again */
 	uint8_t of[32]; /* digest of the image that has what is not written; valid if any lasts */
 	uint64_t who;	/* precopy_who() of its freeze */
 };
@@ -126,6 +127,11 @@ int track_carry(struct mm_track *t, uint64_t object, const struct span_vec *unwr
 /* In both, sorted. -ENOMEM. */
 int spans_common(const struct span_vec *a, const struct span_vec *b,
 		 struct span_vec *ret) must_check;
+/* Adds spans to others, which are sorted and joined. -ENOMEM. */
+int spans_unite(struct span_vec *to, const struct span_vec *more) must_check;
+/* What lies in none of the spans. -ENOMEM. */
+int kept_but(const struct kept_spans *kept, const struct span_vec *but,
+	     struct kept_spans *ret) must_check;
 /* The spans as bytes in a file without a name, and back again. */
 int track_pack(const struct mm_track *t, struct error *e) must_check;
 int track_unpack(struct mm_track *t, int fd) must_check;

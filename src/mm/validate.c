@@ -140,16 +140,18 @@ static int check_vdso(const struct restart *r, const Reprise__Mm *mm, struct err
 /* May pages of that kind stand there? */
 static int check_place(const Reprise__Mm *mm, const Reprise__PageRange *range, struct error *e)
 {
-	uint64_t at = range->start, end = range->start + range->length;
+	uint64_t at = range->start, end = range->start + range->length, to;
 
 	while (at < end) {
 		const Reprise__Vma *v = mm_vma_at(mm, at);
 
 		if (!v || !vma_keeps_pages(v))
 			return INVALID(e, "pages at %#lx, where none can be", (unsigned long)at);
-		if (v->page_size && (range->start % v->page_size || range->length % v->page_size))
+		/* it may go on into the next mapping, or come from the one before */
+		to = end < v->end ? end : v->end;
+		if (v->page_size && (at % v->page_size || to % v->page_size))
 			return INVALID(e, "parts of huge pages at %#lx", (unsigned long)at);
-		at = v->end;
+		at = to;
 	}
 	return 0;
 }

@@ -11,6 +11,7 @@
 #include "kernel/unseen.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
+#include "mm/shared.h"
 #include "ns/spaces.h"
 #include "operation/hold.h"
 #include "operation/pass.h"
@@ -175,6 +176,17 @@ static void keep_lasting(struct problems *now, const struct problems *before)
 	now->n = n;
 }
 
+static int take_shared(struct checkpoint *c, struct subject *s, struct error *e)
+{
+	memory_objects_free(&s->shared);
+	if (inodes_take_memory(c, SHARED_WORTH, &s->shared) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for what is shared");
+	s->shared_bytes = 0;
+	vec_for_each (o, &s->shared.v)
+		s->shared_bytes += o->bytes;
+	return 0;
+}
+
 /* lasting: what each look before this one found in the way; NULL: there was none. *again: on entry,
  * whether there may be another one; true: it takes one, since something seems to be in the way. */
 static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoint_options *opt,
@@ -216,7 +228,8 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	s->pins = pass_pins_pages(&p.c);
 	s->faults = files_hold_kind(&p.c, "userfaultfd");
 	s->state = guess_state(&p.c);
-	return (int)p.c.problems.n;
+	r = s->store ? take_shared(&p.c, s, e) : 0;
+	return r < 0 ? r : (int)p.c.problems.n;
 }
 
 /*

@@ -12,6 +12,7 @@
 #include "kernel/feasible.h"
 #include "kernel/security.h"
 #include "mm/mm.h"
+#include "mm/shared.h"
 #include "net/tcp.h"
 #include "ns/pidns.h"
 #include "ns/spaces.h"
@@ -177,10 +178,11 @@ static int keep_memory(struct pass *p, struct error *e)
 		return error_set(e, -EAGAIN, E_TASK_BUSY, "a userfaultfd has just been made");
 	if (pass_pins_pages(c)) {
 		mm_forget_kept(c);
+		inodes_forget_copies(c);
 		p->tracks.last = false;
 		r = image_early_drop(c->image, e);
 	}
-	left = inodes_page_bytes(c) + mm_unkept_bytes(c);
+	left = inodes_uncopied_bytes(c) + mm_unkept_bytes(c);
 	if (r >= 0)
 		r = check_time(p, left + layers, e);
 	if (r < 0)
@@ -278,8 +280,10 @@ static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *totals,
 		       struct error *e)
 {
-	int r = save_state(p, e);
+	int r = shared_settle(&p->c, e);
 
+	if (r >= 0)
+		r = save_state(p, e);
 	if (r >= 0)
 		r = keep_memory(p, e);
 	if (r > 0 && p->tracks.last && mm_track_new(&p->c, e) < 0)
@@ -308,7 +312,7 @@ static int make_room(struct checkpoint *c, const struct subject *s, struct error
 
 	if (r == 0) {
 		store_use_image(c->store, c->image);
-		image_expect(c->image, s->anonymous);
+		image_expect(c->image, s->anonymous + s->shared_bytes);
 		return 1;
 	}
 	if (r != -EOPNOTSUPP)
@@ -316,7 +320,7 @@ static int make_room(struct checkpoint *c, const struct subject *s, struct error
 	/* the image will come beside it; and it costs a second copy */
 	if (S_ISREG(c->output.st_mode) || s->ct.mounts.layers.n)
 		return 0;
-	if (store_room(c->store) / 2 >= s->anonymous)
+	if (store_room(c->store) / 2 >= s->anonymous + s->shared_bytes)
 		return 1;
 	checkpoint_trace(c, "memory is not copied in advance: no room for a temporary file");
 	return 0;
@@ -333,11 +337,11 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	c->store = s->store;
 	c->exact = s->exact;
 	if (c->store) {
-		store_expect(c->store, s->anonymous);
+		store_expect(c->store, s->anonymous + s->shared_bytes);
 		store_warm(c->store, WARM);
 	}
 	/* What is frozen may as well wait. */
-	if (c->store && s->anonymous >= PRECOPY_WORTH && !s->pins && !s->faults &&
+	if (c->store && s->anonymous + s->shared_bytes >= PRECOPY_WORTH && !s->pins && !s->faults &&
 	    !s->ct.cgroups.frozen.n)
 		r = make_room(c, s, e);
 	if (r <= 0)
@@ -351,7 +355,7 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	c->surveyed = &s->surveyed;
 	known = p->tracks.v.n && s->untracked <= UNTRACKED_MOST;
 	if (r > 0)
-		r = precopy(c, &p->found, &p->tracks, p->max_freeze, known, stood, e);
+		r = precopy(c, &p->found, &p->tracks, &s->shared, p->max_freeze, known, stood, e);
 	if (r >= 0) {
 		c->tracks = &p->tracks;
 		p->who = known ? s->who : precopy_who(&c->freezer);

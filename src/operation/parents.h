@@ -24,6 +24,8 @@ int same_keys_new(const struct page_chain *parents, struct same_keys **ret,
 void same_keys_free(struct same_keys *k); /* accepts NULL */
 /* The address space that a process had there, 0: none. */
 uint64_t same_mm(const struct same_keys *k, pid_t pid);
+/* A file by device and inode number. */
+uint64_t same_inode(const struct same_keys *k, uint64_t dev, uint64_t ino);
 /* Tells the image, when all objects have been met. */
 int same_put(struct pass *p, struct error *e) must_check;
 

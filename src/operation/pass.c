@@ -28,6 +28,7 @@ void subject_free(struct subject *s)
 	store_free(s->store);
 	page_chain_free(s->parents);
 	same_keys_free(s->same);
+	memory_objects_free(&s->shared);
 	tracks_end(&s->surveyed);
 	tracks_end(&s->tracks);
 	container_free(&s->ct);

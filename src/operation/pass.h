@@ -3,6 +3,7 @@
 #define REPRISE_OPERATION_PASS_H
 
 #include "core/kernel_memory.h"
+#include "fs/inode.h"
 #include "image/store.h"
 #include "kernel/process.h"
 #include "mm/track.h"
@@ -43,6 +44,8 @@ struct subject {
 	const char *parent_name;
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
+	struct memory_objects shared; /* memory that stands for itself, of which there is much */
+	uint64_t shared_bytes;	      /* of it */
 	bool pins;		      /* see pass_pins_pages() */
 	bool faults;		      /* it may register memory with a userfaultfd at any time */
 	uint64_t untracked;	      /* of these, what `tracks` do not cover */

@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "mm/shared.h"
 #include "operation/operation.h"
 #include "operation/parents.h"
 
@@ -128,6 +129,12 @@ static int make_uffd(struct precopy *pc, const struct frozen_process *f,
 	return 0;
 }
 
+static bool is_worth_tracking(const struct precopy *pc, pid_t tid)
+{
+	return anonymous_bytes(pc, tid) >= TRACK_WORTH ||
+	       (pc->tracks->shared && shared_maps(pc->tracks->shared, pc->c->proc_fd, tid));
+}
+
 static int track_process(struct precopy *pc, const struct frozen_process *f)
 {
 	const struct frozen_thread *t = alive(f);
@@ -135,8 +142,7 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 	struct agent *a = NULL;
 	int uffd = -EBADF, r, back;
 
-	if (f->zombie || !t || anonymous_bytes(pc, t->tid) < TRACK_WORTH ||
-	    tracked_already(pc, t->tid))
+	if (f->zombie || !t || !is_worth_tracking(pc, t->tid) || tracked_already(pc, t->tid))
 		return 0;
 	r = agent_borrow(&a, pc->c->proc_fd, t->tid, t->cpu, pc->found, pc->e);
 	if (r >= 0)
@@ -183,6 +189,8 @@ static int stop_for_a_moment(struct precopy *pc, bool first)
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_register(t, pc->c->proc_fd, pc->e));
+	if (r >= 0)
+		r = shared_register(pc->c, pc->tracks, pc->e);
 	freezer_thaw(&pc->c->freezer);
 	*pc->stood += clock_now_ns() - begun;
 	return r;
@@ -217,6 +225,8 @@ static int is_worth_copying(struct precopy *pc, uint64_t bytes)
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_again(t, pc->c->proc_fd, &again, pc->e));
+	if (r >= 0)
+		r = shared_again(pc->c, pc->tracks, &again, pc->e);
 	if (r < 0)
 		return r;
 	return again < bytes / 2 / (COPY_NS(bytes) / SAMPLE_NS);
@@ -233,6 +243,8 @@ static int pass(struct precopy *pc, bool first, uint64_t *ret_bytes)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_look(t, pc->c->proc_fd, &bytes, pc->e));
 	if (r >= 0)
+		r = shared_look(pc->c, pc->tracks, &bytes, pc->e);
+	if (r >= 0)
 		r = worth = bytes <= ENOUGH ? 0 : first ? 1 : is_worth_copying(pc, bytes);
 	if (r > 0)
 		r = stop_for_a_moment(pc, false);
@@ -241,6 +253,8 @@ static int pass(struct precopy *pc, bool first, uint64_t *ret_bytes)
 			break;
 		r = worth ? unless_gone(pc, t, copy_track(pc, t, &seen)) : track_leave(t, pc->e);
 	}
+	if (r >= 0)
+		r = worth ? shared_copy(pc->c, pc->tracks, pc->e) : shared_leave(pc->tracks, pc->e);
 	*ret_bytes = bytes;
 	checkpoint_trace(pc->c, "%s %llu KiB while the tasks ran", worth ? "copied" : "left",
 			 (unsigned long long)bytes >> 10);
@@ -270,13 +284,36 @@ static int copy_all(struct precopy *pc)
 	return 0;
 }
 
+/* Without it, that memory is copied in the freeze. */
+static int begin_shared(struct precopy *pc, struct memory_objects *shared)
+{
+	struct error why = {};
+	char text[ERROR_TEXT_MAX];
+	int r;
+
+	if (!shared->v.n)
+		return 0;
+	if (pc->c->same)
+		vec_for_each (o, &shared->v)
+			o->parent = same_inode(pc->c->same, o->dev, o->ino);
+	r = shared_begin(pc->c, shared, &pc->tracks->shared, &why);
+	if (r >= 0)
+		return 0;
+	error_format(&why, text, sizeof(text));
+	checkpoint_trace(pc->c, "shared memory is copied in the freeze: %s", text);
+	return 0;
+}
+
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
-	    uint64_t max_freeze, bool all_known, uint64_t *stood, struct error *e)
+	    struct memory_objects *shared, uint64_t max_freeze, bool all_known, uint64_t *stood,
+	    struct error *e)
 {
 	struct precopy pc = {c, found, tracks, max_freeze, stood, e};
-	int r = all_known ? 0 : stop_for_a_moment(&pc, true);
+	int r = begin_shared(&pc, shared);
 
-	if (r >= 0 && tracks->v.n)
+	if (r >= 0 && (!all_known || tracks->shared))
+		r = stop_for_a_moment(&pc, true);
+	if (r >= 0 && (tracks->v.n || tracks->shared))
 		r = copy_all(&pc);
 	if (r < 0)
 		tracks_end(tracks);

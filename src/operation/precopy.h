@@ -2,6 +2,7 @@
 #ifndef REPRISE_OPERATION_PRECOPY_H
 #define REPRISE_OPERATION_PRECOPY_H
 
+#include "fs/inode.h"
 #include "mm/track.h"
 #include "model/checkpoint.h"
 
@@ -19,10 +20,11 @@
  * c->freezer knows the root. Leaves the tracks, with what was copied, in *tracks; the tree runs. A
  * failure is none of the checkpoint: then all is copied later. max_freeze: 0, or the time that the
  * freeze may take, in ns. *stood: adds the time for which the tree stood still. all_known: what
- * there is to be tracked is, so that nothing has to be stopped for that.
+ * there is to be tracked is, so that nothing has to be stopped for that. shared: is used up.
  */
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
-	    uint64_t max_freeze, bool all_known, uint64_t *stood, struct error *e) must_check;
+	    struct memory_objects *shared, uint64_t max_freeze, bool all_known, uint64_t *stood,
+	    struct error *e) must_check;
 
 /* Which processes there are: another number if another set. */
 uint64_t precopy_who(const struct freezer *f);

@@ -81,6 +81,11 @@ uint64_t same_mm(const struct same_keys *k, pid_t pid)
 	return find(k, SAME_MM, (uint64_t)pid, 0);
 }
 
+uint64_t same_inode(const struct same_keys *k, uint64_t dev, uint64_t ino)
+{
+	return find(k, SAME_INODE, dev, ino);
+}
+
 static int say(struct checkpoint *c, enum same_kind kind, uint64_t a, uint64_t b, uint64_t id,
 	       struct error *e)
 {

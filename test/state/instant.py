@@ -23,9 +23,9 @@ def copied_in_advance(case, name):
         return 'while the tasks ran' in file.read()
 
 
-def instants(case, images, options, *env):
+def instants(case, images, options, *env, program='memory_written'):
     """INSTANTS=N: so many images, for a long run by hand."""
-    pid = case.start('memory_written', env=dict(env))
+    pid = case.start(program, env=dict(env))
     before = descriptors(pid)
     images = ['image.%d' % i for i in range(int(os.environ.get('INSTANTS', images)))]
     for name in images:
@@ -61,6 +61,16 @@ def test_instant_busy(case):
 def test_instant_limited(case):
     """The same with a limit to the freeze."""
     instants(case, 2, ['--max-freeze', '100s'])
+
+
+def test_instant_shared(case):
+    """Shared memory of all kinds that two processes write to, in advance but for what was written."""
+    instants(case, 3, [], program='memory_shared_written')
+
+
+def test_instant_shared_strange(case):
+    """The same when it is written by calls, by children, and through mappings that come and go."""
+    instants(case, 3, [], ('MEMORY_STRANGE', '1'), program='memory_shared_written')
 
 
 def test_instant_killed(case):

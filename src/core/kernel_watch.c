@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/kernel_watch.h"
+
+#include <asm/unistd.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kernel_bpf.h"
+#include "core/vec.h"
+
+struct kernel_watch {
+	int watched;	/* a hash: addresses of struct inode and struct mm_struct */
+	int counter;	/* an array with one number, */
+	uint64_t *seen; /* which is mapped here */
+	int programs[2], links[2];
+};
+
+static int bpf(int command, union bpf_attr *attr)
+{
+	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
+
+	return r < 0 ? -errno : (int)r;
+}
+
+static uint64_t pointer(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
+
+/* ---- programs ---- */
+
+enum target { COUNT, LEAVE, SHARED_MAP, COMPAT, TARGETS };
+
+struct program {
+	VEC(struct bpf_insn) insns;
+	struct {
+		size_t at;
+		enum target to;
+	} jumps[32];
+	size_t n;
+	size_t places[TARGETS];
+	int failed;
+};
+
+static void emit(struct program *p, struct bpf_insn insn)
+{
+	struct bpf_insn *at = vec_push(&p->insns);
+
+	if (at)
+		*at = insn;
+	else
+		p->failed = -ENOMEM;
+}
+
+static void jump(struct program *p, uint8_t condition, uint8_t reg, int value, enum target to)
+{
+	if (p->n == sizeof(p->jumps) / sizeof(p->jumps[0])) {
+		p->failed = -E2BIG;
+		return;
+	}
+	p->jumps[p->n].at = p->insns.n;
+	p->jumps[p->n++].to = to;
+	emit(p, INSN(BPF_JMP | condition | BPF_K, reg, 0, 0, value));
+}
+
+static void place(struct program *p, enum target here)
+{
+	p->places[here] = p->insns.n;
+}
+
+/* R3 = *(R3 + offset), by way of the stack; zero where nothing is, or if the kernel has no such
+ * member. */
+static void follow(struct program *p, int offset)
+{
+	if (offset < 0)
+		p->failed = offset;
+	emit(p, ADD(BPF_REG_3, offset));
+	emit(p, MOVE(BPF_REG_1, BPF_REG_10));
+	emit(p, ADD(BPF_REG_1, -8));
+	emit(p, SET(BPF_REG_2, 8));
+	emit(p, CALL(BPF_FUNC_probe_read_kernel));
+	emit(p, LOAD(BPF_REG_3, BPF_REG_10, -8));
+}
+
+/* R0 = the element of a map whose key stands on the stack. */
+static void look_up(struct program *p, int map, int at)
+{
+	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map));
+	emit(p, INSN(0, 0, 0, 0, 0));
+	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
+	emit(p, ADD(BPF_REG_2, at));
+	emit(p, CALL(BPF_FUNC_map_lookup_elem));
+}
+
+static int finish(struct program *p, const struct kernel_watch *w)
+{
+	union bpf_attr attr = {
+		.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT,
+		.license = pointer("Dual MIT/GPL"), /* see kernel_memory.c */
+	};
+	int r;
+
+	place(p, COUNT);
+	emit(p, INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -12, 0));
+	look_up(p, w->counter, -12);
+	jump(p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
+	emit(p, SET(BPF_REG_1, 1));
+	emit(p, INSN(BPF_STX | BPF_ATOMIC | BPF_DW, BPF_REG_0, BPF_REG_1, 0, BPF_ADD));
+	place(p, LEAVE);
+	emit(p, SET(BPF_REG_0, 0));
+	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+	for (size_t i = 0; !p->failed && i < p->n; i++)
+		p->insns.v[p->jumps[i].at].off =
+			(int16_t)(p->places[p->jumps[i].to] - p->jumps[i].at - 1);
+	attr.insns = pointer(p->insns.v);
+	attr.insn_cnt = (uint32_t)p->insns.n;
+	r = p->failed ? p->failed : bpf(BPF_PROG_LOAD, &attr);
+	vec_free(&p->insns);
+	return r;
+}
+
+/*
+ * sched_process_fork(parent, child): the child has its memory, and has not run. Threads and
+ * children of vfork() have the same memory.
+ */
+static int load_fork(const struct kernel_watch *w, struct kernel_memory *k)
+{
+	int mm = kernel_offset(k, "task_struct", "mm");
+	struct program p = {};
+
+	emit(&p, LOAD(BPF_REG_6, BPF_REG_1, 0));
+	emit(&p, LOAD(BPF_REG_3, BPF_REG_1, 8));
+	follow(&p, mm);
+	emit(&p, MOVE(BPF_REG_7, BPF_REG_3));
+	emit(&p, MOVE(BPF_REG_3, BPF_REG_6));
+	follow(&p, mm);
+	emit(&p, INSN(BPF_ALU64 | BPF_SUB | BPF_X, BPF_REG_7, BPF_REG_3, 0, 0));
+	jump(&p, BPF_JEQ, BPF_REG_7, 0, LEAVE);
+	look_up(&p, w->watched, -8);
+	jump(&p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
+	return finish(&p, w);
+}
+
+/* R3 = an argument of the system call, or another register. */
+static void registers(struct program *p, struct kernel_memory *k, const char *name)
+{
+	emit(p, MOVE(BPF_REG_3, BPF_REG_6));
+	follow(p, kernel_offset(k, "pt_regs", name));
+}
+
+/* mmap(): R3 = flags. Is it shared, and of a file that is watched? Its descriptor is looked up. */
+static void emit_map(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
+{
+	registers(p, k, "r10");
+	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, MAP_SHARED | MAP_ANONYMOUS));
+	jump(p, BPF_JNE, BPF_REG_3, MAP_SHARED, LEAVE);
+	registers(p, k, "r8");
+	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
+	emit(p, INSN(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_8, 0, 0)); /* as an int */
+	emit(p, CALL(BPF_FUNC_get_current_task));
+	emit(p, MOVE(BPF_REG_3, BPF_REG_0));
+	follow(p, kernel_offset(k, "task_struct", "files"));
+	follow(p, kernel_offset(k, "files_struct", "fdt"));
+	emit(p, MOVE(BPF_REG_9, BPF_REG_3));
+	follow(p, kernel_offset(k, "fdtable", "max_fds")); /* an unsigned int */
+	emit(p, INSN(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_3, BPF_REG_3, 0, 0));
+	emit(p, MOVE(BPF_REG_1, BPF_REG_8));
+	emit(p, INSN(BPF_ALU64 | BPF_SUB | BPF_X, BPF_REG_1, BPF_REG_3, 0, 0));
+	jump(p, BPF_JSGE, BPF_REG_1, 0, LEAVE);
+	emit(p, MOVE(BPF_REG_3, BPF_REG_9));
+	follow(p, kernel_offset(k, "fdtable", "fd"));
+	emit(p, INSN(BPF_ALU64 | BPF_LSH | BPF_K, BPF_REG_8, 0, 0, 3));
+	emit(p, INSN(BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_3, BPF_REG_8, 0, 0));
+	follow(p, 0);
+	follow(p, kernel_offset(k, "file", "f_inode"));
+	look_up(p, w->watched, -8);
+	jump(p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
+	jump(p, BPF_JA, 0, 0, COUNT);
+}
+
+/*
+ * Of 32-bit code, whose numbers mean something else to 64-bit code: all that may make a shared
+ * mapping (old mmap, mremap, ipc, mmap2, remap_file_pages, shmat).
+ */
+static void emit_compat(struct program *p, struct kernel_memory *k)
+{
+	static const int counted[] = {90, 163, 117, 257, 397};
+
+	registers(p, k, "cs");
+	jump(p, BPF_JNE, BPF_REG_3, 0x23, LEAVE); /* __USER32_CS */
+	for (size_t i = 0; i < sizeof(counted) / sizeof(counted[0]); i++)
+		jump(p, BPF_JEQ, BPF_REG_7, counted[i], COUNT);
+	registers(p, k, "si");
+	jump(p, BPF_JSET, BPF_REG_3, MAP_SHARED, COUNT);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+}
+
+/* sys_enter(registers, number) */
+static int load_calls(const struct kernel_watch *w, struct kernel_memory *k)
+{
+	static const int compat[] = {90, 163, 117, 192, 257, 397};
+	struct program p = {};
+
+	emit(&p, LOAD(BPF_REG_6, BPF_REG_1, 0));
+	emit(&p, LOAD(BPF_REG_7, BPF_REG_1, 8));
+	emit(&p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_7, 0, 0, ~__X32_SYSCALL_BIT));
+	for (size_t i = 0; i < sizeof(compat) / sizeof(compat[0]); i++)
+		jump(&p, BPF_JEQ, BPF_REG_7, compat[i], COMPAT);
+	jump(&p, BPF_JEQ, BPF_REG_7, __NR_mmap, SHARED_MAP);
+	jump(&p, BPF_JEQ, BPF_REG_7, __NR_shmat, COUNT);
+	jump(&p, BPF_JEQ, BPF_REG_7, __NR_remap_file_pages, COUNT);
+	jump(&p, BPF_JNE, BPF_REG_7, __NR_mremap, LEAVE);
+	registers(&p, k, "si"); /* the old length: 0 asks for a second mapping */
+	jump(&p, BPF_JGT, BPF_REG_3, 4095, LEAVE);
+	jump(&p, BPF_JEQ, BPF_REG_3, 0, COUNT);
+	jump(&p, BPF_JA, 0, 0, LEAVE);
+	place(&p, COMPAT);
+	emit_compat(&p, k);
+	place(&p, SHARED_MAP);
+	emit_map(&p, w, k);
+	return finish(&p, w);
+}
+
+static int attach(int program, const char *tracepoint)
+{
+	union bpf_attr attr = {
+		.raw_tracepoint = {.name = pointer(tracepoint), .prog_fd = (uint32_t)program}};
+
+	return bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
+}
+
+/* ---- for others ---- */
+
+static int make_maps(struct kernel_watch *w, unsigned int room)
+{
+	union bpf_attr watched = {
+		.map_type = BPF_MAP_TYPE_HASH, .key_size = 8, .value_size = 8, .max_entries = room};
+	union bpf_attr counter = {
+		.map_type = BPF_MAP_TYPE_ARRAY,
+		.key_size = 4,
+		.value_size = 8,
+		.max_entries = 1,
+		.map_flags = BPF_F_MMAPABLE,
+	};
+	void *at;
+
+	w->watched = bpf(BPF_MAP_CREATE, &watched);
+	if (w->watched < 0)
+		return w->watched;
+	w->counter = bpf(BPF_MAP_CREATE, &counter);
+	if (w->counter < 0)
+		return w->counter;
+	at = mmap(NULL, sizeof(*w->seen), PROT_READ, MAP_SHARED, w->counter, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	w->seen = at;
+	return 0;
+}
+
+static int start(struct kernel_watch *w, struct kernel_memory *k, unsigned int room)
+{
+	static const char *const tracepoints[] = {"sched_process_fork", "sys_enter"};
+	int r = make_maps(w, room);
+
+	for (int i = 0; r >= 0 && i < 2; i++) {
+		r = w->programs[i] = i == 0 ? load_fork(w, k) : load_calls(w, k);
+		if (r >= 0)
+			r = w->links[i] = attach(w->programs[i], tracepoints[i]);
+	}
+	return r;
+}
+
+int kernel_watch_new(struct kernel_watch **ret, struct kernel_memory *k, unsigned int room,
+		     struct error *e)
+{
+	struct kernel_watch *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF program");
+	w->watched = w->counter = -EBADF;
+	for (int i = 0; i < 2; i++)
+		w->programs[i] = w->links[i] = -EBADF;
+	r = start(w, k, room);
+	if (r < 0) {
+		kernel_watch_free(w);
+		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_KERNEL_TOO_OLD,
+				   "who maps a file cannot be watched (BPF)");
+	}
+	*ret = w;
+	return 0;
+}
+
+void kernel_watch_free(struct kernel_watch *w)
+{
+	if (!w)
+		return;
+	for (int i = 0; i < 2; i++) {
+		close_fd(&w->links[i]);
+		close_fd(&w->programs[i]);
+	}
+	if (w->seen)
+		munmap(w->seen, sizeof(*w->seen));
+	close_fd(&w->counter);
+	close_fd(&w->watched);
+	free(w);
+}
+
+static int add(struct kernel_watch *w, uint64_t address)
+{
+	const uint64_t one = 1;
+	union bpf_attr attr = {
+		.map_fd = (uint32_t)w->watched,
+		.key = pointer(&address),
+		.value = pointer(&one),
+		.flags = BPF_ANY,
+	};
+
+	return bpf(BPF_MAP_UPDATE_ELEM, &attr);
+}
+
+static int inode_of(struct kernel_memory *k, int fd, uint64_t *ret)
+{
+	uint64_t file;
+	int r = kernel_file(k, fd, &file);
+
+	return r < 0 ? r : kernel_member(k, file, "file", "f_inode", ret, sizeof(*ret));
+}
+
+int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd)
+{
+	uint64_t inode;
+	int r = inode_of(k, fd, &inode);
+
+	return r < 0 ? r : add(w, inode);
+}
+
+int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t tid)
+{
+	uint64_t task, mm;
+	int r = kernel_task(k, tid, &task);
+
+	if (r >= 0)
+		r = kernel_member(k, task, "task_struct", "mm", &mm, sizeof(mm));
+	return r < 0 ? r : mm ? add(w, mm) : -ESRCH;
+}
+
+uint64_t kernel_watch_count(const struct kernel_watch *w)
+{
+	return __atomic_load_n(w->seen, __ATOMIC_ACQUIRE);
+}
+
+int kernel_writable_mappings(struct kernel_memory *k, int fd, int *ret)
+{
+	uint64_t at;
+	int r = inode_of(k, fd, &at);
+
+	if (r >= 0)
+		r = kernel_member(k, at, "inode", "i_mapping", &at, sizeof(at));
+	return r < 0 ? r
+		     : kernel_member(k, at, "address_space", "i_mmap_writable", ret, sizeof(*ret));
+}
