@@ -13,7 +13,7 @@
 #include "core/vec.h"
 
 struct kernel_watch {
-	int watched;	/* a hash: addresses of struct inode and struct mm_struct */
+	int watched;	/* a hash: addresses of struct inode, how often; and of struct mm_struct */
 	int counter;	/* an array with one number, */
 	uint64_t *seen; /* which is mapped here */
 	int programs[2], links[2];
@@ -33,14 +33,27 @@ static uint64_t pointer(const void *p)
 
 /* ---- programs ---- */
 
-enum target { COUNT, LEAVE, SHARED_MAP, COMPAT, TARGETS };
+enum target {
+	COUNT,
+	LEAVE,
+	FIRST, /* argument: a descriptor */
+	FIRST_32,
+	THIRD,
+	SHARED_MAP,
+	SECOND_MAP,
+	ADVICE,
+	CONTROL,
+	COMPAT,
+	FILE_OF, /* R8, a descriptor of the task */
+	TARGETS
+};
 
 struct program {
 	VEC(struct bpf_insn) insns;
 	struct {
 		size_t at;
 		enum target to;
-	} jumps[32];
+	} jumps[96];
 	size_t n;
 	size_t places[TARGETS];
 	int failed;
@@ -96,6 +109,13 @@ static void look_up(struct program *p, int map, int at)
 	emit(p, CALL(BPF_FUNC_map_lookup_elem));
 }
 
+/* In the element of a map that R0 points to. */
+static void count(struct program *p)
+{
+	emit(p, SET(BPF_REG_1, 1));
+	emit(p, INSN(BPF_STX | BPF_ATOMIC | BPF_DW, BPF_REG_0, BPF_REG_1, 0, BPF_ADD));
+}
+
 static int finish(struct program *p, const struct kernel_watch *w)
 {
 	union bpf_attr attr = {
@@ -108,8 +128,7 @@ static int finish(struct program *p, const struct kernel_watch *w)
 	emit(p, INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, -12, 0));
 	look_up(p, w->counter, -12);
 	jump(p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
-	emit(p, SET(BPF_REG_1, 1));
-	emit(p, INSN(BPF_STX | BPF_ATOMIC | BPF_DW, BPF_REG_0, BPF_REG_1, 0, BPF_ADD));
+	count(p);
 	place(p, LEAVE);
 	emit(p, SET(BPF_REG_0, 0));
 	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
@@ -152,14 +171,10 @@ static void registers(struct program *p, struct kernel_memory *k, const char *na
 	follow(p, kernel_offset(k, "pt_regs", name));
 }
 
-/* mmap(): R3 = flags. Is it shared, and of a file that is watched? Its descriptor is looked up. */
-static void emit_map(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
+/* R8: a descriptor of the task. If its file is watched, that is counted. */
+static void emit_file(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
 {
-	registers(p, k, "r10");
-	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, MAP_SHARED | MAP_ANONYMOUS));
-	jump(p, BPF_JNE, BPF_REG_3, MAP_SHARED, LEAVE);
-	registers(p, k, "r8");
-	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
+	place(p, FILE_OF);
 	emit(p, INSN(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_8, 0, 0)); /* as an int */
 	emit(p, CALL(BPF_FUNC_get_current_task));
 	emit(p, MOVE(BPF_REG_3, BPF_REG_0));
@@ -179,49 +194,111 @@ static void emit_map(struct program *p, const struct kernel_watch *w, struct ker
 	follow(p, kernel_offset(k, "file", "f_inode"));
 	look_up(p, w->watched, -8);
 	jump(p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
-	jump(p, BPF_JA, 0, 0, COUNT);
-}
-
-/*
- * Of 32-bit code, whose numbers mean something else to 64-bit code: all that may make a shared
- * mapping (old mmap, mremap, ipc, mmap2, remap_file_pages, shmat).
- */
-static void emit_compat(struct program *p, struct kernel_memory *k)
-{
-	static const int counted[] = {90, 163, 117, 257, 397};
-
-	registers(p, k, "cs");
-	jump(p, BPF_JNE, BPF_REG_3, 0x23, LEAVE); /* __USER32_CS */
-	for (size_t i = 0; i < sizeof(counted) / sizeof(counted[0]); i++)
-		jump(p, BPF_JEQ, BPF_REG_7, counted[i], COUNT);
-	registers(p, k, "si");
-	jump(p, BPF_JSET, BPF_REG_3, MAP_SHARED, COUNT);
+	count(p);
 	jump(p, BPF_JA, 0, 0, LEAVE);
 }
+
+static void file_in(struct program *p, struct kernel_memory *k, const char *name)
+{
+	registers(p, k, name);
+	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
+}
+
+struct watched_call {
+	int call;
+	enum target to;
+};
+
+/* What writes to a descriptor, makes a mapping, or could do such a thing unseen. */
+static const struct watched_call calls[] = {
+	{__NR_write, FIRST},
+	{__NR_pwrite64, FIRST},
+	{__NR_writev, FIRST},
+	{__NR_pwritev, FIRST},
+	{__NR_pwritev2, FIRST},
+	{__NR_sendfile, FIRST},
+	{__NR_fallocate, FIRST},
+	{__NR_ftruncate, FIRST},
+	{__NR_splice, THIRD},
+	{__NR_copy_file_range, THIRD},
+	{__NR_mmap, SHARED_MAP},
+	{__NR_mremap, SECOND_MAP},
+	{__NR_madvise, ADVICE},
+	{__NR_ioctl, CONTROL},
+	{__NR_truncate, COUNT},
+	{__NR_shmat, COUNT},
+	{__NR_io_setup, COUNT},
+	{__NR_remap_file_pages, COUNT},
+	{425, COUNT}, /* io_uring_setup */
+	{440, COUNT}, /* process_madvise */
+};
+
+/* The same of 32-bit code. Mappings and advice are not looked at more closely. */
+static const struct watched_call compat_calls[] = {
+	{4, FIRST_32},	 {181, FIRST_32}, {146, FIRST_32}, {334, FIRST_32}, {379, FIRST_32},
+	{187, FIRST_32}, {239, FIRST_32}, {324, FIRST_32}, {93, FIRST_32},  {194, FIRST_32},
+	{313, THIRD},	 {377, THIRD},	  {90, COUNT},	   {192, COUNT},    {163, COUNT},
+	{219, COUNT},	 {54, CONTROL},	  {92, COUNT},	   {193, COUNT},    {117, COUNT},
+	{397, COUNT},	 {245, COUNT},	  {257, COUNT},	   {425, COUNT},    {440, COUNT},
+};
+
+static void dispatch(struct program *p, const struct watched_call *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		jump(p, BPF_JEQ, BPF_REG_7, list[i].call, list[i].to);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+}
+
+static void emit_targets(struct program *p, struct kernel_memory *k)
+{
+	place(p, FIRST);
+	file_in(p, k, "di");
+	jump(p, BPF_JA, 0, 0, FILE_OF);
+	place(p, FIRST_32);
+	file_in(p, k, "bx");
+	jump(p, BPF_JA, 0, 0, FILE_OF);
+	place(p, THIRD);
+	file_in(p, k, "dx");
+	jump(p, BPF_JA, 0, 0, FILE_OF);
+	place(p, SECOND_MAP);
+	registers(p, k, "si"); /* the old length: 0 asks for a second mapping */
+	jump(p, BPF_JEQ, BPF_REG_3, 0, COUNT);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+	place(p, ADVICE);
+	registers(p, k, "dx");
+	jump(p, BPF_JEQ, BPF_REG_3, MADV_REMOVE, COUNT);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+	place(p, CONTROL); /* fallocate() in an older form (file_ioctl()) */
+	registers(p, k, "si");
+	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xff00));
+	jump(p, BPF_JEQ, BPF_REG_3, 'X' << 8, COUNT);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+	place(p, SHARED_MAP);
+	registers(p, k, "r10");
+	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, MAP_SHARED | MAP_ANONYMOUS));
+	jump(p, BPF_JNE, BPF_REG_3, MAP_SHARED, LEAVE);
+	file_in(p, k, "r8");
+	/* and on to FILE_OF */
+}
+
+#define COUNT_OF(list) (sizeof(list) / sizeof((list)[0]))
 
 /* sys_enter(registers, number) */
 static int load_calls(const struct kernel_watch *w, struct kernel_memory *k)
 {
-	static const int compat[] = {90, 163, 117, 192, 257, 397};
 	struct program p = {};
 
 	emit(&p, LOAD(BPF_REG_6, BPF_REG_1, 0));
 	emit(&p, LOAD(BPF_REG_7, BPF_REG_1, 8));
 	emit(&p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_7, 0, 0, ~__X32_SYSCALL_BIT));
-	for (size_t i = 0; i < sizeof(compat) / sizeof(compat[0]); i++)
-		jump(&p, BPF_JEQ, BPF_REG_7, compat[i], COMPAT);
-	jump(&p, BPF_JEQ, BPF_REG_7, __NR_mmap, SHARED_MAP);
-	jump(&p, BPF_JEQ, BPF_REG_7, __NR_shmat, COUNT);
-	jump(&p, BPF_JEQ, BPF_REG_7, __NR_remap_file_pages, COUNT);
-	jump(&p, BPF_JNE, BPF_REG_7, __NR_mremap, LEAVE);
-	registers(&p, k, "si"); /* the old length: 0 asks for a second mapping */
-	jump(&p, BPF_JGT, BPF_REG_3, 4095, LEAVE);
-	jump(&p, BPF_JEQ, BPF_REG_3, 0, COUNT);
-	jump(&p, BPF_JA, 0, 0, LEAVE);
+	registers(&p, k, "cs");
+	emit(&p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xffff));
+	jump(&p, BPF_JEQ, BPF_REG_3, 0x23, COMPAT); /* __USER32_CS */
+	dispatch(&p, calls, COUNT_OF(calls));
 	place(&p, COMPAT);
-	emit_compat(&p, k);
-	place(&p, SHARED_MAP);
-	emit_map(&p, w, k);
+	dispatch(&p, compat_calls, COUNT_OF(compat_calls));
+	emit_targets(&p, k);
+	emit_file(&p, w, k);
 	return finish(&p, w);
 }
 
@@ -312,15 +389,16 @@ void kernel_watch_free(struct kernel_watch *w)
 
 static int add(struct kernel_watch *w, uint64_t address)
 {
-	const uint64_t one = 1;
+	const uint64_t none = 0;
 	union bpf_attr attr = {
 		.map_fd = (uint32_t)w->watched,
 		.key = pointer(&address),
-		.value = pointer(&one),
-		.flags = BPF_ANY,
+		.value = pointer(&none),
+		.flags = BPF_NOEXIST,
 	};
+	int r = bpf(BPF_MAP_UPDATE_ELEM, &attr);
 
-	return bpf(BPF_MAP_UPDATE_ELEM, &attr);
+	return r == -EEXIST ? 0 : r;
 }
 
 static int inode_of(struct kernel_memory *k, int fd, uint64_t *ret)
@@ -331,12 +409,16 @@ static int inode_of(struct kernel_memory *k, int fd, uint64_t *ret)
 	return r < 0 ? r : kernel_member(k, file, "file", "f_inode", ret, sizeof(*ret));
 }
 
-int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd)
+int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd, uint64_t *ret)
 {
 	uint64_t inode;
 	int r = inode_of(k, fd, &inode);
 
-	return r < 0 ? r : add(w, inode);
+	if (r >= 0)
+		r = add(w, inode);
+	if (r >= 0)
+		*ret = inode;
+	return r;
 }
 
 int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t tid)
@@ -349,9 +431,18 @@ int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t ti
 	return r < 0 ? r : mm ? add(w, mm) : -ESRCH;
 }
 
-uint64_t kernel_watch_count(const struct kernel_watch *w)
+int kernel_watch_count(const struct kernel_watch *w, uint64_t file, uint64_t *ret)
 {
-	return __atomic_load_n(w->seen, __ATOMIC_ACQUIRE);
+	uint64_t n = 0;
+	union bpf_attr attr = {
+		.map_fd = (uint32_t)w->watched,
+		.key = pointer(&file),
+		.value = pointer(&n),
+	};
+	int r = bpf(BPF_MAP_LOOKUP_ELEM, &attr);
+
+	*ret = n + __atomic_load_n(w->seen, __ATOMIC_ACQUIRE);
+	return r;
 }
 
 int kernel_writable_mappings(struct kernel_memory *k, int fd, int *ret)

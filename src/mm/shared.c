@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "mm/shared.h"
+#include "mm/shared_private.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/kernel_watch.h"
 #include "core/procfs.h"
 #include "mm/pagemap.h"
 
@@ -24,31 +23,6 @@
 #define TICKS_NS       25000000ll
 #define PIECE	       (16ul << 20) /* the lock of an address space is held meanwhile */
 #define ADDRESS_SPACES 4096	    /* of more, nothing that is shared is copied in advance */
-
-/* One mapping that can be written to, or be made so. */
-struct shared_map {
-	pid_t tid; /* of its track */
-	uint64_t start, end, offset;
-	bool told; /* in the freeze: what was written through it is known */
-};
-
-struct shared_object {
-	struct memory_object is;
-	bool sure;	/* its mappings are known, and nobody else has one */
-	bool fresh;	/* they have not been protected yet */
-	bool settled;	/* in the freeze: `kept` holds, and `data` is all there is */
-	struct stat st; /* as it was then */
-	uint64_t count;
-	VEC(struct shared_map) maps;
-	struct span_vec data;	/* offsets of what was there when all had been protected */
-	struct span_vec todo;	/* offsets, as are those of `kept` */
-	struct kept_spans kept; /* sorted */
-};
-
-struct shared_objects {
-	VEC(struct shared_object) v;
-	struct kernel_watch *watch;
-};
 
 static int no_memory(struct error *e)
 {
@@ -85,7 +59,7 @@ static int begin(struct checkpoint *c, struct shared_objects *s, struct error *e
 	vec_for_each (o, &s->v) {
 		if (r < 0)
 			break;
-		r = kernel_watch_file(s->watch, c->kernel, o->is.fd);
+		r = kernel_watch_file(s->watch, c->kernel, o->is.fd, &o->watched);
 		if (r < 0)
 			error_errno(e, r, E_SYSTEM, "who maps a file cannot be watched");
 	}
@@ -125,7 +99,7 @@ static bool is_segment(const char *name)
 	return strncmp(name, "/SYSV", 5) == 0;
 }
 
-static bool is_of(const struct shared_object *o, const struct vma *v)
+bool shared_is_of(const struct shared_object *o, const struct vma *v)
 {
 	return v->shared && v->ino == o->is.ino &&
 	       o->is.dev == makedev(v->dev_major, v->dev_minor) &&
@@ -136,7 +110,7 @@ static struct shared_object *object_of(const struct shared_objects *s, const str
 {
 	if (v->shared && v->ino)
 		vec_for_each (o, &s->v)
-			if (is_of(o, v))
+			if (shared_is_of(o, v))
 				return o;
 	return NULL;
 }
@@ -209,10 +183,9 @@ static bool is_recent(const struct timespec *t)
 	return (now.tv_sec - t->tv_sec) * 1000000000ll + now.tv_nsec - t->tv_nsec < TICKS_NS;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
+static bool same_time(const struct stat *a, const struct stat *b)
 {
-	return a->st_size == b->st_size && a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-	       a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+	return a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
 static void forget(struct shared_object *o)
@@ -225,13 +198,24 @@ static void forget(struct shared_object *o)
 	o->kept.n = 0;
 }
 
-/* The count comes first: what comes after it shows the next time. */
-static bool still_sure(const struct shared_objects *s, const struct shared_object *o)
+const char *shared_doubt(const struct shared_objects *s, const struct shared_object *o)
 {
+	uint64_t count;
 	struct stat now;
 
-	return o->sure && kernel_watch_count(s->watch) == o->count && fstat(o->is.fd, &now) == 0 &&
-	       same_file(&now, &o->st);
+	if (!o->sure)
+		return "its mappings are not all known";
+	if (kernel_watch_count(s->watch, o->watched, &count) < 0 || count != o->count)
+		return "a system call may have written to it, or mapped it once more";
+	if (fstat(o->is.fd, &now) < 0 || now.st_size != o->st.st_size ||
+	    (!o->maps.n && !same_time(&now, &o->st)))
+		return "its size or its times have changed";
+	return NULL;
+}
+
+static bool still_sure(const struct shared_objects *s, const struct shared_object *o)
+{
+	return !shared_doubt(s, o);
 }
 
 static void make_sure(struct checkpoint *c, struct shared_objects *s, struct shared_object *o)
@@ -239,11 +223,12 @@ static void make_sure(struct checkpoint *c, struct shared_objects *s, struct sha
 	uint64_t mapped = 0;
 	int writable = 0;
 
-	o->count = kernel_watch_count(s->watch);
+	if (kernel_watch_count(s->watch, o->watched, &o->count) < 0)
+		return;
 	vec_for_each (map, &o->maps)
 		mapped += map->end - map->start;
 	if (kernel_writable_mappings(c->kernel, o->is.fd, &writable) < 0 ||
-	    fstat(o->is.fd, &o->st) < 0 || is_recent(&o->st.st_ctim))
+	    fstat(o->is.fd, &o->st) < 0 || (!o->maps.n && is_recent(&o->st.st_ctim)))
 		return;
 	/* a seal against writing makes it negative */
 	o->sure = (writable < 0 ? 0 : (size_t)writable) == o->maps.n &&
@@ -324,7 +309,7 @@ static const struct mm_track *track_with(const struct mm_tracks *tracks, pid_t t
 	return NULL;
 }
 
-static int open_pagemap(const struct checkpoint *c, pid_t tid)
+int shared_pagemap(const struct checkpoint *c, pid_t tid)
 {
 	return procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, NULL, "%d/pagemap", tid);
 }
@@ -346,9 +331,7 @@ static int look_fresh(struct mm_tracks *tracks, struct shared_object *o)
 	return r < 0 ? r : spans_unite(&o->todo, &o->data);
 }
 
-/* From addresses of a mapping to offsets of what it maps. */
-static int add_offsets(const struct shared_map *map, const struct span_vec *from,
-		       struct span_vec *to)
+int shared_offsets(const struct shared_map *map, const struct span_vec *from, struct span_vec *to)
 {
 	vec_for_each (span, from) {
 		struct span *new = vec_push(to);
@@ -367,7 +350,7 @@ static int look_again(struct checkpoint *c, struct shared_object *o, bool take,
 	int r = 0;
 
 	vec_for_each (map, &o->maps) {
-		_cleanup_(close_fd) int fd = open_pagemap(c, map->tid);
+		_cleanup_(close_fd) int fd = shared_pagemap(c, map->tid);
 		const struct span span = {map->start, map->end};
 		struct span_vec found = {};
 
@@ -377,7 +360,7 @@ static int look_again(struct checkpoint *c, struct shared_object *o, bool take,
 			r = take ? pagemap_take_marks(fd, &span, &found)
 				 : pagemap_find_written(fd, &span, &found);
 		if (r >= 0)
-			r = add_offsets(map, &found, ret);
+			r = shared_offsets(map, &found, ret);
 		vec_free(&found);
 	}
 	return r < 0 ? r : spans_unite(ret, &(struct span_vec){});
@@ -468,7 +451,7 @@ static int by_start(const void *a, const void *b)
 	return x->start < y->start ? -1 : x->start > y->start;
 }
 
-static int leave(struct shared_object *o, const struct span_vec *spans, struct error *e)
+int shared_drop(struct shared_object *o, const struct span_vec *spans, struct error *e)
 {
 	struct kept_spans others = {};
 
@@ -484,7 +467,7 @@ static int leave(struct shared_object *o, const struct span_vec *spans, struct e
 static int copy(struct checkpoint *c, struct shared_object *o, struct error *e)
 {
 	VEC(struct page_run) runs = {};
-	int r = leave(o, &o->todo, e);
+	int r = shared_drop(o, &o->todo, e);
 
 	vec_for_each (s, &o->todo) {
 		struct page_run *run = r < 0 ? NULL : vec_push(&runs);
@@ -522,158 +505,6 @@ int shared_leave(struct mm_tracks *tracks, struct error *e)
 	if (tracks->shared)
 		vec_for_each (o, &tracks->shared->v)
 			if (r >= 0)
-				r = leave(o, &o->todo, e);
+				r = shared_drop(o, &o->todo, e);
 	return r;
-}
-
-/* ---- in the freeze ---- */
-
-/* Is the mapping still what it was? A part that is gone, or maps something else, tells nothing. */
-static bool is_there(const struct vma_list *maps, const struct shared_object *o,
-		     const struct shared_map *map)
-{
-	uint64_t at = map->start;
-
-	vec_for_each (v, &maps->vmas) {
-		if (v->end <= at)
-			continue;
-		if (at >= map->end)
-			break;
-		if (v->start > at || !is_of(o, v) ||
-		    v->offset - v->start != map->offset - map->start)
-			return false;
-		at = v->end;
-	}
-	return at >= map->end;
-}
-
-/*
- * What bears no mark was written, or may have been. Nothing is told of places whose page table is
- * gone; where a page of it is told of, or one bears a mark, it is not.
- */
-static int find_written(int fd, const struct shared_map *map, struct span_vec *ret)
-{
-	const struct span span = {map->start, map->end};
-	struct span_vec written = {};
-	size_t at = 0;
-	int r = pagemap_find_written(fd, &span, &written);
-
-	for (uint64_t start = map->start, end; r >= 0 && start < map->end; start = end) {
-		end = (start & ~(PAGEMAP_TABLE - 1)) + PAGEMAP_TABLE;
-		end = end < map->end ? end : map->end;
-		while (at < written.n && written.v[at].end <= start)
-			at++;
-		if (at < written.n && written.v[at].start < end)
-			continue;
-		if (!pagemap_is_marked(fd, start) && span_add(ret, start, end) < 0)
-			r = -ENOMEM;
-	}
-	if (r >= 0)
-		r = spans_unite(ret, &written);
-	vec_free(&written);
-	return r;
-}
-
-/* Through one mapping, of a task whose page map that is. Returns 0 if that cannot be said. */
-static int add_stale(int fd, const struct vma_list *maps, const struct shared_object *o,
-		     const struct shared_map *map, struct span_vec *ret)
-{
-	struct span_vec found = {};
-	int r = is_there(maps, o, map) ? find_written(fd, map, &found) : -ENOENT;
-
-	if (r >= 0)
-		r = add_offsets(map, &found, ret);
-	vec_free(&found);
-	return r == -ENOMEM ? r : r >= 0;
-}
-
-/* What was written through the mappings of one address space. */
-static int settle_space(struct checkpoint *c, struct shared_objects *s, const struct mm_track *t)
-{
-	_cleanup_(vma_list_free) struct vma_list maps = {};
-	_cleanup_(close_fd) int fd = -EBADF;
-	struct error unused = {};
-
-	vec_for_each (o, &s->v)
-		vec_for_each (map, &o->maps) {
-			int r;
-
-			if (!o->settled || map->tid != t->tid)
-				continue;
-			if (fd < 0) {
-				fd = open_pagemap(c, t->tid);
-				if (fd < 0 ||
-				    vmas_read(c->proc_fd, t->tid, "maps", &maps, &unused) < 0)
-					return 0;
-			}
-			r = add_stale(fd, &maps, o, map, &o->todo);
-			if (r < 0)
-				return r;
-			map->told = r;
-		}
-	return 0;
-}
-
-/* A page that came since is either among those that were written, or it is zero. */
-static int settle_object(struct checkpoint *c, struct shared_object *o, struct error *e)
-{
-	vec_for_each (map, &o->maps)
-		if (!map->told)
-			o->settled = false;
-	if (!o->settled) {
-		checkpoint_trace(c, "shared memory %llu is copied in the freeze",
-				 (unsigned long long)o->is.ino);
-		return 0;
-	}
-	if (spans_unite(&o->todo, &(struct span_vec){}) < 0 || spans_unite(&o->data, &o->todo) < 0)
-		return no_memory(e);
-	return leave(o, &o->todo, e);
-}
-
-int shared_settle(struct checkpoint *c, struct error *e)
-{
-	struct shared_objects *s = c->tracks ? c->tracks->shared : NULL;
-	int r = 0;
-
-	if (!s)
-		return 0;
-	vec_for_each (o, &s->v) {
-		o->settled = o->kept.n && !o->fresh && still_sure(s, o);
-		o->todo.n = 0;
-	}
-	vec_for_each (t, &c->tracks->v)
-		if (r >= 0 && settle_space(c, s, t) < 0)
-			r = no_memory(e);
-	vec_for_each (o, &s->v)
-		if (r >= 0)
-			r = settle_object(c, o, e);
-	return r;
-}
-
-int shared_contents(struct checkpoint *c, const Reprise__Inode *inode, struct page_runs *ret_data,
-		    struct page_runs *ret_copies)
-{
-	struct shared_objects *s = c->tracks ? c->tracks->shared : NULL;
-	const struct shared_object *of = NULL;
-	struct page_run *run;
-
-	if (s)
-		vec_for_each (o, &s->v)
-			if (o->settled && inode_is_object(inode, &o->is))
-				of = o;
-	if (!of)
-		return 0;
-	vec_for_each (span, &of->data) {
-		run = vec_push(ret_data);
-		if (!run)
-			return -ENOMEM;
-		*run = (struct page_run){span->start, span->end - span->start, 0};
-	}
-	vec_for_each (k, &of->kept) {
-		run = vec_push(ret_copies);
-		if (!run)
-			return -ENOMEM;
-		*run = (struct page_run){k->start, k->end - k->start, k->position};
-	}
-	return 1;
 }

@@ -14,10 +14,11 @@
  * - All mappings of the object that can be written to, in whatever process, are registered with the
  *   userfaultfd of a track: as many as the kernel says there are (i_mmap_writable). Each says by
  * its marks what was written through it (see track.h).
- * - No other mapping has been made, if only for a moment (core/kernel_watch.h).
+ * - No other mapping has been made, if only for a moment, and write(), fallocate() and the like
+ *   have not been called for it (core/kernel_watch.h).
  * - The mappings are still there, and registered.
- * - write(), fallocate() and the like have not been called: they set ctime. The clock for that may
- *   stand still for a tick, so that a time that is as new as that is not relied upon.
+ * - What is not mapped has the same ctime. The clock for that may stand still for a tick, so that a
+ *   time that is as new as that is not relied upon.
  * - No system call of the tree is under way that had begun before: all are stopped for a moment
  *   between protecting and copying.
  * Where one of these is not so, or cannot be known (it takes root), the object is copied in the

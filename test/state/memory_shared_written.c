@@ -110,15 +110,15 @@ static void *write_pages(void *arg)
 
 			if (!exists(a) || (k == DESCRIPTOR && !strange))
 				continue;
-			for (int n = 0; n < 8; n++) {
-				size_t i = next_random(&random) % (n < 4 ? PAGES : 64);
+			for (int n = 0; n < 4; n++) {
+				size_t i = next_random(&random) % (n ? 64 : PAGES);
 
 				if (is_mine(a, i))
 					page_write(a, i);
 			}
 		}
 		rounds++;
-		usleep(300);
+		usleep(1000);
 	}
 	return arg;
 }
@@ -202,7 +202,7 @@ static void *write_strangely(void *arg)
 	while (!ending) {
 		size_t i = PAGES - ODD + next_random(&random) % ODD;
 
-		usleep((useconds_t)(next_random(&random) % 60000));
+		usleep((useconds_t)(next_random(&random) % 300000));
 		switch (next_random(&random) % 8) {
 		case 0:
 			by_child(&areas[ANON], i);
