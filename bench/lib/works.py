@@ -121,6 +121,11 @@ def rewritten(name, size, hot):
                     'write': ('x', 1 / 0.85), 'memory': ('bytes', 64 * MIB + size // 500)})
 
 
+def shared(name, size, **more):
+    """Of two processes."""
+    return Work(name, 'memory', size, 'shared', memory=size, **more)
+
+
 def watched(size, written, **more):
     return Watched('%d GiB, %d pages written' % (size // GIB, written), size, written, **more)
 
@@ -168,6 +173,7 @@ ALL = [
         'memory': ('bytes', 64 * MIB + GIB // 500)}),
     rewritten('1 GiB, 32 MiB rewritten', GIB, 32 * MIB),
     rewritten('512 MiB, 256 MiB rewritten', 512 * MIB, 256 * MIB),
+    shared('512 MiB, shared by two', 512 * MIB, targets={'freeze': ('ns', 6 * MS)}),
     memory('1 GiB, ended', GIB, end=True),
     memory('1 GiB, lazy', GIB, end=True, lazy=True, targets={
         'lazy running': ('ns', 10 * MS), 'lazy, all used': ('x', 1.5)}),
