@@ -42,7 +42,11 @@ enum target {
 	SHARED_MAP,
 	SECOND_MAP,
 	ADVICE,
-	CONTROL,
+	SEGMENT, /* argument: its number */
+	SEGMENT_32,
+	SEGMENT_IPC,
+	SEGMENT_OF, /* R8, its number */
+	OWN,	    /* of an address space that is watched */
 	COMPAT,
 	FILE_OF, /* R8, a descriptor of the task */
 	TARGETS
@@ -198,7 +202,7 @@ static void emit_file(struct program *p, const struct kernel_watch *w, struct ke
 	jump(p, BPF_JA, 0, 0, LEAVE);
 }
 
-static void file_in(struct program *p, struct kernel_memory *k, const char *name)
+static void load_r8(struct program *p, struct kernel_memory *k, const char *name)
 {
 	registers(p, k, name);
 	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
@@ -211,35 +215,25 @@ struct watched_call {
 
 /* What writes to a descriptor, makes a mapping, or could do such a thing unseen. */
 static const struct watched_call calls[] = {
-	{__NR_write, FIRST},
-	{__NR_pwrite64, FIRST},
-	{__NR_writev, FIRST},
-	{__NR_pwritev, FIRST},
-	{__NR_pwritev2, FIRST},
-	{__NR_sendfile, FIRST},
-	{__NR_fallocate, FIRST},
-	{__NR_ftruncate, FIRST},
-	{__NR_splice, THIRD},
-	{__NR_copy_file_range, THIRD},
-	{__NR_mmap, SHARED_MAP},
-	{__NR_mremap, SECOND_MAP},
-	{__NR_madvise, ADVICE},
-	{__NR_ioctl, CONTROL},
-	{__NR_truncate, COUNT},
-	{__NR_shmat, COUNT},
-	{__NR_io_setup, COUNT},
-	{__NR_remap_file_pages, COUNT},
-	{425, COUNT}, /* io_uring_setup */
-	{440, COUNT}, /* process_madvise */
+	{__NR_write, FIRST},	      {__NR_pwrite64, FIRST},
+	{__NR_writev, FIRST},	      {__NR_pwritev, FIRST},
+	{__NR_pwritev2, FIRST},	      {__NR_sendfile, FIRST},
+	{__NR_fallocate, FIRST},      {__NR_ftruncate, FIRST},
+	{__NR_ioctl, FIRST}, /* fallocate() in an older form (file_ioctl()) */
+	{__NR_splice, THIRD},	      {__NR_copy_file_range, THIRD},
+	{__NR_mmap, SHARED_MAP},      {__NR_mremap, SECOND_MAP},
+	{__NR_madvise, ADVICE},	      {__NR_shmat, SEGMENT},
+	{__NR_remap_file_pages, OWN}, {__NR_truncate, OWN},
+	{__NR_io_setup, OWN},	      {425, OWN}, /* io_uring_setup */
 };
 
-/* The same of 32-bit code. Mappings and advice are not looked at more closely. */
+/* The same of 32-bit code: not all are looked at so closely. */
 static const struct watched_call compat_calls[] = {
-	{4, FIRST_32},	 {181, FIRST_32}, {146, FIRST_32}, {334, FIRST_32}, {379, FIRST_32},
-	{187, FIRST_32}, {239, FIRST_32}, {324, FIRST_32}, {93, FIRST_32},  {194, FIRST_32},
-	{313, THIRD},	 {377, THIRD},	  {90, COUNT},	   {192, COUNT},    {163, COUNT},
-	{219, COUNT},	 {54, CONTROL},	  {92, COUNT},	   {193, COUNT},    {117, COUNT},
-	{397, COUNT},	 {245, COUNT},	  {257, COUNT},	   {425, COUNT},    {440, COUNT},
+	{4, FIRST_32},	 {181, FIRST_32}, {146, FIRST_32}, {334, FIRST_32},    {379, FIRST_32},
+	{187, FIRST_32}, {239, FIRST_32}, {324, FIRST_32}, {93, FIRST_32},     {194, FIRST_32},
+	{54, FIRST_32},	 {313, THIRD},	  {377, THIRD},	   {192, FIRST},       {90, COUNT},
+	{163, OWN},	 {219, OWN},	  {257, OWN},	   {117, SEGMENT_IPC}, {397, SEGMENT_32},
+	{92, OWN},	 {193, OWN},	  {245, OWN},	   {425, OWN},
 };
 
 static void dispatch(struct program *p, const struct watched_call *list, size_t n)
@@ -249,35 +243,53 @@ static void dispatch(struct program *p, const struct watched_call *list, size_t 
 	jump(p, BPF_JA, 0, 0, LEAVE);
 }
 
-static void emit_targets(struct program *p, struct kernel_memory *k)
+static void emit_targets(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
 {
 	place(p, FIRST);
-	file_in(p, k, "di");
+	load_r8(p, k, "di");
 	jump(p, BPF_JA, 0, 0, FILE_OF);
 	place(p, FIRST_32);
-	file_in(p, k, "bx");
+	load_r8(p, k, "bx");
 	jump(p, BPF_JA, 0, 0, FILE_OF);
 	place(p, THIRD);
-	file_in(p, k, "dx");
+	load_r8(p, k, "dx");
 	jump(p, BPF_JA, 0, 0, FILE_OF);
 	place(p, SECOND_MAP);
 	registers(p, k, "si"); /* the old length: 0 asks for a second mapping */
-	jump(p, BPF_JEQ, BPF_REG_3, 0, COUNT);
+	jump(p, BPF_JEQ, BPF_REG_3, 0, OWN);
 	jump(p, BPF_JA, 0, 0, LEAVE);
 	place(p, ADVICE);
 	registers(p, k, "dx");
-	jump(p, BPF_JEQ, BPF_REG_3, MADV_REMOVE, COUNT);
+	jump(p, BPF_JNE, BPF_REG_3, MADV_REMOVE, LEAVE);
+	place(p, OWN);
+	emit(p, CALL(BPF_FUNC_get_current_task));
+	emit(p, MOVE(BPF_REG_3, BPF_REG_0));
+	follow(p, kernel_offset(k, "task_struct", "mm"));
+	look_up(p, w->watched, -8);
+	jump(p, BPF_JNE, BPF_REG_0, 0, COUNT);
 	jump(p, BPF_JA, 0, 0, LEAVE);
-	place(p, CONTROL); /* fallocate() in an older form (file_ioctl()) */
-	registers(p, k, "si");
-	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xff00));
-	jump(p, BPF_JEQ, BPF_REG_3, 'X' << 8, COUNT);
+	place(p, SEGMENT_IPC);
+	registers(p, k, "bx");
+	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xffff));
+	jump(p, BPF_JNE, BPF_REG_3, 21, LEAVE); /* SHMAT */
+	load_r8(p, k, "cx");
+	jump(p, BPF_JA, 0, 0, SEGMENT_OF);
+	place(p, SEGMENT_32);
+	load_r8(p, k, "bx");
+	jump(p, BPF_JA, 0, 0, SEGMENT_OF);
+	place(p, SEGMENT);
+	load_r8(p, k, "di");
+	place(p, SEGMENT_OF); /* an int */
+	emit(p, INSN(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_8, 0, 0));
+	emit(p, STORE(BPF_REG_10, -8, BPF_REG_8));
+	look_up(p, w->watched, -8);
+	jump(p, BPF_JNE, BPF_REG_0, 0, COUNT);
 	jump(p, BPF_JA, 0, 0, LEAVE);
 	place(p, SHARED_MAP);
 	registers(p, k, "r10");
 	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, MAP_SHARED | MAP_ANONYMOUS));
 	jump(p, BPF_JNE, BPF_REG_3, MAP_SHARED, LEAVE);
-	file_in(p, k, "r8");
+	load_r8(p, k, "r8");
 	/* and on to FILE_OF */
 }
 
@@ -297,7 +309,7 @@ static int load_calls(const struct kernel_watch *w, struct kernel_memory *k)
 	dispatch(&p, calls, COUNT_OF(calls));
 	place(&p, COMPAT);
 	dispatch(&p, compat_calls, COUNT_OF(compat_calls));
-	emit_targets(&p, k);
+	emit_targets(&p, w, k);
 	emit_file(&p, w, k);
 	return finish(&p, w);
 }
@@ -419,6 +431,12 @@ int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd, u
 	if (r >= 0)
 		*ret = inode;
 	return r;
+}
+
+/* Addresses of the kernel are larger than any such number. */
+int kernel_watch_segment(struct kernel_watch *w, int id)
+{
+	return add(w, (uint32_t)id);
 }
 
 int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t tid)

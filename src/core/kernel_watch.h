@@ -10,8 +10,9 @@
  * memory and ended, a second one by mremap(). The times of a file do not tell calls from writes
  * through mappings, which set them too (fault_dirty_shared_page()). So two BPF programs count,
  * where tracepoints are: forks of address spaces that are watched; and in any process the calls
- * that write to, cut or map a file that is watched, that make a second mapping of something mapped,
- * or ask for asynchronous I/O, which comes past here. The tasks notice nothing, but that all system
+ * that write to, cut or map a file that is watched; in the processes that are watched also those
+ * that make a second mapping of something mapped, cut a file by its path, or ask for asynchronous
+ * I/O, which comes past here. The tasks notice nothing, but that all system
  * calls of the machine take the way of those that are traced: it is for a short time.
  */
 struct kernel_watch;
@@ -23,6 +24,8 @@ void kernel_watch_free(struct kernel_watch *w); /* accepts NULL */
 /* A file of which we have a descriptor, that stays open: *ret stands for it. */
 int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd,
 		      uint64_t *ret) must_check;
+/* A System V segment, of whatever IPC namespace. */
+int kernel_watch_segment(struct kernel_watch *w, int id) must_check;
 /* The address space of a task that stands still. */
 int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t tid) must_check;
 /* How much of that there was for a file: the same number as before, if nothing. */

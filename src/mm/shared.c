@@ -49,7 +49,7 @@ void shared_end(struct shared_objects *s)
 
 static int begin(struct checkpoint *c, struct shared_objects *s, struct error *e)
 {
-	unsigned int room = ADDRESS_SPACES + (unsigned int)s->v.n;
+	unsigned int room = ADDRESS_SPACES + 2 * (unsigned int)s->v.n;
 	int r = 0;
 
 	if (!c->kernel)
@@ -60,6 +60,8 @@ static int begin(struct checkpoint *c, struct shared_objects *s, struct error *e
 		if (r < 0)
 			break;
 		r = kernel_watch_file(s->watch, c->kernel, o->is.fd, &o->watched);
+		if (r >= 0 && o->is.is_segment)
+			r = kernel_watch_segment(s->watch, (int)o->is.ino);
 		if (r < 0)
 			error_errno(e, r, E_SYSTEM, "who maps a file cannot be watched");
 	}
@@ -128,6 +130,28 @@ bool shared_maps(const struct shared_objects *s, int proc_fd, pid_t tid)
 	return false;
 }
 
+static int watch_process(struct checkpoint *c, struct shared_objects *s,
+			 const struct frozen_process *f)
+{
+	vec_for_each (t, &f->threads)
+		if (!t->zombie)
+			return kernel_watch_space(s->watch, c->kernel, t->tid);
+	return 0;
+}
+
+/* All of the tree: what maps nothing may have a descriptor. */
+static int watch_all(struct checkpoint *c, struct shared_objects *s, struct error *e)
+{
+	vec_for_each (f, &c->freezer.processes) {
+		int r = watch_process(c, s, f);
+
+		if (r < 0 && r != -ESRCH)
+			return error_errno(e, r, E_SYSTEM, "task %d cannot be watched", f->pid);
+	}
+	s->all_watched = true;
+	return 0;
+}
+
 /* What can never be written to (no VM_MAYWRITE) is refused by the kernel, and not counted by it. */
 static int register_map(struct shared_object *o, const struct mm_track *t, const struct vma *v)
 {
@@ -152,19 +176,12 @@ static int register_space(struct checkpoint *c, struct shared_objects *s, const 
 {
 	_cleanup_(vma_list_free) struct vma_list maps = {};
 	int r = vmas_read(c->proc_fd, t->tid, "maps", &maps, e);
-	bool watched = false;
 
 	vec_for_each (v, &maps.vmas) {
 		struct shared_object *o = r < 0 ? NULL : object_of(s, v);
 
 		if (!o || o->sure)
 			continue;
-		if (!watched)
-			r = kernel_watch_space(s->watch, c->kernel, t->tid);
-		watched = true;
-		if (r < 0)
-			return error_errno(e, r, E_SYSTEM, "forks of task %d cannot be watched",
-					   t->tid);
 		if (register_map(o, t, v) < 0)
 			return no_memory(e);
 	}
@@ -246,14 +263,16 @@ int shared_register(struct checkpoint *c, struct mm_tracks *tracks, struct error
 
 	if (!s)
 		return 0;
+	if (!s->all_watched)
+		r = watch_all(c, s, e);
 	vec_for_each (o, &s->v) {
 		if (still_sure(s, o))
 			continue;
 		forget(o);
 		all = false;
 	}
-	if (all)
-		return 0;
+	if (all || r < 0)
+		return r;
 	vec_for_each (t, &tracks->v)
 		if (r >= 0)
 			r = register_space(c, s, t, e);

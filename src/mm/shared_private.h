@@ -31,6 +31,7 @@ struct shared_object {
 struct shared_objects {
 	VEC(struct shared_object) v;
 	struct kernel_watch *watch;
+	bool all_watched; /* the address spaces of the tree */
 };
 
 bool shared_is_of(const struct shared_object *o, const struct vma *v);

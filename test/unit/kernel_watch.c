@@ -128,6 +128,7 @@ static void test_mappings(void **state)
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	assert_true(counted(&f));
 	id = shmget(IPC_PRIVATE, 4096, 0600);
+	assert_int_equal(kernel_watch_segment(f.w, id), 0);
 	second = shmat(id, NULL, 0);
 	assert_true(counted(&f));
 	shmdt(second);
