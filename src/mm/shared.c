@@ -50,12 +50,11 @@ void shared_end(struct shared_objects *s)
 static int begin(struct checkpoint *c, struct shared_objects *s, struct error *e)
 {
 	unsigned int room = ADDRESS_SPACES + 2 * (unsigned int)s->v.n;
-	int r = 0;
+	struct kernel_memory *k;
+	int r = checkpoint_kernel_memory(c, &k, e);
 
-	if (!c->kernel)
-		r = kernel_memory_open(&c->kernel, e);
 	if (r >= 0)
-		r = kernel_watch_new(&s->watch, c->kernel, room, e);
+		r = kernel_watch_new(&s->watch, k, room, e);
 	vec_for_each (o, &s->v) {
 		if (r < 0)
 			break;

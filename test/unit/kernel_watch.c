@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/kernel_watch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
@@ -28,7 +29,7 @@ static bool begin(struct fixture *f)
 	struct error e = {};
 
 	*f = (struct fixture){};
-	if (kernel_memory_open(&f->k, &e) < 0)
+	if (kernel_memory_open(-EBADF, &f->k, &e) < 0)
 		return false;
 	if (kernel_watch_new(&f->w, f->k, 16, &e) < 0) {
 		kernel_memory_free(f->k);
