@@ -7,7 +7,7 @@ from works import Linear
 
 FIGURES = ['run', 'more than by hand', 'freeze', 'checkpoint', 'restart', 'running', 'lazy running',
            'lazy, all used', 'first freeze', 'later freeze', 'later image', 'from image to image',
-           'request', 'p99 more', 'p99 more, watched', 'write', 'image', 'memory']
+           'request', 'processor', 'p99 more', 'p99 more, watched', 'write', 'image', 'memory']
 HEADER = ['work', 'figure', 'median', 'min - max', 'limit beside it', 'ratio', 'target', 'verdict']
 
 

@@ -90,7 +90,7 @@ static void ask(int fd, unsigned long keys, double seconds, unsigned long sets)
 		samples[n++] = (uint32_t)(now - asked);
 	}
 	qsort(samples, n, sizeof(*samples), by_size);
-	printf("{\"rate\": %.0f, \"p99\": %u, \"most\": %u}\n",
+	printf("{\"requests\": %zu, \"rate\": %.0f, \"p99\": %u, \"most\": %u}\n", n,
 	       (double)n / ((double)(now - begin) / 1e9), samples[n * 99 / 100], samples[n - 1]);
 }
 
