@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* memory READY BYTES [shared]: a process with that much memory, all of it written; two that share it. */
+/* memory READY BYTES [shared]: a process with that much memory, all of it written; two that share
+ * it. */
 #include <sys/mman.h>
 #include <unistd.h>
 
