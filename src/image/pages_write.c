@@ -319,7 +319,8 @@ static bool step_write(struct pages_writer *pw, bool helper)
 static bool step_room(struct pages_writer *pw)
 {
 	struct image_writer *w = pw->w;
-	uint64_t at = w->offset, most = w->early.room + w->progress.total / 64 * 65;
+	uint64_t total = __atomic_load_n(&w->progress.total, __ATOMIC_RELAXED);
+	uint64_t at = w->offset, most = w->early.room + total / 64 * 65;
 
 	if (pw->writers || pw->failed || !room_wanted(&w->ahead, at, at - w->early.room, most))
 		return false;

@@ -155,7 +155,8 @@ int image_put_record(struct image_writer *w, const struct image_record *record, 
 
 void image_expect(struct image_writer *w, uint64_t page_bytes)
 {
-	w->progress.total = page_bytes;
+	/* Threads may be writing what is copied in advance. */
+	__atomic_store_n(&w->progress.total, page_bytes, __ATOMIC_RELAXED);
 }
 
 static int put_origin(struct image_writer *w, struct error *e)

@@ -23,7 +23,6 @@
 #include "core/procfs.h"
 #include "fs/context.h"
 #include "ns/container.h"
-#include "ns/spaces.h"
 #include "ns/run.h"
 #include "ns/spaces.h"
 
