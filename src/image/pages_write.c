@@ -61,6 +61,7 @@ struct pages_writer {
 	uint64_t accepted;		   /* bytes of pages, of all groups so far */
 	uint64_t done;			   /* of these read and framed */
 	unsigned int writers;
+	bool drained; /* once: what was written may be moved now, by who asked for that */
 	VEC(struct page_cursor *) cursors; /* into the parents, that nobody uses now */
 	uint8_t *warm; /* the buffer that was written last, for the next slot; may be NULL */
 	int failed;
@@ -319,10 +320,13 @@ static bool step_write(struct pages_writer *pw, bool helper)
 static bool step_room(struct pages_writer *pw)
 {
 	struct image_writer *w = pw->w;
-	uint64_t total = __atomic_load_n(&w->progress.total, __ATOMIC_RELAXED);
-	uint64_t at = w->offset, most = w->early.room + total / 64 * 65;
+	uint64_t at, most;
 
-	if (pw->writers || pw->failed || !room_wanted(&w->ahead, at, at - w->early.room, most))
+	if (pw->writers || pw->failed || pw->drained)
+		return false;
+	at = w->offset;
+	most = w->early.room + __atomic_load_n(&w->progress.total, __ATOMIC_RELAXED) / 64 * 65;
+	if (!room_wanted(&w->ahead, at, at - w->early.room, most))
 		return false;
 	pw->writers = WRITERS_MOST;
 	pthread_mutex_unlock(&pw->pool.lock);
@@ -514,8 +518,9 @@ int image_put_early(struct image_writer *w, const struct page_run *runs, size_t 
 int pages_writer_drain(struct pages_writer *pw, struct error *e)
 {
 	pthread_mutex_lock(&pw->pool.lock);
+	pw->drained = true;
 	gather_end(pw);
-	while (pw->written < pw->claimed)
+	while (pw->written < pw->claimed || pw->writers)
 		turn(pw);
 	pthread_mutex_unlock(&pw->pool.lock);
 	return failure(pw, e);
