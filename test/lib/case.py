@@ -213,11 +213,12 @@ class Case:
             raise Failed('left over: ' + ', '.join('%d (%s)' % other for other in self.others()))
 
     def kill_all(self):
-        for pid, _ in self.others():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it went with another one
+        """All at once (kill_something_info()): one after the other, a child that is made meanwhile would be missed."""
+        self.reap()
+        try:
+            os.kill(-1, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nobody is there
 
     # The tool.
 
