@@ -145,6 +145,9 @@ bool arch_compat_available(void);
 int arch_compat_robust_list(pid_t tid, uint64_t *head, uint64_t *len);
 int arch_compat_openat(int dir, const char *path, int flags);
 
+/* XXH3-64 (seed 0), with the widest vectors that this processor has. */
+uint64_t arch_checksum(const void *data, size_t len);
+
 /* agent.S */
 
 extern const uint8_t arch_agent_code[], arch_agent_code_end[];

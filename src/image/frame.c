@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "arch/arch.h"
 #include "image/frame.h"
 
 uint64_t checksum_of(const void *data, size_t len)
 {
-	return XXH3_64bits(data, len);
+	return arch_checksum(data, len);
 }
 
 size_t frame_seal(void *buf)

@@ -3,7 +3,9 @@
 #include <pthread.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <xxhash.h>
 
+#include "arch/arch.h"
 #include "image_common.h"
 
 #define MANY 300
@@ -180,6 +182,22 @@ static void test_data_aligned(void **state)
 	assert_int_equal(frames, totals.page_frames);
 	free(bytes);
 	close(fd);
+}
+
+/* Whatever this processor has, it is the checksum of the format. */
+static void test_checksum(void **state)
+{
+	enum { MOST = 300000 };
+	uint8_t *bytes = malloc(MOST + 8);
+	uint64_t x = 1;
+
+	assert_non_null(bytes);
+	for (size_t i = 0; i < MOST + 8; i++)
+		bytes[i] = (uint8_t)((x = x * 6364136223846793005 + 1442695040888963407) >> 56);
+	for (size_t len = 0; len <= MOST; len += len < 1100 ? 1 : 4999)
+		assert_int_equal(arch_checksum(bytes + len % 8, len),
+				 XXH3_64bits(bytes + len % 8, len));
+	free(bytes);
 }
 
 static void test_records(void **state)
@@ -442,7 +460,7 @@ int main(void)
 		cmocka_unit_test(test_source_fails),	cmocka_unit_test(test_bad_runs),
 		cmocka_unit_test(test_reader_gone),	cmocka_unit_test(test_output_full),
 		cmocka_unit_test(test_progress),	cmocka_unit_test(test_sink_fails),
-		cmocka_unit_test(test_groups_left_out),
+		cmocka_unit_test(test_groups_left_out), cmocka_unit_test(test_checksum),
 	};
 
 	return cmocka_run_group_tests_name("image", tests, NULL, NULL);
