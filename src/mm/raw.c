@@ -8,12 +8,14 @@
 /*
  * Whether flags of mappings have changed, without reading smaps again: root can look at vm_flags of
  * the kernel (core/kernel_vmas.h) in some 0.1 ms, whatever memory there is. Flags that were the
- * same before and after smaps are those of its letters; which bit is which letter does not matter,
- * but for one.
+ * same before and after smaps, and as many as its letters, are those; which bit is which letter
+ * does not matter, but for one.
  */
 
 /* VM_UFFD_WP: our own registration comes and goes. That it is this bit is seen in the letters. */
 #define REGISTERED 0x1000ull
+/* VM_HIGH_ARCH_0 to 3, the protection key: the only bits that have no letters, not even "??". */
+#define KEY_BITS   (0xfull << 32)
 
 static bool read_now(struct checkpoint *c, pid_t tid, struct kernel_vmas *ret)
 {
@@ -31,6 +33,16 @@ static const struct kernel_vma *same_range(const struct kernel_vmas *l, const st
 	return k && k->end == v->end ? k : NULL;
 }
 
+/* smaps tells two letters for each bit (show_smap_vma_flags()). One that came before smaps was
+ * read, and went again before the second look, would be missed otherwise. */
+bool vma_agrees(const struct vma *v, uint64_t flags)
+{
+	const int letters = __builtin_popcountll(v->letters) + (int)v->unnamed;
+
+	return !v->strange && letters == __builtin_popcountll(flags & ~KEY_BITS) &&
+	       vma_has(v, "uw") == !!(flags & REGISTERED);
+}
+
 int vmas_read_raw(struct checkpoint *c, pid_t tid, struct vma_list *ret, struct error *e)
 {
 	struct kernel_vmas before = {}, after = {};
@@ -42,8 +54,7 @@ int vmas_read_raw(struct checkpoint *c, pid_t tid, struct vma_list *ret, struct 
 			const struct kernel_vma *x = same_range(&before, v);
 			const struct kernel_vma *y = same_range(&after, v);
 
-			v->has_raw = x && y && x->flags == y->flags &&
-				     vma_has(v, "uw") == !!(x->flags & REGISTERED);
+			v->has_raw = x && y && x->flags == y->flags && vma_agrees(v, x->flags);
 			v->raw = v->has_raw ? x->flags : 0;
 		}
 	kernel_vmas_free(&before);

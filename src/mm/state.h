@@ -106,6 +106,8 @@ bool vmas_costly(int proc_fd, pid_t tid);
 /* smaps, and if it costs much the flags as the kernel has them. */
 int vmas_read_raw(struct checkpoint *c, pid_t tid, struct vma_list *ret,
 		  struct error *e) must_check;
+/* Can the letters of a mapping be those of flags of the kernel? */
+bool vma_agrees(const struct vma *v, uint64_t flags);
 /* Are they still the same? false: they need not be. */
 bool vmas_same_raw(struct checkpoint *c, pid_t tid, const struct vma_list *list);
 /* The mappings of a process, by whatever costs least (src/mm/known.c). */

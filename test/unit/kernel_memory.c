@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -9,9 +10,11 @@
 #include <unistd.h>
 
 #include "core/btf.h"
+#include "core/cleanup.h"
 #include "core/kernel_memory.h"
 #include "core/kernel_scan.h"
 #include "core/kernel_vmas.h"
+#include "mm/state.h"
 #include "unit.h"
 
 static void test_own_task(void **state)
@@ -133,6 +136,38 @@ static void test_mappings(void **state)
 	kernel_memory_free(k);
 }
 
+/* smaps has two letters for each flag of the kernel: of all that we have mapped. */
+static void test_letters(void **state)
+{
+	void *at = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	_cleanup_(close_fd) int proc_fd = open("/proc", O_PATH | O_CLOEXEC);
+	_cleanup_(vma_list_free) struct vma_list maps = {};
+	struct kernel_vmas flags = {};
+	struct kernel_memory *k = NULL;
+	struct error e = {};
+	int n = 0;
+
+	(void)state;
+	if (kernel_memory_open(-EBADF, &k, &e) < 0)
+		skip();
+	assert_int_equal(mlock2(at, 4096, MLOCK_ONFAULT), 0);
+	assert_int_equal(madvise((char *)at + 8192, 4096, MADV_DONTFORK), 0);
+	assert_int_equal(vmas_read(proc_fd, getpid(), "smaps", &maps, &e), 0);
+	assert_int_equal(kernel_vmas_read(k, getpid(), &flags), 0);
+	vec_for_each (v, &maps.vmas) {
+		const struct kernel_vma *x = kernel_vmas_find(&flags, v->start);
+
+		if (x && x->end == v->end) {
+			assert_true(vma_agrees(v, x->flags));
+			n++;
+		}
+	}
+	assert_true(n >= 10);
+	kernel_vmas_free(&flags);
+	munmap(at, 4 * 4096);
+	kernel_memory_free(k);
+}
+
 static void test_nonsense(void **state)
 {
 	const size_t sizes[] = {0, 1, 23, 24, 1000};
@@ -150,9 +185,8 @@ static void test_nonsense(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_own_task),
-		cmocka_unit_test(test_scan),
-		cmocka_unit_test(test_mappings),
+		cmocka_unit_test(test_own_task), cmocka_unit_test(test_scan),
+		cmocka_unit_test(test_mappings), cmocka_unit_test(test_letters),
 		cmocka_unit_test(test_nonsense),
 	};
 

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "mm/layout.h"
+#include "mm/state.h"
 #include "mm/vma.h"
 #include "unit.h"
 
@@ -248,13 +249,37 @@ static void test_gap(void **state)
 	vec_free(&used);
 }
 
+/* As many flags of the kernel as letters, but for a protection key. */
+static void test_agrees(void **state)
+{
+	struct vma_list list = {};
+	const struct vma *v;
+
+	(void)state;
+	assert_int_equal(parse(HEAP "7f6b4cbc6000-7f6b4cbc8000 rw-p 00000000 00:00 0 \n" FIELDS(
+				       "rd wr mr mw me lo ?? uw"),
+			       &list),
+			 0);
+	v = &list.vmas.v[0];
+	assert_true(vma_agrees(v, 0x100073));
+	assert_true(vma_agrees(v, 0x100073 | 3ull << 32));
+	assert_false(
+		vma_agrees(v, 0x102073));  /* locked before and after, not when smaps was read */
+	assert_false(vma_agrees(v, 0x73)); /* the other way round */
+	assert_false(vma_agrees(v, 0x1073));
+	v = &list.vmas.v[1];
+	assert_true(vma_agrees(v, 0x83073));
+	assert_false(vma_agrees(v, 0x3073));
+	vma_list_free(&list);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_parse), cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_kinds), cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_alike), cmocka_unit_test(test_height),
-		cmocka_unit_test(test_gap),
+		cmocka_unit_test(test_gap),   cmocka_unit_test(test_agrees),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
