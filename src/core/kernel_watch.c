@@ -13,7 +13,9 @@
 #include "core/vec.h"
 
 struct kernel_watch {
-	int watched;	/* a hash: addresses of struct inode, how often; and of struct mm_struct */
+	/* a hash: addresses of struct inode, how often; and of struct mm_struct, numbers of
+	 * segments, ends of mappings */
+	int watched;
 	int counter;	/* an array with one number, */
 	uint64_t *seen; /* which is mapped here */
 	int programs[2], links[2];
@@ -42,6 +44,7 @@ enum target {
 	SHARED_MAP,
 	SECOND_MAP,
 	ADVICE,
+	PROCESS_ADVICE,
 	SEGMENT, /* argument: its number */
 	SEGMENT_32,
 	SEGMENT_IPC,
@@ -103,13 +106,19 @@ static void follow(struct program *p, int offset)
 	emit(p, LOAD(BPF_REG_3, BPF_REG_10, -8));
 }
 
-/* R0 = the element of a map whose key stands on the stack. */
-static void look_up(struct program *p, int map, int at)
+/* A map, and a key that stands on the stack, as arguments. */
+static void emit_map(struct program *p, int map, int at)
 {
 	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map));
 	emit(p, INSN(0, 0, 0, 0, 0));
 	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
 	emit(p, ADD(BPF_REG_2, at));
+}
+
+/* R0 = the element of a map. */
+static void look_up(struct program *p, int map, int at)
+{
+	emit_map(p, map, at);
 	emit(p, CALL(BPF_FUNC_map_lookup_elem));
 }
 
@@ -148,7 +157,7 @@ static int finish(struct program *p, const struct kernel_watch *w)
 
 /*
  * sched_process_fork(parent, child): the child has its memory, and has not run. Threads and
- * children of vfork() have the same memory.
+ * children of vfork() have the same memory. That of others is watched from now on.
  */
 static int load_fork(const struct kernel_watch *w, struct kernel_memory *k)
 {
@@ -159,12 +168,19 @@ static int load_fork(const struct kernel_watch *w, struct kernel_memory *k)
 	emit(&p, LOAD(BPF_REG_3, BPF_REG_1, 8));
 	follow(&p, mm);
 	emit(&p, MOVE(BPF_REG_7, BPF_REG_3));
+	emit(&p, STORE(BPF_REG_10, -16, BPF_REG_3));
 	emit(&p, MOVE(BPF_REG_3, BPF_REG_6));
 	follow(&p, mm);
 	emit(&p, INSN(BPF_ALU64 | BPF_SUB | BPF_X, BPF_REG_7, BPF_REG_3, 0, 0));
 	jump(&p, BPF_JEQ, BPF_REG_7, 0, LEAVE);
 	look_up(&p, w->watched, -8);
 	jump(&p, BPF_JEQ, BPF_REG_0, 0, LEAVE);
+	emit(&p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, -8, 0));
+	emit_map(&p, w->watched, -16);
+	emit(&p, MOVE(BPF_REG_3, BPF_REG_10));
+	emit(&p, ADD(BPF_REG_3, -8));
+	emit(&p, SET(BPF_REG_4, BPF_NOEXIST));
+	emit(&p, CALL(BPF_FUNC_map_update_elem));
 	return finish(&p, w);
 }
 
@@ -215,16 +231,32 @@ struct watched_call {
 
 /* What writes to a descriptor, makes a mapping, or could do such a thing unseen. */
 static const struct watched_call calls[] = {
-	{__NR_write, FIRST},	      {__NR_pwrite64, FIRST},
-	{__NR_writev, FIRST},	      {__NR_pwritev, FIRST},
-	{__NR_pwritev2, FIRST},	      {__NR_sendfile, FIRST},
-	{__NR_fallocate, FIRST},      {__NR_ftruncate, FIRST},
+	{__NR_write, FIRST},
+	{__NR_pwrite64, FIRST},
+	{__NR_writev, FIRST},
+	{__NR_pwritev, FIRST},
+	{__NR_pwritev2, FIRST},
+	{__NR_sendfile, FIRST},
+	{__NR_fallocate, FIRST},
+	{__NR_ftruncate, FIRST},
 	{__NR_ioctl, FIRST}, /* fallocate() in an older form (file_ioctl()) */
-	{__NR_splice, THIRD},	      {__NR_copy_file_range, THIRD},
-	{__NR_mmap, SHARED_MAP},      {__NR_mremap, SECOND_MAP},
-	{__NR_madvise, ADVICE},	      {__NR_shmat, SEGMENT},
-	{__NR_remap_file_pages, OWN}, {__NR_truncate, OWN},
-	{__NR_io_setup, OWN},	      {425, OWN}, /* io_uring_setup */
+	{__NR_splice, THIRD},
+	{__NR_copy_file_range, THIRD},
+	{__NR_mmap, SHARED_MAP},
+	{__NR_mremap, SECOND_MAP},
+	{__NR_madvise, ADVICE},
+	{__NR_process_madvise, PROCESS_ADVICE},
+	{__NR_shmat, SEGMENT},
+	{__NR_remap_file_pages, OWN},
+	{__NR_truncate, COUNT},
+	{__NR_io_setup, OWN},
+	{__NR_io_uring_setup, OWN},
+	/* writev, pwritev, pwritev2, ioctl and io_setup of x32 */
+	{516, FIRST},
+	{535, FIRST},
+	{547, FIRST},
+	{514, FIRST},
+	{543, OWN},
 };
 
 /* The same of 32-bit code: not all are looked at so closely. */
@@ -233,13 +265,36 @@ static const struct watched_call compat_calls[] = {
 	{187, FIRST_32}, {239, FIRST_32}, {324, FIRST_32}, {93, FIRST_32},     {194, FIRST_32},
 	{54, FIRST_32},	 {313, THIRD},	  {377, THIRD},	   {192, FIRST},       {90, COUNT},
 	{163, OWN},	 {219, OWN},	  {257, OWN},	   {117, SEGMENT_IPC}, {397, SEGMENT_32},
-	{92, OWN},	 {193, OWN},	  {245, OWN},	   {425, OWN},
+	{92, COUNT},	 {193, COUNT},	  {245, OWN},	   {425, OWN},	       {440, OWN},
 };
 
 static void dispatch(struct program *p, const struct watched_call *list, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		jump(p, BPF_JEQ, BPF_REG_7, list[i].call, list[i].to);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+}
+
+/*
+ * mremap(): the old length 0, and MREMAP_DONTUNMAP, make a second mapping. One that gets longer may
+ * do so where it is, and what is new of it bears no marks; if it gets shorter again nothing is left
+ * to be seen. Others are moved, which is seen.
+ */
+static void emit_remap(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
+{
+	place(p, SECOND_MAP);
+	registers(p, k, "si"); /* the old length */
+	jump(p, BPF_JEQ, BPF_REG_3, 0, OWN);
+	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
+	registers(p, k, "r10");
+	jump(p, BPF_JSET, BPF_REG_3, MREMAP_DONTUNMAP, OWN);
+	registers(p, k, "di");
+	emit(p, INSN(BPF_ALU64 | BPF_ADD | BPF_X, BPF_REG_8, BPF_REG_3, 0, 0));
+	emit(p, ADD(BPF_REG_8, 4095));
+	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_8, 0, 0, -4096));
+	emit(p, STORE(BPF_REG_10, -8, BPF_REG_8));
+	look_up(p, w->watched, -8);
+	jump(p, BPF_JNE, BPF_REG_0, 0, OWN);
 	jump(p, BPF_JA, 0, 0, LEAVE);
 }
 
@@ -254,12 +309,13 @@ static void emit_targets(struct program *p, const struct kernel_watch *w, struct
 	place(p, THIRD);
 	load_r8(p, k, "dx");
 	jump(p, BPF_JA, 0, 0, FILE_OF);
-	place(p, SECOND_MAP);
-	registers(p, k, "si"); /* the old length: 0 asks for a second mapping */
-	jump(p, BPF_JEQ, BPF_REG_3, 0, OWN);
-	jump(p, BPF_JA, 0, 0, LEAVE);
+	emit_remap(p, w, k);
 	place(p, ADVICE);
 	registers(p, k, "dx");
+	jump(p, BPF_JEQ, BPF_REG_3, MADV_REMOVE, OWN);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+	place(p, PROCESS_ADVICE);
+	registers(p, k, "r10");
 	jump(p, BPF_JNE, BPF_REG_3, MADV_REMOVE, LEAVE);
 	place(p, OWN);
 	emit(p, CALL(BPF_FUNC_get_current_task));
@@ -293,6 +349,8 @@ static void emit_targets(struct program *p, const struct kernel_watch *w, struct
 	/* and on to FILE_OF */
 }
 
+/* thread_info.status: the call came by an entry for 32-bit programs, of whatever code. */
+#define TS_COMPAT      2
 #define COUNT_OF(list) (sizeof(list) / sizeof((list)[0]))
 
 /* sys_enter(registers, number) */
@@ -303,9 +361,10 @@ static int load_calls(const struct kernel_watch *w, struct kernel_memory *k)
 	emit(&p, LOAD(BPF_REG_6, BPF_REG_1, 0));
 	emit(&p, LOAD(BPF_REG_7, BPF_REG_1, 8));
 	emit(&p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_7, 0, 0, ~__X32_SYSCALL_BIT));
-	registers(&p, k, "cs");
-	emit(&p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xffff));
-	jump(&p, BPF_JEQ, BPF_REG_3, 0x23, COMPAT); /* __USER32_CS */
+	emit(&p, CALL(BPF_FUNC_get_current_task));
+	emit(&p, MOVE(BPF_REG_3, BPF_REG_0));
+	follow(&p, kernel_offset(k, "task_struct", "thread_info.status"));
+	jump(&p, BPF_JSET, BPF_REG_3, TS_COMPAT, COMPAT);
 	dispatch(&p, calls, COUNT_OF(calls));
 	place(&p, COMPAT);
 	dispatch(&p, compat_calls, COUNT_OF(compat_calls));
@@ -437,6 +496,13 @@ int kernel_watch_file(struct kernel_watch *w, struct kernel_memory *k, int fd, u
 int kernel_watch_segment(struct kernel_watch *w, int id)
 {
 	return add(w, (uint32_t)id);
+}
+
+/* Lower than any address of the kernel, too. A number that stands for something else as well counts
+ * more than it should. */
+int kernel_watch_mapping(struct kernel_watch *w, uint64_t end)
+{
+	return add(w, end);
 }
 
 int kernel_watch_space(struct kernel_watch *w, struct kernel_memory *k, pid_t tid)

@@ -22,7 +22,9 @@
 /* A tick has at most 10 ms. */
 #define TICKS_NS       25000000ll
 #define PIECE	       (16ul << 20) /* the lock of an address space is held meanwhile */
-#define ADDRESS_SPACES 4096	    /* of more, nothing that is shared is copied in advance */
+/* Of more, nothing that is shared is copied in advance, or not the objects with more mappings. */
+#define ADDRESS_SPACES 4096
+#define MAPPINGS       4096
 
 static int no_memory(struct error *e)
 {
@@ -49,7 +51,7 @@ void shared_end(struct shared_objects *s)
 
 static int begin(struct checkpoint *c, struct shared_objects *s, struct error *e)
 {
-	unsigned int room = ADDRESS_SPACES + 2 * (unsigned int)s->v.n;
+	unsigned int room = ADDRESS_SPACES + MAPPINGS + 2 * (unsigned int)s->v.n;
 	struct kernel_memory *k;
 	int r = checkpoint_kernel_memory(c, &k, e);
 
@@ -152,7 +154,8 @@ static int watch_all(struct checkpoint *c, struct shared_objects *s, struct erro
 }
 
 /* What can never be written to (no VM_MAYWRITE) is refused by the kernel, and not counted by it. */
-static int register_map(struct shared_object *o, const struct mm_track *t, const struct vma *v)
+static int register_map(struct shared_objects *s, struct shared_object *o, const struct mm_track *t,
+			const struct vma *v)
 {
 	struct uffdio_register reg = {
 		.range = {v->start, v->end - v->start},
@@ -160,7 +163,7 @@ static int register_map(struct shared_object *o, const struct mm_track *t, const
 	};
 	struct shared_map *map;
 
-	if (ioctl(t->uffd, UFFDIO_REGISTER, &reg) < 0)
+	if (kernel_watch_mapping(s->watch, v->end) < 0 || ioctl(t->uffd, UFFDIO_REGISTER, &reg) < 0)
 		return 0;
 	map = vec_push(&o->maps);
 	if (!map)
@@ -181,7 +184,7 @@ static int register_space(struct checkpoint *c, struct shared_objects *s, const 
 
 		if (!o || o->sure)
 			continue;
-		if (register_map(o, t, v) < 0)
+		if (register_map(s, o, t, v) < 0)
 			return no_memory(e);
 	}
 	if (r == -ESRCH) { /* it has ended, and its mappings with it */

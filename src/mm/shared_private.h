@@ -22,6 +22,7 @@ struct shared_object {
 	const char *why;	 /* it is not */
 	struct stat st;		 /* as it was then */
 	uint64_t watched, count; /* see core/kernel_watch.h */
+	size_t now;		 /* in the freeze: so many mappings were found */
 	VEC(struct shared_map) maps;
 	struct span_vec data;	/* offsets of what was there when all had been protected */
 	struct span_vec todo;	/* offsets, as are those of `kept` */

@@ -12,8 +12,29 @@ static int no_memory(struct error *e)
 	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory to track pages");
 }
 
-/* Is the mapping still what it was? A part that is gone, or maps something else, tells nothing. */
-static bool is_there(const struct vma_list *maps, const struct shared_object *o,
+/* Was all of that registered, by this mapping or by several? */
+static bool is_covered(const struct shared_object *o, const struct shared_map *by,
+		       const struct vma *v)
+{
+	uint64_t start = v->start >= by->start ? by->end : v->start;
+	bool more = true;
+
+	while (more && start < v->end) {
+		more = false;
+		vec_for_each (map, &o->maps)
+			if (map->tid == by->tid && map->start <= start && map->end > start) {
+				start = map->end;
+				more = true;
+			}
+	}
+	return start >= v->end;
+}
+
+/*
+ * Is the mapping still what it was? A part that is gone, or maps something else, tells nothing; and
+ * nothing is told of what has been added to it.
+ */
+static bool is_there(const struct vma_list *maps, struct shared_object *o,
 		     const struct shared_map *map)
 {
 	uint64_t at = map->start;
@@ -24,9 +45,10 @@ static bool is_there(const struct vma_list *maps, const struct shared_object *o,
 		if (at >= map->end)
 			break;
 		if (v->start > at || !shared_is_of(o, v) ||
-		    v->offset - v->start != map->offset - map->start)
+		    v->offset - v->start != map->offset - map->start || !is_covered(o, map, v))
 			return false;
 		at = v->end;
+		o->now++;
 	}
 	return at >= map->end;
 }
@@ -59,7 +81,7 @@ static int find_written(int fd, const struct shared_map *map, struct span_vec *r
 }
 
 /* Through one mapping, of a task whose page map that is. Returns 0 if that cannot be said. */
-static int add_stale(int fd, const struct vma_list *maps, const struct shared_object *o,
+static int add_stale(int fd, const struct vma_list *maps, struct shared_object *o,
 		     const struct shared_map *map, struct span_vec *ret)
 {
 	struct span_vec found = {};
@@ -98,6 +120,17 @@ static int settle_space(struct checkpoint *c, struct shared_objects *s, const st
 	return 0;
 }
 
+/* Are there others that can be written to? Those that have been put together are counted twice. */
+static const char *others(struct checkpoint *c, const struct shared_object *o)
+{
+	int writable = 0;
+
+	if (kernel_writable_mappings(c->kernel, o->is.fd, &writable) < 0 ||
+	    (writable < 0 ? 0 : (size_t)writable) != o->now)
+		return "there are other mappings of it";
+	return NULL;
+}
+
 /* A page that came since is either among those that were written, or it is zero. */
 static int settle_object(struct checkpoint *c, struct shared_object *o, struct error *e)
 {
@@ -106,6 +139,10 @@ static int settle_object(struct checkpoint *c, struct shared_object *o, struct e
 			o->settled = false;
 			o->why = "a mapping has changed";
 		}
+	if (o->settled) {
+		o->why = others(c, o);
+		o->settled = !o->why;
+	}
 	if (!o->settled) {
 		checkpoint_trace(c, "shared memory %llu is copied in the freeze: %s",
 				 (unsigned long long)o->is.ino, o->why);
@@ -128,6 +165,7 @@ int shared_settle(struct checkpoint *c, struct error *e)
 						: shared_doubt(s, o);
 		o->settled = !o->why;
 		o->todo.n = 0;
+		o->now = 0;
 	}
 	vec_for_each (t, &c->tracks->v)
 		if (r >= 0 && settle_space(c, s, t) < 0)

@@ -73,6 +73,11 @@ def test_instant_shared_strange(case):
     instants(case, 3, [], ('MEMORY_STRANGE', '1'), program='memory_shared_written')
 
 
+def test_instant_shared_growing(case):
+    """The same when a mapping gets longer for a moment, and is written to there."""
+    instants(case, 2, [], ('MEMORY_STRANGE', 'grow'), program='memory_shared_written')
+
+
 def test_instant_killed(case):
     """The tool is killed at some moment: the program is as it was."""
     pid = case.start('memory_written')

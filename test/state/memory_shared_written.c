@@ -25,11 +25,16 @@
 /* The last pages are for those who write in strange ways. */
 #define ODD   64
 
-enum kind { ANON, SEGMENT, MEMFD, REMOVED, HUGE, PRIVATE_HUGE, DESCRIPTOR, KINDS };
+enum kind { ANON, SEGMENT, MEMFD, REMOVED, HUGE, PRIVATE_HUGE, DESCRIPTOR, GROWING, KINDS };
 
-static const char *const names[] = {"shared anonymous memory", "a segment",  "a memfd",
-				    "a removed file",	       "huge pages", "private huge pages",
-				    "a memfd that nobody maps"};
+static const char *const names[] = {"shared anonymous memory",
+				    "a segment",
+				    "a memfd",
+				    "a removed file",
+				    "huge pages",
+				    "private huge pages",
+				    "a memfd that nobody maps",
+				    "a memfd mapped in part"};
 
 /* Pages hold a number in several places; `now` tells which: of those that this process writes. */
 struct area {
@@ -42,11 +47,16 @@ static struct area areas[KINDS];
 static int who; /* 0: the parent, 1: the child */
 static atomic_bool ending;
 static atomic_long rounds;
-static bool strange;
+static bool strange, growing;
+
+static bool is_mapped(const struct area *a, size_t i)
+{
+	return a->at && (a != &areas[GROWING] || i < PAGES - ODD);
+}
 
 static void page_read(const struct area *a, size_t i, long *to)
 {
-	if (a->at)
+	if (is_mapped(a, i))
 		memcpy(to, a->at + i * WORDS, PAGE);
 	else
 		CHECK_EQUAL(pread(a->fd, to, PAGE, (off_t)(i * PAGE)), PAGE);
@@ -73,7 +83,7 @@ static void page_write(struct area *a, size_t i)
 	long next = a->now[i] + 1, page[WORDS] = {0};
 
 	page_check(a, i);
-	if (a->at) {
+	if (is_mapped(a, i)) {
 		fill(a->at + i * WORDS, next);
 	} else {
 		fill(page, next);
@@ -195,6 +205,35 @@ static void by_moving(struct area *a, size_t i)
 	a->now[i]++;
 }
 
+/* What is not mapped is, for a moment, by the mapping before it. */
+static void by_growing(struct area *a, size_t i)
+{
+	long *end = a->at + (PAGES - ODD) * WORDS;
+	const size_t size = (PAGES - ODD) * PAGE;
+
+	page_check(a, i);
+	CHECK(munmap(end, ODD * PAGE) == 0);
+	CHECK(mremap(a->at, size, SIZE, 0) == a->at);
+	fill(a->at + i * WORDS, a->now[i] + 1);
+	if (a->now[i] % 2)
+		usleep(5000);
+	CHECK(mmap(end, ODD * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+	      end);
+	a->now[i]++;
+}
+
+/* All the time, in that way alone. */
+static void *write_growing(void *arg)
+{
+	uint64_t random = 77;
+
+	while (!ending) {
+		by_growing(&areas[GROWING], PAGES - ODD + next_random(&random) % ODD);
+		usleep(5000);
+	}
+	return arg;
+}
+
 static void *write_strangely(void *arg)
 {
 	uint64_t random = 77;
@@ -203,7 +242,7 @@ static void *write_strangely(void *arg)
 		size_t i = PAGES - ODD + next_random(&random) % ODD;
 
 		usleep((useconds_t)(next_random(&random) % 300000));
-		switch (next_random(&random) % 8) {
+		switch (next_random(&random) % 9) {
 		case 0:
 			by_child(&areas[ANON], i);
 			break;
@@ -227,6 +266,9 @@ static void *write_strangely(void *arg)
 			break;
 		case 7:
 			by_moving(&areas[ANON], i);
+			break;
+		case 8:
+			by_growing(&areas[GROWING], i);
 			break;
 		}
 	}
@@ -278,10 +320,15 @@ static void start(void)
 	areas[MEMFD].fd = memfd_create("written", 0);
 	areas[REMOVED].fd = make_removed();
 	areas[DESCRIPTOR].fd = memfd_create("by descriptor", 0);
+	areas[GROWING].fd = memfd_create("growing", 0);
 	CHECK(ftruncate(areas[MEMFD].fd, SIZE) == 0 && ftruncate(areas[REMOVED].fd, SIZE) == 0 &&
-	      ftruncate(areas[DESCRIPTOR].fd, SIZE) == 0);
+	      ftruncate(areas[DESCRIPTOR].fd, SIZE) == 0 &&
+	      ftruncate(areas[GROWING].fd, SIZE) == 0);
 	areas[MEMFD].at = map_shared(areas[MEMFD].fd);
 	areas[REMOVED].at = map_shared(areas[REMOVED].fd);
+	areas[GROWING].at = map_shared(areas[GROWING].fd);
+	CHECK(mmap(areas[GROWING].at + (PAGES - ODD) * WORDS, ODD * PAGE, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != MAP_FAILED);
 	areas[HUGE].at = map_huge(MAP_SHARED);
 	areas[PRIVATE_HUGE].at = map_huge(MAP_PRIVATE);
 	for (int k = 0; k < KINDS; k++)
@@ -296,7 +343,9 @@ static void go_on(void)
 
 	CHECK_EQUAL(pthread_create(&writer, NULL, write_pages, NULL), 0);
 	if (strange && who == 0)
-		CHECK_EQUAL(pthread_create(&other, NULL, write_strangely, NULL), 0);
+		CHECK_EQUAL(pthread_create(&other, NULL, growing ? write_growing : write_strangely,
+					   NULL),
+			    0);
 	if (who == 0)
 		test_wait();
 	else
@@ -333,6 +382,7 @@ int main(void)
 
 	test_init();
 	strange = getenv("MEMORY_STRANGE");
+	growing = strange && !strcmp(getenv("MEMORY_STRANGE"), "grow");
 	start();
 	pid = test_fork(child, NULL);
 	go_on();

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
@@ -80,8 +81,21 @@ static bool counted(struct fixture *f)
 		skip();   \
 	(void)state
 
+/* Of oneself any advice is taken since 6.13. */
+static void test_process_advice(struct fixture *f)
+{
+	struct iovec v = {f->map, 4096};
+	int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	(void)counted(f);
+	if (syscall(SYS_process_madvise, pidfd, &v, 1, MADV_REMOVE, 0) >= 0)
+		assert_true(counted(f));
+	close(pidfd);
+}
+
 static void test_calls(void **state)
 {
+	char path[] = "/proc/self/fd/000000000";
 	struct iovec v = {(char[]){"x"}, 1};
 	loff_t from = 0, to = 0;
 	int ends[2];
@@ -96,10 +110,36 @@ static void test_calls(void **state)
 	COUNTED(fallocate(f.fd, 0, 0, 4096));
 	COUNTED(ftruncate(f.fd, SIZE));
 	COUNTED(copy_file_range(f.other, &from, f.fd, &to, 10, 0));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", f.fd);
 	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
 	assert_int_equal(write(ends[1], "abc", 3), 3);
 	COUNTED(splice(ends[0], NULL, f.fd, &to, 3, 0));
 	COUNTED(madvise(f.map, 4096, MADV_REMOVE));
+	test_process_advice(&f);
+	COUNTED(truncate(path, SIZE));
+	close(ends[0]);
+	close(ends[1]);
+	end(&f);
+}
+
+/* What a child does is counted as if its parent had done it. */
+static void test_child(void **state)
+{
+	int ends[2], status;
+	pid_t pid;
+	char byte;
+	BEGIN(f);
+
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0)
+		_exit(read(ends[0], &byte, 1) == 1 && madvise(f.map, 4096, MADV_REMOVE) == 0 ? 0
+											     : 1);
+	(void)counted(&f);
+	assert_int_equal(write(ends[1], "x", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	assert_true(counted(&f));
 	close(ends[0]);
 	close(ends[1]);
 	end(&f);
@@ -137,6 +177,66 @@ static void test_mappings(void **state)
 	end(&f);
 }
 
+/* A mapping gets longer where it is, or another one beside it. */
+static void test_growing(void **state)
+{
+	char *at, *other;
+	BEGIN(f);
+
+	at = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, f.fd, 0);
+	assert_true(at != MAP_FAILED);
+	munmap(at + SIZE / 2, SIZE / 2); /* so much room is there */
+	assert_int_equal(kernel_watch_mapping(f.w, (uintptr_t)at + SIZE / 2), 0);
+	(void)counted(&f);
+	assert_true(mremap(at, SIZE / 2 - 1, SIZE, 0) == at);
+	assert_true(counted(&f));
+	other = mremap(at, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_DONTUNMAP);
+	if (other != MAP_FAILED) {
+		assert_true(counted(&f));
+		munmap(other, SIZE);
+	}
+	munmap(at, SIZE);
+	end(&f);
+}
+
+/* write(2) as a 32-bit program calls it, from 64-bit code. */
+static void write_narrow(int fd, const char *low)
+{
+	long r;
+
+	__asm__ volatile("int $0x80"
+			 : "=a"(r)
+			 : "a"(4), "b"(fd), "c"(low), "d"(1)
+			 : "memory", "r8", "r9", "r10", "r11");
+}
+
+/* By a child, which dies where the kernel knows no such calls. */
+static void test_narrow(void **state)
+{
+	int ends[2], status;
+	char byte, *low;
+	pid_t pid;
+	BEGIN(f);
+
+	low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1,
+		   0);
+	assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+	pid = fork();
+	if (pid == 0) {
+		if (read(ends[0], &byte, 1) == 1)
+			write_narrow(f.fd, low);
+		_exit(0);
+	}
+	(void)counted(&f);
+	assert_int_equal(write(ends[1], "x", 1), 1);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(counted(&f) || WIFSIGNALED(status));
+	close(ends[0]);
+	close(ends[1]);
+	munmap(low, 4096);
+	end(&f);
+}
+
 /* What has nothing to do with it. Others on the machine may attach a segment in this moment. */
 static void test_others(void **state)
 {
@@ -170,9 +270,9 @@ static void test_others(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_calls),
-		cmocka_unit_test(test_mappings),
-		cmocka_unit_test(test_others),
+		cmocka_unit_test(test_calls),  cmocka_unit_test(test_mappings),
+		cmocka_unit_test(test_child),  cmocka_unit_test(test_growing),
+		cmocka_unit_test(test_narrow), cmocka_unit_test(test_others),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
