@@ -49,6 +49,19 @@ static struct timespec from_ns(uint64_t ns)
 	return (struct timespec){(time_t)(ns / NSEC_PER_SEC), (long)(ns % NSEC_PER_SEC)};
 }
 
+static int read_flags(const char *fdinfo, Reprise__TimerFd *m, struct error *e)
+{
+	uint64_t clock, flags;
+
+	if (proc_field_u64(fdinfo, "clockid", 10, &clock) < 0 ||
+	    proc_field_u64(fdinfo, "ticks", 10, &m->ticks) < 0 ||
+	    proc_field_u64(fdinfo, "settime flags", 8, &flags) < 0)
+		return error_set(e, -EINVAL, E_KERNEL_TOO_OLD, "its fdinfo is not understood");
+	m->clock = (int32_t)clock;
+	m->settime_flags = (uint32_t)flags;
+	return 0;
+}
+
 /*
  * Asking for the time left makes the kernel count the expirations of a periodic
  * timer that nobody has read since the first one (timerfd_get_remaining()): the ticks have to be
@@ -59,7 +72,6 @@ static int read_timer(struct checkpoint *c, const struct file_seen *f, Reprise__
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	struct itimerspec its;
-	uint64_t clock, flags;
 	ssize_t n;
 
 	if (timerfd_gettime(f->local, &its) < 0)
@@ -67,14 +79,44 @@ static int read_timer(struct checkpoint *c, const struct file_seen *f, Reprise__
 	n = procfs_read(c->proc_fd, &text, e, "self/fdinfo/%d", f->local);
 	if (n < 0)
 		return (int)n;
-	if (proc_field_u64(text, "clockid", 10, &clock) < 0 ||
-	    proc_field_u64(text, "ticks", 10, &m->ticks) < 0 ||
-	    proc_field_u64(text, "settime flags", 8, &flags) < 0)
-		return error_set(e, -EINVAL, E_KERNEL_TOO_OLD, "its fdinfo is not understood");
-	m->clock = (int32_t)clock;
-	m->settime_flags = (uint32_t)flags;
 	m->value_ns = to_ns(&its.it_value);
 	m->interval_ns = to_ns(&its.it_interval);
+	return read_flags(text, m, e);
+}
+
+static int cancelled(const char *clock_tells, struct error *e)
+{
+	return error_set(
+		e, -EBUSY, E_FILE_STATE,
+		"a step of the clock has cancelled it (TFD_TIMER_CANCEL_ON_SET), which has not been read%s; "
+		"try again when it has been",
+		clock_tells);
+}
+
+/*
+ * Only a step of the clock makes it so (timerfd_clock_was_set()), and only the kernel's memory says
+ * so. Without that: who cancels also counts an expiration, and a timer that expires once has none
+ * while it runs, and one afterwards.
+ */
+static int refuse_cancelled(struct checkpoint *c, const struct file_seen *f,
+			    const Reprise__TimerFd *m, struct error *e)
+{
+	const uint32_t both = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
+	struct kernel_memory *k = NULL;
+	struct error ignored = {};
+	int64_t offset = 0; /* between the clocks, as far as has been told */
+
+	if (!follows_wall_clock(m->clock) || (m->settime_flags & both) != both)
+		return 0;
+	if (files_kernel_memory(c, &k, &ignored) >= 0) {
+		const int offsets[] = {kernel_offset(k, "file", "private_data"),
+				       kernel_offset(k, "timerfd_ctx", "moffs")};
+
+		if (kernel_of_file(k, f->local, offsets, 2, &offset, sizeof(offset)) >= 0)
+			return offset == INT64_MAX ? cancelled("", e) : 0;
+	}
+	if (!c->checking && !m->interval_ns && m->ticks > (m->value_ns ? 0 : 1))
+		return cancelled(", as it seems", e);
 	return 0;
 }
 
@@ -87,10 +129,10 @@ static int timerfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a timerfd");
 	msg->timerfd = m;
-	if (c->checking)
-		return 0;
-	r = read_timer(c, f, m, e);
-	if (r < 0)
+	r = c->checking ? read_flags(f->fdinfo, m, e) : read_timer(c, f, m, e);
+	if (r >= 0)
+		r = refuse_cancelled(c, f, m, e);
+	if (r < 0 || c->checking)
 		return r;
 	if (m->value_ns && follows_wall_clock(m->clock) && (m->settime_flags & TFD_TIMER_ABSTIME)) {
 		m->absolute = true;

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
 #include "net/inet_hidden.h"
@@ -85,6 +86,36 @@ static int refuse_unsent(int fd, struct error *e)
 			 "device); try again");
 }
 
+/*
+ * Who routes groups (MRT_INIT) is known to the kernel alone, that somebody does in this network
+ * namespace to everybody. It takes a socket of one protocol (ip_mroute_setsockopt()).
+ */
+static int refuse_router(struct checkpoint *c, const struct file_seen *f, const Reprise__Socket *m,
+			 struct error *e)
+{
+	const bool v6 = m->family == AF_INET6;
+	_cleanup_(free_ptr) char *text = NULL;
+	struct error ignored = {};
+	int alert = 0;
+	socklen_t len = sizeof(alert);
+
+	if (m->type != SOCK_RAW)
+		return 0;
+	if (v6 && getsockopt(f->local, IPPROTO_IPV6, IPV6_ROUTER_ALERT, &alert, &len) == 0 && alert)
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_STATE,
+			"it takes packets for routers (IPV6_ROUTER_ALERT), and nobody tells "
+			"which");
+	if (m->protocol == (v6 ? IPPROTO_ICMPV6 : IPPROTO_IGMP) &&
+	    procfs_read(c->proc_fd, &text, &ignored, "sys/net/ipv%d/conf/all/mc_forwarding",
+			v6 ? 6 : 4) > 0 &&
+	    text[0] != '0')
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "multicast is routed here (MRT_INIT), perhaps by it, which cannot "
+				 "be read");
+	return 0;
+}
+
 static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
 			  struct scratch *s, struct error *e)
 {
@@ -96,8 +127,10 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 	r = refuse_unsent(f->local, e);
 	if (r < 0)
 		return r;
-	if (!inet_is_udp(m->socket))
-		return refuse_packets(f->local, e);
+	if (!inet_is_udp(m->socket)) {
+		r = refuse_router(c, f, m->socket, e);
+		return r < 0 ? r : refuse_packets(f->local, e);
+	}
 	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);

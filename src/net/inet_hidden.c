@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "net/inet.h"
 #include "net/kernel_sock.h"
 
 #define OPT_SO_BUSY_POLL_BUDGET	 70
@@ -149,6 +150,50 @@ static int read_v6(struct reader *rd)
 	return r < 0 ? r : read_anycast(rd);
 }
 
+/* The keys of a socket that listens are listed (inet_diag.c), of others they are not. */
+static int find_keys(struct reader *rd, int fd, const char **ret)
+{
+	static const struct {
+		const char *member, *option;
+	} kinds[] = {{"md5sig_info", "it has keys for signatures (TCP_MD5SIG), which cannot be "
+				     "restored"},
+		     {"ao_info", "it has keys for signatures (TCP_AO_ADD_KEY), which cannot be "
+				 "restored"}};
+	int r = 0;
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]) && r >= 0; i++) {
+		int offset = kernel_offset(rd->k, "tcp_sock", kinds[i].member);
+		uint64_t keys = 0;
+
+		if (offset < 0) /* a kernel that is built without */
+			continue;
+		r = kernel_of_sock(rd->k, fd, offset, &keys, sizeof(keys));
+		*ret = keys ? kinds[i].option : *ret;
+	}
+	return r;
+}
+
+/* What nobody could set as it is. */
+static int find_obstacle(struct reader *rd, int fd, const Reprise__Socket *sock, const char **ret)
+{
+	uint64_t policies[2] = {}, labels = 0;
+	int r = member(rd, &rd->sk, "sock", "sk_policy", policies, sizeof(policies));
+
+	if (r == -ENOENT) /* a kernel without CONFIG_XFRM */
+		r = 0;
+	if (r >= 0 && (policies[0] || policies[1]))
+		*ret = "it has rules of IPsec of its own (IP_XFRM_POLICY), which cannot be read";
+	if (r >= 0 && rd->v6.size) {
+		r = member(rd, &rd->sk, "inet_sock", "ipv6_fl_list", &labels, sizeof(labels));
+		if (r == -ENOENT) /* some time before 6.18 */
+			r = member(rd, &rd->v6, "ipv6_pinfo", "ipv6_fl_list", &labels,
+				   sizeof(labels));
+	}
+	if (labels)
+		*ret = "it has labels of flows (IPV6_FLOWLABEL_MGR), which others may have too";
+	return r >= 0 && inet_is_tcp(sock) ? find_keys(rd, fd, ret) : r;
+}
+
 static int set_size(struct image *ret, int size)
 {
 	if (size < 0)
@@ -180,18 +225,23 @@ static int read_all(struct reader *rd, int fd, uint32_t family)
 int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
 		     struct error *e)
 {
+	const char *obstacle = NULL;
 	struct reader rd;
 	int r;
 
 	rd.s = s;
 	rd.any = false;
-	/* While checking it is only opened, so that it is at hand when all stands still. */
-	if (kernel_sock_memory(c, &rd.k) < 0 || c->checking)
+	rd.v6.size = 0;
+	if (kernel_sock_memory(c, &rd.k) < 0)
 		return 0;
 	rd.m = scratch_message(s, Reprise__InetHidden, reprise__inet_hidden__init);
 	if (!rd.m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");
 	r = read_all(&rd, fd, m->socket->family);
+	if (r >= 0)
+		r = find_obstacle(&rd, fd, m->socket, &obstacle);
+	if (obstacle)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", obstacle);
 	if (r == -ENODEV)
 		return error_set(e, r, E_FILE_STATE,
 				 "it sends from a network interface that has gone (IPV6_PKTINFO)");

@@ -4,7 +4,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <pthread.h>
 #include <string.h>
+#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -124,13 +127,57 @@ int socket_set_owner(int fd, const Reprise__Socket *m, struct error *e)
 	return 0;
 }
 
+struct making {
+	const Reprise__Socket *m;
+	int fd; /* or a negative error */
+};
+
+static void *make(void *arg)
+{
+	struct making *x = arg;
+
+	x->fd = socket(x->m->family, x->m->type | SOCK_CLOEXEC, x->m->protocol);
+	x->fd = x->fd < 0 ? -errno : x->fd;
+	return NULL;
+}
+
+static void *make_as_owner(void *arg)
+{
+	const struct making *x = arg;
+
+	setfsgid(x->m->gid);
+	setfsuid(x->m->uid);
+	return make(arg);
+}
+
+/*
+ * Rules of a firewall go by the user for whom the description was opened (f_cred: `meta skuid`, `-m
+ * owner`), which fchown() does not change. A process becomes undumpable by such a change
+ * (commit_creds()), and only a thread of its own forgets it.
+ */
+static int make_owned(const Reprise__Socket *m)
+{
+	bool apart = (m->family == AF_INET || m->family == AF_INET6) &&
+		     (m->uid != geteuid() || m->gid != getegid());
+	struct making x = {.m = m};
+	pthread_t thread;
+
+	if (!apart || pthread_create(&thread, NULL, make_as_owner, &x) != 0) {
+		make(&x);
+		return x.fd;
+	}
+	pthread_join(thread, NULL);
+	prctl(PR_SET_DUMPABLE, 1);
+	return x.fd;
+}
+
 int socket_make(const Reprise__Socket *m, int *ret_fd, struct error *e)
 {
-	_cleanup_(close_fd) int fd = socket(m->family, m->type | SOCK_CLOEXEC, m->protocol);
+	_cleanup_(close_fd) int fd = make_owned(m);
 	int r;
 
 	if (fd < 0)
-		return error_errno(e, -errno, errno == EPERM ? E_CREDENTIALS : E_RESTORE,
+		return error_errno(e, fd, fd == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot make a socket of family %d, type %d, protocol %d",
 				   m->family, m->type, m->protocol);
 	r = socket_set_owner(fd, m, e);

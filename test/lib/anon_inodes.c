@@ -9,10 +9,18 @@
 #include <linux/landlock.h>
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
+#endif
 
 static void opened(long fd, const char *what)
 {
@@ -115,11 +123,48 @@ static void stats(void)
 	opened(bpf(BPF_ENABLE_STATS, &attr), "statistics of BPF");
 }
 
+static int cancelled_on_set(void)
+{
+	struct itimerspec its = {.it_value.tv_sec = INT32_MAX};
+	int fd = timerfd_create(CLOCK_REALTIME, TFD_NONBLOCK);
+
+	CHECK(fd >= 0);
+	CHECK(!timerfd_settime(fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &its, NULL));
+	return fd;
+}
+
+/* One that looks as if the clock had been set, to who does not see the kernel's memory. */
+static void timer_looks_cancelled(void)
+{
+	uint64_t one = 1;
+
+	CHECK(!ioctl(cancelled_on_set(), TFD_IOC_SET_TICKS, &one));
+}
+
+/* The clock of the machine makes a step of a second. */
+static void timer_cancelled(void)
+{
+	int fd = cancelled_on_set();
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct timespec now;
+
+	CHECK(!clock_gettime(CLOCK_REALTIME, &now));
+	now.tv_sec++;
+	CHECK(!clock_settime(CLOCK_REALTIME, &now));
+	CHECK_EQUAL(poll(&p, 1, -1), 1);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
-} kinds[] = {{"landlock", landlock}, {"notify", notify}, {"perf", perf},
-	     {"link", bpf_link},     {"btf", btf},	 {"stats", stats}};
+} kinds[] = {{"landlock", landlock},
+	     {"notify", notify},
+	     {"perf", perf},
+	     {"link", bpf_link},
+	     {"btf", btf},
+	     {"stats", stats},
+	     {"timer-looks", timer_looks_cancelled},
+	     {"timer", timer_cancelled}};
 
 int main(int argc, char **argv)
 {

@@ -24,6 +24,12 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+/* Behind those of libc, whose names they have. */
+#include <linux/in6.h>
+#include <linux/mroute.h>
+#include <linux/mroute6.h>
+#include <linux/xfrm.h>
+
 static struct sockaddr_in at;
 
 static void set(int fd, int level, int name, int value)
@@ -163,6 +169,64 @@ static void tcp_keys(void)
 	if (setsockopt(listener, IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) < 0)
 		test_skip("no TCP_MD5SIG here: %s", strerror(errno));
 	CHECK(!listen(listener, 1));
+}
+
+static void tcp_keys_early(void)
+{
+	struct tcp_md5sig key = {.tcpm_keylen = 3, .tcpm_key = "key"};
+	struct sockaddr_in *peer = (struct sockaddr_in *)&key.tcpm_addr;
+
+	peer->sin_family = AF_INET;
+	peer->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	if (setsockopt(bound(SOCK_STREAM, 0), IPPROTO_TCP, TCP_MD5SIG, &key, sizeof(key)) < 0)
+		test_skip("no TCP_MD5SIG here: %s", strerror(errno));
+}
+
+static void udp_policy(void)
+{
+	struct xfrm_userpolicy_info policy = {
+		.sel = {.family = AF_INET}, .dir = XFRM_POLICY_IN, .action = XFRM_POLICY_ALLOW};
+	int fd = bound(SOCK_DGRAM, 0);
+
+	if (setsockopt(fd, IPPROTO_IP, IP_XFRM_POLICY, &policy, sizeof(policy)) < 0)
+		test_skip("no IP_XFRM_POLICY here: %s", strerror(errno));
+}
+
+static void udp_label(void)
+{
+	struct in6_flowlabel_req req = {.flr_dst = in6addr_loopback,
+					.flr_action = IPV6_FL_A_GET,
+					.flr_share = IPV6_FL_S_ANY,
+					.flr_flags = IPV6_FL_F_CREATE};
+	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+
+	CHECK(!setsockopt(fd, IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, &req, sizeof(req)));
+}
+
+static void raw_alert(void)
+{
+	set(socket(AF_INET6, SOCK_RAW, IPPROTO_RAW), IPPROTO_IPV6, IPV6_ROUTER_ALERT, 5);
+}
+
+static void raw_router(int family)
+{
+	int fd;
+
+	CHECK(!unshare(CLONE_NEWNET));
+	fd = socket(family, SOCK_RAW, family == AF_INET ? IPPROTO_IGMP : IPPROTO_ICMPV6);
+	CHECK(fd >= 0);
+	set(fd, family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6,
+	    family == AF_INET ? MRT_INIT : MRT6_INIT, 1);
+}
+
+static void raw_router4(void)
+{
+	raw_router(AF_INET);
+}
+
+static void raw_router6(void)
+{
+	raw_router(AF_INET6);
 }
 
 static void other_namespace(void)
@@ -314,6 +378,12 @@ static const struct {
 	{"raw-queue", raw_queue},
 	{"reuseport-program", reuseport_program},
 	{"tcp-keys", tcp_keys},
+	{"tcp-keys-early", tcp_keys_early},
+	{"udp-policy", udp_policy},
+	{"udp-label", udp_label},
+	{"raw-alert", raw_alert},
+	{"raw-router4", raw_router4},
+	{"raw-router6", raw_router6},
 	{"other-namespace", other_namespace},
 	{"packet-queue", packet_queue},
 	{"packet-ring", packet_ring},

@@ -4,6 +4,8 @@ and at the checkpoint, with what can be done."""
 
 import os
 
+from case import NOBODY, Skipped
+
 
 def refused(case, what, code, *words):
     program = os.path.join(case.build, 'test/lib/anon_inodes')
@@ -37,3 +39,22 @@ def test_btf(case):
 
 def test_bpf_stats(case):
     refused(case, 'stats', 'file-kind', 'statistics', 'close it')
+
+
+def test_timer_looks_cancelled(case):
+    """As far as an ordinary user can tell, a step of the clock has cancelled it."""
+    program = os.path.join(case.build, 'test/lib/anon_inodes')
+    pid = case.start(program=program, arguments=['timer-looks'], uid=NOBODY)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY),
+                 'file-state', pid, 'TFD_TIMER_CANCEL_ON_SET', 'as it seems')
+    case.expect_files()
+    # Root knows better.
+    if os.path.exists('/sys/kernel/btf/vmlinux'):
+        case.checkpoint(pid, '-q')
+    case.finish(pid)
+
+
+def test_timer_cancelled(case):
+    if 'TEST_OWN_MACHINE' not in os.environ:
+        raise Skipped('it would set the clock of the machine')
+    refused(case, 'timer', 'file-state', 'TFD_TIMER_CANCEL_ON_SET', 'not been read;')

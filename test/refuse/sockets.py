@@ -25,6 +25,11 @@ def refused(case, state, code, *words):
     case.finish(pid)
 
 
+def needs_kernel_memory():
+    if not os.path.exists('/sys/kernel/btf/vmlinux'):
+        raise Skipped('the memory of this kernel cannot be read')
+
+
 def test_tcp_established(case):
     refused(case, 'tcp-established', 'tcp-connection', '127.0.0.1', 'established', '--tcp=closed')
 
@@ -76,13 +81,39 @@ def test_raw_queue(case):
 
 
 def test_reuseport_program(case):
-    if not os.path.exists('/sys/kernel/btf/vmlinux'):
-        raise Skipped('the memory of this kernel cannot be read')
+    needs_kernel_memory()
     refused(case, 'reuseport-program', 'file-state', 'SO_ATTACH_REUSEPORT_CBPF')
 
 
 def test_tcp_keys(case):
     refused(case, 'tcp-keys', 'file-state', 'TCP_MD5SIG')
+
+
+def test_tcp_keys_early(case):
+    needs_kernel_memory()
+    refused(case, 'tcp-keys-early', 'file-state', 'TCP_MD5SIG')
+
+
+def test_policy_of_ipsec(case):
+    needs_kernel_memory()
+    refused(case, 'udp-policy', 'file-state', 'IP_XFRM_POLICY')
+
+
+def test_flow_label(case):
+    needs_kernel_memory()
+    refused(case, 'udp-label', 'file-state', 'IPV6_FLOWLABEL_MGR')
+
+
+def test_router_alert(case):
+    refused(case, 'raw-alert', 'file-state', 'IPV6_ROUTER_ALERT')
+
+
+def test_multicast_router(case):
+    refused(case, 'raw-router4', 'file-state', 'MRT_INIT')
+
+
+def test_multicast_router_v6(case):
+    refused(case, 'raw-router6', 'file-state', 'MRT_INIT')
 
 
 def test_other_namespace(case):

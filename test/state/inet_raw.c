@@ -39,7 +39,7 @@ int main(void)
 	struct icmp6_filter v6;
 	unsigned char is[40];
 	socklen_t len = sizeof(is);
-	int ping, ping6, other, udp, offset = 2;
+	int ping, ping6, other, router, udp, offset = 2, on = 1;
 
 	test_init();
 	ping = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
@@ -50,6 +50,8 @@ int main(void)
 	CHECK(!setsockopt(ping6, IPPROTO_ICMPV6, ICMP6_FILTER, &v6, sizeof(v6)));
 	other = socket(AF_INET6, SOCK_RAW, 253);
 	CHECK(!setsockopt(other, IPPROTO_IPV6, IPV6_CHECKSUM, &offset, sizeof(offset)));
+	router = socket(AF_INET, SOCK_RAW, 254);
+	CHECK(!setsockopt(router, IPPROTO_IP, IP_ROUTER_ALERT, &on, sizeof(on)));
 	udp = socket(AF_INET, SOCK_DGRAM, 0);
 	CHECK(!setsockopt(udp, IPPROTO_IP, IP_OPTIONS, none, sizeof(none)));
 
@@ -58,7 +60,10 @@ int main(void)
 		v4.data = 0;
 		CHECK(!setsockopt(ping, SOL_RAW, ICMP_FILTER, &v4, sizeof(v4)));
 	}
+	if (test_break(2))
+		CHECK(!setsockopt(router, IPPROTO_IP, IP_ROUTER_ALERT, &(int){0}, sizeof(int)));
 	check_number(ping, SOL_RAW, ICMP_FILTER, FILTER_V4);
+	check_number(router, IPPROTO_IP, IP_ROUTER_ALERT, 1);
 	check_v6(ping6, &v6);
 	check_number(other, IPPROTO_IPV6, IPV6_CHECKSUM, (unsigned int)offset);
 	CHECK(!getsockopt(udp, IPPROTO_IP, IP_OPTIONS, is, &len));
