@@ -2,6 +2,8 @@
 /*
  * A process that makes a child every moment, each at the other end of a new pipe: whoever looks at
  * the tree while it runs sees pipes that lead to children which it has not seen yet.
+ *
+ * not-in: cycles: what it has is now more, now less
  */
 #include "harness.h"
 

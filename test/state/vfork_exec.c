@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A parent in vfork whose child executes a program soon: reprise waits for that. */
+/*
+ * A parent in vfork whose child executes a program soon: reprise waits for that.
+ *
+ * not-in: cycles: what it has is counted after the first one, while the program is loaded
+ */
 #include "harness.h"
 
 #include <signal.h>
