@@ -11,7 +11,8 @@
  * AGENT_HEADER_AT the header, the calls and the data of the batch that is run.
  */
 struct slot {
-	uint64_t at; /* of the word that the last `return` takes */
+	uint64_t mark; /* by which the next one knows that it is nobody's; 0: none */
+	uint64_t at;   /* of the word that the last `return` takes */
 	uint64_t end;
 	size_t used;   /* how much of it was ever written */
 	uint8_t *kept; /* its contents: it lies right below a stack pointer. NULL: all zero */

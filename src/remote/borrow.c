@@ -116,13 +116,13 @@ static int find_gadgets(struct agent *a, struct maps *maps, struct agent_found *
 	return r;
 }
 
-/* Room for two threads and for what follows them, or else for one. */
+/* Room for two threads, the place below them, and what follows them; or else for one thread. */
 static int find_slot(struct agent *a, uint64_t sp, struct maps *maps, struct error *e)
 {
-	size_t frame = live_frame_size(a), size = 2 * frame + LEAVE_SIZE;
+	size_t frame = live_frame_size(a), size = 3 * frame + LEAVE_SIZE;
 
 	if (slot_find(a->proc_fd, a->tid, sp, maps, size, &a->slot, NULL) == 0) {
-		a->leave = (a->slot.at + 2 * frame + LEAVE_ALIGN - 1) & ~(LEAVE_ALIGN - 1UL);
+		a->leave = (a->slot.at + 3 * frame + LEAVE_ALIGN - 1) & ~(LEAVE_ALIGN - 1UL);
 		return 0;
 	}
 	return slot_find(a->proc_fd, a->tid, sp, maps, frame + DATA_ROOM, &a->slot, e);

@@ -21,7 +21,8 @@
  *    task's own state.
  *  - The frame is complete before the registers lead to it. The registers
  *    lead to it before the signal mask is changed, since the frame is what brings the
- *    mask back; when giving back the mask comes first.
+ *    mask back; when giving back the mask comes first. With its own mask at a frame a thread may
+ *    run handlers, below that: it stands at the lowest place of all then (change_mask()).
  *  - While the agent is mapped, one thread, the keeper, stays where its next step is to unmap it.
  *    Its task passes from one to the next by one write to memory that both look at.
  *  - The system calls do nothing that the application could notice.
@@ -64,7 +65,13 @@ uint64_t live_frame_at(const struct borrowed *b)
 {
 	if (b->own.kept)
 		return b->own.at;
-	return b->a->slot.at + b->side * live_frame_size(b->a);
+	return b->a->slot.at + (b->a->leave ? 1 + b->side : 0) * live_frame_size(b->a);
+}
+
+/* The lowest place for a frame: only one thread at a time needs it, and for a moment. */
+static uint64_t door_at(const struct borrowed *b)
+{
+	return b->own.kept ? b->own.at : b->a->slot.at;
 }
 
 void live_use_slot(struct slot *slot, uint64_t end)
@@ -73,11 +80,10 @@ void live_use_slot(struct slot *slot, uint64_t end)
 		slot->used = end - slot->at;
 }
 
-static int write_frame(struct borrowed *b, struct error *e)
+static int write_frame(struct borrowed *b, uint64_t at, struct error *e)
 {
 	struct slot *slot = b->own.kept ? &b->own : &b->a->slot;
 	size_t size = live_frame_size(b->a);
-	uint64_t at = live_frame_at(b);
 	struct user_regs_struct regs = frame_regs(b->saved);
 	_cleanup_(free_ptr) uint8_t *buf = NULL;
 
@@ -133,7 +139,7 @@ static int begin(struct borrowed *b, struct error *e)
 
 	/* it has not run since, but for our calls */
 	if (b->a->unfiltered == b->tid)
-		return write_frame(b, e);
+		return write_frame(b, live_frame_at(b), e);
 	r = trace_get_dispatch(b->tid, &dispatch, e);
 	if (r < 0)
 		return r;
@@ -143,21 +149,42 @@ static int begin(struct borrowed *b, struct error *e)
 			"task %d has its system calls dispatched to itself (PR_SET_SYSCALL_USER_DISPATCH)",
 			b->tid);
 	r = lift_filters(b, e);
-	return r < 0 ? r : write_frame(b, e);
+	return r < 0 ? r : write_frame(b, live_frame_at(b), e);
+}
+
+/*
+ * From its own signal mask to ours, or back. Between registers and mask we may die, and handlers of
+ * the application run: below the stack pointer, as deep as they like. So nothing that anybody needs
+ * stands there.
+ */
+static int change_mask(struct borrowed *b, uint64_t mask, struct error *e)
+{
+	struct user_regs_struct regs = b->saved->regs;
+	uint64_t at = door_at(b);
+	int r = at == live_frame_at(b) ? 0 : write_frame(b, at, e);
+
+	arch_set_return(&regs, b->a->gadgets.sigreturn, at);
+	if (r == 0)
+		r = trace_set_regs(b->tid, &regs, e);
+	return r < 0 ? r : trace_set_sigmask(b->tid, mask, e);
 }
 
 /* The point at which the course of the task changes. The frame has been written by now. */
 static int divert(struct borrowed *b, const struct user_regs_struct *regs, uint64_t mask,
 		  struct error *e)
 {
-	int r;
+	bool own = b->mask == b->saved->sigmask, change = b->mask != mask;
+	int r = 0;
 
 	b->entered = true;
-	r = trace_set_regs(b->tid, regs, e);
-	if (r < 0 || b->mask == mask)
-		return r;
 	b->mask = mask;
-	return trace_set_sigmask(b->tid, mask, e);
+	if (change && own)
+		r = change_mask(b, mask, e);
+	if (r == 0)
+		r = trace_set_regs(b->tid, regs, e);
+	if (r == 0 && change && !own)
+		r = trace_set_sigmask(b->tid, mask, e);
+	return r;
 }
 
 /* Back to where it was, ready to be let go. */
@@ -176,8 +203,8 @@ int live_end(struct borrowed *b, struct error *e)
 		r = trace_settle(b->tid, &b->stop, STOP_TIMEOUT_MS, e);
 	if (r == -ETIMEDOUT)
 		r = error_set(e, r, E_REMOTE, "task %d does not stop any more", b->tid);
-	if (r == 0)
-		r = trace_set_sigmask(b->tid, b->saved->sigmask, e);
+	if (r == 0 && b->mask != b->saved->sigmask)
+		r = change_mask(b, b->saved->sigmask, e);
 	if (r == 0)
 		r = trace_set_regs(b->tid, &b->saved->regs, e);
 	b->entered = r < 0;
@@ -477,11 +504,11 @@ static int run_singly(struct borrowed *b, struct batch *batch, uint64_t data_at,
 	return r < 0 ? r : mem_read(b->tid, data_at, batch->data, batch->data_len, e);
 }
 
-/* Without a mapping the data stand behind the frame. */
+/* Without a mapping the data stand behind the frame: no other thread has any. */
 static int slot_data(struct borrowed *b, const struct batch *batch, uint64_t *ret, struct error *e)
 {
 	struct slot *slot = b->own.kept ? &b->own : &b->a->slot;
-	uint64_t at = slot->at + live_frame_size(b->a);
+	uint64_t at = live_frame_at(b) + live_frame_size(b->a);
 
 	if (at + batch->data_len > slot->end)
 		return error_set(e, -ENOSPC, E_REMOTE,

@@ -5,8 +5,9 @@
 #include "remote/agent.h"
 
 /*
- * The slot: two places for the state of a thread (struct borrowed, side), so that one may be
- * kept while another thread is borrowed, and behind them, in one page, the frames of calls:
+ * The slot: a place where a thread passes from its own signal mask to ours or back (with nothing
+ *but room below it), two places for the state of a thread (struct borrowed, side), so that one may
+ *be kept while another thread is borrowed, and behind them, in one page, the frames of calls:
  *
  *	leave + 0    by which the thread of side 0 goes on
  *	leave + 1    by which that of side 1 does

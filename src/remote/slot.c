@@ -17,13 +17,13 @@
 
 /*
  * Should a signal handler of the application run on top of the frame (which takes
- * our death at the wrong moment), its own frame needs room below.
+ * our death at the wrong moment), its own frame needs room below. Deeper than that the stack grows.
  */
 #define ROOM_BELOW 24576UL
 
 /*
- * Stands at the beginning of a slot below the stack: if we are killed, what was in the slot stays,
- * and the next one has to know that it is nobody's.
+ * Stands at the low end of the stack: if we are killed, what was in the slot stays, as does what
+ * handlers have left below it, and the next one has to know that it is nobody's.
  */
 struct mark {
 	uint64_t magic[6];
@@ -34,27 +34,45 @@ struct mark {
 #define MAGIC	   0x5c81b3d2f06e947aULL
 #define PAGES_MOST 32
 
-/* How many pages from `at` on hold nothing that is of use to the application. */
-static size_t nobodys_pages(pid_t tid, uint64_t at)
+/* Zeros again, but for the mark itself: it goes when all else has gone. */
+static bool clean(pid_t tid, uint64_t at, size_t pages)
+{
+	size_t size = pages * PAGE - sizeof(struct mark);
+	_cleanup_(free_ptr) uint8_t *zeros = calloc(1, size);
+
+	return zeros && mem_write(tid, at + sizeof(struct mark), zeros, size, NULL) == 0;
+}
+
+/*
+ * How many of the `most` pages from `at` on, where a stack begins, hold nothing that is of use to
+ * the application. A mark of somebody who was killed is worth nothing when the stack has grown into
+ * what it is for.
+ */
+static size_t nobodys_pages(pid_t tid, uint64_t at, size_t most, bool first)
 {
 	uint64_t page[PAGE / sizeof(uint64_t)];
 	const struct mark *mark = (const struct mark *)page;
 
 	if (mem_read(tid, at, page, sizeof(page), NULL) < 0)
 		return 0;
-	if (!memcmp(mark->magic, MARK.magic, sizeof(mark->magic)) && mark->pages < PAGES_MOST)
-		return mark->pages;
+	if (first && !memcmp(mark->magic, MARK.magic, sizeof(mark->magic)) && mark->pages &&
+	    mark->pages < PAGES_MOST && mark->pages <= most)
+		return clean(tid, at, mark->pages) ? mark->pages : 0;
 	for (size_t i = 0; i < PAGE / sizeof(uint64_t); i++)
 		if (page[i])
 			return 0;
 	return 1;
 }
 
-/* How many pages from the low end of the stack have never been used, or hold nothing. */
-static size_t unused_pages(int proc_fd, pid_t tid, const struct map_entry *stack)
+/*
+ * How many pages from the low end of the stack have never been used, or hold nothing. What is above
+ * the stack pointer is in use, if it is on this stack.
+ */
+static size_t unused_pages(int proc_fd, pid_t tid, uint64_t sp, const struct map_entry *stack)
 {
 	_cleanup_(close_fd) int fd = procfs_open(proc_fd, O_RDONLY, NULL, "%d/pagemap", tid);
-	size_t n = (stack->end - stack->start) / PAGE, i;
+	bool here = stack->start <= sp && sp < stack->end;
+	size_t n = ((here ? sp : stack->end) - stack->start) / PAGE, i;
 	uint64_t pages[LOOK_PAGES];
 
 	if (n > LOOK_PAGES)
@@ -68,12 +86,12 @@ static size_t unused_pages(int proc_fd, pid_t tid, const struct map_entry *stack
 		if (pages[i] & PAGEMAP_SWAPPED)
 			break;
 		if (pages[i] & PAGEMAP_PRESENT)
-			free = nobodys_pages(tid, stack->start + i * PAGE);
+			free = nobodys_pages(tid, stack->start + i * PAGE, n - i, i == 0);
 		if (!free)
 			break;
 		i += free;
 	}
-	return i < n ? i : n;
+	return i;
 }
 
 static bool is_writable(const struct map_entry *m)
@@ -90,7 +108,7 @@ static bool set_mark(pid_t tid, uint64_t at, size_t size)
 }
 
 /* Below the low-water mark of the main thread's stack. */
-static bool slot_below_stack(int proc_fd, pid_t tid, struct maps *maps, size_t size,
+static bool slot_below_stack(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t size,
 			     struct slot *ret)
 {
 	vec_for_each (m, &maps->entries) {
@@ -99,14 +117,15 @@ static bool slot_below_stack(int proc_fd, pid_t tid, struct maps *maps, size_t s
 
 		if (strcmp(m->name, "[stack]") || !is_writable(m))
 			continue;
-		room = unused_pages(proc_fd, tid, m) * PAGE;
+		room = unused_pages(proc_fd, tid, sp, m) * PAGE;
 		if (room < all)
 			return false;
 		below = room - all < ROOM_BELOW ? (room - all) & ~(PAGE - 1) : ROOM_BELOW;
-		*ret = (struct slot){.at = m->start + below + sizeof(struct mark),
+		*ret = (struct slot){.mark = m->start,
+				     .at = m->start + below + sizeof(struct mark),
 				     .end = m->start + room,
 				     .used = size};
-		return set_mark(tid, m->start + below, all);
+		return set_mark(tid, m->start, below + all);
 	}
 	return false;
 }
@@ -141,7 +160,7 @@ int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t siz
 	      struct error *e)
 {
 	*ret = (struct slot){};
-	if (slot_below_stack(proc_fd, tid, maps, size, ret) ||
+	if (slot_below_stack(proc_fd, tid, sp, maps, size, ret) ||
 	    slot_below_sp(tid, sp, maps, size, ret))
 		return 0;
 	slot_free(ret);
@@ -149,19 +168,21 @@ int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t siz
 			 "task %d has no room for %zu bytes on any stack of its own", tid, size);
 }
 
-/* What was there comes back: zeros, or what lay below the stack pointer. */
+/* What was there comes back: zeros, or what lay below the stack pointer. The mark goes last. */
 int slot_clear(const struct slot *s, pid_t tid, struct error *e)
 {
+	const struct mark none = {};
 	_cleanup_(free_ptr) uint8_t *zeros = NULL;
 	size_t size = s->used < s->end - s->at ? s->used : s->end - s->at;
+	int r;
 
 	if (s->kept)
 		return mem_write(tid, s->at, s->kept, s->end - s->at, e);
-	size += sizeof(struct mark);
 	zeros = calloc(1, size);
 	if (!zeros)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot clear the stack of task %d", tid);
-	return mem_write(tid, s->at - sizeof(struct mark), zeros, size, e);
+	r = mem_write(tid, s->at, zeros, size, e);
+	return r < 0 ? r : mem_write(tid, s->mark, &none, sizeof(none), e);
 }
 
 void slot_free(struct slot *s)

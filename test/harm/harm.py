@@ -19,7 +19,7 @@ import signal
 
 from case import Failed
 from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, clear_line, image_is_right, image_or_nothing, mounts,
-                     nobody_else, start, unharmed)
+                     nobody_else, read, start, unharmed)
 
 
 def incremental(case, victim):
@@ -28,10 +28,11 @@ def incremental(case, victim):
     return ['--parent', case.path(PARENT)]
 
 
-def kill_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: []):
+def kill_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: [], actions=KILLS, inject=(),
+                    after=lambda case, victim: None):
     victim = start(case, *size)
     options += tuple(more(case, victim))
-    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options])
+    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options], inject=inject)
     calls, status, _, said = harm.sample()
     if status:
         raise Failed('the checkpoint failed: %s' % said)
@@ -49,7 +50,8 @@ def kill_checkpoint(case, *options, size=('small', '2'), more=lambda case, victi
         if mounts() != mounted:
             raise Failed('there are other mounts')
 
-    harm.over(KILLS, check, calls)
+    harm.over(actions, check, calls)
+    after(case, victim)
     victim.end()
 
 
@@ -71,6 +73,29 @@ def test_kill_incremental(case):
 
 def test_kill_pty(case):
     kill_checkpoint(case, size=('small', '1', 'pty'))
+
+
+PTRACE_SETSIGMASK = 0x420b
+
+
+def stack_is_clean(case, victim):
+    """What was left below the stacks by those who were killed, and by handlers, goes with the next checkpoint."""
+    case.checkpoint(victim.pid, '-q')
+    clear(case)
+    for pid in victim.pids():
+        stack, = [line for line in read('/proc/%d/maps' % pid).splitlines() if line.endswith('[stack]')]
+        begin = int(stack.split('-')[0], 16)
+        with open('/proc/%d/mem' % pid, 'rb') as file:
+            file.seek(begin)
+            if any(file.read(12 * 4096)):
+                raise Failed('something is left below the stack of %d' % pid)
+
+
+def test_kill_mask(case):
+    """Before or after a thread gets another signal mask, with a signal for it: a handler runs while it is at our frames."""
+    for size in ('small', 'full'):
+        kill_checkpoint(case, size=(size, '1'), actions=['this', 'all'], after=stack_is_clean,
+                        inject=['-p', str(PTRACE_SETSIGMASK), '-k', str(signal.SIGUSR2.value)])
 
 
 def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: []):

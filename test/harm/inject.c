@@ -2,7 +2,8 @@
 /*
  * Runs a command under ptrace, and does something to it at one of its system calls:
  *
- *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS] -- COMMAND...
+ *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS]
+ *	       [-p REQUEST] [-k SIGNAL] -- COMMAND...
  *
  * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
  * command, from the moment at which its own code begins (of calls in which one waits only the
@@ -15,6 +16,9 @@
  *	task	kill the process that was made last of those that are not followed
  *	fail	it is not executed, and fails with an errno that SEED chooses of those that it may
  *give short	it moves but a part of its bytes
+ *
+ * With -p only ptrace calls of that REQUEST count, each twice: its beginning, and its end. With -k
+ * the task that is the object of that call gets a SIGNAL before anybody is killed.
  *
  * REPORT gets one line: CALLS PROCESSES STATUS HIT, where STATUS is an exit status, 128 + a signal,
  * or -1 if the command was ended by us after SECONDS, and HIT says what was done to what.
@@ -48,13 +52,16 @@ struct task {
 	int depth;
 	bool failing; /* at the end of its call */
 	bool looking; /* its last calls were those of one that waits */
+	bool counted; /* the end of its call counts as well */
+	struct __ptrace_syscall_info call;
 };
 
 static struct {
 	enum action action;
 	long n, calls, processes;
 	unsigned long seed;
-	int depth, err;
+	int depth, err, signal;
+	long request;	  /* 0: all calls count */
 	pid_t root, made; /* made: the last that is not followed */
 	uint64_t entry;	  /* where the code of the command begins */
 	long patched;	  /* what stands there */
@@ -212,7 +219,7 @@ static void add(pid_t tid, pid_t tgid, int depth)
 {
 	if (in.ntasks == MAX_TASKS)
 		die("too many tasks");
-	in.tasks[in.ntasks++] = (struct task){tid, tgid, depth, false, false};
+	in.tasks[in.ntasks++] = (struct task){.tid = tid, .tgid = tgid, .depth = depth};
 	in.processes += tid == tgid;
 }
 
@@ -322,6 +329,8 @@ static void act(struct task *t, const struct __ptrace_syscall_info *info)
 	char detail[48] = "";
 	int n = 0;
 
+	if (in.signal)
+		syscall(SYS_tkill, (pid_t)info->entry.args[1], in.signal);
 	switch (in.action) {
 	case NONE:
 		break;
@@ -385,9 +394,17 @@ static void at_syscall(struct task *t)
 
 	if (ptrace(PTRACE_GET_SYSCALL_INFO, t->tid, sizeof(info), &info) <= 0)
 		return;
-	if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+	if (info.op == PTRACE_SYSCALL_INFO_ENTRY && in.request) {
+		t->counted = info.entry.nr == SYS_ptrace && (long)info.entry.args[0] == in.request;
+		t->call = info;
+		if (t->counted && ++in.calls == in.n)
+			act(t, &info);
+	} else if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
 		if (counts(t, info.entry.nr) && ++in.calls == in.n)
 			act(t, &info);
+	} else if (t->counted) {
+		if (++in.calls == in.n)
+			act(t, &t->call);
 	} else if (t->failing) {
 		t->failing = false;
 		ptrace(PTRACE_POKEUSER, t->tid, offsetof(struct user, regs.rax), (long)-in.err);
@@ -519,7 +536,7 @@ int main(int argc, char **argv)
 	FILE *f;
 
 	in.depth = 16;
-	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:")) >= 0) {
+	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:")) >= 0) {
 		if (c == 'o')
 			report = optarg;
 		else if (c == 'n')
@@ -532,6 +549,10 @@ int main(int argc, char **argv)
 			in.depth = atoi(optarg);
 		else if (c == 't')
 			seconds = (unsigned int)atoi(optarg);
+		else if (c == 'p')
+			in.request = strtol(optarg, NULL, 0);
+		else if (c == 'k')
+			in.signal = atoi(optarg);
 		else
 			return 125;
 	}

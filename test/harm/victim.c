@@ -222,6 +222,15 @@ static void on_tick(int sig, siginfo_t *info, void *context)
 	ticks += 1 + (unsigned long)info->si_overrun;
 }
 
+/* Somebody interrupts a thread while it is borrowed; it leaves something on whatever stack that is.
+ */
+static void on_interruption(int sig)
+{
+	volatile char room[2048];
+
+	memset((char *)room, sig, sizeof(room));
+}
+
 static void start_timer(void)
 {
 	const struct sigaction act = {.sa_sigaction = on_tick, .sa_flags = SA_SIGINFO | SA_RESTART};
@@ -474,6 +483,7 @@ static void start_threads(void)
 
 int main(int argc, char **argv)
 {
+	const struct sigaction interruption = {.sa_handler = on_interruption};
 	sigset_t set;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
@@ -491,6 +501,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(argv[i], "pty"))
 			make_pty();
 	}
+	sigaction(SIGUSR2, &interruption, NULL);
 	if (fork() == 0)
 		child();
 	close(to_child[0]);

@@ -140,9 +140,9 @@ class Chances:
 class Harm:
     """Runs a command again and again, with something done to it."""
 
-    def __init__(self, case, command, depth=16, seconds=20, **more):
+    def __init__(self, case, command, depth=16, seconds=20, inject=(), **more):
         self.case, self.command, self.depth, self.more = case, command, depth, more
-        self.seconds = seconds
+        self.seconds, self.inject = seconds, list(inject)
         self.done = {}
         self.said = {}
         self.at = None
@@ -152,7 +152,7 @@ class Harm:
         """Calls that were made, exit status (-1: hung), what was done, what was said."""
         report = self.case.path('report')
         argv = [os.path.join(self.case.build, 'test/harm/inject'), '-o', report, '-n', str(n),
-                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), '--',
+                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), *self.inject, '--',
                 self.case.reprise_path] + self.command
         self.at = 'call %d, %s, seed %d' % (n, action, seed)
         code, out, err = self.case.run(argv, env={'TMPDIR': self.case.control}, **self.more)
