@@ -82,6 +82,12 @@ def save(case, pid, *args, codes=(), image='image'):
     return False
 
 
+def end_all(case, pid):
+    """Whoever makes processes may do so between the look at them and its end."""
+    case.kill(pid)
+    case.until(lambda: not (case.kill_all() or case.others()), 'the end of all')
+
+
 def over_and_over(case, how, codes=('task-gone', 'task-busy'), **more):
     pid = turmoil(case, how, **more)
     goes_on(case, pid)
@@ -92,8 +98,7 @@ def over_and_over(case, how, codes=('task-gone', 'task-busy'), **more):
         if time.monotonic() > until + BOUND:
             raise Failed('never is it saved')
     case.note('%d images' % images)
-    case.kill_all()
-    case.wait(pid)
+    end_all(case, pid)
 
 
 def test_exec(case):
@@ -128,7 +133,7 @@ def test_fork_bomb(case):
         save(case, pid, codes=('task-gone', 'task-busy'))
     if case.ended(pid):
         raise Failed('it has ended: %d' % case.exit_code(pid))
-    case.until(lambda: not (case.kill_all() or case.others()), 'the end of all')
+    end_all(case, pid)
 
 
 def test_debugged(case):
