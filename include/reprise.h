@@ -44,6 +44,8 @@ struct reprise_stats {
 	uint64_t pages, zero_pages;
 	uint64_t memory_bytes; /* page contents before compression */
 	uint64_t image_bytes;
+	/* bytes that were read when the application ran again, from a copy as fork makes it */
+	uint64_t copied_later;
 };
 
 /*

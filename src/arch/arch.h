@@ -155,5 +155,7 @@ extern const uint8_t arch_agent_code[], arch_agent_code_end[];
 extern const uint8_t arch_agent_syscall[];
 extern const uint8_t arch_agent_compat_syscall[];
 extern const uint8_t arch_agent_raised[];
+/* Ends the process. */
+extern const uint8_t arch_agent_exit[];
 
 #endif

@@ -255,6 +255,9 @@ void print_figures(const struct reprise_stats *s, enum figures what)
 			fprintf(stderr, "caller went on %s\n",
 				human_time(s->resumed_ns, a, sizeof(a)));
 		fprintf(stderr, "durable        %s\n", human_time(s->durable_ns, a, sizeof(a)));
+		if (s->copied_later)
+			fprintf(stderr, "copied on write %s\n",
+				human_bytes(s->copied_later, a, sizeof(a)));
 	} else {
 		fprintf(stderr, "running after  %s\n", human_time(s->resumed_ns, a, sizeof(a)));
 	}
@@ -279,6 +282,8 @@ json_t *figures_json(const struct reprise_stats *s, enum figures what)
 		json_object_set_new(o, "caller_resumed_ns",
 				    json_integer((json_int_t)s->resumed_ns));
 		json_object_set_new(o, "durable_ns", json_integer((json_int_t)s->durable_ns));
+		json_object_set_new(o, "copied_on_write_bytes",
+				    json_integer((json_int_t)s->copied_later));
 	} else {
 		json_object_set_new(o, "running_ns", json_integer((json_int_t)s->resumed_ns));
 	}

@@ -72,7 +72,9 @@ static int read_contents(void *arg, uint64_t address, void *buf, size_t len, str
 		size_t n = run->end - address < len ? run->end - address : len;
 		int r;
 
-		if (run->position != STORE_NONE)
+		if (run->position == CONTENT_LATER) /* all is shared there */
+			r = pages_read_shared(s->c->proc_fd, m->copy.pid, address, buf, n, e);
+		else if (run->position != STORE_NONE)
 			r = store_get(s->c->store, run->position + (address - run->start), buf, n,
 				      e);
 		else
@@ -103,6 +105,11 @@ static int keep_source(void *arg, uint64_t address, void *buf, size_t len, struc
 	return read_task(k->c, k->of, k->shared, address, buf, len, e);
 }
 
+static bool has_place(const struct content_run *run)
+{
+	return run->position != STORE_NONE && run->position != CONTENT_LATER;
+}
+
 /* Positions may follow each other; then the run before is continued. */
 static int add_run(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
 		   uint64_t position, struct error *e)
@@ -111,7 +118,8 @@ static int add_run(struct keep *k, const struct content_run *run, uint64_t start
 
 	if (last && last->end == start && last->source == run->source &&
 	    last->stage == run->stage && last->shared == run->shared &&
-	    position == (last->position ? last->position + (start - last->start) : STORE_NONE)) {
+	    position ==
+		    (has_place(last) ? last->position + (start - last->start) : last->position)) {
 		last->end = end;
 		return 0;
 	}
@@ -126,8 +134,8 @@ static int add_run(struct keep *k, const struct content_run *run, uint64_t start
  * What has to be read while the tasks stand still: into memory as long as there is some, and else
  * all together, later.
  */
-static int keep_range(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
-		      struct error *e)
+static int keep_now(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
+		    struct error *e)
 {
 	while (start < end) {
 		size_t len = end - start < STORE_PIECE ? end - start : STORE_PIECE;
@@ -143,6 +151,30 @@ static int keep_range(struct keep *k, const struct content_run *run, uint64_t st
 		start += len;
 	}
 	return 0;
+}
+
+/* What a copy of the address space has can wait. */
+static int keep_range(struct keep *k, const struct content_run *run, uint64_t start, uint64_t end,
+		      struct error *e)
+{
+	int r = 0;
+
+	if (!k->of->copy.pid)
+		return keep_now(k, run, start, end, e);
+	vec_for_each (s, &k->of->copy.spans) {
+		uint64_t from = s->start > start ? s->start : start;
+		uint64_t to = s->end < end ? s->end : end;
+
+		if (from >= to)
+			continue;
+		r = keep_now(k, run, start, from, e);
+		if (r >= 0)
+			r = add_run(k, run, from, to, CONTENT_LATER, e);
+		if (r < 0)
+			return r;
+		start = to;
+	}
+	return keep_now(k, run, start, end, e);
 }
 
 /* The first of the spans that ends behind an address. */
@@ -208,9 +240,9 @@ static int placed(void *arg, uint64_t address, uint64_t length, uint64_t positio
 	return 0;
 }
 
-/* Runs of one stage, of which some have no place yet. */
-static int put_stage(struct keep *k, const struct content_run *v, size_t n, struct place *p,
-		     struct error *e)
+/* Runs of one stage, of which some have no place yet, but that instead. */
+static int put_stage(struct keep *k, const struct content_run *v, size_t n, uint64_t lacking,
+		     struct place *p, struct error *e)
 {
 	_cleanup_(free_ptr) struct page_run *runs = calloc(n, sizeof(*runs));
 	size_t nruns = 0;
@@ -219,7 +251,7 @@ static int put_stage(struct keep *k, const struct content_run *v, size_t n, stru
 		return no_memory(e);
 	p->source = (struct group_source){k->c, v, n};
 	for (size_t i = 0; i < n; i++)
-		if (v[i].position == STORE_NONE)
+		if (v[i].position == lacking)
 			runs[nruns++] = (struct page_run){v[i].start, v[i].end - v[i].start, 0};
 	return nruns ? store_put_all(k->c->store, image_parent_object(k->c->image, k->m->id), runs,
 				     nruns, place_source, placed, p, e)
@@ -227,7 +259,7 @@ static int put_stage(struct keep *k, const struct content_run *v, size_t n, stru
 }
 
 /* `from` with the places that were found, which come in the order of what lacks one. */
-static int take_places(struct keep *k, const struct content_run *v, size_t n,
+static int take_places(struct keep *k, const struct content_run *v, size_t n, uint64_t lacking,
 		       const struct kept_spans *spans, struct error *e)
 {
 	size_t at = 0;
@@ -235,7 +267,7 @@ static int take_places(struct keep *k, const struct content_run *v, size_t n,
 	for (size_t i = 0; i < n; i++) {
 		int r = 0;
 
-		if (v[i].position != STORE_NONE)
+		if (v[i].position != lacking)
 			r = add_run(k, &v[i], v[i].start, v[i].end, v[i].position, e);
 		else
 			/* one may go from one run into the next */
@@ -255,8 +287,8 @@ static int take_places(struct keep *k, const struct content_run *v, size_t n,
 	return 0;
 }
 
-/* What found no room in memory. */
-static int place_rest(struct keep *k, struct error *e)
+/* What found no room in memory, or was left for later. */
+static int place_rest(struct keep *k, uint64_t lacking, struct error *e)
 {
 	struct content_runs from = k->runs;
 	int r = 0;
@@ -267,9 +299,9 @@ static int place_rest(struct keep *k, struct error *e)
 
 		for (j = i + 1; j < from.n && from.v[j].stage == from.v[i].stage; j++)
 			;
-		r = put_stage(k, from.v + i, j - i, &p, e);
+		r = put_stage(k, from.v + i, j - i, lacking, &p, e);
 		if (r >= 0)
-			r = take_places(k, from.v + i, j - i, &p.spans, e);
+			r = take_places(k, from.v + i, j - i, lacking, &p.spans, e);
 		vec_free(&p.spans);
 	}
 	vec_free(&from);
@@ -300,7 +332,7 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 			r = keep_run(&k, &m->contents.v[i], e);
 		}
 		if (r >= 0)
-			r = place_rest(&k, e);
+			r = place_rest(&k, STORE_NONE, e);
 		if (r < 0) {
 			vec_free(&k.runs);
 			return r;
@@ -308,6 +340,46 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 		vec_free(&m->contents);
 		m->contents = k.runs;
 	}
+	return 0;
+}
+
+int mm_keep_later(struct checkpoint *c, struct error *e)
+{
+	vec_for_each (m, &c->mm->mms) {
+		struct keep k = {.c = c, .m = m, .runs = m->contents};
+		int r;
+
+		m->contents = (struct content_runs){};
+		r = place_rest(&k, CONTENT_LATER, e);
+		m->contents = k.runs;
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int mm_each_unkept(const struct checkpoint *c, mm_unkept_fn fn, void *arg)
+{
+	vec_for_each (m, &c->mm->mms)
+		vec_for_each (run, &m->contents) {
+			const struct kept_spans *kept = &c->mm->mms.v[run->source].kept;
+			uint64_t at = run->start;
+			int r = 0;
+
+			for (size_t i = first_kept(kept, at); r >= 0 && i < kept->n; i++) {
+				const struct kept_span *s = &kept->v[i];
+
+				if (s->start >= run->end)
+					break;
+				if (at < s->start)
+					r = fn(arg, run->source, at, s->start);
+				at = s->end;
+			}
+			if (r >= 0 && at < run->end)
+				r = fn(arg, run->source, at, run->end);
+			if (r < 0)
+				return r;
+		}
 	return 0;
 }
 

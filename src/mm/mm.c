@@ -48,6 +48,7 @@ void mm_checkpoint_end(struct checkpoint *c)
 		vec_free(&m->shared);
 		vec_free(&m->contents);
 		vec_free(&m->kept);
+		mm_copy_end(&m->copy);
 	}
 	vec_free(&c->mm->mms);
 	scratch_free(&c->mm->scratch);

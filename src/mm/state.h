@@ -17,8 +17,9 @@ struct content_run {
 	size_t source; /* index of a mm_state */
 	uint32_t stage;
 	bool shared;	   /* copy-on-write with others: see pages_read_shared() */
-	uint64_t position; /* in c->store, STORE_NONE: to be read from the task */
+	uint64_t position; /* in c->store, STORE_NONE: to be read from the task; CONTENT_LATER */
 };
+#define CONTENT_LATER 1 /* to be read from the copy of the address space, when the tasks run */
 
 struct content_runs {
 	struct content_run *v;
@@ -34,6 +35,14 @@ struct kept_span {
 struct kept_spans {
 	struct kept_span *v; /* sorted */
 	size_t n, cap;
+};
+
+/* A copy as fork makes it, of which the contents are read when the tasks run again. */
+struct mm_copy {
+	struct span_vec spans; /* for these mappings; sorted */
+	uint64_t bytes;	       /* that are to be read */
+	pid_t pid;	       /* 0: there is none */
+	struct agent *agent;
 };
 
 /* One address space. */
@@ -53,6 +62,7 @@ struct mm_state {
 	bool known; /* flags of mappings are from before the freeze: see mm_confirm() */
 	bool same;  /* and known to be the same in the freeze */
 	struct kept_spans kept;
+	struct mm_copy copy;
 };
 
 struct mapped_cache;
@@ -77,6 +87,16 @@ struct mm_checkpoint {
 	bool pins_pages;       /* asynchronous I/O writes to pages past the page table */
 	struct mm_seen looked; /* by mm_look() */
 };
+
+/* What has to be read, in pieces: that is, what has not been copied before. */
+typedef int (*mm_unkept_fn)(void *arg, size_t source, uint64_t start, uint64_t end);
+int mm_each_unkept(const struct checkpoint *c, mm_unkept_fn fn, void *arg) must_check;
+void mm_copy_end(struct mm_copy *copy);
+/* Places for what was left for later. */
+int mm_keep_later(struct checkpoint *c, struct error *e) must_check;
+/* Does the memory of the machine, and of the control groups of a task, allow so much more? Where
+ * the kernel would end all of a group together (memory.oom.group), it is to be `most`. */
+bool mm_has_room(struct checkpoint *c, pid_t tid, uint64_t bytes, uint64_t most);
 
 /*
  * The inode behind a file mapping, by whatever way there is to its descriptor.

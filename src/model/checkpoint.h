@@ -43,8 +43,9 @@ struct checkpoint_mounts {
 struct checkpoint {
 	int proc_fd;
 	bool checking;
-	bool exact;    /* nothing is taken for granted of what was seen before the freeze */
-	bool complete; /* the image is written */
+	bool exact;	/* nothing is taken for granted of what was seen before the freeze */
+	bool no_copies; /* of address spaces are made: one was of no use */
+	bool complete;	/* the image is written */
 	enum checkpoint_deleted { DELETED_REFUSE, DELETED_SAVE, DELETED_LINK } deleted;
 	/* Unix sockets whose other side is outside the tree */
 	enum checkpoint_peers { PEERS_REFUSE, PEERS_DISCONNECT, PEERS_RECONNECT } peers;
@@ -64,6 +65,7 @@ struct checkpoint {
 	VEC(struct checkpoint_process) processes; /* in the order of freezer.processes */
 	struct stat output; /* of the image, so that it can be recognised among the files; st_ino 0:
 			       none */
+	bool subreapers;    /* one of the tasks takes in orphans (PR_SET_CHILD_SUBREAPER) */
 	pid_t self;
 	struct clock_offsets clocks; /* ours */
 	char *status;		     /* see checkpoint_status() */

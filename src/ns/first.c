@@ -40,18 +40,31 @@ int first_become(int fd, pid_t child, bool until_all)
 	return -errno;
 }
 
+static bool read_name(int proc_fd, pid_t pid, char **text)
+{
+	struct error unused = {};
+	ssize_t n = procfs_read(proc_fd, text, &unused, "%d/cmdline", pid);
+
+	return n > (ssize_t)sizeof(NAME) && memcmp(*text, NAME, sizeof(NAME)) == 0;
+}
+
+bool first_is(int proc_fd, pid_t pid)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	return read_name(proc_fd, pid, &text);
+}
+
 bool first_cares_for(int proc_fd, pid_t pid, pid_t inner, pid_t *ret)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	struct error unused = {};
 	struct proc_stat st;
-	ssize_t n;
 
 	*ret = 0;
 	if (proc_stat_read(proc_fd, pid, pid, &st, &unused) < 0)
 		return false;
-	n = procfs_read(proc_fd, &text, &unused, "%d/cmdline", st.ppid);
-	if (n <= (ssize_t)sizeof(NAME) || memcmp(text, NAME, sizeof(NAME)) != 0)
+	if (!read_name(proc_fd, st.ppid, &text))
 		return false;
 	*ret = st.ppid;
 	return atoi(text + sizeof(NAME)) == inner;

@@ -16,6 +16,8 @@
 int first_open(struct error *e) must_check;
 /* Becomes it. until_all: it ends when nobody is left; else when the child does. Returns -errno. */
 int first_become(int fd, pid_t child, bool until_all);
+/* Is it one? Then it takes in, and waits for, all that its namespace leaves to it. */
+bool first_is(int proc_fd, pid_t pid);
 /*
  * Is `pid` such a child? Then *ret is its parent, which has to be saved with it; else the first
  * process of its namespace, or 0. Pids are those of proc_fd.

@@ -151,6 +151,12 @@ static bool worth_keeping(struct checkpoint *c, uint64_t left)
 	return !S_ISREG(c->output.st_mode) && left < store_room(c->store);
 }
 
+/* It can go on before its memory is in the image; 0: it cannot, or nothing would be gained. */
+static bool can_be_kept(struct pass *p, uint64_t left, uint64_t layers)
+{
+	return p->c.store && (!layers || image_has_early(p->c.image)) && worth_keeping(&p->c, left);
+}
+
 /* Files of a container are read where they are: into the image, before anything changes them. */
 static int save_layers(struct pass *p, struct error *e)
 {
@@ -171,24 +177,32 @@ static int keep_memory(struct pass *p, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	uint64_t left, layers = container_page_bytes(p->container);
+	bool pins = pass_pins_pages(c);
 	int r = 0;
 
 	/* of its own, made since the survey: nothing of ours is to be in its way */
 	if (p->tracks.last && files_hold_kind(c, "userfaultfd"))
 		return error_set(e, -EAGAIN, E_TASK_BUSY, "a userfaultfd has just been made");
-	if (pass_pins_pages(c)) {
+	if (pins) {
 		mm_forget_kept(c);
 		inodes_forget_copies(c);
 		p->tracks.last = false;
 		r = image_early_drop(c->image, e);
 	}
-	left = inodes_uncopied_bytes(c) + mm_unkept_bytes(c);
-	if (r >= 0)
-		r = check_time(p, left + layers, e);
 	if (r < 0)
 		return r;
-	if (!c->store || (layers && !image_has_early(c->image)) || !worth_keeping(c, left))
-		return 0;
+	left = inodes_uncopied_bytes(c) + mm_unkept_bytes(c);
+	if (!can_be_kept(p, left, layers))
+		return check_time(p, left + layers, e);
+	if (!pins && !files_hold_kind(c, "userfaultfd"))
+		p->later = mm_make_copies(c, &p->found);
+	left -= p->later;
+	r = check_time(p, left + layers, e);
+	if (r < 0)
+		return r;
+	if (p->later)
+		checkpoint_trace(c, "%llu KiB are left to copies of the memory, made by fork",
+				 (unsigned long long)p->later >> 10);
 	checkpoint_trace(c, "%llu KiB are left to be copied", (unsigned long long)left >> 10);
 	r = mm_keep_pages(c, e);
 	if (r >= 0)
@@ -292,7 +306,10 @@ static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *t
 		freezer_thaw(&p->c.freezer);
 		*resumed = clock_now_ns();
 		close_fd(p->hold);
-		r = mm_confirm(&p->c, e);
+		if (p->later)
+			r = mm_read_copies(&p->c, e);
+		if (r >= 0)
+			r = mm_confirm(&p->c, e);
 		if (!p->tracks.last)
 			tracks_end(&p->tracks);
 	}
@@ -335,7 +352,7 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	int r = 0;
 
 	c->store = s->store;
-	c->exact = s->exact;
+	c->exact = c->no_copies = s->exact;
 	if (c->store) {
 		store_expect(c->store, s->anonymous + s->shared_bytes);
 		store_warm(c->store, WARM);
@@ -424,6 +441,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		return r;
 	p.c.complete = true;
 	count(&p.c, &totals, stats);
+	stats->copied_later = p.later;
 	p.tracks.who = precopy_who(&p.c.freezer);
 	if (resumed && p.tracks.last)
 		lasting_hand_on(&p.tracks, totals.digest, rep);

@@ -31,6 +31,7 @@ struct pass {
 	bool layers_saved;   /* they, and the state before them, are in the image */
 	uint64_t who;	     /* was there when memory was copied in advance */
 	int *hold;	     /* the subject's */
+	uint64_t later;	     /* bytes that are read from copies: mm_make_copies() */
 };
 
 /* What is to be saved, and what is known of it in advance. */

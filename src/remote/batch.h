@@ -214,6 +214,17 @@ int agent_promise(struct agent *a, pid_t tid, const struct agent_promise *calls,
 /* It has been undone. */
 int agent_absolve(struct agent *a, struct error *e) must_check;
 
+/*
+ * Live only: a copy of the address space of `tid`, as fork makes it, held by a process that stands
+ * still and dies with us. It has no open file, and is a session of its own; the application is not
+ * its parent, whoever takes in orphans is. *copy: its (captive) agent. Signals, descriptors and
+ * children of the application are as before.
+ */
+int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
+	       struct agent **copy, struct error *e) must_check;
+/* Ends it, and frees. Accepts NULL. */
+void agent_copy_end(pid_t pid, struct agent *copy);
+
 /* Gives everything back (live) and frees. Accepts NULL. A task that died meanwhile is no error. */
 int agent_return(struct agent *a, struct error *e);
 

@@ -63,6 +63,11 @@ def test_kill_precopy(case):
     kill_checkpoint(case, '--max-freeze', '100s', size=('small', '10'))
 
 
+def test_kill_copied(case):
+    """While a copy of the memory is made and read."""
+    kill_checkpoint(case, size=('small', '24', 'private'))
+
+
 def test_kill_sockets(case):
     kill_checkpoint(case, size=('small', '1', 'sockets'))
 
@@ -137,6 +142,10 @@ def test_fail(case):
 
 def test_fail_precopy(case):
     fail_checkpoint(case, '--max-freeze', '100s', size=('small', '10'))
+
+
+def test_fail_copied(case):
+    fail_checkpoint(case, size=('small', '24', 'private'))
 
 
 def test_fail_incremental(case):

@@ -481,6 +481,21 @@ static void start_threads(void)
 			complain("no thread");
 }
 
+/* Of a private mapping of a file nothing is copied in advance. */
+static void *map_pages(bool private)
+{
+	int fd = private ? memfd_create("private", 0) : -1;
+	void *p;
+
+	if (private && (fd < 0 || ftruncate(fd, (off_t)(npages * PAGE)) < 0))
+		return MAP_FAILED;
+	p = mmap(NULL, npages * PAGE, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | (private ? 0 : MAP_ANONYMOUS), fd, 0);
+	if (private)
+		close(fd);
+	return p;
+}
+
 int main(int argc, char **argv)
 {
 	const struct sigaction interruption = {.sa_handler = on_interruption};
@@ -489,8 +504,7 @@ int main(int argc, char **argv)
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		      0);
 	npages = argc > 2 ? (size_t)atoi(argv[2]) * 256 : 256;
-	pages = mmap(NULL, npages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-		     0);
+	pages = map_pages(argc > 3 && !strcmp(argv[3], "private"));
 	if (pages == MAP_FAILED || pipe(to_child) < 0 || pipe(from_child) < 0)
 		return 1;
 	for (size_t i = 0; i < npages; i++)

@@ -23,7 +23,11 @@ def copied_in_advance(case, name):
         return 'while the tasks ran' in file.read()
 
 
-def instants(case, images, options, *env, program='memory_written'):
+def complain(why):
+    raise Failed(why)
+
+
+def instants(case, images, options, *env, program='memory_written', check=lambda name: None):
     """INSTANTS=N: so many images, for a long run by hand."""
     pid = case.start(program, env=dict(env))
     before = descriptors(pid)
@@ -34,6 +38,7 @@ def instants(case, images, options, *env, program='memory_written'):
             raise Failed('something was left in the program')
         if not copied_in_advance(case, 'log.' + name):
             raise Failed('nothing was copied while the program ran')
+        check(name)
     case.kill(pid)
     for name in images:
         restart = case.restart('--pidns', image=name)
@@ -56,6 +61,106 @@ def test_instant_compressed(case):
 def test_instant_busy(case):
     """The same when more is written meanwhile than is kept in memory."""
     instants(case, 1, [], ('MEMORY_BUSY', '1'))
+
+
+def copied_by_fork(case, name):
+    with open(case.path('log.' + name)) as file:
+        return 'left to copies of the memory' in file.read()
+
+
+PRIVATE = ('MEMORY_PRIVATE', '1')
+
+
+def test_instant_copied(case):
+    """Nothing of what is written all the time is copied in advance: it is read from a copy that fork makes."""
+    check = lambda name: copied_by_fork(case, name) or complain('no copy was made')
+    instants(case, 4, [], ('MEMORY_BUSY', '1'), PRIVATE, check=check)
+
+
+def test_instant_copied_chain(case):
+    """The same in an image that is based on another one."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE]))
+    case.checkpoint(pid, '-q', image='first')
+    case.checkpoint(pid, '-q', '--parent', case.path('first'), '--log-file', case.path('log.image'))
+    if not copied_by_fork(case, 'image'):
+        raise Failed('no copy was made')
+    case.kill(pid)
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
+def copies():
+    """Processes that hold a copy."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open('/proc/%s/stat' % pid) as file:
+                if '(reprise-copy) ' in (stat := file.read()) and ') Z' not in stat:
+                    found.append(int(pid))
+        except OSError:
+            pass
+    return found
+
+
+def killed_while_copied(case, pid, of_tool):
+    """SIGKILL to the tool, or to the copy. Returns the exit code of the tool, None if it was faster."""
+    tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force',
+                              '--log-file', case.path('log.image'))
+    case.until(lambda: copies() or case.ended(tool), 'a copy of the memory')
+    found = copies()
+    if found:
+        os.kill(tool if of_tool else found[0], signal.SIGKILL)
+    code = case.wait(tool)
+    return code if found else None
+
+
+def test_instant_copied_killed(case):
+    """The copy ends with the tool, and the program goes on."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), ('MEMORY_KILLED', '1'), PRIVATE]))
+    for _ in range(3):
+        killed_while_copied(case, pid, True)
+        case.until(lambda: not copies(), 'the end of the copy')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
+
+
+def test_instant_copied_lost(case):
+    """The copy is ended, as when memory is short: all is done again, without one."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE]))
+    for again in range(30):
+        if killed_while_copied(case, pid, False):
+            raise Failed('the checkpoint failed')
+        with open(case.path('log.image')) as file:
+            if 'was of no use' in file.read():
+                break
+        if again == 29:
+            raise Failed('the copy was not missed')
+        os.unlink(case.path('log.image'))
+    case.kill(pid)
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
+def without_copy(case, how):
+    check = lambda name: copied_by_fork(case, name) and complain('a copy was made')
+    instants(case, 1, [], ('MEMORY_BUSY', '1'), PRIVATE, ('MEMORY_WITHOUT', how), check=check)
+
+
+def test_instant_copied_subreaper(case):
+    """An application that takes in orphans is not told of ours."""
+    without_copy(case, 'subreaper')
+
+
+def test_instant_copied_segment(case):
+    """How often a segment is attached can be asked for."""
+    without_copy(case, 'segment')
+
+
+def test_instant_copied_unforked(case):
+    """What fork leaves out is read while the program stands still."""
+    without_copy(case, 'unforked')
 
 
 def test_instant_limited(case):

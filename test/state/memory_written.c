@@ -11,6 +11,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/shm.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGE  4096UL
@@ -161,9 +164,56 @@ static void *merge_mappings(void *arg)
 	return arg;
 }
 
-static void start(struct area *a)
+/* The application knows all its children; but for a moment where reprise is killed while it makes
+ * a copy (MEMORY_KILLED). */
+static void *fork_children(void *arg)
 {
-	a->at = make_area(a->pages * PAGE);
+	bool killed = getenv("MEMORY_KILLED");
+
+	while (!ending) {
+		pid_t child = fork();
+		int status;
+
+		CHECK(child >= 0);
+		if (child == 0)
+			_exit(slow.at[5 * WORDS] > 0 ? 42 : 1);
+		CHECK_EQUAL(waitpid(killed ? child : -1, &status, __WALL), child);
+		CHECK_EQUAL(WEXITSTATUS(status), 42);
+		CHECK(killed || (waitpid(-1, NULL, __WALL | WNOHANG) == -1 && errno == ECHILD));
+		usleep(20000);
+	}
+	return arg;
+}
+
+/* Nothing is copied in advance of a private mapping of a file. */
+static void *map_private(size_t size)
+{
+	int fd = memfd_create("private", 0);
+	void *p;
+
+	CHECK(fd >= 0 && ftruncate(fd, (off_t)size) == 0);
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	CHECK(p != MAP_FAILED);
+	close(fd);
+	return p;
+}
+
+/* What keeps memory from being copied by fork; test/state/instant.py. */
+static void hinder(const char *how)
+{
+	if (!strcmp(how, "subreaper"))
+		CHECK_EQUAL(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	else if (!strcmp(how, "segment"))
+		CHECK(shmat(shmget(IPC_PRIVATE, PAGE, 0600), NULL, 0) != (void *)-1);
+	else if (!strcmp(how, "unforked"))
+		CHECK_EQUAL(madvise((void *)fast.at, fast.pages * PAGE, MADV_DONTFORK), 0);
+	else
+		CHECKF(0, "%s", how);
+}
+
+static void start(struct area *a, bool private)
+{
+	a->at = private ? map_private(a->pages * PAGE) : make_area(a->pages * PAGE);
 	a->now = make_area(a->pages * sizeof(long));
 	a->random = a->pages;
 	for (size_t i = 0; i < a->pages; i++)
@@ -173,7 +223,9 @@ static void start(struct area *a)
 int main(void)
 {
 	void *(*const works[])(void *) = {write_fast,	  write_slowly,	  change_mappings,
-					  merge_mappings, merge_mappings, merge_mappings};
+					  merge_mappings, merge_mappings, merge_mappings,
+					  fork_children};
+	const char *without = getenv("MEMORY_WITHOUT");
 	enum { THREADS = sizeof(works) / sizeof(works[0]) };
 	pthread_t threads[THREADS];
 	long before;
@@ -182,8 +234,10 @@ int main(void)
 	/* more than is kept in memory */
 	if (getenv("MEMORY_BUSY"))
 		fast.pages = 16384;
-	start(&fast);
-	start(&slow);
+	start(&fast, getenv("MEMORY_PRIVATE"));
+	start(&slow, false);
+	if (without)
+		hinder(without);
 	for (int i = 0; i < THREADS; i++)
 		CHECK_EQUAL(pthread_create(&threads[i], NULL, works[i], NULL), 0);
 	test_wait();

@@ -24,8 +24,8 @@
 2:
 	.endm
 
-	.globl	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall
-	.hidden	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall
+	.globl	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall, arch_agent_exit
+	.hidden	arch_agent_code, arch_agent_code_end, arch_agent_syscall, arch_agent_raised, arch_agent_compat_syscall, arch_agent_exit
 arch_agent_code:
 	leaq	arch_agent_code + AGENT_HEADER_AT(%rip), %rbx
 	movq	WIRE_CALLS(%rbx), %r12
@@ -96,6 +96,13 @@ arch_agent_raised:
 	jmp	*%rcx
 hold:
 	pause
+	jmp	hold
+
+	/* Where a child goes that nobody traces. */
+arch_agent_exit:
+	xorl	%edi, %edi
+	movl	$231, %eax		/* exit_group */
+	syscall
 	jmp	hold
 arch_agent_code_end:
 

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <linux/close_range.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#include "core/cleanup.h"
+#include "remote/agent.h"
+
+/*
+ * A copy of the address space of an application, as fork makes it. The application must not have a
+ * child that it does not know; so it is made by a helper in between, which shares its memory, makes
+ * the copy and ends: then the copy belongs to whoever takes in orphans, who is told by SIGCHLD when
+ * it ends, as of all of them. The helper has no exit signal, and is waited for by the application
+ * itself (wait4() with __WALL), in the same stop.
+ *
+ * If we die the copy and the helper do (PTRACE_O_EXITKILL, which the copy has from its birth), and
+ * the application waits for the helper by itself before it goes on. Only between the birth of the
+ * helper and that promise a zombie is left that no wait() of the application sees. The helper
+ * executes nothing then but its end: that is where its stack makes it return from clone3().
+ *
+ * While the helper and the copy share the table of descriptors nothing runs that could close one.
+ */
+
+/* At the end of the agent's mapping. */
+struct birth {
+	struct clone_args args;
+	uint64_t back; /* the stack of the helper: where it returns to */
+	uint64_t align;
+};
+
+static int write_birth(const struct agent *a, pid_t tid, uint64_t *ret, struct error *e)
+{
+	uint64_t at = a->mapping + AGENT_SIZE - sizeof(struct birth);
+	const struct birth birth = {
+		.args = {.flags = CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_PTRACE |
+				  CLONE_CLEAR_SIGHAND,
+			 .stack = a->mapping,
+			 .stack_size = at + offsetof(struct birth, back) - a->mapping},
+		.back = a->mapping + (uint64_t)(arch_agent_exit - arch_agent_code),
+	};
+
+	*ret = at;
+	return mem_write(tid, at, &birth, sizeof(birth), e);
+}
+
+/* Waits until a new child stands still for the first time. */
+static int adopt(pid_t pid, struct error *e)
+{
+	struct trace_stop stop;
+	int r = trace_wait(pid, &stop, -1, e);
+
+	if (r >= 0 && stop.kind == TRACE_EXITED)
+		r = error_set(e, -ESRCH, E_TASK_GONE, "task %d ended while it was being made", pid);
+	return r;
+}
+
+/* The application waits for it, if we die. */
+static int promise_to_wait(struct agent *a, pid_t tid, pid_t helper, struct error *e)
+{
+	const struct agent_promise wait = {.nr = SYS_wait4,
+					   .args = {(uint64_t)helper, 0, __WALL, 0}};
+	int r = agent_promise(a, tid, &wait, 1, e);
+
+	return r ? r : error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
+}
+
+static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
+			struct error *e)
+{
+	uint64_t args[6] = {0, sizeof(struct clone_args)};
+	int r = write_birth(a, tid, &args[0], e);
+	long pid = r < 0 ? r : agent_syscall(a, tid, saved, e, SYS_clone3, args);
+
+	if (r >= 0 && pid < 0)
+		r = error_errno(e, (int)pid, E_REMOTE, "cannot make a copy of task %d", tid);
+	if (r < 0)
+		return r;
+	*ret = (pid_t)pid;
+	r = adopt(*ret, e);
+	if (r >= 0)
+		r = trace_set_options(*ret, PTRACE_O_EXITKILL, e);
+	return r < 0 ? r : promise_to_wait(a, tid, *ret, e);
+}
+
+static void end(pid_t pid)
+{
+	struct trace_stop stop = {};
+
+	kill(pid, SIGKILL);
+	while (trace_wait(pid, &stop, -1, NULL) >= 0 && stop.kind != TRACE_EXITED)
+		continue;
+}
+
+static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t pid,
+		      struct error *e)
+{
+	const uint64_t wait[6] = {(uint64_t)pid, 0, __WALL, 0};
+	long waited;
+	int r;
+
+	end(pid);
+	r = agent_absolve(a, e);
+	if (r < 0)
+		return r;
+	waited = agent_syscall(a, tid, saved, e, SYS_wait4, wait);
+	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : 0;
+}
+
+/* It is to end when it is told to, wherever the application keeps its processors busy. */
+static void let_run(pid_t pid)
+{
+	const struct sched_param none = {};
+	cpu_set_t ours;
+
+	ignore(sched_setscheduler(pid, SCHED_OTHER, &none), "then it runs as the application does");
+	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
+		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
+}
+
+/* Of the application it has nothing but the memory. */
+static int detach(struct agent *copy, pid_t pid, struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	uint32_t name = batch_data(&b, "reprise-copy", sizeof("reprise-copy"));
+	int session = batch_call(&b, SYS_setsid), r;
+	int close = batch_call(&b, SYS_close_range, VAL(0), VAL(~0u), VAL(CLOSE_RANGE_UNSHARE));
+
+	batch_call(&b, SYS_prctl, VAL(PR_SET_NAME), DATA(name));
+	let_run(pid);
+	r = agent_run(copy, pid, NULL, &b, e);
+	if (r >= 0 && batch_result(&b, session) < 0)
+		r = (int)batch_result(&b, session);
+	if (r >= 0 && batch_result(&b, close) < 0)
+		r = (int)batch_result(&b, close);
+	return r < 0 ? error_errno(e, r, E_REMOTE, "cannot take a copy apart") : 0;
+}
+
+static int fork_helper(const struct agent *a, pid_t helper, pid_t *ret, struct agent **copy,
+		       struct error *e)
+{
+	const struct clone_args args = {.flags = CLONE_FILES | CLONE_FS | CLONE_PTRACE};
+	_cleanup_(batch_free) struct batch b = {};
+	_cleanup_(free_ptr) struct agent *h = NULL;
+	uint32_t at = batch_data(&b, &args, sizeof(args));
+	int call = batch_call(&b, SYS_clone3, DATA(at), VAL(sizeof(args)));
+	int r = agent_captive(&h, helper, a->mapping, e);
+
+	if (r >= 0)
+		r = agent_run(h, helper, NULL, &b, e);
+	if (r < 0)
+		return r;
+	if (batch_result(&b, call) < 0)
+		return error_errno(e, (int)batch_result(&b, call), E_REMOTE, "cannot fork");
+	*ret = (pid_t)batch_result(&b, call);
+	r = adopt(*ret, e);
+	if (r >= 0)
+		r = agent_captive(copy, *ret, a->mapping, e);
+	return r < 0 ? r : detach(*copy, *ret, e);
+}
+
+int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
+	       struct agent **ret_copy, struct error *e)
+{
+	struct agent *copy = NULL;
+	pid_t helper = 0, pid = 0;
+	int r, ended = 0;
+
+	/* its filters say what it may call, and would hold for the copy */
+	if (!a->mapping || a->seccomp || a->keeper.tid != tid)
+		return error_set(e, -ENOTSUP, E_REMOTE, "task %d can make no copy", tid);
+	r = begin_helper(a, tid, saved, &helper, e);
+	if (r >= 0)
+		r = fork_helper(a, helper, &pid, &copy, e);
+	if (helper)
+		ended = end_helper(a, tid, saved, helper, r < 0 ? NULL : e);
+	if (r >= 0 && ended < 0)
+		r = ended;
+	if (r < 0) {
+		if (pid)
+			agent_copy_end(pid, copy);
+		return r;
+	}
+	*ret = pid;
+	*ret_copy = copy;
+	return 0;
+}
+
+void agent_copy_end(pid_t pid, struct agent *copy)
+{
+	if (pid > 0)
+		end(pid);
+	free(copy);
+}
