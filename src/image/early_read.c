@@ -82,9 +82,9 @@ int early_pass(struct image_reader *r, struct error *e)
 	seen->frame = r->next;
 	seen->pages = r->next_pages;
 	memcpy(seen->strong, r->next_strong, sizeof(seen->strong));
-	digest_update(r->digest, &r->next, sizeof(r->next));
+	reader_digest(r);
 	if (r->strong && r->in.positioned)
-		digest_update(r->digest, seen->strong, sizeof(seen->strong));
+		reader_digest_strong(r, seen->strong);
 	err = r->in.positioned ? 0 : keep(r, seen, e);
 	if (err < 0)
 		return err;

@@ -130,7 +130,7 @@ static int fill_room(struct image_writer *w, bool moved, struct error *e)
 	memset(w->state + w->state_len, 0, room);
 	memcpy(w->state + w->state_len, &f, sizeof(f));
 	w->state_len += room;
-	digest_update(w->digest, &f, sizeof(f));
+	writer_digest(w, &f, NULL, NULL);
 	return 0;
 }
 
@@ -147,6 +147,6 @@ int early_close(struct image_writer *w, struct error *e)
 	if (r < 0)
 		return r;
 	vec_for_each (f, &w->early.frames)
-		writer_digest(w, &f->frame, f->strong);
+		writer_digest(w, &f->frame, &f->pages, f->strong);
 	return 0;
 }

@@ -20,6 +20,7 @@
  *	STATE_END			counts and digest of the state part
  *	EARLY ...			contents that were written before all that, see below
  *	PAGES ...			contents, grouped (see below)
+ *	HEADS				the headers of all these, only on a seekable file
  *	END				totals and digest of the whole stream
  *	INDEX, TRAILER			only on a seekable file
  */
@@ -33,6 +34,7 @@ enum image_frame {
 	FRAME_END = 4,
 	FRAME_INDEX = 5,
 	FRAME_EARLY = 6,
+	FRAME_HEADS = 7,
 	FRAME_PARENT = 8,
 	FRAME_SAME = 9,
 	FRAME_ORIGIN = 16,
@@ -223,6 +225,11 @@ enum { IMAGE_NOW = 1, IMAGE_LATER = 2 };
 typedef int (*image_when)(void *arg, uint64_t first, uint64_t end);
 int image_read_some(struct image_reader *r, const struct page_group *group, image_when when,
 		    page_sink sink, void *arg, struct error *e) must_check;
+/*
+ * Before any pages are looked at: of a file that has a list of its frames, their headers are taken
+ * from there. A frame is compared with it when it is read.
+ */
+int image_use_heads(struct image_reader *r, struct error *e) must_check;
 /* A frame that was left for later. */
 struct image_later {
 	struct page_group group;

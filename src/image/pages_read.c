@@ -119,7 +119,7 @@ int reader_peek_strong(struct image_reader *r, struct error *e)
 		return 0;
 	if (p->data_offset < PAGES_HEAD + p->nruns * sizeof(struct pages_run) + IMAGE_DIGEST_SIZE)
 		return reader_damaged(r->offset, "offset of page data", e);
-	if (!r->in.positioned)
+	if (!r->in.positioned || r->heads.frame)
 		return 0;
 	return reader_take(r, r->next_strong, IMAGE_DIGEST_SIZE, r->offset + frame_strong_at(p),
 			   "a frame of pages", e);
@@ -132,7 +132,7 @@ void reader_loaded(struct image_reader *r, const uint8_t *frame, uint8_t strong[
 	if (!r->strong)
 		return;
 	memcpy(strong, frame + frame_strong_at(p), IMAGE_DIGEST_SIZE);
-	digest_update(r->digest, strong, IMAGE_DIGEST_SIZE);
+	reader_digest_strong(r, strong);
 }
 
 static int peek_pages(struct image_reader *r, struct error *e)
@@ -163,6 +163,8 @@ static int peek_read(struct image_reader *r, struct error *e)
 	ssize_t n;
 	int err;
 
+	if (heads_peek(r))
+		return 0;
 	n = stream_read(&r->in, &u, r->in.positioned ? sizeof(u) : sizeof(u.f), r->offset, e);
 	if (n < 0)
 		return n;
@@ -206,10 +208,13 @@ int reader_peek(struct image_reader *r, struct error *e)
 			return unexpected_frame(r, e);
 		if (r->next.length > PAGES_ADDRESS_MAX)
 			return reader_damaged(r->offset, "length of a frame", e);
-		err = frame_skip(r, e);
+		if (r->next.type == FRAME_HEADS)
+			err = heads_check(r, e);
+		else
+			err = r->heads.frame ? 0 : frame_skip(r, e);
 		if (err < 0)
 			return err;
-		digest_update(r->digest, &r->next, sizeof(r->next));
+		reader_digest(r);
 		r->offset += frame_size(&r->next);
 	}
 	return 0;
@@ -229,9 +234,9 @@ int reader_taken(struct image_reader *r, struct error *e)
 			.offset = r->offset,
 		};
 	}
-	digest_update(r->digest, &r->next, sizeof(r->next));
+	reader_digest(r);
 	if (r->strong && r->in.positioned)
-		digest_update(r->digest, r->next_strong, sizeof(r->next_strong));
+		reader_digest_strong(r, r->next_strong);
 	r->group_end = r->next_pages.end;
 	r->offset += frame_size(&r->next);
 	r->peeked = false;

@@ -138,7 +138,7 @@ static int early_placed(struct pages_writer *pw, const struct frame *f,
 	if (p->raw_length && !entry)
 		return -ENOMEM;
 	if (entry) {
-		*entry = (struct early_entry){.frame = *f, .offset = offset};
+		*entry = (struct early_entry){.frame = *f, .pages = *p, .offset = offset};
 		memcpy(entry->strong, (const uint8_t *)f + frame_strong_at(p),
 		       sizeof(entry->strong));
 	}
@@ -169,7 +169,7 @@ static int frame_placed(struct pages_writer *pw, const uint8_t *frame, uint64_t 
 
 	if (f->type == FRAME_EARLY)
 		return early_placed(pw, f, p, offset);
-	writer_digest(w, f, frame + frame_strong_at(p));
+	writer_digest(w, f, p, frame + frame_strong_at(p));
 	totals_add(&w->totals, p);
 	if (last && last->object == f->id && last->stage == p->stage)
 		return 0;

@@ -245,7 +245,7 @@ static int state_frame(struct image_reader *r, size_t at, struct error *e)
 	}
 	if (f->type == FRAME_PAD || (f->flags & RECORD_OPTIONAL))
 		return 0;
-	if (f->type >= FRAME_PAGES && f->type <= FRAME_EARLY)
+	if (f->type >= FRAME_PAGES && f->type <= FRAME_HEADS)
 		return reader_damaged(offset, "a frame that does not belong into the state part",
 				      e);
 	return error_set(e, -EPROTONOSUPPORT, E_IMAGE_NEWER,
@@ -352,6 +352,7 @@ void image_reader_free(struct image_reader *r)
 	close_fd(&r->early.spill);
 	vec_free(&r->same);
 	vec_free(&r->later);
+	free(r->heads.frame);
 	free(r->state);
 	free(r);
 }

@@ -6,6 +6,7 @@
 
 #include "core/vec.h"
 #include "image/frame.h"
+#include "image/heads.h"
 #include "image/pages.h"
 #include "image/stream.h"
 
@@ -47,6 +48,8 @@ struct image_reader {
 	struct image_totals totals;    /* counted */
 	VEC(struct index_entry) index; /* as the writer must have made it */
 
+	struct heads_read heads;
+
 	/* The next frame of the page part, looked at in advance. */
 	uint64_t offset; /* of that frame, or of what comes first behind those taken */
 	bool peeked, at_end, ended;
@@ -79,6 +82,9 @@ int reader_damaged(uint64_t offset, const char *what, struct error *e);
  * unknown type: afterwards r->at_end is set, or next and next_pages are valid.
  */
 int reader_peek(struct image_reader *r, struct error *e) must_check;
+/* The peeked frame, with pages or without, goes into the digest; likewise its own. */
+void reader_digest(struct image_reader *r);
+void reader_digest_strong(struct image_reader *r, const uint8_t strong[IMAGE_DIGEST_SIZE]);
 /* The peeked pages frame is being taken: accounts for its header. */
 int reader_taken(struct image_reader *r, struct error *e) must_check;
 

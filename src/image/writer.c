@@ -47,11 +47,16 @@ void writer_seal(struct image_writer *w)
 	w->state_len += frame_seal(w->state + w->state_len);
 }
 
-void writer_digest(struct image_writer *w, const struct frame *f, const uint8_t *strong)
+void writer_digest(struct image_writer *w, const struct frame *f, const struct pages_header *p,
+		   const uint8_t *strong)
 {
+	bool with_strong = p && w->opt.strong;
+
 	digest_update(w->digest, f, sizeof(*f));
-	if (w->opt.strong)
+	if (with_strong)
 		digest_update(w->digest, strong, IMAGE_DIGEST_SIZE);
+	if (w->out.positioned)
+		heads_add(&w->heads, f, p, with_strong ? strong : NULL);
 }
 
 static uint32_t digest_kind(const struct image_writer *w)
@@ -229,7 +234,7 @@ static int pad_to_page(struct image_writer *w, struct error *e)
 		return r;
 	memset(payload, 0, f.length);
 	writer_seal(w);
-	digest_update(w->digest, w->state + at, sizeof(f));
+	writer_digest(w, (const struct frame *)(w->state + at), NULL, NULL);
 	return 0;
 }
 
@@ -267,9 +272,27 @@ int image_write_state(struct image_writer *w, struct error *e)
 	return 0;
 }
 
-static int put_end(struct image_writer *w, uint64_t trailing, struct error *e)
+/* The list of frames, if there is one: *ret is where. */
+static int put_heads(struct image_writer *w, uint64_t *ret, struct error *e)
 {
-	const struct frame f = {.type = FRAME_END, .length = sizeof(struct image_end)};
+	size_t size = heads_seal(&w->heads);
+	int r;
+
+	*ret = 0;
+	if (!size)
+		return 0;
+	r = stream_write(&w->out, w->heads.frame, size, w->offset, e);
+	if (r < 0)
+		return r;
+	digest_update(w->digest, w->heads.frame, sizeof(struct frame));
+	*ret = w->offset;
+	w->offset += size;
+	return 0;
+}
+
+static int put_end(struct image_writer *w, uint64_t heads, uint64_t trailing, struct error *e)
+{
+	const struct frame f = {.type = FRAME_END, .length = sizeof(struct image_end), .id = heads};
 	struct image_totals *t = &w->totals;
 	struct image_end *end;
 	void *payload;
@@ -331,10 +354,13 @@ static int finish(struct image_writer *w, struct error *e)
 		.type = FRAME_INDEX,
 		.length = w->index.n * sizeof(*w->index.v),
 	};
-	int r;
+	uint64_t heads;
+	int r = put_heads(w, &heads, e);
 
-	r = put_end(w, w->out.positioned ? frame_size(&index) + sizeof(struct image_trailer) : 0,
-		    e);
+	if (r < 0)
+		return r;
+	r = put_end(w, heads,
+		    w->out.positioned ? frame_size(&index) + sizeof(struct image_trailer) : 0, e);
 	if (r < 0)
 		return r;
 	if (w->out.positioned) {
@@ -373,6 +399,7 @@ void image_writer_free(struct image_writer *w)
 		return;
 	pages_writer_free(w->pages);
 	digest_free(w->digest);
+	heads_free(&w->heads);
 	vec_free(&w->index);
 	vec_free(&w->early.frames);
 	vec_free(&w->parent_objects);

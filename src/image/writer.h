@@ -4,6 +4,7 @@
 
 #include "core/vec.h"
 #include "image/frame.h"
+#include "image/heads.h"
 #include "image/room.h"
 
 /* Shared by writer.c (state part and end) and pages_write.c (what is between). */
@@ -14,6 +15,7 @@ struct pages_writer;
 
 struct early_entry {
 	struct frame frame;
+	struct pages_header pages;
 	uint8_t strong[IMAGE_DIGEST_SIZE]; /* if there is one */
 	uint64_t offset;
 };
@@ -32,6 +34,7 @@ struct image_writer {
 	bool packed; /* no space is left for the alignment of data */
 
 	struct digest *digest;
+	struct heads heads;
 	struct image_totals totals;
 	VEC(struct index_entry) index;
 	uint64_t offset; /* where the next frame goes */
@@ -50,8 +53,9 @@ struct image_writer {
 int writer_put(struct image_writer *w, const struct frame *f, void **ret_payload,
 	       struct error *e) must_check;
 void writer_seal(struct image_writer *w);
-/* A frame with pages, in the order of the image. */
-void writer_digest(struct image_writer *w, const struct frame *f, const uint8_t *strong);
+/* A frame behind the state part, in the order of the image; p, strong: of one with pages. */
+void writer_digest(struct image_writer *w, const struct frame *f, const struct pages_header *p,
+		   const uint8_t *strong);
 int writer_put_parent(struct image_writer *w, struct error *e) must_check;
 /* `state`: header and all frames so far. */
 void origin_fill(const struct image_key *key, const uint8_t *state, size_t len, struct origin *ret);

@@ -312,7 +312,9 @@ int mm_lazy_possible(struct restart *r, struct error *e)
 	n = fd < 0 ? -errno : begin(fd);
 	/* before namespaces are entered */
 	r->mm->lazy_name = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	return n < 0 ? error_errno(e, n, E_LAZY, "no userfaultfd with all its events") : 0;
+	if (n < 0)
+		return error_errno(e, n, E_LAZY, "no userfaultfd with all its events");
+	return image_use_heads(r->image, e);
 }
 
 static int register_vmas(const struct restart_process *p, const struct lazy_space *s,
