@@ -58,8 +58,8 @@ const struct file_ops nsfs_file_ops = {
 	.kind = FILE_NSFS,
 	.name = "namespace",
 	.support =
-		"mount, UTS, IPC, network, cgroup and time namespaces, also such as nobody is in; pid "
-		"namespaces of processes of the tree; user namespace of the root task",
+		"mount, UTS, IPC, network, cgroup, time and user namespaces, also such as nobody is in; "
+		"pid namespaces of processes of the tree",
 	.match = nsfs_match,
 	.checkpoint = nsfs_checkpoint,
 	.validate = nsfs_validate,

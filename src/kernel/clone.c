@@ -20,8 +20,6 @@
 #include "mm/mm.h"
 #include "ns/spaces.h"
 
-#define THREADS_AT_ONCE 128
-
 /* Who is made while the plan is carried out. */
 struct made_helper {
 	pid_t pid;  /* real */
@@ -104,7 +102,7 @@ static uint64_t sharing_flags(const struct restart_process *maker,
 }
 
 /* Adds clone3() with chosen ids to a batch; these stand behind the arguments. */
-static int add_clone(struct batch *b, uint64_t flags, int exit_signal, const struct levels *ids)
+int clone_add(struct batch *b, uint64_t flags, int exit_signal, const struct levels *ids)
 {
 	const struct clone_args args = {
 		.flags = flags | CLONE_PTRACE,
@@ -114,17 +112,19 @@ static int add_clone(struct batch *b, uint64_t flags, int exit_signal, const str
 	uint32_t at = batch_data(b, &args, sizeof(args));
 	uint32_t tid = batch_data(b, ids->v, (uint32_t)(ids->n * sizeof(*ids->v)));
 
-	batch_pointer(b, at + (uint32_t)offsetof(struct clone_args, set_tid), tid);
+	/* A list of none is none. */
+	if (ids->n)
+		batch_pointer(b, at + (uint32_t)offsetof(struct clone_args, set_tid), tid);
 	return batch_call(b, SYS_clone3, DATA(at), VAL(sizeof(args)));
 }
 
-static int clone_failed(struct maker *m, long res, pid_t vpid)
+int clone_failed(long res, pid_t vpid, struct error *e)
 {
 	if (res == -EEXIST)
-		return error_set(m->e, (int)res, E_PID_TAKEN, "pid %d is taken", vpid);
+		return error_set(e, (int)res, E_PID_TAKEN, "pid %d is taken", vpid);
 	if (res == -EPERM)
-		return error_set(m->e, (int)res, E_PID_CHOOSE, "may not choose pid %d", vpid);
-	return error_errno(m->e, (int)res, E_RESTORE, "cannot make task %d", vpid);
+		return error_set(e, (int)res, E_PID_CHOOSE, "may not choose pid %d", vpid);
+	return error_errno(e, (int)res, E_RESTORE, "cannot make task %d", vpid);
 }
 
 /* A number of NSpid: that of the root's namespace, which may be below ours, or further down. */
@@ -238,12 +238,12 @@ static int clone_process(struct maker *m, const struct tree_step *s, const struc
 	if (r < 0)
 		return r;
 	if (s->its_parent)
-		call = add_clone(&b, flags | CLONE_PARENT, 0, &ids);
+		call = clone_add(&b, flags | CLONE_PARENT, 0, &ids);
 	else
-		call = add_clone(&b, flags, child->msg->exit_signal, &ids);
+		call = clone_add(&b, flags, child->msg->exit_signal, &ids);
 	r = agent_run(a->agent, a->pid, NULL, &b, m->e);
 	if (r >= 0 && batch_result(&b, call) < 0)
-		r = clone_failed(m, batch_result(&b, call), child->vpid);
+		r = clone_failed(batch_result(&b, call), child->vpid, m->e);
 	child->children_space = space;
 	return r;
 }
@@ -311,7 +311,7 @@ static int clone_helper(struct maker *m, const struct tree_step *s, pid_t vpid, 
 		r = levels_of(m->r, a.space, vpid, &ids, m->e);
 	if (r < 0)
 		return r;
-	call = add_clone(&b, 0, helper_exit_signal(m, s->node), &ids);
+	call = clone_add(&b, 0, helper_exit_signal(m, s->node), &ids);
 	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
 	*ret = batch_result(&b, call);
 	return r;
@@ -338,7 +338,7 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 	if (r < 0)
 		return r;
 	if (res < 0)
-		return clone_failed(m, res, h->vpid);
+		return clone_failed(res, h->vpid, m->e);
 	h->pid = outer_child(m, a.pid, h->vpid, planned->any ? pid_space_depth(m->r, a.space) : 0);
 	if (h->pid < 0)
 		return h->pid;
@@ -389,106 +389,6 @@ static int set_subreaper(struct maker *m, const struct tree_step *s)
 		       : 0;
 }
 
-/* Threads that have a table of their own leave the one they were made with. */
-static int unshare_tables(struct restart_process *p, struct restart_task *t, struct error *e)
-{
-	const Reprise__Task *leader = tree_leader(p);
-	uint64_t flags = 0;
-	long res;
-
-	if (t->msg->files != leader->files && !leader->is_zombie)
-		flags |= CLONE_FILES;
-	if (t->msg->fs != leader->fs && !leader->is_zombie)
-		flags |= CLONE_FS;
-	if (!flags)
-		return 0;
-	res = agent_syscall(p->agent, t->tid, NULL, e, SYS_unshare, (const uint64_t[6]){flags});
-	return res < 0 ? error_errno(e, (int)res, E_RESTORE, "thread %d: unshare", t->vtid) : 0;
-}
-
-/* A leader that has exited has no SEM_UNDO list any more: those that its threads share is the first
- * one's. */
-static uint64_t shared_undo(const struct restart_process *p)
-{
-	return p->tasks.v[p->tasks.v[0].msg->is_zombie && p->tasks.n > 1].msg->sysvsem;
-}
-
-static int clone_threads(struct maker *m, struct restart_process *p, size_t first, size_t last)
-{
-	const uint64_t all = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD;
-	_cleanup_(batch_free) struct batch b = {};
-	struct levels ids;
-	int r;
-
-	for (size_t i = first; i < last; i++) {
-		bool shares = p->tasks.v[i].msg->sysvsem == shared_undo(p);
-
-		r = levels_of(m->r, p->msg->pid_namespace, p->tasks.v[i].vtid, &ids, m->e);
-		if (r < 0)
-			return r;
-		batch_must(&b, add_clone(&b, all | (shares ? CLONE_SYSVSEM : 0), 0, &ids));
-	}
-	r = agent_run(p->agent, p->pid, NULL, &b, m->e);
-	if (r < 0)
-		return r;
-	if (batch_failed(&b) >= 0)
-		return clone_failed(m, batch_result(&b, batch_failed(&b)),
-				    p->tasks.v[first + (size_t)batch_failed(&b)].vtid);
-	return 0;
-}
-
-/* In a pid namespace of its own: which of the threads that we see is which. */
-static int find_threads(struct maker *m, struct restart_process *p)
-{
-	_cleanup_(close_directory) DIR *dir = NULL;
-	int fd = procfs_open(m->r->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, m->e, "%d/task",
-			     p->pid);
-	struct dirent *d;
-
-	if (fd < 0)
-		return fd;
-	dir = fdopendir(fd);
-	if (!dir) {
-		close_fd(&fd);
-		return error_set(m->e, -ENOMEM, E_NO_MEMORY, "no memory for a directory");
-	}
-	while ((d = readdir(dir))) {
-		pid_t tid = (pid_t)atoi(d->d_name),
-		      vtid = tid ? tree_pid_at(m->r, p->pid, tid, 0) : 0;
-
-		for (size_t i = 1; i < p->tasks.n && vtid; i++)
-			if (p->tasks.v[i].vtid == vtid)
-				p->tasks.v[i].tid = tid;
-	}
-	return 0;
-}
-
-static int do_threads(struct maker *m, struct restart_process *p)
-{
-	const struct levels_maker maker = {p->pid, p->agent, p->msg->pid_namespace,
-					   &p->children_space};
-	int r = levels_go(m->r, &maker, maker.space, m->e);
-
-	for (size_t i = 1; i < p->tasks.n && r >= 0; i += THREADS_AT_ONCE)
-		r = clone_threads(m, p, i,
-				  i + THREADS_AT_ONCE < p->tasks.n ? i + THREADS_AT_ONCE
-								   : p->tasks.n);
-	for (size_t i = 1; i < p->tasks.n; i++)
-		p->tasks.v[i].tid = p->tasks.v[i].vtid;
-	if (r >= 0 && m->r->pidns)
-		r = find_threads(m, p);
-	for (size_t i = 1; i < p->tasks.n && r >= 0; i++) {
-		struct trace_stop stop;
-
-		r = trace_wait(p->tasks.v[i].tid, &stop, -1, m->e);
-		if (r >= 0)
-			r = unshare_tables(p, &p->tasks.v[i], m->e);
-		if (r >= 0)
-			r = spaces_enter(m->r, &p->tasks.v[i], m->e);
-	}
-	return r;
-}
-
 /* In the numbers of who does it. */
 static int set_group(struct maker *m, const struct tree_step *s)
 {
@@ -526,7 +426,7 @@ static int carry_out(struct maker *m, const struct tree_step *s)
 	case STEP_FILL:
 		return mm_restart_fill(m->r, p, s->stage, m->e);
 	case STEP_THREADS:
-		return do_threads(m, p);
+		return threads_make(m->r, p, m->e);
 	case STEP_PLACE:
 	case STEP_SETPGID:
 		return set_group(m, s);

@@ -2,6 +2,7 @@
 #ifndef REPRISE_KERNEL_CLONE_H
 #define REPRISE_KERNEL_CLONE_H
 
+#include "kernel/levels.h"
 #include "kernel/tree.h"
 #include "model/restart.h"
 
@@ -37,5 +38,13 @@ int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, uint64_t
 /* Makes it a program of the width that it had. shared: CLONE_*, with who made it. */
 int stub_program(struct restart *r, struct restart_process *p, uint64_t shared,
 		 struct error *e) must_check;
+
+/* ---- for those who make tasks ---- */
+
+/* Adds clone3() with chosen ids to a batch; these stand behind the arguments. */
+int clone_add(struct batch *b, uint64_t flags, int exit_signal, const struct levels *ids);
+int clone_failed(long res, pid_t vpid, struct error *e);
+/* The other threads of a process, each with its own tables and in its namespaces. */
+int threads_make(struct restart *r, struct restart_process *p, struct error *e) must_check;
 
 #endif

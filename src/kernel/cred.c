@@ -114,6 +114,11 @@ static bool same_groups(const Reprise__Credentials *a, const Reprise__Credential
 		memcmp(a->groups, b->groups, a->n_groups * sizeof(uint32_t)) == 0);
 }
 
+bool cred_same_ids(const Reprise__Credentials *a, const Reprise__Credentials *b)
+{
+	return same_ids(a, b) && same_groups(a, b);
+}
+
 static void set_caps(struct batch *b, uint64_t effective, uint64_t permitted, uint64_t inheritable)
 {
 	const struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -163,6 +168,22 @@ static void raise_ambient(struct batch *b, uint64_t ambient)
 					      VAL(PR_CAP_AMBIENT_RAISE), VAL(cap), VAL(0), VAL(0)));
 }
 
+void cred_restart_ids(struct batch *b, const Reprise__Credentials *want,
+		      const Reprise__Credentials *now)
+{
+	bool ids = !same_ids(want, now);
+
+	if (!same_groups(want, now))
+		batch_must(b, batch_call(b, SYS_setgroups, VAL(want->n_groups),
+					 DATA(batch_data(
+						 b, want->groups,
+						 (uint32_t)(want->n_groups * sizeof(uint32_t))))));
+	if (ids && (now->caps->effective & (1ull << CAP_SETPCAP)))
+		set_securebits(b, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
+	if (ids)
+		set_ids(b, want);
+}
+
 /*
  * All capabilities are kept over the change of ids (SECBIT_NO_SETUID_FIXUP), so
  * that the final sets, which may be any, are reached by dropping alone. Without CAP_SETPCAP there
@@ -172,18 +193,9 @@ void cred_restart(struct batch *b, const Reprise__Credentials *want,
 		  const Reprise__Credentials *now)
 {
 	const Reprise__Capabilities *caps = want->caps;
-	bool ids = !same_ids(want, now);
-	bool keep = ids && (now->caps->effective & (1ull << CAP_SETPCAP));
+	bool keep = !same_ids(want, now) && (now->caps->effective & (1ull << CAP_SETPCAP));
 
-	if (!same_groups(want, now))
-		batch_must(b, batch_call(b, SYS_setgroups, VAL(want->n_groups),
-					 DATA(batch_data(
-						 b, want->groups,
-						 (uint32_t)(want->n_groups * sizeof(uint32_t))))));
-	if (keep)
-		set_securebits(b, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
-	if (ids)
-		set_ids(b, want);
+	cred_restart_ids(b, want, now);
 	drop_bounding(b, caps->bounding, now->caps->bounding);
 	if (caps->ambient) {
 		set_caps(b, now->caps->permitted, now->caps->permitted, caps->inheritable);

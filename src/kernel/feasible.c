@@ -7,6 +7,7 @@
 #include "kernel/levels.h"
 #include "kernel/sharing.h"
 #include "kernel/tree.h"
+#include "kernel/user_task.h"
 #include "kernel/vfork.h"
 
 struct pid_place {
@@ -63,6 +64,8 @@ static int check(struct checkpoint *c, const struct tree_node *nodes, const stru
 
 	if (r >= 0)
 		r = tree_check_tables(t, c->processes.n, &plan, e);
+	if (r >= 0)
+		r = user_task_check(c, t, e);
 	tree_plan_free(&plan);
 	/* What would be wrong in an image is a state of this tree. */
 	if (r < 0 && e->code == E_IMAGE_INVALID)

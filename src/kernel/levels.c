@@ -2,10 +2,16 @@
 #include "kernel/levels.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
@@ -325,4 +331,72 @@ int levels_restart_children(struct restart *r, struct error *e)
 				return error_object(e, res, "task %d", t->vtid);
 		}
 	return 0;
+}
+
+/* ---- leading the kernel to a number ---- */
+
+struct next_pid {
+	pid_t pid, tree; /* tree: a task in the namespace */
+	int proc_fd, result;
+};
+
+/* The file stands for the namespace of who writes. */
+static int write_last_pid(int proc_fd, pid_t pid)
+{
+	_cleanup_(close_fd) int fd =
+		openat(proc_fd, "sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+	char text[16];
+
+	if (fd < 0)
+		return -errno;
+	snprintf(text, sizeof(text), "%d", pid - 1);
+	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+/* Children of this thread alone are born in the namespace of the tree. */
+static void *write_inside(void *arg)
+{
+	struct next_pid *next = arg;
+	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, next->tree, 0);
+	struct clone_args args = {};
+	int status = 0;
+	long pid;
+
+	if (tree < 0 || setns(tree, CLONE_NEWPID) < 0) {
+		next->result = -errno;
+		return NULL;
+	}
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0) {
+		status = -write_last_pid(next->proc_fd, next->pid);
+		for (;;)
+			syscall(SYS_exit_group, status);
+	}
+	if (pid < 0) {
+		next->result = -errno;
+		return NULL;
+	}
+	while (waitpid((pid_t)pid, &status, __WALL | __WNOTHREAD) < 0 && errno == EINTR)
+		;
+	next->result = WIFEXITED(status) ? -WEXITSTATUS(status) : -ESRCH;
+	return NULL;
+}
+
+int levels_lead(struct restart *r, uint64_t space, pid_t pid)
+{
+	const struct restart_process *in = space ? pid_space_init(r, space) : r->processes.v;
+	struct next_pid next = {.pid = pid, .proc_fd = r->proc_fd};
+	pthread_t thread;
+	int res;
+
+	if (!in || in->pid <= 0)
+		return -ESRCH;
+	next.tree = in->pid;
+	if (!r->pidns && !space)
+		return write_last_pid(r->proc_fd, pid);
+	res = pthread_create(&thread, NULL, write_inside, &next);
+	if (res)
+		return -res;
+	pthread_join(thread, NULL);
+	return next.result;
 }

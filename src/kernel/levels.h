@@ -44,6 +44,11 @@ struct levels_maker {
 /* From now on its children are born in that namespace, whose first process is there. */
 int levels_go(struct restart *r, const struct levels_maker *m, uint64_t space,
 	      struct error *e) must_check;
+/*
+ * The next task that is made in that namespace by whoever may not choose its number has this one,
+ * unless somebody else is faster.
+ */
+int levels_lead(struct restart *r, uint64_t space, pid_t pid) must_check;
 /* All processes and threads are there: where their children to come are born. */
 int levels_restart_children(struct restart *r, struct error *e) must_check;
 

@@ -51,12 +51,12 @@ static const char *own(const struct namespaces *ns, const char *kind)
 	return NULL;
 }
 
-/* One below ours that has been found with the tasks (ns/pid_spaces.c). */
-static bool is_nested(const struct checkpoint *c, const char *link)
+/* One below ours that has been found with the tasks (ns/pid_spaces.c, ns/user_spaces.c). */
+static bool is_nested(const struct checkpoint *c, uint64_t flag, const char *link)
 {
 	const char *number = strchr(link, '[');
 
-	return number && space_by_number(c, CLONE_NEWPID, strtoull(number + 1, NULL, 10));
+	return number && space_by_number(c, flag, strtoull(number + 1, NULL, 10));
 }
 
 static int compare_link(const struct checkpoint *c, const struct namespaces *ns, pid_t pid,
@@ -81,7 +81,9 @@ static int compare_link(const struct checkpoint *c, const struct namespaces *ns,
 	if (theirs && strcmp(theirs, ours) == 0)
 		return 0;
 	*children_apart |= pids && children;
-	if (pids && (theirs ? is_nested(c, theirs) : children))
+	if (theirs && is_nested(c, pids ? CLONE_NEWPID : CLONE_NEWUSER, theirs))
+		return 0;
+	if (pids && children && !theirs)
 		return 0;
 	if (pids && children)
 		return error_set(e, -EXDEV, E_TASK_NAMESPACE,

@@ -15,7 +15,7 @@ int namespaces_read(const struct checkpoint *c, struct namespaces *ret, struct e
 void namespaces_free(struct namespaces *ns);
 /*
  * Are all threads of the process, and the children that they would make, in the namespaces in which
- * reprise is, or in pid namespaces below that have been found? -EXDEV if not: the first that is in
+ * reprise is, or in those below that have been found? -EXDEV if not: the first that is in
  * another. May be called by any thread.
  */
 int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,

@@ -140,6 +140,7 @@ static int save_place(struct checkpoint *c, struct checkpoint_process *p, Repris
 	msg->controlling_tty = st->tty_nr != 0;
 	msg->tty_pgrp = st->tpgid;
 	msg->vfork_tid = vfork_waiting_for(c, f);
+	msg->user_namespace = f->zombie ? 0 : space_of_user(c, f->pid);
 	msg->comm = scratch_string(s, st->comm);
 	return msg->comm ? levels_save_process(c, p, msg, s, e)
 			 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
@@ -411,5 +412,6 @@ int process_restart_last(struct restart *r, struct restart_process *p, struct er
 		res = timers_restart(r, p, e);
 	if (res < 0 || vfork_defers_limits(r, p))
 		return res;
-	return vfork_is_child(p) ? rlimits_restart_inside(p, e) : rlimits_restart(p, e);
+	return vfork_is_child(p) || p->msg->user_namespace ? rlimits_restart_inside(p, e)
+							   : rlimits_restart(p, e);
 }

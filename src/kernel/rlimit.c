@@ -106,6 +106,26 @@ int rlimits_restart(const struct restart_process *p, struct error *e)
 	return 0;
 }
 
+int rlimits_raise(const struct restart_process *p, struct error *e)
+{
+	for (size_t i = 0; i < p->msg->n_rlimits; i++) {
+		const Reprise__Rlimit *m = p->msg->rlimits[i];
+		struct rlimit64 now;
+
+		if (prlimit64(p->pid, m->resource, NULL, &now) < 0)
+			return error_errno(e, -errno, E_RESTORE, "cannot read the limit %s",
+					   limits[m->resource].name);
+		if (now.rlim_max >= m->hard)
+			continue;
+		now.rlim_max = m->hard;
+		if (prlimit64(p->pid, m->resource, &now, NULL) < 0)
+			return error_errno(e, -errno, errno == EPERM ? E_CREDENTIALS : E_RESTORE,
+					   "cannot raise the limit %s to %llu",
+					   limits[m->resource].name, (unsigned long long)m->hard);
+	}
+	return 0;
+}
+
 int rlimits_restart_inside(const struct restart_process *p, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
+#include <linux/securebits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,12 +25,14 @@
  * security/landlock/task.c). So each task asks for the robust list of a process into which it could
  * look otherwise, since that has its ids, no more capabilities than it, and is dumpable
  * (__ptrace_may_access()): ourselves, or a child of ours, the probe. A task in a pid namespace
- * below ours sees such a child only if it is there, too.
+ * below ours sees such a child only if it is there, too; and from a user namespace below ours it
+ * may look into nobody who is not in that one.
  */
 
 struct probe {
 	uint32_t uid, gid;
 	uint64_t space;	   /* id of its pid namespace; 0: ours */
+	uint64_t user;	   /* the same of its user namespace */
 	pid_t pid, called; /* there */
 };
 
@@ -37,16 +40,22 @@ struct security_probes {
 	VEC(struct probe) all;
 };
 
-static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int parent)
+/* user: its user namespace, or -1. */
+static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent)
 {
 	struct pollfd pfd = {.fd = parent, .events = POLLIN};
 
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[2] = {};
 
+	/* In there its ids may have no names: they are put on before. */
+	if (user >= 0)
+		prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
 	/* System calls themselves: another thread may hold locks of the C library. */
 	if (syscall(SYS_setresgid, gid, gid, gid) < 0 ||
-	    syscall(SYS_setresuid, uid, uid, uid) < 0 || syscall(SYS_capset, &head, none) < 0)
+	    syscall(SYS_setresuid, uid, uid, uid) < 0 ||
+	    (user >= 0 && syscall(SYS_setns, user, CLONE_NEWUSER) < 0) ||
+	    syscall(SYS_capset, &head, none) < 0)
 		_exit(1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (poll(&pfd, 1, 0) != 0)
@@ -61,13 +70,14 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int parent)
 static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self)
 {
 	const struct checkpoint_space *s = space_by_id(c, p->space);
+	const struct checkpoint_space *user = p->user ? space_by_id(c, p->user) : NULL;
 	pid_t pid;
 
 	if (s && setns(s->ns, CLONE_NEWPID) < 0)
 		return -errno;
 	pid = fork();
 	if (pid == 0)
-		be_probe(p->uid, p->gid, self);
+		be_probe(p->uid, p->gid, user ? user->ns : -1, self);
 	if (pid < 0)
 		pid = -errno;
 	if (s && setns(self, CLONE_NEWPID) < 0)
@@ -125,7 +135,8 @@ static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
 	if (!c->probes)
 		return -ENOMEM;
 	vec_for_each (p, &c->probes->all)
-		if (p->uid == want.uid && p->gid == want.gid && p->space == want.space) {
+		if (p->uid == want.uid && p->gid == want.gid && p->space == want.space &&
+		    p->user == want.user) {
 			*ret = p->called;
 			return 0;
 		}
@@ -178,9 +189,11 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
 			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
 	q->probe = -1;
-	want = (struct probe){
-		.uid = creds.ruid, .gid = creds.rgid, .space = space_of_process(c, p->frozen->pid)};
-	if ((want.space || !like_us(&creds)) && find_probe(c, want, &probe) < 0)
+	want = (struct probe){.uid = creds.ruid,
+			      .gid = creds.rgid,
+			      .space = space_of_process(c, p->frozen->pid),
+			      .user = space_of_user(c, p->frozen->pid)};
+	if ((want.space || want.user || !like_us(&creds)) && find_probe(c, want, &probe) < 0)
 		return 0;
 	data = batch_data(b, NULL, 16);
 	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe), DATA(data), DATA(data + 8));

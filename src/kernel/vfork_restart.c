@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 
 #include "core/cleanup.h"
 #include "kernel/clone.h"
+#include "kernel/levels.h"
 #include "kernel/sharing.h"
 #include "kernel/vfork.h"
 
@@ -46,7 +46,7 @@ bool vfork_defers_limits(struct restart *r, const struct restart_process *p)
 {
 	const Reprise__Credentials *c;
 
-	if (!vfork_is_parent(r, p) || p->tasks.v[0].msg->is_zombie)
+	if (!vfork_is_parent(r, p) || p->tasks.v[0].msg->is_zombie || p->msg->user_namespace)
 		return false;
 	c = p->tasks.v[0].msg->creds;
 	return c->ruid == getuid() && c->euid == getuid() && c->suid == getuid() &&
@@ -110,68 +110,6 @@ int vfork_validate(const struct restart *r, const struct restart_process *p, str
 
 /* ---- choosing the pid without the privilege of doing so ---- */
 
-struct next_pid {
-	pid_t pid, tree; /* tree: a task in the namespace */
-	int proc_fd, result;
-};
-
-/* The file stands for the namespace of who writes. */
-static int write_last_pid(int proc_fd, pid_t pid)
-{
-	_cleanup_(close_fd) int fd =
-		openat(proc_fd, "sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
-	char text[16];
-
-	if (fd < 0)
-		return -errno;
-	snprintf(text, sizeof(text), "%d", pid - 1);
-	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
-/* Children of this thread alone are born in the namespace of the tree. */
-static void *write_inside(void *arg)
-{
-	struct next_pid *next = arg;
-	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, next->tree, 0);
-	struct clone_args args = {};
-	int status = 0;
-	long pid;
-
-	if (tree < 0 || setns(tree, CLONE_NEWPID) < 0) {
-		next->result = -errno;
-		return NULL;
-	}
-	pid = syscall(SYS_clone3, &args, sizeof(args));
-	if (pid == 0) {
-		status = -write_last_pid(next->proc_fd, next->pid);
-		for (;;)
-			syscall(SYS_exit_group, status);
-	}
-	if (pid < 0) {
-		next->result = -errno;
-		return NULL;
-	}
-	while (waitpid((pid_t)pid, &status, __WALL | __WNOTHREAD) < 0 && errno == EINTR)
-		;
-	next->result = WIFEXITED(status) ? -WEXITSTATUS(status) : -ESRCH;
-	return NULL;
-}
-
-static int set_next_pid(struct restart *r, pid_t pid)
-{
-	struct next_pid next = {.pid = pid, .tree = r->processes.v[0].pid, .proc_fd = r->proc_fd};
-	pthread_t thread;
-	int res;
-
-	if (!r->pidns)
-		return write_last_pid(r->proc_fd, pid);
-	res = pthread_create(&thread, NULL, write_inside, &next);
-	if (res)
-		return -res;
-	pthread_join(thread, NULL);
-	return next.result;
-}
-
 /* Neither the child nor its signal is left. (What was pending before has a place of its own.) */
 static int take_back(struct restart *r, struct restart_task *t, pid_t pid, int exit_signal,
 		     struct error *e)
@@ -200,7 +138,7 @@ static int vfork_led(struct restart *r, struct restart_process *child, struct re
 		     struct error *e)
 {
 	for (int i = 0; i < PID_TRIES; i++) {
-		int res = set_next_pid(r, child->vpid);
+		int res = levels_lead(r, 0, child->vpid);
 
 		if (res < 0)
 			return error_errno(e, res, E_PID_CHOOSE, "cannot lead task %d to pid %d",

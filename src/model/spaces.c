@@ -70,6 +70,14 @@ uint64_t space_of_process(const struct checkpoint *c, pid_t pid)
 	return 0;
 }
 
+uint64_t space_of_user(const struct checkpoint *c, pid_t pid)
+{
+	vec_for_each (m, &c->spaces.users)
+		if (m->pid == pid)
+			return m->id;
+	return 0;
+}
+
 const struct checkpoint_space *space_by_id(const struct checkpoint *c, uint64_t id)
 {
 	vec_for_each (s, &c->spaces.list)

@@ -31,7 +31,7 @@ struct checkpoint_member {
 	uint64_t ids[SPACE_KINDS]; /* 0: the root's */
 };
 
-/* Who is in a pid namespace below the root's; zombies, too. */
+/* Who is in a pid or user namespace below the root's; zombies, too. */
 struct checkpoint_nested {
 	pid_t pid;
 	uint64_t id;
@@ -40,6 +40,7 @@ struct checkpoint_nested {
 struct checkpoint_spaces {
 	VEC(struct checkpoint_space) list;
 	VEC(struct checkpoint_nested) nested;
+	VEC(struct checkpoint_nested) users;   /* the same of user namespaces */
 	VEC(struct checkpoint_member) members; /* tasks that are in any of them */
 	struct spaces *looked;		       /* private to the room ns */
 };
@@ -62,6 +63,8 @@ uint64_t space_of_task(const struct checkpoint *c, pid_t tid, uint64_t flag);
 
 /* The pid namespace of a process. */
 uint64_t space_of_process(const struct checkpoint *c, pid_t pid);
+/* The user namespace of a process, which is that of all its threads (userns_install()). */
+uint64_t space_of_user(const struct checkpoint *c, pid_t pid);
 const struct checkpoint_space *space_by_id(const struct checkpoint *c, uint64_t id);
 /* Of a kind, with that number; NULL: it is not known. */
 const struct checkpoint_space *space_by_number(const struct checkpoint *c, uint64_t flag,

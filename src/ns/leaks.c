@@ -109,8 +109,7 @@ static int note_spaces(struct leak_search *s, struct error *e)
 
 		if (!l)
 			return no_memory(e);
-		l->name =
-			x->flag == CLONE_NEWPID ? "pid" : space_kinds[space_kind_of(x->flag)].name;
+		l->name = space_kind_name(x->flag);
 		if (asprintf(&l->link, "%s:[%llu]", l->name, (unsigned long long)x->ino) < 0) {
 			l->link = NULL;
 			return no_memory(e);

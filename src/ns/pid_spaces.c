@@ -118,6 +118,8 @@ int pid_spaces_look(struct checkpoint *c, struct error *e)
 	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
 		pid_t pid = member_of(c, c->spaces.list.v[i].id);
 
+		if (c->spaces.list.v[i].flag != CLONE_NEWPID)
+			continue;
 		c->spaces.looked->list.v[i]->looked = true;
 		r = space_check_owner(c, c->spaces.list.v[i].ns, e);
 		if (r >= 0)

@@ -41,6 +41,18 @@ static const struct {
 	{CLONE_NEWNET, "net/ipv6/conf/all/disable_ipv6"},
 	{CLONE_NEWNET, "net/ipv6/conf/default/disable_ipv6"},
 	{CLONE_NEWNET, "net/unix/max_dgram_qlen"},
+	{CLONE_NEWUSER, "user/max_cgroup_namespaces"},
+	{CLONE_NEWUSER, "user/max_ipc_namespaces"},
+	{CLONE_NEWUSER, "user/max_mnt_namespaces"},
+	{CLONE_NEWUSER, "user/max_net_namespaces"},
+	{CLONE_NEWUSER, "user/max_pid_namespaces"},
+	{CLONE_NEWUSER, "user/max_time_namespaces"},
+	{CLONE_NEWUSER, "user/max_user_namespaces"},
+	{CLONE_NEWUSER, "user/max_uts_namespaces"},
+	{CLONE_NEWUSER, "user/max_inotify_instances"},
+	{CLONE_NEWUSER, "user/max_inotify_watches"},
+	{CLONE_NEWUSER, "user/max_fanotify_groups"},
+	{CLONE_NEWUSER, "user/max_fanotify_marks"},
 };
 #define SETTINGS (sizeof(settings) / sizeof(settings[0]))
 

@@ -29,6 +29,18 @@ int space_kind_of(uint64_t flag)
 	return -1;
 }
 
+const char *space_kind_name(uint64_t flag)
+{
+	switch (flag) {
+	case CLONE_NEWUSER:
+		return "user";
+	case CLONE_NEWPID:
+		return "pid";
+	default:
+		return space_kind_of(flag) < 0 ? NULL : space_kinds[space_kind_of(flag)].name;
+	}
+}
+
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of namespaces");
@@ -211,7 +223,8 @@ static int check_vfork(struct checkpoint *c, struct error *e)
 					"task %d", t->vfork_child);
 			a = space_member(c, t->tid) ?: &with_root;
 			b = space_member(c, t->vfork_child) ?: &with_root;
-			if (memcmp(a->ids, b->ids, sizeof(a->ids)) != 0)
+			if (memcmp(a->ids, b->ids, sizeof(a->ids)) != 0 ||
+			    space_of_user(c, p->frozen->pid) != space_of_user(c, t->vfork_child))
 				return error_object(
 					e,
 					error_set(e, -EBUSY, E_TASK_NAMESPACE,
@@ -316,7 +329,9 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 	if (r < 0)
 		return r;
 	c->spaces.looked->ct = ct;
-	r = pid_spaces_look(c, e);
+	r = user_spaces_look(c, e);
+	if (r >= 0)
+		r = pid_spaces_look(c, e);
 	if (r >= 0)
 		r = look_at_tasks(c, e);
 	if (r >= 0)
@@ -334,18 +349,15 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 	return r;
 }
 
-/* Those of which tasks cannot have others than the root here. */
+/* One that is not known has no process of the tree, or is none of these. */
 static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct error *e)
 {
-	static const struct space_kind others[] = {{"user", CLONE_NEWUSER}, {"pid", CLONE_NEWPID}};
-
-	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
-		if (others[i].flag == flag &&
-		    space_number(c->proc_fd, e, "%d/ns/%s", c->freezer.root, others[i].name) == ino)
-			return 0;
+	if (flag == CLONE_NEWPID &&
+	    space_number(c->proc_fd, e, "%d/ns/pid", c->freezer.root) == ino)
+		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-			 "a descriptor of a user namespace that is not the root task's, or "
-			 "of a pid namespace that no process of the tree is in, cannot be saved");
+			 "a descriptor of a pid namespace that no process of the tree is in cannot "
+			 "be saved");
 }
 
 static int put(struct checkpoint *c, size_t i, struct error *e);
@@ -367,6 +379,8 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 		*ret_id = s->id;
 		return 0;
 	}
+	if (type == CLONE_NEWUSER)
+		return user_space_get(c, fcntl(fd, F_DUPFD_CLOEXEC, 3), ret_id, e);
 	if (kind < 0)
 		return is_roots(c, (uint64_t)type, st.st_ino, e);
 	if (c->spaces.looked->own[kind] == st.st_ino)
@@ -400,7 +414,10 @@ static int put(struct checkpoint *c, size_t i, struct error *e)
 
 int spaces_checkpoint(struct checkpoint *c, struct error *e)
 {
-	int r = pid_spaces_checkpoint(c, e);
+	int r = user_spaces_checkpoint(c, e);
+
+	if (r >= 0)
+		r = pid_spaces_checkpoint(c, e);
 
 	for (int k = 0; k < SPACE_KINDS; k++)
 		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
@@ -423,12 +440,15 @@ void spaces_end(struct checkpoint *c)
 	vec_free(&c->spaces.list);
 	vec_free(&c->spaces.members);
 	vec_free(&c->spaces.nested);
+	vec_free(&c->spaces.users);
 	if (!sp)
 		return;
 	vec_for_each (x, &sp->list) {
 		mounts_survey_free(&(*x)->mounts);
 		resident_end(&(*x)->resident);
 		network_free(&(*x)->network);
+		if ((*x)->settings)
+			reprise__container__free_unpacked((*x)->settings, NULL);
 		free(*x);
 	}
 	vec_free(&sp->list);

@@ -60,6 +60,8 @@ extern const struct space_kind space_kinds[SPACE_KINDS];
 #define SPACE_MNT  (SPACE_KINDS - 1)
 /* By CLONE_NEW*; -1: none of these. */
 int space_kind_of(uint64_t flag);
+/* Of all kinds of which the root has one; NULL: there is none. */
+const char *space_kind_name(uint64_t flag);
 /* The number in the link of a namespace, "net:[4026531840]"; 0: there is none. */
 uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -69,6 +71,24 @@ struct checkpoint_space *space_add(struct checkpoint *c, uint64_t flag, uint64_t
 				   struct error *e);
 /* What another user namespace owns cannot be made again without it. */
 int space_check_owner(const struct checkpoint *c, int ns, struct error *e) must_check;
+
+/*
+ * User namespaces below the root's: that of a descriptor, which becomes ours, is looked at and
+ * saved, with those above it. *ret_id: 0 is the root's.
+ */
+int user_space_get(struct checkpoint *c, int fd, uint64_t *ret_id, struct error *e) must_check;
+/* Who is in which. */
+int user_spaces_look(struct checkpoint *c, struct error *e) must_check;
+int user_spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
+/* Also of records of other kinds, which have nothing of it. */
+int user_space_validate(const struct restart *r, const Reprise__Container *msg,
+			struct error *e) must_check;
+/* A descriptor of a new one, below that of the descriptor `above`; -1: below the root's. */
+int user_space_make(struct restart *r, const Reprise__Container *msg, int above,
+		    struct error *e) must_check;
+/* Its limits, when all namespaces are made. */
+int user_space_settle(struct restart *r, int ns, const Reprise__Container *msg,
+		      struct error *e) must_check;
 
 /* Can what a file holds be there in time? */
 int space_check_bound(const Reprise__Mount *m, struct error *e) must_check;
@@ -91,7 +111,8 @@ struct space_contents {
 	pid_t tid; /* who is in it; 0: nobody, it is held otherwise */
 	char comm[64];
 	bool looked;
-	struct resident resident; /* of a mount namespace, once it is looked at */
+	struct resident resident;     /* of a mount namespace, once it is looked at */
+	Reprise__Container *settings; /* of a user namespace */
 };
 
 /* A proc that shows a pid namespace below the root's. */

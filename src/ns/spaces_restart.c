@@ -28,19 +28,6 @@ static int invalid(struct error *e, const char *what)
 
 /* ---- validation ---- */
 
-/* Of all kinds of which the root has one; NULL: there is none. */
-static const char *root_kind_name(uint64_t flag)
-{
-	switch (flag) {
-	case CLONE_NEWUSER:
-		return "user";
-	case CLONE_NEWPID:
-		return "pid";
-	default:
-		return space_kind_of(flag) < 0 ? NULL : space_kinds[space_kind_of(flag)].name;
-	}
-}
-
 static int validate_mounts(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++) {
@@ -65,7 +52,7 @@ static int validate_within(const struct restart *r, size_t n, uint64_t *const id
 		const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, ids[i]);
 
 		if (!msg || (seen & msg->own) || msg->own == CLONE_NEWPID ||
-		    (!with_mounts && msg->own == CLONE_NEWNS))
+		    msg->own == CLONE_NEWUSER || (!with_mounts && msg->own == CLONE_NEWNS))
 			return invalid(e, "an impossible set of namespaces");
 		seen |= msg->own;
 	}
@@ -74,10 +61,10 @@ static int validate_within(const struct restart *r, size_t n, uint64_t *const id
 
 static int validate_one(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
-	const uint64_t above = msg->own == CLONE_NEWPID ? CLONE_NEWPID : CLONE_NEWNS;
+	const bool same = msg->own == CLONE_NEWPID || msg->own == CLONE_NEWUSER;
 	int res;
 
-	if (space_kind_of(msg->own) < 0 && msg->own != CLONE_NEWPID)
+	if (!space_kind_name(msg->own))
 		return invalid(e, "a namespace of unknown kind");
 	if (strlen(msg->nodename) > 64 || strlen(msg->domainname) > 64)
 		return invalid(e, "a host name that is too long");
@@ -87,9 +74,11 @@ static int validate_one(const struct restart *r, const Reprise__Container *msg, 
 		return -EBADMSG;
 	if (msg->own == CLONE_NEWNET && !msg->network)
 		return invalid(e, "a network namespace without a network");
-	if (restart_space_missing(r, msg->above, above))
+	if (restart_space_missing(r, msg->above, same ? msg->own : CLONE_NEWNS))
 		return invalid(e, "a namespace above another is not there");
-	res = validate_within(r, msg->n_within, msg->within, false, e);
+	res = user_space_validate(r, msg, e);
+	if (res >= 0)
+		res = validate_within(r, msg->n_within, msg->within, false, e);
 	if (res >= 0)
 		res = validate_mounts(r, msg, e);
 	if (res >= 0)
@@ -334,13 +323,14 @@ static int make_one(struct restart *r, struct restart_space *s, const Reprise__C
 
 	if (msg->own == CLONE_NEWTIME)
 		res = s->ns = timens_restart(r, msg, e);
+	else if (msg->own == CLONE_NEWUSER)
+		res = s->ns = user_space_make(r, msg, msg->above ? find(r, msg->above)->ns : -1, e);
 	else
 		res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
 	if (res >= 0 && fstat(s->ns, &st) < 0)
 		res = error_errno(e, -errno, E_SYSTEM, "fstat");
 	if (res < 0)
-		return error_object(e, res, "%s namespace",
-				    space_kinds[space_kind_of(msg->own)].name);
+		return error_object(e, res, "%s namespace", space_kind_name(msg->own));
 	s->ino = st.st_ino;
 	return 0;
 }
@@ -368,7 +358,7 @@ static int bind_all(struct restart *r, const Reprise__Container *msg, struct err
 
 int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 {
-	if (!root_kind_name(flag) || (id && restart_space_missing(r, id, flag)))
+	if (!space_kind_name(flag) || (id && restart_space_missing(r, id, flag)))
 		return invalid(e, "a namespace that is not there is held");
 	return 0;
 }
@@ -392,7 +382,7 @@ int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 		return invalid(e, "a namespace is held that is not made yet");
 	if (!id)
 		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/%s",
-				   r->processes.v[0].pid, root_kind_name(flag));
+				   r->processes.v[0].pid, space_kind_name(flag));
 	return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "thread-self/fd/%d", s->ns);
 }
 
@@ -526,6 +516,10 @@ int spaces_restart_late(struct restart *r, struct error *e)
 	vec_for_each (s, &r->spaces.list)
 		if (res >= 0 && s->flag == CLONE_NEWNS)
 			res = mount_all_late(r, restart_find(r, RECORD_NAMESPACE, s->id), s->ns, e);
+	vec_for_each (s, &r->spaces.list)
+		if (res >= 0 && s->flag == CLONE_NEWUSER)
+			res = user_space_settle(r, s->ns, restart_find(r, RECORD_NAMESPACE, s->id),
+						e);
 	return res;
 }
 

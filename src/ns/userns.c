@@ -16,8 +16,6 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-#define EXTENTS_MAX 340 /* UID_GID_MAP_MAX_EXTENTS */
-
 /* ---- checkpoint ---- */
 
 static int no_memory(struct error *e)
@@ -26,7 +24,7 @@ static int no_memory(struct error *e)
 }
 
 /* Lines of three numbers: inside, outside as we see it, how many. */
-static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
+int userns_read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
 		    struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -35,10 +33,10 @@ static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise
 
 	if (r < 0)
 		return r;
-	*ret = scratch_alloc(s, EXTENTS_MAX * sizeof(**ret));
+	*ret = scratch_alloc(s, USERNS_EXTENTS_MAX * sizeof(**ret));
 	if (!*ret)
 		return no_memory(e);
-	for (char *line = strtok_r(text, "\n", &save); line && *n < EXTENTS_MAX;
+	for (char *line = strtok_r(text, "\n", &save); line && *n < USERNS_EXTENTS_MAX;
 	     line = strtok_r(NULL, "\n", &save)) {
 		Reprise__IdMap *m = scratch_message(s, Reprise__IdMap, reprise__id_map__init);
 
@@ -48,9 +46,7 @@ static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise
 			return error_set(e, -EPROTO, E_SYSTEM, "the map of ids is not understood");
 		(*ret)[(*n)++] = m;
 	}
-	return *n ? 0
-		  : error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-			      "is in a user namespace without a map of ids");
+	return 0;
 }
 
 /* In a namespace of a namespace ids mean something else again. */
@@ -80,9 +76,15 @@ int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct sc
 	int r = check_parent(proc_fd, pid, e);
 
 	if (r >= 0)
-		r = read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
+		r = userns_read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
 	if (r >= 0)
-		r = read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
+		r = userns_read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
+	if (r >= 0)
+		r = userns_read_map(proc_fd, pid, "projid_map", &msg->n_projid_map,
+				    &msg->projid_map, s, e);
+	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
+		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			      "is in a user namespace without a map of ids");
 	if (r >= 0)
 		r = (int)procfs_read(proc_fd, &setgroups, e, "%d/setgroups", pid);
 	if (r < 0)
@@ -98,7 +100,8 @@ int userns_validate(const Reprise__Container *msg, struct error *e)
 	const bool own = msg->own & CLONE_NEWUSER;
 
 	if (own != (msg->n_uid_map > 0) || own != (msg->n_gid_map > 0) ||
-	    msg->n_uid_map > EXTENTS_MAX || msg->n_gid_map > EXTENTS_MAX)
+	    msg->n_uid_map > USERNS_EXTENTS_MAX || msg->n_gid_map > USERNS_EXTENTS_MAX ||
+	    msg->n_projid_map > (own ? USERNS_EXTENTS_MAX : 0))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible map of ids");
 	return 0;
 }
@@ -114,7 +117,7 @@ static int write_file(const char *path, const char *text)
 
 static int write_map(pid_t pid, const char *file, size_t n, Reprise__IdMap *const *map)
 {
-	char path[64], text[EXTENTS_MAX * 36 + 1] = "";
+	char path[64], text[USERNS_EXTENTS_MAX * 36 + 1] = "";
 	size_t at = 0;
 
 	for (size_t i = 0; i < n; i++)
@@ -134,7 +137,11 @@ static int write_maps(pid_t pid, const Reprise__Container *msg)
 		r = write_file(path, "deny");
 	if (r >= 0)
 		r = write_map(pid, "uid_map", msg->n_uid_map, msg->uid_map);
-	return r < 0 ? r : write_map(pid, "gid_map", msg->n_gid_map, msg->gid_map);
+	if (r >= 0)
+		r = write_map(pid, "gid_map", msg->n_gid_map, msg->gid_map);
+	return r < 0 || !msg->n_projid_map
+		       ? r
+		       : write_map(pid, "projid_map", msg->n_projid_map, msg->projid_map);
 }
 
 /* A map of other ids than one's own is written from the namespace above (user_namespaces(7)). */

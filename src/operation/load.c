@@ -14,6 +14,7 @@
 #include "kernel/process.h"
 #include "kernel/sharing.h"
 #include "kernel/task.h"
+#include "kernel/user_task.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/records.h"
@@ -164,6 +165,8 @@ static int validate(struct restart *r, struct error *e)
 		res = levels_validate(r, e);
 	if (res >= 0)
 		res = spaces_validate(r, e);
+	if (res >= 0)
+		res = user_tasks_validate(r, e);
 	if (res >= 0)
 		res = files_restart_validate(r, e);
 	if (res >= 0)

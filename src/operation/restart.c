@@ -25,6 +25,7 @@
 #include "kernel/clone.h"
 #include "kernel/process.h"
 #include "kernel/task.h"
+#include "kernel/user_task.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "ns/apart.h"
@@ -242,11 +243,16 @@ static int for_each_table(struct restart *r, uint64_t (*id)(const Reprise__Task 
 	return 0;
 }
 
-/* Directories first: the control socket leaves with the filling of the table that holds it. */
+/*
+ * Directories first, some of which only root may enter: the control socket leaves with the filling
+ * of the table that holds it.
+ */
 static int fill_tables(struct restart *r, struct error *e)
 {
 	int res = for_each_table(r, fs_of, fs_restart, e);
 
+	if (res >= 0)
+		res = user_tasks_enter(r, e);
 	return res < 0 ? res : for_each_table(r, files_of, files_restart_fill, e);
 }
 

@@ -17,6 +17,7 @@
 #include "kernel/process.h"
 #include "kernel/rlimit.h"
 #include "kernel/task.h"
+#include "kernel/user_task.h"
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
 #include "mm/mm.h"
@@ -59,6 +60,18 @@ static bool first_of_sighand(struct restart *r, const struct restart_process *p)
 	return true;
 }
 
+static int restart_thread(struct restart *r, struct restart_task *t, const Reprise__Task *now,
+			  struct error *e)
+{
+	_cleanup_(scratch_free) struct scratch s = {};
+	Reprise__Task there = *now;
+	int res = 0;
+
+	if (t->process->msg->user_namespace)
+		res = user_task_now(r, t, &there, &s, e);
+	return res < 0 ? res : task_restart(r, t, &there, e);
+}
+
 static int prepare_process(struct restart *r, struct restart_process *p, const Reprise__Task *now,
 			   struct error *e)
 {
@@ -74,7 +87,7 @@ static int prepare_process(struct restart *r, struct restart_process *p, const R
 		if (res < 0)
 			break;
 		if (!t->msg->is_zombie)
-			res = task_restart(r, t, now, e);
+			res = restart_thread(r, t, now, e);
 		if (res < 0)
 			error_object(e, res, "thread %d", t->vtid);
 	}

@@ -35,8 +35,33 @@ def test_message_queue(case):
             'ipc namespace of task', '/some')
 
 
-def test_user(case):
-    refused(case, 'task-namespace', '--user', ':', 'another user namespace')
+def test_of_a_user_namespace(case):
+    refused(case, 'task-namespace', '--user --map-root-user --uts', ':', 'uts namespace of task', 'another user namespace')
+
+
+def test_unborn_in_a_user_namespace(case):
+    """Nobody tells whose the pid namespace is that has no process yet."""
+    refused(case, 'task-namespace', '--user --map-root-user --pid', ':', 'user namespace', 'next child')
+
+
+def test_threads_of_a_user_namespace(case):
+    """Other ids may have no name there."""
+    program, changed = case.path('threads.py'), case.path('changed')
+    with open(program, 'w') as f:
+        f.write("""import ctypes, os, threading, time
+libc, (there, ready), (go, mapped) = ctypes.CDLL(None), os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.read(there, 1)
+    open('/proc/' + str(os.getppid()) + '/uid_map', 'w').write('0 0 65536')
+    os.write(mapped, b' ')
+    os._exit(0)
+libc.unshare(0x10000000)
+os.write(ready, b' ')
+os.read(go, 1)
+threading.Thread(target=lambda: (libc.setfsuid(5), open(%r, 'w'), time.sleep(1000))).start()
+""" % changed)
+    refused(case, 'task-namespace', '--fork', '/usr/bin/python3 %s & while ! [ -e %s ]; do sleep 0.1; done; rm %s %s' % (
+        program, changed, changed, program), 'user namespace', 'other ids')
 
 
 def test_pid_namespace_that_has_ended(case):
