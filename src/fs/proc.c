@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "fs/pressure.h"
 #include "ns/spaces.h"
 
 #define PROC "/proc"
@@ -69,6 +70,7 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 			   struct scratch *scratch, struct error *e)
 {
 	const char *rest = f->link + strlen(PROC);
+	int r;
 
 	msg->proc = scratch_message(scratch, Reprise__ProcFile, reprise__proc_file__init);
 	if (!msg->proc)
@@ -85,7 +87,8 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	msg->proc->path = scratch_string(scratch, *rest == '/' ? rest + 1 : ".");
 	if (!msg->proc->path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
-	return check_state(c, f, msg->proc, e);
+	r = pressure_save(c, f, msg, scratch, e);
+	return r < 0 ? r : check_state(c, f, msg->proc, e);
 }
 
 /* It leads nowhere but below that directory. */
@@ -108,7 +111,7 @@ static int proc_validate(const struct restart *r, const Reprise__File *msg, stru
 	    restart_space_missing(r, msg->proc->mounts, CLONE_NEWNS) ||
 	    (msg->proc->pid_namespace && !msg->proc->mounts))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper file of /proc");
-	return 0;
+	return pressure_validate(msg, e);
 }
 
 static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
@@ -140,6 +143,8 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
 	res = narrow_open(r, msg->flags, &fd, e);
+	if (res >= 0)
+		res = pressure_restore(fd, msg, e);
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(fd, (off_t)msg->pos, SEEK_SET) < 0)
@@ -151,16 +156,21 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 
 static void proc_describe(const Reprise__File *msg, char *buf, size_t size)
 {
+	size_t len;
+
 	if (msg->proc && msg->proc->pid)
 		snprintf(buf, size, PROC "/%d/%s", msg->proc->pid, msg->proc->path);
 	else
 		snprintf(buf, size, PROC "/%s", msg->proc ? msg->proc->path : "");
+	len = strlen(buf);
+	pressure_describe(msg, buf + len, size - len);
 }
 
 const struct file_ops proc_file_ops = {
 	.kind = FILE_PROC,
 	.name = "proc file",
-	.support = "of the machine, and about tasks and threads of the tree",
+	.support =
+		"of the machine, and about tasks and threads of the tree; waits for pressure (by root)",
 	.match = proc_match,
 	.checkpoint = proc_checkpoint,
 	.validate = proc_validate,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fs/context.h"
@@ -10,6 +11,7 @@
 #include "fs/fdinfo.h"
 #include "fs/file_advice.h"
 #include "fs/file_kinds.h"
+#include "fs/pressure.h"
 
 static bool regular_match(const struct file_seen *f)
 {
@@ -64,6 +66,8 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file");
 	save_write_hint(f, msg->regular);
 	r = file_advice_save(c, f, &msg->regular->advice, e);
+	if (r >= 0)
+		r = pressure_save(c, f, msg, scratch, e);
 	if (r < 0)
 		return r;
 	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
@@ -74,7 +78,7 @@ static int regular_validate(const struct restart *r, const Reprise__File *msg, s
 {
 	if (!msg->regular || (msg->regular->advice & ~(uint32_t)(ADVICE_AHEAD | ADVICE_RANDOM)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a file without its message");
-	if (dnotify_validate(r, msg, e) < 0)
+	if (dnotify_validate(r, msg, e) < 0 || pressure_validate(msg, e) < 0)
 		return -EBADMSG;
 	return inode_validate(r, msg->regular->inode, e);
 }
@@ -93,6 +97,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 	}
 	if (res >= 0)
 		res = narrow_open(r, msg->flags, ret_fd, e);
+	if (res >= 0)
+		res = pressure_restore(*ret_fd, msg, e);
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(*ret_fd, (off_t)msg->pos, SEEK_SET) < 0)
@@ -105,8 +111,12 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 
 static void regular_describe(const Reprise__File *msg, char *buf, size_t size)
 {
+	size_t len;
+
 	snprintf(buf, size, "at %llu%s%s", (unsigned long long)msg->pos,
 		 msg->flags & O_APPEND ? ", append" : "", msg->flags & O_PATH ? ", O_PATH" : "");
+	len = strlen(buf);
+	pressure_describe(msg, buf + len, size - len);
 }
 
 const struct file_ops regular_file_ops = {

@@ -9,6 +9,7 @@
  *	no-wait N	descriptor N gets O_NONBLOCK
  *	waits-not N	descriptor N has it
  *	open PATH	open the file for reading
+ *	update PATH	open the file for reading and writing
  *	map PATH	map it privately
  *	memory N	fill N MiB
  *	orphan		make a process that has no parent, and looks at the memory when we are gone
@@ -336,6 +337,8 @@ static int step(const char *what, const char *value)
 		CHECK(fcntl(atoi(value), F_GETFL) & O_NONBLOCK);
 	} else if (!strcmp(what, "open")) {
 		CHECK(open(value, O_RDONLY) >= 0);
+	} else if (!strcmp(what, "update")) {
+		CHECK(open(value, O_RDWR) >= 0);
 	} else if (!strcmp(what, "map")) {
 		map_file(value);
 	} else if (!strcmp(what, "memory")) {
