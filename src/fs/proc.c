@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "fs/opener.h"
 #include "fs/pressure.h"
 #include "ns/spaces.h"
 
@@ -88,6 +89,8 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (!msg->proc->path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
 	r = pressure_save(c, f, msg, scratch, e);
+	if (r >= 0)
+		r = opener_save(c, f, msg, scratch, e);
 	return r < 0 ? r : check_state(c, f, msg->proc, e);
 }
 
@@ -142,6 +145,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 			    O_NOCTTY);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
+	opener_take_over(r, msg, &fd);
 	res = narrow_open(r, msg->flags, &fd, e);
 	if (res >= 0)
 		res = pressure_restore(fd, msg, e);

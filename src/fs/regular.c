@@ -11,6 +11,7 @@
 #include "fs/fdinfo.h"
 #include "fs/file_advice.h"
 #include "fs/file_kinds.h"
+#include "fs/opener.h"
 #include "fs/pressure.h"
 
 static bool regular_match(const struct file_seen *f)
@@ -52,6 +53,13 @@ static void set_hints(int fd, const Reprise__RegularFile *m)
 		ignore(fcntl(fd, F_SET_RW_HINT, &wanted), "advice");
 }
 
+static bool is_of_kernel(const struct checkpoint *c, const Reprise__File *msg)
+{
+	const struct inode_entry *inode = vec_find_id(&c->files->inodes, msg->regular->inode);
+
+	return inode && inode->msg.pseudo;
+}
+
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
@@ -71,6 +79,8 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (r < 0)
 		return r;
 	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
+	if (r >= 0 && is_of_kernel(c, msg))
+		r = opener_save(c, f, msg, scratch, e);
 	return r < 0 ? r : check_lease(c, msg, e);
 }
 
@@ -95,6 +105,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 		error_clear(e);
 		res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
 	}
+	if (res >= 0 && msg->opener)
+		opener_take_over(r, msg, ret_fd);
 	if (res >= 0)
 		res = narrow_open(r, msg->flags, ret_fd, e);
 	if (res >= 0)
