@@ -209,7 +209,8 @@ static int put_run(struct page_store *s, const struct page_run *run, page_source
 	for (uint64_t at = 0; at < run->length; at += STORE_PIECE) {
 		uint64_t left = run->length - at, position;
 		size_t len = left < STORE_PIECE ? left : STORE_PIECE;
-		int r = put_in_file(s, run->address + at, len, source, arg, &position, e);
+		/* without a file, what fits into memory */
+		int r = store_put(s, s->fd < 0, run->address + at, len, source, arg, &position, e);
 
 		if (r < 0)
 			return r;

@@ -144,13 +144,32 @@ def test_refused(case):
     code, _, err = case.reprise('run', '--net', 'veth', '--', 'true')
     if code != 1 or 'takes root' not in err:
         raise Failed('veth: %d, %s' % (code, err))
-    good(case.reprise('run', '-d', '--name', 'web', '--', 'unshare', '-U', 'sleep', '1000'))
-    first = listed(case)['web']['init']
 
-    def there():
-        links = {os.readlink('/proc/%d/ns/user' % pid) for pid in (first, listed(case)['web']['pid'])}
-        return len(links) == 2
-    case.until(there, 'a namespace inside')
-    case.refused(case.reprise('checkpoint', 'web', '-o', case.path('image')), 'task-namespace', 'user')
+
+def user_namespaces(case):
+    """How many there are of the first process and of what it runs."""
+    web = listed(case).get('web', {})
+    return len({os.readlink('/proc/%d/ns/user' % pid) for pid in (web['init'], web['pid'])}) if 'pid' in web else 0
+
+
+def map_of(pid):
+    with open('/proc/%d/uid_map' % pid) as file:
+        return file.read().split()
+
+
+def test_user_namespace_inside(case):
+    """What runs there has one of its own, as sandboxes have."""
+    begin(case)
+    good(case.reprise('run', '-d', '--name', 'web', '--', 'unshare', '-Ur', 'sleep', '1000'))
+    case.until(lambda: user_namespaces(case) == 2, 'a namespace inside')
+    pid = listed(case)['web']['pid']
+    case.until(lambda: map_of(pid)[:1] == ['0'], 'its map')
+    before = map_of(pid)
+    case.checkpoint('web', '-q', '--kill')
+    case.until(lambda: listed(case)['web']['state'] != 'running', 'its end')
+    good(case.reprise('rm', 'web'))
+    good(case.reprise('restart', '-q', '-i', case.path('image'), '--detach', '--name', 'web'))
+    if user_namespaces(case) != 2 or map_of(listed(case)['web']['pid']) != before:
+        raise Failed('%d namespaces, map %s, was %s' % (user_namespaces(case), map_of(listed(case)['web']['pid']), before))
     good(case.reprise('stop', '-t', '0', 'web'))
     case.reap()
