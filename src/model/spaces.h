@@ -75,10 +75,18 @@ struct restart_space {
 	int ns, root; /* -1: not made; not a mount namespace */
 };
 
+/* A network namespace to which interfaces of others lead. */
+struct restart_network {
+	uint64_t id;
+	int ns, rtnl; /* rtnl: a conversation with the kernel about it */
+	bool made;    /* it has its interfaces */
+};
+
 struct restart_spaces {
 	uint64_t network;			/* in which this thread is now */
 	VEC(struct restart_space) list;		/* in image order */
 	struct restart_space root[SPACE_KINDS]; /* those of the root */
+	VEC(struct restart_network) networks;
 };
 
 struct restart;

@@ -22,6 +22,7 @@
 #include "ns/first.h"
 #include "ns/network.h"
 #include "ns/settings.h"
+#include "ns/spaces.h"
 #include "ns/timens.h"
 #include "ns/userns.h"
 
@@ -471,6 +472,8 @@ int container_checkpoint(struct checkpoint *c, struct container *ct, struct erro
 	if (ct->own & CLONE_NEWNET) {
 		int r = end_network(ct, e);
 
+		if (r >= 0)
+			r = spaces_check_network(c, ct, e);
 		if (r < 0)
 			return r;
 	}

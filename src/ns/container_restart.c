@@ -122,7 +122,7 @@ static const char *find_cgroup(const void *made, const char *controllers)
 static int make_network(struct network *n, struct restart *r, const struct container_restart *cr,
 			struct error *e)
 {
-	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, cr->msg, cr->net, e) : 0;
+	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, 0, cr->msg, cr->net, e) : 0;
 }
 
 static int make_namespaces(int proc_fd, const Reprise__Container *msg, bool has_groups,

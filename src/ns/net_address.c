@@ -535,7 +535,8 @@ int net_address_routes(int fd, const struct restart *r, Reprise__Network *m, str
 	size_t n = 0;
 	int res;
 
-	if (!r->addresses.n)
+	/* Of a namespace of some tasks: the address that was exchanged is not there. */
+	if (!link || !r->addresses.n)
 		return 0;
 	res = net_entries_look(fd, NET_ROUTES, 0, NULL, &now, s, e);
 	list = scratch_alloc(s, (m->n_routes + now.list.n + 1) * sizeof(*list));

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/fib_rules.h>
+#include <linux/if_addrlabel.h>
 #include <linux/neighbour.h>
 #include <linux/nexthop.h>
 #include <stdio.h>
@@ -70,6 +71,8 @@ static const struct kind kinds[NET_ENTRIES] = {
 			 sizeof(struct ndmsg),
 			 BIT(NDA_DST) | BIT(NDA_PROTOCOL) | BIT(NDA_FLAGS_EXT),
 			 BIT(NDA_CACHEINFO) | BIT(NDA_PROBES)},
+	[NET_LABELS] = {"label of an address", RTM_GETADDRLABEL, RTM_NEWADDRLABEL, RTM_DELADDRLABEL,
+			sizeof(struct ifaddrlblmsg), BIT(IFAL_ADDRESS) | BIT(IFAL_LABEL), 0},
 };
 
 struct look {
@@ -159,6 +162,7 @@ static void settle_header(enum net_entries kind, void *header)
 	struct rtmsg *route = header;
 	struct fib_rule_hdr *rule = header;
 	struct nhmsg *hop = header;
+	struct ifaddrlblmsg *label = header;
 	struct ndmsg *neighbour = header;
 
 	switch (kind) {
@@ -174,6 +178,9 @@ static void settle_header(enum net_entries kind, void *header)
 		break;
 	case NET_RULES:
 		rule->flags &= FIB_RULE_INVERT;
+		break;
+	case NET_LABELS:
+		label->ifal_seq = 0;
 		break;
 	default:
 		neighbour->ndm_flags &= NEIGHBOUR_FLAGS;
@@ -297,6 +304,13 @@ static int take_neighbour(struct look *l, const struct nlmsghdr *h)
 	return n->ndm_state & NUD_PERMANENT ? keep(l, h) : 0;
 }
 
+static int take_label(struct look *l, const struct nlmsghdr *h)
+{
+	const struct ifaddrlblmsg *m = NLMSG_DATA(h);
+
+	return net_others_have(l->others, (int)m->ifal_index) ? 0 : keep(l, h);
+}
+
 static int take(void *arg, const struct nlmsghdr *h)
 {
 	struct look *l = arg;
@@ -311,6 +325,8 @@ static int take(void *arg, const struct nlmsghdr *h)
 	case NET_NEXT_HOPS:
 	case NET_RULES:
 		return keep(l, h);
+	case NET_LABELS:
+		return take_label(l, h);
 	default:
 		return take_neighbour(l, h);
 	}
@@ -328,11 +344,14 @@ int net_entries_look(int fd, enum net_entries kind, int index, const struct net_
 		struct ifaddrmsg address;
 		struct fib_rule_hdr rule;
 		struct nhmsg hop;
+		struct ifaddrlblmsg label;
 	} body = {};
 	int r;
 
 	if (kind == NET_PROXIES || kind == NET_NEIGHBOURS)
 		body.neighbour = any;
+	if (kind == NET_LABELS)
+		body.label.ifal_family = AF_INET6;
 	/* Somebody changed something meanwhile: once more. */
 	for (int i = 0; i < 10; i++) {
 		ret->list.n = 0;
@@ -340,6 +359,9 @@ int net_entries_look(int fd, enum net_entries kind, int index, const struct net_
 		if (r != -EAGAIN)
 			break;
 	}
+	/* A kernel without IPv6 has none. */
+	if (kind == NET_LABELS && r == -EOPNOTSUPP)
+		return 0;
 	if (r < 0 && (!e || !e->code))
 		error_errno(e, r, E_SYSTEM, "cannot list each %s of the network namespace",
 			    kinds[kind].what);

@@ -11,7 +11,7 @@
 
 /*
  * What a network namespace has in lists: addresses, routes, next hops that have a
- * number, rules, neighbours. An entry is the
+ * number, rules, neighbours, labels of addresses. An entry is the
  * message by which the kernel is told to make it, without what is only true of a moment: so two
  * entries are equal if their bytes are. What is not known is refused.
  */
@@ -22,6 +22,7 @@ enum net_entries {
 	NET_ROUTES,
 	NET_NEIGHBOURS,
 	NET_PROXIES,
+	NET_LABELS,
 	NET_ENTRIES,
 };
 

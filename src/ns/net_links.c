@@ -18,6 +18,7 @@
 #include "net/rtnl.h"
 #include "ns/net_kinds.h"
 #include "ns/net_outside.h"
+#include "ns/net_pairs.h"
 
 #define LOCK_TRIES 5000
 
@@ -125,6 +126,10 @@ static int take_lower(struct look *l, Reprise__NetLink *m, const struct ifinfoms
 	if (!id || n != sizeof(where) || !m->link)
 		return 0;
 	memcpy(&where, id, sizeof(where));
+	if (where >= 0 && !strcmp(m->kind, "veth") && (where != l->host_id || l->host->ours)) {
+		m->link = 0;
+		return net_pair_note(m, where, lower, l->s);
+	}
 	if (where < 0 || where != l->host_id)
 		return refuse(l, m, "it leads to a network namespace other than that of reprise");
 	m->link = 0;

@@ -12,9 +12,12 @@
 #define NET_MODE_NONE 1 /* IN6_ADDR_GEN_MODE_NONE */
 
 /* The network namespace of the host, as seen by somebody who is in another one. */
+struct net_pairs;
 struct net_host {
-	int ns;	  /* a descriptor of it */
-	int rtnl; /* a conversation about it */
+	int ns;	   /* a descriptor of it */
+	int rtnl;  /* a conversation about it */
+	bool ours; /* it is that of the container, and this one of some of its tasks */
+	const struct net_pairs *pairs; /* at a restart: other namespaces of the image; NULL: none */
 };
 #define NET_HOST_INIT                        \
 	{                                    \
@@ -61,6 +64,8 @@ bool net_attributes_valid(const ProtobufCBinaryData *a);
 /* Sets those that differ from what the interface has. */
 int net_attributes_set(int fd, int index, const ProtobufCBinaryData *wanted,
 		       struct error *e) must_check;
+/* How IPv6 makes addresses by itself; 0 or a negative errno. */
+int net_mode_set(int fd, int index, uint8_t mode);
 /* Flags and nothing else; 0 or a negative errno. */
 int net_flags_set(int fd, int index, uint32_t flags);
 #define NET_LINK_FLAGS (IFF_UP | IFF_DEBUG | IFF_NOARP | IFF_PROMISC | IFF_ALLMULTI | IFF_MULTICAST)

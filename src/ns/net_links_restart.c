@@ -13,6 +13,7 @@
 #include "ns/net_kinds.h"
 #include "ns/net_links.h"
 #include "ns/net_outside.h"
+#include "ns/net_pairs.h"
 
 #define RUNNING_MS 1000
 
@@ -52,11 +53,11 @@ static int validate_one(const Reprise__Network *m, const Reprise__NetLink *l, st
 	if (l->master && (!link_of(m, l->master) || strcmp(link_of(m, l->master)->kind, "bridge")))
 		return invalid(e, "a master that is no bridge");
 	if (!strcmp(l->kind, "veth")
-		    ? !l->outside == !l->link ||
+		    ? !!l->outside + !!l->link + !!l->elsewhere != 1 ||
 			      (l->link && (link_of(m, l->link)->link != l->index ||
 					   strcmp(link_of(m, l->link)->kind, "veth")))
 	    : kind->stands_on_another ? !l->outside == !l->link
-				      : l->outside || l->link)
+				      : l->outside || l->link || l->elsewhere)
 		return invalid(e, "no other end");
 	for (size_t i = 0; i < l->n_other_names; i++)
 		if (strlen(l->other_names[i]) > 127)
@@ -143,7 +144,7 @@ static void put_mode(struct rtnl_message *m, uint8_t mode)
 	rtnl_attribute(m, IFLA_AF_SPEC, body_of(&spec), body_len(&spec));
 }
 
-static int set_mode(int fd, int index, uint8_t mode)
+int net_mode_set(int fd, int index, uint8_t mode)
 {
 	const struct ifinfomsg i = {.ifi_index = index};
 	struct rtnl_message m;
@@ -184,9 +185,9 @@ static void put_birth(struct rtnl_message *m, const Reprise__NetLink *l)
 		rtnl_attribute(m, IFLA_NUM_RX_QUEUES, &l->rx_queues, sizeof(l->rx_queues));
 }
 
-/* Both ends are made at once. */
-static int make_pair(int fd, const struct net_host *host, const Reprise__NetLink *l,
-		     const Reprise__NetLink *other, const char *name)
+/* Both ends are made at once; ns: where the other one is, if it is not here. */
+static int make_pair(int fd, int ns, const Reprise__NetLink *l, const Reprise__NetLink *other,
+		     const char *name)
 {
 	const struct ifinfomsg i = {.ifi_index = l->index};
 	const struct ifinfomsg peer = {.ifi_index = other ? other->index : 0};
@@ -196,8 +197,8 @@ static int make_pair(int fd, const struct net_host *host, const Reprise__NetLink
 	rtnl_attribute(&end, IFLA_IFNAME, name, strlen(name) + 1);
 	if (other)
 		put_birth(&end, other);
-	else
-		rtnl_attribute(&end, IFLA_NET_NS_FD, &host->ns, sizeof(host->ns));
+	if (ns >= 0)
+		rtnl_attribute(&end, IFLA_NET_NS_FD, &ns, sizeof(ns));
 	rtnl_begin(&data, 0, 0, "", 0);
 	rtnl_attribute(&data, VETH_INFO_PEER, body_of(&end), body_len(&end));
 	rtnl_begin(&m, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &i, sizeof(i));
@@ -207,18 +208,23 @@ static int make_pair(int fd, const struct net_host *host, const Reprise__NetLink
 	return rtnl_request(fd, &m);
 }
 
-/* The other one is inside, or on the host, under another name if its own is taken. */
+/* The other one is inside, or in another namespace of the image, or on the host, under another name
+ * if its own is taken. */
 static int make_veth(int fd, const struct net_host *host, const Reprise__Network *all,
 		     const Reprise__NetLink *l)
 {
 	const Reprise__NetLink *other = l->link ? link_of(all, l->link) : NULL;
-	int r = -EEXIST;
+	int r = -EEXIST, ns = -EBADF;
 
+	if (l->elsewhere) {
+		other = host->pairs ? net_pair_other(host->pairs, l, &ns) : NULL;
+		return other ? make_pair(fd, ns, l, other, other->name) : 0;
+	}
 	if (other)
-		return make_pair(fd, host, l, other, other->name);
+		return make_pair(fd, -EBADF, l, other, other->name);
 	if (*l->outside->name)
-		r = make_pair(fd, host, l, NULL, l->outside->name);
-	return r == -EEXIST ? make_pair(fd, host, l, NULL, "reprise%d") : r;
+		r = make_pair(fd, host->ns, l, NULL, l->outside->name);
+	return r == -EEXIST ? make_pair(fd, host->ns, l, NULL, "reprise%d") : r;
 }
 
 /* What stands on an interface of the host finds it by the number of the host's namespace. */
@@ -300,7 +306,7 @@ static int settle_one(int fd, const Reprise__NetLink *l, struct error *e)
 
 	if (r < 0)
 		return r;
-	r = set_mode(fd, l->index, NET_MODE_NONE);
+	r = net_mode_set(fd, l->index, NET_MODE_NONE);
 	if (r >= 0)
 		r = add_names(fd, l);
 	if (r >= 0)
@@ -392,6 +398,8 @@ int net_links_make(int fd, const struct net_host *host, const Reprise__Network *
 {
 	int r = in_rounds(fd, host, m, make_if_new, "make it", e);
 
+	if (r >= 0 && host->pairs)
+		net_pairs_made(host->pairs);
 	return r < 0 ? r : settle_all(fd, m, e);
 }
 
@@ -404,6 +412,9 @@ int net_links_up(int fd, const struct net_host *host, const Reprise__Network *m,
 		if (m->links[i]->outside && !strcmp(m->links[i]->kind, "veth"))
 			r = net_outside_restart(host, lower_of(fd, m->links[i]->index),
 						m->links[i]->outside, e);
+	for (size_t i = 0; i < m->n_links && r >= 0; i++)
+		if (m->links[i]->elsewhere && host->pairs)
+			r = net_pair_up(host->pairs, m->links[i]);
 	if (r >= 0)
 		r = in_rounds(fd, host, m, flags_one, "bring it up", e);
 	for (size_t i = 0; i < m->n_links && r >= 0; i++)
@@ -414,7 +425,7 @@ int net_links_up(int fd, const struct net_host *host, const Reprise__Network *m,
 int net_links_finish(int fd, const Reprise__Network *m, struct error *e)
 {
 	for (size_t i = 0; i < m->n_links; i++) {
-		int r = set_mode(fd, m->links[i]->index, (uint8_t)m->links[i]->address_mode);
+		int r = net_mode_set(fd, m->links[i]->index, (uint8_t)m->links[i]->address_mode);
 
 		if (r < 0)
 			return error_errno(e, r, E_RESTORE, "cannot set up interface %s",

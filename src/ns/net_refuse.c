@@ -2,6 +2,7 @@
 #include "ns/net_refuse.h"
 
 #include <errno.h>
+#include <linux/if_bridge.h>
 #include <linux/neighbour.h>
 #include <linux/netfilter/ipset/ip_set.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -17,7 +18,10 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "net/rtnl.h"
+#include "ns/ebtables.h"
+#include "ns/net_services.h"
 
 struct look {
 	const struct net_links *links;
@@ -93,6 +97,31 @@ static int forwarding(void *arg, const struct nlmsghdr *h)
 		       name_of(l, n->ndm_ifindex));
 }
 
+/* Members of groups at the ports of a bridge that somebody has told it. */
+static int members(void *arg, const struct nlmsghdr *h)
+{
+	const struct br_port_msg *b = NLMSG_DATA(h);
+	const struct look *l = arg;
+	size_t n;
+	const void *list = rtnl_find(b, NLMSG_PAYLOAD(h, 0), sizeof(*b), MDBA_MDB, &n);
+	struct rtnl_walk groups = {list, list ? n : 0};
+	const struct rtattr *group, *a;
+
+	while ((group = rtnl_next(&groups))) {
+		struct rtnl_walk ports = {RTA_DATA(group), RTA_PAYLOAD(group)};
+
+		while ((a = rtnl_next(&ports))) {
+			const struct br_mdb_entry *m = RTA_DATA(a);
+
+			if (RTA_PAYLOAD(a) >= sizeof(*m) && m->state == MDB_PERMANENT)
+				return refused(l->e,
+					       "a permanent member of a multicast group in bridge",
+					       name_of(l, (int)b->ifindex));
+		}
+	}
+	return 0;
+}
+
 struct question {
 	int protocol; /* of netlink */
 	uint16_t type;
@@ -105,6 +134,7 @@ struct question {
 static const struct question questions[] = {
 	{NETLINK_ROUTE, RTM_GETQDISC, sizeof(struct tcmsg), 0, queueing, ""},
 	{NETLINK_ROUTE, RTM_GETNEIGH, sizeof(struct ndmsg), AF_BRIDGE, forwarding, ""},
+	{NETLINK_ROUTE, RTM_GETMDB, sizeof(struct br_port_msg), AF_BRIDGE, members, ""},
 	{NETLINK_XFRM, XFRM_MSG_GETSA, 0, 0, any, "states of IPsec"},
 	{NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, 0, any, "policies of IPsec"},
 };
@@ -167,7 +197,30 @@ static int sets_of_addresses(struct look *l)
 	return !l->e->code && (r == -EOPNOTSUPP || r == -EINVAL || r == -ENOENT) ? 0 : r;
 }
 
-int net_refuse(const struct net_links *links, bool rules, struct error *e)
+/*
+ * Addresses of groups that somebody has given an interface ("ip maddress"), as opposed to those of
+ * which sockets are members: "number name references global address" (dev_mc_seq_show()).
+ */
+static int addresses_of_groups(int proc_fd, struct look *l)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	char *at, *line, *rest = NULL;
+
+	if (procfs_read(proc_fd, &text, NULL, "%sthread-self/net/dev_mcast",
+			proc_fd < 0 ? "/proc/" : "") < 0)
+		return 0;
+	for (at = text; (line = strtok_r(at, "\n", &rest)); at = NULL) {
+		int index, references, global;
+
+		if (sscanf(line, "%d %*s %d %d", &index, &references, &global) == 3 && global &&
+		    !net_others_have(&l->links->others, index))
+			return refused(l->e, "an address of a group that was given to interface",
+				       name_of(l, index));
+	}
+	return 0;
+}
+
+int net_refuse(int proc_fd, const struct net_links *links, bool rules, struct error *e)
 {
 	struct look l = {.links = links, .e = e};
 	int r = 0;
@@ -178,6 +231,12 @@ int net_refuse(const struct net_links *links, bool rules, struct error *e)
 		r = ask(&of_rules[i], &l);
 	if (r >= 0)
 		r = sets_of_addresses(&l);
+	if (r >= 0)
+		r = addresses_of_groups(proc_fd, &l);
+	if (r >= 0)
+		r = ebtables_refuse(proc_fd, e);
+	if (r >= 0)
+		r = net_services_refuse(proc_fd, e);
 	return r >= 0 || e->code
 		       ? r
 		       : error_errno(e, r, E_SYSTEM, "cannot list what the network namespace has");

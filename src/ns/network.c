@@ -9,6 +9,7 @@
 #include "ns/conntrack.h"
 #include "ns/iptables.h"
 #include "ns/net_address.h"
+#include "ns/net_pairs.h"
 #include "ns/net_refuse.h"
 #include "ns/nftables.h"
 
@@ -116,12 +117,15 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 	if (r >= 0)
 		r = save_entries(fd, NET_PROXIES, links, &m->n_proxies, &m->proxies, s, e);
 	if (r >= 0)
+		r = save_entries(fd, NET_LABELS, links, &m->n_labels, &m->labels, s, e);
+	m->has_labels = true;
+	if (r >= 0)
 		r = save_nftables(links, m, s, e);
 	if (r >= 0)
 		r = iptables_checkpoint(proc_fd, m, s, e);
 	if (r >= 0)
 		r = conntrack_checkpoint(proc_fd, m, s, e);
-	return r < 0 ? r : net_refuse(links, m->n_nftables || m->n_iptables, e);
+	return r < 0 ? r : net_refuse(proc_fd, links, m->n_nftables || m->n_iptables, e);
 }
 
 int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, struct scratch *s,
@@ -165,6 +169,8 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 	if (r >= 0)
 		r = net_entries_validate(NET_PROXIES, m->n_proxies, m->proxies, e);
 	if (r >= 0)
+		r = net_entries_validate(NET_LABELS, m->n_labels, m->labels, e);
+	if (r >= 0)
 		r = nftables_validate(m, e);
 	if (r >= 0)
 		r = iptables_validate(m, e);
@@ -194,6 +200,8 @@ static int restore_entries(int fd, const Reprise__Network *m, struct error *e)
 					e);
 	if (r >= 0)
 		r = net_entries_restore(fd, NET_PROXIES, m->n_proxies, m->proxies, NULL, e);
+	if (r >= 0 && m->has_labels)
+		r = net_entries_restore(fd, NET_LABELS, m->n_labels, m->labels, NULL, e);
 	return r;
 }
 
@@ -226,9 +234,10 @@ static int restore_all(struct network *n, int fd, struct restart *r, const Repri
 	return res < 0 ? res : net_links_finish(fd, &m, e);
 }
 
-int network_restart(struct network *n, struct restart *r, const Reprise__Container *msg,
-		    const char *wanted, struct error *e)
+int network_restart(struct network *n, struct restart *r, uint64_t id,
+		    const Reprise__Container *msg, const char *wanted, struct error *e)
 {
+	const struct net_pairs pairs = {.r = r, .id = id};
 	_cleanup_(close_fd) int fd = rtnl_open();
 	int res;
 
@@ -236,9 +245,14 @@ int network_restart(struct network *n, struct restart *r, const Reprise__Contain
 		return error_errno(e, fd, E_NAMESPACE, "cannot ask about interfaces");
 	if (!msg->network)
 		return msg->loopback_up ? loopback_up(fd, e) : 0;
+	res = net_pairs_begin(r, e);
+	if (res < 0)
+		return res;
+	n->host.pairs = &pairs;
 	net_host_lock(&n->host);
 	res = restore_all(n, fd, r, msg, wanted, e);
 	net_host_unlock(&n->host);
+	n->host.pairs = NULL;
 	return res;
 }
 

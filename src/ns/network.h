@@ -30,11 +30,12 @@ int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, 
 		       struct error *e) must_check;
 int network_validate(const Reprise__Container *msg, struct error *e) must_check;
 /*
- * This process is in the new one. wanted: "veth", or "veth=ADDRESS/LENGTH,GATEWAY": another address
- * than it had. NULL: another only if its own is taken. What became of addresses is noted in r.
+ * This process is in the new one, which has that id in the image (0: the container's). wanted:
+ * "veth", or "veth=ADDRESS/LENGTH,GATEWAY": another address than it had. NULL: another only if its
+ * own is taken. What became of addresses is noted in r.
  */
-int network_restart(struct network *n, struct restart *r, const Reprise__Container *msg,
-		    const char *wanted, struct error *e) must_check;
+int network_restart(struct network *n, struct restart *r, uint64_t id,
+		    const Reprise__Container *msg, const char *wanted, struct error *e) must_check;
 /* A new one, with a loopback interface, and as told by `how` with one that leads to the host. */
 int network_make(struct network *n, const char *how, struct error *e) must_check;
 

@@ -270,10 +270,21 @@ static int open_own(struct checkpoint *c, struct error *e)
 	return 0;
 }
 
+static int refuse_one(struct checkpoint *c, size_t i, int r, struct error *e)
+{
+	const struct space_contents *x = c->spaces.looked->list.v[i];
+	const char *kind = space_kinds[space_kind_of(x->msg.own)].name;
+
+	if (r < 0 && x->tid)
+		error_object(e, r, "%s namespace of task %d (%s)", kind, x->tid, x->comm);
+	else if (r < 0)
+		error_object(e, r, "%s:[%llu]", kind, (unsigned long long)c->spaces.list.v[i].ino);
+	return checkpoint_refuse(c, r, e);
+}
+
 static int look_once(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = c->spaces.looked->list.v[i];
-	const char *kind = space_kinds[space_kind_of(x->msg.own)].name;
 	int r;
 
 	if (x->looked)
@@ -282,11 +293,19 @@ static int look_once(struct checkpoint *c, size_t i, struct error *e)
 	r = space_check_owner(c, c->spaces.list.v[i].ns, e);
 	if (r >= 0)
 		r = space_look(c, i, e);
-	if (r < 0 && x->tid)
-		error_object(e, r, "%s namespace of task %d (%s)", kind, x->tid, x->comm);
-	else if (r < 0)
-		error_object(e, r, "%s:[%llu]", kind, (unsigned long long)c->spaces.list.v[i].ino);
-	return checkpoint_refuse(c, r, e);
+	return refuse_one(c, i, r, e);
+}
+
+static int join_all(struct checkpoint *c, struct error *e)
+{
+	int r = 0;
+
+	c->spaces.looked->joined = true;
+	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
+		r = refuse_one(c, i, space_join(c, i, e), e);
+	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
+		r = refuse_one(c, i, space_check(c, i, e), e);
+	return r;
 }
 
 /* It is mounted before there is any process. */
@@ -336,8 +355,10 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 		r = look_at_tasks(c, e);
 	if (r >= 0)
 		r = look_at_bound(c, ct, e);
-	if (r < 0 || !c->spaces.list.n)
+	if (r < 0)
 		return r;
+	if (!c->spaces.list.n)
+		return join_all(c, e);
 	r = checkpoint_refuse(c, check_vfork(c, e), e);
 	if (r >= 0)
 		r = open_own(c, e);
@@ -346,7 +367,7 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
 			if (c->spaces.list.v[i].flag == space_kinds[k].flag)
 				r = look_once(c, i, e);
-	return r;
+	return r < 0 ? r : join_all(c, e);
 }
 
 /* One that is not known has no process of the tree, or is none of these. */
@@ -393,6 +414,10 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 		r = open_own(c, e);
 		if (r >= 0)
 			r = look_once(c, c->spaces.list.n - 1, e);
+		if (r >= 0 && c->spaces.looked->joined)
+			r = space_join(c, c->spaces.list.n - 1, e);
+		if (r >= 0 && c->spaces.looked->joined)
+			r = space_check(c, c->spaces.list.n - 1, e);
 		if (r >= 0 && c->spaces.looked->saved)
 			r = put(c, c->spaces.list.n - 1, e);
 		if (r < 0)

@@ -22,6 +22,10 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) m
  */
 int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t *ret_flag,
 			struct error *e) must_check;
+/* Where interfaces of the container's own network namespace lead to; once it and the others have
+ * been looked at. */
+int spaces_check_network(struct checkpoint *c, const struct container *ct,
+			 struct error *e) must_check;
 /* The records, with the files that they bring along. */
 int spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 void spaces_end(struct checkpoint *c);
@@ -49,6 +53,10 @@ int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e) m
 int spaces_enter(struct restart *r, struct restart_task *t, struct error *e) must_check;
 
 /* ---- between the files of this subject ---- */
+
+/* A task that is being made goes into a namespace of that kind. */
+int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+	     struct error *e) must_check;
 
 struct space_kind {
 	const char *name; /* in /proc/PID/ns */
@@ -126,12 +134,17 @@ struct spaces {
 	VEC(struct space_contents *) list; /* as c->spaces.list */
 	struct scratch s;
 	struct container *ct;
-	bool saved;		   /* the records are written: who comes later writes his own */
+	bool joined; /* where networks lead to is known: who comes later is asked at once */
+	bool saved;  /* the records are written: who comes later writes his own */
 	uint64_t own[SPACE_KINDS]; /* numbers of ours */
 	int fds[SPACE_KINDS];
 };
 
 /* Fills in the i-th of the list. */
 int space_look(struct checkpoint *c, size_t i, struct error *e) must_check;
+/* When others have been looked at: where its interfaces lead to. Others than networks have none. */
+int space_join(struct checkpoint *c, size_t i, struct error *e) must_check;
+/* When that is known of all: they lead back. */
+int space_check(struct checkpoint *c, size_t i, struct error *e) must_check;
 
 #endif

@@ -11,6 +11,8 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/cgroupns.h"
+#include "ns/net_pairs.h"
 #include "ns/resident.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
@@ -140,6 +142,67 @@ static int look_net(struct checkpoint *c, size_t i, struct error *e)
 	return network_checkpoint(&x->network, c->proc_fd, &x->msg, &c->spaces.looked->s, e);
 }
 
+static int resolve(struct checkpoint *c, size_t i, struct error *e)
+{
+	const struct spaces *sp = c->spaces.looked;
+	const int root = sp->fds[space_kind_of(CLONE_NEWNET)];
+
+	return net_pairs_resolve(c, sp->ct->own & CLONE_NEWNET ? root : -EBADF,
+				 contents(c, i)->msg.network, e);
+}
+
+/* Not yet, of the container's own. */
+static const Reprise__Network *network_with(const void *arg, uint64_t id)
+{
+	const struct checkpoint *c = arg;
+
+	for (size_t i = 0; i < c->spaces.list.n; i++)
+		if (c->spaces.list.v[i].id == id)
+			return c->spaces.looked->list.v[i]->msg.network;
+	return NULL;
+}
+
+int space_join(struct checkpoint *c, size_t i, struct error *e)
+{
+	const Reprise__Network *m = contents(c, i)->msg.network;
+
+	return m && m->n_links ? from_inside(c, i, resolve, e) : 0;
+}
+
+int space_check(struct checkpoint *c, size_t i, struct error *e)
+{
+	return net_pairs_check(c->spaces.list.v[i].id, contents(c, i)->msg.network, network_with, c,
+			       e);
+}
+
+struct with_root {
+	const struct checkpoint *c;
+	const Reprise__Network *root;
+};
+
+static const Reprise__Network *any_network(const void *arg, uint64_t id)
+{
+	const struct with_root *w = arg;
+
+	return id ? network_with(w->c, id) : w->root;
+}
+
+int spaces_check_network(struct checkpoint *c, const struct container *ct, struct error *e)
+{
+	const struct with_root w = {c, ct->msg.network};
+	int r;
+
+	if (!(ct->own & CLONE_NEWNET) || !w.root)
+		return 0;
+	r = net_pairs_resolve(c, -EBADF, w.root, e);
+	if (r >= 0)
+		r = net_pairs_check(0, w.root, any_network, &w, e);
+	vec_for_each (s, &c->spaces.list)
+		if (r >= 0)
+			r = net_pairs_check(s->id, network_with(c, s->id), any_network, &w, e);
+	return r;
+}
+
 /* ---- cgroups ---- */
 
 /* /proc/self/cgroup, as it reads from inside. */
@@ -154,62 +217,15 @@ static int read_inside(struct checkpoint *c, size_t i, struct error *e)
 	return x->msg.name ? 0 : no_memory(e);
 }
 
-/* The path in a line "N:controllers:/path", and where the line ends. */
-static const char *path_of(const char *line, size_t *len)
-{
-	const char *colon = strchr(line, ':');
-
-	colon = colon ? strchr(colon + 1, ':') : NULL;
-	*len = colon ? strcspn(colon + 1, "\n") : 0;
-	return colon ? colon + 1 : NULL;
-}
-
-/*
- * Where the namespace begins is where its task is, less what the task sees of its path. A restart
- * makes it where it makes the root task.
- */
-static int same_beginning(const char *inside, const char *outside, const char *root)
-{
-	while (*inside && *outside && *root) {
-		size_t in, out, at;
-		const char *a = path_of(inside, &in), *b = path_of(outside, &out);
-		const char *r = path_of(root, &at);
-
-		if (!a || !b || !r)
-			return false;
-		if (in == 1) /* "/" */
-			in = 0;
-		if (out == 1)
-			out = 0;
-		if (at == 1)
-			at = 0;
-		if (in > out || memcmp(a, b + out - in, in) != 0 || out - in != at ||
-		    memcmp(b, r, at) != 0)
-			return false;
-		inside = strchr(a, '\n') ? strchr(a, '\n') + 1 : "";
-		outside = strchr(b, '\n') ? strchr(b, '\n') + 1 : "";
-		root = strchr(r, '\n') ? strchr(r, '\n') + 1 : "";
-	}
-	return true;
-}
-
 static int look_cgroup(struct checkpoint *c, size_t i, struct error *e)
 {
-	_cleanup_(free_ptr) char *outside = NULL, *root = NULL;
 	struct space_contents *x = contents(c, i);
 	int r = from_inside(c, i, read_inside, e);
 
 	if (r >= 0)
-		r = (int)procfs_read(c->proc_fd, &outside, e, "%d/cgroup", x->tid);
-	if (r >= 0)
-		r = (int)procfs_read(c->proc_fd, &root, e, "%d/cgroup", c->freezer.root);
-	if (r < 0)
-		return r;
-	if (!same_beginning(x->msg.name, outside, root))
-		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "it begins in another control group than that of the root task");
+		r = cgroupns_check(c, x->tid, x->msg.name, e);
 	x->msg.name = (char *)protobuf_c_empty_string;
-	return 0;
+	return r;
 }
 
 /* ---- clocks ---- */
@@ -443,6 +459,7 @@ int space_look(struct checkpoint *c, size_t i, struct error *e)
 	case CLONE_NEWNET:
 		if (network_begin(&x->network, c->proc_fd, e) < 0)
 			return -EIO;
+		x->network.host.ours = c->spaces.looked->ct->own & CLONE_NEWNET;
 		return from_inside(c, i, look_net, e);
 	case CLONE_NEWCGROUP:
 		return look_cgroup(c, i, e);

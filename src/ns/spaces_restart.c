@@ -14,7 +14,9 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "model/pids.h"
+#include "ns/cgroupns.h"
 #include "ns/mounts_late.h"
+#include "ns/net_pairs.h"
 #include "ns/propagation.h"
 #include "ns/resident.h"
 #include "ns/settings.h"
@@ -95,6 +97,8 @@ int spaces_validate(const struct restart *r, struct error *e)
 
 	for (size_t i = 0; (msg = restart_nth(r, RECORD_NAMESPACE, i, NULL)) && res >= 0; i++)
 		res = validate_one(r, msg, e);
+	if (res >= 0)
+		res = net_pairs_validate(r, e);
 	vec_for_each (p, &r->processes)
 		vec_for_each (t, &p->tasks)
 			if (res >= 0)
@@ -114,20 +118,25 @@ static int open_own(struct restart *r, int kind, struct error *e)
 			   space_kinds[kind].name);
 }
 
+/* That of control groups its stub has made itself, in the groups of the container. */
 static int open_roots(struct restart *r, struct error *e)
 {
+	char stub[24];
+
+	snprintf(stub, sizeof(stub), "%d", r->processes.v[0].pid);
 	for (int k = 0; k < SPACE_KINDS; k++) {
 		struct restart_space *s = &r->spaces.root[k];
+		const char *who = space_kinds[k].flag == CLONE_NEWCGROUP ? stub : "thread-self";
 		struct error unused = {};
 
 		/* Not every kernel has every kind. */
-		s->ino =
-			space_number(r->proc_fd, &unused, "thread-self/ns/%s", space_kinds[k].name);
+		s->ino = space_number(r->proc_fd, &unused, "%s/ns/%s", who, space_kinds[k].name);
 		s->flag = space_kinds[k].flag;
 		s->ns = -EBADF;
 		if (!s->ino)
 			continue;
-		s->ns = open_own(r, k, e);
+		s->ns = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%s/ns/%s", who,
+				    space_kinds[k].name);
 		if (s->ns < 0)
 			return s->ns;
 	}
@@ -150,15 +159,22 @@ static int fill(struct restart *r, const Reprise__Container *msg, struct error *
 }
 
 /* A network whose outside is that of the root. */
-static int make_network(struct restart *r, const Reprise__Container *msg, struct error *e)
+static int make_network(struct restart *r, uint64_t id, const Reprise__Container *msg,
+			struct error *e)
 {
 	_cleanup_(network_free) struct network n = NETWORK_INIT;
+	int res = net_pairs_begin(r, e);
 
+	if (res < 0)
+		return res;
 	if (network_begin(&n, r->proc_fd, e) < 0)
 		return -EIO;
-	if (unshare(CLONE_NEWNET) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot make it");
-	return network_restart(&n, r, msg, NULL, e);
+	res = net_pairs_enter(r, id);
+	if (res == -ENOENT)
+		res = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
+	if (res < 0)
+		return error_errno(e, res, E_NAMESPACE, "cannot make it");
+	return network_restart(&n, r, id, msg, NULL, e);
 }
 
 /* We go there and come back: there is nobody else to make it. */
@@ -169,7 +185,7 @@ static int make_here(struct restart *r, struct restart_space *s, const Reprise__
 	int res;
 
 	if (msg->own == CLONE_NEWNET)
-		res = make_network(r, msg, e);
+		res = make_network(r, s->id, msg, e);
 	else if (unshare((int)msg->own) < 0)
 		res = error_errno(e, -errno, E_NAMESPACE, "cannot make it");
 	else
@@ -323,8 +339,13 @@ static int make_one(struct restart *r, struct restart_space *s, const Reprise__C
 
 	if (msg->own == CLONE_NEWTIME)
 		res = s->ns = timens_restart(r, msg, e);
+<<<<<<< HEAD
 	else if (msg->own == CLONE_NEWUSER)
 		res = s->ns = user_space_make(r, msg, msg->above ? find(r, msg->above)->ns : -1, e);
+=======
+	else if (msg->own == CLONE_NEWCGROUP)
+		res = cgroupns_restart(r, s, e);
+>>>>>>> b850300 (Pairs of interfaces between network namespaces of a container; no silent loss of IPVS, ebtables and their like)
 	else
 		res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
 	if (res >= 0 && fstat(s->ns, &st) < 0)
@@ -408,9 +429,8 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 	return res;
 }
 
-/* A task goes there. */
-static int go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
-	      struct error *e)
+int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+	     struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	int remote, call, res = restart_send_fds(r, t, &s->ns, 1, &remote, e);
@@ -445,7 +465,7 @@ static int make_root_clocks(struct restart *r, const Reprise__Container *root, s
 	}
 	*s = (struct restart_space){
 		.flag = CLONE_NEWTIME, .ino = st.st_ino, .ns = ns, .root = -EBADF};
-	return go(r, &r->processes.v[0].tasks.v[0], s, SPACE_TIME, e);
+	return space_go(r, &r->processes.v[0].tasks.v[0], s, SPACE_TIME, e);
 }
 
 int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e)
@@ -533,6 +553,7 @@ void spaces_restart_end(struct restart *r)
 		if (r->spaces.root[k].ino)
 			close_fd(&r->spaces.root[k].ns);
 	vec_free(&r->spaces.list);
+	net_pairs_end(r);
 }
 
 /* ---- tasks ---- */
@@ -561,7 +582,7 @@ int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
 				  space_kinds[k].name);
 		if (!is)
 			return e->err;
-		res = is == s->ino ? 0 : go(r, t, s, k, e);
+		res = is == s->ino ? 0 : space_go(r, t, s, k, e);
 		if (res < 0)
 			return res;
 	}

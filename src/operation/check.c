@@ -134,6 +134,8 @@ static int check_tree(struct pass *p, struct error *e)
 		}
 	}
 	if (r >= 0)
+		r = checkpoint_refuse(c, spaces_check_network(c, p->container, e), e);
+	if (r >= 0)
 		r = checkpoint_refuse(c, files_checkpoint_finish(c, e), e);
 	if (r >= 0)
 		r = checkpoint_refuse(c, ipc_checkpoint(c, e), e);

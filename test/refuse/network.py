@@ -2,6 +2,7 @@
 """What a network namespace may hold that cannot be saved: refused by name."""
 
 import os
+import subprocess
 
 import case as cases
 from case import Failed, Skipped
@@ -73,6 +74,92 @@ def test_forwarding(case):
                    'ip link set v0 master b0',
                    'bridge fdb add 02:00:00:00:00:99 dev v0 master static'],
             'permanent address', 'v0')
+
+
+def test_group_member(case):
+    refused(case, ['ip link add b0 type bridge', 'ip link set b0 up', 'ip link add v0 type veth peer name v1',
+                   'ip link set v0 master b0 up',
+                   'bridge mdb add dev b0 port v0 grp 239.1.1.1 permanent'], 'multicast group', 'b0')
+
+
+def test_group_address(case):
+    refused(case, ['ip link add d0 type veth peer name d1', 'ip maddress add 33:33:00:00:00:77 dev d0'],
+            'address of a group', 'd0')
+
+
+def test_endpoint(case):
+    refused(case, ['ip mptcp endpoint add 10.1.1.1 signal'], 'MPTCP')
+
+
+def test_segment_routing(case):
+    refused(case, ['ip sr tunsrc set 2001:db8::7'], 'segment routing')
+
+
+def test_fou(case):
+    load('fou')
+    refused(case, ['ip fou add port 5555 ipproto 4'], 'FOU')
+
+
+def test_l2tp(case):
+    load('l2tp_netlink')
+    refused(case, ['ip link set lo up',
+                   'ip l2tp add tunnel tunnel_id 3 peer_tunnel_id 4 encap udp local 127.0.0.1 remote '
+                   '127.0.0.2 udp_sport 5000 udp_dport 6000'], 'L2TP')
+
+
+def load(*modules):
+    """Where the kernel has them as modules."""
+    if os.path.exists('/proc/modules') and os.path.exists('/sbin/modprobe'):
+        for module in modules:
+            subprocess.run(['/sbin/modprobe', '-q', module], check=False)
+
+
+def program(case, text):
+    def run(first):
+        code, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first, '/usr/bin/python3', '-c', text])
+        if 'Protocol not available' in err or 'not supported' in err:
+            raise Skipped('the kernel does not have it')
+        if code:
+            raise Failed(err)
+    return run
+
+
+# IP_VS_SO_SET_ADD: TCP to 10.1.1.1:80, in turn.
+IPVS = '''
+import socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+s.setsockopt(socket.SOL_IP, 1024 + 64 + 64 + 2, struct.pack(
+    '=H2x4s2s2xI16sIII', 6, socket.inet_aton('10.1.1.1'), struct.pack('>H', 80), 0, b'rr', 0, 0, 0))
+'''
+
+
+def test_ipvs(case):
+    load('ip_vs', 'ip_vs_rr')
+    refused(case, [program(case, IPVS)], 'IPVS')
+
+
+# EBT_SO_SET_ENTRIES: nothing is forwarded any more. Three chains: in, forward, out.
+EBTABLES = '''
+import ctypes, socket, struct
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+chains = b''.join(struct.pack('=I32sIiI', 0, name, 0, policy, 0) for name, policy in (
+    (b'INPUT', -1), (b'FORWARD', %d), (b'OUTPUT', -1)))
+entries = ctypes.create_string_buffer(chains, len(chains))
+at = ctypes.addressof(entries)
+s.setsockopt(socket.SOL_IP, 128, struct.pack('@32sIII6PIPP', b'filter', 0xe, 0, len(chains), 0, at, at + 48,
+                                             at + 96, 0, 0, 0, 0, at) + chains)
+'''
+
+
+def test_ebtables(case):
+    load('ebtable_filter')
+    refused(case, [program(case, EBTABLES % -2)], 'ebtables', 'filter')
+
+
+def test_ebtables_untouched(case):
+    """A table without rules is nothing to be refused."""
+    load('ebtable_filter')
+    refused(case, [program(case, EBTABLES % -1), 'ip mptcp endpoint add 10.1.1.1 signal'], 'MPTCP')
 
 
 def test_elsewhere(case):

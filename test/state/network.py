@@ -245,6 +245,9 @@ ip rule del from all lookup default
 ip neigh add 10.9.0.7 lladdr 02:00:00:00:00:07 dev eth0 nud permanent
 ip -6 neigh add 2001:db8::7 lladdr 02:00:00:00:00:08 dev eth0 nud permanent
 ip neigh add proxy 10.9.0.77 dev eth0
+ip addrlabel add prefix 2001:db8:7::/48 label 77
+ip addrlabel add prefix 2001:db8:8::/48 dev br0 label 78
+ip addrlabel del prefix 2002::/16 label 2
 cd /proc/sys/net
 echo 1 > ipv4/ip_forward
 echo 2 > ipv4/conf/eth0/rp_filter
@@ -262,7 +265,7 @@ LOOKS = [
     ['ip', '-d', 'addr'], ['ip', 'rule'], ['ip', '-6', 'rule'], ['ip', 'route', 'show', 'table', 'all'],
     ['ip', '-6', 'route', 'show', 'table', 'all'], ['ip', '-d', 'nexthop'], ['ip', 'neigh', 'show', 'nud', 'permanent'],
     ['ip', '-6', 'neigh', 'show', 'nud', 'permanent'], ['ip', 'neigh', 'show', 'proxy'],
-    ['bridge', '-d', 'link'],
+    ['bridge', '-d', 'link'], ['ip', 'addrlabel'],
     ['sh', '-c', 'find /proc/sys/net -type f -perm /222 ! -path "*/flush" -exec grep -H . {} + 2>&1; true']]
 
 # Of the moment, or of the host.
@@ -306,6 +309,99 @@ def test_everything(case):
 
 
 test_everything.timeout = 90
+
+
+# Two namespaces with names behind a bridge, as for containers inside of this one, and a pair from one to the other.
+INSIDE = '''
+set -e
+ip link set eth0 mtu 1400
+ip link add docker0 type bridge
+ip addr add 172.17.0.1/16 dev docker0
+ip link set docker0 up
+for i in 2 3; do
+    ip netns add n$i
+    ip link add veth$i type veth peer name eth0 netns n$i
+    ip link set veth$i master docker0 up
+    ip -n n$i link set lo up
+    ip -n n$i addr add 172.17.0.$i/16 dev eth0
+    ip -n n$i -6 addr add 2001:db8::$i/64 dev eth0 nodad
+    ip -n n$i link set eth0 up
+    ip -n n$i route add default via 172.17.0.1
+done
+ip -n n2 link add straight address 02:00:00:00:00:22 type veth peer name straight address 02:00:00:00:00:33 netns n3
+ip -n n2 addr add 10.77.0.2/24 dev straight
+ip -n n3 addr add 10.77.0.3/24 dev straight
+ip -n n2 link set straight up
+ip -n n3 link set straight up
+ip -n n3 nexthop add id 5 via 10.77.0.2 dev straight
+ip -n n3 route add 10.78.0.0/16 nhid 5
+ip -n n3 link add idle type veth peer name idle2 netns n2
+'''
+
+ANSWER = '''
+import socket, sys
+listener = socket.create_server(('', 7000))
+while True:
+    client, address = listener.accept()
+    client.sendall(address[0].encode())
+    client.close()
+    del client
+'''
+
+
+def look_inside(case, name):
+    texts = [inside(case, name, 'ip', 'netns', 'list')]
+    for space in '', '-n n2 ', '-n n3 ':
+        for words in '-d addr', 'route', '-6 route', 'neigh show nud permanent', 'nexthop':
+            text = inside(case, name, 'ip', *(space + words).split())
+            texts.append(re.sub(MOMENTS.replace('\n', '') + r'|link-netns \S+| \(id: \d+\)', '', text))
+    texts.append(inside(case, name, 'bridge', 'link'))
+    return [re.sub(r'@\S+', '', text) for text in texts]
+
+
+def reach(case, name):
+    """From the namespace of the container over the bridge, and straight from one to the other."""
+    program = ('import socket, sys; s = socket.create_connection((sys.argv[1], 7000), 20); '
+               'print(s.recv(100).decode())')
+    for command, to, wanted in ((), '172.17.0.3', '172.17.0.1'), (('ip', 'netns', 'exec', 'n2'), '10.77.0.3', '10.77.0.2'):
+        said = inside(case, name, *command, 'python3', '-c', program, to).strip()
+        if said != wanted:
+            raise Failed('%s says %s' % (to, said))
+
+
+def test_namespaces_inside(case):
+    begin(case)
+    with open(case.path('setup'), 'w') as file:
+        file.write(INSIDE + 'cat > /var/tmp/answer <<E\n%sE\n' % ANSWER +
+                   '(ip netns exec n3 python3 /var/tmp/answer & )\ntouch %s\n' % case.path('ready') +
+                   'exec sleep 1000\n')
+    pid = case.start_reprise('run', '--name', 'web', '--net', 'veth', '-V',
+                             '%s:%s' % (case.control, case.control), '--', 'sh', case.path('setup'))
+    case.until(lambda: os.path.exists(case.path('ready')) or case.ended(pid), 'the namespaces')
+    if case.ended(pid):
+        raise Failed('it has ended')
+    case.until(lambda: 'LISTEN' in inside(case, 'web', 'ip', 'netns', 'exec', 'n3', 'ss', '-ltn'), 'the server')
+    reach(case, 'web')
+    case.until(lambda: 'tentative' not in ''.join(look_inside(case, 'web')), 'the addresses')
+    before = look_inside(case, 'web')
+    case.checkpoint('web', '-q', '--kill', '--tcp=closed')
+    case.wait(pid)
+    case.until(lambda: links(case) == ['lo'], 'the interface goes with the container')
+    good(case.reprise('rm', 'web'))
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'new'))
+    reach(case, 'new')
+    # News of carriers gets round.
+    case.until(lambda: look_inside(case, 'new') == before, 'all as it was: %s' % before)
+    os.unlink(case.path('image'))
+    case.checkpoint('new', '-q', '--tcp=closed')
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'newer'))
+    reach(case, 'newer')
+    stop(case, 'new', 'newer')
+    case.until(lambda: links(case) == ['lo'], 'interfaces are left')
+    case.reap()
+
+
+test_namespaces_inside.timeout = 90
 
 
 def test_of_unshare(case):
