@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #define AHEAD  50000 /* s */
-#define EMPTY  (-1000)
-#define PERIOD 1000 /* s; nothing here takes a half of it */
-#define DUE    1.0  /* s */
+#define EMPTY  (-1)  /* a clock cannot begin before 0, however young the machine is (ERANGE) */
+#define PERIOD 1000  /* s; nothing here takes a half of it */
+#define DUE    1.0   /* s */
 
 static int root_ns;
 static struct {
