@@ -306,21 +306,20 @@ static struct file_entry *new_entry(struct checkpoint *c, const struct file_seen
 	return entry->comm && entry->link && entry->msg ? entry : NULL;
 }
 
-/* Nameless files in memory lie on mounts that nobody sees. */
-static bool is_nameless(const char *link)
+bool file_is_nameless(const struct file_seen *f)
 {
 	static const char *const names[] = {"/memfd:", "/SYSV", "/dev/zero (deleted)",
 					    "/anon_hugepage", NULL};
 
 	for (size_t i = 0; names[i]; i++)
-		if (!strncmp(link, names[i], strlen(names[i])))
+		if (!strncmp(f->link, names[i], strlen(names[i])))
 			return true;
-	return link[0] != '/';
+	return f->link[0] != '/';
 }
 
 static bool is_foreign(const struct checkpoint *c, const struct file_seen *f)
 {
-	if (!c->mounts || is_nameless(f->link) || space_of_mount(c, f->mnt_id))
+	if (!c->mounts || file_is_nameless(f) || space_of_mount(c, f->mnt_id))
 		return false;
 	vec_for_each (id, &c->mounts->ids)
 		if (*id == f->mnt_id)

@@ -67,6 +67,9 @@ struct file_seen {
 	struct file_entry *entry;	  /* of this description, see fs/context.h */
 };
 
+/* A file in memory that the kernel names itself: on a mount that nobody sees. */
+bool file_is_nameless(const struct file_seen *f);
+
 struct file_ops {
 	enum file_kind kind;
 	const char *name;    /* "eventfd" */

@@ -25,6 +25,7 @@
 #define SYSFS_MAGIC 0x62656572
 #endif
 
+#define ANONYMOUS      0xeffffff7u /* MNT_NS_ANON_INO, since 6.18; 0 before */
 #define DELETED_SUFFIX " (deleted)"
 
 static bool leads_to(int root, const char *path, const struct stat *st)
@@ -135,7 +136,33 @@ static uint64_t mount_of(int dir, const char *path, int flags)
 		       : 0;
 }
 
-int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const char *link,
+/*
+ * Nobody has the mount of a file but who has opened something on it: it is in no namespace
+ * (umount_tree()), or in one without a number (open_tree(), alloc_mnt_ns()); not in that of others.
+ * Only the kernel's memory tells.
+ */
+static bool is_nowhere(struct checkpoint *c, int fd)
+{
+	struct kernel_memory *k = NULL;
+	struct error unused = {};
+	uint64_t mount, space = 0;
+	uint32_t number;
+	int at, inner, r;
+
+	if (c->files->kernel_hidden || files_kernel_memory(c, &k, &unused) < 0)
+		return false;
+	at = kernel_offset(k, "file", "f_path.mnt");
+	inner = kernel_offset(k, "mount", "mnt");
+	r = inner < 0 ? inner : kernel_of_file(k, fd, &at, 1, &mount, sizeof(mount));
+	if (r >= 0)
+		r = kernel_member(k, mount - (uint64_t)inner, "mount", "mnt_ns", &space,
+				  sizeof(space));
+	if (r >= 0 && space)
+		r = kernel_member(k, space, "mnt_namespace", "ns.inum", &number, sizeof(number));
+	return r >= 0 && (!space || !number || number == ANONYMOUS);
+}
+
+int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool directory, const char *link,
 			  struct error *e)
 {
 	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
@@ -149,6 +176,8 @@ int inode_refuse_detached(const struct checkpoint *c, pid_t tid, int fd, const c
 	for (rest = text; (line = strsep(&rest, "\n"));)
 		if (strtoull(line, NULL, 10) == is)
 			return 0;
+	if (!directory && !is_nowhere(c, fd))
+		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 			 "it is on a mount that is attached nowhere (made by fsmount() or "
 			 "open_tree(), or unmounted lazily), which cannot be saved; attach it, or "

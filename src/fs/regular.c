@@ -60,13 +60,27 @@ static bool is_of_kernel(const struct checkpoint *c, const Reprise__File *msg)
 	return inode && inode->msg.pseudo;
 }
 
+/* Most files are on few mounts. Nameless ones are on one that nobody sees. */
+static int check_mount(struct checkpoint *c, const struct file_seen *f, struct error *e)
+{
+	const bool directory = S_ISDIR(f->st.st_mode);
+	int r;
+
+	if (!directory && (f->foreign || f->mnt_id == c->files->attached || file_is_nameless(f)))
+		return 0;
+	r = inode_refuse_detached(c, f->tid, f->local, directory, f->link, e);
+	if (r >= 0 && !directory)
+		c->files->attached = f->mnt_id;
+	return r;
+}
+
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			      struct scratch *scratch, struct error *e)
 {
 	int r = dnotify_checkpoint(c, f, msg, scratch, e);
 
-	if (r >= 0 && S_ISDIR(f->st.st_mode))
-		r = inode_refuse_detached(c, f->tid, f->local, f->link, e);
+	if (r >= 0)
+		r = check_mount(c, f, e);
 	if (r < 0)
 		return r;
 	msg->regular = scratch_message(scratch, Reprise__RegularFile, reprise__regular_file__init);

@@ -339,13 +339,10 @@ static int make_one(struct restart *r, struct restart_space *s, const Reprise__C
 
 	if (msg->own == CLONE_NEWTIME)
 		res = s->ns = timens_restart(r, msg, e);
-<<<<<<< HEAD
 	else if (msg->own == CLONE_NEWUSER)
 		res = s->ns = user_space_make(r, msg, msg->above ? find(r, msg->above)->ns : -1, e);
-=======
 	else if (msg->own == CLONE_NEWCGROUP)
 		res = cgroupns_restart(r, s, e);
->>>>>>> b850300 (Pairs of interfaces between network namespaces of a container; no silent loss of IPVS, ebtables and their like)
 	else
 		res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
 	if (res >= 0 && fstat(s->ns, &st) < 0)

@@ -31,6 +31,7 @@ static int write_to_setuid(void *arg)
 
 static void set_up(const char *what)
 {
+	char path[4096];
 	int fd;
 
 	if (!strcmp(what, "linked")) {
@@ -47,6 +48,12 @@ static void set_up(const char *what)
 	} else if (!strcmp(what, "detached-cwd")) {
 		fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
 		CHECK(!fchdir(fd) && !close(fd));
+	} else if (!strcmp(what, "detached-file")) {
+		int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
+
+		test_file("file", 100, 1);
+		CHECK(getcwd(path, sizeof(path) - 5) && strcat(path, "/file"));
+		CHECK(openat(tree, path + 1, O_RDONLY) >= 0 && !close(tree));
 	} else if (!strcmp(what, "fscontext")) {
 		CHECK(syscall(SYS_fsopen, "tmpfs", 0) >= 0);
 	} else if (!strcmp(what, "notify")) {

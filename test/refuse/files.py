@@ -3,7 +3,7 @@
 
 import os
 
-from case import Failed
+from case import Failed, Skipped
 
 
 def odd(case, *what):
@@ -42,6 +42,13 @@ def test_file_below_a_mount(case):
 def test_detached_mount(case):
     """Its root has the path and the inode of a directory that is there."""
     case.finish(refused(case, 'detached', 'file-state', 'attached nowhere', 'descriptor'))
+
+
+def test_file_on_a_detached_mount(case):
+    """Its path leads to the same inode on a mount that is there."""
+    if os.stat('/').st_dev != os.stat(case.directory).st_dev:
+        raise Skipped('the directory of the test is on a mount of its own')
+    case.finish(refused(case, 'detached-file', 'file-state', 'attached nowhere', 'descriptor'))
 
 
 def test_working_directory_on_a_detached_mount(case):
