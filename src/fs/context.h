@@ -253,8 +253,11 @@ bool files_restart_patience(struct restart *r);
 uint64_t nofile_raise(void);
 void nofile_restore(uint64_t soft);
 
-/* A file was opened with these flags: if without O_LARGEFILE, so it is opened once more (narrow.c).
- */
+/* inode_open() for a description that has these flags: if O_LARGEFILE is not among them, as a
+ * 32-bit program does it (narrow.c). */
+int narrow_inode_open(struct restart *r, uint64_t inode, int flags, int *ret_fd,
+		      struct error *e) must_check;
+/* The same of what is open already: it is opened once more. */
 int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e) must_check;
 
 #endif

@@ -63,9 +63,7 @@ static int device_validate(const struct restart *r, const Reprise__File *msg, st
 static int device_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			  struct error *e)
 {
-	int res = inode_open(r, msg->device->inode, (int)msg->flags, ret_fd, e);
-
-	return res < 0 ? res : narrow_open(r, msg->flags, ret_fd, e);
+	return narrow_inode_open(r, msg->device->inode, (int)msg->flags, ret_fd, e);
 }
 
 static void device_describe(const Reprise__File *msg, char *buf, size_t size)

@@ -13,23 +13,49 @@
  * Only open(2) of a 32-bit program leaves out O_LARGEFILE (force_o_largefile()), without which a
  * file ends at 2 GiB for whoever uses the descriptor; and nothing else sets or clears it.
  */
-int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e)
+static bool is_narrow(unsigned int flags)
+{
+	return !(flags & (KERNEL_O_LARGEFILE | O_PATH)) && arch_compat_available();
+}
+
+static int open_again(const struct restart *r, unsigned int flags, int *fd, struct error *e)
 {
 	_cleanup_(close_fd) int proc = -EBADF;
 	char name[16];
 	int n;
 
-	if (flags & (KERNEL_O_LARGEFILE | O_PATH) || !arch_compat_available())
-		return 0;
 	proc = openat(r->proc_fd, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (proc < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot open our own descriptors");
 	snprintf(name, sizeof(name), "%d", *fd);
 	flags &= ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
+	if ((flags & O_TMPFILE) == O_TMPFILE)
+		flags &= ~(unsigned int)O_TMPFILE;
 	n = arch_compat_openat(proc, name, (int)flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (n < 0)
 		return error_errno(e, n, E_FILE_OPEN, "cannot open it as a 32-bit program does");
 	close(*fd);
 	*fd = n;
 	return 0;
+}
+
+int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e)
+{
+	return is_narrow(flags) ? open_again(r, flags, fd, e) : 0;
+}
+
+/* To open it twice may do something: each open of /dev/ptmx makes another terminal. */
+int narrow_inode_open(struct restart *r, uint64_t inode, int flags, int *ret_fd, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	int res;
+
+	if (!is_narrow((unsigned int)flags))
+		return inode_open(r, inode, flags, ret_fd, e);
+	res = inode_open(r, inode, O_PATH, &fd, e);
+	if (res >= 0)
+		res = open_again(r, (unsigned int)flags, &fd, e);
+	if (res >= 0)
+		*ret_fd = take_fd(&fd);
+	return res;
 }

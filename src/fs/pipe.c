@@ -244,7 +244,8 @@ static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 		if (res < 0)
 			return res;
 		/* Both ends are held open, so that no open waits for the other. */
-		return inode_open(r, msg->pipe->inode, (int)msg->flags | O_NONBLOCK, ret_fd, e);
+		return narrow_inode_open(r, msg->pipe->inode, (int)msg->flags | O_NONBLOCK, ret_fd,
+					 e);
 	}
 	/* pipe2() never sets O_LARGEFILE, and open() always does. */
 	if (!p->taken[end] && (flags & O_ACCMODE) != O_RDWR && !(msg->flags & KERNEL_O_LARGEFILE)) {
@@ -253,11 +254,15 @@ static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	} else {
 		/* Another description of the same end, as open("/proc/self/fd/N") makes it. */
 		fd = reopen_fd(r->proc_fd, p->ends[end], flags | O_NONBLOCK);
+		res = fd < 0 ? fd : narrow_open(r, msg->flags, &fd, e);
 	}
 	if (fd < 0)
 		return error_errno(e, fd, E_RESTORE, "cannot open the end of a pipe");
-	*ret_fd = fd;
-	return 0;
+	if (res < 0)
+		close_fd(&fd);
+	else
+		*ret_fd = fd;
+	return res;
 }
 
 static void pipe_restart_end(struct restart *r)

@@ -246,7 +246,7 @@ static int open_numbered(struct restart *r, uint64_t inode, unsigned int flags, 
 
 	while (n < ATTEMPTS_MAX) {
 		if (inode)
-			res = inode_open(r, inode, (int)flags | O_NOCTTY, &fd, e);
+			res = narrow_inode_open(r, inode, (int)flags | O_NOCTTY, &fd, e);
 		else if ((fd = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0)
 			res = error_errno(e, -errno, E_RESTORE, "cannot open /dev/ptmx");
 		if (res < 0)

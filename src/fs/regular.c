@@ -114,15 +114,13 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 
 	if (msg->n_locks) /* not to wait until somebody gives up a lease; see set_flags() */
 		flags |= O_NONBLOCK;
-	res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
+	res = narrow_inode_open(r, msg->regular->inode, flags, ret_fd, e);
 	while (res == -EWOULDBLOCK && files_restart_patience(r)) {
 		error_clear(e);
-		res = inode_open(r, msg->regular->inode, flags, ret_fd, e);
+		res = narrow_inode_open(r, msg->regular->inode, flags, ret_fd, e);
 	}
 	if (res >= 0 && msg->opener)
 		opener_take_over(r, msg, ret_fd);
-	if (res >= 0)
-		res = narrow_open(r, msg->flags, ret_fd, e);
 	if (res >= 0)
 		res = pressure_restore(*ret_fd, msg, e);
 	if (res < 0)

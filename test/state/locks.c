@@ -93,7 +93,7 @@ int main(void)
 	pids[1] = test_fork(child, NULL);
 	while (access("child-ready", F_OK))
 		usleep(1000);
-	test_until_in(pids[1], SYS_fcntl);
+	test_until_in(pids[1], sizeof(long) == 8 ? SYS_fcntl : 221 /* fcntl64 */);
 
 	test_wait();
 	if (test_break(1))

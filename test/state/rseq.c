@@ -12,7 +12,14 @@
 #include <unistd.h>
 
 static volatile int spinning;
-volatile int rseq_test_go;
+static volatile int rseq_test_go;
+/* struct rseq_cs, whose addresses have 64 bits in any program. */
+extern char rseq_test_section __attribute__((visibility("hidden")));
+#ifdef __x86_64__
+#define PLACE(what) ".quad " what "\n"
+#else
+#define PLACE(what) ".long " what ", 0\n"
+#endif
 static long aborts, bad, good;
 
 static struct rseq *area(void)
@@ -27,25 +34,23 @@ static int section(struct rseq *rseq)
 
 	asm volatile(".pushsection __rseq_cs, \"aw\"\n"
 		     ".balign 32\n"
-		     "3: .long 0, 0\n"
-		     ".quad 1f, 2f - 1f, 4f\n"
-		     ".popsection\n"
-		     "lea 3b(%%rip), %%rax\n"
-		     "mov %%rax, 8(%1)\n"
-		     "1:\n"
-		     "mov $2, %0\n"
-		     "6: cmpq $0, 8(%1)\n"
-		     "je 5f\n"
-		     "cmpl $0, rseq_test_go(%%rip)\n"
-		     "je 6b\n"
-		     "mov $0, %0\n"
-		     "2: jmp 5f\n"
-		     ".long 0x53053053\n"
-		     "4: mov $1, %0\n"
-		     "5:\n"
+		     "rseq_test_section: .long 0, 0\n" PLACE("1f") PLACE("2f - 1f")
+			     PLACE("4f") ".popsection\n"
+					 "mov %2, 8(%1)\n"
+					 "1:\n"
+					 "movl $2, %0\n"
+					 "6: cmpl $0, 8(%1)\n"
+					 "je 5f\n"
+					 "cmpl $0, (%3)\n"
+					 "je 6b\n"
+					 "movl $0, %0\n"
+					 "2: jmp 5f\n"
+					 ".long 0x53053053\n"
+					 "4: movl $1, %0\n"
+					 "5:\n"
 		     : "=&r"(result)
-		     : "r"(rseq)
-		     : "rax", "memory", "cc");
+		     : "r"(rseq), "r"(&rseq_test_section), "r"(&rseq_test_go)
+		     : "memory", "cc");
 	return result;
 }
 

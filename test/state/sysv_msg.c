@@ -8,6 +8,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifdef __i386__ /* the C library has one call for all of System V */
+#undef SYS_msgrcv
+#undef SYS_msgsnd
+#define SYS_msgrcv SYS_ipc
+#define SYS_msgsnd SYS_ipc
+#endif
+
 #define KEY 0xfeed
 #define BIG 7000
 

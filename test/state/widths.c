@@ -10,11 +10,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define O_LARGEFILE_BIT 0100000
+#define FILES		6
 
 static __thread int local = 40;
 static volatile sig_atomic_t got, on_local;
@@ -61,8 +63,8 @@ struct own {
 	char auxv[4096], exe[4096];
 	size_t auxv_len;
 	void *head;
-	int fd;
-	long flags;
+	int fds[FILES];
+	long flags[FILES];
 	pthread_t thread;
 };
 
@@ -73,6 +75,33 @@ static void *robust_head(void)
 
 	CHECK(syscall(SYS_get_robust_list, 0, &head, &len) == 0);
 	return head;
+}
+
+/* A nameless file does not keep O_TMPFILE. */
+static long flags_of(int fd)
+{
+	return syscall(SYS_fcntl, fd, F_GETFL) & ~(long)O_TMPFILE;
+}
+
+/* The C library would ask for O_LARGEFILE. */
+static void open_files(struct own *own)
+{
+	static const struct {
+		const char *path;
+		int flags;
+	} how[FILES] = {
+		{"/dev/null", O_RDONLY},       {"fifo", O_RDWR | O_NONBLOCK},
+		{".", O_RDWR | O_TMPFILE},     {"/dev/ptmx", O_RDWR | O_NOCTTY},
+		{"/proc/self/stat", O_RDONLY}, {"file", O_RDWR | O_CREAT},
+	};
+
+	CHECK(mkfifo("fifo", 0600) == 0 || errno == EEXIST);
+	for (int i = 0; i < FILES; i++) {
+		own->fds[i] = (int)syscall(SYS_openat, AT_FDCWD, how[i].path, how[i].flags, 0600);
+		CHECK(own->fds[i] >= 0);
+		own->flags[i] = flags_of(own->fds[i]);
+		CHECK_EQUAL(!!(own->flags[i] & O_LARGEFILE_BIT), sizeof(void *) == 8);
+	}
 }
 
 static void set_up(struct own *own)
@@ -91,11 +120,7 @@ static void set_up(struct own *own)
 		test_sleep(0.005);
 	}
 	own->head = robust_head();
-	/* The C library would ask for O_LARGEFILE. */
-	own->fd = (int)syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDONLY);
-	CHECK(own->fd >= 0);
-	own->flags = syscall(SYS_fcntl, own->fd, F_GETFL);
-	CHECK_EQUAL(!!(own->flags & O_LARGEFILE_BIT), sizeof(void *) == 8);
+	open_files(own);
 	own->auxv_len = test_read("/proc/self/auxv", own->auxv, sizeof(own->auxv));
 	path_of(own->exe, sizeof(own->exe), false);
 }
@@ -110,7 +135,10 @@ static void check(struct own *own)
 	CHECK_EQUAL(on_local, 42);
 	CHECK(got_value == (void *)0x12345678);
 	CHECK(robust_head() == (test_break(2) ? NULL : own->head));
-	CHECK_EQUAL(syscall(SYS_fcntl, own->fd, F_GETFL), own->flags);
+	for (int i = 0; i < FILES; i++)
+		CHECKF(flags_of(own->fds[i]) == own->flags[i] + test_break(3),
+		       "file %d: its flags are %lo and were %lo", i, flags_of(own->fds[i]),
+		       own->flags[i]);
 	CHECK_EQUAL(test_read("/proc/self/auxv", auxv, sizeof(auxv)), own->auxv_len);
 	CHECK(!memcmp(auxv, own->auxv, own->auxv_len));
 	path_of(exe, sizeof(exe), false);
