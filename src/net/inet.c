@@ -156,7 +156,7 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	msg->inet = m;
 	r = socket_checkpoint(c, f, &m->socket, scratch, e);
 	if (r >= 0)
-		r = reuseport_check(c, f->local, e);
+		r = reuseport_save(c, f, m, scratch, e);
 	if (r >= 0)
 		r = multicast_save(c, f->local, m, scratch, e);
 	if (r >= 0)
@@ -173,6 +173,11 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "protocol %d cannot be saved",
 				 m->socket->protocol);
 	return save_datagrams(c, f, m, scratch, e);
+}
+
+static int inet_checkpoint_all(struct checkpoint *c, struct error *e)
+{
+	return reuseport_save_all(c, &inet_file_ops, e);
 }
 
 static void inet_checkpoint_end(struct checkpoint *c)
@@ -209,6 +214,8 @@ static int inet_validate(const struct restart *r, const Reprise__File *msg, stru
 		res = multicast_validate(m, e);
 	if (res >= 0)
 		res = inet_hidden_validate(m, e);
+	if (res >= 0)
+		res = reuseport_validate(m, e);
 	if (res >= 0)
 		res = inet_queue_validate(m, e);
 	if (res >= 0)
@@ -343,6 +350,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = set_state(r, *fd, m, e);
 	if (res >= 0)
+		res = reuseport_restore(*fd, m, e);
+	if (res >= 0)
 		res = socket_settle(*fd, m->socket, e);
 	return res < 0 ? res : set_shutdown(*fd, m, e);
 }
@@ -402,6 +411,7 @@ const struct file_ops inet_file_ops = {
 		"senders; ICMP and raw sockets with empty queues; options, filters and multicast groups",
 	.match = inet_match,
 	.checkpoint = inet_checkpoint,
+	.checkpoint_all = inet_checkpoint_all,
 	.checkpoint_end = inet_checkpoint_end,
 	.validate = inet_validate,
 	.restart = inet_restart,

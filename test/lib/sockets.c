@@ -4,6 +4,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/rtnetlink.h>
@@ -148,14 +149,40 @@ static void raw_queue(void)
 
 static void reuseport_program(void)
 {
-	struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
-	struct sock_fprog program = {1, code};
+	const struct bpf_insn insns[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+					 {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
+			       .insns = (uintptr_t)insns,
+			       .insn_cnt = 2,
+			       .license = (uintptr_t) "GPL"};
+	int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	if (program < 0)
+		test_skip("no BPF here: %s", strerror(errno));
 
 	set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	at = (struct sockaddr_in){.sin_family = AF_INET};
 	CHECK(!bind(fd, (struct sockaddr *)&at, sizeof(at)));
-	CHECK(!setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)));
+	set(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program);
+	close(program);
+}
+
+/* The one that was bound first is found last. */
+static void reuseport_order(void)
+{
+	struct sock_filter code[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+	struct sock_fprog program = {1, code};
+	int later = socket(AF_INET, SOCK_DGRAM, 0), first = socket(AF_INET, SOCK_DGRAM, 0);
+	socklen_t len = sizeof(at);
+
+	set(first, SOL_SOCKET, SO_REUSEPORT, 1);
+	set(later, SOL_SOCKET, SO_REUSEPORT, 1);
+	at = (struct sockaddr_in){.sin_family = AF_INET};
+	CHECK(!bind(first, (struct sockaddr *)&at, len));
+	CHECK(!getsockname(first, (struct sockaddr *)&at, &len));
+	CHECK(!bind(later, (struct sockaddr *)&at, len));
+	CHECK(!setsockopt(first, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)));
 }
 
 static void tcp_keys(void)
@@ -377,6 +404,7 @@ static const struct {
 	{"udp-tunnel", udp_tunnel},
 	{"raw-queue", raw_queue},
 	{"reuseport-program", reuseport_program},
+	{"reuseport-order", reuseport_order},
 	{"tcp-keys", tcp_keys},
 	{"tcp-keys-early", tcp_keys_early},
 	{"udp-policy", udp_policy},

@@ -82,7 +82,12 @@ def test_raw_queue(case):
 
 def test_reuseport_program(case):
     needs_kernel_memory()
-    refused(case, 'reuseport-program', 'file-state', 'SO_ATTACH_REUSEPORT_CBPF')
+    refused(case, 'reuseport-program', 'file-state', 'SO_ATTACH_REUSEPORT_EBPF')
+
+
+def test_reuseport_order(case):
+    needs_kernel_memory()
+    refused(case, 'reuseport-order', 'file-state', 'SO_ATTACH_REUSEPORT_CBPF', 'order')
 
 
 def test_tcp_keys(case):
