@@ -27,6 +27,7 @@ void ipc_checkpoint_end(struct checkpoint *c)
 	kcmp_index_free(x->by_undo);
 	for (int i = 0; i < 3; i++)
 		vec_free(&x->objects[i]);
+	vec_free(&x->leaked);
 	vec_free(&x->queues);
 	vec_free(&x->lists);
 	vec_free(&x->members);

@@ -213,6 +213,17 @@ static int save_contents(struct checkpoint *c, const struct sysv_object *o, uint
 	return inode_checkpoint_copy(c, c->processes.v, fd, link, (uint64_t)o->id, ret_inode, e);
 }
 
+/* Who that is, the search for leaks finds out. */
+static int note_leaked(struct checkpoint *c, const struct sysv_object *o, struct error *e)
+{
+	struct segment_leaked *l = vec_push(&c->ipc->leaked);
+
+	if (!l)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
+	*l = (struct segment_leaked){.id = o->id, .key = (uint32_t)o->key};
+	return 0;
+}
+
 static int save_segment(struct checkpoint *c, struct sysv_object *o, struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
@@ -220,7 +231,7 @@ static int save_segment(struct checkpoint *c, struct sysv_object *o, struct erro
 	const int64_t last = o->times[0] > o->times[1] ? o->times[0] : o->times[1];
 	struct sysv_object creator = *o;
 	enum ipc_relation relation;
-	int r;
+	int r = 0;
 
 	/* Who made it need not use it. */
 	sysv_used_by(c, &creator, o->users[0], o->ctime);
@@ -231,6 +242,12 @@ static int save_segment(struct checkpoint *c, struct sysv_object *o, struct erro
 	relation = sysv_relation(c, o);
 	if (relation == IPC_NOT_OURS)
 		return 0;
+	if (relation == IPC_OUTSIDE_TOO && c->own_ipc && c->sought_outside) {
+		r = note_leaked(c, o, e);
+		relation = IPC_OWN;
+	}
+	if (r < 0)
+		return r;
 	o->mode &= 0777;
 	r = sysv_save_perm(c, o, relation, &s, &msg.perm, e);
 	if (r >= 0 && !o->attached && relation != IPC_OUTSIDE_TOO)

@@ -76,7 +76,15 @@ struct user_ids {
 	bool known, anybody;
 };
 
+/* A segment of a container that somebody outside has attached. */
+struct segment_leaked {
+	int id;
+	uint32_t key;
+	bool found; /* by whom */
+};
+
 struct ipc_checkpoint {
+	VEC(struct segment_leaked) leaked;
 	VEC(struct sysv_object) objects[3]; /* by kind */
 	struct kcmp_index *by_undo;
 	VEC(struct undo_list) lists; /* class n is entry n - 1 */

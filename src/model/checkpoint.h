@@ -71,6 +71,7 @@ struct checkpoint {
 	char *status;		     /* see checkpoint_status() */
 	pid_t status_of;
 	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
+	bool sought_outside;	      /* whoever uses something of it outside is looked for */
 	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */

@@ -2,7 +2,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,7 +12,6 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -21,12 +19,11 @@
 #include "ns/container.h"
 #include "ns/first.h"
 #include "ns/network.h"
+#include "ns/outsider.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
 #include "ns/timens.h"
 #include "ns/userns.h"
-
-#define KILL_TIMEOUT_MS 10000
 
 static const struct {
 	const char *name;
@@ -116,55 +113,6 @@ static int open_proc(struct container *ct, struct error *e)
 			       : 0;
 }
 
-struct outside_request {
-	int sig; /* to be sent to init; 0: a comparison by kcmp(2) */
-	pid_t a, b;
-	int type;
-	unsigned long index_a, index_b;
-};
-
-/* SIGKILL is due when the other process ends, and with it its hold on the tasks. */
-static void await_end(int init)
-{
-	struct pollfd pfd = {.fd = init, .events = POLLIN};
-
-	syscall(SYS_pidfd_send_signal, init, SIGKILL, NULL, 0);
-	poll(&pfd, 1, KILL_TIMEOUT_MS);
-}
-
-static int serve(const struct outside_request *req, int init)
-{
-	long r;
-
-	if (req->sig == SIGKILL)
-		return 0;
-	if (req->sig)
-		r = syscall(SYS_pidfd_send_signal, init, req->sig, NULL, 0);
-	else
-		r = syscall(SYS_kcmp, req->a, req->b, req->type, req->index_a, req->index_b);
-	return r < 0 ? -errno : (int)r;
-}
-
-/* The process that stays outside: sends what the other asks for, and ends with it. */
-static void __attribute__((noreturn)) stay_outside(int socket, int init, pid_t child)
-{
-	struct outside_request req;
-	int status = 0, r;
-	bool kills = false;
-
-	while (recv(socket, &req, sizeof(req), 0) == sizeof(req)) {
-		kills |= req.sig == SIGKILL;
-		r = serve(&req, init);
-		if (send(socket, &r, sizeof(r), MSG_NOSIGNAL) != sizeof(r))
-			break;
-	}
-	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-		continue;
-	if (kills)
-		await_end(init);
-	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
-}
-
 static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 {
 	int pair[2];
@@ -188,7 +136,7 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 			ct->leave(ct->leave_arg);
 		if (send(pair[0], "", 1, MSG_NOSIGNAL) != 1)
 			_exit(1);
-		stay_outside(pair[0], pidfd, child);
+		outsider_stay(pair[0], ct->host_proc, pidfd, child);
 	}
 	close(pair[0]);
 	ct->outside = pair[1];
@@ -375,26 +323,15 @@ int container_check_tasks(const struct container *ct, struct error *e)
 	return 0;
 }
 
-static int ask_outside(const struct container *ct, const struct outside_request *req)
-{
-	int r;
-
-	if (send(ct->outside, req, sizeof(*req), MSG_NOSIGNAL) != sizeof(*req) ||
-	    recv(ct->outside, &r, sizeof(r), 0) != sizeof(r))
-		return -EPIPE;
-	return r;
-}
-
 int container_kill(void *arg, pid_t pid, int sig)
 {
 	const struct container *ct = arg;
-	const struct outside_request req = {.sig = sig};
 
 	if (sig == SIGKILL)
 		cgroups_let_die(&ct->cgroups);
 	if (pid != 1 || ct->outside < 0)
 		return kill(pid, sig) < 0 ? -errno : 0;
-	return ask_outside(ct, &req);
+	return outsider_kill(ct->outside, sig);
 }
 
 void container_hold(void *arg, bool frozen)
@@ -407,10 +344,7 @@ void container_hold(void *arg, bool frozen)
 int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
 		      unsigned long index_b)
 {
-	const struct outside_request req = {
-		.a = a, .b = b, .type = type, .index_a = index_a, .index_b = index_b};
-
-	return ask_outside(ct, &req);
+	return outsider_compare(ct->outside, type, a, index_a, b, index_b);
 }
 
 static void *look_at_network(void *arg)

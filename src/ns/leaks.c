@@ -1,55 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Leaks: what processes outside a container use of it. Every process outside is
- * looked at: its namespaces, its descriptors, its mappings. What has an inode of its own is known
- * by that; of regular files of the host and of anonymous inodes, which many have in common,
- * kcmp(2) tells whether the open file is the same.
+ * looked at: its namespaces, what it has open and mapped, the namespaces that are mounted where it
+ * is.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kcmp.h>
-#include <linux/major.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <sys/vfs.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "fs/context.h"
-#include "ns/container.h"
-#include "ns/run.h"
+#include "ipc/sysv.h"
+#include "ns/leaks.h"
+#include "ns/outsider.h"
 #include "ns/spaces.h"
 
-struct inside {
-	uint64_t dev, ino;
-	const struct file_entry *file; /* NULL: memory without a descriptor */
-	pid_t pid;		       /* outside, of a task that has it open; 0 */
-};
-
-struct translated {
-	pid_t in, out;
-};
-
-struct ns_link {
-	const char *name; /* in /proc/PID/ns */
-	char *link;	  /* as /proc shows it */
-};
-
-struct leak_search {
-	struct checkpoint *c;
-	struct container *ct;
-	VEC(struct inside) things; /* sorted by device and inode */
-	VEC(struct translated) pids;
-	VEC(dev_t) devices;	   /* file systems that are the container's alone */
-	VEC(struct ns_link) links; /* its namespaces */
-	const char *pid_link;
-};
+#define PF_KTHREAD 0x00200000 /* linux/sched.h */
 
 static void search_free(struct leak_search *s)
 {
@@ -59,6 +31,9 @@ static void search_free(struct leak_search *s)
 	vec_for_each (l, &s->links)
 		free(l->link);
 	vec_free(&s->links);
+	vec_free(&s->networks);
+	vec_free(&s->seen);
+	vec_free(&s->makers);
 }
 
 static int no_memory(struct error *e)
@@ -73,6 +48,14 @@ static int compare_things(const void *a, const void *b)
 	if (x->dev != y->dev)
 		return x->dev < y->dev ? -1 : 1;
 	return x->ino < y->ino ? -1 : x->ino > y->ino;
+}
+
+/* Who makes children in a namespace is as good as in it. */
+static const char *children_link(const char *name)
+{
+	if (!strcmp(name, "pid"))
+		return "pid_for_children";
+	return !strcmp(name, "time") ? "time_for_children" : NULL;
 }
 
 static const char *const ns_names[8] = {"mnt",	  "net", "ipc",	 "uts",
@@ -91,6 +74,7 @@ static int note_namespaces(struct leak_search *s, struct error *e)
 		if (!l)
 			return no_memory(e);
 		l->name = ns_names[i];
+		l->children = children_link(l->name);
 		r = procfs_readlink(s->c->proc_fd, &l->link, e, "%d/ns/%s", s->c->freezer.root,
 				    l->name);
 		if (r < 0)
@@ -110,6 +94,7 @@ static int note_spaces(struct leak_search *s, struct error *e)
 		if (!l)
 			return no_memory(e);
 		l->name = space_kind_name(x->flag);
+		l->children = children_link(l->name);
 		if (asprintf(&l->link, "%s:[%llu]", l->name, (unsigned long long)x->ino) < 0) {
 			l->link = NULL;
 			return no_memory(e);
@@ -124,12 +109,12 @@ static int note_files(struct leak_search *s, struct error *e)
 		struct inside *x;
 
 		/* A stream that leads outside is meant to. */
-		if (!(*f)->ops || (*f)->msg->outside || (*f)->in_flight)
+		if (!(*f)->ops || (*f)->msg->outside)
 			continue;
 		x = vec_push(&s->things);
 		if (!x)
 			return no_memory(e);
-		*x = (struct inside){(*f)->dev, (*f)->ino, *f, 0};
+		*x = (struct inside){(*f)->dev, (*f)->ino, *f};
 	}
 	vec_for_each (i, &s->c->files->inodes) {
 		struct inside *x;
@@ -139,10 +124,35 @@ static int note_files(struct leak_search *s, struct error *e)
 		x = vec_push(&s->things);
 		if (!x)
 			return no_memory(e);
-		*x = (struct inside){i->msg.dev, i->msg.ino, NULL, 0};
+		*x = (struct inside){i->msg.dev, i->msg.ino, NULL};
 	}
 	if (s->things.n)
 		qsort(s->things.v, s->things.n, sizeof(*s->things.v), compare_things);
+	return 0;
+}
+
+/* Sockets belong to a network, whoever has them. */
+static int note_networks(struct leak_search *s, struct error *e)
+{
+	uint64_t *cookie = NULL;
+
+	if (s->ct->own & CLONE_NEWNET) {
+		_cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		socklen_t len = sizeof(*cookie);
+
+		cookie = vec_push(&s->networks);
+		if (!cookie)
+			return no_memory(e);
+		/* Before Linux 5.14 nothing tells. */
+		if (fd < 0 || getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, cookie, &len) < 0)
+			s->networks.n = 0;
+	}
+	vec_for_each (v, &s->c->files->networks) {
+		cookie = s->networks.n < OUTSIDER_NETWORKS ? vec_push(&s->networks) : NULL;
+		if (!cookie)
+			return no_memory(e);
+		*cookie = v->cookie;
+	}
 	return 0;
 }
 
@@ -164,8 +174,7 @@ static int note_devices(struct leak_search *s, struct error *e)
 	return 0;
 }
 
-/* Who has ended, or is kept from us, is left out. */
-static int unless_hidden(ssize_t r, struct error *e)
+int leak_unless_hidden(ssize_t r, struct error *e)
 {
 	if (r != -EACCES && r != -EPERM)
 		return procfs_unless_gone(r, e);
@@ -193,7 +202,7 @@ static int translate(struct leak_search *s, pid_t out, int depth, struct error *
 	size_t len;
 
 	if (read < 0)
-		return unless_hidden(read, e);
+		return leak_unless_hidden(read, e);
 	at = proc_field(status, "NSpid", &len);
 	for (const char *end = at + len; at && end > at && depth >= 0; depth--) {
 		for (len = (size_t)(end - at); len && at[len - 1] != '\t'; len--)
@@ -207,7 +216,7 @@ static int translate(struct leak_search *s, pid_t out, int depth, struct error *
 	return 0;
 }
 
-static pid_t pid_outside(const struct leak_search *s, pid_t in)
+pid_t leak_pid_outside(const struct leak_search *s, pid_t in)
 {
 	vec_for_each (t, &s->pids)
 		if (t->in == in)
@@ -223,25 +232,18 @@ static bool allowed(const struct leak_search *s, const char *kind, const char *l
 	return false;
 }
 
-struct outsider {
-	pid_t pid;
-	char comm[16];
-};
-
-static int report(struct leak_search *s, const struct outsider *o, const char *kind,
-		  const char *link, const struct inside *x, int fd, struct error *e)
+int leak_report(struct leak_search *s, const struct outsider *o, const char *kind, const char *link,
+		const struct inside *x, const char *how, struct error *e)
 {
-	char place[64] = "";
 	int r;
 
 	if (allowed(s, kind, link))
 		return 0;
-	if (fd >= 0)
-		snprintf(place, sizeof(place), " as descriptor %d", fd);
-	r = error_set(e, -EBUSY, E_CONTAINER_LEAK,
-		      "the %s %s is in use by process %d (%s) outside%s", kind, link, o->pid,
-		      o->comm, place);
-	if (x && x->file)
+	r = error_set(e, -EBUSY, E_CONTAINER_LEAK, "the %s %s is in use by %s %d (%s) outside%s",
+		      kind, link, o->tid == o->pid ? "process" : "thread", o->tid, o->comm, how);
+	if (x && x->file && x->file->in_flight)
+		error_object(e, r, "a message in a queue of the container");
+	else if (x && x->file)
 		error_object(e, r, "task %d (%s), descriptor %d", x->file->pid, x->file->comm,
 			     x->file->fd);
 	else
@@ -249,7 +251,36 @@ static int report(struct leak_search *s, const struct outsider *o, const char *k
 	return checkpoint_refuse(s->c, r, e);
 }
 
-static bool is_own_device(const struct leak_search *s, uint64_t dev)
+struct inside *leak_first(const struct leak_search *s, uint64_t dev, uint64_t ino)
+{
+	const struct inside key = {dev, ino, NULL};
+	struct inside *x = s->things.n ? bsearch(&key, s->things.v, s->things.n,
+						 sizeof(*s->things.v), compare_things)
+				       : NULL;
+
+	while (x && x > s->things.v && !compare_things(x - 1, &key))
+		x--;
+	return x;
+}
+
+struct inside *leak_next(const struct leak_search *s, struct inside *x)
+{
+	struct inside *next = x + 1;
+
+	return next < s->things.v + s->things.n && !compare_things(next, x) ? next : NULL;
+}
+
+struct inside *leak_find(const struct leak_search *s, uint64_t dev, uint64_t ino)
+{
+	struct inside *first = leak_first(s, dev, ino);
+
+	for (struct inside *x = first; x; x = leak_next(s, x))
+		if (x->file && !x->file->in_flight)
+			return x;
+	return first;
+}
+
+bool leak_is_own_device(const struct leak_search *s, uint64_t dev)
 {
 	vec_for_each (d, &s->devices)
 		if (*d == dev)
@@ -257,184 +288,178 @@ static bool is_own_device(const struct leak_search *s, uint64_t dev)
 	return false;
 }
 
-static const char *kind_of(const struct stat *st, const char *link)
+static int look_at_namespace(struct leak_search *s, const struct outsider *o, const char *name,
+			     const char *link, const char *how, struct error *e)
 {
-	if (S_ISFIFO(st->st_mode))
-		return "pipe";
-	if (S_ISSOCK(st->st_mode))
-		return "socket";
-	if (!strncmp(link, "/memfd:", 7) || !strncmp(link, "/SYSV", 5) ||
-	    !strncmp(link, "/dev/zero (deleted)", 19))
-		return "memory";
-	return "file";
-}
+	_cleanup_(free_ptr) char *theirs = NULL;
+	int r = procfs_readlink(s->ct->host_proc, &theirs, e, "%d/task/%d/ns/%s", o->pid, o->tid,
+				name);
 
-/* Inodes that only one object has. */
-static bool inode_tells(const struct leak_search *s, const struct stat *st, const char *link)
-{
-	return S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode) ||
-	       st->st_dev == s->c->files->memory_dev || !strcmp(kind_of(st, link), "memory");
-}
-
-static int look_at_same(struct leak_search *s, const struct outsider *o, int fd,
-			const struct stat *st, const char *link, struct error *e)
-{
-	struct inside key = {st->st_dev, st->st_ino, NULL, 0};
-	struct inside *x = s->things.n ? bsearch(&key, s->things.v, s->things.n,
-						 sizeof(*s->things.v), compare_things)
-				       : NULL;
-
-	if (!x)
+	if (r < 0 && leak_unless_hidden(r, e) < 0)
+		return r;
+	if (!theirs || strcmp(theirs, link))
 		return 0;
-	if (inode_tells(s, st, link))
-		return report(s, o, kind_of(st, link), link, x, fd, e);
-	while (x > s->things.v && !compare_things(x - 1, &key))
-		x--;
-	for (; x < s->things.v + s->things.n && !compare_things(x, &key); x++) {
-		pid_t pid = x->file ? pid_outside(s, x->file->pid) : 0;
-
-		if (pid && container_compare(s->ct, KCMP_FILE, pid, (unsigned long)x->file->fd,
-					     o->pid, (unsigned long)fd) == 0)
-			return report(s, o, "file", link, x, fd, e);
-	}
-	return 0;
+	return leak_report(s, o, "namespace", link, NULL, how, e) ?: 1;
 }
 
-/* Whoever is attached to the terminal of the container shares the master of the first process. */
-static bool is_attached(const struct leak_search *s, const struct outsider *o, int fd,
-			const struct stat *st)
+/*
+ * A thread that shares its places with the first of its process is in the same mount and user
+ * namespace (CLONE_FS forbids others); of the rest, networks and what is like them are those that
+ * threads visit.
+ */
+static bool threads_visit(const char *name)
 {
-	pid_t init = pid_outside(s, s->c->freezer.root);
-
-	return st->st_rdev == makedev(TTYAUX_MAJOR, 2) && init &&
-	       container_compare(s->ct, KCMP_FILE, init, RUN_TERMINAL, o->pid, (unsigned long)fd) ==
-		       0;
+	return !strcmp(name, "net") || !strcmp(name, "ipc") || !strcmp(name, "uts");
 }
 
-static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
-		      struct error *e)
-{
-	struct stat st;
-	char link[512];
-	ssize_t n = readlinkat(dir, name, link, sizeof(link) - 1);
-
-	if (n < 0 || fstatat(dir, name, &st, 0) < 0)
-		return 0;
-	link[n] = '\0';
-	vec_for_each (l, &s->links)
-		if (!strcmp(link, l->link))
-			return report(s, o, "namespace", link, NULL, atoi(name), e);
-	if (is_attached(s, o, atoi(name), &st))
-		return 0;
-	if (is_own_device(s, st.st_dev))
-		return report(s, o, "file", link, NULL, atoi(name), e);
-	return look_at_same(s, o, atoi(name), &st, link, e);
-}
-
-static int look_at_fds(struct leak_search *s, const struct outsider *o, struct error *e)
-{
-	_cleanup_(close_directory) DIR *dir = NULL;
-	struct dirent *d;
-	int fd = procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd",
-			     o->pid);
-	int r = 0;
-
-	dir = fd >= 0 ? fdopendir(fd) : NULL;
-	while (dir && r >= 0 && (d = readdir(dir)))
-		if (d->d_name[0] != '.')
-			r = look_at_fd(s, o, dirfd(dir), d->d_name, e);
-	return r;
-}
-
-static int look_at_mapping(struct leak_search *s, const struct outsider *o, const char *line,
-			   struct error *e)
-{
-	unsigned int maj, min;
-	unsigned long long ino;
-	struct inside key = {}, *x;
-	char path[256] = "";
-
-	if (sscanf(line, "%*s %*s %*s %x:%x %llu %255[^\n]", &maj, &min, &ino, path) < 3 || !ino)
-		return 0;
-	key.dev = makedev(maj, min);
-	key.ino = ino;
-	if (is_own_device(s, key.dev))
-		return report(s, o, "file", path, NULL, -1, e);
-	x = s->things.n
-		    ? bsearch(&key, s->things.v, s->things.n, sizeof(*s->things.v), compare_things)
-		    : NULL;
-	/* Segments of different IPC namespaces have the same numbers: their users are in the
-	 * namespace. */
-	if (!x || x->file || !strncmp(path, "/SYSV", 5))
-		return 0;
-	return report(s, o, "memory", path, x, -1, e);
-}
-
-static int look_at_maps(struct leak_search *s, const struct outsider *o, struct error *e)
-{
-	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t n = procfs_read(s->ct->host_proc, &text, e, "%d/maps", o->pid);
-	int r = 0;
-
-	if (n < 0)
-		return unless_hidden(n, e);
-	for (const char *line = text; r >= 0 && *line; line = strchrnul(line, '\n') + 1) {
-		r = look_at_mapping(s, o, line, e);
-		if (!*strchrnul(line, '\n'))
-			break;
-	}
-	return r;
-}
-
-static int look_at_namespaces(struct leak_search *s, const struct outsider *o, struct error *e)
+static int look_at_namespaces(struct leak_search *s, const struct outsider *o, bool all,
+			      struct error *e)
 {
 	vec_for_each (l, &s->links) {
-		_cleanup_(free_ptr) char *link = NULL;
-		int r = procfs_readlink(s->ct->host_proc, &link, e, "%d/ns/%s", o->pid, l->name);
+		int r;
 
-		if (r < 0 && unless_hidden(r, e) < 0)
-			return r;
-		if (!link)
+		if (!all && !threads_visit(l->name))
 			continue;
-		r = strcmp(link, l->link) ? 0 : report(s, o, "namespace", link, NULL, -1, e);
+		r = look_at_namespace(s, o, l->name, l->link, "", e);
+
+		if (!r && l->children)
+			r = look_at_namespace(s, o, l->children, l->link, " for its children", e);
 		if (r < 0)
 			return r;
 	}
 	return 0;
 }
 
-/* Whoever made the container may have come with its namespaces, and waits for its end. */
-static bool made_it(const struct leak_search *s, pid_t pid)
+/* One line of mountinfo: a namespace that a file holds. */
+static int look_at_mount(struct leak_search *s, const struct outsider *o, const char *line,
+			 struct error *e)
 {
-	pid_t at = pid_outside(s, s->c->freezer.root);
+	char root[64], point[512], how[600];
+
+	if (sscanf(line, "%*d %*d %*s %63s %511s", root, point) != 2)
+		return 0;
+	vec_for_each (l, &s->links) {
+		if (strcmp(root, l->link))
+			continue;
+		snprintf(how, sizeof(how), ", mounted on %s", point);
+		return leak_report(s, o, "namespace", root, NULL, how, e);
+	}
+	return 0;
+}
+
+/* Once for each mount namespace. */
+static int look_at_mounts(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	uint64_t ns = space_number(s->ct->host_proc, e, "%d/ns/mnt", o->pid), *seen;
+	_cleanup_(free_ptr) char *text = NULL;
+	int r = 0;
+
+	if (!ns) {
+		error_clear(e);
+		return 0;
+	}
+	vec_for_each (n, &s->seen)
+		if (*n == ns)
+			return 0;
+	seen = vec_push(&s->seen);
+	if (!seen)
+		return no_memory(e);
+	*seen = ns;
+	if (procfs_read(s->ct->host_proc, &text, e, "%d/mountinfo", o->pid) < 0) {
+		error_clear(e);
+		return 0;
+	}
+	for (char *line = text, *end; r >= 0 && line && *line; line = end) {
+		end = strchr(line, '\n');
+		if (end)
+			*end++ = '\0';
+		if (strstr(line, " - nsfs "))
+			r = look_at_mount(s, o, line, e);
+	}
+	return r;
+}
+
+/* Whoever made the container may have come with its namespaces, and waits for its end. */
+static int note_makers(struct leak_search *s, struct error *e)
+{
+	pid_t at = leak_pid_outside(s, s->c->freezer.root), *maker;
 
 	for (int depth = 0; at > 1 && depth < 1000; depth++) {
 		struct error unused = {};
 		struct proc_stat st;
 
 		if (proc_stat_read(s->ct->host_proc, at, at, &st, &unused) < 0)
-			return false;
+			return 0;
 		at = st.ppid;
-		if (at == pid)
-			return true;
+		maker = vec_push(&s->makers);
+		if (!maker)
+			return no_memory(e);
+		*maker = at;
 	}
+	return 0;
+}
+
+static bool made_it(const struct leak_search *s, pid_t pid)
+{
+	vec_for_each (m, &s->makers)
+		if (*m == pid)
+			return true;
 	return false;
+}
+
+/* A thread may have left what it shared with the first one. */
+static int look_at_thread(struct leak_search *s, const struct outsider *o, bool apart,
+			  struct error *e)
+{
+	int r = made_it(s, o->pid) ? 0 : look_at_namespaces(s, o, apart, e);
+
+	return r < 0 || !apart ? r : leak_look_at_files(s, o, e);
+}
+
+static int look_at_threads(struct leak_search *s, const struct outsider *first, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = NULL;
+	struct outsider_threads q = {.pid = first->pid};
+	struct dirent *d;
+	int fd = procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task",
+			     first->pid);
+	int r = 0;
+
+	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	do {
+		for (q.n = 0; dir && q.n < OUTSIDER_THREADS && (d = readdir(dir));)
+			if (atoi(d->d_name) > 0 && atoi(d->d_name) != first->pid)
+				q.tids[q.n++] = (pid_t)atoi(d->d_name);
+		if (q.n && outsider_look_at_threads(s->ct->outside, &q) < 0)
+			return 0;
+		for (size_t i = 0; r >= 0 && i < q.n; i++) {
+			struct outsider o = *first;
+
+			o.tid = q.tids[i];
+			r = look_at_thread(s, &o, q.apart >> i & 1, e);
+		}
+	} while (r >= 0 && q.n == OUTSIDER_THREADS);
+	return r;
 }
 
 static int look_at_process(struct leak_search *s, pid_t pid, struct error *e)
 {
-	struct outsider o = {.pid = pid};
+	struct outsider o = {.pid = pid, .tid = pid};
 	struct proc_stat st;
 	int r;
 
 	r = proc_stat_read(s->ct->host_proc, pid, pid, &st, e);
 	if (r < 0)
-		return unless_hidden(r, e);
+		return leak_unless_hidden(r, e);
+	if (st.flags & PF_KTHREAD)
+		return 0;
 	memcpy(o.comm, st.comm, sizeof(o.comm) - 1);
-	r = made_it(s, pid) ? 0 : look_at_namespaces(s, &o, e);
+	r = look_at_thread(s, &o, true, e);
 	if (r >= 0)
-		r = look_at_fds(s, &o, e);
-	return r < 0 ? r : look_at_maps(s, &o, e);
+		r = look_at_mounts(s, &o, e);
+	if (r >= 0 && st.num_threads > 1)
+		r = look_at_threads(s, &o, e);
+	return r < 0 ? r : leak_look_at_memory(s, &o, e);
 }
 
 /* Twice over the processes: those inside first, whose pids are needed for the others. */
@@ -456,7 +481,7 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 			continue;
 		r = procfs_readlink(s->ct->host_proc, &link, e, "%d/ns/pid", pid);
 		if (r < 0) {
-			r = unless_hidden(r, e);
+			r = leak_unless_hidden(r, e);
 			continue;
 		}
 		depth = depth_below(s, link);
@@ -465,6 +490,24 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		/* Whoever stays outside for us came with our namespaces. */
 		if (!inside && depth < 0 && pid != s->ct->outsider)
 			r = look_at_process(s, pid, e);
+	}
+	return r;
+}
+
+/* They are attached by somebody: one who is hidden from us. */
+static int check_segments(struct leak_search *s, struct error *e)
+{
+	int r = 0;
+
+	vec_for_each (l, &s->c->ipc->leaked) {
+		if (r < 0 || l->found || allowed(s, "memory", NULL))
+			continue;
+		r = error_set(
+			e, -EBUSY, E_CONTAINER_LEAK,
+			"System V shared memory segment %d (key 0x%x) is attached outside, by a "
+			"process that cannot be seen",
+			l->id, l->key);
+		r = checkpoint_refuse(s->c, r, e);
 	}
 	return r;
 }
@@ -484,6 +527,12 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	if (r >= 0)
 		r = note_devices(&s, e);
 	if (r >= 0)
+		r = note_networks(&s, e);
+	if (r >= 0)
 		r = look_at_all(&s, true, e);
-	return r < 0 ? r : look_at_all(&s, false, e);
+	if (r >= 0)
+		r = note_makers(&s, e);
+	if (r >= 0)
+		r = look_at_all(&s, false, e);
+	return r < 0 ? r : check_segments(&s, e);
 }

@@ -87,6 +87,7 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 	p->container = ct;
 	c->mounts = ct->own & CLONE_NEWNS ? &ct->seen : NULL;
 	c->own_ipc = ct->own & CLONE_NEWIPC;
+	c->sought_outside = ct->own & CLONE_NEWPID;
 	c->checking = checking;
 	c->inotify_overflow = opt->inotify == REPRISE_INOTIFY_OVERFLOW;
 	c->externals = opt->externals;

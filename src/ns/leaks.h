@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_LEAKS_H
+#define REPRISE_NS_LEAKS_H
+
+#include <sys/stat.h>
+
+#include "fs/context.h"
+#include "ns/container.h"
+
+/* Between the files of this subject: what processes outside use of a container. */
+
+struct inside {
+	uint64_t dev, ino;
+	const struct file_entry *file; /* NULL: memory without a descriptor */
+};
+
+struct translated {
+	pid_t in, out;
+};
+
+struct ns_link {
+	const char *name, *children; /* in /proc/PID/ns */
+	char *link;		     /* as /proc shows it */
+};
+
+struct leak_search {
+	struct checkpoint *c;
+	struct container *ct;
+	VEC(struct inside) things; /* sorted by device and inode */
+	VEC(struct translated) pids;
+	VEC(dev_t) devices;	   /* file systems that are the container's alone */
+	VEC(struct ns_link) links; /* its namespaces */
+	VEC(uint64_t) networks;	   /* SO_NETNS_COOKIE */
+	VEC(uint64_t) seen;	   /* mount namespaces outside that have been looked at */
+	VEC(pid_t) makers;	   /* who made it, and waits */
+	const char *pid_link;
+};
+
+/* A task outside. */
+struct outsider {
+	pid_t pid, tid;
+	char comm[16];
+};
+
+/* One leak: 0 if it is allowed, or noted by `check`. x may be NULL, fd -1; `how` says how it is
+ * used, " as descriptor 3". */
+int leak_report(struct leak_search *s, const struct outsider *o, const char *kind, const char *link,
+		const struct inside *x, const char *how, struct error *e) must_check;
+/* Who has ended, or is kept from us, is left out. */
+int leak_unless_hidden(ssize_t r, struct error *e) must_check;
+pid_t leak_pid_outside(const struct leak_search *s, pid_t in);
+bool leak_is_own_device(const struct leak_search *s, uint64_t dev);
+/* Those of one inode, and the one of them that is best told: with a descriptor, if there is one. */
+struct inside *leak_first(const struct leak_search *s, uint64_t dev, uint64_t ino);
+struct inside *leak_next(const struct leak_search *s, struct inside *x);
+struct inside *leak_find(const struct leak_search *s, uint64_t dev, uint64_t ino);
+
+/* What a task outside has open, and where it stands; what it has mapped. */
+int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e) must_check;
+int leak_look_at_memory(struct leak_search *s, const struct outsider *o,
+			struct error *e) must_check;
+
+#endif

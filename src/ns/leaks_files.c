@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a task outside has open of a container, where it stands in it, and what it has mapped. What
+ * has an inode of its own is known by that; of regular files of the host and of anonymous inodes,
+ * which many have in common, kcmp(2) tells whether the open file is the same.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <linux/major.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "ipc/sysv.h"
+#include "ns/leaks.h"
+#include "ns/outsider.h"
+#include "ns/run.h"
+
+/* An open file of somebody outside. */
+struct use {
+	int fd;
+	dev_t dev, rdev;
+	uint64_t ino;
+	mode_t mode;
+	char link[512];
+};
+
+static const char *kind_of(const struct use *u)
+{
+	if (S_ISFIFO(u->mode))
+		return "pipe";
+	if (S_ISSOCK(u->mode))
+		return "socket";
+	if (!strncmp(u->link, "/memfd:", 7) || !strncmp(u->link, "/SYSV", 5) ||
+	    !strncmp(u->link, "/dev/zero (deleted)", 19))
+		return "memory";
+	return "file";
+}
+
+/* Inodes that only one object has. */
+static bool inode_tells(const struct leak_search *s, const struct use *u)
+{
+	return S_ISFIFO(u->mode) || S_ISSOCK(u->mode) || u->dev == s->c->files->memory_dev ||
+	       !strcmp(kind_of(u), "memory");
+}
+
+/* Without asking a server for what it knows by now: it may not answer. */
+static bool look(int dir, const char *name, struct use *u)
+{
+	struct statx st;
+
+	if (statx(dir, name, AT_STATX_DONT_SYNC, STATX_TYPE | STATX_INO, &st) < 0)
+		return false;
+	u->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	u->rdev = makedev(st.stx_rdev_major, st.stx_rdev_minor);
+	u->ino = st.stx_ino;
+	u->mode = st.stx_mode;
+	return true;
+}
+
+/* Is it this one of the container? `pid` is outside, of who has it as descriptor u->fd. */
+static bool is_same(const struct leak_search *s, const struct inside *x, pid_t pid,
+		    const struct use *u)
+{
+	pid_t ours = x->file ? leak_pid_outside(s, x->file->pid) : 0;
+
+	return ours && container_compare(s->ct, KCMP_FILE, ours, (unsigned long)x->file->fd, pid,
+					 (unsigned long)u->fd) == 0;
+}
+
+static struct inside *find_same(const struct leak_search *s, pid_t pid, const struct use *u)
+{
+	if (inode_tells(s, u))
+		return leak_find(s, u->dev, u->ino);
+	for (struct inside *x = leak_first(s, u->dev, u->ino); x; x = leak_next(s, x))
+		if (is_same(s, x, pid, u))
+			return x;
+	return NULL;
+}
+
+/* Whoever is attached to the terminal of the container shares the master of the first process. */
+static bool is_attached(const struct leak_search *s, const struct outsider *o, const struct use *u)
+{
+	pid_t init = leak_pid_outside(s, s->c->freezer.root);
+
+	return u->rdev == makedev(TTYAUX_MAJOR, 2) && init &&
+	       container_compare(s->ct, KCMP_FILE, init, RUN_TERMINAL, o->tid,
+				 (unsigned long)u->fd) == 0;
+}
+
+/* 1 if it was reported. */
+static int look_at_use(struct leak_search *s, const struct outsider *o, pid_t holder,
+		       const struct use *u, const char *how, struct error *e)
+{
+	struct inside *x;
+	int r = 0;
+
+	vec_for_each (l, &s->links)
+		if (!strcmp(u->link, l->link))
+			r = leak_report(s, o, "namespace", u->link, NULL, how, e) ?: 1;
+	if (r || is_attached(s, o, u))
+		return r;
+	if (leak_is_own_device(s, u->dev))
+		return leak_report(s, o, "file", u->link, NULL, how, e) ?: 1;
+	x = find_same(s, holder, u);
+	return x ? leak_report(s, o, kind_of(u), u->link, x, how, e) ?: 1 : 0;
+}
+
+static bool see(int dir, const char *name, struct use *u)
+{
+	ssize_t n = readlinkat(dir, name, u->link, sizeof(u->link) - 1);
+
+	if (n < 0)
+		return false;
+	u->link[n] = '\0';
+	u->fd = atoi(name);
+	return look(dir, name, u);
+}
+
+/* What the first message in a queue outside carries, by the numbers that it has here. */
+static int look_at_carried(struct leak_search *s, const struct outsider *o, int socket,
+			   struct error *e)
+{
+	int fds[OUTSIDER_PEEKED], r = 0, n;
+	_cleanup_(close_fd) int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	pid_t here = leak_pid_outside(s, getpid());
+	char how[64];
+
+	if (dir < 0)
+		dir = procfs_open(s->ct->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd",
+				  getpid());
+	snprintf(how, sizeof(how), " in the queue of its descriptor %d", socket);
+	n = dir < 0 ? 0 : outsider_peek(s->ct->outside, o->tid, socket, fds);
+	for (int i = 0; i < n; i++) {
+		struct use u;
+		char name[16];
+
+		snprintf(name, sizeof(name), "%d", fds[i]);
+		if (r >= 0 && see(dir, name, &u))
+			r = look_at_use(s, o, here, &u, how, e);
+		close(fds[i]);
+	}
+	return r < 0 ? r : 0;
+}
+
+static int report_socket(struct leak_search *s, const struct outsider *o, int fd, struct error *e)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+	char how[64];
+	int r = procfs_readlink(s->ct->host_proc, &link, e, "%d/task/%d/fd/%d", o->pid, o->tid, fd);
+
+	if (r < 0)
+		return leak_unless_hidden(r, e);
+	snprintf(how, sizeof(how), " as descriptor %d, in its network", fd);
+	return leak_report(s, o, "socket", link, NULL, how, e);
+}
+
+/* Sockets that are not the container's own: do they belong to its network, or carry something? */
+static int look_at_sockets(struct leak_search *s, const struct outsider *o,
+			   struct outsider_sockets *q, struct error *e)
+{
+	int r = 0;
+
+	if (!q->n)
+		return 0;
+	q->pid = o->tid;
+	for (q->n_networks = 0; q->n_networks < s->networks.n; q->n_networks++)
+		q->networks[q->n_networks] = s->networks.v[q->n_networks];
+	if (outsider_look_at_sockets(s->ct->outside, q) < 0)
+		q->n = 0;
+	for (size_t i = 0; r >= 0 && i < q->n; i++) {
+		if (q->inside >> i & 1)
+			r = report_socket(s, o, q->fds[i], e);
+		if (r >= 0 && q->carriers >> i & 1)
+			r = look_at_carried(s, o, q->fds[i], e);
+	}
+	q->n = 0;
+	return r;
+}
+
+static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
+		      struct outsider_sockets *sockets, struct error *e)
+{
+	struct use u;
+	char how[64];
+	int r;
+
+	if (!see(dir, name, &u))
+		return 0;
+	snprintf(how, sizeof(how), " as descriptor %d", u.fd);
+	r = look_at_use(s, o, o->tid, &u, how, e);
+	if (r || !S_ISSOCK(u.mode))
+		return r < 0 ? r : 0;
+	sockets->fds[sockets->n++] = u.fd;
+	return sockets->n < OUTSIDER_SOCKETS ? 0 : look_at_sockets(s, o, sockets, e);
+}
+
+static int look_at_place(struct leak_search *s, const struct outsider *o, int dir, const char *name,
+			 const char *how, struct error *e)
+{
+	struct use u;
+
+	if (!see(dir, name, &u) || !leak_is_own_device(s, u.dev))
+		return 0;
+	return leak_report(s, o, "file", u.link, NULL, how, e);
+}
+
+int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	struct outsider_sockets sockets = {};
+	_cleanup_(close_directory) DIR *fds = NULL;
+	_cleanup_(close_fd) int task =
+		procfs_open(s->ct->host_proc, O_PATH | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task/%d",
+			    o->pid, o->tid);
+	struct dirent *d;
+	int fd, r;
+
+	if (task < 0)
+		return 0;
+	r = look_at_place(s, o, task, "cwd", " as its working directory", e);
+	if (r >= 0)
+		r = look_at_place(s, o, task, "root", " as its root", e);
+	fd = r < 0 ? -1 : openat(task, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fds = fd >= 0 ? fdopendir(fd) : NULL;
+	while (fds && r >= 0 && (d = readdir(fds)))
+		if (d->d_name[0] != '.')
+			r = look_at_fd(s, o, dirfd(fds), d->d_name, &sockets, e);
+	return r < 0 ? r : look_at_sockets(s, o, &sockets, e);
+}
+
+/* Segments of different IPC namespaces have the same numbers: only where it is known that somebody
+ * has it attached is he looked for. */
+static int look_at_segment(struct leak_search *s, const struct outsider *o, dev_t dev, uint64_t ino,
+			   const char *path, struct error *e)
+{
+	char *end;
+	unsigned long key = strtoul(path + 5, &end, 16);
+	int r = 0;
+
+	vec_for_each (l, &s->c->ipc->leaked) {
+		if (r < 0 || major(dev) || (uint64_t)l->id != ino || l->key != key)
+			continue;
+		l->found = true;
+		r = leak_report(s, o, "memory", path, NULL, " as mapped memory", e);
+	}
+	return r;
+}
+
+static int look_at_mapping(struct leak_search *s, const struct outsider *o, const char *line,
+			   struct inside *last, struct error *e)
+{
+	unsigned int maj, min;
+	unsigned long long ino;
+	struct inside *x;
+	char path[256] = "";
+	dev_t dev;
+
+	if (sscanf(line, "%*s %*s %*s %x:%x %llu %255[^\n]", &maj, &min, &ino, path) < 3 ||
+	    (!ino && strncmp(path, "/SYSV", 5))) /* a segment may have the number 0 */
+		return 0;
+	dev = makedev(maj, min);
+	if (last->dev == dev && last->ino == ino)
+		return 0;
+	*last = (struct inside){dev, ino, NULL};
+	if (leak_is_own_device(s, dev))
+		return leak_report(s, o, "file", path, NULL, " as mapped memory", e);
+	x = leak_find(s, dev, ino);
+	if (!strncmp(path, "/SYSV", 5))
+		return look_at_segment(s, o, dev, ino, path, e);
+	/* Other files' mappings tell who shares memory, not the open file. */
+	if (!x || (x->file && dev != s->c->files->memory_dev))
+		return 0;
+	return leak_report(s, o, "memory", path, x, " as mapped memory", e);
+}
+
+int leak_look_at_memory(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t n = procfs_read(s->ct->host_proc, &text, e, "%d/maps", o->pid);
+	struct inside last = {};
+	int r = 0;
+
+	if (n < 0)
+		return leak_unless_hidden(n, e);
+	for (const char *line = text; r >= 0 && *line; line = strchrnul(line, '\n') + 1) {
+		r = look_at_mapping(s, o, line, &last, e);
+		if (!*strchrnul(line, '\n'))
+			break;
+	}
+	return r;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_NS_OUTSIDER_H
+#define REPRISE_NS_OUTSIDER_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/*
+ * The process that stays outside of a container that is being saved, where it can do what cannot be
+ * done from within: its pids are those of the host. It is asked over a socket.
+ */
+
+#define OUTSIDER_SOCKETS  64 /* in one question */
+#define OUTSIDER_NETWORKS 8
+#define OUTSIDER_THREADS  64
+#define OUTSIDER_PEEKED	  253 /* SCM_MAX_FD of the kernel */
+
+/* proc_fd is of its pid namespace. Serves until the other side closes its end; `child` has it, and
+ * its status is passed on. */
+void __attribute__((noreturn)) outsider_stay(int socket, int proc_fd, int init, pid_t child);
+
+/* As kill(2) of the first process, and kcmp(2) of tasks by their pids outside; a negative errno. */
+int outsider_kill(int socket, int sig);
+int outsider_compare(int socket, int type, pid_t a, unsigned long index_a, pid_t b,
+		     unsigned long index_b);
+
+/* Sockets of a process outside. */
+struct outsider_sockets {
+	pid_t pid;
+	size_t n, n_networks;
+	int fds[OUTSIDER_SOCKETS];
+	uint64_t networks[OUTSIDER_NETWORKS]; /* SO_NETNS_COOKIE */
+	/* the answer, a bit each */
+	uint64_t inside;   /* those that belong to one of the networks */
+	uint64_t carriers; /* Unix sockets with descriptors in their queues */
+};
+int outsider_look_at_sockets(int socket, struct outsider_sockets *s);
+
+/* Threads of a process outside. */
+struct outsider_threads {
+	pid_t pid;
+	size_t n;
+	pid_t tids[OUTSIDER_THREADS];
+	uint64_t apart; /* the answer: those that do not share descriptors, or places, with the
+			   first */
+};
+int outsider_look_at_threads(int socket, struct outsider_threads *t);
+/*
+ * Duplicates of the descriptors that the first message in the queue of a Unix socket carries; the
+ * message stays where it is. Their number, or a negative errno.
+ */
+int outsider_peek(int socket, pid_t pid, int fd, int *ret);
+
+#endif

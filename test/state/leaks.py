@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody outside uses of a container without having it open: found every time."""
+
+import os
+
+from case import Failed
+from contained import begin, expect, listed
+
+# What a process outside does, given a task of the container; then it says so, and waits.
+PRELUDE = '''
+import ctypes, mmap, os, socket, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = libc.shmat.restype = ctypes.c_void_p
+pid = int(sys.argv[1])
+place = os.open(os.path.dirname(sys.argv[2]), os.O_RDONLY)
+def enter(kind, of=None):
+    fd = os.open('/proc/%d/ns/%s' % (of or pid, kind), os.O_RDONLY)
+    assert libc.setns(fd, 0) == 0, ctypes.get_errno()
+    os.close(fd)
+def take(fd):
+    pidfd = os.pidfd_open(pid)
+    got = libc.syscall(438, pidfd, fd, 0)
+    os.close(pidfd)
+    assert got >= 0, ctypes.get_errno()
+    return got
+def send(fd):
+    global pair
+    pair = socket.socketpair()
+    socket.send_fds(pair[0], [b'x'], [fd])
+    os.close(fd)
+'''
+EPILOGUE = '''
+os.open(os.path.basename(sys.argv[2]), os.O_CREAT | os.O_WRONLY, dir_fd=place)
+time.sleep(1000)
+'''
+# Descriptors 3 and 4 are a pipe, 5 is an eventfd, 6 a memfd.
+INSIDE = '''
+import ctypes, os, time
+os.pipe()
+for fd in 3, 4:
+    os.set_inheritable(fd, False)
+assert os.eventfd(1) == 5 and os.memfd_create('ours') == 6
+os.ftruncate(6, 4096)
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+libc.shmat(libc.shmget(0x1234, 4096, 0o1600), None, 0)
+open('/tmp/ready', 'w').close()
+time.sleep(1000)
+'''
+
+
+def leaks(case, pid):
+    code, _, err = case.reprise('check', str(pid))
+    lines = [line for line in err.splitlines() if '[container-leak]' in line]
+    if bool(lines) != bool(code):
+        raise Failed('check: %d, %s' % (code, err))
+    return lines
+
+
+def run_inside(case):
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', '/usr/bin/python3', '-c', INSIDE),
+           'web\n')
+    entry = listed(case)['web']
+    case.until(lambda: os.path.exists('/proc/%d/root/tmp/ready' % entry['pid']), 'the program')
+    if leaks(case, entry['init']):
+        raise Failed('found without a leak: %s' % leaks(case, entry['init']))
+    return entry
+
+
+def use(case, entry, code):
+    """Somebody outside does that, and is found."""
+    ready = case.path('ready')
+    pid = case.spawn(['/usr/bin/python3', '-c', PRELUDE + code + EPILOGUE, str(entry['pid']), ready])
+    case.until(lambda: os.path.exists(ready) or case.ended(pid), 'who is outside')
+    if case.ended(pid):
+        raise Failed('it did not work: %s' % code)
+    found = leaks(case, entry['init'])
+    case.kill(pid)
+    case.wait(pid)
+    os.unlink(ready)
+    if leaks(case, entry['init']):
+        raise Failed('found after its end: %s' % leaks(case, entry['init']))
+    return pid, found
+
+
+def expect_found(case, entry, code, *words):
+    pid, found = use(case, entry, code)
+    if len(found) != 1 or not all(word in found[0] for word in words):
+        raise Failed('%s: found %s' % (code.strip(), found))
+    return pid
+
+
+def finish(case):
+    expect(case, case.reprise('stop', '-t', '0', 'web'))
+    expect(case, case.reprise('rm', 'web'))
+    case.reap()
+
+
+def test_places(case):
+    entry = run_inside(case)
+    expect_found(case, entry, "os.chdir('/proc/%d/root/tmp' % pid)", '/tmp', 'working directory')
+    expect_found(case, entry, "os.chroot('/proc/%d/root' % pid)", ' / ', 'as its root')
+    finish(case)
+
+
+def test_queues(case):
+    """In flight, in a queue outside."""
+    entry = run_inside(case)
+    expect_found(case, entry, 'send(take(4))', 'pipe', 'in the queue')
+    expect_found(case, entry, 'send(take(5))', 'eventfd', 'descriptor 5', 'in the queue')
+    expect_found(case, entry, 'send(take(6))', 'memfd', 'descriptor 6', 'in the queue')
+    finish(case)
+
+
+def test_memory(case):
+    """Mapped, and not open any more."""
+    entry = run_inside(case)
+    expect_found(case, entry, 'fd = take(6); libc.mmap(None, 4096, 3, 1, fd, 0); os.close(fd)',
+                 'memfd', 'descriptor 6', 'mapped memory')
+    expect_found(case, entry, '''
+enter('ipc')
+assert libc.shmat(libc.shmget(0x1234, 4096, 0), None, 0) > 0
+enter('ipc', os.getppid())
+''', 'SYSV00001234', 'mapped memory')
+    finish(case)
+
+
+def test_sockets(case):
+    """Sockets belong to the network in which they were made."""
+    entry = run_inside(case)
+    for what in ('socket.AF_INET, socket.SOCK_STREAM', 'socket.AF_INET, socket.SOCK_DGRAM',
+                 'socket.AF_UNIX, socket.SOCK_STREAM', 'socket.AF_NETLINK, socket.SOCK_RAW, 0'):
+        expect_found(case, entry, "enter('net'); s = socket.socket(%s); enter('net', os.getppid())"
+                     % what, 'socket:[', 'in its network')
+    finish(case)
+
+
+def test_namespaces(case):
+    entry = run_inside(case)
+    expect_found(case, entry, "enter('pid')", 'pid:[', 'for its children')
+    expect_found(case, entry, '''
+held = os.path.dirname(sys.argv[2]) + '/held'
+open(held, 'w').close()
+assert libc.unshare(0x20000) == 0 and libc.mount(None, b'/', None, 0x44000, None) == 0
+assert libc.mount(b'/proc/%d/ns/net' % pid, held.encode(), None, 4096, None) == 0
+''', 'net:[', 'mounted on')
+    finish(case)
+
+
+def test_threads(case):
+    """A thread may use what the others of its process do not."""
+    entry = run_inside(case)
+    start = '''
+ready = threading.Event()
+threading.Thread(target=leave, daemon=True).start()
+assert ready.wait(60)
+'''
+    expect_found(case, entry, '''
+def leave():
+    enter('net')
+    ready.set()
+    time.sleep(1000)
+''' + start, 'net:[', 'by thread')
+    expect_found(case, entry, '''
+def leave():
+    assert libc.unshare(0x400) == 0
+    take(5)
+    ready.set()
+    time.sleep(1000)
+''' + start, 'eventfd', 'by thread')
+    finish(case)
