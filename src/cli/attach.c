@@ -28,7 +28,9 @@ int attach_possible(struct cli *cli)
 {
 	return isatty(STDIN_FILENO)
 		       ? -1
-		       : usage_error(cli, "standard input is no terminal; leave -t out");
+		       : usage_error(cli, strcmp(cli->command->name, "attach")
+						  ? "standard input is no terminal; leave -t out"
+						  : "standard input is no terminal");
 }
 
 int attach_master(pid_t init)

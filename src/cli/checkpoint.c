@@ -93,8 +93,25 @@ static int parse_after(struct cli *cli, struct request *q, enum reprise_after af
 	return -1;
 }
 
+static bool is_leak(const char *s)
+{
+	static const char *const kinds[] = {"pipe",	 "socket", "file", "memory",
+					    "namespace", "all",	   NULL};
+
+	for (const char *const *k = kinds; *k; k++)
+		if (!strcmp(s, *k))
+			return true;
+	return strchr(s, '/') || strchr(s, ':');
+}
+
 static int add_allow_leak(struct cli *cli, struct request *q, const char *s)
 {
+	if (!is_leak(s))
+		return usage_error(
+			cli,
+			"--allow-leak takes pipe, socket, file, memory, namespace, all or "
+			"an object such as pipe:[123], not '%s'",
+			s);
 	if (q->n_allow_leaks + 1 >= sizeof(q->allow_leaks) / sizeof(q->allow_leaks[0]))
 		return usage_error(cli, "too many --allow-leak");
 	q->allow_leaks[q->n_allow_leaks++] = s;

@@ -13,8 +13,8 @@ static int write_new(struct cli *cli, const char *path, const char *text, mode_t
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode), err = 0;
 
 	if (fd < 0)
-		return own_error(cli, errno == EEXIST ? "output-exists" : "output", -errno,
-				 "cannot make %s: %s", path, strerrordesc_np(errno));
+		return own_error(cli, "output", -errno, "cannot make %s: %s", path,
+				 strerrordesc_np(errno));
 	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text) || fsync(fd) < 0)
 		err = -errno;
 	close(fd);
@@ -43,6 +43,9 @@ static int make(struct cli *cli, const char *path)
 	explicit_bzero(secret, strlen(secret));
 	free(secret);
 	free(public_keys);
+	if (r < 0 && cli->json)
+		return print_json(cli, json_pack("{s:o, s:o}", "secret", json_text(path), "public",
+						 json_text(name)));
 	return r >= 0 ? r : EXIT_OK;
 }
 

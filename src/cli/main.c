@@ -35,13 +35,24 @@ const struct command *command_by_name(const char *name)
 	return NULL;
 }
 
-/* A descriptor that we open must never become a standard stream by accident. */
-static void fill_standard_streams(void)
+/* They give their streams to what they start, and print little. */
+static bool hands_over_streams(const char *command)
 {
+	return command &&
+	       (!strcmp(command, "restart") || !strcmp(command, "run") || !strcmp(command, "exec"));
+}
+
+/*
+ * A descriptor that we open must never become a standard stream by accident. What we print is not
+ * lost unseen: to write to a standard output that was closed fails as before.
+ */
+static void fill_standard_streams(const char *command)
+{
+	const int mode = hands_over_streams(command) ? O_RDWR : O_RDONLY;
 	int fd;
 
 	do
-		fd = open("/dev/null", O_RDWR);
+		fd = open("/dev/null", fcntl(STDIN_FILENO, F_GETFD) < 0 ? O_RDWR : mode);
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd >= 0)
 		close(fd);
@@ -84,7 +95,7 @@ int main(int argc, char **argv)
 	struct cli cli = {.json_out = stdout, .lock = PTHREAD_MUTEX_INITIALIZER};
 	int status;
 
-	fill_standard_streams();
+	fill_standard_streams(argc > 1 ? argv[1] : NULL);
 	/* Inherited as ignored, it would make the kernel reap our children unseen. */
 	signal(SIGCHLD, SIG_DFL);
 	json_set_alloc_funcs(json_memory, free);

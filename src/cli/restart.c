@@ -83,6 +83,17 @@ static int parse_peers(struct cli *cli, struct request *q, const char *s)
 	return r;
 }
 
+static int parse_net(struct cli *cli, struct request *q, const char *s)
+{
+	if (strcmp(s, "veth") != 0 && strncmp(s, "veth=", 5) != 0)
+		return usage_error(
+			cli,
+			"--net of a restart takes veth or veth=ADDRESS/LENGTH,GATEWAY, not '%s'",
+			s);
+	q->opt.net = s;
+	return -1;
+}
+
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
@@ -122,8 +133,7 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case OPT_UNIX:
 		return parse_peers(cli, q, optarg);
 	case OPT_NET:
-		q->opt.net = optarg;
-		return -1;
+		return parse_net(cli, q, optarg);
 	case OPT_PRIVILEGED:
 		q->opt.privileged = 1;
 		return -1;
@@ -205,11 +215,16 @@ static int print_plan(struct cli *cli, struct request *q, int fd)
  */
 static int pidfile_begin(struct cli *cli, struct request *q)
 {
+	struct stat st;
 	int n, err;
 
 	q->pidfile_fd = -1;
 	if (!q->pidfile)
 		return -1;
+	/* It takes the place of a file, and of nothing else. */
+	if (lstat(q->pidfile, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+		return own_error(cli, "output", -EEXIST,
+				 "the pidfile %s exists, and is no regular file", q->pidfile);
 	n = snprintf(q->pidfile_tmp, sizeof(q->pidfile_tmp), "%s", q->pidfile);
 	if (n < (int)sizeof(q->pidfile_tmp))
 		q->pidfile_fd = open(dirname(q->pidfile_tmp), O_TMPFILE | O_RDWR | O_CLOEXEC, 0644);
@@ -306,16 +321,38 @@ static int on_container(void *arg, struct reprise_container *c)
 	return 0;
 }
 
+/* Of the command line nothing may be there yet (--lazy). */
+static void name_of(pid_t pid, char *buf, size_t size)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(buf, size, "(restarted)");
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	f = fopen(path, "re");
+	if (f && fgets(buf, (int)size, f))
+		buf[strcspn(buf, "\n")] = '\0';
+	if (f)
+		fclose(f);
+}
+
 /* Everything is made and nothing runs: what must be in place when it does, is done here. */
 static int on_ready(void *arg, const struct reprise_restarted *r)
 {
 	struct request *q = ((struct cli *)arg)->request;
+	char command[32];
 
 	if (pidfile_commit(q, r->pid) != 0) {
 		q->complained = true;
 		return -EIO;
 	}
-	if (q->container[0] && container_register(q->cli, q->container, r, "(restarted)") >= 0) {
+	if (q->name && !q->container[0]) {
+		usage_error(q->cli, "--name: the image is of no container that reprise lists");
+		q->complained = true;
+		return -EINVAL;
+	}
+	name_of(r->pid, command, sizeof(command));
+	if (q->container[0] && container_register(q->cli, q->container, r, command) >= 0) {
 		q->complained = true;
 		return -EIO;
 	}

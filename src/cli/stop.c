@@ -33,6 +33,19 @@ static int parse_names(struct cli *cli, int argc, char **argv, long *patience)
 	return common_begin(cli, argv);
 }
 
+/* One document for all of them: so with --json the first that fails is the last. */
+static int say(struct cli *cli, const char *what, char **names, int status)
+{
+	json_t *list;
+
+	if (!cli->json || status != EXIT_OK)
+		return status;
+	list = json_array();
+	for (; *names; names++)
+		json_array_append_new(list, json_text(*names));
+	return print_json(cli, json_pack("{s:o}", what, list));
+}
+
 static bool wait_for_end(int pidfd, long seconds)
 {
 	struct pollfd p = {.fd = pidfd, .events = POLLIN};
@@ -77,10 +90,10 @@ static int stop(struct cli *cli, int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	for (int i = optind; i < argc; i++)
+	for (int i = optind; i < argc && (!cli->json || status == EXIT_OK); i++)
 		if (stop_one(cli, argv[i], patience) != EXIT_OK)
 			status = EXIT_FAILED;
-	return status;
+	return say(cli, "stopped", argv + optind, status);
 }
 
 static int remove_one(struct cli *cli, const char *name)
@@ -114,10 +127,10 @@ static int rm(struct cli *cli, int argc, char **argv)
 
 	if (r >= 0)
 		return r;
-	for (int i = optind; i < argc; i++)
+	for (int i = optind; i < argc && (!cli->json || status == EXIT_OK); i++)
 		if (remove_one(cli, argv[i]) != EXIT_OK)
 			status = EXIT_FAILED;
-	return status;
+	return say(cli, "removed", argv + optind, status);
 }
 
 const struct command stop_command = {

@@ -408,19 +408,25 @@ static int hear(int channel, struct error *e)
 	return n == sizeof(rep) ? rep.ret : -EIO;
 }
 
+static int first_ended(const struct run *run, struct error *e)
+{
+	return error_set(e, -ESRCH, E_NAMESPACE, "the first process has ended%s",
+			 run->limits.memory ? ": the limit of memory is too small for it" : "");
+}
+
 /* Lets the command begin, once it is known that there is a container. */
 static int let_begin(const struct run *run, int channel, pid_t init, struct error *e)
 {
 	int r = hear(channel, e);
 
 	if (r == 1)
-		return error_set(e, -ESRCH, E_NAMESPACE, "the first process has ended");
+		return first_ended(run, e);
 	if (r >= 0 && run->ready)
 		r = run->ready(run->arg, init, e);
 	if (r < 0)
 		return r;
 	if (send(channel, "", 1, MSG_NOSIGNAL) != 1)
-		return error_set(e, -ESRCH, E_NAMESPACE, "the first process has ended");
+		return first_ended(run, e);
 	/* Nobody holds the other end any more when both programs have been executed. */
 	return hear(channel, e);
 }

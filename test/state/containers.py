@@ -2,6 +2,7 @@
 """Containers: the commands, and those that others made."""
 
 import ctypes
+import json
 import os
 import signal
 import time
@@ -52,8 +53,15 @@ def test_detached(case):
            'b\nsleep\n', 4)
     case.refused(case.reprise('rm', 'b'), 'container-state', 'b')
     expect(case, case.reprise('stop', '-t', '10', 'b'))
-    expect(case, case.reprise('stop', 'b'))
-    expect(case, case.reprise('rm', 'b'))
+    code, out, _ = case.reprise('stop', 'b', '--json')
+    if code or json.loads(out) != {'stopped': ['b']}:
+        raise Failed('stop --json: %d, %s' % (code, out))
+    code, out, _ = case.reprise('rm', 'nobody', 'nobody', '--json')
+    if code != 1 or json.loads(out)['error']['code'] != 'container-none':
+        raise Failed('rm --json: %d, %s' % (code, out))
+    code, out, _ = case.reprise('rm', 'b', '--json')
+    if code or json.loads(out) != {'removed': ['b']}:
+        raise Failed('rm --json: %d, %s' % (code, out))
     case.reap()
 
 
