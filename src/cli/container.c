@@ -219,6 +219,24 @@ void container_entry_free(struct container_entry *c)
 	c->command = c->checkpoint = NULL;
 }
 
+/* The line of its arguments need not be there yet (restart --lazy). */
+static void name_restarted(struct container_entry *c)
+{
+	char path[64], comm[32] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", c->root);
+	f = fopen(path, "re");
+	if (f && fgets(comm, sizeof(comm), f))
+		comm[strcspn(comm, "\n")] = '\0';
+	if (f)
+		fclose(f);
+	if (*comm) {
+		free(c->command);
+		c->command = strdup(comm);
+	}
+}
+
 int container_load(const char *name, struct container_entry *ret)
 {
 	const char *command = "", *checkpoint = NULL;
@@ -247,6 +265,8 @@ int container_load(const char *name, struct container_entry *ret)
 		ret->running = is_same_start(start_time(ret->init), ret->started);
 		if (ret->running && ret->root == ret->init)
 			ret->root = command_of(ret->init);
+		if (ret->running && !strcmp(command, CONTAINER_RESTARTED))
+			name_restarted(ret);
 	}
 	json_decref(j);
 	if (!ret->running)

@@ -27,6 +27,9 @@ struct container_entry {
 
 #define CONTAINER_PATH 1024
 
+/* The command of one that was restarted, of which nothing else is known once it has ended. */
+#define CONTAINER_RESTARTED "(restarted)"
+
 /* Letters, digits, and "._-" behind the first. */
 bool container_good_name(const char *name);
 void container_path(const char *name, const char *below, char path[CONTAINER_PATH]);

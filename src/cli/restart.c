@@ -321,26 +321,10 @@ static int on_container(void *arg, struct reprise_container *c)
 	return 0;
 }
 
-/* Of the command line nothing may be there yet (--lazy). */
-static void name_of(pid_t pid, char *buf, size_t size)
-{
-	char path[64];
-	FILE *f;
-
-	snprintf(buf, size, "(restarted)");
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	f = fopen(path, "re");
-	if (f && fgets(buf, (int)size, f))
-		buf[strcspn(buf, "\n")] = '\0';
-	if (f)
-		fclose(f);
-}
-
 /* Everything is made and nothing runs: what must be in place when it does, is done here. */
 static int on_ready(void *arg, const struct reprise_restarted *r)
 {
 	struct request *q = ((struct cli *)arg)->request;
-	char command[32];
 
 	if (pidfile_commit(q, r->pid) != 0) {
 		q->complained = true;
@@ -351,8 +335,8 @@ static int on_ready(void *arg, const struct reprise_restarted *r)
 		q->complained = true;
 		return -EINVAL;
 	}
-	name_of(r->pid, command, sizeof(command));
-	if (q->container[0] && container_register(q->cli, q->container, r, command) >= 0) {
+	if (q->container[0] &&
+	    container_register(q->cli, q->container, r, CONTAINER_RESTARTED) >= 0) {
 		q->complained = true;
 		return -EIO;
 	}

@@ -120,11 +120,11 @@ static int enter(pid_t init, struct error *e)
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_PID_NONE, "task %d", init);
-	if (flags && setns(pidfd, flags) < 0 && errno == ESRCH)
+	if (!flags || setns(pidfd, flags) == 0)
+		return 0;
+	if (errno == ESRCH)
 		return error_set(e, -ESRCH, E_CONTAINER_STATE, "the container has ended");
-	if (flags && setns(pidfd, flags) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
-	return 0;
+	return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
 }
 
 static void __attribute__((noreturn))
