@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -63,22 +64,37 @@ static int take(pid_t pid, int fd)
 	return pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
 }
 
+static bool is_unix(int fd)
+{
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && domain == AF_UNIX;
+}
+
 /* unix_show_fdinfo() counts what the messages in the queue carry. */
 static bool carries(int proc_fd, int fd)
 {
 	struct pollfd pfd = {.fd = fd, .events = POLLIN};
 	_cleanup_(free_ptr) char *text = NULL;
 	struct error unused = {};
-	int domain = 0;
-	socklen_t len = sizeof(domain);
 	uint64_t n = 0;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) < 0 || domain != AF_UNIX ||
-	    poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLIN))
+	if (!is_unix(fd) || poll(&pfd, 1, 0) != 1 || !(pfd.revents & POLLIN))
 		return false;
 	if (procfs_read(proc_fd, &text, &unused, "%d/fdinfo/%d", getpid(), fd) < 0)
 		return false;
 	return proc_field_u64(text, "scm_fds", 10, &n) == 0 && n;
+}
+
+/* What is accepted has the network of who connected (unix_stream_connect()): the other end of a
+ * socket of the container, which says so itself. */
+static bool may_be_accepted(int fd)
+{
+	struct sockaddr_un peer;
+	socklen_t len = sizeof(peer);
+
+	return is_unix(fd) && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
 }
 
 static void look_at_socket(int proc_fd, int fd, const struct outsider_sockets *q, uint64_t bit,
@@ -87,7 +103,7 @@ static void look_at_socket(int proc_fd, int fd, const struct outsider_sockets *q
 	uint64_t cookie = 0;
 	socklen_t len = sizeof(cookie);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0)
+	if (!may_be_accepted(fd) && getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) == 0)
 		for (size_t i = 0; cookie && i < q->n_networks && i < OUTSIDER_NETWORKS; i++)
 			a->inside |= q->networks[i] == cookie ? bit : 0;
 	if (carries(proc_fd, fd))
