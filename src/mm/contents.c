@@ -94,6 +94,7 @@ struct keep {
 	struct checkpoint *c;
 	struct mm_state *m;	   /* whose group it is */
 	struct content_runs runs;  /* in place of those of m */
+	bool once;		   /* nothing of a copy is read twice */
 	const struct mm_state *of; /* from whom it is read */
 	bool shared;
 };
@@ -240,6 +241,47 @@ static int placed(void *arg, uint64_t address, uint64_t length, uint64_t positio
 	return 0;
 }
 
+static int put_runs(struct keep *k, const struct page_run *runs, size_t n, struct place *p,
+		    struct error *e)
+{
+	return n ? store_put_all(k->c->store, image_parent_object(k->c->image, k->m->id), runs, n,
+				 place_source, placed, p, e)
+		 : 0;
+}
+
+/* So much of a copy is read before it is given up. */
+#define COPIED_AT_ONCE (32ull << 20)
+
+/*
+ * From a copy. What has been read of it is given up: then the application need not copy pages that
+ * it writes to, and takes no more memory for them.
+ */
+static int put_copied(struct keep *k, struct page_run *runs, size_t n, struct place *p,
+		      struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0, first = 0; r >= 0 && first < n; first = i) {
+		uint64_t bytes = 0, rest = 0;
+
+		for (i = first; i < n && !rest; i++) {
+			uint64_t room = COPIED_AT_ONCE - bytes;
+
+			rest = runs[i].length > room ? runs[i].length - room : 0;
+			runs[i].length -= rest;
+			bytes += runs[i].length;
+		}
+		r = put_runs(k, runs + first, i - first, p, e);
+		for (size_t j = first; r >= 0 && k->once && j < i; j++)
+			r = mm_give_up(k->m, runs[j].address, runs[j].length, e);
+		if (!rest)
+			continue;
+		i--;
+		runs[i] = (struct page_run){runs[i].address + runs[i].length, rest, 0};
+	}
+	return r;
+}
+
 /* Runs of one stage, of which some have no place yet, but that instead. */
 static int put_stage(struct keep *k, const struct content_run *v, size_t n, uint64_t lacking,
 		     struct place *p, struct error *e)
@@ -253,9 +295,8 @@ static int put_stage(struct keep *k, const struct content_run *v, size_t n, uint
 	for (size_t i = 0; i < n; i++)
 		if (v[i].position == lacking)
 			runs[nruns++] = (struct page_run){v[i].start, v[i].end - v[i].start, 0};
-	return nruns ? store_put_all(k->c->store, image_parent_object(k->c->image, k->m->id), runs,
-				     nruns, place_source, placed, p, e)
-		     : 0;
+	return lacking == CONTENT_LATER ? put_copied(k, runs, nruns, p, e)
+					: put_runs(k, runs, nruns, p, e);
 }
 
 /* `from` with the places that were found, which come in the order of what lacks one. */
@@ -345,8 +386,10 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 
 int mm_keep_later(struct checkpoint *c, struct error *e)
 {
+	bool once = !contents_are_shared(c);
+
 	vec_for_each (m, &c->mm->mms) {
-		struct keep k = {.c = c, .m = m, .runs = m->contents};
+		struct keep k = {.c = c, .m = m, .runs = m->contents, .once = once};
 		int r;
 
 		m->contents = (struct content_runs){};

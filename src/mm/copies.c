@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -221,6 +222,15 @@ static int unmap_shared(struct mm_state *m, struct error *e)
 		r = unmap_now(&u);
 	batch_free(&u.batch);
 	return r;
+}
+
+int mm_give_up(struct mm_state *m, uint64_t start, uint64_t length, struct error *e)
+{
+	const uint64_t args[6] = {start, length, MADV_DONTNEED};
+	long r = agent_syscall(m->copy.agent, m->copy.pid, NULL, e, SYS_madvise, args);
+
+	/* where that is not allowed it stays until all has been read */
+	return r == -ESRCH ? (int)r : 0;
 }
 
 /* Where memory is short the copy is to end, and not the application. */

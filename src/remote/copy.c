@@ -114,13 +114,15 @@ static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved,
 	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : 0;
 }
 
-/* It is to end when it is told to, wherever the application keeps its processors busy. */
+/* As we do, and where we do: the application may keep a processor to itself. */
 static void let_run(pid_t pid)
 {
-	const struct sched_param none = {};
+	struct sched_param param = {};
+	int policy = sched_getscheduler(0);
 	cpu_set_t ours;
 
-	ignore(sched_setscheduler(pid, SCHED_OTHER, &none), "then it runs as the application does");
+	if (policy >= 0 && sched_getparam(0, &param) == 0)
+		ignore(sched_setscheduler(pid, policy, &param), "or as the application does");
 	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
 		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
 }
