@@ -228,6 +228,9 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	vec_for_each (s, &t->spans)
 		if (r >= 0)
 			r = pagemap_take_written(fd, s, &t->todo, e);
+	if (r >= 0 && spans_unite(&t->todo, &t->tried) < 0)
+		r = no_memory(e);
+	t->tried.n = 0;
 	if (r >= 0 && spans_unite(&t->sure, &t->todo) < 0)
 		r = no_memory(e);
 	vec_for_each (s, &t->todo)
@@ -515,6 +518,7 @@ void track_drop(struct mm_track *t)
 	t->spans.n = 0;
 	t->sure.n = 0;
 	t->todo.n = 0;
+	t->tried.n = 0;
 	t->kept.n = 0;
 }
 
@@ -569,6 +573,7 @@ void track_end(struct mm_track *t)
 	vec_free(&t->ever);
 	vec_free(&t->sure);
 	vec_free(&t->todo);
+	vec_free(&t->tried);
 	vec_free(&t->kept);
 	vma_list_free(&t->vmas);
 }

@@ -49,6 +49,7 @@ struct mm_track {
 	struct span_vec ever;	/* what ever was; sorted */
 	struct span_vec sure;	/* protected by a look, and not found written in a freeze */
 	struct span_vec todo;	/* found by the last look */
+	struct span_vec tried;	/* found since, by track_try(): belongs to the next one */
 	struct kept_spans kept; /* copies, and what the parent of the image has */
 	struct vma_list vmas;	/* as they were at the last look, flags as of seen_ns */
 };
@@ -87,6 +88,15 @@ int track_survey(struct mm_tracks *surveyed, pid_t tid, uint64_t start_time,
 void track_take_survey(struct mm_track *t, struct mm_tracks *surveyed);
 /* Flags of mappings that were seen so lately need not be looked at again (src/mm/known.c). */
 bool track_knows(const struct mm_track *t);
+/*
+ * Instead of a look: a part of what has been written is protected, some 1/TRACK_TRIED of it, so
+ * that it can be asked how fast that is written again, at as small a part of what a look costs the
+ * task. Adds how much that is. Then either the next look has it (track_tried()), or it is left
+ * (track_leave()), as all that was written is.
+ */
+#define TRACK_TRIED 8
+int track_try(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e) must_check;
+void track_tried(struct mm_track *t);
 /* How much of what the last look found has been written again since. */
 int track_again(const struct mm_track *t, int proc_fd, uint64_t *ret_bytes,
 		struct error *e) must_check;

@@ -174,6 +174,54 @@ int track_again(const struct mm_track *t, int proc_fd, uint64_t *ret_bytes, stru
 	return r;
 }
 
+/* In pieces of that size, so that all kinds of use are among them. */
+#define TRY_PIECE (256ul << 10)
+
+static int try_span(struct mm_track *t, int fd, const struct span *s, struct error *e)
+{
+	uint64_t at = s->start;
+	int r = 0;
+
+	while (r >= 0 && at < s->end) {
+		uint64_t next = (at & ~(TRY_PIECE - 1)) + TRY_PIECE;
+		const struct span piece = {at, next < s->end ? next : s->end};
+
+		if (at / TRY_PIECE % TRACK_TRIED == 0)
+			r = pagemap_take_written(fd, &piece, &t->todo, e);
+		at = piece.end;
+	}
+	return r;
+}
+
+int track_try(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", t->tid);
+	struct span_vec written = {};
+	int r = fd < 0 ? fd : 0;
+
+	t->todo.n = 0;
+	vec_for_each (s, &t->spans)
+		if (r >= 0 && pagemap_find_written(fd, s, &written) == -ENOMEM)
+			r = no_memory(e);
+	vec_for_each (s, &written)
+		if (r >= 0)
+			r = try_span(t, fd, s, e);
+	vec_for_each (s, &t->todo)
+		*ret_bytes += s->end - s->start;
+	vec_free(&written);
+	return r;
+}
+
+void track_tried(struct mm_track *t)
+{
+	struct span_vec none = t->tried;
+
+	t->tried = t->todo;
+	none.n = 0;
+	t->todo = none;
+}
+
 int track_carry(struct mm_track *t, uint64_t object, const struct span_vec *unwritten)
 {
 	struct span_vec sure = {};

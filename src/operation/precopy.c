@@ -232,32 +232,80 @@ static int is_worth_copying(struct precopy *pc, uint64_t bytes)
 	return again < bytes / 2 / (COPY_NS(bytes) / SAMPLE_NS);
 }
 
+/*
+ * The same by a part, before all is protected: each page costs whoever writes to it a fault.
+ * *ret_bytes: how much it would be, 0 if that cannot be told so. What is shared is told by looks
+ * only.
+ */
+static int is_worth_looking(struct precopy *pc, uint64_t *ret_bytes)
+{
+	uint64_t tried = 0, again = 0;
+	int r = 0;
+
+	if (pc->max_freeze || pc->tracks->shared)
+		return 1;
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = unless_gone(pc, t, track_try(t, pc->c->proc_fd, &tried, pc->e));
+	if (r >= 0 && tried >= SAMPLE_WORTH / TRACK_TRIED) {
+		*ret_bytes = tried * TRACK_TRIED;
+		usleep(SAMPLE_NS / 1000);
+		vec_for_each (t, &pc->tracks->v)
+			if (r >= 0)
+				r = unless_gone(pc, t,
+						track_again(t, pc->c->proc_fd, &again, pc->e));
+	}
+	if (r < 0 || (*ret_bytes && again >= tried / 2 / (COPY_NS(*ret_bytes) / SAMPLE_NS)))
+		return r < 0 ? r : 0;
+	vec_for_each (t, &pc->tracks->v)
+		track_tried(t);
+	return 1;
+}
+
+static int leave_all(struct precopy *pc)
+{
+	int r = 0;
+
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0)
+			r = track_leave(t, pc->e);
+	return r < 0 ? r : shared_leave(pc->tracks, pc->e);
+}
+
+static void trace_pass(const struct precopy *pc, bool worth, uint64_t bytes)
+{
+	checkpoint_trace(pc->c, "%s %llu KiB while the tasks ran", worth ? "copied" : "left",
+			 (unsigned long long)bytes >> 10);
+}
+
 /* Returns 0 if another one would be of no use. */
 static int pass(struct precopy *pc, bool first, uint64_t *ret_bytes)
 {
 	_cleanup_(page_seen_free) struct page_seen seen = {};
-	uint64_t bytes = 0;
-	int r = 0, worth = 1;
+	uint64_t bytes = 0, tried = 0;
+	int worth = first ? 1 : is_worth_looking(pc, &tried), r = worth;
 
+	if (worth == 0) {
+		*ret_bytes = tried;
+		trace_pass(pc, false, tried);
+		return leave_all(pc);
+	}
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_look(t, pc->c->proc_fd, &bytes, pc->e));
 	if (r >= 0)
 		r = shared_look(pc->c, pc->tracks, &bytes, pc->e);
 	if (r >= 0)
-		r = worth = bytes <= ENOUGH ? 0 : first ? 1 : is_worth_copying(pc, bytes);
+		r = worth = bytes <= ENOUGH ? 0 : first || tried ? 1 : is_worth_copying(pc, bytes);
 	if (r > 0)
 		r = stop_for_a_moment(pc, false);
-	vec_for_each (t, &pc->tracks->v) {
-		if (r < 0)
-			break;
-		r = worth ? unless_gone(pc, t, copy_track(pc, t, &seen)) : track_leave(t, pc->e);
-	}
+	vec_for_each (t, &pc->tracks->v)
+		if (r >= 0 && worth > 0)
+			r = unless_gone(pc, t, copy_track(pc, t, &seen));
 	if (r >= 0)
-		r = worth ? shared_copy(pc->c, pc->tracks, pc->e) : shared_leave(pc->tracks, pc->e);
+		r = worth ? shared_copy(pc->c, pc->tracks, pc->e) : leave_all(pc);
 	*ret_bytes = bytes;
-	checkpoint_trace(pc->c, "%s %llu KiB while the tasks ran", worth ? "copied" : "left",
-			 (unsigned long long)bytes >> 10);
+	trace_pass(pc, worth, bytes);
 	return r < 0 ? r : worth;
 }
 
