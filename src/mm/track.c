@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,7 +13,6 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "mm/pagemap.h"
-#include "mm/pages.h"
 #include "mm/shared.h"
 
 /* For so long, what smaps has told is taken for what it would tell: from one checkpoint to the
@@ -239,7 +237,7 @@ int track_look(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct erro
 	return r;
 }
 
-static int add_kept(struct kept_spans *to, uint64_t start, uint64_t end, uint64_t position)
+int kept_add(struct kept_spans *to, uint64_t start, uint64_t end, uint64_t position)
 {
 	struct kept_span *last = to->n ? &to->v[to->n - 1] : NULL;
 
@@ -265,252 +263,14 @@ int kept_but(const struct kept_spans *kept, const struct span_vec *but, struct k
 			i++;
 		for (size_t j = i; j < but->n && but->v[j].start < k->end; j++) {
 			if (but->v[j].start > at &&
-			    add_kept(ret, at, but->v[j].start, k->position + (at - k->start)) < 0)
+			    kept_add(ret, at, but->v[j].start, k->position + (at - k->start)) < 0)
 				return -ENOMEM;
 			at = but->v[j].end;
 		}
-		if (at < k->end && add_kept(ret, at, k->end, k->position + (at - k->start)) < 0)
+		if (at < k->end && kept_add(ret, at, k->end, k->position + (at - k->start)) < 0)
 			return -ENOMEM;
 	}
 	return 0;
-}
-
-/* Has it pages that a fork has left shared? They must not be taken apart by being read. */
-static bool is_shared(const struct mm_track *t, uint64_t address)
-{
-	size_t low = 0, high = t->vmas.vmas.n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (t->vmas.vmas.v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low == t->vmas.vmas.n || t->vmas.vmas.v[low].shared_kb ||
-	       t->vmas.vmas.v[low].swap_kb;
-}
-
-/* ---- pages that relatives share ---- */
-
-static size_t slot_of(const struct page_seen *seen, uint64_t key)
-{
-	size_t i = (key * 0x9e3779b97f4a7c15) >> 20 & (seen->size - 1);
-
-	while (seen->v[i] && seen->v[i] != key)
-		i = (i + 1) & (seen->size - 1);
-	return i;
-}
-
-static int grow(struct page_seen *seen)
-{
-	struct page_seen bigger = {.size = seen->size ? 2 * seen->size : 1024};
-
-	bigger.v = calloc(bigger.size, sizeof(*bigger.v));
-	if (!bigger.v)
-		return -ENOMEM;
-	for (size_t i = 0; i < seen->size; i++)
-		if (seen->v[i])
-			bigger.v[slot_of(&bigger, seen->v[i])] = seen->v[i];
-	bigger.n = seen->n;
-	free(seen->v);
-	*seen = bigger;
-	return 0;
-}
-
-/* 1: it is new. */
-static int see(struct page_seen *seen, uint64_t key)
-{
-	size_t i;
-
-	if (seen->n >= seen->size / 2 && grow(seen) < 0)
-		return -ENOMEM;
-	i = slot_of(seen, key);
-	if (seen->v[i])
-		return 0;
-	seen->v[i] = key;
-	seen->n++;
-	return 1;
-}
-
-void page_seen_free(struct page_seen *seen)
-{
-	free(seen->v);
-	*seen = (struct page_seen){};
-}
-
-/* Which page that may be, among relatives; 0: it is nobody else's. Frames are hidden from ordinary
- * users: there, the same address is taken for the same page. */
-static uint64_t key_of(uint64_t entry, uint64_t address)
-{
-	uint64_t frame = entry & PAGEMAP_FRAME;
-
-	if (entry & (PAGEMAP_EXCLUSIVE | PAGEMAP_SWAPPED) || !(entry & PAGEMAP_PRESENT))
-		return 0;
-	return frame ? frame << 1 | 1 : address;
-}
-
-static int leave_seen_in(int fd, const struct span *span, struct page_seen *seen,
-			 struct span_vec *ret, struct error *e)
-{
-	uint64_t entries[512];
-
-	for (uint64_t at = span->start; at < span->end;) {
-		size_t n = (span->end - at) / PAGE_BYTES;
-		int r;
-
-		n = n < 512 ? n : 512;
-		r = pagemap_entries(fd, at, entries, n, e);
-		if (r < 0)
-			return r;
-		for (size_t i = 0; i < n; i++, at += PAGE_BYTES) {
-			uint64_t key = key_of(entries[i], at);
-
-			r = key ? see(seen, key) : 1;
-			if (r > 0)
-				r = span_add(ret, at, at + PAGE_BYTES);
-			if (r < 0)
-				return no_memory(e);
-		}
-	}
-	return 0;
-}
-
-/*
- * A page that a fork has left shared is saved once, from the first process that has it. So it is
- * copied from that one only, and left to the freeze for others, in case that it is needed after
- * all.
- */
-static int leave_seen(struct mm_track *t, int proc_fd, struct page_seen *seen, struct error *e)
-{
-	_cleanup_(close_fd) int fd =
-		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/pagemap", t->tid);
-	struct span_vec left = {};
-	int r = fd < 0 ? fd : 0;
-
-	for (size_t i = 0; r >= 0 && i < t->todo.n; i++) {
-		const struct span *s = &t->todo.v[i];
-
-		if (is_shared(t, s->start) || is_shared(t, s->end - 1))
-			r = leave_seen_in(fd, s, seen, &left, e);
-		else if (span_add(&left, s->start, s->end) < 0)
-			r = no_memory(e);
-	}
-	if (r < 0) {
-		vec_free(&left);
-		return r;
-	}
-	vec_free(&t->todo);
-	t->todo = left;
-	return 0;
-}
-
-/* ---- copying ---- */
-
-struct copying {
-	struct mm_track *t;
-	int proc_fd;
-	pthread_mutex_t lock;
-	struct span_vec unread;
-};
-
-/*
- * From several threads. What cannot be read has gone meanwhile: that was written to, in a way, and
- * is no failure.
- */
-static int read_running(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
-{
-	struct copying *c = arg;
-	struct error gone = {};
-	struct span *s;
-	int r;
-
-	r = is_shared(c->t, address)
-		    ? pages_read_shared(c->proc_fd, c->t->tid, address, buf, len, &gone)
-		    : pages_read(c->proc_fd, c->t->tid, address, buf, len, &gone);
-	if (r >= 0)
-		return 0;
-	memset(buf, 0, len);
-	pthread_mutex_lock(&c->lock);
-	s = vec_push(&c->unread);
-	if (s)
-		*s = (struct span){address, address + len};
-	pthread_mutex_unlock(&c->lock);
-	return s ? 0 : no_memory(e);
-}
-
-/* From one thread at a time. */
-static int copy_placed(void *arg, uint64_t address, uint64_t length, uint64_t position)
-{
-	struct copying *c = arg;
-
-	return add_kept(&c->t->kept, address, address + length, position);
-}
-
-static int by_start(const void *a, const void *b)
-{
-	const struct kept_span *x = a, *y = b;
-
-	return x->start < y->start ? -1 : x->start > y->start;
-}
-
-/* All copies but those of what lies in these spans. */
-static int leave(struct mm_track *t, const struct span_vec *spans, struct error *e)
-{
-	struct kept_spans others = {};
-
-	if (kept_but(&t->kept, spans, &others) < 0) {
-		vec_free(&others);
-		return no_memory(e);
-	}
-	vec_free(&t->kept);
-	t->kept = others;
-	return 0;
-}
-
-int track_leave(struct mm_track *t, struct error *e)
-{
-	return leave(t, &t->todo, e);
-}
-
-static int copy_runs(struct copying *c, const struct page_run *runs, size_t n,
-		     struct page_store *store, struct error *e)
-{
-	struct mm_track *t = c->t;
-	int r = store_put_all(store, t->parent, runs, n, read_running, copy_placed, c, e);
-
-	if (t->kept.n)
-		qsort(t->kept.v, t->kept.n, sizeof(*t->kept.v), by_start);
-	if (r < 0 || !c->unread.n)
-		return r;
-	qsort(c->unread.v, c->unread.n, sizeof(*c->unread.v), by_address);
-	return leave(t, &c->unread, e);
-}
-
-int track_copy(struct mm_track *t, int proc_fd, struct page_seen *seen, struct page_store *store,
-	       struct error *e)
-{
-	struct copying c = {t, proc_fd, PTHREAD_MUTEX_INITIALIZER, {}};
-	VEC(struct page_run) runs = {};
-	int r = track_leave(t, e);
-
-	if (r >= 0)
-		r = leave_seen(t, proc_fd, seen, e);
-	for (size_t i = 0; r >= 0 && i < t->todo.n; i++) {
-		const struct span *s = &t->todo.v[i];
-		struct page_run *run = vec_push(&runs);
-
-		if (!run)
-			r = no_memory(e);
-		else
-			*run = (struct page_run){s->start, s->end - s->start, 0};
-	}
-	if (r >= 0 && runs.n)
-		r = copy_runs(&c, runs.v, runs.n, store, e);
-	vec_free(&runs);
-	vec_free(&c.unread);
-	return r;
 }
 
 void track_drop(struct mm_track *t)
@@ -552,7 +312,7 @@ int track_kept(const struct mm_track *t, const struct span_vec *unwritten, struc
 		uint64_t start = k->start > s->start ? k->start : s->start;
 		uint64_t end = k->end < s->end ? k->end : s->end;
 
-		if (start < end && add_kept(ret, start, end, k->position + (start - k->start)) < 0)
+		if (start < end && kept_add(ret, start, end, k->position + (start - k->start)) < 0)
 			return -ENOMEM;
 		if (k->end <= s->end)
 			i++;

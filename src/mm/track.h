@@ -139,6 +139,8 @@ int spans_common(const struct span_vec *a, const struct span_vec *b,
 		 struct span_vec *ret) must_check;
 /* Adds spans to others, which are sorted and joined. -ENOMEM. */
 int spans_unite(struct span_vec *to, const struct span_vec *more) must_check;
+/* Adds to the last one if it goes on there. -ENOMEM. */
+int kept_add(struct kept_spans *to, uint64_t start, uint64_t end, uint64_t position) must_check;
 /* What lies in none of the spans. -ENOMEM. */
 int kept_but(const struct kept_spans *kept, const struct span_vec *but,
 	     struct kept_spans *ret) must_check;
