@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Images may come from anywhere. The first byte chooses how the rest is read: as a file or as a
- * stream, by how many threads, by a restart or to verify it. Built with its own copy of the image
- * layer, in which checksums are not compared, since no fuzzer guesses one.
+ * stream, by how many threads, by a restart (at once or lazily) or to verify it. Built with its own
+ * copy of the image layer, in which checksums are not compared, since no fuzzer guesses one.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -21,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define ONE_SKIPPED 4
 #define VERIFY	    8
 #define AS_PARENT   16
+#define LISTED	    32 /* contents are left for later */
 
 /* Looks at all that it gets, for the address sanitizer. */
 static int sink(void *arg, uint64_t address, const void *data, size_t len, struct error *e)
@@ -131,12 +132,34 @@ static struct page_chain *make_chain(int fd)
 	return chain;
 }
 
+static int later(void *arg, uint64_t first, uint64_t end)
+{
+	return IMAGE_LATER;
+}
+
+static void read_later(struct image_reader *r)
+{
+	struct image_room *room = image_room_new(r);
+	const struct image_later *f;
+	uint8_t last;
+
+	for (size_t i = 0; (f = image_later(r, i)); i++) {
+		struct error e = {};
+
+		if ((image_read_later(room, f, f->first, f->end, sink, &last, &e) < 0) !=
+		    (e.code != ERROR_NONE))
+			__builtin_trap();
+	}
+	image_room_free(room);
+}
+
 static void read_image(int fd, int how)
 {
 	struct page_chain *chain = how & AS_PARENT ? make_chain(fd) : NULL;
 	struct image_reader *r = NULL;
 	struct page_group group;
 	struct error e = {};
+	bool lazy = how & LISTED && !(how & AS_STREAM);
 	uint8_t last;
 	int err;
 
@@ -144,15 +167,19 @@ static void read_image(int fd, int how)
 	if (!err) {
 		image_reader_set_parents(r, chain);
 		read_records(r);
-		while (!(how & VERIFY) && (err = image_next_group(r, &group, &e)) > 0) {
+		if (how & LISTED)
+			err = image_use_heads(r, &e);
+		while (!err && !(how & VERIFY) && (err = image_next_group(r, &group, &e)) > 0) {
 			if (how & ONE_SKIPPED && group.object % 2)
 				break;
-			err = image_read_pages(r, &group, sink, &last, &e);
+			err = image_read_some(r, &group, lazy ? later : NULL, sink, &last, &e);
 			if (err)
 				break;
 		}
 		if (err >= 0)
 			err = image_read_end(r, NULL, &e);
+		if (err >= 0 && lazy)
+			read_later(r);
 	}
 	/* Every refusal has its sentence, and success has none. */
 	if ((err < 0) != (e.code != ERROR_NONE) || e.code == E_INTERNAL)

@@ -239,7 +239,7 @@ bool heads_peek(struct image_reader *r)
 {
 	struct heads_read *h = &r->heads;
 	const struct frame *list = (const struct frame *)h->frame;
-	const uint8_t *head = h->frame + h->at;
+	const uint8_t *head;
 	size_t left;
 
 	if (!list || h->place != r->offset)
@@ -250,6 +250,7 @@ bool heads_peek(struct image_reader *r)
 		h->place = 0;
 		return true;
 	}
+	head = h->frame + h->at;
 	memcpy(&r->next, head, sizeof(r->next));
 	if (head_has_pages(&r->next))
 		memcpy(&r->next_pages, head + sizeof(r->next), sizeof(r->next_pages));

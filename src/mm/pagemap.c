@@ -2,12 +2,17 @@
 #include "mm/pagemap.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/procfs.h"
 
 enum { ENTRIES_AT_ONCE = 4096, REGIONS_AT_ONCE = 1024 };
 
@@ -334,6 +339,41 @@ int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret)
 	};
 
 	return scan_regions(fd, &arg, take_written, ret);
+}
+
+static int track_own(void *memory, size_t len)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC};
+	struct uffdio_register reg = {.range = {(uintptr_t)memory, len},
+				      .mode = UFFDIO_REGISTER_MODE_WP};
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+	if (uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0 || ioctl(uffd, UFFDIO_REGISTER, &reg) < 0)
+		close_fd(&uffd);
+	return uffd;
+}
+
+/* Holes of every size are told by one function of the kernel, pagemap_scan_pte_hole(). */
+bool pagemap_tells_holes(int proc_fd)
+{
+	const size_t len = 2 * PAGEMAP_TABLE; /* somewhere in it is all that a table maps */
+	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const struct span all = {(uintptr_t)memory, (uintptr_t)memory + len};
+	_cleanup_(close_fd) int uffd = -EBADF;
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct span_vec found = {};
+	bool told;
+
+	if (memory == MAP_FAILED)
+		return false;
+	uffd = track_own(memory, len);
+	fd = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, NULL, "self/pagemap");
+	told = uffd >= 0 && fd >= 0 && pagemap_find_written(fd, &all, &found) >= 0 &&
+	       found.n == 1 && found.v[0].start == all.start && found.v[0].end == all.end;
+	vec_free(&found);
+	munmap(memory, len);
+	return told;
 }
 
 /* In pieces: see pagemap_take_written(). */

@@ -50,11 +50,13 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
 			 struct error *e) must_check;
 
 /*
- * Which pages of a span of tracked memory may have been written; ten times as fast, and blind where
- * the page table itself is gone: a page that bears the mark tells that it is not, for all within
- * PAGEMAP_TABLE. Adds to ret. -EPERM: not all of it is tracked.
+ * Which pages of a span of tracked memory may have been written; ten times as fast, and on some
+ * kernels blind where the page table itself is gone: a page that bears the mark tells that it is
+ * not, for all within PAGEMAP_TABLE. Adds to ret. -EPERM: not all of it is tracked.
  */
 int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret) must_check;
+/* Is it not blind on this kernel? Tried out with memory of our own. */
+bool pagemap_tells_holes(int proc_fd);
 /*
  * Of a mapping of which all has been protected (UFFDIO_WRITEPROTECT): all that bears no mark, pages
  * or not, is protected again, and told. Not where the page table itself is gone. Adds to ret; after

@@ -105,7 +105,7 @@ static int cut(struct scan *s, const struct mm_state *m)
 /* As many pages are looked at one by one rather than that another look begins behind them. */
 #define SHORT (32 * PAGE_BYTES)
 
-/* Where the page table is gone nothing was told of it. */
+/* Where the page table is gone nothing may have been told of it. */
 static int add_with_tables(int fd, uint64_t start, uint64_t end, struct span_vec *ret)
 {
 	while (start < end) {
@@ -120,7 +120,7 @@ static int add_with_tables(int fd, uint64_t start, uint64_t end, struct span_vec
 }
 
 /* Of the span, what is known to be there and not to have been written. */
-static int find_same(int fd, const struct span *span, const struct span_vec *sure,
+static int find_same(int fd, const struct span *span, const struct mm_track *track,
 		     struct span_vec *ret)
 {
 	const struct span_vec whole = {(struct span *)span, 1, 1};
@@ -129,7 +129,7 @@ static int find_same(int fd, const struct span *span, const struct span_vec *sur
 	int r = pagemap_find_written(fd, span, &written);
 
 	if (r >= 0)
-		r = spans_common(sure, &whole, &here);
+		r = spans_common(&track->sure, &whole, &here);
 	vec_for_each (s, &here) {
 		uint64_t start = s->start;
 
@@ -145,7 +145,8 @@ static int find_same(int fd, const struct span *span, const struct span_vec *sur
 			if (at < written.n && written.v[at].start < end)
 				end = written.v[at].start;
 			if (end - start >= SHORT)
-				r = add_with_tables(fd, start, end, ret);
+				r = track->tells_holes ? span_add(ret, start, end)
+						       : add_with_tables(fd, start, end, ret);
 			start = end;
 		}
 	}
@@ -173,7 +174,7 @@ static int scan_tracked(const struct scan *s, struct part *p, struct error *e)
 	uint64_t at = span->start;
 	int r = 0;
 
-	if (s->track->sure.n && find_same(s->fd, span, &s->track->sure, &same) < 0)
+	if (s->track->sure.n && find_same(s->fd, span, s->track, &same) < 0)
 		vec_free(&same);
 	for (size_t i = 0; r >= 0 && i <= same.n; i++) {
 		const struct span rest = {at, i < same.n ? same.v[i].start : span->end};

@@ -44,6 +44,7 @@ struct mm_track {
 	uint64_t object;	/* and in this image */
 	int uffd;		/* of its address space */
 	bool lasting;		/* since an earlier checkpoint */
+	bool tells_holes;	/* see pagemap_tells_holes() */
 	uint64_t seen_ns;	/* when smaps was read for `vmas`, CLOCK_MONOTONIC; 0: not yet */
 	struct span_vec spans;	/* what is registered; sorted */
 	struct span_vec ever;	/* what ever was; sorted */

@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "mm/pagemap.h"
 #include "mm/shared.h"
 #include "operation/operation.h"
 #include "operation/parents.h"
@@ -352,6 +353,14 @@ static int begin_shared(struct precopy *pc, struct memory_objects *shared)
 	return 0;
 }
 
+static void look_for_holes(struct precopy *pc)
+{
+	bool told = pagemap_tells_holes(pc->c->proc_fd);
+
+	vec_for_each (t, &pc->tracks->v)
+		t->tells_holes = told;
+}
+
 int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *tracks,
 	    struct memory_objects *shared, uint64_t max_freeze, bool all_known, uint64_t *stood,
 	    struct error *e)
@@ -361,6 +370,8 @@ int precopy(struct checkpoint *c, struct agent_found *found, struct mm_tracks *t
 
 	if (r >= 0 && (!all_known || tracks->shared))
 		r = stop_for_a_moment(&pc, true);
+	if (r >= 0 && tracks->v.n)
+		look_for_holes(&pc);
 	if (r >= 0 && (tracks->v.n || tracks->shared))
 		r = copy_all(&pc);
 	if (r < 0)

@@ -313,7 +313,8 @@ static int state_of(struct fixture *f, char *at, size_t tables, const char *page
 	return r;
 }
 
-static void test_lasting(void **state)
+/* With a kernel that tells holes in page tables, or as if it did not. */
+static void lasting(void **state, bool tells_holes)
 {
 	enum { TABLES = 80 }; /* several parts */
 	const size_t n = TABLES * PAGEMAP_TABLE / PAGE_BYTES;
@@ -330,6 +331,7 @@ static void test_lasting(void **state)
 		at[i * PAGE_BYTES] = 1;
 	pass(&f);
 	t = f.tracks.v.v;
+	t->tells_holes = tells_holes;
 	freeze(&f, at, TABLES, &pages, &unwritten);
 	assert_int_equal(track_carry(t, 5, &unwritten), 0);
 	vec_free(&pages);
@@ -383,13 +385,30 @@ static void test_lasting(void **state)
 	end(&f);
 }
 
+static void test_lasting(void **state)
+{
+	lasting(state, false);
+}
+
+static void test_lasting_holes_told(void **state)
+{
+	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	bool told = pagemap_tells_holes(proc_fd);
+
+	close(proc_fd);
+	if (!told)
+		skip();
+	lasting(state, true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_written),	 cmocka_unit_test(test_left_to_the_freeze),
 		cmocka_unit_test(test_given_up), cmocka_unit_test(test_moved),
 		cmocka_unit_test(test_merged),	 cmocka_unit_test(test_merged_lasting),
-		cmocka_unit_test(test_lasting),	 cmocka_unit_test(test_store),
+		cmocka_unit_test(test_lasting),	 cmocka_unit_test(test_lasting_holes_told),
+		cmocka_unit_test(test_store),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
