@@ -199,6 +199,36 @@ def test_instant_killed(case):
     case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
 
 
+def kill_while_registered(case, tool, pid):
+    """Was anything registered when the tool was killed?"""
+    while not case.ended(tool):
+        if registered(pid):
+            os.kill(tool, signal.SIGKILL)
+            return case.wait(tool) == 128 + signal.SIGKILL
+    return False
+
+
+def test_instant_shared_killed(case):
+    """The tool is killed while shared memory is protected: nothing of that is left, and an image is right."""
+    pid = case.start('memory_shared_written')
+    before = descriptors(pid)
+    hits = 0
+    for _ in range(20):
+        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('killed'), '--force')
+        hits += kill_while_registered(case, tool, pid)
+        case.until(lambda: not registered(pid), 'the end of the tracking')
+        if descriptors(pid) != before:
+            raise Failed('a descriptor was left in the program')
+        if hits == 3:
+            break
+    if not hits:
+        raise Failed('it was never killed while memory was protected')
+    case.checkpoint(pid, '-q', '--kill')
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
+
+
 def pipe_without_reader(case, *env):
     pid = case.start('memory_written', env=dict(env))
     read_end, write_end = os.pipe()
