@@ -159,63 +159,73 @@ static int read_data(const struct link *l, struct page_cursor *cursor,
 	return 1;
 }
 
-int page_chain_get(const struct page_chain *c, struct page_cursor *cursor,
-		   const struct page_group *group, uint64_t address, uint64_t length,
-		   const void **ret, uint64_t *ret_length, struct error *e)
+struct found {
+	const struct link *link;
+	struct page_place place; /* zero, or data */
+	uint64_t length;	 /* so far all of it is there */
+};
+
+/*
+ * Goes from image to image until one says what is at an address. 0: none does. cursor: verifies the
+ * tables on the way; or NULL.
+ */
+static int find(const struct page_chain *c, struct page_cursor *cursor,
+		const struct page_group *group, uint64_t address, uint64_t length,
+		struct found *ret, struct error *e)
 {
 	struct page_group at = *group;
 
+	ret->length = length;
 	vec_for_each (l, &c->links) {
-		struct page_place place;
 		int r;
 
-		page_map_find(l->map, at.object, at.stage, address, &place);
-		if (place.kind == PLACE_NONE)
+		page_map_find(l->map, at.object, at.stage, address, &ret->place);
+		if (ret->place.kind == PLACE_NONE)
 			return 0;
-		r = check_table(l, cursor, &place, e);
+		r = cursor ? check_table(l, cursor, &ret->place, e) : 0;
 		if (r < 0)
 			return r;
-		if (place.length < length)
-			length = place.length;
-		*ret_length = length;
-		*ret = NULL;
-		if (place.kind == PLACE_ZERO)
+		if (ret->place.length < ret->length)
+			ret->length = ret->place.length;
+		ret->link = l;
+		if (ret->place.kind == PLACE_ZERO || ret->place.kind == PLACE_DATA)
 			return 1;
-		if (place.kind == PLACE_DATA)
-			return read_data(l, cursor, &place, length, ret, e);
 		at.object = image_reader_parent_object(page_map_reader(l->map), at.object);
 		at.stage = PAGE_MAP_LAST;
 	}
 	return 0;
 }
 
+int page_chain_get(const struct page_chain *c, struct page_cursor *cursor,
+		   const struct page_group *group, uint64_t address, uint64_t length,
+		   const void **ret, uint64_t *ret_length, struct error *e)
+{
+	struct found f;
+	int r = find(c, cursor, group, address, length, &f, e);
+
+	if (r <= 0)
+		return r;
+	*ret_length = f.length;
+	*ret = NULL;
+	return f.place.kind == PLACE_ZERO ? 1
+					  : read_data(f.link, cursor, &f.place, f.length, ret, e);
+}
+
 int page_chain_peek(const struct page_chain *c, const struct page_group *group, uint64_t address,
 		    void *buf, uint64_t length, uint64_t *ret_length, struct error *e)
 {
-	struct page_group at = *group;
+	struct found f;
+	int r = find(c, NULL, group, address, length, &f, e);
 
-	vec_for_each (l, &c->links) {
-		struct page_place place;
-		int r;
-
-		page_map_find(l->map, at.object, at.stage, address, &place);
-		if (place.kind == PLACE_NONE)
-			return 0;
-		if (place.length < length)
-			length = place.length;
-		*ret_length = length;
-		if (place.kind == PLACE_ZERO)
-			return PEEK_NOT;
-		if (place.kind == PLACE_DATA) {
-			r = page_map_peek(l->map, &place, buf, length, e);
-			if (r < 0)
-				return error_object(e, r, "%s", l->name);
-			return r ? 1 : PEEK_NOT;
-		}
-		at.object = image_reader_parent_object(page_map_reader(l->map), at.object);
-		at.stage = PAGE_MAP_LAST;
-	}
-	return 0;
+	if (r <= 0)
+		return r;
+	*ret_length = f.length;
+	if (f.place.kind == PLACE_ZERO)
+		return PEEK_NOT;
+	r = page_map_peek(f.link->map, &f.place, buf, f.length, e);
+	if (r < 0)
+		return error_object(e, r, "%s", f.link->name);
+	return r ? 1 : PEEK_NOT;
 }
 
 int page_chain_verify(const struct page_chain *c, size_t i, struct error *e)

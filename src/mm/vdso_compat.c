@@ -1,94 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include <elf.h>
 #include <errno.h>
 #include <string.h>
 
 #include "mm/layout.h"
 #include "mm/vdso.h"
+#include "mm/vdso_symbols.h"
 #include "mm/vma.h"
 
 /* The vDSO of 32-bit programs of another kernel, or of another processor: how it enters the kernel
  * depends on that. */
-
-struct symbols {
-	const uint8_t *image;
-	size_t len;
-	uint64_t base;
-	const Elf32_Sym *sym;
-	size_t n;
-	const char *names;
-	size_t names_len;
-};
-
-static const void *part(const struct symbols *s, uint64_t offset, uint64_t size)
-{
-	if (offset > s->len || size > s->len - offset || offset % sizeof(uint32_t))
-		return NULL;
-	return s->image + offset;
-}
-
-/* See find_symbols() in vdso.c. */
-static int find_symbols(struct symbols *s, const Elf32_Dyn *dyn, size_t ndyn)
-{
-	uint64_t symtab = 0, strtab = 0, strsz = 0;
-
-	for (size_t i = 0; i < ndyn && dyn[i].d_tag != DT_NULL; i++) {
-		if (dyn[i].d_tag == DT_SYMTAB)
-			symtab = dyn[i].d_un.d_ptr - s->base;
-		else if (dyn[i].d_tag == DT_STRTAB)
-			strtab = dyn[i].d_un.d_ptr - s->base;
-		else if (dyn[i].d_tag == DT_STRSZ)
-			strsz = dyn[i].d_un.d_val;
-	}
-	if (!symtab || strtab <= symtab || strtab > s->len || strsz > s->len - strtab || !strsz)
-		return -EINVAL;
-	s->n = (strtab - symtab) / sizeof(*s->sym);
-	s->sym = part(s, symtab, s->n * sizeof(*s->sym));
-	s->names = (const char *)s->image + strtab;
-	s->names_len = strsz;
-	return s->sym && s->names[strsz - 1] == '\0' ? 0 : -EINVAL;
-}
-
-static int read_elf(struct symbols *s, const uint8_t *image, size_t len)
-{
-	const Elf32_Ehdr *h;
-	const Elf32_Phdr *ph;
-	const Elf32_Dyn *dyn = NULL;
-	size_t ndyn = 0;
-	bool loaded = false;
-
-	*s = (struct symbols){.image = image, .len = len};
-	h = part(s, 0, sizeof(*h));
-	if (!h || memcmp(h->e_ident, ELFMAG, SELFMAG) != 0 || h->e_ident[EI_CLASS] != ELFCLASS32 ||
-	    h->e_phentsize != sizeof(*ph))
-		return -EINVAL;
-	ph = part(s, h->e_phoff, (uint64_t)h->e_phnum * sizeof(*ph));
-	for (int i = 0; ph && i < h->e_phnum; i++) {
-		if (ph[i].p_type == PT_LOAD && !loaded) {
-			s->base = ph[i].p_vaddr - ph[i].p_offset;
-			loaded = true;
-		} else if (ph[i].p_type == PT_DYNAMIC) {
-			dyn = part(s, ph[i].p_offset, ph[i].p_filesz);
-			ndyn = ph[i].p_filesz / sizeof(*dyn);
-		}
-	}
-	return loaded && dyn ? find_symbols(s, dyn, ndyn) : -EINVAL;
-}
-
-/* Offset of a function in its image, 0 if it has none of that name. */
-static uint64_t entry_of(const struct symbols *s, const char *name)
-{
-	for (size_t i = 0; i < s->n; i++) {
-		const Elf32_Sym *sym = &s->sym[i];
-		uint64_t offset = (uint64_t)sym->st_value - s->base;
-
-		if (sym->st_shndx != SHN_UNDEF && ELF32_ST_TYPE(sym->st_info) == STT_FUNC &&
-		    sym->st_name < s->names_len && offset < s->len && s->len - offset >= 16 &&
-		    strcmp(s->names + sym->st_name, name) == 0)
-			return offset;
-	}
-	return 0;
-}
 
 /* Numbers of i386. */
 static const struct {
@@ -128,22 +48,22 @@ int mm_vdso_patch_compat(uint8_t *code, size_t len, uint64_t at, const struct mm
 			 uint64_t here, uint8_t *page, uint64_t trampolines, struct error *e)
 {
 	static const uint8_t enter[] = {0xcd, 0x80, 0xc3}; /* int $0x80; ret */
-	struct symbols old, new = {};
+	struct vdso_symbols old, new = {};
 	uint64_t from;
 
-	if (read_elf(&old, code, len) < 0)
+	if (vdso_symbols_read(&old, code, len, true) < 0)
 		return error_set(e, -EINVAL, E_IMAGE_INVALID,
 				 "the 32-bit vDSO in the image is malformed");
-	if (own->vdso && read_elf(&new, own->code, own->len) < 0)
+	if (own->vdso && vdso_symbols_read(&new, own->code, own->len, true) < 0)
 		return error_set(e, -EINVAL, E_INTERNAL,
 				 "the 32-bit vDSO of this kernel is not understood");
 	memset(page, 0xcc, PAGE_BYTES);
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++) {
-		uint64_t to = entry_of(&new, functions[i].name);
+		uint64_t to = vdso_symbols_find(&new, functions[i].name);
 		uint64_t target = to ? here + to : trampolines + i * TRAMPOLINE_SIZE;
 		int32_t distance;
 
-		from = entry_of(&old, functions[i].name);
+		from = vdso_symbols_find(&old, functions[i].name);
 		if (!from)
 			continue;
 		if (!to)
@@ -153,7 +73,7 @@ int mm_vdso_patch_compat(uint8_t *code, size_t len, uint64_t at, const struct mm
 		memcpy(code + from + 1, &distance, sizeof(distance));
 	}
 	/* Who sleeps in it has the last instruction of that kind behind him, which stays. */
-	from = entry_of(&old, "__kernel_vsyscall");
+	from = vdso_symbols_find(&old, "__kernel_vsyscall");
 	if (from)
 		memcpy(code + from, enter, sizeof(enter));
 	return 0;
