@@ -257,6 +257,8 @@ void nofile_restore(uint64_t soft);
  * 32-bit program does it (narrow.c). */
 int narrow_inode_open(struct restart *r, uint64_t inode, int flags, int *ret_fd,
 		      struct error *e) must_check;
+/* reopen_fd() in the same way. */
+int narrow_reopen(int proc_fd, int fd, int flags) must_check;
 /* The same of what is open already: it is opened once more. */
 int narrow_open(const struct restart *r, unsigned int flags, int *fd, struct error *e) must_check;
 

@@ -18,20 +18,27 @@ static bool is_narrow(unsigned int flags)
 	return !(flags & (KERNEL_O_LARGEFILE | O_PATH)) && arch_compat_available();
 }
 
-static int open_again(const struct restart *r, unsigned int flags, int *fd, struct error *e)
+static int open_narrow(int proc_fd, int fd, unsigned int flags)
 {
-	_cleanup_(close_fd) int proc = -EBADF;
-	char name[16];
-	int n;
+	char path[32];
 
-	proc = openat(r->proc_fd, "self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (proc < 0)
-		return error_errno(e, -errno, E_SYSTEM, "cannot open our own descriptors");
-	snprintf(name, sizeof(name), "%d", *fd);
+	snprintf(path, sizeof(path), "self/fd/%d", fd);
 	flags &= ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW);
 	if ((flags & O_TMPFILE) == O_TMPFILE)
 		flags &= ~(unsigned int)O_TMPFILE;
-	n = arch_compat_openat(proc, name, (int)flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	return arch_compat_openat(proc_fd, path, (int)flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
+int narrow_reopen(int proc_fd, int fd, int flags)
+{
+	return is_narrow((unsigned int)flags) ? open_narrow(proc_fd, fd, (unsigned int)flags)
+					      : reopen_fd(proc_fd, fd, flags);
+}
+
+static int open_again(const struct restart *r, unsigned int flags, int *fd, struct error *e)
+{
+	int n = open_narrow(r->proc_fd, *fd, flags);
+
 	if (n < 0)
 		return error_errno(e, n, E_FILE_OPEN, "cannot open it as a 32-bit program does");
 	close(*fd);

@@ -113,7 +113,7 @@ static void *open_as(void *arg)
 	setfsuid(o->as->uid);
 	o->result = in_effect(o->as->capabilities | o->more, true, &were);
 	if (o->result >= 0)
-		o->result = reopen_fd(o->proc_fd, o->fd, o->flags);
+		o->result = narrow_reopen(o->proc_fd, o->fd, o->flags);
 	return NULL;
 }
 

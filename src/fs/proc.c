@@ -145,8 +145,9 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 			    O_NOCTTY);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
-	opener_take_over(r, msg, &fd);
 	res = narrow_open(r, msg->flags, &fd, e);
+	if (res >= 0)
+		opener_take_over(r, msg, &fd);
 	if (res >= 0)
 		res = pressure_restore(fd, msg, e);
 	if (res < 0)
