@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "fs/bpf_program.h"
 #include "fs/bpf_rewrite.h"
 #include "fs/context.h"
@@ -228,7 +229,7 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 {
 	_cleanup_(close_fd) int pidfd = files_pidfd(f->tid);
 	_cleanup_(close_fd) int fd = -EBADF;
-	int64_t references = 0, ours = 0;
+	int64_t references = 0, ours = bpf_attached_count(c, f->private);
 	int r;
 
 	if (f->msg->bpf_program->same_as)
@@ -246,9 +247,9 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 	if (references != ours)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-			"this BPF program is attached to something (a socket, a group, an "
-			"event, an interface), pinned, or open outside of the tree; detach "
-			"it first");
+			"this BPF program is attached to something else than a socket of the tree "
+			"(a group, an event, an interface), pinned, or open outside of the tree; "
+			"detach it first");
 	return 0;
 }
 
@@ -411,8 +412,8 @@ const struct file_ops bpf_program_file_ops = {
 	.name = "BPF program",
 	.support =
 		"with its maps, where the instructions that it was loaded with are found again from "
-		"what the kernel made of them, which is proved by loading them; not those that are "
-		"attached or pinned, or have type information (BTF); by root",
+		"what the kernel made of them, which is proved by loading them; also attached to sockets; not "
+		"those that are attached to something else, pinned, or have type information (BTF); by root",
 	.match = program_match,
 	.checkpoint = program_checkpoint,
 	.checkpoint_all = program_checkpoint_all,

@@ -89,6 +89,14 @@ struct ring_number {
 	uint64_t file; /* struct file, 0 not found out yet */
 };
 
+/* A socket to which a BPF program is attached. */
+struct socket_program {
+	const struct file_entry *socket;
+	Reprise__Socket *msg;
+	uint64_t filter; /* struct sk_filter */
+	uint32_t number; /* of the program; 0: unknown */
+};
+
 struct files_checkpoint {
 	struct kcmp_index *by_file, *by_table,
 		*by_fs;			   /* class n is entry n - 1 of by_class, tables, fss */
@@ -121,6 +129,7 @@ struct files_checkpoint {
 	 * so nothing may be called missing. */
 	bool unseen;
 	VEC(struct ring_number) ring_numbers;
+	VEC(struct socket_program) programs;
 	bool kernel_hidden;	      /* those that can do without it need not try again */
 	struct kernel_memory *kernel; /* of struct checkpoint, if a kind has asked for it */
 };

@@ -25,6 +25,7 @@
 #include "fs/external.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
+#include "fs/bpf_attached.h"
 #include "fs/file_private.h"
 #include "fs/inode_private.h"
 #include "fs/inode_search.h"
@@ -175,6 +176,7 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_free(&fc->devices);
 	sockopt_defaults_free(fc->sockopts);
 	vec_free(&fc->ring_numbers);
+	vec_free(&fc->programs);
 	nofile_restore(fc->soft_limit);
 	scratch_free(&fc->scratch);
 	free(fc);
@@ -391,6 +393,8 @@ int files_checkpoint_finish(struct checkpoint *c, struct error *e)
 	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
 		if ((*k)->checkpoint_queues)
 			r = checkpoint_refuse(c, (*k)->checkpoint_queues(c, e), e);
+	if (r >= 0)
+		r = bpf_attached_save(c, e);
 	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
 		if ((*k)->checkpoint_all)
 			r = checkpoint_refuse(c, (*k)->checkpoint_all(c, e), e);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "core/procfs.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
@@ -342,6 +343,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = socket_set_options(*fd, m->socket, e);
 	if (res >= 0)
+		res = bpf_attached_restore(r, *fd, m->socket, e);
+	if (res >= 0)
 		res = multicast_restore(*fd, m, e);
 	if (res >= 0)
 		res = inet_hidden_restore(*fd, m, e);
@@ -357,9 +360,9 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 }
 
 /* Even a TCP socket can be a member; it only has no use for it. */
-static int restart_over(const Reprise__InetSocket *m, int *fd, struct error *e)
+static int restart_over(struct restart *r, const Reprise__InetSocket *m, int *fd, struct error *e)
 {
-	int res = inet_tcp_make_over(m, fd, e);
+	int res = inet_tcp_make_over(r, m, fd, e);
 
 	return res < 0 ? res : multicast_restore(*fd, m, e);
 }
@@ -372,7 +375,7 @@ static int inet_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	int res;
 
 	if (inet_tcp_is_over(m))
-		res = restart_over(m, &fd, e);
+		res = restart_over(r, m, &fd, e);
 	else
 		res = restart_open(r, m, &fd, e);
 	if (res < 0)

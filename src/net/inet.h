@@ -40,6 +40,7 @@ void inet_tcp_checkpoint_end(struct checkpoint *c);
 /* Whether it comes back as a connection that is over. */
 bool inet_tcp_is_over(const Reprise__InetSocket *m);
 /* Such a socket, with what had not been read; with owner and options. */
-int inet_tcp_make_over(const Reprise__InetSocket *m, int *ret_fd, struct error *e) must_check;
+int inet_tcp_make_over(struct restart *restart, const Reprise__InetSocket *m, int *ret_fd,
+		       struct error *e) must_check;
 
 #endif

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
 #include "net/inet_queue.h"
@@ -383,7 +384,8 @@ static int connect_in_vain(int fd, int family)
 	return r;
 }
 
-int inet_tcp_make_over(const Reprise__InetSocket *m, int *ret_fd, struct error *e)
+int inet_tcp_make_over(struct restart *restart, const Reprise__InetSocket *m, int *ret_fd,
+		       struct error *e)
 {
 	_cleanup_(close_fd) int fd = -EBADF;
 	int r, was;
@@ -398,6 +400,8 @@ int inet_tcp_make_over(const Reprise__InetSocket *m, int *ret_fd, struct error *
 		return error_errno(e, r, E_RESTORE, "cannot make a closed TCP connection");
 	buffer_narrow(fd, was);
 	r = socket_set_options(fd, m->socket, e);
+	if (r >= 0)
+		r = bpf_attached_restore(restart, fd, m->socket, e);
 	if (r >= 0)
 		r = socket_settle(fd, m->socket, e);
 	if (r < 0)

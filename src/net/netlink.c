@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "net/diag.h"
 #include "net/genl.h"
 #include "net/socket.h"
@@ -299,6 +300,8 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 	res = socket_make(m->socket, &fd, e);
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);
+	if (res >= 0)
+		res = bpf_attached_restore(r, fd, m->socket, e);
 	if (res >= 0)
 		res = bind_port(r, fd, m, e);
 	if (res >= 0)

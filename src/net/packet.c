@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "net/packet_diag.h"
 #include "net/packet_ring.h"
 #include "net/socket.h"
@@ -371,6 +372,8 @@ static int packet_restart(struct restart *r, uint64_t id, const Reprise__File *m
 		res = packet_ring_restore(fd, m, e);
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);
+	if (res >= 0)
+		res = bpf_attached_restore(r, fd, m->socket, e);
 	for (size_t i = 0; i < m->n_memberships && res >= 0; i++)
 		res = join(fd, m->memberships[i], e);
 	if (res >= 0)

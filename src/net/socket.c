@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "net/sockopt.h"
 
 int socket_family(const struct file_seen *f)
@@ -35,14 +36,14 @@ static int get_int(int fd, int name, int *ret, struct error *e)
 }
 
 /* The length is counted in instructions, in both directions (sk_get_filter()). */
-static int save_filter(int fd, Reprise__Socket *m, struct scratch *s, struct error *e)
+static int save_filter(struct checkpoint *c, const struct file_seen *f, Reprise__Socket *m,
+		       struct scratch *s, struct error *e)
 {
+	const int fd = f->local;
 	socklen_t n = 0;
 
 	if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) < 0)
-		return errno == EACCES ? error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-						   "an eBPF program is attached to the socket")
-				       : 0;
+		return errno == EACCES ? bpf_attached_note(c, f, m, e) : 0;
 	if (!n)
 		return 0;
 	m->filter.len = n * sizeof(struct sock_filter);
@@ -100,7 +101,7 @@ int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__
 	m->uid = f->st.st_uid;
 	m->gid = f->st.st_gid;
 	m->mode = f->st.st_mode & 07777;
-	r = save_filter(f->local, m, s, e);
+	r = save_filter(c, f, m, s, e);
 	return r < 0 ? r : sockopt_save(f->local, m, &c->files->sockopts, s, e);
 }
 

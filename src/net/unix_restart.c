@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "fs/file_private.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
@@ -533,6 +534,8 @@ int unix_restart_all(struct restart *r, struct error *e)
 		if (res < 0 || f->ops != &unix_file_ops || f->msg->outside)
 			continue;
 		res = shut_down(r, f, e);
+		if (res >= 0)
+			res = bpf_attached_restore(r, f->fd, f->msg->unix_socket->socket, e);
 		if (res >= 0)
 			res = socket_set_last(f->fd, f->msg->unix_socket->socket, e);
 		if (res >= 0 && f->msg->unix_socket->inq)

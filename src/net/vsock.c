@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/bpf_attached.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 
@@ -153,6 +154,8 @@ static int vsock_restart(struct restart *r, uint64_t id, const Reprise__File *ms
 
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);
+	if (res >= 0)
+		res = bpf_attached_restore(r, fd, m->socket, e);
 	if (res >= 0)
 		res = set_options(fd, m, e);
 	if (res >= 0)

@@ -396,11 +396,23 @@ def test_bpf_attached(case):
 
 
 def test_bpf_on_a_socket(case):
-    made = bpf_program()
+    """One that cannot be saved, and that nothing but a socket has."""
+    made = bpf_program(insn(0xb7, imm=1) + insn(0x55, off=1, imm=1) + insn(0x95) +
+                       insn(0xb7, imm=2) + insn(0x95))
     own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    own.setsockopt(socket.SOL_SOCKET, 50, made)
+    own.setsockopt(socket.SOL_SOCKET, 50, made)  # SO_ATTACH_BPF
     os.close(made)
-    refuse_descriptor(case, own.detach(), 'file-state', 'eBPF program is attached')
+    refuse_descriptor(case, own.detach(), 'file-kind', 'BPF program', 'cannot be found')
+
+
+def test_bpf_on_a_socket_of_others(case):
+    made = bpf_program()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outside:
+        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        outside.setsockopt(socket.SOL_SOCKET, 50, made)
+        own.setsockopt(socket.SOL_SOCKET, 50, made)
+        os.close(made)
+        refuse_descriptor(case, own.detach(), 'file-outside', 'BPF program', 'attached')
 
 
 def test_bpf_without_way_back(case):

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BPF programs that are attached to sockets, and that nobody has open: one that two sockets have,
+ * and that counts in a map; another of a listener and of a socket whose filter is locked.
+ *
+ * needs: root
+ * network: own
+ * not-in: both: the ports are taken
+ */
+/* may-refuse: kernel-too-old */
+#include "harness.h"
+
+#include <linux/bpf.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define I(c, d, s, o, i) \
+	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
+#define LONGEST 100
+#define EVERY	0x7fffffff
+
+static struct sockaddr_in at = {.sin_family = AF_INET};
+
+static int bpf(int command, union bpf_attr *attr)
+{
+	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
+}
+
+static int map_make(void)
+{
+	union bpf_attr attr;
+	int fd;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_ARRAY;
+	attr.key_size = 4;
+	attr.value_size = 8;
+	attr.max_entries = 1;
+	fd = bpf(BPF_MAP_CREATE, &attr);
+	if (fd < 0)
+		test_skip("no BPF here: %s", strerror(errno));
+	return fd;
+}
+
+static uint64_t counted(int map)
+{
+	union bpf_attr attr;
+	uint64_t value = 0;
+	uint32_t key = 0;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = (uint32_t)map;
+	attr.key = (uintptr_t)&key;
+	attr.value = (uintptr_t)&value;
+	CHECK(!bpf(BPF_MAP_LOOKUP_ELEM, &attr));
+	return value;
+}
+
+static int load(const struct bpf_insn *insns, uint32_t n)
+{
+	union bpf_attr attr;
+	int fd;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+	attr.insns = (uintptr_t)insns;
+	attr.insn_cnt = n;
+	attr.license = (uintptr_t) "GPL";
+	fd = bpf(BPF_PROG_LOAD, &attr);
+	CHECK(fd >= 0);
+	return fd;
+}
+
+/* Counts, and lets nothing pass that is longer. */
+static int counter(int map)
+{
+	const struct bpf_insn insns[] = {
+		I(BPF_ALU64 | BPF_MOV | BPF_X, 6, 1, 0, 0),
+		I(BPF_ST | BPF_MEM | BPF_W, 10, 0, -4, 0),
+		I(BPF_ALU64 | BPF_MOV | BPF_X, 2, 10, 0, 0),
+		I(BPF_ALU64 | BPF_ADD | BPF_K, 2, 0, 0, -4),
+		I(BPF_LD | BPF_IMM | BPF_DW, 1, BPF_PSEUDO_MAP_FD, 0, map),
+		I(0, 0, 0, 0, 0),
+		I(BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_map_lookup_elem),
+		I(BPF_JMP | BPF_JEQ | BPF_K, 0, 0, 3, 0),
+		I(BPF_LDX | BPF_MEM | BPF_DW, 1, 0, 0, 0),
+		I(BPF_ALU64 | BPF_ADD | BPF_K, 1, 0, 0, 1),
+		I(BPF_STX | BPF_MEM | BPF_DW, 0, 1, 0, 0),
+		I(BPF_LDX | BPF_MEM | BPF_W, 2, 6, offsetof(struct __sk_buff, len), 0),
+		I(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, EVERY),
+		I(BPF_JMP | BPF_JLE | BPF_K, 2, 0, 1, LONGEST),
+		I(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, 0),
+		I(BPF_JMP | BPF_EXIT, 0, 0, 0, 0),
+	};
+
+	return load(insns, sizeof(insns) / sizeof(insns[0]));
+}
+
+static int passer(void)
+{
+	const struct bpf_insn insns[] = {I(BPF_ALU64 | BPF_MOV | BPF_K, 0, 0, 0, EVERY),
+					 I(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)};
+
+	return load(insns, 2);
+}
+
+static void attach(int fd, int program)
+{
+	CHECK(!setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)));
+}
+
+static bool arrives(int from, int to, size_t len)
+{
+	static char data[1000];
+	struct pollfd p = {.fd = to, .events = POLLIN};
+	ssize_t n;
+
+	/* The sender of a Unix socket is told when a filter drops it. */
+	n = send(from, data, len, 0);
+	CHECK(n == (ssize_t)len || (n < 0 && errno == EPERM));
+	if (poll(&p, 1, 0) == 0)
+		return false;
+	CHECK_EQUAL(recv(to, data, sizeof(data), 0), len);
+	return true;
+}
+
+static bool has_program(int fd)
+{
+	socklen_t n = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, NULL, &n) < 0 && errno == EACCES;
+}
+
+int main(void)
+{
+	int map, program, udp, sender, pair[2], listener, locked, on = 1;
+	socklen_t len = sizeof(at);
+	uint64_t before;
+
+	test_init();
+	map = map_make();
+	program = counter(map);
+	udp = socket(AF_INET, SOCK_DGRAM, 0);
+	sender = socket(AF_INET, SOCK_DGRAM, 0);
+	listener = socket(AF_INET, SOCK_STREAM, 0);
+	locked = socket(AF_PACKET, SOCK_DGRAM, 0);
+	at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	attach(udp, program);
+	attach(pair[1], program);
+	close(program);
+	program = passer();
+	attach(listener, program);
+	attach(locked, program);
+	close(program);
+	CHECK(!setsockopt(locked, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)));
+	CHECK(!bind(udp, (struct sockaddr *)&at, len) && !listen(listener, 1));
+	CHECK(!getsockname(udp, (struct sockaddr *)&at, &len));
+	CHECK(!connect(sender, (struct sockaddr *)&at, len));
+	CHECK(arrives(sender, udp, 10) && !arrives(sender, udp, 200));
+	CHECK(arrives(pair[0], pair[1], 10) && !arrives(pair[0], pair[1], 200));
+	before = counted(map);
+
+	test_wait();
+	if (test_break(1))
+		CHECK(!setsockopt(udp, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on)));
+	CHECK_EQUAL(counted(map), before);
+	CHECK(arrives(sender, udp, 20) && !arrives(sender, udp, 300));
+	CHECK(arrives(pair[0], pair[1], 20) && !arrives(pair[0], pair[1], 300));
+	CHECK_EQUAL(counted(map), before + 4);
+	CHECK(has_program(listener) && has_program(locked));
+	CHECK(setsockopt(locked, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on)) < 0);
+	test_pass();
+}
