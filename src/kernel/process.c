@@ -224,7 +224,6 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 	if (r < 0)
 		return r;
 	prctl_process_collect(b, &q->prctl, msg);
-	c->subreapers |= msg->child_subreaper;
 	msg->protection_keys = keys_collect(b, &q->keys);
 	msg->membarrier = membarrier_collect(c, p->speaker->tid, b, &q->membarrier);
 	if (batch_result(b, q->brk) < 0)
@@ -247,6 +246,7 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 		r = rlimits_checkpoint(c, p, msg, s, e);
 	if (r >= 0)
 		r = save_proc_settings(c, p, msg, e);
+	c->subreapers |= msg->child_subreaper;
 	msg->mm = p->mm;
 	return r;
 }

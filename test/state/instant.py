@@ -5,7 +5,7 @@ import os
 import signal
 import time
 
-from case import Failed
+from case import Failed, Skipped
 
 
 def registered(pid):
@@ -161,6 +161,46 @@ def test_instant_copied_segment(case):
 def test_instant_copied_unforked(case):
     """What fork leaves out is read while the program stands still."""
     without_copy(case, 'unforked')
+
+
+def limited_group(case, pid, size):
+    """Puts a process into a control group that may have so much memory. Returns its directory."""
+    with open('/proc/self/cgroup') as file:
+        groups = dict(line.strip().split(':')[1:] for line in file)
+    top, limit = '/sys/fs/cgroup/memory', 'memory.limit_in_bytes'
+    if 'memory' not in groups:
+        top, limit = '/sys/fs/cgroup', 'memory.max'
+    path = '%s%s/reprise-test-%d' % (top, groups.get('memory', groups.get('', '')).rstrip('/'), os.getpid())
+    try:
+        os.mkdir(path)
+        with open(os.path.join(path, limit), 'w') as file:
+            file.write(str(size))
+        with open(os.path.join(path, 'cgroup.procs'), 'w') as file:
+            file.write(str(pid))
+    except OSError as why:
+        if os.path.isdir(path):
+            os.rmdir(path)
+        raise Skipped('no control group can be limited: %s' % why)
+    return path
+
+
+def test_instant_copied_short(case):
+    """No copy is made where the control group of the program has no room for it."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE]))
+    # what the program has already is counted elsewhere; so a limit that leaves too little for a copy
+    group = limited_group(case, pid, 100 << 20)
+    try:
+        case.checkpoint(pid, '-q', '--log-file', case.path('log.image'))
+    finally:
+        case.kill(pid)
+        case.until(lambda: not os.path.exists('/proc/%d' % pid), 'the end of the program')
+        os.rmdir(group)
+    with open(case.path('log.image')) as file:
+        if 'there is no room for it' not in file.read():
+            raise Failed('the limit was not seen')
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
 
 
 def test_instant_limited(case):
