@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "image/crypto.h"
 #include "image/envelope_private.h"
 
 void envelope_header_digest(const struct envelope_header *h, const struct envelope_slot *slots,
@@ -117,7 +118,7 @@ static void set_key(struct envelope_keys *k, int kind, const uint8_t raw[32])
 int envelope_parse_keys(const char *text, struct envelope_keys *ret, struct error *e)
 {
 	memset(ret, 0, sizeof(*ret));
-	if (sodium_init() < 0)
+	if (crypto_ready() < 0)
 		return error_set(e, -EIO, E_KEY, "the library for cryptography cannot be used");
 	while (*text) {
 		size_t len = strcspn(text, "\n");
@@ -153,7 +154,7 @@ int envelope_new_keys(char **secret, char **public_, struct error *e)
 {
 	uint8_t seed[32], box[32], sign_public[32], box_public[32], unused[64];
 
-	if (sodium_init() < 0)
+	if (crypto_ready() < 0)
 		return error_set(e, -EIO, E_KEY, "the library for cryptography cannot be used");
 	randombytes_buf(seed, sizeof(seed));
 	crypto_sign_seed_keypair(sign_public, unused, seed);
@@ -299,7 +300,7 @@ int envelope_seal(int in, int out, const struct envelope_seal *opt, struct error
 	ssize_t n;
 	int r;
 
-	if (!s || opt->n_recipients > ENVELOPE_RECIPIENTS || sodium_init() < 0)
+	if (!s || opt->n_recipients > ENVELOPE_RECIPIENTS || crypto_ready() < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the envelope");
 	s->opt = opt;
 	s->out = out;

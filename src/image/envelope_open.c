@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "image/crypto.h"
 #include "image/envelope_private.h"
 
 /* More would let an envelope of somebody else use up time and memory. */
@@ -218,7 +219,7 @@ int envelope_open(int in, int out, const struct envelope_open *opt, struct error
 	ssize_t n;
 	int r;
 
-	if (!o || sodium_init() < 0)
+	if (!o || crypto_ready() < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the envelope");
 	o->opt = opt;
 	o->in = in;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "arch/arch.h"
+#include "image/crypto.h"
 #include "image/frame.h"
 
 uint64_t checksum_of(const void *data, size_t len)
@@ -99,8 +100,7 @@ struct digest *digest_new(void)
 {
 	struct digest *d;
 
-	/* Chooses the implementation for this processor; harmless when repeated. */
-	if (sodium_init() < 0)
+	if (crypto_ready() < 0)
 		return NULL;
 	d = aligned_alloc(_Alignof(struct digest), align_up(sizeof(*d), _Alignof(struct digest)));
 	if (d)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "image/crypto.h"
 
 #define DIRECTORY "/var/lib/reprise"
 #define NAME	  "key"
@@ -72,7 +73,7 @@ int origin_key(struct image_key *ret, bool make)
 	_cleanup_(close_fd) int dir = -EBADF;
 	int r;
 
-	if (!origin_matters() || sodium_init() < 0)
+	if (!origin_matters() || crypto_ready() < 0)
 		return -EPERM;
 	if (make && mkdir(DIRECTORY, 0700) < 0 && errno != EEXIST)
 		return -errno;

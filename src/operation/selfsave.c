@@ -9,6 +9,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "image/crypto.h"
 #include "operation/selfsave.h"
 
 /*
@@ -67,8 +68,11 @@ int selfsave(worker_fn work, void *arg, struct reprise_stats *stats, struct repr
 {
 	struct self_report rep = {};
 	uint64_t started = own_start_time();
-	pid_t reaped, parent = getpid(), pid = fork();
+	pid_t reaped, parent = getpid(), pid;
 
+	if (crypto_ready() < 0)
+		return fail(error, -EIO, E_SYSTEM, "libsodium cannot be used");
+	pid = fork();
 	if (pid < 0)
 		return fail(error, -errno, E_SYSTEM, "fork failed");
 	if (pid == 0)

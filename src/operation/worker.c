@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "image/crypto.h"
 #include "operation/lasting.h"
 #include "operation/worker.h"
 
@@ -378,6 +379,11 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return fail(result, -errno, "socketpair");
 	ours = pair[0];
+	/* The program may have threads. */
+	if (crypto_ready() < 0) {
+		close_fd(&pair[1]);
+		return fail(result, -EIO, "libsodium");
+	}
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0) {
