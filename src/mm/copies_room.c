@@ -92,11 +92,13 @@ static bool look_at_groups(const struct checkpoint *c, pid_t tid, struct allowed
 	    cgroup_hierarchies_read(c->proc_fd, &all, &unused) < 0)
 		return false;
 	vec_for_each (h, &all) {
-		_cleanup_(free_ptr) char *group = cgroup_of(text, h->controllers);
+		_cleanup_(free_ptr) char *group = NULL;
+		int r;
 
 		if (*h->controllers && !cgroup_has_controller(h->controllers, "memory"))
 			continue;
-		if (group && !look_at(h, group, a))
+		r = cgroup_of(text, h->controllers, &group, &unused);
+		if (r < 0 || (r && !look_at(h, group, a)))
 			return false;
 	}
 	return true;

@@ -22,10 +22,8 @@ void cgroup_hierarchies_free(struct cgroup_hierarchies *h)
 	vec_free(h);
 }
 
-bool cgroup_has_controller(const char *list, const char *name)
+static bool is_listed(const char *list, const char *name, size_t len)
 {
-	size_t len = strlen(name);
-
 	for (const char *at = list; *at; at += strcspn(at, ", \n")) {
 		at += strspn(at, ", \n");
 		if (strcspn(at, ", \n") == len && !strncmp(at, name, len))
@@ -34,47 +32,55 @@ bool cgroup_has_controller(const char *list, const char *name)
 	return false;
 }
 
-/* A line is "NUMBER:CONTROLLERS:GROUP"; a group may hold colons. */
-static bool next_line(const char **text, char **controllers, char **group)
+bool cgroup_has_controller(const char *list, const char *name)
+{
+	return is_listed(list, name, strlen(name));
+}
+
+/* A line is "NUMBER:CONTROLLERS:GROUP"; a group may hold colons. 0: there is none any more. */
+static int next_line(const char **text, char **controllers, char **group)
 {
 	const char *line = *text, *name = strchr(line, ':'), *path;
 
 	path = name ? strchr(name + 1, ':') : NULL;
 	if (!path)
-		return false;
+		return 0;
 	*controllers = strndup(name + 1, (size_t)(path - name - 1));
 	*group = strndup(path + 1, strcspn(path + 1, "\n"));
 	*text = strchrnul(path, '\n');
 	*text += **text != '\0';
-	return *controllers && *group;
+	return *controllers && *group ? 1 : -ENOMEM;
 }
 
-char *cgroup_of(const char *text, const char *controllers)
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for control groups");
+}
+
+int cgroup_of(const char *text, const char *controllers, char **ret, struct error *e)
 {
 	for (;;) {
 		_cleanup_(free_ptr) char *name = NULL, *group = NULL;
+		int r = next_line(&text, &name, &group);
 
-		if (!next_line(&text, &name, &group))
-			return NULL;
-		if (!strcmp(name, controllers))
-			return take_ptr(&group);
+		if (r <= 0)
+			return r < 0 ? no_memory(e) : 0;
+		if (!strcmp(name, controllers)) {
+			*ret = take_ptr(&group);
+			return 1;
+		}
 	}
 }
 
-/* One of the controllers stands for all that are mounted together. */
+/* One of the controllers stands for all that are mounted together; names are options as they are.
+ */
 bool cgroup_is_mount_of(const char *type, const char *super, const char *controllers)
 {
-	_cleanup_(free_ptr) char *first = strndup(controllers, strcspn(controllers, ","));
-	_cleanup_(free_ptr) char *name = NULL;
+	size_t len = strcspn(controllers, ",");
 
-	if (!first || !*first)
-		return first && !strcmp(type, "cgroup2");
-	if (strcmp(type, "cgroup"))
-		return false;
-	if (strncmp(first, "name=", 5))
-		return mount_has_option(super, first);
-	name = mount_option(super, "name");
-	return name && !strcmp(name, first + 5);
+	if (!len)
+		return !strcmp(type, "cgroup2");
+	return !strcmp(type, "cgroup") && is_listed(super, controllers, len);
 }
 
 static bool shows(const char *root, const char *group)
@@ -99,8 +105,9 @@ int cgroup_hierarchies_read(int proc_fd, struct cgroup_hierarchies *ret, struct 
 	for (at = text;;) {
 		_cleanup_(free_ptr) char *controllers = NULL, *own = NULL;
 
-		if (!next_line(&at, &controllers, &own))
-			return 0;
+		r = next_line(&at, &controllers, &own);
+		if (r <= 0)
+			return r < 0 ? no_memory(e) : 0;
 		vec_for_each (m, &mounts) {
 			struct cgroup_hierarchy *h;
 
@@ -114,8 +121,7 @@ int cgroup_hierarchies_read(int proc_fd, struct cgroup_hierarchies *ret, struct 
 					strcmp(m->root, "/") ? strdup(m->root) : strdup(""),
 					take_ptr(&own)};
 			if (!h || !h->point || !h->root)
-				return error_set(e, -ENOMEM, E_NO_MEMORY,
-						 "no memory for control groups");
+				return no_memory(e);
 			break;
 		}
 	}

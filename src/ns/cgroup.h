@@ -31,8 +31,9 @@ const struct cgroup_hierarchy *cgroup_hierarchy_find(const struct cgroup_hierarc
 bool cgroup_is_mount_of(const char *type, const char *super, const char *controllers);
 /* Is that controller one of a list as in /proc/PID/cgroup or cgroup.controllers? */
 bool cgroup_has_controller(const char *list, const char *name);
-/* In which group a task is, by the text of its /proc/PID/cgroup; NULL: none. To be freed. */
-char *cgroup_of(const char *text, const char *controllers);
+/* In which group a task is, by the text of its /proc/PID/cgroup: 1, and *ret is to be freed; 0:
+ * none. */
+int cgroup_of(const char *text, const char *controllers, char **ret, struct error *e) must_check;
 /* Where that group is to be found, to be freed; NULL: what is mounted does not show it. */
 char *cgroup_directory(const struct cgroup_hierarchy *h, const char *group);
 /* Reads a file of a group, without the newline at its end; a negative errno. */

@@ -78,8 +78,11 @@ int cgroups_check_frozen(int proc_fd, pid_t pid, struct error *e)
 	if (r < 0 || procfs_read(proc_fd, &text, NULL, "%d/cgroup", pid) < 0)
 		return r;
 	vec_for_each (h, &all) {
-		_cleanup_(free_ptr) char *group = cgroup_of(text, h->controllers);
+		_cleanup_(free_ptr) char *group = NULL;
 
+		r = cgroup_of(text, h->controllers, &group, e);
+		if (r < 0)
+			return r;
 		if (!group ||
 		    (*h->controllers && !cgroup_has_controller(h->controllers, "freezer")))
 			continue;

@@ -76,43 +76,54 @@ static void remove_stale(int above, const char *name)
 	unlinkat(above, name, AT_REMOVEDIR);
 }
 
-/* Members of a group with processes have no controllers below them, but in the topmost one. */
-static bool hands_down(const char *path, const char *controllers)
+/*
+ * Members of a group with processes have no controllers below them, but in the topmost one. 1: they
+ * have now; 0: they cannot.
+ */
+static int hands_down(const char *path, const char *controllers)
 {
 	_cleanup_(close_fd) int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	_cleanup_(free_ptr) char *copy = strdup(controllers);
 	char has[1024], enabled[1024], command[64], *save = NULL;
 
-	if (!copy || dir < 0 || cgroup_read(dir, "cgroup.controllers", has, sizeof(has)) < 0 ||
+	if (!copy)
+		return -ENOMEM;
+	if (dir < 0 || cgroup_read(dir, "cgroup.controllers", has, sizeof(has)) < 0 ||
 	    cgroup_read(dir, "cgroup.subtree_control", enabled, sizeof(enabled)) < 0)
-		return false;
+		return 0;
 	for (char *c = strtok_r(copy, " ", &save); c; c = strtok_r(NULL, " ", &save)) {
 		if (cgroup_has_controller(enabled, c))
 			continue;
 		snprintf(command, sizeof(command), "+%s", c);
 		if (!cgroup_has_controller(has, c) ||
 		    cgroup_write(dir, "cgroup.subtree_control", command) < 0)
-			return false;
+			return 0;
 	}
-	return true;
+	return 1;
 }
 
-static char *find_parent(const struct cgroup_hierarchy *h, const char *controllers)
+/* -EOPNOTSUPP: there is none. */
+static int find_parent(const struct cgroup_hierarchy *h, const char *controllers, char **ret)
 {
 	_cleanup_(free_ptr) char *group = strdup(h->own);
+	int r = 0;
 
-	while (group && *group) {
+	if (!group)
+		return -ENOMEM;
+	while (*group) {
 		_cleanup_(free_ptr) char *path = cgroup_directory(h, group);
 
-		if (!path)
-			return NULL;
-		if (!*controllers || hands_down(path, controllers))
-			return take_ptr(&path);
+		r = !path ? -ENOMEM : *controllers ? hands_down(path, controllers) : 1;
+		if (r > 0)
+			*ret = take_ptr(&path);
+		if (r)
+			return r;
 		*strrchr(group, '/') = '\0';
-		if (!*group)
-			break;
 	}
-	return group && hands_down(h->point, controllers) ? strdup(h->point) : NULL;
+	r = hands_down(h->point, controllers);
+	if (r > 0)
+		*ret = strdup(h->point);
+	return r < 0 ? r : !r ? -EOPNOTSUPP : *ret ? 1 : -ENOMEM;
 }
 
 /* What is empty in a new group of version 1, which nobody can enter then. */
@@ -139,16 +150,19 @@ static int copy_sets(const struct cgroup_made *m, struct error *e)
 int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const char *record,
 		struct cgroups_made *ret, struct error *e)
 {
-	_cleanup_(free_ptr) char *parent = find_parent(h, controllers), *path = NULL;
+	_cleanup_(free_ptr) char *parent = NULL, *path = NULL;
 	struct cgroup_made *m;
 	char name[128];
 	int r = name_group(record, name, sizeof(name), e);
 
 	if (r < 0)
 		return r;
-	if (!parent)
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_CGROUP,
+	r = find_parent(h, controllers, &parent);
+	if (r == -EOPNOTSUPP)
+		return error_set(e, r, E_CONTAINER_CGROUP,
 				 "none of the control groups above hands down: %s", controllers);
+	if (r < 0)
+		return error_set(e, r, E_NO_MEMORY, "no memory for control groups");
 	if (asprintf(&path, "%s/%s", parent, name) < 0 || !(m = vec_push(ret)))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for control groups");
 	*m = (struct cgroup_made){.dir = -EBADF, .procs = -EBADF};
@@ -305,10 +319,10 @@ void cgroups_follow(pid_t pid)
 	    procfs_read(proc_fd, &text, NULL, "%d/cgroup", pid) < 0)
 		return;
 	vec_for_each (h, &all) {
-		_cleanup_(free_ptr) char *group = cgroup_of(text, h->controllers), *path = NULL;
+		_cleanup_(free_ptr) char *group = NULL, *path = NULL;
 		_cleanup_(close_fd) int dir = -EBADF;
 
-		if (!group || !strcmp(group, h->own))
+		if (cgroup_of(text, h->controllers, &group, NULL) <= 0 || !strcmp(group, h->own))
 			continue;
 		path = cgroup_directory(h, group);
 		dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;

@@ -118,20 +118,22 @@ static int check_members(int dir, int proc_fd, pid_t root, const char *path, str
 }
 
 /* Does the group hold reprise, or whoever made the container? Then it is not the container's. */
-static bool is_shared(const struct cgroup_hierarchy *h, int proc_fd, pid_t pid, const char *group)
+static int is_shared(const struct cgroup_hierarchy *h, int proc_fd, pid_t pid, const char *group,
+		     struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL, *theirs = NULL;
 	struct error unused = {};
 	struct proc_stat st;
+	int r;
 
 	if (!strcmp(group, "/") || is_below(h->own, group, NULL))
-		return true;
+		return 1;
 	if (proc_stat_read(proc_fd, pid, pid, &st, &unused) < 0 || st.ppid <= 0)
-		return false;
+		return 0;
 	if (procfs_read(proc_fd, &text, NULL, "%d/cgroup", st.ppid) < 0)
-		return true;
-	theirs = cgroup_of(text, h->controllers);
-	return theirs && is_below(theirs, group, NULL);
+		return 1;
+	r = cgroup_of(text, h->controllers, &theirs, e);
+	return r > 0 ? is_below(theirs, group, NULL) : r;
 }
 
 /* The root of its namespace of groups, or the group that it is in. */
@@ -268,8 +270,11 @@ static int look_at(struct cgroups *cg, const struct cgroup_hierarchy *h, int pro
 	struct cgroup_tree *t, **slot;
 	int r;
 
-	if (!group || is_shared(h, proc_fd, pid, group))
+	if (!group)
 		return 0;
+	r = is_shared(h, proc_fd, pid, group, e);
+	if (r)
+		return r < 0 ? r : 0;
 	slot = vec_push(&cg->trees);
 	t = slot ? *slot = calloc(1, sizeof(*t)) : NULL;
 	if (!t)
@@ -302,10 +307,13 @@ int cgroups_survey(struct cgroups *cg, int proc_fd, pid_t pid, struct error *e)
 		inside = read_from_inside(proc_fd, pid);
 	cg->settled = true;
 	vec_for_each (h, &all) {
-		_cleanup_(free_ptr) char *there = cgroup_of(outside, h->controllers);
-		_cleanup_(free_ptr) char *here = inside ? cgroup_of(inside, h->controllers) : NULL;
+		_cleanup_(free_ptr) char *there = NULL, *here = NULL;
 
-		r = there ? look_at(cg, h, proc_fd, pid, there, here, e) : 0;
+		r = cgroup_of(outside, h->controllers, &there, e);
+		if (r >= 0 && inside)
+			r = cgroup_of(inside, h->controllers, &here, e);
+		if (r >= 0)
+			r = there ? look_at(cg, h, proc_fd, pid, there, here, e) : 0;
 		if (r < 0)
 			return r;
 	}
@@ -327,9 +335,12 @@ const struct cgroup_tree *cgroups_find(const struct cgroups *cg, const char *typ
 /* Where a thread is, of the groups that were listed: its number, a negative errno. */
 static int find_group(const struct cgroup_tree *t, const char *text, struct error *e)
 {
-	_cleanup_(free_ptr) char *group = cgroup_of(text, t->msg.controllers);
+	_cleanup_(free_ptr) char *group = NULL;
 	const char *below;
+	int r = cgroup_of(text, t->msg.controllers, &group, e);
 
+	if (r < 0)
+		return r;
 	if (!group || !is_below(group, t->seen, &below))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_CGROUP,
 				 "is in control group %s:%s, which is not below that of the "

@@ -189,17 +189,28 @@ static void look_at_old(struct watch *w)
 
 /* ---- one more ---- */
 
-static int add_image(struct watch *w, const char *path, const struct reprise_stats *stats)
+static void give(struct reprise_error *error, const struct error *e)
 {
-	struct watched *image = vec_push(&w->images);
+	if (error)
+		error_export(e, error);
+}
 
-	if (!image)
-		return -ENOMEM;
-	*image = (struct watched){w->next++, stats->image_bytes};
+static int no_memory(struct reprise_error *error)
+{
+	struct error e = {};
+	int r = error_set(&e, -ENOMEM, E_NO_MEMORY, "no memory to watch");
+
+	give(error, &e);
+	return r;
+}
+
+/* There is room for it. */
+static void add_image(struct watch *w, const char *path, const struct reprise_stats *stats)
+{
+	w->images.v[w->images.n++] = (struct watched){w->next++, stats->image_bytes};
 	w->failures = 0;
 	if (w->opt.image)
 		w->opt.image(w->opt.arg, path, stats);
-	return 0;
 }
 
 static int checkpoint_once(struct watch *w, bool based, struct reprise_error *error)
@@ -211,14 +222,18 @@ static int checkpoint_once(struct watch *w, bool based, struct reprise_error *er
 
 	if (based)
 		last = image_path(w, w->images.v[w->images.n - 1].number);
-	if (!path || (based && !last))
-		return -ENOMEM;
+	/* room first: an image that nobody knows of would be in the way of the next one */
+	if (!path || (based && !last) || !vec_push(&w->images))
+		return no_memory(error);
+	w->images.n--;
 	parents[0] = last;
 	w->how.parents = based ? parents : NULL;
 	w->how.stats = &stats;
 	r = checkpoint_file_tracked(w->pid, path, &w->how, &w->tracks, error);
 	w->how.parents = NULL;
-	return r < 0 ? r : add_image(w, path, &stats);
+	if (r >= 0)
+		add_image(w, path, &stats);
+	return r;
 }
 
 /* If the image before is not there any more, or damaged: a complete one, with which all begins
@@ -271,12 +286,6 @@ static int watch_loop(struct watch *w, struct reprise_error *error)
 			when = now;
 	}
 	return r;
-}
-
-static void give(struct reprise_error *error, const struct error *e)
-{
-	if (error)
-		error_export(e, error);
 }
 
 static int check_options(const struct watch *w, struct error *e)

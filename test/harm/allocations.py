@@ -32,7 +32,7 @@ class Failing:
         self.chances = Chances(case)
         self.library = os.path.join(case.build, 'test/harm/liballoc.so')
         self.said, self.done, self.at = {}, {'error': 0, 'no effect': 0}, 'no failure'
-        self.wrong = []
+        self.wrong, self.lack = [], LACK
         if not os.path.exists(self.library):
             raise Skipped('a build with sanitizers has a malloc() of its own')
 
@@ -57,7 +57,7 @@ class Failing:
             text = ''.join('reprise: %s\n' % e['text'] for e in [document.get('error')] + document.get('problems', []) if e) or err
             said = re.sub(r'\d+', 'N', clear_line(text))
             # Where much fails another reason may come first; a restart may miss the one that got none.
-            if n == last and self.command[0] != 'restart' and not said.endswith('[no-memory]') and not re.search(LACK, said):
+            if n == last and self.command[0] != 'restart' and not said.endswith('[no-memory]') and not re.search(self.lack, said):
                 raise Failed('it does not say that memory is missing: %s' % said)
             self.said[said] = self.said.get(said, 0) + 1
             self.done['error'] += 1
@@ -269,6 +269,42 @@ def test_merge(case):
 
 
 test_merge.timeout = 4 * TIMEOUT
+
+
+def test_watch(case):
+    """Every image that has a name is good, and the program goes on to its end."""
+    images = case.path('images')
+    os.mkdir(images)
+    failing = Failing(case, 'watch', '0', '-d', images, '-q', '--every', '20ms', '--keep', '2')
+    plain = failing.run
+
+    def run(*which):
+        pid = case.spawn(['/bin/sleep', '0.3'])
+        failing.command[1] = str(pid)
+        case.until(lambda: case.comm(pid) == 'sleep', 'the program')
+        result = plain(*which)
+        let_go(case)
+        if case.wait(pid):
+            raise Failed('the program: exit status %d' % case.exit_code(pid))
+        case.forget(pid)
+        return result
+
+    def check(*_):
+        case.until(lambda: not case.others(), 'the end of all')
+        for name in sorted(os.listdir(images)):
+            path = os.path.join(images, name)
+            code, _, err = (0, 0, 0) if name.startswith('.') else case.run([case.reprise_path, 'verify', '-q', path])
+            if code:
+                raise Failed('%s is no good: %s' % (name, err))
+        for name in os.listdir(images):
+            os.unlink(os.path.join(images, name))
+    # The program may end before, or meanwhile.
+    failing.lack += r'|\[pid-none\]$|\[task-gone\]$'
+    failing.run = run
+    failing.over(check, again=check)
+
+
+test_watch.timeout = TIMEOUT
 
 
 def restarts(case, name, *options, expect=None):

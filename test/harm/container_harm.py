@@ -4,15 +4,18 @@ what they leave is found by the next command, and goes."""
 
 import glob
 import os
+import re
 import sys
 
 from case import Failed
 from contained import expect, listed, needs_controllers
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harm import KILLS, TIMEOUT, Harm, mounts  # noqa: E402
+from allocations import Failing  # noqa: E402
+from harm import FAILS, KILLS, TIMEOUT, Harm, clear_line, mounts  # noqa: E402
 
-# How deep those who work for the command stand below it; not the container, which is ended otherwise.
-STARTS, LOOKS = 1, 3
+# How deep those who work for the command stand below it; not the container, which is ended otherwise. Its first process is
+# one deeper than who makes it.
+STARTS, FIRST, LOOKS = 1, 2, 3
 
 
 def name_of(case):
@@ -89,8 +92,8 @@ def begin(case):
     return name, Left(case, name)
 
 
-def over(case, command, prepare, after, depth=STARTS):
-    """Kills the command at a sample of its calls; what is there before and after is said by two."""
+def over(case, command, prepare, after, depth=STARTS, actions=KILLS):
+    """Harms the command at a sample of its calls; what is there before and after is said by two."""
     harm = Harm(case, command, depth=depth)
     plain = harm.sample
 
@@ -101,6 +104,11 @@ def over(case, command, prepare, after, depth=STARTS):
     def check(n, action, seed, status, done, said):
         if status == -1:
             raise Failed('it hangs: %s' % said)
+        if status == 1:
+            text = re.sub(r'\d+', 'N', clear_line(said))
+            harm.said[text] = harm.said.get(text, 0) + 1
+        elif status and actions is FAILS:
+            raise Failed('exit status %d: %s' % (status, said))
         after(status, done)
 
     harm.sample = sample
@@ -108,7 +116,7 @@ def over(case, command, prepare, after, depth=STARTS):
     if status:
         raise Failed('%s: exit status %d: %s' % (command, status, said))
     after(status, False)
-    harm.over(KILLS, check, calls)
+    harm.over(actions, check, calls)
 
 
 def start(case, name, *options):
@@ -121,6 +129,21 @@ def test_run(case):
     over(case, ['run', '-d', '--name', name, '--memory', '100M', '--pids', '50', '--net=veth', '--',
                 'sleep', '1000'],
          lambda: None, lambda status, done: left.remove())
+
+
+# One that ends, so that all who stand below the command do.
+SHORT = ('--rm', '--memory', '100M', '--pids', '50', '--net=veth', '-V', '/etc:/mnt:ro', '--', 'true')
+
+
+def test_fail_run(case):
+    name, left = begin(case)
+    over(case, ['run', '--name', name, *SHORT], lambda: None, lambda status, done: left.remove(), FIRST, FAILS)
+
+
+def test_allocations_run(case):
+    """As test/harm/allocations.py has it for other commands."""
+    name, left = begin(case)
+    Failing(case, 'run', '--name', name, *SHORT).over(lambda code, out, err: left.remove())
 
 
 def test_restart(case):
