@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One program uses the library for several things at once, each in a thread of its own (test/lib/together.c)."""
+"""One program uses the library for several things at once, each in a thread of its own (test/lib/together.c).
+
+TOGETHER=PROGRAM is another build of it: with the thread sanitizer, which looks at the threads of the program. Operations are
+processes of their own; what threads they have it does not follow, hence the options."""
 
 import os
 
@@ -14,8 +17,10 @@ def test_together(case):
     case.wait(other)
     case.statuses.clear()
     first, second = case.start('pipes'), case.start('memory_cow')
-    code, out, err = case.run([os.path.join(case.build, 'test/lib/together'), TURNS, image, case.control, str(first),
-                               str(second)], env={'TSAN_OPTIONS': 'die_after_fork=0', 'JOBS': os.environ.get('TOGETHER_JOBS', '0')})
+    program = os.environ.get('TOGETHER', os.path.join(case.build, 'test/lib/together'))
+    code, out, err = case.run([program, TURNS, image, case.control, str(first), str(second)],
+                              env={'TSAN_OPTIONS': 'die_after_fork=0:report_thread_leaks=0',
+                                   'JOBS': os.environ.get('TOGETHER_JOBS', '0')})
     if code or err:
         raise Failed('exit status %d: %s%s' % (code, out, err))
     case.until(lambda: not [name for _, name in case.others() if name not in ('pipes', 'memory_cow')],
