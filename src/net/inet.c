@@ -21,6 +21,7 @@
 #include "net/inet.h"
 #include "net/inet_diag.h"
 #include "net/inet_hidden.h"
+#include "net/inet_numbers.h"
 #include "net/inet_queue.h"
 #include "net/multicast.h"
 #include "net/reuseport.h"
@@ -336,6 +337,8 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 {
 	int res = socket_make(m->socket, fd, e);
 
+	if (res >= 0)
+		res = inet_numbers_restore(*fd, m, e);
 	if (res >= 0)
 		res = inet_queue_fill(*fd, m, find_address, r, e);
 	if (res >= 0)

@@ -3,12 +3,14 @@
 #include "net/inet_hidden.h"
 
 #include <errno.h>
+#include <linux/net_tstamp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "net/inet.h"
+#include "net/inet_numbers.h"
 #include "net/kernel_sock.h"
 
 #define OPT_SO_BUSY_POLL_BUDGET	 70
@@ -150,6 +152,25 @@ static int read_v6(struct reader *rd)
 	return r < 0 ? r : read_anycast(rd);
 }
 
+/* The numbers of the next ones, for which notices on the error queue come. */
+static int read_numbers(struct reader *rd, int fd, const char **obstacle)
+{
+	uint32_t flags = 0;
+	socklen_t len = sizeof(flags);
+	int r = member(rd, &rd->sk, "sock", "sk_zckey", &rd->m->zerocopies,
+		       sizeof(rd->m->zerocopies));
+
+	if (r >= 0 && getsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, &len) == 0 &&
+	    (flags & SOF_TIMESTAMPING_OPT_ID))
+		r = member(rd, &rd->sk, "sock", "sk_tskey", &rd->m->stamps, sizeof(rd->m->stamps));
+	if (rd->m->zerocopies > INET_NUMBERS_MAX || rd->m->stamps > INET_NUMBERS_MAX)
+		*obstacle = "it has sent so many datagrams with numbers (MSG_ZEROCOPY, "
+			    "SOF_TIMESTAMPING_OPT_ID) that to count there again would take too "
+			    "long";
+	rd->any |= rd->m->zerocopies || rd->m->stamps;
+	return r;
+}
+
 /* The keys of a socket that listens are listed (inet_diag.c), of others they are not. */
 static int find_keys(struct reader *rd, int fd, const char **ret)
 {
@@ -238,6 +259,8 @@ int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struc
 	if (!rd.m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");
 	r = read_all(&rd, fd, m->socket->family);
+	if (r >= 0 && inet_is_udp(m->socket))
+		r = read_numbers(&rd, fd, &obstacle);
 	if (r >= 0)
 		r = find_obstacle(&rd, fd, m->socket, &obstacle);
 	if (obstacle)
@@ -260,7 +283,9 @@ int inet_hidden_validate(const Reprise__InetSocket *m, struct error *e)
 	bool good = !h || ((!h->multicast_address.len ||
 			    h->multicast_address.len == sizeof(struct in_addr)) &&
 			   (!h->source.len || h->source.len == sizeof(struct in6_addr)) &&
-			   h->mtu <= UINT16_MAX && h->busy_poll_budget <= UINT16_MAX);
+			   h->mtu <= UINT16_MAX && h->busy_poll_budget <= UINT16_MAX &&
+			   h->zerocopies <= INET_NUMBERS_MAX && h->stamps <= INET_NUMBERS_MAX &&
+			   (inet_is_udp(m->socket) || (!h->zerocopies && !h->stamps)));
 
 	for (size_t i = 0; good && h && i < h->n_anycast; i++)
 		good = h->anycast[i]->address.len == sizeof(struct in6_addr);

@@ -7,6 +7,7 @@
 #include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/net_tstamp.h>
 #include <linux/rtnetlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -118,6 +119,32 @@ static void udp_empty(void)
 	send_to_self(fd, 1);
 	send_to_self(fd, 0);
 	send_to_self(fd, 2);
+}
+
+/* What was sent without copying it is free again, and that has not been read. */
+static void udp_notice(void)
+{
+	int fd = bound(SOCK_DGRAM, 0), to = bound(SOCK_DGRAM, 0);
+
+	set(fd, SOL_SOCKET, SO_ZEROCOPY, 1);
+	CHECK_EQUAL(sendto(fd, "x", 1, MSG_ZEROCOPY, (struct sockaddr *)&at, sizeof(at)), 1);
+	close(to);
+	CHECK_EQUAL(poll(&(struct pollfd){.fd = fd}, 1, 5000), 1);
+}
+
+static void raw_notice(void)
+{
+	int fd = socket(AF_INET, SOCK_RAW, 253);
+
+	at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	set(fd, SOL_SOCKET, SO_TIMESTAMPING,
+	    SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE);
+	CHECK(!shutdown(fd, SHUT_RD) || errno == ENOTCONN);
+	CHECK_EQUAL(sendto(fd, "x", 1, 0, (struct sockaddr *)&at, sizeof(at)), 1);
+	/* What has come back is read, that it was sent is not. */
+	while (recv(fd, &(char[100]){}, 100, MSG_DONTWAIT) >= 0)
+		;
+	CHECK_EQUAL(poll(&(struct pollfd){.fd = fd}, 1, 5000), 1);
 }
 
 static void udp_stamped(void)
@@ -400,6 +427,8 @@ static const struct {
 	{"udp-error", udp_error},
 	{"udp-empty", udp_empty},
 	{"udp-stamped", udp_stamped},
+	{"udp-notice", udp_notice},
+	{"raw-notice", raw_notice},
 	{"udp-corked", udp_corked},
 	{"udp-tunnel", udp_tunnel},
 	{"raw-queue", raw_queue},

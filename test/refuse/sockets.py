@@ -54,6 +54,14 @@ def test_udp_error(case):
     refused(case, 'udp-error', 'file-state', 'error')
 
 
+def test_udp_notice(case):
+    refused(case, 'udp-notice', 'file-state', 'error')
+
+
+def test_raw_notice(case):
+    refused(case, 'raw-notice', 'file-state', 'not been read')
+
+
 def test_udp_stamped(case):
     refused(case, 'udp-stamped', 'file-state', 'time stamp')
 
