@@ -8,10 +8,22 @@
 
 #include "cli/cli.h"
 
+/* Keys are replaced by nobody: what they signed or opened would be lost. */
+static int exists(struct cli *cli, const char *path)
+{
+	struct reprise_error e = {.err = -EEXIST, .code = "output-exists"};
+
+	snprintf(e.text, sizeof(e.text), "%.1000s: exists already; choose another name [%s]", path,
+		 e.code);
+	return library_error(cli, &e);
+}
+
 static int write_new(struct cli *cli, const char *path, const char *text, mode_t mode)
 {
 	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, mode), err = 0;
 
+	if (fd < 0 && errno == EEXIST)
+		return exists(cli, path);
 	if (fd < 0)
 		return own_error(cli, "output", -errno, "cannot make %s: %s", path,
 				 strerrordesc_np(errno));

@@ -425,6 +425,10 @@ static int restart(struct cli *cli, struct request *q, int fd)
 	int r;
 
 	r = keys_open(cli, &q->keys, fd, &fd);
+	if (r < 0 && q->opt.lazy && q->keys.opening) {
+		keys_explain(&q->keys, fd, &why);
+		r = usage_error(cli, "--lazy is for images that are neither signed nor encrypted");
+	}
 	if (r >= 0)
 		return r;
 	if (q->plan)

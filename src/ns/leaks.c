@@ -192,6 +192,24 @@ static int depth_below(const struct leak_search *s, const char *link)
 	return number ? pid_space_depth_below(s->c, strtoull(number + 1, NULL, 10)) : -1;
 }
 
+/* Who traces a task from outside has no number inside. While saving it is us. */
+static int check_traced(struct leak_search *s, const char *status, pid_t in, struct error *e)
+{
+	_cleanup_(free_ptr) char *comm = NULL, *link = NULL;
+	uint64_t tracer = 0;
+
+	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
+	if (!s->c->checking || !tracer ||
+	    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", (pid_t)tracer) < 0 ||
+	    depth_below(s, link) >= 0)
+		return 0;
+	if (procfs_read(s->ct->host_proc, &comm, NULL, "%d/comm", (pid_t)tracer) > 0)
+		comm[strcspn(comm, "\n")] = '\0';
+	error_set(e, -EBUSY, E_TASK_TRACED, "is being traced by process %d (%s) outside",
+		  (pid_t)tracer, comm ? comm : "?");
+	return checkpoint_refuse(s->c, error_object(e, -EBUSY, "task %d", in), e);
+}
+
 /* Pids as they are outside, of the tasks inside; these are known by that of the container. */
 static int translate(struct leak_search *s, pid_t out, int depth, struct error *e)
 {
@@ -213,7 +231,7 @@ static int translate(struct leak_search *s, pid_t out, int depth, struct error *
 	if (!t)
 		return no_memory(e);
 	*t = (struct translated){at ? atoi(at + len) : 0, out};
-	return 0;
+	return check_traced(s, status, t->in, e);
 }
 
 pid_t leak_pid_outside(const struct leak_search *s, pid_t in)

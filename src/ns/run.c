@@ -140,6 +140,9 @@ static int mount_plain(const struct run *run, struct error *e)
 
 		if (!run->own_user && !strcmp(m->point, "var/tmp"))
 			continue;
+		/* sysfs_init_fs_context(): who mounts it must have power over the network. */
+		if (run->own_user && run->host_network && !strcmp(m->type, "sysfs"))
+			continue;
 		snprintf(path, sizeof(path), "%s/%s", run->place.root, m->point);
 		if (!strncmp(m->point, "dev/", 4) && mkdir(path, 0755) < 0)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot make /%s", m->point);

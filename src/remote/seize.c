@@ -108,6 +108,12 @@ static int refused(struct freezer *f, pid_t pid, pid_t tid, int err, struct erro
 	if ((pid_t)tracer == gettid())
 		return 0;
 	error_clear(e);
+	/* A tracer outside of its pid namespace has no number in there. */
+	if (!tracer && geteuid() == 0)
+		return error_set(e, -EBUSY, E_TASK_TRACED,
+				 "task %d may not be traced: somebody outside of its pid namespace "
+				 "does so already, or reprise lacks CAP_SYS_PTRACE",
+				 tid);
 	if (!tracer)
 		return error_set(e, -EPERM, E_PERMISSION, "no permission to trace task %d", tid);
 	if (procfs_read(f->proc_fd, &comm, NULL, "%d/comm", (pid_t)tracer) > 0)

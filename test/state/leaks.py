@@ -148,6 +148,21 @@ assert libc.mount(b'/proc/%d/ns/net' % pid, held.encode(), None, 4096, None) == 
     finish(case)
 
 
+def test_traced(case):
+    """Who traces a task from outside has no number in the container."""
+    entry = run_inside(case)
+    ready = case.path('ready')
+    pid = case.spawn(['/usr/bin/python3', '-c', PRELUDE + 'assert libc.ptrace(0x4206, pid, 0, 0) == 0'
+                      + EPILOGUE, str(entry['pid']), ready])
+    case.until(lambda: os.path.exists(ready), 'who traces')
+    for args in ('check', str(entry['init'])), ('checkpoint', 'web', '-o', case.path('image')):
+        case.refused(case.reprise(*args), 'task-traced', 'process %d (python3)' % pid)
+    case.kill(pid)
+    case.wait(pid)
+    case.checkpoint('web', '-q')
+    finish(case)
+
+
 def test_threads(case):
     """A thread may use what the others of its process do not."""
     entry = run_inside(case)

@@ -98,6 +98,24 @@ def test_of_root(case):
         raise Failed(text)
 
 
+def test_network_of_the_host(case):
+    """Where /sys cannot be mounted."""
+    begin(case)
+    good(case.reprise('run', '-d', '--name', 'web', '--net', 'host', '--', 'sleep', '1000'))
+    before = inside(case, 'web', 'readlink /proc/self/ns/net; ls /sys; cut -d" " -f 5 /proc/1/mountinfo')
+    if os.readlink('/proc/self/ns/net') not in before:
+        raise Failed('another network: %s' % before)
+    case.checkpoint('web', '-q', '--kill')
+    good(case.reprise('rm', 'web'))
+    good(case.reprise('restart', '-i', case.path('image'), '-d'))
+    after = inside(case, 'web', 'readlink /proc/self/ns/net; ls /sys; cut -d" " -f 5 /proc/1/mountinfo')
+    if after != before:
+        raise Failed('%s, not %s' % (after, before))
+    good(case.reprise('stop', '-t', '0', 'web'))
+    good(case.reprise('rm', 'web'))
+    case.reap()
+
+
 def test_no_power(case):
     begin(case, 0)
     good(case.reprise('run', '-d', '--name', 'web', '--user', '--', 'sleep', '1000'))
