@@ -103,13 +103,22 @@ static int note_spaces(struct leak_search *s, struct error *e)
 	return 0;
 }
 
+/* A stream that leads outside is meant to. Where there are no mounts of its own, files and devices
+ * are those of the host. */
+static bool leads_outside(const struct leak_search *s, const struct file_entry *f)
+{
+	if (f->msg->outside)
+		return true;
+	return !(s->ct->own & CLONE_NEWNS) && !f->in_flight && f->fd <= STDERR_FILENO &&
+	       (f->ops->kind == FILE_REGULAR || f->ops->kind == FILE_DEVICE);
+}
+
 static int note_files(struct leak_search *s, struct error *e)
 {
 	vec_for_each (f, &s->c->files->files) {
 		struct inside *x;
 
-		/* A stream that leads outside is meant to. */
-		if (!(*f)->ops || (*f)->msg->outside)
+		if (!(*f)->ops || leads_outside(s, *f))
 			continue;
 		x = vec_push(&s->things);
 		if (!x)

@@ -2,6 +2,7 @@
 """What somebody outside uses of a container without having it open: found every time."""
 
 import os
+import signal
 
 from case import Failed
 from contained import begin, expect, listed
@@ -77,7 +78,6 @@ def use(case, entry, code):
         raise Failed('it did not work: %s' % code)
     found = leaks(case, entry['init'])
     case.kill(pid)
-    case.wait(pid)
     os.unlink(ready)
     if leaks(case, entry['init']):
         raise Failed('found after its end: %s' % leaks(case, entry['init']))
@@ -158,7 +158,6 @@ def test_traced(case):
     for args in ('check', str(entry['init'])), ('checkpoint', 'web', '-o', case.path('image')):
         case.refused(case.reprise(*args), 'task-traced', 'process %d (python3)' % pid)
     case.kill(pid)
-    case.wait(pid)
     case.checkpoint('web', '-q')
     finish(case)
 
@@ -185,3 +184,18 @@ def leave():
     time.sleep(1000)
 ''' + start, 'eventfd', 'by thread')
     finish(case)
+
+
+def test_streams(case):
+    """Standard streams are shared with whoever made a pid namespace, and nothing else."""
+    begin(case)
+    maker = case.spawn(['/usr/bin/unshare', '-p', '-f', '/usr/bin/sleep', '1000'])
+    children = '/proc/%d/task/%d/children' % (maker, maker)
+    case.until(lambda: open(children).read(), 'the first process')
+    pid = int(open(children).read())
+    case.until(lambda: case.comm(pid) == 'sleep', 'the program')
+    found = leaks(case, pid)
+    os.kill(pid, signal.SIGKILL)
+    case.wait(maker)
+    if found:
+        raise Failed('found without a leak: %s' % found)
