@@ -15,7 +15,7 @@ def keys(case, *names):
             raise Failed('keygen: %s' % err)
         if os.stat(case.path(name)).st_mode & 0o777 != 0o600:
             raise Failed('a secret key may be read by others')
-        case.refused(case.reprise('keygen', case.path(name)), 'output', name)
+        case.refused(case.reprise('keygen', case.path(name)), 'output-exists', name)
 
 
 def write(case, name, text):
