@@ -148,7 +148,9 @@ static int detach(struct agent *copy, pid_t pid, struct error *e)
 static int fork_helper(const struct agent *a, pid_t helper, pid_t *ret, struct agent **copy,
 		       struct error *e)
 {
-	const struct clone_args args = {.flags = CLONE_FILES | CLONE_FS | CLONE_PTRACE};
+	/* with directories in common the application could not enter namespaces (mntns_install()),
+	 * nor gain privileges by exec (check_unsafe_exec()) */
+	const struct clone_args args = {.flags = CLONE_FILES | CLONE_PTRACE};
 	_cleanup_(batch_free) struct batch b = {};
 	_cleanup_(free_ptr) struct agent *h = NULL;
 	uint32_t at = batch_data(&b, &args, sizeof(args));
