@@ -58,6 +58,7 @@ struct network_view {
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;
 	struct inet_table *inet_tables;
+	struct packet_table *packets;
 };
 
 /* What file system a device number means. */

@@ -15,6 +15,7 @@
 #include "fs/file_private.h"
 #include "net/inet_diag.h"
 #include "net/multicast.h"
+#include "net/socket_kinds.h"
 #include "net/sockopt.h"
 #include "net/unix.h"
 #include "ns/spaces.h"
@@ -33,12 +34,14 @@ static void swap(struct files_checkpoint *fc, struct network_view *v)
 					 .cookie = fc->netns,
 					 .sockopts = fc->sockopts,
 					 .multicast = fc->multicast,
-					 .inet_tables = fc->inet_tables};
+					 .inet_tables = fc->inet_tables,
+					 .packets = fc->packets};
 
 	fc->netns = v->cookie;
 	fc->sockopts = v->sockopts;
 	fc->multicast = v->multicast;
 	fc->inet_tables = v->inet_tables;
+	fc->packets = v->packets;
 	*v = was;
 }
 
@@ -137,10 +140,6 @@ int file_checkpoint_kind(struct checkpoint *c, struct file_seen *f, struct scrat
 	v = view_of(c, f->local);
 	if (!v)
 		return ops->checkpoint(c, f, f->entry->msg, s, e);
-	if (ops->kind == FILE_PACKET)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "a packet socket in another network namespace than the root "
-				 "task's cannot be saved");
 	return visit(c, f, v, s, e);
 }
 
@@ -150,6 +149,7 @@ void file_networks_end(struct checkpoint *c)
 		swap(c->files, v);
 		multicast_checkpoint_end(c);
 		inet_diag_end(c);
+		packet_file_ops.checkpoint_end(c);
 		sockopt_defaults_free(c->files->sockopts);
 		c->files->sockopts = NULL;
 		swap(c->files, v);

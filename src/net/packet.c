@@ -329,8 +329,9 @@ static size_t fanout_members(uint16_t id, struct error *e, int *ret_err)
 }
 
 /* A group is found by its number alone: one of somebody else would take us in. */
-static int join_fanout(struct restart *r, int fd, const Reprise__PacketSocket *m, struct error *e)
+static int join_fanout(struct restart *r, int fd, const Reprise__File *msg, struct error *e)
 {
+	const Reprise__PacketSocket *m = msg->packet;
 	uint16_t id = (uint16_t)(m->fanout & FANOUT_ID);
 	size_t ours = 0, all;
 	int res;
@@ -341,7 +342,7 @@ static int join_fanout(struct restart *r, int fd, const Reprise__PacketSocket *m
 		const Reprise__PacketSocket *other = f->msg->packet;
 
 		ours += f->fd >= 0 && other && other->fanout_member &&
-			(other->fanout & FANOUT_ID) == id;
+			f->msg->network == msg->network && (other->fanout & FANOUT_ID) == id;
 	}
 	do
 		all = fanout_members(id, e, &res);
@@ -379,7 +380,7 @@ static int packet_restart(struct restart *r, uint64_t id, const Reprise__File *m
 	if (res >= 0)
 		res = bind_packet(fd, m, e);
 	if (res >= 0)
-		res = join_fanout(r, fd, m, e);
+		res = join_fanout(r, fd, msg, e);
 	if (res >= 0)
 		res = socket_settle(fd, m->socket, e);
 	if (res < 0)

@@ -9,7 +9,6 @@
 #include <linux/netfilter/nfnetlink_acct.h>
 #include <linux/netfilter/nfnetlink_cthelper.h>
 #include <linux/netfilter/nfnetlink_cttimeout.h>
-#include <linux/pkt_sched.h>
 #include <linux/xfrm.h>
 #include <stdio.h>
 #include <string.h>
@@ -42,23 +41,6 @@ static const char *name_of(const struct look *l, int index)
 		if ((*link)->index == index)
 			return (*link)->name;
 	return "";
-}
-
-/* Those that nobody has set have no handle. */
-static int queueing(void *arg, const struct nlmsghdr *h)
-{
-	const struct tcmsg *t = NLMSG_DATA(h);
-	const struct look *l = arg;
-	char what[80];
-	size_t n;
-	const char *kind = rtnl_find(t, NLMSG_PAYLOAD(h, 0), sizeof(*t), TCA_KIND, &n);
-
-	if (h->nlmsg_type != RTM_NEWQDISC || !t->tcm_handle ||
-	    net_others_have(&l->links->others, t->tcm_ifindex))
-		return 0;
-	snprintf(what, sizeof(what), "a queueing discipline (%.30s) of interface",
-		 kind && n && !kind[n - 1] ? kind : "?");
-	return refused(l->e, what, name_of(l, t->tcm_ifindex));
 }
 
 static int any(void *arg, const struct nlmsghdr *h)
@@ -132,7 +114,6 @@ struct question {
 };
 
 static const struct question questions[] = {
-	{NETLINK_ROUTE, RTM_GETQDISC, sizeof(struct tcmsg), 0, queueing, ""},
 	{NETLINK_ROUTE, RTM_GETNEIGH, sizeof(struct ndmsg), AF_BRIDGE, forwarding, ""},
 	{NETLINK_ROUTE, RTM_GETMDB, sizeof(struct br_port_msg), AF_BRIDGE, members, ""},
 	{NETLINK_XFRM, XFRM_MSG_GETSA, 0, 0, any, "states of IPsec"},

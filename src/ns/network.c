@@ -12,6 +12,7 @@
 #include "ns/net_pairs.h"
 #include "ns/net_refuse.h"
 #include "ns/nftables.h"
+#include "ns/queueing.h"
 
 void network_free(struct network *n)
 {
@@ -120,6 +121,8 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 		r = save_entries(fd, NET_LABELS, links, &m->n_labels, &m->labels, s, e);
 	m->has_labels = true;
 	if (r >= 0)
+		r = queueing_checkpoint(fd, links, m, s, e);
+	if (r >= 0)
 		r = save_nftables(links, m, s, e);
 	if (r >= 0)
 		r = iptables_checkpoint(proc_fd, m, s, e);
@@ -170,6 +173,8 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 		r = net_entries_validate(NET_PROXIES, m->n_proxies, m->proxies, e);
 	if (r >= 0)
 		r = net_entries_validate(NET_LABELS, m->n_labels, m->labels, e);
+	if (r >= 0)
+		r = queueing_validate(m, e);
 	if (r >= 0)
 		r = nftables_validate(m, e);
 	if (r >= 0)
@@ -223,6 +228,8 @@ static int restore_all(struct network *n, int fd, struct restart *r, const Repri
 		res = iptables_restart(&m, e);
 	if (res >= 0)
 		res = conntrack_restart(r, &m, e);
+	if (res >= 0)
+		res = queueing_restart(fd, &m, e);
 	if (res >= 0)
 		res = net_links_up(fd, &n->host, &m, e);
 	if (res >= 0)

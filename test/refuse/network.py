@@ -23,7 +23,8 @@ def refused(case, commands, *words):
             command(first)
             continue
         code, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first] + command.split())
-        if code and ('Unknown device type' in err or 'not supported' in err or 'No such file' in err):
+        if code and ('Unknown device type' in err or 'not supported' in err or 'No such file' in err or
+                     'kind is unknown' in err or 'classifier' in err):
             raise Skipped(err.strip())
         if code:
             raise Failed('%s: %s' % (command, err))
@@ -41,13 +42,49 @@ def test_kind(case):
     refused(case, ['ip link add v0 type vxlan id 3 dstport 4789'], 'v0', 'vxlan')
 
 
-def test_queueing(case):
-    refused(case, ['ip link add d0 type ifb', 'tc qdisc add dev d0 root tbf rate 1mbit burst 10k latency 9ms'],
-            'tbf', 'd0')
+def test_queueing_sizes(case):
+    refused(case, ['ip link add d0 type ifb',
+                   'tc qdisc add dev d0 root stab overhead 8 linklayer ethernet tbf rate 1mbit burst 10k latency 9ms'],
+            'd0', 'tbf', 'sizes')
 
 
-def test_filter(case):
-    refused(case, ['tc qdisc add dev lo clsact'], 'clsact', 'lo')
+def test_queueing_kind(case):
+    refused(case, ['ip link add d0 type ifb', 'tc qdisc add dev d0 root cake'], 'd0', 'cake')
+
+
+def test_queueing_netem(case):
+    refused(case, ['ip link add d0 type ifb', 'tc qdisc add dev d0 root netem delay 10ms 2ms distribution normal'],
+            'd0', 'netem', 'distributed')
+
+
+def test_filter_tables(case):
+    refused(case, ['tc qdisc add dev lo clsact',
+                   'tc filter add dev lo ingress prio 5 handle 2: protocol ip u32 divisor 256'],
+            'lo', 'u32', 'hashes')
+
+
+def test_filter_gone(case):
+    refused(case, ['tc qdisc add dev lo clsact',
+                   'tc filter add dev lo ingress prio 5 protocol ip u32 match u32 0 0 classid 1:1',
+                   'tc filter add dev lo ingress prio 6 protocol ip u32 match u32 0 0 classid 1:2',
+                   'tc filter del dev lo ingress prio 5'], 'lo', 'u32', 'removed')
+
+
+def test_filter_kind(case):
+    refused(case, ['tc qdisc add dev lo clsact', 'tc filter add dev lo egress protocol ip flower dst_ip 10.0.0.1 classid 1:1'],
+            'lo', 'flower')
+
+
+def test_filter_program(case):
+    code = '1,6 0 0 0'
+    refused(case, ['tc qdisc add dev lo clsact', lambda first: bpf_filter(case, first, code)], 'lo', 'bpf')
+
+
+def bpf_filter(case, first, code):
+    status, _, err = case.run(['/usr/bin/nsenter', '-n', '-t', first, 'tc', 'filter', 'add', 'dev', 'lo', 'ingress',
+                               'bpf', 'bytecode', code])
+    if status:
+        raise Skipped(err.strip())
 
 
 def test_next_hop(case):

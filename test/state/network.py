@@ -349,6 +349,75 @@ while True:
 '''
 
 
+# A line with a question mark is of a kind that not every kernel has.
+SHAPED = '''
+ip link add i0 type ifb
+ip link set i0 up
+tc qdisc add dev eth0 root handle 1: htb default 30 r2q 20
+tc class add dev eth0 parent 1: classid 1:1 htb rate 6mbit burst 15k
+tc class add dev eth0 parent 1:1 classid 1:20 htb rate 3mbit ceil 6mbit burst 15k prio 1
+tc class add dev eth0 parent 1:1 classid 1:10 htb rate 5mbit burst 15k quantum 3000
+tc class add dev eth0 parent 1:20 classid 1:30 htb rate 1kbit ceil 6mbit cburst 20k
+tc qdisc add dev eth0 parent 1:10 handle 77: tbf rate 1mbit burst 10k latency 9ms mpu 64
+tc qdisc add dev eth0 parent 1:30 handle 20: pfifo limit 77
+tc qdisc add dev eth0 parent 77:1 handle 78: bfifo limit 5555
+tc filter add dev eth0 parent 1: protocol ip prio 7 u32 match ip dport 22 0xffff match ip tos 0x10 0xff flowid 1:10
+tc filter add dev eth0 parent 1: protocol ip prio 3 u32 match ip src 10.0.0.0/8 flowid 1:30
+tc filter add dev eth0 parent 1: protocol ip prio 7 u32 match ip sport 80 0xffff flowid 1:30
+tc filter add dev eth0 parent 1:1 protocol ip prio 1 u32 match u32 0 0 classid 1:20
+tc qdisc add dev eth0 clsact
+tc filter add dev eth0 ingress protocol all prio 4 u32 match u32 0 0 action mirred egress redirect dev i0
+tc filter add dev eth0 egress protocol ip prio 9 u32 match ip dst 10.2.2.2/32 action mirred egress mirror dev i0
+tc qdisc add dev i0 root handle 5: tbf rate 12345678bit burst 33333 limit 44444 peakrate 20mbit mtu 1600
+tc qdisc add dev lo ingress
+? tc qdisc add dev lo root fq_codel limit 333 flows 64 target 7ms noecn
+ip link add q0 type veth peer name q1
+ip link set q0 up
+ip link set q1 up
+? tc qdisc add dev q0 root handle 3: prio bands 4 priomap 1 2 2 2 1 2 0 0 1 1 1 1 1 1 1 3
+? tc qdisc add dev q0 parent 3:1 handle 31: sfq perturb 10 quantum 3000 divisor 512 limit 100
+? tc qdisc add dev q0 parent 3:2 handle 32: fq limit 555 flow_limit 77 quantum 3000 maxrate 5mbit
+? tc qdisc add dev q0 parent 3:3 handle 33: codel limit 99 target 4ms interval 90ms ecn
+? tc filter add dev q0 parent 3: protocol ip prio 5 handle 7/0xff fw classid 3:2
+? tc filter add dev eth0 egress protocol ip prio 20 matchall action gact drop random determ ok 5
+? tc qdisc add dev q1 root handle 4: netem delay 30ms loss gemodel 1% 20% 70% 0.1% duplicate 2% rate 3mbit limit 321
+'''
+
+
+def look_shaped(case, name):
+    texts = [inside(case, name, 'tc', '-d', 'qdisc')]
+    for device in 'eth0', 'i0', 'q0', 'q1', 'lo':
+        texts.append(inside(case, name, 'tc', '-d', 'class', 'show', 'dev', device))
+        for words in 'parent 1:', 'parent 1:1', 'parent 3:', 'ingress', 'egress':
+            texts.append(inside(case, name, 'sh', '-c', 'tc -d filter show dev %s %s 2>&1 || true' % (device, words)))
+    # Counted.
+    return [re.sub(r'refcnt \d+|direct_packets_stat \d+', '', text) for text in texts]
+
+
+def test_queueing(case):
+    begin(case)
+    pid = run_server(case, 'web', '--net', 'veth')
+    if not os.path.exists('/usr/sbin/tc'):
+        raise Skipped('no tc')
+    for line in SHAPED.strip().split('\n'):
+        code, _, err = case.reprise('exec', 'web', *line.strip('? ').split())
+        if code and line[0] != '?':
+            raise Failed('%s: %s' % (line, err))
+    before = look_shaped(case, 'web')
+    case.checkpoint('web', '-q', '--kill')
+    case.wait(pid)
+    case.until(lambda: links(case) == ['lo'], 'the interface goes with the container')
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'new'))
+    for old, new in zip(before, look_shaped(case, 'new')):
+        if sorted(old.split('\n')) != sorted(new.split('\n')):
+            raise Failed('there was %s, there is %s' % (old, new))
+    stop(case, 'new')
+    case.reap()
+
+
+test_queueing.timeout = 90
+
+
 def look_inside(case, name):
     texts = [inside(case, name, 'ip', 'netns', 'list')]
     for space in '', '-n n2 ', '-n n3 ':

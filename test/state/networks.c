@@ -11,6 +11,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -27,6 +28,8 @@
 
 #define NETWORKS 3 /* that of the root, and two more */
 #define PORT	 5555
+#define PROTOCOL 0x88b5 /* for local experiments */
+#define GROUP	 4711
 
 static volatile struct {
 	uint64_t cookie[NETWORKS];
@@ -34,7 +37,7 @@ static volatile struct {
 } * shared;
 
 struct sockets {
-	int listener, datagram, name, pair[2];
+	int listener, datagram, name, pair[2], packets[2];
 };
 
 static const struct sockaddr_in at = {
@@ -60,6 +63,41 @@ static void bring_up(void)
 	close(fd);
 }
 
+/* Each gets the packets of its own network, by a group that has the same number in all. */
+static int open_packets(bool in_group)
+{
+	struct sockaddr_ll of = {.sll_family = AF_PACKET,
+				 .sll_protocol = htons(PROTOCOL),
+				 .sll_ifindex = (int)if_nametoindex("lo")};
+	int fd = socket(AF_PACKET, SOCK_DGRAM, 0), group = GROUP;
+
+	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&of, sizeof(of)));
+	CHECK(!in_group || !setsockopt(fd, SOL_PACKET, PACKET_FANOUT, &group, sizeof(group)));
+	return fd;
+}
+
+static void check_packets(const struct sockets *s, int i)
+{
+	struct sockaddr_ll to = {.sll_family = AF_PACKET,
+				 .sll_protocol = htons(PROTOCOL),
+				 .sll_ifindex = (int)if_nametoindex("lo"),
+				 .sll_halen = 6};
+	int from = socket(AF_PACKET, SOCK_DGRAM, 0), group = 0;
+	socklen_t len = sizeof(group);
+	char byte = (char)i, got;
+
+	CHECK(from >= 0);
+	CHECK(sendto(from, &byte, 1, 0, (struct sockaddr *)&to, sizeof(to)) == 1);
+	for (int n = 0; n < 2; n++) {
+		CHECK(recv(s->packets[n], &got, 1, 0) == 1 && got == byte);
+		CHECK(recv(s->packets[n], &got, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+		CHECK_EQUAL(cookie_of(s->packets[n]), cookie_of(from));
+	}
+	CHECK(!getsockopt(s->packets[1], SOL_PACKET, PACKET_FANOUT, &group, &len));
+	CHECK_EQUAL(group & 0xffff, GROUP);
+	close(from);
+}
+
 static void set_up(struct sockets *s, int i)
 {
 	int from = socket(AF_INET, SOCK_DGRAM, 0);
@@ -76,6 +114,8 @@ static void set_up(struct sockets *s, int i)
 	snprintf(text, sizeof(text), "to %d", i);
 	CHECK(sendto(from, text, 5, 0, (const struct sockaddr *)&at, sizeof(at)) == 5);
 	CHECK(write(s->pair[1], text, 5) == 5);
+	s->packets[0] = open_packets(false);
+	s->packets[1] = open_packets(true);
 	close(from);
 }
 
@@ -99,6 +139,7 @@ static void check(const struct sockets *s, int i)
 	CHECK_EQUAL(cookie_of(s->name), cookie_of(client));
 	CHECK_EQUAL(cookie_of(s->pair[0]), cookie_of(client));
 	shared->cookie[i] = cookie_of(client);
+	check_packets(s, i);
 }
 
 static int in_network(void *arg)
