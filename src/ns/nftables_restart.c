@@ -76,9 +76,10 @@ int nftables_validate(const Reprise__Network *m, struct error *e)
 		const Reprise__NftablesEntry *x = m->nftables[i];
 
 		tables += x->type == NFT_MSG_NEWTABLE;
-		if (!known_type(x->type) || x->body.len > NFTABLES_ENTRY_MAX ||
-		    m->n_nftables > NFTABLES_ENTRIES_MAX || tables > NFTABLES_TABLES_MAX ||
-		    !rtnl_valid(x->body.data, x->body.len, FIXED) || !*table_of(x) ||
+		if (!known_type(x->type) || (x->type == NFT_MSG_NEWTABLE && tables <= i) ||
+		    x->body.len > NFTABLES_ENTRY_MAX || m->n_nftables > NFTABLES_ENTRIES_MAX ||
+		    tables > NFTABLES_TABLES_MAX || !rtnl_valid(x->body.data, x->body.len, FIXED) ||
+		    !*table_of(x) ||
 		    nft_expressions(x->type, x->body.data, x->body.len, any_expression, NULL) < 0)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "an impossible entry of nftables");
@@ -111,7 +112,8 @@ static int by_index(const void *first, const void *second)
 	return a->index < b->index ? -1 : 1;
 }
 
-/* The number of the table that an entry belongs to; that of no table for one without. */
+/* The number of the table that an entry belongs to; that of no table for one without. Tables stand
+ * first. */
 static size_t number_of_table(const Reprise__Network *net, const Reprise__NftablesEntry *m)
 {
 	size_t number = 0;
@@ -120,7 +122,7 @@ static size_t number_of_table(const Reprise__Network *net, const Reprise__Nftabl
 		const Reprise__NftablesEntry *t = net->nftables[i];
 
 		if (t->type != NFT_MSG_NEWTABLE)
-			continue;
+			break;
 		if (family_of(t) == family_of(m) && !strcmp(table_of(t), table_of(m)))
 			break;
 		number++;
