@@ -6,7 +6,7 @@
 
 #include "core/kernel_memory.h"
 
-/* Private to those who make programs that read the kernel's memory. */
+/* For those who make BPF programs: above all that read the kernel's memory. */
 
 #define INSN(c, d, s, o, i) \
 	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
@@ -18,6 +18,14 @@
 #define CALL(f)		  INSN(BPF_JMP | BPF_CALL, 0, 0, 0, f)
 #define IF_ZERO(r, o)	  INSN(BPF_JMP | BPF_JEQ | BPF_K, r, 0, o, 0)
 #define IF_ABOVE(r, i, o) INSN(BPF_JMP | BPF_JGT | BPF_K, r, 0, o, i)
+
+/* bpf(2): what it returns, or a negative errno. */
+int kernel_bpf(int command, union bpf_attr *attr);
+/* As bpf(2) takes it. */
+static inline uint64_t kernel_bpf_pointer(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
 
 /* What an iterator goes through. */
 enum kernel_iterator {

@@ -54,16 +54,11 @@ struct kernel_memory {
 	struct clock_offsets clocks; /* ours */
 };
 
-static long bpf(int command, union bpf_attr *attr)
+int kernel_bpf(int command, union bpf_attr *attr)
 {
 	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
 
-	return r < 0 ? -errno : r;
-}
-
-static uint64_t pointer(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
+	return r < 0 ? -errno : (int)r;
 }
 
 #define MEMBER(m) ((int16_t)offsetof(struct window, m))
@@ -162,12 +157,12 @@ int kernel_bpf_load(struct kernel_memory *k, enum kernel_iterator over,
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = BPF_TRACE_ITER,
 		.attach_btf_id = (uint32_t)type,
-		.insns = pointer(insns),
+		.insns = kernel_bpf_pointer(insns),
 		.insn_cnt = (uint32_t)n,
-		.license = pointer("Dual MIT/GPL"),
+		.license = kernel_bpf_pointer("Dual MIT/GPL"),
 	};
 
-	return type < 0 ? -EOPNOTSUPP : (int)bpf(BPF_PROG_LOAD, &attr);
+	return type < 0 ? -EOPNOTSUPP : kernel_bpf(BPF_PROG_LOAD, &attr);
 }
 
 int kernel_bpf_link(int program, pid_t pid, pid_t tid)
@@ -176,18 +171,18 @@ int kernel_bpf_link(int program, pid_t pid, pid_t tid)
 	union bpf_attr attr = {
 		.link_create = {.prog_fd = (uint32_t)program,
 				.attach_type = BPF_TRACE_ITER,
-				.iter_info = pointer(&info),
+				.iter_info = kernel_bpf_pointer(&info),
 				.iter_info_len = sizeof(info)},
 	};
 
-	return (int)bpf(BPF_LINK_CREATE, &attr);
+	return kernel_bpf(BPF_LINK_CREATE, &attr);
 }
 
 int kernel_bpf_iterate(int link)
 {
 	union bpf_attr attr = {.iter_create = {.link_fd = (uint32_t)link}};
 
-	return (int)bpf(BPF_ITER_CREATE, &attr);
+	return kernel_bpf(BPF_ITER_CREATE, &attr);
 }
 
 /* Runs the program once. */
@@ -227,18 +222,18 @@ static int ask_for_btf(void **ret, size_t *ret_size)
 	struct bpf_btf_info info = {};
 	_cleanup_(close_fd) int fd = -EBADF;
 	_cleanup_(free_ptr) void *data = NULL;
-	int r = (int)bpf(BPF_BTF_GET_NEXT_ID, &next);
+	int r = kernel_bpf(BPF_BTF_GET_NEXT_ID, &next);
 
 	if (r < 0)
 		return r;
 	get.btf_id = next.next_id;
-	fd = (int)bpf(BPF_BTF_GET_FD_BY_ID, &get);
+	fd = kernel_bpf(BPF_BTF_GET_FD_BY_ID, &get);
 	if (fd < 0)
 		return fd;
 	info_of.info.bpf_fd = (uint32_t)fd;
 	info_of.info.info_len = sizeof(info);
-	info_of.info.info = pointer(&info);
-	r = (int)bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
+	info_of.info.info = kernel_bpf_pointer(&info);
+	r = kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
 	if (r < 0)
 		return r;
 	*ret_size = info.btf_size;
@@ -246,9 +241,9 @@ static int ask_for_btf(void **ret, size_t *ret_size)
 	if (!data)
 		return -ENOMEM;
 	memset(&info, 0, sizeof(info));
-	info.btf = pointer(data);
+	info.btf = kernel_bpf_pointer(data);
 	info.btf_size = (uint32_t)*ret_size;
-	r = (int)bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
+	r = kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
 	if (r < 0)
 		return r;
 	*ret = take_ptr(&data);
@@ -294,7 +289,7 @@ static int open_window(struct kernel_memory *k)
 	};
 	void *at;
 
-	k->map = (int)bpf(BPF_MAP_CREATE, &attr);
+	k->map = kernel_bpf(BPF_MAP_CREATE, &attr);
 	if (k->map < 0)
 		return k->map;
 	at = mmap(NULL, sizeof(struct window), PROT_READ | PROT_WRITE, MAP_SHARED, k->map, 0);

@@ -21,18 +21,6 @@ struct kernel_watch {
 	int programs[2], links[2];
 };
 
-static int bpf(int command, union bpf_attr *attr)
-{
-	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
-
-	return r < 0 ? -errno : (int)r;
-}
-
-static uint64_t pointer(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
-}
-
 /* ---- programs ---- */
 
 enum target {
@@ -133,7 +121,7 @@ static int finish(struct program *p, const struct kernel_watch *w)
 {
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT,
-		.license = pointer("Dual MIT/GPL"), /* see kernel_memory.c */
+		.license = kernel_bpf_pointer("Dual MIT/GPL"), /* see kernel_memory.c */
 	};
 	int r;
 
@@ -148,9 +136,9 @@ static int finish(struct program *p, const struct kernel_watch *w)
 	for (size_t i = 0; !p->failed && i < p->n; i++)
 		p->insns.v[p->jumps[i].at].off =
 			(int16_t)(p->places[p->jumps[i].to] - p->jumps[i].at - 1);
-	attr.insns = pointer(p->insns.v);
+	attr.insns = kernel_bpf_pointer(p->insns.v);
 	attr.insn_cnt = (uint32_t)p->insns.n;
-	r = p->failed ? p->failed : bpf(BPF_PROG_LOAD, &attr);
+	r = p->failed ? p->failed : kernel_bpf(BPF_PROG_LOAD, &attr);
 	vec_free(&p->insns);
 	return r;
 }
@@ -224,6 +212,23 @@ static void load_r8(struct program *p, struct kernel_memory *k, const char *name
 	emit(p, MOVE(BPF_REG_8, BPF_REG_3));
 }
 
+/* A target that puts a register into R8 for another one. */
+static void emit_argument(struct program *p, struct kernel_memory *k, enum target here,
+			  const char *name, enum target to)
+{
+	place(p, here);
+	load_r8(p, k, name);
+	jump(p, BPF_JA, 0, 0, to);
+}
+
+/* Is what stands on the stack watched? */
+static void emit_watched(struct program *p, const struct kernel_watch *w, enum target yes)
+{
+	look_up(p, w->watched, -8);
+	jump(p, BPF_JNE, BPF_REG_0, 0, yes);
+	jump(p, BPF_JA, 0, 0, LEAVE);
+}
+
 struct watched_call {
 	int call;
 	enum target to;
@@ -293,22 +298,14 @@ static void emit_remap(struct program *p, const struct kernel_watch *w, struct k
 	emit(p, ADD(BPF_REG_8, 4095));
 	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_8, 0, 0, -4096));
 	emit(p, STORE(BPF_REG_10, -8, BPF_REG_8));
-	look_up(p, w->watched, -8);
-	jump(p, BPF_JNE, BPF_REG_0, 0, OWN);
-	jump(p, BPF_JA, 0, 0, LEAVE);
+	emit_watched(p, w, OWN);
 }
 
 static void emit_targets(struct program *p, const struct kernel_watch *w, struct kernel_memory *k)
 {
-	place(p, FIRST);
-	load_r8(p, k, "di");
-	jump(p, BPF_JA, 0, 0, FILE_OF);
-	place(p, FIRST_32);
-	load_r8(p, k, "bx");
-	jump(p, BPF_JA, 0, 0, FILE_OF);
-	place(p, THIRD);
-	load_r8(p, k, "dx");
-	jump(p, BPF_JA, 0, 0, FILE_OF);
+	emit_argument(p, k, FIRST, "di", FILE_OF);
+	emit_argument(p, k, FIRST_32, "bx", FILE_OF);
+	emit_argument(p, k, THIRD, "dx", FILE_OF);
 	emit_remap(p, w, k);
 	place(p, ADVICE);
 	registers(p, k, "dx");
@@ -321,26 +318,19 @@ static void emit_targets(struct program *p, const struct kernel_watch *w, struct
 	emit(p, CALL(BPF_FUNC_get_current_task));
 	emit(p, MOVE(BPF_REG_3, BPF_REG_0));
 	follow(p, kernel_offset(k, "task_struct", "mm"));
-	look_up(p, w->watched, -8);
-	jump(p, BPF_JNE, BPF_REG_0, 0, COUNT);
-	jump(p, BPF_JA, 0, 0, LEAVE);
+	emit_watched(p, w, COUNT);
 	place(p, SEGMENT_IPC);
 	registers(p, k, "bx");
 	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, 0xffff));
 	jump(p, BPF_JNE, BPF_REG_3, 21, LEAVE); /* SHMAT */
 	load_r8(p, k, "cx");
 	jump(p, BPF_JA, 0, 0, SEGMENT_OF);
-	place(p, SEGMENT_32);
-	load_r8(p, k, "bx");
-	jump(p, BPF_JA, 0, 0, SEGMENT_OF);
-	place(p, SEGMENT);
-	load_r8(p, k, "di");
+	emit_argument(p, k, SEGMENT_32, "bx", SEGMENT_OF);
+	emit_argument(p, k, SEGMENT, "di", SEGMENT_OF);
 	place(p, SEGMENT_OF); /* an int */
 	emit(p, INSN(BPF_ALU | BPF_MOV | BPF_X, BPF_REG_8, BPF_REG_8, 0, 0));
 	emit(p, STORE(BPF_REG_10, -8, BPF_REG_8));
-	look_up(p, w->watched, -8);
-	jump(p, BPF_JNE, BPF_REG_0, 0, COUNT);
-	jump(p, BPF_JA, 0, 0, LEAVE);
+	emit_watched(p, w, COUNT);
 	place(p, SHARED_MAP);
 	registers(p, k, "r10");
 	emit(p, INSN(BPF_ALU64 | BPF_AND | BPF_K, BPF_REG_3, 0, 0, MAP_SHARED | MAP_ANONYMOUS));
@@ -375,10 +365,10 @@ static int load_calls(const struct kernel_watch *w, struct kernel_memory *k)
 
 static int attach(int program, const char *tracepoint)
 {
-	union bpf_attr attr = {
-		.raw_tracepoint = {.name = pointer(tracepoint), .prog_fd = (uint32_t)program}};
+	union bpf_attr attr = {.raw_tracepoint = {.name = kernel_bpf_pointer(tracepoint),
+						  .prog_fd = (uint32_t)program}};
 
-	return bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
+	return kernel_bpf(BPF_RAW_TRACEPOINT_OPEN, &attr);
 }
 
 /* ---- for others ---- */
@@ -396,10 +386,10 @@ static int make_maps(struct kernel_watch *w, unsigned int room)
 	};
 	void *at;
 
-	w->watched = bpf(BPF_MAP_CREATE, &watched);
+	w->watched = kernel_bpf(BPF_MAP_CREATE, &watched);
 	if (w->watched < 0)
 		return w->watched;
-	w->counter = bpf(BPF_MAP_CREATE, &counter);
+	w->counter = kernel_bpf(BPF_MAP_CREATE, &counter);
 	if (w->counter < 0)
 		return w->counter;
 	at = mmap(NULL, sizeof(*w->seen), PROT_READ, MAP_SHARED, w->counter, 0);
@@ -463,11 +453,11 @@ static int add(struct kernel_watch *w, uint64_t address)
 	const uint64_t none = 0;
 	union bpf_attr attr = {
 		.map_fd = (uint32_t)w->watched,
-		.key = pointer(&address),
-		.value = pointer(&none),
+		.key = kernel_bpf_pointer(&address),
+		.value = kernel_bpf_pointer(&none),
 		.flags = BPF_NOEXIST,
 	};
-	int r = bpf(BPF_MAP_UPDATE_ELEM, &attr);
+	int r = kernel_bpf(BPF_MAP_UPDATE_ELEM, &attr);
 
 	return r == -EEXIST ? 0 : r;
 }
@@ -520,10 +510,10 @@ int kernel_watch_count(const struct kernel_watch *w, uint64_t file, uint64_t *re
 	uint64_t n = 0;
 	union bpf_attr attr = {
 		.map_fd = (uint32_t)w->watched,
-		.key = pointer(&file),
-		.value = pointer(&n),
+		.key = kernel_bpf_pointer(&file),
+		.value = kernel_bpf_pointer(&n),
 	};
-	int r = bpf(BPF_MAP_LOOKUP_ELEM, &attr);
+	int r = kernel_bpf(BPF_MAP_LOOKUP_ELEM, &attr);
 
 	*ret = n + __atomic_load_n(w->seen, __ATOMIC_ACQUIRE);
 	return r;

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/cleanup.h"
+#include "core/kernel_bpf.h"
 #include "fs/bpf_rewrite.h"
 #include "fs/file_private.h"
 
@@ -59,7 +60,7 @@ static int save(struct checkpoint *c, const struct socket_program *x, struct err
 
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_id = x->number;
-	fd = bpf_command(BPF_PROG_GET_FD_BY_ID, &attr);
+	fd = kernel_bpf(BPF_PROG_GET_FD_BY_ID, &attr);
 	if (fd < 0)
 		return error_errno(e, fd, fd == -EPERM ? E_PERMISSION : E_FILE_STATE,
 				   "the BPF program that is attached to it cannot be opened");

@@ -22,18 +22,6 @@
 #define STACK_MAX    448
 #define CONSTANT_MAX 32
 
-int bpf_command(int command, union bpf_attr *attr)
-{
-	int r = (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
-
-	return r < 0 ? -errno : r;
-}
-
-static uint64_t pointer(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
-}
-
 int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n)
 {
 	union bpf_attr attr;
@@ -42,11 +30,11 @@ int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns
 	attr.prog_type = what->type;
 	attr.expected_attach_type = what->attach;
 	attr.prog_flags = what->flags;
-	attr.insns = pointer(insns);
+	attr.insns = kernel_bpf_pointer(insns);
 	attr.insn_cnt = (uint32_t)n;
-	attr.license = pointer(what->gpl ? "GPL" : "");
+	attr.license = kernel_bpf_pointer(what->gpl ? "GPL" : "");
 	memcpy(attr.prog_name, what->name, sizeof(attr.prog_name));
-	return bpf_command(BPF_PROG_LOAD, &attr);
+	return kernel_bpf(BPF_PROG_LOAD, &attr);
 }
 
 int bpf_program_info(int fd, struct bpf_prog_info *info)
@@ -55,9 +43,9 @@ int bpf_program_info(int fd, struct bpf_prog_info *info)
 
 	memset(&attr, 0, sizeof(attr));
 	attr.info.bpf_fd = (uint32_t)fd;
-	attr.info.info = pointer(info);
+	attr.info.info = kernel_bpf_pointer(info);
 	attr.info.info_len = sizeof(*info);
-	return bpf_command(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	return kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
 }
 
 int bpf_program_dump(int fd, struct bpf_insn **ret, size_t *ret_n)
@@ -75,7 +63,7 @@ int bpf_program_dump(int fd, struct bpf_insn **ret, size_t *ret_n)
 		return -ENOMEM;
 	memset(&info, 0, sizeof(info));
 	info.xlated_prog_len = size;
-	info.xlated_prog_insns = pointer(insns);
+	info.xlated_prog_insns = kernel_bpf_pointer(insns);
 	r = bpf_program_info(fd, &info);
 	/* none where addresses of the kernel are not shown (bpf_dump_raw_ok()) */
 	if (r < 0 || !info.xlated_prog_insns || info.xlated_prog_len != size) {

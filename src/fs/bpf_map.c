@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kernel_bpf.h"
 #include "core/procfs.h"
 #include "fs/bpf_program.h"
 #include "fs/bpf_rewrite.h"
@@ -58,20 +59,15 @@ static bool is_per_cpu(uint32_t type)
 	       type == BPF_MAP_TYPE_PERCPU_ARRAY;
 }
 
-static uint64_t pointer(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
-}
-
 static int element(int command, int fd, const void *key, const void *value)
 {
 	union bpf_attr attr;
 
 	memset(&attr, 0, sizeof(attr));
 	attr.map_fd = (uint32_t)fd;
-	attr.key = pointer(key);
-	attr.value = pointer(value); /* of BPF_MAP_GET_NEXT_KEY: the next key */
-	return bpf_command(command, &attr);
+	attr.key = kernel_bpf_pointer(key);
+	attr.value = kernel_bpf_pointer(value); /* of BPF_MAP_GET_NEXT_KEY: the next key */
+	return kernel_bpf(command, &attr);
 }
 
 static int get_info(int fd, struct bpf_map_info *ret)
@@ -81,9 +77,9 @@ static int get_info(int fd, struct bpf_map_info *ret)
 	memset(&attr, 0, sizeof(attr));
 	memset(ret, 0, sizeof(*ret));
 	attr.info.bpf_fd = (uint32_t)fd;
-	attr.info.info = pointer(ret);
+	attr.info.info = kernel_bpf_pointer(ret);
 	attr.info.info_len = sizeof(*ret);
-	return bpf_command(BPF_OBJ_GET_INFO_BY_FD, &attr);
+	return kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
 }
 
 /* Another description of a map. access: O_RDWR, O_RDONLY or O_WRONLY. */
@@ -97,7 +93,7 @@ static int open_by_id(uint32_t id, unsigned int access)
 		attr.open_flags = BPF_F_RDONLY;
 	else if (access == O_WRONLY)
 		attr.open_flags = BPF_F_WRONLY;
-	return bpf_command(BPF_MAP_GET_FD_BY_ID, &attr);
+	return kernel_bpf(BPF_MAP_GET_FD_BY_ID, &attr);
 }
 
 /* How many copies of a value there are: one for each processor that there may be. */
@@ -146,7 +142,7 @@ int bpf_map_like(uint32_t id, struct bpf_like *ret)
 	attr.max_entries = info->max_entries;
 	attr.map_flags = info->map_flags;
 	ret->id = id;
-	ret->like = bpf_command(BPF_MAP_CREATE, &attr);
+	ret->like = kernel_bpf(BPF_MAP_CREATE, &attr);
 	if (ret->like < 0)
 		return ret->like;
 	r = get_info(ret->like, &made);
@@ -432,7 +428,7 @@ static int make(const Reprise__BpfMap *m)
 	attr.max_entries = m->max_entries;
 	attr.map_flags = m->flags;
 	strncpy(attr.map_name, m->name ? m->name : "", sizeof(attr.map_name) - 1);
-	return bpf_command(BPF_MAP_CREATE, &attr);
+	return kernel_bpf(BPF_MAP_CREATE, &attr);
 }
 
 static int fill(const Reprise__BpfMap *m, int made, uint32_t id)
@@ -458,7 +454,7 @@ static int fill(const Reprise__BpfMap *m, int made, uint32_t id)
 		return 0;
 	memset(&attr, 0, sizeof(attr));
 	attr.map_fd = (uint32_t)fd;
-	return bpf_command(BPF_MAP_FREEZE, &attr);
+	return kernel_bpf(BPF_MAP_FREEZE, &attr);
 }
 
 static int restart_new(struct restart *r, const Reprise__BpfMap *m, int *ret, struct error *e)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kernel_bpf.h"
 #include "fs/bpf_attached.h"
 #include "fs/bpf_program.h"
 #include "fs/bpf_rewrite.h"
@@ -387,7 +388,7 @@ static int program_restart(struct restart *r, uint64_t id, const Reprise__File *
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_id = info.id;
 	if (res >= 0)
-		res = bpf_command(BPF_PROG_GET_FD_BY_ID, &attr);
+		res = kernel_bpf(BPF_PROG_GET_FD_BY_ID, &attr);
 	if (res < 0)
 		return error_errno(e, res, res == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot open a BPF program");

@@ -26,7 +26,6 @@ struct bpf_source {
 	char name[BPF_OBJ_NAME_LEN];
 };
 
-int bpf_command(int command, union bpf_attr *attr);
 /* A descriptor of the program, or an error. */
 int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n);
 int bpf_program_info(int fd, struct bpf_prog_info *ret);
