@@ -201,14 +201,15 @@ static int depth_below(const struct leak_search *s, const char *link)
 	return number ? pid_space_depth_below(s->c, strtoull(number + 1, NULL, 10)) : -1;
 }
 
-/* Who traces a task from outside has no number inside. While saving it is us. */
+/* Who traces a task from outside has no number inside. While saving it is us; and whoever looks at
+ * us while we are in there is no matter. */
 static int check_traced(struct leak_search *s, const char *status, pid_t in, struct error *e)
 {
 	_cleanup_(free_ptr) char *comm = NULL, *link = NULL;
 	uint64_t tracer = 0;
 
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
-	if (!s->c->checking || !tracer ||
+	if (!s->c->checking || !tracer || in == getpid() ||
 	    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", (pid_t)tracer) < 0 ||
 	    depth_below(s, link) >= 0)
 		return 0;

@@ -110,7 +110,7 @@ static int refused(struct freezer *f, pid_t pid, pid_t tid, int err, struct erro
 	error_clear(e);
 	/* A tracer outside of its pid namespace has no number in there. */
 	if (!tracer && geteuid() == 0)
-		return error_set(e, -EBUSY, E_TASK_TRACED,
+		return error_set(e, -EPERM, E_TASK_TRACED,
 				 "task %d may not be traced: somebody outside of its pid namespace "
 				 "does so already, or reprise lacks CAP_SYS_PTRACE",
 				 tid);
