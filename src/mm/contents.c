@@ -264,7 +264,7 @@ static int put_copied(struct keep *k, struct page_run *runs, size_t n, struct pl
 	for (size_t i = 0, first = 0; r >= 0 && first < n; first = i) {
 		uint64_t bytes = 0, rest = 0;
 
-		for (i = first; i < n && !rest; i++) {
+		for (i = first; i < n && !rest && bytes < COPIED_AT_ONCE; i++) {
 			uint64_t room = COPIED_AT_ONCE - bytes;
 
 			rest = runs[i].length > room ? runs[i].length - room : 0;
@@ -272,8 +272,9 @@ static int put_copied(struct keep *k, struct page_run *runs, size_t n, struct pl
 			bytes += runs[i].length;
 		}
 		r = put_runs(k, runs + first, i - first, p, e);
-		for (size_t j = first; r >= 0 && k->once && j < i; j++)
-			r = mm_give_up(k->m, runs[j].address, runs[j].length, e);
+		if (r >= 0 && k->once)
+			r = mm_give_up(k->m, runs[first].address,
+				       runs[i - 1].address + runs[i - 1].length, e);
 		if (!rest)
 			continue;
 		i--;
@@ -384,9 +385,19 @@ int mm_keep_pages(struct checkpoint *c, struct error *e)
 	return 0;
 }
 
+/* Is all that is to be read of the copies read once, from low to high addresses? */
+static bool are_read_in_order(const struct checkpoint *c)
+{
+	vec_for_each (m, &c->mm->mms)
+		vec_for_each (run, &m->contents)
+			if (run->stage != m->contents.v[0].stage)
+				return false;
+	return !contents_are_shared(c);
+}
+
 int mm_keep_later(struct checkpoint *c, struct error *e)
 {
-	bool once = !contents_are_shared(c);
+	bool once = are_read_in_order(c);
 
 	vec_for_each (m, &c->mm->mms) {
 		struct keep k = {.c = c, .m = m, .runs = m->contents, .once = once};

@@ -224,13 +224,21 @@ static int unmap_shared(struct mm_state *m, struct error *e)
 	return r;
 }
 
-int mm_give_up(struct mm_state *m, uint64_t start, uint64_t length, struct error *e)
+int mm_give_up(struct mm_state *m, uint64_t start, uint64_t end, struct error *e)
 {
-	const uint64_t args[6] = {start, length, MADV_DONTNEED};
-	long r = agent_syscall(m->copy.agent, m->copy.pid, NULL, e, SYS_madvise, args);
+	vec_for_each (s, &m->copy.spans) {
+		uint64_t from = s->start > start ? s->start : start;
+		uint64_t to = s->end < end ? s->end : end;
+		const uint64_t args[6] = {from, to - from, MADV_DONTNEED};
+		long r = from < to ? agent_syscall(m->copy.agent, m->copy.pid, NULL, e, SYS_madvise,
+						   args)
+				   : 0;
 
-	/* where that is not allowed it stays until all has been read */
-	return r == -ESRCH ? (int)r : 0;
+		/* where that is not allowed it stays until all has been read */
+		if (r == -ESRCH)
+			return (int)r;
+	}
+	return 0;
 }
 
 /* Where memory is short the copy is to end, and not the application. */

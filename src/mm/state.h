@@ -92,8 +92,8 @@ struct mm_checkpoint {
 typedef int (*mm_unkept_fn)(void *arg, size_t source, uint64_t start, uint64_t end);
 int mm_each_unkept(const struct checkpoint *c, mm_unkept_fn fn, void *arg) must_check;
 void mm_copy_end(struct mm_copy *copy);
-/* A part of the copy is not needed any more. */
-int mm_give_up(struct mm_state *m, uint64_t start, uint64_t length, struct error *e) must_check;
+/* Of the copy nothing is needed any more between these addresses. */
+int mm_give_up(struct mm_state *m, uint64_t start, uint64_t end, struct error *e) must_check;
 /* Places for what was left for later. */
 int mm_keep_later(struct checkpoint *c, struct error *e) must_check;
 /* Does the memory of the machine, and of the control groups of a task, allow so much more? Where

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -72,6 +73,21 @@ static int promise_to_wait(struct agent *a, pid_t tid, pid_t helper, struct erro
 	return r ? r : error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
 }
 
+/* As we do, and where we do, the copy as well: the application may be one that seldom has a
+ * processor, or keeps one to itself. */
+static void let_run(pid_t pid)
+{
+	struct sched_param param = {};
+	int policy = sched_getscheduler(0);
+	cpu_set_t ours;
+
+	if (policy >= 0 && sched_getparam(0, &param) == 0)
+		ignore(sched_setscheduler(pid, policy, &param), "or as the application does");
+	ignore(setpriority(PRIO_PROCESS, (id_t)pid, getpriority(PRIO_PROCESS, 0)), "or so");
+	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
+		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
+}
+
 static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
 			struct error *e)
 {
@@ -87,7 +103,11 @@ static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *save
 	r = adopt(*ret, e);
 	if (r >= 0)
 		r = trace_set_options(*ret, PTRACE_O_EXITKILL, e);
-	return r < 0 ? r : promise_to_wait(a, tid, *ret, e);
+	if (r >= 0)
+		r = promise_to_wait(a, tid, *ret, e);
+	if (r >= 0)
+		let_run(*ret);
+	return r;
 }
 
 static void end(pid_t pid)
@@ -114,19 +134,6 @@ static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved,
 	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : 0;
 }
 
-/* As we do, and where we do: the application may keep a processor to itself. */
-static void let_run(pid_t pid)
-{
-	struct sched_param param = {};
-	int policy = sched_getscheduler(0);
-	cpu_set_t ours;
-
-	if (policy >= 0 && sched_getparam(0, &param) == 0)
-		ignore(sched_setscheduler(pid, policy, &param), "or as the application does");
-	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
-		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
-}
-
 /* Of the application it has nothing but the memory. */
 static int detach(struct agent *copy, pid_t pid, struct error *e)
 {
@@ -136,7 +143,6 @@ static int detach(struct agent *copy, pid_t pid, struct error *e)
 	int close = batch_call(&b, SYS_close_range, VAL(0), VAL(~0u), VAL(CLOSE_RANGE_UNSHARE));
 
 	batch_call(&b, SYS_prctl, VAL(PR_SET_NAME), DATA(name));
-	let_run(pid);
 	r = agent_run(copy, pid, NULL, &b, e);
 	if (r >= 0 && batch_result(&b, session) < 0)
 		r = (int)batch_result(&b, session);
