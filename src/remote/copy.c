@@ -110,27 +110,36 @@ static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *save
 	return r;
 }
 
+/* A call that fails is made again: who is not waited for here cannot be waited for by its parent.
+ */
+#define TRIES 5
+
 static void end(pid_t pid)
 {
 	struct trace_stop stop = {};
 
-	kill(pid, SIGKILL);
-	while (trace_wait(pid, &stop, -1, NULL) >= 0 && stop.kind != TRACE_EXITED)
+	for (int i = 0; i < TRIES && kill(pid, SIGKILL) < 0 && errno != ESRCH; i++)
 		continue;
+	for (int i = 0; i < TRIES && stop.kind != TRACE_EXITED;)
+		i += trace_wait(pid, &stop, -1, NULL) < 0;
 }
 
 static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t pid,
 		      struct error *e)
 {
-	const uint64_t wait[6] = {(uint64_t)pid, 0, __WALL, 0};
-	long waited;
-	int r;
+	const uint64_t wait[6] = {(uint64_t)pid, 0, __WALL | WNOHANG, 0};
+	long waited = -EAGAIN;
 
 	end(pid);
-	r = agent_absolve(a, e);
-	if (r < 0)
-		return r;
-	waited = agent_syscall(a, tid, saved, e, SYS_wait4, wait);
+	for (int i = 0; i < TRIES && waited < 0 && waited != -ESRCH && waited != -ECHILD; i++) {
+		error_clear(e);
+		waited = agent_absolve(a, e);
+		if (waited >= 0)
+			waited = agent_syscall(a, tid, saved, e, SYS_wait4, wait);
+	}
+	if (waited == 0)
+		return error_set(e, -EBUSY, E_REMOTE, "what made a copy of task %d does not end",
+				 tid);
 	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : 0;
 }
 
