@@ -256,7 +256,7 @@ static int make(struct checkpoint *c, struct mm_state *m, struct agent_found *fo
 {
 	const struct frozen_thread *by = c->processes.v[m->process].speaker;
 	struct agent *a = NULL;
-	int r = agent_borrow(&a, c->proc_fd, by->tid, by->cpu, found, e), back;
+	int r = agent_borrow(&a, c->proc_fd, by->tid, by->cpu, NULL, found, e), back;
 
 	if (r >= 0)
 		r = agent_copy(a, by->tid, by->cpu, &m->copy.pid, &m->copy.agent, e);

@@ -221,12 +221,15 @@ static void *work(void *arg)
 /* Without helpers, if there can be none. */
 static void run(struct scan *s, int jobs)
 {
-	unsigned int most = pool_jobs(jobs) - 1, n = 0;
+	unsigned int most, n = 0;
 	pthread_t helpers[HELPERS_MOST];
 	sigset_t all, old;
 
-	if (s->parts.n < PARTS_MANY)
-		most = 0;
+	if (s->parts.n < PARTS_MANY) {
+		work(s);
+		return;
+	}
+	most = pool_jobs(jobs) - 1;
 	if (most > HELPERS_MOST)
 		most = HELPERS_MOST;
 	sigfillset(&all);

@@ -145,7 +145,7 @@ static int track_process(struct precopy *pc, const struct frozen_process *f)
 
 	if (f->zombie || !t || !is_worth_tracking(pc, t->tid) || tracked_already(pc, t->tid))
 		return 0;
-	r = agent_borrow(&a, pc->c->proc_fd, t->tid, t->cpu, pc->found, pc->e);
+	r = agent_borrow(&a, pc->c->proc_fd, t->tid, t->cpu, NULL, pc->found, pc->e);
 	if (r >= 0)
 		r = make_uffd(pc, f, t, a, &uffd);
 	back = agent_return(a, r < 0 ? NULL : pc->e);

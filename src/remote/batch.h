@@ -117,8 +117,9 @@ struct agent;
 struct agent_found {
 	uint64_t syscall_ret, sigreturn;
 };
+/* status: /proc/TID/status, if it has been read since the task was stopped; else NULL. */
 int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
-		 struct agent_found *found, struct error *e) must_check;
+		 const char *status, struct agent_found *found, struct error *e) must_check;
 /* The code of a captive agent, to be placed at `at` (page aligned, AGENT_SIZE bytes, rwx). */
 #define AGENT_SIZE (64 * 1024)
 void agent_place(void *at);

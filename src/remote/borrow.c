@@ -77,16 +77,17 @@ static int map_agent(struct agent *a, uint64_t hole, struct error *e)
 	return live_finish(&b, r, e);
 }
 
-static int read_process(struct agent *a, struct error *e)
+static int read_process(struct agent *a, const char *status, struct error *e)
 {
-	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t len = procfs_read(a->proc_fd, &status, e, "%d/status", a->tid);
+	_cleanup_(free_ptr) char *text = NULL;
+	ssize_t len = status ? 0 : procfs_read(a->proc_fd, &text, e, "%d/status", a->tid);
 	uint64_t caught, ignored;
 	const char *features;
 	size_t n;
 
 	if (len < 0)
 		return (int)len;
+	status = status ? status : text;
 	if (proc_field_u64(status, "SigIgn", 16, &ignored) ||
 	    proc_field_u64(status, "SigCgt", 16, &caught))
 		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood",
@@ -128,14 +129,15 @@ static int find_slot(struct agent *a, uint64_t sp, struct maps *maps, struct err
 	return slot_find(a->proc_fd, a->tid, sp, maps, frame + DATA_ROOM, &a->slot, e);
 }
 
-static int prepare(struct agent *a, struct agent_found *found, uint64_t *hole, struct error *e)
+static int prepare(struct agent *a, const char *status, struct agent_found *found, uint64_t *hole,
+		   struct error *e)
 {
 	_cleanup_(maps_free) struct maps maps = {};
 	uint64_t sp = arch_sp(&a->saved->regs) - arch_red_zone();
 	int r = maps_read(a->proc_fd, a->tid, sp, &maps, e);
 
 	if (r == 0)
-		r = read_process(a, e);
+		r = read_process(a, status, e);
 	if (r == 0)
 		r = find_slot(a, sp, &maps, e);
 	if (r == 0)
@@ -145,7 +147,7 @@ static int prepare(struct agent *a, struct agent_found *found, uint64_t *hole, s
 }
 
 int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
-		 struct agent_found *found, struct error *e)
+		 const char *status, struct agent_found *found, struct error *e)
 {
 	struct agent *a = calloc(1, sizeof(*a));
 	uint64_t hole = 0;
@@ -157,7 +159,7 @@ int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_st
 	a->proc_fd = proc_fd;
 	a->tid = a->last_tid = tid;
 	a->saved = a->last_saved = saved;
-	r = prepare(a, found, &hole, e);
+	r = prepare(a, status, found, &hole, e);
 	if (r == 0)
 		r = map_agent(a, hole, e);
 	if (r < 0) {

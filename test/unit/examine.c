@@ -33,7 +33,7 @@ static int examine_thread(struct agent *a, const struct frozen_thread *t, struct
 static int examine_process(int proc_fd, const struct frozen_process *p, struct error *e)
 {
 	struct agent *a;
-	int r = agent_borrow(&a, proc_fd, p->pid, p->threads.v[0].cpu, NULL, e), given_back;
+	int r = agent_borrow(&a, proc_fd, p->pid, p->threads.v[0].cpu, NULL, NULL, e), given_back;
 
 	if (r < 0)
 		return r;
