@@ -85,6 +85,7 @@ struct restart_network {
 struct restart_spaces {
 	uint64_t network;			/* in which this thread is now */
 	VEC(struct restart_space) list;		/* in image order */
+	const struct cgroups_made *cgroups;	/* private to the room ns: where the root is */
 	struct restart_space root[SPACE_KINDS]; /* those of the root */
 	VEC(struct restart_network) networks;
 };

@@ -363,7 +363,8 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	if (fstat(at, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat");
 	msg->file = !S_ISDIR(st.st_mode);
-	if (other && other->kind != MOUNT_EXTERNAL) {
+	/* One that is outside as well is bound from there: here it may be hidden. */
+	if (other && other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT) {
 		const struct mount_line *line = by_id(&sv->theirs, other->id);
 
 		msg->kind = MOUNT_BIND;

@@ -78,6 +78,10 @@ struct mounts_place {
 	int proc_fd;
 	const int *external_fd; /* what is outside is this, and nowhere else; may be NULL */
 	const int *root_fds;	/* see propagation_open_root(); may be NULL */
+	/* A copy of what is outside, for where it cannot be bound from; -1: there is none. May be
+	 * NULL. */
+	int (*external)(const void *arg, const Reprise__Mount *m);
+	bool apart; /* what they exchange with others is set by somebody else */
 };
 
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */

@@ -115,7 +115,15 @@ struct build {
 	const Reprise__Container *msg;
 	const struct mounts_place *place;
 	const char *root; /* prefix of all mount points; "" for a copy of the host's */
+	int *sources;	  /* of a copy: one for each of msg->mounts, or -1; may be NULL */
 };
+
+static void close_sources(struct build *b)
+{
+	for (size_t i = 0; b->sources && i < b->msg->n_mounts; i++)
+		close_fd(&b->sources[i]);
+	free(b->sources);
+}
 
 static int open_in_root(int root, const char *path)
 {
@@ -216,6 +224,56 @@ static int attach(int fd, const char *to, struct error *e)
 	if (move_mount(fd, "", AT_FDCWD, to, MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount it");
 	return 0;
+}
+
+/* What a mount is of, as it was before anything was mounted over it; -1: it is not known. */
+static int source_of(const struct build *b, const Reprise__Mount *m)
+{
+	for (size_t i = 0; b->sources && i < b->msg->n_mounts; i++)
+		if (b->msg->mounts[i] == m)
+			return b->sources[i];
+	return -EBADF;
+}
+
+static bool leads_to(const char *path, int fd)
+{
+	const unsigned int mask = STATX_INO | STATX_MNT_ID;
+	struct statx a = {}, b = {};
+
+	return statx(AT_FDCWD, path, 0, mask, &a) == 0 &&
+	       statx(fd, "", AT_EMPTY_PATH, mask, &b) == 0 && a.stx_mnt_id == b.stx_mnt_id &&
+	       a.stx_ino == b.stx_ino;
+}
+
+static int attach_copy(int fd, const char *to, struct error *e)
+{
+	_cleanup_(close_fd) int copy =
+		open_tree(fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	return copy < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind it")
+			: attach(copy, to, e);
+}
+
+/*
+ * Of a copy of the host's mounts some may be hidden by now. In a namespace that belongs to another
+ * user namespace, what has locked mounts on it is not bound alone (has_locked_children()), and
+ * paths may lead through directories of others.
+ */
+static int bind_external(const struct build *b, const Reprise__Mount *m, const char *to,
+			 struct error *e)
+{
+	const char *from = mapped(b->place, m->external);
+	int source = source_of(b, m), fd = -EBADF, r;
+
+	if (b->place->external_fd)
+		return attach(*b->place->external_fd, to, e);
+	r = source < 0 || leads_to(from, source) ? bind(from, to, e) : attach_copy(source, to, e);
+	if ((r == -EINVAL || r == -EACCES) && b->place->external)
+		fd = b->place->external(b->place->arg, m);
+	if (fd < 0)
+		return r;
+	error_clear(e);
+	return attach(fd, to, e);
 }
 
 /* One that is bound elsewhere must be a device from the beginning; its directory is there then. */
@@ -359,8 +417,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		return r;
 	switch (m->kind) {
 	case MOUNT_EXTERNAL:
-		r = b->place->external_fd ? attach(*b->place->external_fd, to, e)
-					  : bind(mapped(b->place, m->external), to, e);
+		r = bind_external(b, m, to, e);
 		break;
 	case MOUNT_BIND:
 		r = bind_part(b, m, to, e);
@@ -420,17 +477,35 @@ int mounts_change_root(const char *root, struct error *e)
 int mounts_restart_one(const Reprise__Container *msg, size_t i, const struct mounts_place *place,
 		       struct error *e)
 {
-	const struct build b = {msg, place, ""};
+	const struct build b = {.msg = msg, .place = place, .root = ""};
 
 	return mount_one(&b, msg->mounts[i], e);
+}
+
+static int open_sources(struct build *b, struct error *e)
+{
+	const Reprise__Container *msg = b->msg;
+
+	b->sources = calloc(msg->n_mounts + 1, sizeof(*b->sources));
+	if (!b->sources)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		b->sources[i] = msg->derived_mounts && msg->mounts[i]->kind == MOUNT_EXTERNAL
+					? open(mapped(b->place, msg->mounts[i]->external),
+					       O_PATH | O_CLOEXEC)
+					: -EBADF;
+	return 0;
 }
 
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place, struct error *e)
 {
 	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
-	struct build b = {msg, place, msg->derived_mounts ? "" : place->root};
-	int r = 0;
+	_cleanup_(close_sources) struct build b = {msg, place,
+						   msg->derived_mounts ? "" : place->root};
+	int r = open_sources(&b, e);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < msg->n_unmounted; i++)
 		if (umount2(msg->unmounted[i], MNT_DETACH) < 0 && errno != EINVAL &&
 		    errno != ENOENT)
@@ -449,5 +524,7 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 	}
 	if (r >= 0 && !msg->derived_mounts)
 		r = mounts_change_root(place->root, e);
-	return r < 0 ? r : propagation_restart(msg, place->root_fds, place->namespace != NULL, e);
+	if (r < 0 || place->apart)
+		return r;
+	return propagation_restart(msg, place->root_fds, place->namespace != NULL, e);
 }

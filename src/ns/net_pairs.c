@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ns/net_pairs.h"
+#include "ns/spaces.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -165,16 +166,16 @@ static int note_here(struct restart *r, uint64_t id, struct error *e)
 
 static int make_all(struct restart *r, struct error *e)
 {
+	const Reprise__Container *msg;
 	uint64_t id;
 	int res = note_here(r, 0, e);
 
-	for (size_t i = 0; res >= 0 && restart_nth(r, RECORD_NAMESPACE, i, &id); i++) {
+	for (size_t i = 0; res >= 0 && (msg = restart_nth(r, RECORD_NAMESPACE, i, &id)); i++) {
 		if (!has_pairs(network_with(r, id)))
 			continue;
-		res = unshare(CLONE_NEWNET) < 0 ? error_errno(e, -errno, E_NAMESPACE,
-							      "cannot make a network "
-							      "namespace")
-						: note_here(r, id, e);
+		res = space_go_to_new(r, msg, e);
+		if (res >= 0)
+			res = note_here(r, id, e);
 	}
 	if (r->spaces.networks.n && net_pairs_enter(r, 0) < 0 && res >= 0)
 		res = error_errno(e, -errno, E_NAMESPACE, "cannot leave a network namespace");

@@ -121,7 +121,7 @@ int pid_spaces_look(struct checkpoint *c, struct error *e)
 		if (c->spaces.list.v[i].flag != CLONE_NEWPID)
 			continue;
 		c->spaces.looked->list.v[i]->looked = true;
-		r = space_check_owner(c, c->spaces.list.v[i].ns, e);
+		r = space_find_owner(c, i, e);
 		if (r >= 0)
 			r = find_above(c, i, own, e);
 		if (r >= 0)

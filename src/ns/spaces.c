@@ -62,19 +62,21 @@ uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
 	return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-/* What another user namespace owns cannot be made again without it. */
-int space_check_owner(const struct checkpoint *c, int ns, struct error *e)
+/* The user namespace that owns it, which is to be there before it. */
+int space_find_owner(struct checkpoint *c, size_t i, struct error *e)
 {
-	_cleanup_(close_fd) int owner = ioctl(ns, NS_GET_USERNS), own = -EBADF;
-	struct stat a, b;
+	struct space_contents *x = c->spaces.looked->list.v[i];
+	int owner = ioctl(c->spaces.list.v[i].ns, NS_GET_USERNS), r;
 
-	own = procfs_open(c->proc_fd, O_RDONLY | O_CLOEXEC, e, "self/ns/user");
-	if (own < 0)
-		return own;
-	if (owner < 0 || fstat(owner, &a) < 0 || fstat(own, &b) < 0 || a.st_ino != b.st_ino)
+	if (owner < 0)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "belongs to a user namespace that is not below the root task's");
+	r = user_space_get(c, owner, &x->msg.user_namespace, e);
+	x->mounts.user = x->msg.user_namespace;
+	if (r >= 0 && x->msg.user_namespace && (x->msg.own & CLONE_NEWPID))
 		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 				 "belongs to another user namespace than the root task's");
-	return 0;
+	return r;
 }
 
 /* At first sight; ns becomes ours. */
@@ -290,7 +292,7 @@ static int look_once(struct checkpoint *c, size_t i, struct error *e)
 	if (x->looked)
 		return 0;
 	x->looked = true;
-	r = space_check_owner(c, c->spaces.list.v[i].ns, e);
+	r = space_find_owner(c, i, e);
 	if (r >= 0)
 		r = space_look(c, i, e);
 	return refuse_one(c, i, r, e);

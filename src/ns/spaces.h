@@ -2,6 +2,7 @@
 #ifndef REPRISE_NS_SPACES_H
 #define REPRISE_NS_SPACES_H
 
+#include "ns/cgroup_make.h"
 #include "ns/container.h"
 #include "ns/resident.h"
 
@@ -36,8 +37,9 @@ int space_return(struct checkpoint *c, uint64_t flag, struct error *e) must_chec
 
 int spaces_validate(const struct restart *r, struct error *e) must_check;
 /* Makes them: the root's are there, described by `root` if it is in a container, and its stub,
- * which is in them but for that of its clocks. */
-int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e) must_check;
+ * which is in them but for that of its clocks. cgroups: where it is. */
+int spaces_restart(struct restart *r, const Reprise__Container *root,
+		   const struct cgroups_made *cgroups, struct error *e) must_check;
 /* What shows pid namespaces, whose first processes are there by now. */
 int spaces_restart_late(struct restart *r, struct error *e) must_check;
 void spaces_restart_end(struct restart *r);
@@ -77,8 +79,8 @@ uint64_t space_number(int proc_fd, struct error *e, const char *fmt, ...)
 /* At first sight; ns becomes ours. NULL: no memory, or ns is none. */
 struct checkpoint_space *space_add(struct checkpoint *c, uint64_t flag, uint64_t ino, int ns,
 				   struct error *e);
-/* What another user namespace owns cannot be made again without it. */
-int space_check_owner(const struct checkpoint *c, int ns, struct error *e) must_check;
+/* The user namespace that owns the i-th, which is saved, too. */
+int space_find_owner(struct checkpoint *c, size_t i, struct error *e) must_check;
 
 /*
  * User namespaces below the root's: that of a descriptor, which becomes ours, is looked at and
@@ -91,12 +93,21 @@ int user_spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 /* Also of records of other kinds, which have nothing of it. */
 int user_space_validate(const struct restart *r, const Reprise__Container *msg,
 			struct error *e) must_check;
+/* This process, a child of ours, goes there, as somebody who has a name there. */
+int user_space_become(struct restart *r, uint64_t id, struct error *e) must_check;
 /* A descriptor of a new one, below that of the descriptor `above`; -1: below the root's. */
 int user_space_make(struct restart *r, const Reprise__Container *msg, int above,
 		    struct error *e) must_check;
 /* Its limits, when all namespaces are made. */
 int user_space_settle(struct restart *r, int ns, const Reprise__Container *msg,
 		      struct error *e) must_check;
+
+/* One that is made; NULL: it is none, or not there yet. */
+struct restart_space *space_made(struct restart *r, uint64_t id);
+/* This thread is in a new one, which belongs to whom it belonged. */
+int space_go_to_new(struct restart *r, const Reprise__Container *msg, struct error *e) must_check;
+int space_make(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
+	       struct error *e) must_check;
 
 /* Can what a file holds be there in time? */
 int space_check_bound(const Reprise__Mount *m, struct error *e) must_check;

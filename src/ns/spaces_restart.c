@@ -14,7 +14,6 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "model/pids.h"
-#include "ns/cgroupns.h"
 #include "ns/mounts_late.h"
 #include "ns/net_pairs.h"
 #include "ns/propagation.h"
@@ -22,6 +21,14 @@
 #include "ns/settings.h"
 #include "ns/spaces.h"
 #include "ns/timens.h"
+
+struct restart_space *space_made(struct restart *r, uint64_t id)
+{
+	vec_for_each (s, &r->spaces.list)
+		if (s->id == id)
+			return s;
+	return NULL;
+}
 
 static int invalid(struct error *e, const char *what)
 {
@@ -112,12 +119,6 @@ int spaces_validate(const struct restart *r, struct error *e)
 
 /* ---- making them ---- */
 
-static int open_own(struct restart *r, int kind, struct error *e)
-{
-	return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "thread-self/ns/%s",
-			   space_kinds[kind].name);
-}
-
 /* That of control groups its stub has made itself, in the groups of the container. */
 static int open_roots(struct restart *r, struct error *e)
 {
@@ -140,216 +141,6 @@ static int open_roots(struct restart *r, struct error *e)
 		if (s->ns < 0)
 			return s->ns;
 	}
-	return 0;
-}
-
-static int fill(struct restart *r, const Reprise__Container *msg, struct error *e)
-{
-	switch (msg->own) {
-	case CLONE_NEWUTS:
-		if (sethostname(msg->nodename, strlen(msg->nodename)) < 0 ||
-		    setdomainname(msg->domainname, strlen(msg->domainname)) < 0)
-			return error_errno(e, -errno, E_NAMESPACE, "cannot set the host name");
-		return 0;
-	case CLONE_NEWIPC:
-		return settings_restart(r->proc_fd, msg, e);
-	default:
-		return 0;
-	}
-}
-
-/* A network whose outside is that of the root. */
-static int make_network(struct restart *r, uint64_t id, const Reprise__Container *msg,
-			struct error *e)
-{
-	_cleanup_(network_free) struct network n = NETWORK_INIT;
-	int res = net_pairs_begin(r, e);
-
-	if (res < 0)
-		return res;
-	if (network_begin(&n, r->proc_fd, e) < 0)
-		return -EIO;
-	res = net_pairs_enter(r, id);
-	if (res == -ENOENT)
-		res = unshare(CLONE_NEWNET) < 0 ? -errno : 0;
-	if (res < 0)
-		return error_errno(e, res, E_NAMESPACE, "cannot make it");
-	return network_restart(&n, r, id, msg, NULL, e);
-}
-
-/* We go there and come back: there is nobody else to make it. */
-static int make_here(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
-		     struct error *e)
-{
-	const int kind = space_kind_of(msg->own);
-	int res;
-
-	if (msg->own == CLONE_NEWNET)
-		res = make_network(r, s->id, msg, e);
-	else if (unshare((int)msg->own) < 0)
-		res = error_errno(e, -errno, E_NAMESPACE, "cannot make it");
-	else
-		res = fill(r, msg, e);
-	if (res >= 0)
-		s->ns = res = open_own(r, kind, e);
-	if (setns(r->spaces.root[kind].ns, (int)msg->own) < 0 && res >= 0)
-		res = error_errno(e, -errno, E_NAMESPACE, "cannot leave it");
-	return res;
-}
-
-/* ---- mounts ---- */
-
-/* A directory on which nothing is that is still to be bound. */
-static const char *free_directory(const Reprise__Container *msg)
-{
-	static const char *const names[] = {"/mnt", "/srv",  "/opt", "/media", "/home",
-					    "/tmp", "/boot", "/run", "/usr",   NULL};
-
-	for (const char *const *name = names; *name; name++) {
-		size_t len = strlen(*name);
-		struct stat st;
-		bool taken = stat(*name, &st) < 0 || !S_ISDIR(st.st_mode);
-
-		for (size_t i = 0; i < msg->n_mounts && !taken; i++)
-			taken = msg->mounts[i]->kind == MOUNT_EXTERNAL &&
-				!strncmp(msg->mounts[i]->external, *name, len) &&
-				(!msg->mounts[i]->external[len] ||
-				 msg->mounts[i]->external[len] == '/');
-		if (!taken)
-			return *name;
-	}
-	return NULL;
-}
-
-struct making {
-	struct restart *r;
-	const Reprise__Container *msg;
-};
-
-static int namespace_of(const void *arg, const Reprise__Mount *m)
-{
-	struct error unused = {};
-
-	return space_open((struct restart *)arg, m->namespace_, m->namespace_type, &unused);
-}
-
-/* In the process that is to live there. */
-static int make_mounts(void *arg, struct error *e)
-{
-	const struct making *making = arg;
-	const Reprise__Container *msg = making->msg;
-	_cleanup_(free_ptr) int *root_fds = calloc(msg->n_mounts + 1, sizeof(*root_fds));
-	struct mounts_place place = {.root = free_directory(msg),
-				     .namespace = namespace_of,
-				     .arg = making->r,
-				     .proc_fd = making->r->proc_fd,
-				     .root_fds = root_fds};
-
-	if (!root_fds)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mount namespace");
-	if (propagation_open_root(msg, root_fds, e) < 0)
-		return e->err;
-
-	if (!msg->derived_mounts && !place.root)
-		return error_set(e, -ENOENT, E_CONTAINER_MOUNT,
-				 "there is no directory to mount on");
-	if (unshare(CLONE_NEWNS) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot make it");
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot make the mounts private");
-	return mounts_restart(msg, &place, e);
-}
-
-static int fill_mounts(struct restart *r, struct resident *res, const Reprise__Container *msg,
-		       struct error *e)
-{
-	for (size_t i = 0; i < msg->n_mounts; i++) {
-		const Reprise__Mount *m = msg->mounts[i];
-		_cleanup_(close_fd) int fd = -EBADF;
-		int ret;
-
-		if (m->kind != MOUNT_TMPFS)
-			continue;
-		fd = resident_mount(res, m->point, e);
-		ret = fd < 0 || !m->layer ? fd : layer_restart(r, m->layer, fd, e);
-		if (ret >= 0 && (m->flags & MS_RDONLY))
-			ret = resident_flags(res, m->point, m->flags, e);
-		if (ret < 0)
-			return error_object(e, ret, "mount %s", m->point);
-	}
-	/* Layers are filled from within. */
-	return chdir("/") < 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : 0;
-}
-
-static struct restart_space *find(struct restart *r, uint64_t id)
-{
-	vec_for_each (s, &r->spaces.list)
-		if (s->id == id)
-			return s;
-	return NULL;
-}
-
-static int make_there(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
-		      struct error *e)
-{
-	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
-	_cleanup_(close_fd) int pidns = -EBADF;
-	struct making making = {r, msg};
-	const struct restart_space *above = msg->above ? find(r, msg->above) : NULL;
-	int within[SPACE_KINDS];
-	struct resident_begin how = {
-		.proc_fd = r->proc_fd, .enter = within, .first = make_mounts, .arg = &making};
-	int ret;
-
-	for (size_t i = 0; i < msg->n_within; i++) {
-		const struct restart_space *other = find(r, msg->within[i]);
-
-		if (!other || other->ns < 0)
-			return invalid(e, "a namespace stands before those in which it was made");
-		within[how.n++] = other->ns;
-	}
-	if (msg->above && (!above || above->ns < 0))
-		return invalid(e, "a mount namespace stands before that above it");
-	if (above)
-		within[how.n++] = above->ns;
-	/* A new proc is that of who mounts it. */
-	if (r->pidns)
-		pidns = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid",
-				    r->processes.v[0].pid);
-	if (r->pidns && pidns < 0)
-		return pidns;
-	how.pidns = pidns;
-	ret = resident_begin(&res, &how, e);
-	if (ret >= 0)
-		ret = fill_mounts(r, &res, msg, e);
-	if (ret >= 0)
-		ret = s->ns =
-			procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/mnt", res.pid);
-	if (ret >= 0)
-		ret = s->root = procfs_open(r->proc_fd, O_PATH | O_DIRECTORY | O_CLOEXEC, e,
-					    "%d/root", res.pid);
-	return ret;
-}
-
-static int make_one(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
-		    struct error *e)
-{
-	struct stat st;
-	int res;
-
-	if (msg->own == CLONE_NEWTIME)
-		res = s->ns = timens_restart(r, msg, e);
-	else if (msg->own == CLONE_NEWUSER)
-		res = s->ns = user_space_make(r, msg, msg->above ? find(r, msg->above)->ns : -1, e);
-	else if (msg->own == CLONE_NEWCGROUP)
-		res = cgroupns_restart(r, s, e);
-	else
-		res = msg->own == CLONE_NEWNS ? make_there(r, s, msg, e) : make_here(r, s, msg, e);
-	if (res >= 0 && fstat(s->ns, &st) < 0)
-		res = error_errno(e, -errno, E_SYSTEM, "fstat");
-	if (res < 0)
-		return error_object(e, res, "%s namespace", space_kind_name(msg->own));
-	s->ino = st.st_ino;
 	return 0;
 }
 
@@ -390,7 +181,7 @@ int space_validate_bound(const struct restart *r, const Reprise__Mount *m, struc
 
 int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 {
-	const struct restart_space *s = id ? find(r, id) : NULL;
+	const struct restart_space *s = id ? space_made(r, id) : NULL;
 	const struct restart_process *init =
 		s && flag == CLONE_NEWPID ? pid_space_init(r, id) : NULL;
 
@@ -421,7 +212,7 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 		*s = (struct restart_space){
 			.id = id, .flag = msg->own, .ns = -EBADF, .root = -EBADF};
 		/* These begin with their first process. */
-		res = msg->own == CLONE_NEWPID ? 0 : make_one(r, s, msg, e);
+		res = msg->own == CLONE_NEWPID ? 0 : space_make(r, s, msg, e);
 	}
 	return res;
 }
@@ -465,10 +256,12 @@ static int make_root_clocks(struct restart *r, const Reprise__Container *root, s
 	return space_go(r, &r->processes.v[0].tasks.v[0], s, SPACE_TIME, e);
 }
 
-int spaces_restart(struct restart *r, const Reprise__Container *root, struct error *e)
+int spaces_restart(struct restart *r, const Reprise__Container *root,
+		   const struct cgroups_made *cgroups, struct error *e)
 {
 	int res = restart_nth(r, RECORD_NAMESPACE, 0, NULL) ? open_roots(r, e) : 0;
 
+	r->spaces.cgroups = cgroups;
 	if (res >= 0 && root && root->own & CLONE_NEWTIME)
 		res = make_root_clocks(r, root, e);
 	if (res >= 0)
@@ -558,7 +351,7 @@ void spaces_restart_end(struct restart *r)
 static const struct restart_space *wanted(struct restart *r, const struct restart_task *t, int kind)
 {
 	for (size_t i = 0; i < t->msg->n_namespaces; i++) {
-		const struct restart_space *s = find(r, t->msg->namespaces[i]);
+		const struct restart_space *s = space_made(r, t->msg->namespaces[i]);
 
 		if (s && s->flag == space_kinds[kind].flag)
 			return s;

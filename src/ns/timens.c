@@ -11,6 +11,7 @@
 #include "core/procfs.h"
 #include "model/checkpoint.h"
 #include "ns/resident.h"
+#include "ns/spaces.h"
 
 #define SECOND	    1000000000ll
 #define FURTHEST_NS (INT64_MAX / 4) /* KTIME_SEC_MAX / 2 is what the kernel takes */
@@ -73,9 +74,17 @@ int timens_validate(const struct restart *r, const Reprise__Container *msg, stru
 	return 0;
 }
 
+struct clocks {
+	struct restart *r;
+	const Reprise__Container *msg;
+};
+
 static int unshare_clocks(void *arg, struct error *e)
 {
-	(void)arg;
+	const struct clocks *c = arg;
+
+	if (c->msg->user_namespace && user_space_become(c->r, c->msg->user_namespace, e) < 0)
+		return e->err;
 	if (unshare(CLONE_NEWTIME) == 0)
 		return 0;
 	if (errno == EINVAL)
@@ -116,8 +125,9 @@ static int write_offsets(int proc_fd, pid_t pid, const struct clock_offsets *ahe
 int timens_restart(struct restart *r, const Reprise__Container *msg, struct error *e)
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	struct clocks clocks = {r, msg};
 	const struct resident_begin how = {
-		.proc_fd = r->proc_fd, .pidns = -1, .first = unshare_clocks};
+		.proc_fd = r->proc_fd, .pidns = -1, .first = unshare_clocks, .arg = &clocks};
 	const struct clock_offsets ahead = restart_clock_offsets(r, msg->time);
 	int ret = resident_begin(&res, &how, e);
 

@@ -257,7 +257,7 @@ static int validate_map(size_t n, Reprise__IdMap *const *map, bool nested, size_
 	return 0;
 }
 
-/* Those above stand before those below. */
+/* Those above stand before those below, and owners before what they own. */
 static bool stands_before(const struct restart *r, uint64_t id, uint64_t other)
 {
 	uint64_t at;
@@ -278,6 +278,16 @@ static uint64_t id_of(const struct restart *r, const Reprise__Container *msg)
 	return id;
 }
 
+static int validate_owned(const struct restart *r, const Reprise__Container *msg, struct error *e)
+{
+	if (msg->n_uid_map || msg->n_gid_map || msg->n_projid_map)
+		return invalid(e, "a map of ids in a namespace of another kind");
+	if (restart_space_missing(r, msg->user_namespace, CLONE_NEWUSER) ||
+	    (msg->user_namespace && !stands_before(r, msg->user_namespace, id_of(r, msg))))
+		return invalid(e, "a namespace stands before that which owns it");
+	return 0;
+}
+
 int user_space_validate(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
 	const Reprise__Container none = REPRISE__CONTAINER__INIT;
@@ -286,12 +296,10 @@ int user_space_validate(const struct restart *r, const Reprise__Container *msg, 
 	int res;
 
 	if (msg->own != CLONE_NEWUSER)
-		return msg->n_uid_map || msg->n_gid_map || msg->n_projid_map
-			       ? invalid(e, "a map of ids in a namespace of another kind")
-			       : 0;
+		return validate_owned(r, msg, e);
 	if (!up || (msg->above && !stands_before(r, msg->above, id_of(r, msg))))
 		return invalid(e, "a user namespace stands before that above it");
-	if (msg->owner == UINT32_MAX)
+	if (msg->owner == UINT32_MAX || msg->user_namespace)
 		return invalid(e, "a user namespace of nobody");
 	res = validate_map(msg->n_uid_map, msg->uid_map, msg->above, up->n_uid_map, up->uid_map, e);
 	if (res >= 0)
@@ -438,6 +446,37 @@ int user_space_make(struct restart *r, const Reprise__Container *msg, int above,
 		ret = write_maps_above(&(struct mapping){r, res.pid, msg}, above, e);
 	return ret < 0 ? ret
 		       : procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", res.pid);
+}
+
+static bool is_root_there(size_t n, Reprise__IdMap *const *map)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!map[i]->inside)
+			return true;
+	return false;
+}
+
+static uint32_t somebody(size_t n, Reprise__IdMap *const *map)
+{
+	return !n || is_root_there(n, map) ? 0 : map[0]->inside;
+}
+
+/* Files are made there by those only who have a name there; some settings are root's. */
+int user_space_become(struct restart *r, uint64_t id, struct error *e)
+{
+	const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, id);
+	const uint32_t uid = somebody(msg->n_uid_map, msg->uid_map),
+		       gid = somebody(msg->n_gid_map, msg->gid_map);
+
+	vec_for_each (s, &r->spaces.list)
+		if (s->id == id && setns(s->ns, CLONE_NEWUSER) < 0)
+			return error_errno(e, -errno, E_NAMESPACE,
+					   "cannot enter the user namespace");
+	if ((msg->n_gid_map && syscall(SYS_setresgid, gid, gid, gid) < 0) ||
+	    (msg->n_uid_map && syscall(SYS_setresuid, uid, uid, uid) < 0))
+		return error_errno(e, -errno, E_CREDENTIALS, "cannot become user %u there", uid);
+	prctl(PR_SET_DUMPABLE, 1);
+	return 0;
 }
 
 struct settling {

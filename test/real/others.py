@@ -71,8 +71,8 @@ def bubblewrap(case, *options):
     case.kill_all()
 
 
-def inner_shell(case, name):
-    """Of a container: the process that is a shell in a pid namespace of its own, and its numbers."""
+def inner_shell(case, name, kind='pid'):
+    """Of a container: the process that is a shell in a namespace of its own, and its numbers."""
     first = {c['name']: c for c in
              json.loads(good(case.reprise('ps', '--json')))['containers']}[name]['init']
     found = []
@@ -86,9 +86,10 @@ def inner_shell(case, name):
                     todo += [int(word) for word in file.read().split()]
                 with open('/proc/%d/status' % pid) as file:
                     lines = dict(line.split(':', 1) for line in file.read().splitlines())
+                links = [os.readlink('/proc/%d/ns/%s' % (who, kind)) for who in (first, pid)]
             except OSError:
                 continue
-            if lines['Name'].strip() == 'sh' and len(lines['NSpid'].split()) > 2:
+            if lines['Name'].strip() == 'sh' and links[0] != links[1]:
                 found.append((pid, lines['NSpid'].split()[-2:]))
         return found
     case.until(look, 'the shell within')
@@ -113,6 +114,35 @@ def test_bubblewrap_in_a_container(case):
         with open('/proc/%d/root/proc/1/comm' % pid) as file:
             if file.read() != 'bwrap\n':
                 raise Failed('its /proc shows others')
+    good(case.reprise('stop', '-t', '0', 'one', 'two'))
+    good(case.reprise('rm', 'one', 'two'))
+    case.reap()
+
+
+def test_bubblewrap_user_in_a_container(case):
+    """User, mount, IPC, UTS and network namespaces, the latter in the former."""
+    begin(case, '/usr/bin/bwrap')
+    good(case.reprise('run', '-d', '--name', 'outer', '--', 'bwrap', *BUBBLE.replace('--unshare-pid', '--unshare-user').split(),
+                      '--uid', '5', '--gid', '6', '--hostname', 'bubble', '--dev', '/dev', 'sh', '-c', COUNT))
+    pid, _ = inner_shell(case, 'outer', 'user')
+    case.until(lambda: count('/proc/%d/root' % pid) > 2, 'it counts')
+    case.checkpoint('outer', '-q', '--kill')
+    good(case.reprise('rm', 'outer'))
+    for name in 'one', 'two':
+        good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', name))
+        pid, _ = inner_shell(case, name, 'user')
+        before = count('/proc/%d/root' % pid)
+        if before < 2:
+            raise Failed('it has counted to %d' % before)
+        case.until(lambda: count('/proc/%d/root' % pid) > before + 1, 'it goes on')
+        _, seen, _ = case.run(['/usr/bin/nsenter', '--user', '--preserve-credentials', '--mount', '--uts', '-t', str(pid), 'sh', '-c',
+                         'id -u; id -g; hostname; test -c /dev/null && echo device'])
+        if seen.split() != ['5', '6', 'bubble', 'device']:
+            raise Failed('there it is %s' % seen)
+        # The one that it has not for itself is the container's.
+        init = {c['name']: c for c in json.loads(good(case.reprise('ps', '--json')))['containers']}[name]['init']
+        if os.readlink('/proc/%d/ns/cgroup' % pid) != os.readlink('/proc/%d/ns/cgroup' % init):
+            raise Failed('it is in a cgroup namespace of others')
     good(case.reprise('stop', '-t', '0', 'one', 'two'))
     good(case.reprise('rm', 'one', 'two'))
     case.reap()

@@ -35,8 +35,8 @@ def test_message_queue(case):
             'ipc namespace of task', '/some')
 
 
-def test_of_a_user_namespace(case):
-    refused(case, 'task-namespace', '--user --map-root-user --uts', ':', 'uts namespace of task', 'another user namespace')
+def test_pid_namespace_of_a_user_namespace(case):
+    refused(case, 'task-namespace', '--user --map-root-user --pid --fork', ':', 'pid namespace of task', 'another user namespace')
 
 
 def test_unborn_in_a_user_namespace(case):
