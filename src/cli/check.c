@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/container.h"
 
 /* One line of reprise_kernel_features(): name, tab, "yes" or "no" or the reason why not. */
 static void show_feature(const char *name, const char *value, json_t *all)
@@ -94,7 +94,7 @@ static int run(struct cli *cli, int argc, char **argv)
 		return r;
 	if (argc - optind > 1)
 		return usage_error(cli, "one process at a time");
-	if (argc > optind && (r = parse_pid(cli, argv[optind], &pid)) >= 0)
+	if (argc > optind && (r = container_target(cli, argv[optind], &pid, &opt)) >= 0)
 		return r;
 	opt.trace = cli->log ? on_trace : NULL;
 	r = reprise_check(pid, &opt, &e);
@@ -103,7 +103,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command check_command = {
 	.name = "check",
-	.arguments = "[PID]",
+	.arguments = "[PID|CONTAINER]",
 	.summary = "Say what could not be saved and why, without touching the application",
 	.help = "All that stands in the way of a checkpoint of PID and its descendants is listed, one line\n"
 		"each. Without a PID, what this kernel offers is listed. The exit status is 1 if\n"

@@ -175,23 +175,6 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	}
 }
 
-/* A pid, or the name of a container. */
-static int parse_target(struct cli *cli, struct request *q, const char *s)
-{
-	struct container_entry c;
-	int r;
-
-	if ((*s >= '0' && *s <= '9') || !container_good_name(s))
-		return parse_pid(cli, s, &q->pid);
-	r = container_running(cli, s, &c);
-	if (r >= 0)
-		return r;
-	q->pid = c.init;
-	q->opt.container = s;
-	container_entry_free(&c);
-	return -1;
-}
-
 static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -226,7 +209,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return usage_error(cli, "no pid given");
 	if (argc - optind > 1)
 		return usage_error(cli, "one process at a time: its descendants come along");
-	if ((r = parse_target(cli, q, argv[optind])) >= 0)
+	if ((r = container_target(cli, argv[optind], &q->pid, &q->opt)) >= 0)
 		return r;
 	if (q->opt.max_freeze_ns && q->opt.after != REPRISE_AFTER_RUN)
 		return usage_error(cli, "--max-freeze is for an application that goes on running");

@@ -318,6 +318,23 @@ int container_running(struct cli *cli, const char *name, struct container_entry 
 	return -1;
 }
 
+int container_target(struct cli *cli, const char *s, pid_t *ret,
+		     struct reprise_checkpoint_options *opt)
+{
+	struct container_entry c;
+	int r;
+
+	if ((*s >= '0' && *s <= '9') || !container_good_name(s))
+		return parse_pid(cli, s, ret);
+	r = container_running(cli, s, &c);
+	if (r >= 0)
+		return r;
+	*ret = c.init;
+	opt->container = s;
+	container_entry_free(&c);
+	return -1;
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
 	(void)st;

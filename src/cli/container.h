@@ -58,6 +58,9 @@ int container_cgroups_remove(const char *name, int patience_ms);
 void container_cgroups_clean(const char *name);
 /* Removes everything that is on disk, and its control groups; a negative errno. */
 int container_remove(const char *name);
+/* What is to be saved: a pid, or a container that runs, by its name. Exit status, -1 to go on. */
+int container_target(struct cli *cli, const char *s, pid_t *ret,
+		     struct reprise_checkpoint_options *opt);
 /* Fills in `started` and writes the file; complains by itself. Exit status, -1 to go on. */
 int container_register(struct cli *cli, const char *name, const struct reprise_restarted *r,
 		       const char *command);

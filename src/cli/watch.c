@@ -5,7 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "cli/cli.h"
+#include "cli/container.h"
 
 enum {
 	OPT_EVERY = OPT_OWN,
@@ -96,7 +96,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		return usage_error(cli, argc == optind ? "no pid given" : "one process at a time");
 	if (!q->dir || !*q->dir)
 		return usage_error(cli, "no directory given: say -d DIR");
-	r = parse_pid(cli, argv[optind], &q->pid);
+	r = container_target(cli, argv[optind], &q->pid, &q->how);
 	return r >= 0 ? r : common_begin(cli, argv);
 }
 
@@ -162,7 +162,7 @@ static int run(struct cli *cli, int argc, char **argv)
 
 const struct command watch_command = {
 	.name = "watch",
-	.arguments = "PID -d DIR",
+	.arguments = "PID|CONTAINER -d DIR",
 	.summary = "Save a process and its descendants again and again",
 	.help = "Each image holds what has changed since the one before. It ends with the application, or\n"
 		"by SIGINT, SIGTERM or SIGHUP, and leaves the application as it is.\n"

@@ -172,10 +172,12 @@ static int receive(int socket, void *buf, size_t size, int *fds, int flags)
 			   .msg_iovlen = 1,
 			   .msg_control = space.space,
 			   .msg_controllen = sizeof(space)};
+	ssize_t n;
 
-	if (recvmsg(socket, &m, flags | MSG_CMSG_CLOEXEC) < 0)
-		return -errno;
-	return received(&m, fds);
+	do
+		n = recvmsg(socket, &m, flags | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : received(&m, fds);
 }
 
 static int peek(pid_t pid, int fd, int *fds)
@@ -235,12 +237,17 @@ void outsider_stay(int socket, int proc_fd, int init, pid_t child)
 	struct request q;
 	bool kills = false;
 	int status = 0;
+	ssize_t n;
 
-	while (recv(socket, &q, sizeof(q), 0) == sizeof(q)) {
+	while ((n = recv(socket, &q, sizeof(q), 0)) == sizeof(q) || (n < 0 && errno == EINTR)) {
+		if (n < 0)
+			continue; /* a signal that whoever called us catches */
 		kills |= q.what == ASK_KILL && q.sig == SIGKILL;
 		if (serve(socket, proc_fd, &q, init) < 0)
 			break;
 	}
+	/* Nobody waits for an answer from here on. */
+	close(socket);
 	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
 		continue;
 	if (kills)
@@ -252,10 +259,14 @@ void outsider_stay(int socket, int proc_fd, int init, pid_t child)
 
 static int ask(int socket, const struct request *q, struct answer *a, int *fds)
 {
+	ssize_t sent;
 	int n;
 
 	a->r = -EPIPE;
-	if (send(socket, q, sizeof(*q), MSG_NOSIGNAL) != sizeof(*q))
+	do
+		sent = send(socket, q, sizeof(*q), MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	if (sent != sizeof(*q))
 		return -EPIPE;
 	n = receive(socket, a, sizeof(*a), fds, 0);
 	return n < 0 ? n : a->r;

@@ -4,6 +4,7 @@
 import ctypes
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -321,6 +322,26 @@ def test_leaked_otherwise(case):
     case.kill(visitor)
     case.wait(visitor)
     case.finish(pid)
+
+
+def test_watched(case):
+    """By its name, until a signal comes for the whole group: at whatever moment."""
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', 'sleep', '1000'), 'web\n')
+    expect(case, case.reprise('check', 'web'))
+    directory = case.path('images')
+    for _ in range(3):
+        os.mkdir(directory)
+        pid = case.spawn(['/usr/bin/setsid', case.reprise_path, 'watch', 'web', '-d', directory,
+                          '--every', '1ms'], stderr=os.open(case.path('log'), os.O_CREAT | os.O_RDWR))
+        case.until(lambda: len(os.listdir(directory)) > 1 or case.ended(pid), 'an image')
+        os.killpg(pid, signal.SIGINT)
+        if case.wait(pid):
+            raise Failed('watch: %s' % open(case.path('log')).read())
+        shutil.rmtree(directory)
+    expect(case, case.reprise('stop', '-t', '0', 'web'))
+    expect(case, case.reprise('rm', 'web'))
+    case.reap()
 
 
 def test_named_networks(case):
