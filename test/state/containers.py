@@ -330,11 +330,12 @@ def test_watched(case):
     expect(case, case.reprise('run', '-d', '--name', 'web', '--', 'sleep', '1000'), 'web\n')
     expect(case, case.reprise('check', 'web'))
     directory = case.path('images')
-    for _ in range(3):
+    for pause in range(8):
         os.mkdir(directory)
         pid = case.spawn(['/usr/bin/setsid', case.reprise_path, 'watch', 'web', '-d', directory,
                           '--every', '1ms'], stderr=os.open(case.path('log'), os.O_CREAT | os.O_RDWR))
         case.until(lambda: len(os.listdir(directory)) > 1 or case.ended(pid), 'an image')
+        time.sleep(pause * 0.004)
         os.killpg(pid, signal.SIGINT)
         if case.wait(pid):
             raise Failed('watch: %s' % open(case.path('log')).read())
