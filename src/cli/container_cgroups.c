@@ -20,8 +20,12 @@ static int remove_group(int above, const char *name)
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *d;
 
-	if (!dir)
-		return errno == ENOENT ? 0 : -errno;
+	if (!dir) {
+		r = errno == ENOENT ? 0 : -errno;
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
 	while ((d = readdir(dir)))
 		if (d->d_type == DT_DIR && strcmp(d->d_name, ".") && strcmp(d->d_name, "..") &&
 		    r == 0)
@@ -32,7 +36,8 @@ static int remove_group(int above, const char *name)
 	return r;
 }
 
-/* Calls fn for each directory that was noted, until it returns something. */
+/* Calls fn for each directory that was noted, until it returns something. A negative errno if they
+ * cannot be read. */
 static int for_each_group(const char *name, int (*fn)(const char *path, void *arg), void *arg)
 {
 	char path[CONTAINER_PATH], line[8192];
@@ -41,15 +46,16 @@ static int for_each_group(const char *name, int (*fn)(const char *path, void *ar
 
 	container_path(name, "cgroups", path);
 	f = fopen(path, "re");
-	while (f && r == 0 && fgets(line, sizeof(line), f)) {
+	if (!f)
+		return errno == ENOENT ? 0 : -errno;
+	while (r == 0 && fgets(line, sizeof(line), f)) {
 		const char *last = strrchr(line, '/');
 
 		line[strcspn(line, "\n")] = '\0';
 		if (*line == '/' && last && !strncmp(last, "/reprise-", 9))
 			r = fn(line, arg);
 	}
-	if (f)
-		fclose(f);
+	fclose(f);
 	return r;
 }
 
@@ -65,12 +71,13 @@ static int remove_noted(const char *path, void *arg)
 int container_cgroups_remove(const char *name, int patience_ms)
 {
 	char path[CONTAINER_PATH];
-	int left;
+	int left, r;
 
 	/* Processes that have been killed are in it until they are gone. */
 	for (;; patience_ms -= PAUSE_MS) {
 		left = 0;
-		for_each_group(name, remove_noted, &left);
+		r = for_each_group(name, remove_noted, &left);
+		left = r < 0 ? r : left;
 		if (left != -EBUSY || patience_ms <= 0)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
