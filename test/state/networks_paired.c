@@ -25,7 +25,7 @@
 static const char *const own[NETWORKS] = {"10.1.0.1", "10.1.0.2", "10.2.0.2"};
 
 static volatile struct {
-	int apart[NETWORKS], ready[NETWORKS], listening;
+	int apart[NETWORKS], ready[NETWORKS], listening, deleted;
 } * shared;
 
 static void run(const char *command)
@@ -100,8 +100,12 @@ static int in_network(void *arg)
 	}
 	shared->ready[i] = 2;
 	test_hold();
-	if (i == 1 && test_break(1))
+	if (i == 1 && test_break(1)) {
 		run("ip link del right");
+		shared->deleted = 1;
+	}
+	while (i == 0 && test_break(1) && !shared->deleted)
+		usleep(1000);
 	if (i == 2 && test_break(2))
 		run("ip link set left address 02:00:00:00:00:99");
 	CHECK_EQUAL(index_of(fd, "left", now), index);
