@@ -264,7 +264,7 @@ static int open_first(const char *path, struct page_chain *chain, struct error *
 	if (fd == -EINVAL)
 		return error_set(e, fd, E_PARENT, "is no regular file");
 	if (fd < 0)
-		return error_errno(e, fd, E_IMAGE_OPEN, "the parent cannot be opened");
+		return error_errno(e, fd, E_IMAGE_OPEN, "cannot be opened");
 	if (pread(fd, magic, sizeof(magic), 0) == sizeof(magic) &&
 	    !memcmp(magic, ENVELOPE_MAGIC, sizeof(magic))) {
 		close(fd);
