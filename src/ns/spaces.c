@@ -275,7 +275,7 @@ static int open_own(struct checkpoint *c, struct error *e)
 static int refuse_one(struct checkpoint *c, size_t i, int r, struct error *e)
 {
 	const struct space_contents *x = c->spaces.looked->list.v[i];
-	const char *kind = space_kinds[space_kind_of(x->msg.own)].name;
+	const char *kind = space_kind_name(x->msg.own);
 
 	if (r < 0 && x->tid)
 		error_object(e, r, "%s namespace of task %d (%s)", kind, x->tid, x->comm);
