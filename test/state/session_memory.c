@@ -141,9 +141,9 @@ int main(void)
 	pid = test_fork(body, NULL);
 	wait_for(READY);
 
-	test_wait();
 	if (test_break(1))
 		pids[ORPHAN] = 1;
+	test_wait();
 	test_reap(pid, 9);
 	test_pass();
 }
