@@ -60,25 +60,6 @@ static int read_inside(void *arg, struct error *e)
 	return 0;
 }
 
-static int read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
-		     struct error *e)
-{
-	_cleanup_(free_ptr) char *setgroups = NULL;
-	int r = userns_read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
-
-	if (r >= 0)
-		r = userns_read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
-	if (r >= 0)
-		r = userns_read_map(proc_fd, pid, "projid_map", &msg->n_projid_map,
-				    &msg->projid_map, s, e);
-	if (r >= 0)
-		r = (int)procfs_read(proc_fd, &setgroups, e, "%d/setgroups", pid);
-	if (r < 0)
-		return r;
-	msg->setgroups_denied = !strncmp(setgroups, "deny", 4);
-	return 0;
-}
-
 static int look_inside(struct checkpoint *c, size_t i, struct inside *in, struct error *e)
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
@@ -92,7 +73,7 @@ static int look_inside(struct checkpoint *c, size_t i, struct inside *in, struct
 	int r = resident_begin(&res, &how, e);
 
 	if (r >= 0)
-		r = read_maps(c->proc_fd, res.pid, &x->msg, &c->spaces.looked->s, e);
+		r = userns_read_maps(c->proc_fd, res.pid, &x->msg, &c->spaces.looked->s, e);
 	if (r < 0)
 		return r;
 	x->settings = reprise__container__unpack(NULL, in->found->len, in->found->packed);

@@ -24,7 +24,7 @@ static int no_memory(struct error *e)
 }
 
 /* Lines of three numbers: inside, outside as we see it, how many. */
-int userns_read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
+static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
 		    struct scratch *s, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -69,28 +69,36 @@ static int check_parent(int proc_fd, pid_t pid, struct error *e)
 	return 0;
 }
 
-int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
-		      struct error *e)
+int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+		     struct error *e)
 {
 	_cleanup_(free_ptr) char *setgroups = NULL;
-	int r = check_parent(proc_fd, pid, e);
+	int r = read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
 
 	if (r >= 0)
-		r = userns_read_map(proc_fd, pid, "uid_map", &msg->n_uid_map, &msg->uid_map, s, e);
+		r = read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
 	if (r >= 0)
-		r = userns_read_map(proc_fd, pid, "gid_map", &msg->n_gid_map, &msg->gid_map, s, e);
-	if (r >= 0)
-		r = userns_read_map(proc_fd, pid, "projid_map", &msg->n_projid_map,
-				    &msg->projid_map, s, e);
-	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
-		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-			      "is in a user namespace without a map of ids");
+		r = read_map(proc_fd, pid, "projid_map", &msg->n_projid_map, &msg->projid_map, s,
+			     e);
 	if (r >= 0)
 		r = (int)procfs_read(proc_fd, &setgroups, e, "%d/setgroups", pid);
 	if (r < 0)
 		return r;
 	msg->setgroups_denied = !strncmp(setgroups, "deny", 4);
 	return 0;
+}
+
+int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+		      struct error *e)
+{
+	int r = check_parent(proc_fd, pid, e);
+
+	if (r >= 0)
+		r = userns_read_maps(proc_fd, pid, msg, s, e);
+	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
+		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			      "is in a user namespace without a map of ids");
+	return r;
 }
 
 /* ---- restart ---- */

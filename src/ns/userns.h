@@ -15,9 +15,9 @@
 int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
 		      struct error *e) must_check;
 #define USERNS_EXTENTS_MAX 340 /* UID_GID_MAP_MAX_EXTENTS */
-/* Of a process that is in it; ids as we call them. */
-int userns_read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise__IdMap ***ret,
-		    struct scratch *s, struct error *e) must_check;
+/* All that is in the maps of a process; ids as we call them. */
+int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+		     struct error *e) must_check;
 int userns_validate(const Reprise__Container *msg, struct error *e) must_check;
 /* This process enters a new one, with other new namespaces at once. */
 int userns_make(int flags, const Reprise__Container *msg, struct error *e) must_check;
