@@ -385,10 +385,30 @@ static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct er
 
 static int put(struct checkpoint *c, size_t i, struct error *e);
 
+/* Its owner may come with it, and stands behind it in the list then. */
+static int add_found(struct checkpoint *c, int fd, uint64_t flag, uint64_t ino, struct error *e)
+{
+	const size_t i = c->spaces.list.n;
+	int r;
+
+	if (!space_add(c, flag, ino, fcntl(fd, F_DUPFD_CLOEXEC, 3), e))
+		return e->err ?: error_errno(e, -errno, E_SYSTEM, "cannot duplicate it");
+	r = open_own(c, e);
+	if (r >= 0)
+		r = look_once(c, i, e);
+	if (r >= 0 && c->spaces.looked->joined)
+		r = space_join(c, i, e);
+	if (r >= 0 && c->spaces.looked->joined)
+		r = space_check(c, i, e);
+	if (r >= 0 && c->spaces.looked->saved)
+		r = put(c, i, e);
+	return r;
+}
+
 int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t *ret_flag,
 			struct error *e)
 {
-	int type = ioctl(fd, NS_GET_NSTYPE), kind, r;
+	int type = ioctl(fd, NS_GET_NSTYPE), kind;
 	const struct checkpoint_space *s;
 	struct stat st;
 
@@ -409,23 +429,9 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 	if (c->spaces.looked->own[kind] == st.st_ino)
 		return 0;
 	s = space_by_number(c, (uint64_t)type, st.st_ino);
-	if (!s) {
-		s = space_add(c, (uint64_t)type, st.st_ino, fcntl(fd, F_DUPFD_CLOEXEC, 3), e);
-		if (!s)
-			return e->err ?: error_errno(e, -errno, E_SYSTEM, "cannot duplicate it");
-		r = open_own(c, e);
-		if (r >= 0)
-			r = look_once(c, c->spaces.list.n - 1, e);
-		if (r >= 0 && c->spaces.looked->joined)
-			r = space_join(c, c->spaces.list.n - 1, e);
-		if (r >= 0 && c->spaces.looked->joined)
-			r = space_check(c, c->spaces.list.n - 1, e);
-		if (r >= 0 && c->spaces.looked->saved)
-			r = put(c, c->spaces.list.n - 1, e);
-		if (r < 0)
-			return r;
-		s = space_by_number(c, (uint64_t)type, st.st_ino);
-	}
+	if (!s && add_found(c, fd, (uint64_t)type, st.st_ino, e) < 0)
+		return e->err;
+	s = s ?: space_by_number(c, (uint64_t)type, st.st_ino);
 	*ret_id = s->id;
 	return 0;
 }
