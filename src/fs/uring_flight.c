@@ -53,7 +53,7 @@ static int take_request(struct kernel_memory *k, uint64_t at, struct uring_seen 
 	bool linked = false;
 	int r = 0;
 
-	for (uint64_t next; at && r >= 0; at = next, linked = true)
+	for (uint64_t next = 0; at && r >= 0; at = next, linked = true)
 		r = s->flight.n < LIST_MAX ? take_one(k, at, linked, s, &next) : -EAGAIN;
 	return r;
 }
