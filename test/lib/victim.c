@@ -234,17 +234,27 @@ static int cousin(void *arg)
 	be_relative();
 }
 
+/* A relative ends with its parent: that is to be the one which takes in orphans. */
+static _Noreturn void be_orphan(pid_t parent)
+{
+	while (getppid() == parent)
+		usleep(1000);
+	be_relative();
+}
+
 /* Two members of a session whose leader ends, with different parents. */
 static _Noreturn void lead_session(void)
 {
+	const pid_t self = getpid();
+
 	CHECK(setsid() > 0);
 	if (fork() == 0)
-		be_relative();
+		be_orphan(self);
 	if (fork() == 0) {
 		if (fork() == 0)
 			be_relative();
 		CHECK(setsid() > 0);
-		be_relative();
+		be_orphan(self);
 	}
 	_exit(0);
 }
