@@ -51,6 +51,13 @@ struct pipe_entry {
 	Reprise__Pipe *msg;
 };
 
+/* A question to pipe_asker.h, and for what the answer is. */
+struct pipe_asked {
+	struct file_entry *entry;
+	Reprise__Pipe *contents; /* NULL: not asked for */
+	Reprise__PipeFile *fresh;
+};
+
 /* What is read once for each network namespace. */
 struct network_view {
 	uint64_t id;	 /* see model/spaces.h */
@@ -108,8 +115,11 @@ struct files_checkpoint {
 	VEC(uint64_t) fss;
 	VEC(struct inode_entry) inodes;
 	VEC(struct pipe_entry) pipes; /* by id */
-	struct scratch scratch;	      /* messages and names, until the records are put */
-	uint64_t memory_dev;	      /* device of memfds and shared anonymous memory */
+	struct pipe_asker *pipe_asker;
+	VEC(struct pipe_asked) pipes_asked;
+	size_t pipes_answered;	/* of them */
+	struct scratch scratch; /* messages and names, until the records are put */
+	uint64_t memory_dev;	/* device of memfds and shared anonymous memory */
 	struct unix_checkpoint *unix_sockets;
 	struct sockopt_defaults *sockopts;
 	struct multicast_groups *multicast;

@@ -126,6 +126,8 @@ extern const struct file_ops *const file_kinds[]; /* NULL-terminated */
 
 int files_checkpoint_begin(struct checkpoint *c, struct error *e) must_check;
 void files_checkpoint_end(struct checkpoint *c); /* accepts that begin never ran */
+/* There are pipes: what takes time is done before the tasks are stopped. */
+int files_expect_pipes(struct checkpoint *c, struct error *e) must_check;
 /* The descriptor table and the fs_struct of a task; saved at first sight. Runs while checking, too
  * (kcmp works on running tasks). */
 int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,

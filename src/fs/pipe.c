@@ -17,6 +17,7 @@
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
+#include "fs/pipe_asker.h"
 #include "fs/pipe_private.h"
 
 static bool pipe_match(const struct file_seen *f)
@@ -52,17 +53,61 @@ static bool other_end_exists(int fd)
 
 /*
  * A fifo that was opened for reading without waiting has no hang-up until a writer has come and
- * gone (pipe_poll() compares w_counter with what it was at the open). Nothing is taken by tee(2),
- * which finds an end of file where nobody writes. With data in it, it cannot be told.
+ * gone (pipe_poll() compares w_counter with what it was at the open): then it has no end that is
+ * seen by poll(), and is at its end all the same. With data in it, it cannot be told.
  */
-static bool is_fresh(const struct file_seen *f)
+static bool may_be_fresh(const struct file_seen *f)
 {
-	_cleanup_(close_pair) int copy[2] = {-EBADF, -EBADF};
+	return f->link[0] == '/' && (f->flags & O_ACCMODE) == O_RDONLY &&
+	       other_end_exists(f->local);
+}
 
-	if (f->link[0] != '/' || (f->flags & O_ACCMODE) != O_RDONLY || !other_end_exists(f->local))
-		return false;
-	return pipe2(copy, O_CLOEXEC | O_NONBLOCK) == 0 &&
-	       tee(f->local, copy[1], 1, SPLICE_F_NONBLOCK) == 0;
+static int take_answer(struct checkpoint *c, struct error *e)
+{
+	struct files_checkpoint *fc = c->files;
+	const struct pipe_asked *x = &fc->pipes_asked.v[fc->pipes_answered];
+	bool fresh = false;
+	int r = pipe_asker_answer(fc->pipe_asker, c->freezer.timeout_ms, &fresh, x->contents,
+				  &fc->scratch, e);
+
+	if (r < 0)
+		return file_error_object(e, r, x->entry);
+	fc->pipes_answered++;
+	x->fresh->fresh = fresh;
+	return 0;
+}
+
+int files_expect_pipes(struct checkpoint *c, struct error *e)
+{
+	struct files_checkpoint *fc = c->files;
+
+	return fc->pipe_asker ? 0 : pipe_asker_begin(&fc->pipe_asker, c->proc_fd, e);
+}
+
+static int ask(struct checkpoint *c, const struct file_seen *f, Reprise__PipeFile *file,
+	       Reprise__Pipe *contents, struct error *e)
+{
+	struct files_checkpoint *fc = c->files;
+	const struct pipe_question q = {
+		.contents = contents, .packets = f->flags & O_DIRECT, .fresh = may_be_fresh(f)};
+	struct pipe_asked *x;
+	int r;
+
+	if (c->checking || (!q.contents && !q.fresh))
+		return 0;
+	x = vec_push(&fc->pipes_asked);
+	if (!x)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pipe");
+	*x = (struct pipe_asked){.entry = f->entry, .contents = contents, .fresh = file};
+	r = files_expect_pipes(c, e);
+	if (r < 0)
+		return r;
+	while ((r = pipe_asker_ask(fc->pipe_asker, f->local, q, e)) == -EAGAIN) {
+		r = take_answer(c, e);
+		if (r < 0)
+			return r;
+	}
+	return r;
 }
 
 static int new_entry(struct checkpoint *c, const struct file_seen *f, uint64_t id,
@@ -71,7 +116,6 @@ static int new_entry(struct checkpoint *c, const struct file_seen *f, uint64_t i
 	struct scratch *s = &c->files->scratch;
 	Reprise__Pipe *msg = scratch_message(s, Reprise__Pipe, reprise__pipe__init);
 	struct pipe_entry *p = msg ? vec_push(&c->files->pipes) : NULL;
-	int capacity;
 
 	if (!p)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pipe");
@@ -83,17 +127,7 @@ static int new_entry(struct checkpoint *c, const struct file_seen *f, uint64_t i
 	p->msg->uid = f->st.st_uid;
 	p->msg->gid = f->st.st_gid;
 	p->msg->mode = f->st.st_mode & 07777;
-	/*
-	 * The rest takes the lock of the pipe, for which nobody can be killed. A task of the tree
-	 * that holds it and cannot go on comes to no stop: then there is an end before we are here.
-	 */
-	if (c->checking)
-		return 0;
-	capacity = fcntl(f->local, F_GETPIPE_SZ);
-	if (capacity < 0)
-		return error_errno(e, -errno, E_SYSTEM, "F_GETPIPE_SZ");
-	p->msg->capacity = (uint64_t)capacity;
-	return pipe_contents_save(c, f, p, e);
+	return 0;
 }
 
 static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -116,7 +150,8 @@ static int pipe_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (p->fifo)
 		r = inode_checkpoint(c, f->process, f->local, f->link, &msg->pipe->inode, e);
 	msg->pipe->write_end = writes(f->flags);
-	msg->pipe->fresh = !c->checking && is_fresh(f);
+	if (r >= 0)
+		r = ask(c, f, msg->pipe, is_new ? p->msg : NULL, e);
 	f->entry->private = p->id;
 	if (reads(f->flags) && !p->read_end)
 		p->read_end = f->entry;
@@ -166,7 +201,17 @@ static int all_of(struct checkpoint *c, const struct file_ops *ops, struct error
 
 static int pipe_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	return all_of(c, &pipe_file_ops, e);
+	int r = 0;
+
+	while (c->files->pipes_answered < c->files->pipes_asked.n && r >= 0)
+		r = take_answer(c, e);
+	return r < 0 ? r : all_of(c, &pipe_file_ops, e);
+}
+
+static void pipe_checkpoint_end(struct checkpoint *c)
+{
+	pipe_asker_end(c->files->pipe_asker);
+	vec_free(&c->files->pipes_asked);
 }
 
 /* ---- restart ---- */
@@ -292,6 +337,7 @@ const struct file_ops pipe_file_ops = {
 	.match = pipe_match,
 	.checkpoint = pipe_checkpoint,
 	.checkpoint_all = pipe_checkpoint_all,
+	.checkpoint_end = pipe_checkpoint_end,
 	.validate = pipe_validate,
 	.restart = pipe_restart,
 	.restart_end = pipe_restart_end,

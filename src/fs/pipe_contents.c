@@ -117,7 +117,7 @@ static ssize_t bytes_before_packet(int fd, size_t len)
 	return -EIO;
 }
 
-static int add_buffer(struct pipe_entry *p, const uint8_t *data, size_t len, bool packet,
+static int add_buffer(Reprise__Pipe *msg, const uint8_t *data, size_t len, bool packet,
 		      struct scratch *s, struct error *e)
 {
 	Reprise__PipeBuffer *b =
@@ -129,19 +129,19 @@ static int add_buffer(struct pipe_entry *p, const uint8_t *data, size_t len, boo
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
 	b->data.len = len;
 	b->packet = packet;
-	p->msg->buffers[p->msg->n_buffers++] = b;
+	msg->buffers[msg->n_buffers++] = b;
 	return 0;
 }
 
 /* `again` is another copy, from which the packets are read once more. */
-static int add_buffers(struct pipe_entry *p, const struct contents *x, int again, struct scratch *s,
+static int add_buffers(Reprise__Pipe *msg, const struct contents *x, int again, struct scratch *s,
 		       struct error *e)
 {
 	size_t start = 0;
 	int r = 0;
 
-	p->msg->buffers = scratch_alloc(s, 2 * x->ends.n * sizeof(*p->msg->buffers));
-	if (!p->msg->buffers)
+	msg->buffers = scratch_alloc(s, 2 * x->ends.n * sizeof(*msg->buffers));
+	if (!msg->buffers)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the contents of a pipe");
 	for (size_t i = 0; i < x->ends.n && r >= 0; start = x->ends.v[i++]) {
 		bool packet = i + 1 < x->ends.n || x->last_is_packet;
@@ -151,15 +151,15 @@ static int add_buffers(struct pipe_entry *p, const struct contents *x, int again
 		if (before < 0)
 			return error_set(e, (int)before, E_SYSTEM, "cannot tell its packets apart");
 		if (before)
-			r = add_buffer(p, x->data + start, (size_t)before, false, s, e);
+			r = add_buffer(msg, x->data + start, (size_t)before, false, s, e);
 		if (r >= 0)
-			r = add_buffer(p, x->data + start + before, len - (size_t)before, packet, s,
-				       e);
+			r = add_buffer(msg, x->data + start + before, len - (size_t)before, packet,
+				       s, e);
 	}
 	return r;
 }
 
-int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct pipe_entry *p,
+int pipe_contents_save(int proc_fd, int fd, bool packets, Reprise__Pipe *msg, struct scratch *s,
 		       struct error *e)
 {
 	_cleanup_(close_fd) int reader = -EBADF;
@@ -169,15 +169,15 @@ int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct p
 	bool marked = false;
 	int held = 0, r;
 
-	if (ioctl(f->local, FIONREAD, &held) < 0)
+	if (ioctl(fd, FIONREAD, &held) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
 	if (!held)
 		return 0;
 	/* Opening a pipe through /proc gives the end that the flags say, whichever end it was. */
-	reader = reopen_fd(c->proc_fd, f->local, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	reader = reopen_fd(proc_fd, fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	if (reader < 0)
 		return error_errno(e, reader, E_FILE_STATE, "cannot open its read end");
-	r = copy_pipe(reader, p->msg->capacity, copy, e);
+	r = copy_pipe(reader, msg->capacity, copy, e);
 	if (r <= 0)
 		return r;
 	x.size = (size_t)r;
@@ -185,10 +185,10 @@ int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct p
 	if (r < 0)
 		return r;
 	if (!marked)
-		x.last_is_packet = x.ends.n > 1 || f->flags & O_DIRECT;
+		x.last_is_packet = x.ends.n > 1 || packets;
 	if (x.ends.n > 1 || x.last_is_packet)
-		r = copy_pipe(reader, p->msg->capacity, again, e);
-	return r < 0 ? r : add_buffers(p, &x, again[0], &c->files->scratch, e);
+		r = copy_pipe(reader, msg->capacity, again, e);
+	return r < 0 ? r : add_buffers(msg, &x, again[0], s, e);
 }
 
 /* ---- restart ---- */

@@ -4,8 +4,11 @@
 
 #include "fs/context.h"
 
-/* Copies what is in the pipe behind f->local into p->msg, without consuming it. */
-int pipe_contents_save(struct checkpoint *c, const struct file_seen *f, struct pipe_entry *p,
+/*
+ * Copies what is in a pipe into msg, which knows its capacity, without consuming it. packets: fd
+ * has O_DIRECT.
+ */
+int pipe_contents_save(int proc_fd, int fd, bool packets, Reprise__Pipe *msg, struct scratch *s,
 		       struct error *e) must_check;
 void close_pair(int (*fds)[2]);
 /* Makes both ends, non-blocking. */

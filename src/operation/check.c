@@ -228,6 +228,7 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	s->untracked = mm_untracked_bytes(&p.c, TRACK_WORTH);
 	s->who = s->surveyed.who = precopy_who(&p.c.freezer);
 	s->pins = pass_pins_pages(&p.c);
+	s->pipes = files_hold_kind(&p.c, "pipe") || files_hold_kind(&p.c, "fifo");
 	s->faults = files_hold_kind(&p.c, "userfaultfd");
 	s->state = guess_state(&p.c);
 	r = s->store ? take_shared(&p.c, s, e) : 0;

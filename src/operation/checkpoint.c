@@ -416,6 +416,8 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		r = open_image(&p, s, fd, opt, e);
 	if (r >= 0)
 		r = describe_machine(&p, e);
+	if (r >= 0 && s->pipes)
+		r = files_expect_pipes(&p.c, e);
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;

@@ -48,6 +48,7 @@ struct subject {
 	struct memory_objects shared; /* memory that stands for itself, of which there is much */
 	uint64_t shared_bytes;	      /* of it */
 	bool pins;		      /* see pass_pins_pages() */
+	bool pipes;		      /* it has some */
 	bool faults;		      /* it may register memory with a userfaultfd at any time */
 	uint64_t untracked;	      /* of these, what `tracks` do not cover */
 	uint64_t who;		      /* which processes there are: precopy_who() */

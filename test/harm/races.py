@@ -49,6 +49,11 @@ def status_of(pid):
         return dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
 
 
+def sleeps_in_read(pid):
+    with open('/proc/%d/syscall' % pid) as file:
+        return file.read().startswith('0 0x0 ')
+
+
 def nobody_is_held(case):
     def held():
         for pid, _ in case.others():
@@ -256,6 +261,32 @@ def test_fault_in_a_pipe(case):
     if code not in (0, 1):
         raise Failed('check: %d, %s' % (code, out + err))
     case.kill(pid)
+
+
+def test_lock_outside(case):
+    """Somebody else holds the lock of a pipe, and does not go on: who asks what is in it is left alone, and nobody else waits."""
+    reader, writer = os.pipe()
+    os.write(writer, b'x')
+    victim = case.spawn(['/bin/sleep', '1000'], setsid=True, stdin=os.open('/dev/null', os.O_RDONLY), stdout=writer)
+    holder = case.spawn([os.path.join(case.build, 'test/harm/turmoil'), 'fault', '0'], setsid=True, stdin=reader)
+    os.close(reader)
+    os.close(writer)
+    case.until(lambda: sleeps_in_read(holder) or case.ended(holder), 'the sleep')
+    if case.ended(holder):
+        raise Skipped('not on this kernel: %d' % case.exit_code(holder))
+    for _ in range(2):
+        begun = time.monotonic()
+        result = case.reprise('checkpoint', str(victim), '-q', '-o', case.path('image'), '--patience', '300ms')
+        case.refused(result, 'task-uninterruptible', 'descriptor 1 (pipe:', 'the lock of this pipe', '300 ms')
+        if time.monotonic() - begun > BOUND:
+            raise Failed('it took %d s' % (time.monotonic() - begun))
+        nobody_is_held(case)
+        case.expect_files()
+    case.kill(holder)
+    case.until(lambda: [pid for pid, _ in case.others()] == [victim], 'nobody else is there: %s' % case.others())
+    # Now there is no reader any more.
+    save(case, victim)
+    case.kill(victim)
 
 
 FUSE_INIT = 26
