@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/container.h"
+#include "cli/verdict.h"
 
 /* One line of reprise_kernel_features(): name, tab, "yes" or "no" or the reason why not. */
 static void show_feature(const char *name, const char *value, json_t *all)
@@ -64,32 +65,22 @@ static int report(struct cli *cli, pid_t pid, int found)
 	return status;
 }
 
-enum { OPT_TCP = OPT_OWN, OPT_UNIX, OPT_EXTERNAL };
-
 static int run(struct cli *cli, int argc, char **argv)
 {
-	static const struct option options[] = {{"tcp", required_argument, NULL, OPT_TCP},
-						{"unix", required_argument, NULL, OPT_UNIX},
-						{"external", required_argument, NULL, OPT_EXTERNAL},
-						COMMON_OPTIONS};
+	static const struct option options[] = {VERDICT_OPTIONS, COMMON_OPTIONS};
 	struct reprise_checkpoint_options opt = {
 		.size = sizeof(opt),
 		.problem = on_problem,
 		.arg = cli,
 	};
-	struct externals externals = {};
+	struct verdict verdict = {};
 	struct reprise_error e = {};
 	pid_t pid = 0;
 	int c, r;
 
-	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1) {
-		r = c == OPT_TCP	? parse_tcp(cli, optarg, &opt)
-		    : c == OPT_UNIX	? parse_unix(cli, optarg, &opt.peers)
-		    : c == OPT_EXTERNAL ? add_external(cli, &externals, optarg, &opt)
-					: common_option(cli, c, argv);
-		if (r >= 0)
+	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1)
+		if ((r = verdict_option(cli, &verdict, c, argv, &opt)) >= 0)
 			return r;
-	}
 	if ((r = common_begin(cli, argv)) >= 0)
 		return r;
 	if (argc - optind > 1)
@@ -111,6 +102,10 @@ const struct command check_command = {
 		"\n"
 		"  --tcp HOW           as for a checkpoint: refuse (the default) or closed\n"
 		"  --unix HOW          as for a checkpoint: refuse (the default), disconnect or reconnect\n"
-		"  --external OBJECT   as for a checkpoint\n",
+		"  --external OBJECT   as for a checkpoint\n"
+		"  --deleted HOW       as for a checkpoint: refuse (the default), save or link\n"
+		"  --inotify HOW       as for a checkpoint: refuse (the default) or overflow\n"
+		"  --allow-leak WHAT   as for a checkpoint\n"
+		"  --fs HOW            as for a checkpoint: image (the default) or none\n",
 	.run = run,
 };

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli/container.h"
+#include "cli/verdict.h"
 #include "cli/keys.h"
 
 enum {
@@ -16,15 +17,8 @@ enum {
 	OPT_STOP,
 	OPT_FORCE,
 	OPT_COMPRESS,
-	OPT_DELETED,
-	OPT_INOTIFY,
 	OPT_DIGEST,
-	OPT_TCP,
-	OPT_UNIX,
-	OPT_ALLOW_LEAK,
-	OPT_FS,
 	OPT_MAX_FREEZE,
-	OPT_EXTERNAL,
 	OPT_PATIENCE,
 	OPT_PARENT
 };
@@ -33,46 +27,12 @@ struct request {
 	pid_t pid;
 	const char *output;
 	bool force;
-	const char *allow_leaks[64];
-	size_t n_allow_leaks;
 	struct keys keys;
 	struct parents parents;
-	struct externals externals;
+	struct verdict verdict;
 	struct reprise_checkpoint_options opt;
 	struct reprise_stats stats;
 };
-
-static int parse_deleted(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
-{
-	if (!strcmp(s, "refuse"))
-		opt->deleted = REPRISE_DELETED_REFUSE;
-	else if (!strcmp(s, "save"))
-		opt->deleted = REPRISE_DELETED_SAVE;
-	else if (!strcmp(s, "link"))
-		opt->deleted = REPRISE_DELETED_LINK;
-	else
-		return usage_error(cli, "--deleted takes refuse, save or link, not '%s'", s);
-	return -1;
-}
-
-static int parse_fs(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
-{
-	if (strcmp(s, "image") && strcmp(s, "none"))
-		return usage_error(cli, "--fs takes image or none, not '%s'", s);
-	opt->fs_none = !strcmp(s, "none");
-	return -1;
-}
-
-static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
-{
-	if (!strcmp(s, "refuse"))
-		opt->inotify = REPRISE_INOTIFY_REFUSE;
-	else if (!strcmp(s, "overflow"))
-		opt->inotify = REPRISE_INOTIFY_OVERFLOW;
-	else
-		return usage_error(cli, "--inotify takes refuse or overflow, not '%s'", s);
-	return -1;
-}
 
 static int parse_digest(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
 {
@@ -93,32 +53,6 @@ static int parse_after(struct cli *cli, struct request *q, enum reprise_after af
 	return -1;
 }
 
-static bool is_leak(const char *s)
-{
-	static const char *const kinds[] = {"pipe",	 "socket", "file", "memory",
-					    "namespace", "all",	   NULL};
-
-	for (const char *const *k = kinds; *k; k++)
-		if (!strcmp(s, *k))
-			return true;
-	return strchr(s, '/') || strchr(s, ':');
-}
-
-static int add_allow_leak(struct cli *cli, struct request *q, const char *s)
-{
-	if (!is_leak(s))
-		return usage_error(
-			cli,
-			"--allow-leak takes pipe, socket, file, memory, namespace, all or "
-			"an object such as pipe:[123], not '%s'",
-			s);
-	if (q->n_allow_leaks + 1 >= sizeof(q->allow_leaks) / sizeof(q->allow_leaks[0]))
-		return usage_error(cli, "too many --allow-leak");
-	q->allow_leaks[q->n_allow_leaks++] = s;
-	q->opt.allow_leaks = q->allow_leaks;
-	return -1;
-}
-
 static int parse_patience(struct cli *cli, const char *s, int *ret_ms)
 {
 	uint64_t ns;
@@ -133,10 +67,6 @@ static int parse_patience(struct cli *cli, const char *s, int *ret_ms)
 static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 {
 	switch (c) {
-	case OPT_FS:
-		return parse_fs(cli, optarg, &q->opt);
-	case OPT_ALLOW_LEAK:
-		return add_allow_leak(cli, q, optarg);
 	case 'o':
 		q->output = optarg;
 		return -1;
@@ -158,20 +88,10 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	case OPT_PARENT:
 		q->opt.parents = q->parents.v;
 		return add_parent(cli, &q->parents, optarg);
-	case OPT_DELETED:
-		return parse_deleted(cli, optarg, &q->opt);
-	case OPT_INOTIFY:
-		return parse_inotify(cli, optarg, &q->opt);
 	case OPT_DIGEST:
 		return parse_digest(cli, optarg, &q->opt);
-	case OPT_TCP:
-		return parse_tcp(cli, optarg, &q->opt);
-	case OPT_EXTERNAL:
-		return add_external(cli, &q->externals, optarg, &q->opt);
-	case OPT_UNIX:
-		return parse_unix(cli, optarg, &q->opt.peers);
 	default:
-		return common_option(cli, c, argv);
+		return verdict_option(cli, &q->verdict, c, argv, &q->opt);
 	}
 }
 
@@ -180,8 +100,6 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	static const struct option options[] = {
 		{"output", required_argument, NULL, 'o'},
 		{"jobs", required_argument, NULL, 'j'},
-		{"fs", required_argument, NULL, OPT_FS},
-		{"allow-leak", required_argument, NULL, OPT_ALLOW_LEAK},
 		{"kill", no_argument, NULL, OPT_KILL},
 		{"stop", no_argument, NULL, OPT_STOP},
 		{"force", no_argument, NULL, OPT_FORCE},
@@ -189,12 +107,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"patience", required_argument, NULL, OPT_PATIENCE},
 		{"parent", required_argument, NULL, OPT_PARENT},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
-		{"deleted", required_argument, NULL, OPT_DELETED},
-		{"inotify", required_argument, NULL, OPT_INOTIFY},
 		{"digest", required_argument, NULL, OPT_DIGEST},
-		{"tcp", required_argument, NULL, OPT_TCP},
-		{"unix", required_argument, NULL, OPT_UNIX},
-		{"external", required_argument, NULL, OPT_EXTERNAL},
+		VERDICT_OPTIONS,
 		SEAL_OPTIONS,
 		COMMON_OPTIONS,
 	};

@@ -90,17 +90,7 @@ int parse_pid(struct cli *cli, const char *s, pid_t *ret);
 int parse_size(struct cli *cli, const char *option, const char *s, uint64_t *ret);
 int parse_cpus(struct cli *cli, const char *s, uint64_t *ret);
 int parse_jobs(struct cli *cli, const char *s);
-/* "closed": of options that checkpoint and check have in common. */
-int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt);
 int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret);
-
-/* What --external names. */
-struct externals {
-	const char *v[66]; /* NULL at the end */
-	size_t n;
-};
-int add_external(struct cli *cli, struct externals *x, const char *object,
-		 struct reprise_checkpoint_options *opt);
 
 /* A whole number and its unit. */
 int parse_duration(struct cli *cli, const char *option, const char *s, uint64_t *ret);

@@ -52,17 +52,6 @@ int parse_jobs(struct cli *cli, const char *s)
 	return -1;
 }
 
-int parse_tcp(struct cli *cli, const char *s, struct reprise_checkpoint_options *opt)
-{
-	if (!strcmp(s, "closed"))
-		opt->tcp = REPRISE_TCP_CLOSED;
-	else if (!strcmp(s, "refuse"))
-		opt->tcp = REPRISE_TCP_REFUSE;
-	else
-		return usage_error(cli, "--tcp takes refuse or closed, not '%s'", s);
-	return -1;
-}
-
 int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret)
 {
 	if (!strcmp(s, "disconnect"))
@@ -74,18 +63,6 @@ int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret)
 	else
 		return usage_error(cli, "--unix takes refuse, disconnect or reconnect, not '%s'",
 				   s);
-	return -1;
-}
-
-int add_external(struct cli *cli, struct externals *x, const char *object,
-		 struct reprise_checkpoint_options *opt)
-{
-	if (!*object)
-		return usage_error(cli, "--external names nothing");
-	if (x->n + 1 >= sizeof(x->v) / sizeof(x->v[0]))
-		return usage_error(cli, "too many --external");
-	x->v[x->n++] = object;
-	opt->externals = x->v;
 	return -1;
 }
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -6,22 +7,20 @@
 #include <unistd.h>
 
 #include "cli/container.h"
+#include "cli/verdict.h"
 
 enum {
 	OPT_EVERY = OPT_OWN,
 	OPT_KEEP,
 	OPT_COMPRESS,
-	OPT_TCP,
-	OPT_UNIX,
 	OPT_NO_TRACK,
-	OPT_EXTERNAL,
 };
 
 struct request {
 	pid_t pid;
 	const char *dir;
 	struct reprise_checkpoint_options how;
-	struct externals externals;
+	struct verdict verdict;
 	struct reprise_watch_options opt;
 	uint64_t images;
 };
@@ -59,17 +58,11 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 		return -1;
 	case OPT_COMPRESS:
 		return parse_compress(cli, optarg, &q->how.compress, &q->how.compress_level);
-	case OPT_TCP:
-		return parse_tcp(cli, optarg, &q->how);
-	case OPT_EXTERNAL:
-		return add_external(cli, &q->externals, optarg, &q->how);
-	case OPT_UNIX:
-		return parse_unix(cli, optarg, &q->how.peers);
 	case OPT_NO_TRACK:
 		q->opt.no_track = 1;
 		return -1;
 	default:
-		return common_option(cli, c, argv);
+		return verdict_option(cli, &q->verdict, c, argv, &q->how);
 	}
 }
 
@@ -82,9 +75,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 		{"keep", required_argument, NULL, OPT_KEEP},
 		{"compress", required_argument, NULL, OPT_COMPRESS},
 		{"no-track", no_argument, NULL, OPT_NO_TRACK},
-		{"tcp", required_argument, NULL, OPT_TCP},
-		{"unix", required_argument, NULL, OPT_UNIX},
-		{"external", required_argument, NULL, OPT_EXTERNAL},
+		VERDICT_OPTIONS,
 		COMMON_OPTIONS,
 	};
 	int c, r;
@@ -116,6 +107,30 @@ static void on_image(void *arg, const char *path, const struct reprise_stats *st
 	fflush(stdout);
 }
 
+/* Nobody but the user knows whether those of an earlier one are still needed. */
+static void tell_of_earlier(const struct cli *cli, const char *path)
+{
+	DIR *dir = cli->quiet || cli->json ? NULL : opendir(path);
+	const struct dirent *d;
+	unsigned long number, n = 0;
+
+	while (dir && (d = readdir(dir))) {
+		int end = 0;
+
+		n += sscanf(d->d_name, "%8lu.rp%n", &number, &end) == 1 && end && !d->d_name[end];
+	}
+	if (dir)
+		closedir(dir);
+	if (!n)
+		return;
+	fputs("reprise: warning: the directory ", stderr);
+	print_escaped(stderr, path);
+	fprintf(stderr,
+		" holds %lu %s of an earlier watch, which --keep does not count and nobody "
+		"removes\n",
+		n, n == 1 ? "image" : "images");
+}
+
 static int watch(struct cli *cli, struct request *q)
 {
 	struct sigaction act = {.sa_handler = on_stop};
@@ -127,6 +142,7 @@ static int watch(struct cli *cli, struct request *q)
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
+	tell_of_earlier(cli, q->dir);
 	q->opt.use_stop_fd = 1;
 	q->opt.stop_fd = stop_pipe[0];
 	r = reprise_watch(q->pid, q->dir, &q->opt, &e);
@@ -174,9 +190,9 @@ const struct command watch_command = {
 		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
 		"  --no-track          compare all memory each time, instead of having the kernel take note\n"
 		"                      of what is written\n"
-		"  --tcp HOW           as for checkpoint\n"
-		"  --unix HOW          as for checkpoint\n"
-		"  --external OBJECT   as for checkpoint\n"
+		"  --tcp HOW, --unix HOW, --external OBJECT, --deleted HOW, --inotify HOW,\n"
+		"  --allow-leak WHAT, --fs HOW\n"
+		"                      as for checkpoint\n"
 		"  -j, --jobs N        threads that copy memory; one a core is the default\n",
 	.run = run,
 };

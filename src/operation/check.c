@@ -265,6 +265,7 @@ int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, str
 	int r;
 
 	s.ct.allow_leaks = opt->allow_leaks;
+	s.ct.mounts.with_overlays = !opt->fs_none;
 	r = target_check(pid, e);
 	if (r >= 0)
 		r = hold_check(pid, e);

@@ -175,6 +175,9 @@ int operation_merge(const char *path, int out, const struct reprise_merge_option
 	for (size_t i = 0; i < n; i++)
 		where[i + 1] = opt->parents[i];
 	r = parents_open(where, &m.chain, &name, e);
+	/* What no image can be based on cannot be merged either; other advice would be needed. */
+	if (e->code == E_PARENT)
+		e->code = E_IMAGE_OPEN;
 	if (r >= 0)
 		r = merge_to(&m, out, &wo, &totals, e);
 	stats->pages = totals.pages;

@@ -125,6 +125,10 @@ def test_unknown_link(case):
 
 def restarted(case, what, *options):
     pid = odd(case, *what)
+    before = sorted(os.listdir(case.work))
+    code, _, err = case.reprise('check', str(pid), *options)
+    if code or sorted(os.listdir(case.work)) != before:
+        raise Failed('check: %d, %s, files %s' % (code, err, os.listdir(case.work)))
     case.checkpoint(pid, '--kill', *options)
     case.wait(pid)
     case.forget(pid)

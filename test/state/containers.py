@@ -318,6 +318,7 @@ def test_leaked_otherwise(case):
     case.until(lambda: leaks(case, entry['init']), 'a visitor of the network')
     case.refused(case.reprise('checkpoint', 'web', '-o', case.path('image')), 'container-leak',
                  'sleep', visitor, 'net:')
+    expect(case, case.reprise('check', 'web', '-q', '--allow-leak', 'namespace'))
     case.checkpoint('web', '-q', '--allow-leak', 'namespace')
     case.kill(visitor)
     case.wait(visitor)

@@ -75,6 +75,36 @@ def test_watching(case):
 test_watching.timeout = 120
 
 
+def test_watching_again(case):
+    """What an earlier one has left stays, and is told of."""
+    pid = case.start('memory_steps')
+    tool = watch(case, pid, '--every', '10ms', '--keep', '1')
+    case.until(lambda: number(case) >= 2 or case.ended(tool), 'images')
+    os.kill(tool, signal.SIGTERM)
+    case.wait(tool)
+    before = images(case)
+    said = case.path('said')
+    tool = case.spawn([case.reprise_path, 'watch', str(pid), '-d', case.path('images'), '--every', '10ms', '--keep', '1'],
+                      stderr=os.open(said, os.O_CREAT | os.O_WRONLY))
+    case.until(lambda: number(case) >= int(before[-1].split('.')[0]) + 2 or case.ended(tool), 'more images')
+    os.kill(tool, signal.SIGTERM)
+    if case.wait(tool):
+        raise Failed('exit status %s' % case.exit_code(tool))
+    with open(said) as file:
+        text = file.read()
+    if len(text.splitlines()) != 1 or 'images holds %d image' % len(before) not in text or 'earlier watch' not in text:
+        raise Failed('it says %s' % text)
+    if images(case)[:len(before)] != before:
+        raise Failed('%s were there, %s are' % (before, images(case)))
+    os.unlink(said)
+    case.finish(pid)
+    case.hold()
+    check_some(case, images(case))
+
+
+test_watching_again.timeout = 120
+
+
 def test_watching_killed(case):
     """The tool is killed at some moment, and another one goes on."""
     pid = case.start('memory_steps')
