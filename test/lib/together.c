@@ -17,85 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "quiet_fork.h"
 #include "reprise.h"
 
 #define STACK (8 << 20)
-
-#ifdef __SANITIZE_THREAD__
-/*
- * Workers are forked from a program with threads. The sanitizer takes its own locks for that, but
- * not those of its allocator, and a worker would wait for them without end: nobody is in the
- * allocator while one of us forks. Nothing of this may be known to the sanitizer, or it would order
- * what is not ordered.
- */
-#define UNKNOWN __attribute__((no_sanitize("thread")))
-#define INSTEAD UNKNOWN __attribute__((visibility("default")))
-
-pid_t __interceptor_fork(void);
-void *__interceptor_malloc(size_t size);
-void *__interceptor_calloc(size_t n, size_t size);
-void *__interceptor_realloc(void *p, size_t size);
-void *__interceptor_aligned_alloc(size_t alignment, size_t size);
-void __interceptor_free(void *p);
-
-static int inside, shut;
-static __thread int forks;
-
-UNKNOWN static void enter(void)
-{
-	for (;;) {
-		while (!forks && __atomic_load_n(&shut, __ATOMIC_SEQ_CST))
-			syscall(SYS_sched_yield);
-		__atomic_add_fetch(&inside, 1, __ATOMIC_SEQ_CST);
-		if (forks || !__atomic_load_n(&shut, __ATOMIC_SEQ_CST))
-			return;
-		__atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
-	}
-}
-
-UNKNOWN static void leave(void)
-{
-	__atomic_sub_fetch(&inside, 1, __ATOMIC_SEQ_CST);
-}
-
-INSTEAD pid_t fork(void)
-{
-	pid_t pid;
-
-	while (__atomic_exchange_n(&shut, 1, __ATOMIC_SEQ_CST))
-		syscall(SYS_sched_yield);
-	while (__atomic_load_n(&inside, __ATOMIC_SEQ_CST))
-		syscall(SYS_sched_yield);
-	forks = 1;
-	pid = __interceptor_fork();
-	forks = 0;
-	__atomic_store_n(&shut, 0, __ATOMIC_SEQ_CST);
-	return pid;
-}
-
-#define WITHIN(type, call) \
-	{                  \
-		type p_;   \
-                           \
-		enter();   \
-		p_ = call; \
-		leave();   \
-		return p_; \
-	}
-
-INSTEAD void *malloc(size_t size) WITHIN(void *, __interceptor_malloc(size)) UNKNOWN
-	void *calloc(size_t n, size_t size) WITHIN(void *, __interceptor_calloc(n, size)) UNKNOWN
-	void *realloc(void *p, size_t size) WITHIN(void *, __interceptor_realloc(p, size)) UNKNOWN
-	void *aligned_alloc(size_t alignment, size_t size)
-		WITHIN(void *, __interceptor_aligned_alloc(alignment, size))
-
-			INSTEAD void free(void *p)
-{
-	enter();
-	__interceptor_free(p);
-	leave();
-}
-#endif
 
 struct job {
 	pthread_t thread;
@@ -108,6 +33,7 @@ struct job {
 
 static atomic_int failed;
 static int jobs_each;
+static pthread_barrier_t all_sit;
 
 static void note(const char *what, int r, const struct reprise_error *e)
 {
@@ -211,6 +137,8 @@ static void *work(void *arg)
 {
 	struct job *j = arg;
 
+	quiet_fork_sit();
+	pthread_barrier_wait(&all_sit);
 	for (int i = 0; i < j->turns; i++)
 		j->turn(j);
 	return NULL;
@@ -231,6 +159,9 @@ int main(int argc, char **argv)
 	jobs[n++].turn = look;
 	jobs[n++].turn = restart;
 	jobs[n++] = (struct job){.turn = check, .pid = jobs[0].pid};
+	quiet_fork_sit();
+	if (pthread_barrier_init(&all_sit, NULL, n))
+		return 2;
 	for (int i = 0; i < n; i++) {
 		jobs[i].image = argv[2];
 		jobs[i].turns = atoi(argv[1]);
