@@ -23,6 +23,7 @@ struct request {
 	struct verdict verdict;
 	struct reprise_watch_options opt;
 	uint64_t images;
+	unsigned long earlier; /* images in the directory */
 };
 
 /* Written to by the handler, which can be told nothing else. */
@@ -91,26 +92,9 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	return r >= 0 ? r : common_begin(cli, argv);
 }
 
-static void on_image(void *arg, const char *path, const struct reprise_stats *stats)
+static unsigned long count_earlier(const char *path)
 {
-	struct cli *cli = arg;
-	struct request *q = cli->request;
-	char size[16], stood[16];
-
-	q->images++;
-	log_line(cli, "image %s", path);
-	if (!cli->verbose || cli->json)
-		return;
-	print_escaped(stdout, path);
-	printf("  %s, stood still for %s\n", human_bytes(stats->image_bytes, size, sizeof(size)),
-	       human_time(stats->frozen_ns, stood, sizeof(stood)));
-	fflush(stdout);
-}
-
-/* Nobody but the user knows whether those of an earlier one are still needed. */
-static void tell_of_earlier(const struct cli *cli, const char *path)
-{
-	DIR *dir = cli->quiet || cli->json ? NULL : opendir(path);
+	DIR *dir = opendir(path);
 	const struct dirent *d;
 	unsigned long number, n = 0;
 
@@ -121,14 +105,37 @@ static void tell_of_earlier(const struct cli *cli, const char *path)
 	}
 	if (dir)
 		closedir(dir);
-	if (!n)
+	return n;
+}
+
+/* Nobody but the user knows whether those of an earlier one are still needed. */
+static void tell_of_earlier(const struct cli *cli, const struct request *q)
+{
+	if (!q->earlier || cli->quiet || cli->json)
 		return;
 	fputs("reprise: warning: the directory ", stderr);
-	print_escaped(stderr, path);
+	print_escaped(stderr, q->dir);
 	fprintf(stderr,
 		" holds %lu %s of an earlier watch, which --keep does not count and nobody "
 		"removes\n",
-		n, n == 1 ? "image" : "images");
+		q->earlier, q->earlier == 1 ? "image" : "images");
+}
+
+static void on_image(void *arg, const char *path, const struct reprise_stats *stats)
+{
+	struct cli *cli = arg;
+	struct request *q = cli->request;
+	char size[16], stood[16];
+
+	if (!q->images++)
+		tell_of_earlier(cli, q);
+	log_line(cli, "image %s", path);
+	if (!cli->verbose || cli->json)
+		return;
+	print_escaped(stdout, path);
+	printf("  %s, stood still for %s\n", human_bytes(stats->image_bytes, size, sizeof(size)),
+	       human_time(stats->frozen_ns, stood, sizeof(stood)));
+	fflush(stdout);
 }
 
 static int watch(struct cli *cli, struct request *q)
@@ -142,7 +149,7 @@ static int watch(struct cli *cli, struct request *q)
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
-	tell_of_earlier(cli, q->dir);
+	q->earlier = count_earlier(q->dir);
 	q->opt.use_stop_fd = 1;
 	q->opt.stop_fd = stop_pipe[0];
 	r = reprise_watch(q->pid, q->dir, &q->opt, &e);

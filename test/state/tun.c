@@ -26,7 +26,8 @@
 static char tap_name[16], tun_name[16];
 static unsigned int net; /* 10.net.net.0 */
 
-static int open_tun(const char *name, short flags)
+/* With a NUMBER of its own, if not 0: small ones are taken by others' meanwhile. */
+static int open_tun(const char *name, short flags, int number)
 {
 	struct ifreq ifr = {.ifr_flags = flags};
 	int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -36,6 +37,8 @@ static int open_tun(const char *name, short flags)
 		test_skip("no /dev/net/tun");
 	CHECK(fd >= 0);
 	strcpy(ifr.ifr_name, name);
+	if (number)
+		CHECK(!ioctl(fd, TUNSETIFINDEX, &number));
 	if (ioctl(fd, TUNSETIFF, &ifr) < 0 && errno == EPERM)
 		test_skip("no interface may be made");
 	CHECK_EQUAL(strcmp(ifr.ifr_name, name), 0);
@@ -96,7 +99,7 @@ static void add_route(void)
 static int open_configured(void)
 {
 	struct ifreq ifr = {};
-	int fd = open_tun(tun_name, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR), size = 12, room = 54321;
+	int fd = open_tun(tun_name, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, 0), size = 12, room = 54321;
 
 	CHECK(!ioctl(fd, TUNSETVNETHDRSZ, &size));
 	CHECK(!ioctl(fd, TUNSETSNDBUF, &room));
@@ -162,8 +165,8 @@ int main(void)
 	snprintf(tap_name, sizeof(tap_name), "rta%09x", (unsigned int)now.tv_nsec);
 	snprintf(tun_name, sizeof(tun_name), "rtu%09x", (unsigned int)now.tv_nsec);
 	plain = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-	tap = open_tun(tap_name, IFF_TAP | IFF_MULTI_QUEUE);
-	second = open_tun(tap_name, IFF_TAP | IFF_MULTI_QUEUE);
+	tap = open_tun(tap_name, IFF_TAP | IFF_MULTI_QUEUE, 1000 + (int)now.tv_nsec);
+	second = open_tun(tap_name, IFF_TAP | IFF_MULTI_QUEUE, 0);
 	CHECK(!ioctl(second, TUNSETQUEUE, &detach));
 	ifr.ifr_hwaddr.sa_family = 1;
 	memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
