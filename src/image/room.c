@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,15 +68,28 @@ static bool returns_free_memory(void)
 	return features[VIRTIO_BALLOON_F_REPORTING] == '1';
 }
 
-void room_begin(struct file_room *r, const struct stream *s)
+static bool is_on_tmpfs(int fd)
 {
 	struct statfs fs;
-	int flags = fcntl(s->fd, F_GETFL);
+	int flags = fcntl(fd, F_GETFL);
 
+	return flags >= 0 && (flags & O_ACCMODE) == O_RDWR && fstatfs(fd, &fs) == 0 &&
+	       fs.f_type == TMPFS_MAGIC;
+}
+
+void room_begin(struct file_room *r, const struct stream *s)
+{
 	*r = (struct file_room){.piece = PIECE_FIRST};
-	r->off = !s->positioned || s->size || s->base || flags < 0 ||
-		 (flags & O_ACCMODE) != O_RDWR || fstatfs(s->fd, &fs) < 0 ||
-		 fs.f_type != TMPFS_MAGIC || returns_free_memory();
+	r->off = !s->positioned || s->size || s->base || !is_on_tmpfs(s->fd) ||
+		 returns_free_memory();
+}
+
+bool room_by_pages(int fd)
+{
+	struct stat st;
+
+	return is_on_tmpfs(fd) && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !st.st_size &&
+	       lseek(fd, 0, SEEK_CUR) == 0 && returns_free_memory();
 }
 
 static uint64_t next_start(const struct file_room *r, uint64_t at)

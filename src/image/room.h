@@ -23,6 +23,8 @@ void room_begin(struct file_room *r, const struct stream *s);
 /* at: where the next write goes; written: how much has been written there; most: as far as it will
  * go, about. */
 bool room_wanted(const struct file_room *r, uint64_t at, uint64_t written, uint64_t most);
+/* Whether room is to be made in single pages instead, for an empty file. */
+bool room_by_pages(int fd);
 /* One thread at a time, while nobody else writes. */
 void room_make(struct file_room *r, const struct stream *s, uint64_t at, uint64_t most);
 /* Cuts what was not needed; len: of the image. */

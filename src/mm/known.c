@@ -10,6 +10,7 @@
 #include "mm/mm.h"
 #include "mm/state.h"
 #include "mm/track.h"
+#include "model/reserve.h"
 
 /*
  * The mappings of a task that stands still, and their flags. Only smaps tells the flags, and it
@@ -32,6 +33,21 @@ static int no_memory(struct error *e)
 	return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the layout of an address space");
 }
 
+/* Pages; *ret_private: without those of files and of shared memory. 0: it has ended. */
+static unsigned long resident(int proc_fd, pid_t tid, unsigned long *ret_private)
+{
+	_cleanup_(free_ptr) char *statm = NULL;
+	struct error unused = {};
+	unsigned long size, all, shared;
+
+	if (procfs_read(proc_fd, &statm, &unused, "%d/statm", tid) <= 0 ||
+	    sscanf(statm, "%lu %lu %lu", &size, &all, &shared) != 3)
+		return 0;
+	if (ret_private)
+		*ret_private = all > shared ? all - shared : 0;
+	return all;
+}
+
 /*
  * The kernel gives such a file a page at a time. If the task runs, mappings may have been merged
  * between two pages, so that one overlaps with what was told before: it is read again.
@@ -42,12 +58,7 @@ static int no_memory(struct error *e)
  */
 bool vmas_costly(int proc_fd, pid_t tid)
 {
-	_cleanup_(free_ptr) char *statm = NULL;
-	struct error unused = {};
-	unsigned long size, resident = 0;
-
-	return procfs_read(proc_fd, &statm, &unused, "%d/statm", tid) > 0 &&
-	       sscanf(statm, "%lu %lu", &size, &resident) == 2 && resident >= LARGE;
+	return resident(proc_fd, tid, NULL) >= LARGE;
 }
 
 /* Whether MLOCK_ONFAULT shows as "??" here: by a page of our own. */
@@ -221,6 +232,19 @@ void mm_look_free(struct checkpoint_process *p)
 	free(take_ptr(&p->mappings));
 }
 
+/* While the task runs, and nothing is written yet. */
+static int read_survey(struct checkpoint *c, pid_t tid, struct vma_list *ret, struct error *e)
+{
+	unsigned long pages = 0;
+	int r;
+
+	if (c->reserve && resident(c->proc_fd, tid, &pages) >= LARGE)
+		reserve_begin(c->reserve, (uint64_t)pages * PAGE_BYTES);
+	r = vmas_read_raw(c, tid, ret, e);
+	reserve_end(c->reserve);
+	return r;
+}
+
 int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struct mm_state *m,
 		 struct vma_list *ret, struct error *e)
 {
@@ -251,7 +275,7 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 			return 0;
 		vma_list_free(ret);
 	}
-	return c->checking ? vmas_read_raw(c, p->tid, ret, e)
+	return c->checking ? read_survey(c, p->tid, ret, e)
 			   : vmas_read(c->proc_fd, p->tid, "smaps", ret, e);
 }
 

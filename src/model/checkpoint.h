@@ -58,6 +58,7 @@ struct checkpoint {
 	const struct same_keys *same; /* objects of the image's parent; may be NULL */
 	struct mm_tracks *tracks;     /* whose memory has been copied in advance; may be NULL */
 	struct mm_tracks *surveyed;   /* their mappings, by the survey, as of tracks; may be NULL */
+	struct reserve *reserve;      /* for the image; NULL: for none */
 	struct page_store
 		*store; /* contents that are written when the tasks run again; may be NULL */
 	struct objects *objects;		  /* who has been seen before */

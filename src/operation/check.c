@@ -203,6 +203,8 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	tracks_end(&s->surveyed);
 	if (s->store) /* else there is nothing to be tracked */
 		p.c.surveyed = &s->surveyed;
+	if (opt->jobs != 1)
+		p.c.reserve = &s->reserve;
 	if (r >= 0)
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
 	if (r >= 0)
@@ -260,7 +262,8 @@ int pass_look(pid_t pid, struct subject *s, const struct reprise_checkpoint_opti
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,
 		    struct error *e)
 {
-	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT, .hold = -EBADF};
+	_cleanup_(subject_free) struct subject s = {
+		.ct = CONTAINER_INIT, .hold = -EBADF, .reserve = RESERVE_NONE};
 	struct error first = {};
 	int r;
 

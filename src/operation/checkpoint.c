@@ -230,7 +230,10 @@ static int write_image(struct pass *p, struct image_totals *totals, struct error
 		r = inodes_save_pages(&p->c, e);
 	if (r >= 0)
 		r = mm_save_pages(&p->c, e);
-	return r < 0 ? r : image_finish(p->c.image, totals, e);
+	if (r >= 0)
+		r = image_finish(p->c.image, totals, e);
+	reserve_close(p->c.reserve);
+	return r;
 }
 
 static int image_progress(void *arg, uint64_t done, uint64_t total)
@@ -329,6 +332,7 @@ static int make_room(struct checkpoint *c, const struct subject *s, struct error
 	r = image_early_begin(c->image, state);
 
 	if (r == 0) {
+		reserve_leave(&s->reserve, state);
 		store_use_image(c->store, c->image);
 		image_expect(c->image, s->anonymous + s->shared_bytes);
 		return 1;
@@ -353,6 +357,8 @@ static int prepare_memory(struct pass *p, struct subject *s, uint64_t *stood, st
 	int r = 0;
 
 	c->store = s->store;
+	if (c->jobs != 1)
+		c->reserve = &s->reserve;
 	c->exact = c->no_copies = s->exact;
 	if (c->store) {
 		store_expect(c->store, s->anonymous + s->shared_bytes);
@@ -464,7 +470,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
 			 struct error *e)
 {
-	_cleanup_(subject_free) struct subject s = {.ct = CONTAINER_INIT, .hold = -EBADF};
+	_cleanup_(subject_free) struct subject s = {
+		.ct = CONTAINER_INIT, .hold = -EBADF, .reserve = RESERVE_NONE};
 	struct error first = {};
 	uint64_t begun = clock_now_ns();
 	int r = target_check(pid, e);
@@ -487,6 +494,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 	if (r >= 0 && opt->after == REPRISE_AFTER_RUN)
 		r = store_new(&s.store, fd, !is_secret(opt->seal), e);
 	/* by the paths that the caller knows */
+	if (r >= 0 && opt->compress == 0 && !(opt->parents && opt->parents[0]))
+		reserve_open(&s.reserve, fd);
 	if (r >= 0 && opt->parents && opt->parents[0])
 		r = parents_open(opt->parents, &s.parents, &s.parent_name, e);
 	if (r >= 0 && s.parents)

@@ -25,6 +25,7 @@
 void subject_free(struct subject *s)
 {
 	kernel_memory_free(s->kernel);
+	reserve_close(&s->reserve);
 	store_free(s->store);
 	page_chain_free(s->parents);
 	same_keys_free(s->same);

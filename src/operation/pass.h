@@ -9,6 +9,7 @@
 #include "mm/track.h"
 #include "mm/vdso.h"
 #include "model/checkpoint.h"
+#include "model/reserve.h"
 #include "ns/container.h"
 #include "operation/operation.h"
 
@@ -55,6 +56,7 @@ struct subject {
 	struct mm_tracks surveyed;    /* mappings of what has no track yet */
 	struct mm_tracks tracks;      /* that last since the checkpoint before, or are to last */
 	uint64_t state;		      /* bytes of records, as a guess */
+	struct reserve reserve;	      /* for the image */
 	bool exact;		      /* see struct checkpoint */
 	bool has_origin;
 	struct image_key origin; /* of this machine */

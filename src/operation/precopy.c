@@ -15,6 +15,7 @@
 #include "core/procfs.h"
 #include "mm/pagemap.h"
 #include "mm/shared.h"
+#include "model/reserve.h"
 #include "operation/operation.h"
 #include "operation/parents.h"
 
@@ -291,9 +292,12 @@ static int pass(struct precopy *pc, bool first, uint64_t *ret_bytes)
 		trace_pass(pc, false, tried);
 		return leave_all(pc);
 	}
+	if (first)
+		reserve_begin(pc->c->reserve, 0);
 	vec_for_each (t, &pc->tracks->v)
 		if (r >= 0)
 			r = unless_gone(pc, t, track_look(t, pc->c->proc_fd, &bytes, pc->e));
+	reserve_end(pc->c->reserve);
 	if (r >= 0)
 		r = shared_look(pc->c, pc->tracks, &bytes, pc->e);
 	if (r >= 0)
