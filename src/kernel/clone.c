@@ -12,9 +12,11 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "kernel/birth.h"
 #include "kernel/clone.h"
 #include "kernel/levels.h"
 #include "kernel/sharing.h"
+#include "kernel/user_task.h"
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
 #include "mm/mm.h"
@@ -25,7 +27,7 @@ struct made_helper {
 	pid_t pid;  /* real */
 	pid_t vpid; /* "any": what its maker calls it */
 	struct agent *agent;
-	uint64_t space, children_space;
+	uint64_t space, children_space, user;
 };
 
 struct maker {
@@ -37,23 +39,27 @@ struct maker {
 	struct error *e;
 };
 
-/* One task that can be told to do something. */
-struct actor {
-	pid_t pid;
-	struct agent *agent;
-	const struct restart_process *process; /* NULL for a helper */
-	uint64_t space;
-	uint64_t *children_space;
-};
+static struct actor actor_process(struct restart_process *p)
+{
+	return (struct actor){.pid = p->pid,
+			      .agent = p->agent,
+			      .process = p,
+			      .space = p->msg->pid_namespace,
+			      .user = p->user_space,
+			      .children_space = &p->children_space};
+}
 
 static struct actor actor_of(struct maker *m, struct tree_actor a)
 {
 	struct made_helper *h = a.helper ? &m->helpers[a.index] : NULL;
-	struct restart_process *p = a.helper ? NULL : &m->r->processes.v[a.index];
 
-	if (h)
-		return (struct actor){h->pid, h->agent, NULL, h->space, &h->children_space};
-	return (struct actor){p->pid, p->agent, p, p->msg->pid_namespace, &p->children_space};
+	if (!h)
+		return actor_process(&m->r->processes.v[a.index]);
+	return (struct actor){.pid = h->pid,
+			      .agent = h->agent,
+			      .space = h->space,
+			      .user = h->user,
+			      .children_space = &h->children_space};
 }
 
 static long do_call(struct maker *m, struct tree_actor a, long nr, uint64_t a1, uint64_t a2)
@@ -101,81 +107,6 @@ static uint64_t sharing_flags(const struct restart_process *maker,
 	return tree_sharing(maker, tree_leader(maker), child);
 }
 
-/* Adds clone3() with chosen ids to a batch; these stand behind the arguments. */
-int clone_add(struct batch *b, uint64_t flags, int exit_signal, const struct levels *ids)
-{
-	const struct clone_args args = {
-		.flags = flags | CLONE_PTRACE,
-		.exit_signal = (uint64_t)(exit_signal > 0 ? exit_signal : 0),
-		.set_tid_size = ids->n,
-	};
-	uint32_t at = batch_data(b, &args, sizeof(args));
-	uint32_t tid = batch_data(b, ids->v, (uint32_t)(ids->n * sizeof(*ids->v)));
-
-	/* A list of none is none. */
-	if (ids->n)
-		batch_pointer(b, at + (uint32_t)offsetof(struct clone_args, set_tid), tid);
-	return batch_call(b, SYS_clone3, DATA(at), VAL(sizeof(args)));
-}
-
-int clone_failed(long res, pid_t vpid, struct error *e)
-{
-	if (res == -EEXIST)
-		return error_set(e, (int)res, E_PID_TAKEN, "pid %d is taken", vpid);
-	if (res == -EPERM)
-		return error_set(e, (int)res, E_PID_CHOOSE, "may not choose pid %d", vpid);
-	return error_errno(e, (int)res, E_RESTORE, "cannot make task %d", vpid);
-}
-
-/* A number of NSpid: that of the root's namespace, which may be below ours, or further down. */
-pid_t tree_pid_at(struct restart *r, pid_t pid, pid_t tid, size_t depth)
-{
-	_cleanup_(free_ptr) char *status = NULL;
-	struct error unused = {};
-	const char *v;
-	pid_t found = 0;
-	size_t len;
-
-	if (procfs_read(r->proc_fd, &status, &unused, "%d/task/%d/status", pid, tid) < 0)
-		return 0;
-	v = proc_field(status, "NSpid", &len);
-	for (size_t i = depth + (r->pidns ? 1 : 0) + 1; v && i; i--) {
-		char *end;
-
-		found = (pid_t)strtol(v, &end, 10);
-		if (end == v || *v == '\n')
-			return 0;
-		v = end;
-	}
-	return found;
-}
-
-/* Our name for the child that has this number at a depth below the root: the newest of the parent's
- * children, which stands last. */
-static pid_t outer_child(struct maker *m, pid_t parent, pid_t vpid, size_t depth)
-{
-	_cleanup_(free_ptr) char *list = NULL;
-	ssize_t len;
-
-	if (!m->r->pidns && !depth)
-		return vpid;
-	len = procfs_read(m->r->proc_fd, &list, m->e, "%d/task/%d/children", parent, parent);
-	if (len < 0)
-		return (pid_t)len;
-	while (len > 0) {
-		pid_t pid;
-
-		while (len > 0 && list[len - 1] == ' ')
-			list[--len] = '\0';
-		while (len > 0 && list[len - 1] != ' ')
-			len--;
-		pid = (pid_t)atoi(list + len);
-		if (pid > 0 && tree_pid_at(m->r, pid, pid, depth) == vpid)
-			return pid;
-	}
-	return 0;
-}
-
 int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, uint64_t agent_at,
 	       struct error *e)
 {
@@ -204,80 +135,11 @@ int stub_program(struct restart *r, struct restart_process *p, uint64_t shared, 
 	return mm_restart_program(r, p->pid, p->agent, p->mm->compat, e);
 }
 
-static pid_t real_parent(struct maker *m, const struct tree_step *s)
-{
-	struct restart_process *child = &m->r->processes.v[s->node];
-
-	return s->its_parent ? child->parent->pid : actor_of(m, s->actor).pid;
-}
-
 static int go_for(struct maker *m, const struct actor *a, uint64_t space)
 {
 	const struct levels_maker maker = {a->pid, a->agent, a->space, a->children_space};
 
 	return levels_go(m->r, &maker, space, m->e);
-}
-
-/* It is born where children of its maker are; the first of a pid namespace begins that. */
-static int clone_process(struct maker *m, const struct tree_step *s, const struct actor *a,
-			 struct restart_process *child)
-{
-	_cleanup_(batch_free) struct batch b = {};
-	uint64_t flags = a->process ? sharing_flags(a->process, child) : 0;
-	uint64_t space = child->msg->pid_namespace, in = space;
-	struct levels ids;
-	int call, r;
-
-	if (pid_space_is_init(child)) {
-		in = pid_space_above(m->r, space, pid_space_depth(m->r, space) - 1);
-		flags |= CLONE_NEWPID;
-	}
-	r = go_for(m, a, in);
-	if (r >= 0)
-		r = levels_of(m->r, space, child->vpid, &ids, m->e);
-	if (r < 0)
-		return r;
-	if (s->its_parent)
-		call = clone_add(&b, flags | CLONE_PARENT, 0, &ids);
-	else
-		call = clone_add(&b, flags, child->msg->exit_signal, &ids);
-	r = agent_run(a->agent, a->pid, NULL, &b, m->e);
-	if (r >= 0 && batch_result(&b, call) < 0)
-		r = clone_failed(batch_result(&b, call), child->vpid, m->e);
-	child->children_space = space;
-	return r;
-}
-
-static int do_fork(struct maker *m, const struct tree_step *s)
-{
-	struct restart_process *child = &m->r->processes.v[s->node];
-	struct actor a = actor_of(m, s->actor);
-	int r = clone_process(m, s, &a, child);
-	pid_t pid;
-
-	if (r < 0)
-		return r;
-	pid = outer_child(m, real_parent(m, s), child->vpid, 0);
-	if (pid < 0)
-		return pid;
-	if (!pid)
-		return error_set(m->e, -ESRCH, E_RESTORE, "task %d was made but is not found",
-				 child->vpid);
-	restart_trace(m->r, "task %d made by %d", child->vpid, a.pid);
-	r = stub_adopt(m->r, child, pid, agent_address(a.agent), m->e);
-	if (r >= 0)
-		r = stub_program(m->r, child, a.process ? sharing_flags(a.process, child) : 0,
-				 m->e);
-	return r < 0 || !child->tasks.n ? r : spaces_enter(m->r, &child->tasks.v[0], m->e);
-}
-
-/* The exit signal of those whom a helper makes with CLONE_PARENT is its own. */
-static int helper_exit_signal(struct maker *m, int helper)
-{
-	vec_for_each (s, &m->plan->steps)
-		if (s->type == STEP_FORK && s->actor.helper && s->actor.index == helper)
-			return m->r->processes.v[s->node].msg->exit_signal;
-	return SIGCHLD;
 }
 
 /* Somebody in the tree is to have it, as a pid or as that of a group or session. */
@@ -297,27 +159,164 @@ static bool is_wanted(const struct maker *m, pid_t pid)
 	return false;
 }
 
-/* Of one whose pid does not matter only the innermost is chosen. */
-static int clone_helper(struct maker *m, const struct tree_step *s, pid_t vpid, long *ret)
-{
-	struct actor a = actor_of(m, s->actor);
-	struct made_helper *h = &m->helpers[s->node];
-	_cleanup_(batch_free) struct batch b = {};
-	struct levels ids = {{vpid}, 1};
-	int call, r = go_for(m, &a, a.space);
+#define HELPER_TRIES 200 /* pids, where any will do */
 
-	h->space = h->children_space = a.space;
-	if (r >= 0 && !m->plan->helpers.v[s->node].any)
-		r = levels_of(m->r, a.space, vpid, &ids, m->e);
+/* Stands for the process; its number is in nobody's way. */
+static int make_stand_in(struct maker *m, const struct birth *b, struct restart_process *child)
+{
+	struct birth other = *b;
+	pid_t pid;
+
+	other.flags &= ~(uint64_t)CLONE_NEWPID;
+	for (int i = 0; i < HELPER_TRIES; i++) {
+		int r = birth_once(m->r, &other, 0, &pid, m->e);
+
+		if (r >= 0)
+			r = stub_adopt(m->r, child, pid, agent_address(b->by->agent), m->e);
+		if (r < 0)
+			return r;
+		/* At all levels above it counts from where it was led to last. */
+		for (size_t depth = 0; r >= 0 && depth < b->ids.n - 1; depth++)
+			if (is_wanted(m, tree_pid_at(m->r, pid, pid, depth)))
+				r = -EAGAIN;
+		if (r >= 0)
+			return 0;
+		r = birth_end(m->r, child->agent, pid, b->parent, m->e);
+		ignore(agent_return(child->agent, NULL), "it has ended");
+		child->agent = NULL;
+		child->pid = 0;
+		if (r < 0)
+			return r;
+	}
+	return clone_failed(-EEXIST, b->vpid, m->e);
+}
+
+/*
+ * A pid namespace belongs to the user namespace of whoever makes its first process
+ * (copy_namespaces()). One who stands for that goes there first, with its ids and into its other
+ * namespaces, and then makes it as its brother.
+ */
+static int make_owned(struct maker *m, const struct birth *b, struct restart_process *child,
+		      uint64_t owner, pid_t *ret)
+{
+	uint64_t above = *b->by->children_space;
+	struct actor helper = {.space = above, .user = owner, .children_space = &above};
+	struct birth second = *b;
+	uint64_t shared = b->by->process ? sharing_flags(b->by->process, child) : 0;
+	int r;
+
+	if (!child->tasks.n)
+		return error_set(m->e, -EBADMSG, E_IMAGE_INVALID,
+				 "task %d has ended, and a user namespace owns its pid namespace",
+				 child->vpid);
+	r = make_stand_in(m, b, child);
+	if (r >= 0)
+		r = stub_program(m->r, child, shared, m->e);
+	if (r >= 0)
+		r = spaces_enter(m->r, &child->tasks.v[0], m->e);
+	if (r >= 0)
+		r = user_task_enter(m->r, child, owner, m->e);
 	if (r < 0)
 		return r;
-	call = clone_add(&b, 0, helper_exit_signal(m, s->node), &ids);
-	r = agent_run(a.agent, a.pid, NULL, &b, m->e);
-	*ret = batch_result(&b, call);
+	helper.pid = child->pid;
+	helper.agent = child->agent;
+	second.by = &helper;
+	second.flags |= CLONE_PARENT;
+	r = birth_give(m->r, &second, ret, m->e);
+	if (r < 0)
+		return r;
+	r = stub_adopt(m->r, child, *ret, agent_address(helper.agent), m->e);
+	if (r >= 0)
+		r = birth_end(m->r, helper.agent, helper.pid, b->parent, m->e);
+	ignore(agent_return(helper.agent, NULL), "it has ended");
 	return r;
 }
 
-#define HELPER_TRIES 200 /* pids, where any will do */
+/* Whose a pid namespace is to be that begins with this process; otherwise that of its maker. */
+static uint64_t owner_of(struct maker *m, const struct actor *a,
+			 const struct restart_process *child)
+{
+	const Reprise__Container *msg =
+		pid_space_is_init(child)
+			? restart_find(m->r, RECORD_NAMESPACE, child->msg->pid_namespace)
+			: NULL;
+
+	return msg ? msg->user_namespace : a->user;
+}
+
+/* It is born where children of its maker are; the first of a pid namespace begins that. */
+static int make_process(struct maker *m, const struct tree_step *s, const struct actor *a,
+			struct restart_process *child)
+{
+	struct actor parent = s->its_parent ? actor_process(child->parent) : *a;
+	uint64_t space = child->msg->pid_namespace, in = space, owner = owner_of(m, a, child);
+	struct birth b = {.by = a,
+			  .parent = &parent,
+			  .flags = a->process ? sharing_flags(a->process, child) : 0,
+			  .space = space,
+			  .exit_signal = child->msg->exit_signal,
+			  .vpid = child->vpid};
+	pid_t pid;
+	int r;
+
+	if (s->its_parent)
+		b.flags |= CLONE_PARENT;
+	if (pid_space_is_init(child)) {
+		in = pid_space_above(m->r, space, pid_space_depth(m->r, space) - 1);
+		b.flags |= CLONE_NEWPID;
+	}
+	r = go_for(m, a, in);
+	if (r >= 0)
+		r = levels_of(m->r, space, child->vpid, &b.ids, m->e);
+	if (r < 0)
+		return r;
+	child->user_space = a->user;
+	child->children_space = space;
+	if (owner != a->user)
+		return make_owned(m, &b, child, owner, &pid);
+	r = birth_give(m->r, &b, &pid, m->e);
+	return r < 0 ? r : stub_adopt(m->r, child, pid, agent_address(a->agent), m->e);
+}
+
+static int do_fork(struct maker *m, const struct tree_step *s)
+{
+	struct restart_process *child = &m->r->processes.v[s->node];
+	struct actor a = actor_of(m, s->actor);
+	int r = make_process(m, s, &a, child);
+
+	if (r < 0)
+		return r;
+	restart_trace(m->r, "task %d made by %d", child->vpid, a.pid);
+	r = stub_program(m->r, child, a.process ? sharing_flags(a.process, child) : 0, m->e);
+	return r < 0 || !child->tasks.n ? r : spaces_enter(m->r, &child->tasks.v[0], m->e);
+}
+
+/* The exit signal of those whom a helper makes with CLONE_PARENT is its own. */
+static int helper_exit_signal(struct maker *m, int helper)
+{
+	vec_for_each (s, &m->plan->steps)
+		if (s->type == STEP_FORK && s->actor.helper && s->actor.index == helper)
+			return m->r->processes.v[s->node].msg->exit_signal;
+	return SIGCHLD;
+}
+
+/* Of one whose pid does not matter only the innermost is chosen. -EEXIST: that is taken. */
+static int clone_helper(struct maker *m, const struct tree_step *s, const struct actor *a,
+			pid_t vpid, pid_t *ret)
+{
+	struct birth b = {.by = a,
+			  .parent = a,
+			  .space = a->space,
+			  .exit_signal = helper_exit_signal(m, s->node),
+			  .vpid = vpid,
+			  .ids = {{vpid}, 1}};
+	int r;
+
+	if (m->plan->helpers.v[s->node].any)
+		return birth_once(m->r, &b, 1, ret, m->e);
+	r = levels_of(m->r, a->space, vpid, &b.ids, m->e);
+	return r < 0 ? r : birth_give(m->r, &b, ret, m->e);
+}
 
 static int do_fork_helper(struct maker *m, const struct tree_step *s)
 {
@@ -325,45 +324,28 @@ static int do_fork_helper(struct maker *m, const struct tree_step *s)
 	struct made_helper *h = &m->helpers[s->node];
 	struct actor a = actor_of(m, s->actor);
 	struct trace_stop stop;
-	long res;
-	int r;
+	int r = go_for(m, &a, a.space);
 
-	h->vpid = planned->pid;
-	r = clone_helper(m, s, h->vpid, &res);
-	for (int i = 0; r >= 0 && res == -EEXIST && planned->any && i < HELPER_TRIES; i++) {
-		h->vpid++;
-		if (!is_wanted(m, h->vpid))
-			r = clone_helper(m, s, h->vpid, &res);
+	*h = (struct made_helper){
+		.vpid = planned->pid, .space = a.space, .children_space = a.space, .user = a.user};
+	if (r >= 0)
+		r = clone_helper(m, s, &a, h->vpid, &h->pid);
+	for (int i = 0; r == -EEXIST && planned->any && i < HELPER_TRIES; i++) {
+		error_clear(m->e);
+		while (is_wanted(m, ++h->vpid))
+			continue;
+		r = clone_helper(m, s, &a, h->vpid, &h->pid);
 	}
-	if (r < 0)
-		return r;
-	if (res < 0)
-		return clone_failed(res, h->vpid, m->e);
-	h->pid = outer_child(m, a.pid, h->vpid, planned->any ? pid_space_depth(m->r, a.space) : 0);
-	if (h->pid < 0)
-		return h->pid;
-	if (!h->pid)
-		return error_set(m->e, -ESRCH, E_RESTORE, "helper %d was made but is not found",
-				 h->vpid);
-	r = trace_wait(h->pid, &stop, -1, m->e);
+	if (r >= 0)
+		r = trace_wait(h->pid, &stop, -1, m->e);
 	return r < 0 ? r : agent_captive(&h->agent, h->pid, agent_address(a.agent), m->e);
 }
 
 static int do_retire(struct maker *m, const struct tree_step *s)
 {
-	struct made_helper *h = &m->helpers[s->node];
 	struct actor a = actor_of(m, s->actor);
-	bool any = m->plan->helpers.v[s->node].any;
-	pid_t called = any ? h->vpid : restart_pid_in(m->r, h->vpid, a.space);
-	const uint64_t args[6] = {(uint64_t)called, 0, __WALL, 0};
-	int r = zombie_end(h->agent, h->pid, 0, false, m->e);
-	long res;
 
-	if (r < 0)
-		return r;
-	res = agent_syscall(a.agent, a.pid, NULL, m->e, SYS_wait4, args);
-	return res < 0 ? error_errno(m->e, (int)res, E_RESTORE, "cannot reap helper %d", h->vpid)
-		       : 0;
+	return birth_end(m->r, m->helpers[s->node].agent, m->helpers[s->node].pid, &a, m->e);
 }
 
 static int call_step(struct maker *m, const struct tree_step *s, long nr, uint64_t a2,

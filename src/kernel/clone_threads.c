@@ -131,35 +131,23 @@ static int take_back(struct restart_process *p, struct restart_task *t, struct e
 	return r < 0 ? r : -EAGAIN;
 }
 
-/* Who leads to a number of an inner namespace uses up one of those above it: these come later. */
-static int lead(struct restart *r, uint64_t space, const struct levels *ids, size_t chosen,
-		struct error *e)
-{
-	for (size_t i = chosen; i < ids->n; i++) {
-		int res = levels_lead(r, pid_space_above(r, space, ids->n - 1 - i), ids->v[i]);
-
-		if (res < 0)
-			return error_errno(e, res, E_PID_CHOOSE, "cannot lead a thread to pid %d",
-					   ids->v[i]);
-	}
-	return 0;
-}
-
 /* -EAGAIN: somebody else was faster. */
 static int clone_led(struct restart *r, struct restart_process *p, struct restart_task *t,
 		     const struct levels *ids, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
+	const uint32_t last = levels_last(r);
 	struct levels inner = *ids;
 	struct trace_stop stop;
 	int call, res;
 
-	inner.n = user_task_chooses(r, p, ids->n);
-	res = lead(r, p->msg->pid_namespace, ids, inner.n, e);
+	inner.n = user_task_chooses(r, p->user_space, p->msg->pid_namespace, ids->n);
+	res = levels_lead_all(r, p->msg->pid_namespace, ids, inner.n, e);
 	if (res < 0)
 		return res;
 	call = clone_add(&b, flags_of(p, t), 0, &inner);
 	res = agent_run(p->agent, p->pid, NULL, &b, e);
+	levels_lead_back(r, last);
 	if (res >= 0 && batch_result(&b, call) < 0)
 		res = clone_failed(batch_result(&b, call), t->vtid, e);
 	if (res >= 0)
@@ -175,7 +163,14 @@ static int clone_led(struct restart *r, struct restart_process *p, struct restar
 /* There, not all numbers of a thread may be chosen (alloc_pid()): it is led to them. */
 static int lead_threads(struct restart *r, struct restart_process *p, struct error *e)
 {
-	int res = vfork_is_child(p) ? 0 : user_task_enter(r, p, e);
+	uint64_t user = p->msg->user_namespace;
+	int res = 0;
+
+	/* made by its parent, which is there */
+	if (vfork_is_child(p))
+		p->user_space = user;
+	if (p->user_space != user)
+		res = user_task_enter(r, p, user, e);
 
 	for (size_t i = 1; i < p->tasks.n && res >= 0; i++) {
 		struct restart_task *t = &p->tasks.v[i];

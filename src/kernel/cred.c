@@ -107,7 +107,7 @@ static bool same_ids(const Reprise__Credentials *a, const Reprise__Credentials *
 	       a->sgid == b->sgid && a->fsgid == b->fsgid;
 }
 
-static bool same_groups(const Reprise__Credentials *a, const Reprise__Credentials *b)
+bool cred_same_groups(const Reprise__Credentials *a, const Reprise__Credentials *b)
 {
 	return a->n_groups == b->n_groups &&
 	       (a->n_groups == 0 ||
@@ -116,7 +116,7 @@ static bool same_groups(const Reprise__Credentials *a, const Reprise__Credential
 
 bool cred_same_ids(const Reprise__Credentials *a, const Reprise__Credentials *b)
 {
-	return same_ids(a, b) && same_groups(a, b);
+	return same_ids(a, b) && cred_same_groups(a, b);
 }
 
 static void set_caps(struct batch *b, uint64_t effective, uint64_t permitted, uint64_t inheritable)
@@ -173,7 +173,7 @@ void cred_restart_ids(struct batch *b, const Reprise__Credentials *want,
 {
 	bool ids = !same_ids(want, now);
 
-	if (!same_groups(want, now))
+	if (!cred_same_groups(want, now))
 		batch_must(b, batch_call(b, SYS_setgroups, VAL(want->n_groups),
 					 DATA(batch_data(
 						 b, want->groups,

@@ -23,6 +23,7 @@ void cred_restart(struct batch *b, const Reprise__Credentials *want,
 		  const Reprise__Credentials *now);
 
 bool cred_same_ids(const Reprise__Credentials *a, const Reprise__Credentials *b);
+bool cred_same_groups(const Reprise__Credentials *a, const Reprise__Credentials *b);
 /*
  * The ids and groups alone. Where privilege is needed for that, it stays, by securebits that a
  * new user namespace takes away (set_cred_user_ns()).

@@ -65,7 +65,7 @@ static int check(struct checkpoint *c, const struct tree_node *nodes, const stru
 	if (r >= 0)
 		r = tree_check_tables(t, c->processes.n, &plan, e);
 	if (r >= 0)
-		r = user_task_check(c, t, e);
+		r = user_task_check(c, nodes, t, e);
 	tree_plan_free(&plan);
 	/* What would be wrong in an image is a state of this tree. */
 	if (r < 0 && e->code == E_IMAGE_INVALID)

@@ -16,6 +16,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/vfork.h"
+#include "ns/pidns.h"
 
 /* ---- checkpoint ---- */
 
@@ -399,4 +400,31 @@ int levels_lead(struct restart *r, uint64_t space, pid_t pid)
 		return -res;
 	pthread_join(thread, NULL);
 	return next.result;
+}
+
+/* Who leads to a number of an inner namespace uses up one of those above it: these come later. */
+int levels_lead_all(struct restart *r, uint64_t space, const struct levels *ids, size_t chosen,
+		    struct error *e)
+{
+	for (size_t i = chosen; i < ids->n; i++) {
+		int res = levels_lead(r, pid_space_above(r, space, ids->n - 1 - i), ids->v[i]);
+
+		if (res < 0)
+			return error_errno(e, res, E_PID_CHOOSE, "cannot lead a task to pid %d",
+					   ids->v[i]);
+	}
+	return 0;
+}
+
+/* In a new namespace the restart sets it when all are there. */
+uint32_t levels_last(const struct restart *r)
+{
+	return r->pidns ? 0 : pidns_counter(r->proc_fd);
+}
+
+void levels_lead_back(const struct restart *r, uint32_t last)
+{
+	if (last)
+		ignore(write_last_pid(r->proc_fd, (pid_t)last + 1),
+		       "whoever is made meanwhile may have a number that is wanted");
 }

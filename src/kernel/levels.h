@@ -49,6 +49,12 @@ int levels_go(struct restart *r, const struct levels_maker *m, uint64_t space,
  * unless somebody else is faster.
  */
 int levels_lead(struct restart *r, uint64_t space, pid_t pid) must_check;
+/* The same at all levels of a namespace, but for the innermost ones, which may be chosen. */
+int levels_lead_all(struct restart *r, uint64_t space, const struct levels *ids, size_t chosen,
+		    struct error *e) must_check;
+/* Those who come later have not to be given numbers behind that: where it was before. */
+uint32_t levels_last(const struct restart *r);
+void levels_lead_back(const struct restart *r, uint32_t last);
 /* All processes and threads are there: where their children to come are born. */
 int levels_restart_children(struct restart *r, struct error *e) must_check;
 

@@ -14,7 +14,9 @@
 #include "core/procfs.h"
 #include "kernel/cred.h"
 #include "kernel/rlimit.h"
+#include "kernel/user_ids.h"
 #include "kernel/vfork.h"
+#include "ns/spaces.h"
 
 /* ---- checkpoint ---- */
 
@@ -27,24 +29,77 @@ static int read_ids(struct checkpoint *c, pid_t pid, pid_t tid, Reprise__Credent
 	return r < 0 ? r : cred_parse(status, ret, s, e);
 }
 
-/* In there an id may have no name by which it could be set. */
-static int compare_ids(struct checkpoint *c, const struct frozen_process *f, pid_t pid, pid_t tid,
+/* Where each process of the tree will be made, and what has to be known of that. */
+struct making {
+	struct checkpoint *c;
+	const struct tree_node *nodes;
+	const struct tree_tables *tables;
+	uint64_t *in; /* a user namespace */
+	int *first;   /* with whose ids; -1: with any */
+};
+
+static const Reprise__Container *record(const struct checkpoint *c, uint64_t id)
+{
+	const struct checkpoint_space *s = space_by_id(c, id);
+
+	return s ? &c->spaces.looked->list.v[s - c->spaces.list.v]->msg : NULL;
+}
+
+/* Is a user namespace that one, or below it? */
+static bool lies_in(const struct checkpoint *c, uint64_t user, uint64_t above)
+{
+	while (user && user != above)
+		user = record(c, user)->above;
+	return user == above;
+}
+
+static const struct frozen_process *process_at(const struct making *m, int i)
+{
+	return m->c->processes.v[i].frozen;
+}
+
+/* In there an id may have no name by which it could be set. from: who has others until then. */
+static int compare_ids(const struct making *m, uint64_t user, pid_t from, pid_t pid, pid_t tid,
 		       struct error *e)
 {
+	const Reprise__Container *in = record(m->c, user);
 	_cleanup_(scratch_free) struct scratch s = {};
-	Reprise__Credentials first = REPRISE__CREDENTIALS__INIT, other = first;
-	int r = read_ids(c, f->pid, f->pid, &first, &s, e);
+	Reprise__Credentials now = REPRISE__CREDENTIALS__INIT, want = now;
+	int r = read_ids(m->c, from, from, &now, &s, e);
 
 	if (r >= 0)
-		r = read_ids(c, pid, tid, &other, &s, e);
-	if (r < 0)
+		r = read_ids(m->c, pid, tid, &want, &s, e);
+	if (r < 0 || cred_same_ids(&want, &now) || (in && user_ids_reachable(in, &want, &now)))
 		return r;
-	return cred_same_ids(&first, &other)
-		       ? 0
-		       : error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				   "is in a user namespace below the root task's, and task %d has "
-				   "other ids than it",
-				   tid);
+	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			 "is in a user namespace below the root task's, and task %d has other ids "
+			 "than task %d, which have no name there",
+			 tid, from);
+}
+
+/* See pidns_for_children_get(): nobody tells of one that has no process yet. */
+static int check_children(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			  struct error *e)
+{
+	_cleanup_(free_ptr) char *own = NULL, *next = NULL;
+	const pid_t pid = p->frozen->pid;
+
+	if (!p->look || !p->look->children_apart)
+		return 0;
+	if (procfs_readlink(c->proc_fd, &next, NULL, "%d/task/%d/ns/pid_for_children", pid, tid) <
+	    0)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "is in a user namespace below the root task's, and its next child "
+				 "would be in a pid namespace of its own");
+	if (p->frozen->threads.n == 1)
+		return 0;
+	if (procfs_readlink(c->proc_fd, &own, e, "%d/task/%d/ns/pid", pid, tid) < 0)
+		return e->err;
+	return strcmp(own, next) ? error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+					     "is in a user namespace below the root task's, and "
+					     "its next child would be in a pid namespace that it "
+					     "is not in itself")
+				 : 0;
 }
 
 /* All threads go there together, from where they have the same namespaces. */
@@ -53,51 +108,38 @@ static int check_spaces(struct checkpoint *c, const struct checkpoint_process *p
 	static const struct checkpoint_member with_root;
 	const struct frozen_process *f = p->frozen;
 	const struct checkpoint_member *first = space_member(c, f->pid) ?: &with_root;
-	char path[64], link[64];
+	int r = 0;
 
 	vec_for_each (t, &f->threads) {
 		const struct checkpoint_member *m = space_member(c, t->tid) ?: &with_root;
 
-		if (t->zombie)
+		if (t->zombie || r < 0)
 			continue;
 		if (memcmp(m->ids, first->ids, sizeof(m->ids)) != 0)
 			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 					 "is in a user namespace below the root task's, and thread "
 					 "%d is in other namespaces than it",
 					 t->tid);
-		/* See pidns_for_children_get(). */
-		snprintf(path, sizeof(path), "%d/task/%d/ns/pid_for_children", f->pid, t->tid);
-		if (p->look && p->look->children_apart &&
-		    (f->threads.n > 1 || readlinkat(c->proc_fd, path, link, sizeof(link)) < 0))
-			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-					 "is in a user namespace below the root task's, and its "
-					 "next child would be in a pid namespace %s",
-					 f->threads.n > 1 ? "that it is not in itself"
-							  : "of its own");
-	}
-	return 0;
-}
-
-static int check_process(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
-{
-	const struct frozen_process *f = p->frozen;
-	int r = check_spaces(c, p, e);
-
-	vec_for_each (t, &f->threads) {
-		if (r >= 0 && !t->zombie && t->tid != f->pid)
-			r = compare_ids(c, f, f->pid, t->tid, e);
-		if (r >= 0 && t->in_vfork)
-			r = compare_ids(c, f, t->vfork_child, t->vfork_child, e);
+		r = check_children(c, p, t->tid, e);
 	}
 	return r;
 }
 
-/* userns_install() takes nobody who has his directories together with others. */
-static int check_alone(const struct tree_tables *t, size_t n, size_t i, struct error *e)
+/* Both begin in the user namespace in which they stay. */
+static bool are_made_there(const struct making *m, size_t i, size_t j)
 {
-	for (size_t j = 0; j < n; j++)
+	return m->first[i] >= 0 && m->first[i] == m->first[j] && m->in[i] == m->in[j] &&
+	       m->in[i] == space_of_user(m->c, process_at(m, (int)i)->pid);
+}
+
+/* userns_install() takes nobody who has his directories together with others. */
+static int check_alone(const struct making *m, size_t i, struct error *e)
+{
+	const struct tree_tables *t = m->tables;
+
+	for (size_t j = 0; j < m->c->processes.n; j++)
 		if (j != i && !t[j].zombie && t[i].id[TABLE_FS] &&
-		    t[j].id[TABLE_FS] == t[i].id[TABLE_FS])
+		    t[j].id[TABLE_FS] == t[i].id[TABLE_FS] && !are_made_there(m, i, j))
 			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 					 "is in a user namespace below the root task's, and has "
 					 "its working directory together with process %d",
@@ -105,24 +147,124 @@ static int check_alone(const struct tree_tables *t, size_t n, size_t i, struct e
 	return 0;
 }
 
-int user_task_check(struct checkpoint *c, const struct tree_tables *t, struct error *e)
+static int check_ids(const struct making *m, int i, uint64_t user, struct error *e)
 {
-	for (size_t i = 0; i < c->processes.n; i++) {
-		const struct checkpoint_process *p = &c->processes.v[i];
-		int r;
+	const struct frozen_process *f = process_at(m, i);
+	const bool goes = m->in[i] != user;
+	pid_t from = f->pid;
+	int r = 0;
 
-		if (p->frozen->zombie || !space_of_user(c, p->frozen->pid))
-			continue;
-		r = check_alone(t, c->processes.n, i, e);
-		if (r >= 0)
-			r = check_process(c, p, e);
-		if (r < 0)
-			error_object(e, r, "task %d (%s)", p->frozen->pid, p->stat.comm);
-		r = checkpoint_refuse(c, r, e);
-		if (r < 0)
-			return r;
+	if (m->first[i] >= 0) {
+		pid_t first = process_at(m, m->first[i])->pid;
+
+		r = compare_ids(m, m->in[i], first, f->pid, f->pid, e);
+		from = goes ? f->pid : first;
+	}
+	vec_for_each (t, &f->threads) {
+		if (r >= 0 && !t->zombie && t->tid != f->pid)
+			r = compare_ids(m, user, from, f->pid, t->tid, e);
+		/* made as it is */
+		if (r >= 0 && t->in_vfork)
+			r = compare_ids(m, 0, f->pid, t->vfork_child, t->vfork_child, e);
+	}
+	return r;
+}
+
+/* From there only those of its own and of those below may be entered (setns(2)). */
+static int check_reach(const struct making *m, int i, uint64_t from, struct error *e)
+{
+	static const struct checkpoint_member with_root;
+	const struct checkpoint_member *own, *maker;
+
+	if (!from)
+		return 0;
+	own = space_member(m->c, process_at(m, i)->pid) ?: &with_root;
+	maker = space_member(m->c, process_at(m, m->tables[i].parent)->pid) ?: &with_root;
+	for (int k = 0; k < SPACE_KINDS; k++) {
+		const Reprise__Container *space = own->ids[k] ? record(m->c, own->ids[k]) : NULL;
+
+		if (own->ids[k] != maker->ids[k] &&
+		    (!space || !lies_in(m->c, space->user_namespace, from)))
+			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+					 "is in a pid namespace that belongs to a user namespace, "
+					 "and in a %s namespace that is not its parent's and does "
+					 "not",
+					 space_kinds[k].name);
 	}
 	return 0;
+}
+
+static int check_process(const struct making *m, int i, struct error *e)
+{
+	const struct checkpoint_process *p = &m->c->processes.v[i];
+	uint64_t user = space_of_user(m->c, p->frozen->pid), from = m->in[i];
+	int r;
+
+	if (!user && !from)
+		return 0;
+	if (!lies_in(m->c, user, from))
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "is not in the user namespace that owns the pid namespace in "
+				 "which its parent is");
+	if (m->first[i] == i)
+		from = m->in[m->tables[i].parent];
+	r = check_reach(m, i, from, e);
+	if (r >= 0)
+		r = check_alone(m, (size_t)i, e);
+	if (r >= 0)
+		r = check_spaces(m->c, p, e);
+	return r < 0 ? r : check_ids(m, i, user, e);
+}
+
+/* A process is made where its maker is, or begins a pid namespace that is another one's. */
+static int find_maker(const struct making *m, int i, struct error *e)
+{
+	const struct tree_node *node = &m->nodes[i];
+	const int parent = m->tables[i].parent;
+	const Reprise__Container *begun = node->space_init ? record(m->c, node->pid_space) : NULL;
+
+	m->in[i] = parent < 0 ? 0 : m->in[parent];
+	m->first[i] = parent < 0 ? -1 : m->first[parent];
+	if (!begun || begun->user_namespace == m->in[i])
+		return 0;
+	if (node->zombie)
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "has ended, and a user namespace owns the pid namespace that it "
+				 "began");
+	if (!lies_in(m->c, begun->user_namespace, m->in[i]))
+		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				 "is in a pid namespace that does not belong to the user namespace "
+				 "of its parent");
+	m->in[i] = begun->user_namespace;
+	m->first[i] = i;
+	return 0;
+}
+
+static int told_of(const struct making *m, int i, int r, struct error *e)
+{
+	if (r < 0)
+		error_object(e, r, "task %d (%s)", process_at(m, i)->pid,
+			     m->c->processes.v[i].stat.comm);
+	return checkpoint_refuse(m->c, r, e);
+}
+
+int user_task_check(struct checkpoint *c, const struct tree_node *nodes,
+		    const struct tree_tables *t, struct error *e)
+{
+	const size_t n = c->processes.n;
+	_cleanup_(free_ptr) uint64_t *in = calloc(n + 1, sizeof(*in));
+	_cleanup_(free_ptr) int *first = calloc(n + 1, sizeof(*first));
+	const struct making m = {c, nodes, t, in, first};
+	int r = 0;
+
+	if (!in || !first)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the plan of the restart");
+	for (int i = 0; i < (int)n && r >= 0; i++)
+		r = told_of(&m, i, find_maker(&m, i, e), e);
+	for (int i = 0; i < (int)n && r >= 0; i++)
+		if (!process_at(&m, i)->zombie)
+			r = told_of(&m, i, check_process(&m, i, e), e);
+	return r;
 }
 
 /* ---- validation ---- */
@@ -140,10 +282,29 @@ static const Reprise__Task *speaker(const struct restart_process *p)
 	return leader && leader->is_zombie && p->tasks.n > 1 ? p->tasks.v[1].msg : leader;
 }
 
+/* The process that began to make others in that user namespace; NULL: they are made elsewhere. */
+static const struct restart_process *beginner(const struct restart *r,
+					      const struct restart_process *p, uint64_t user)
+{
+	const struct restart_process *found = NULL;
+
+	for (; user && p; p = p->parent) {
+		const Reprise__Container *msg =
+			pid_space_is_init(p)
+				? restart_find(r, RECORD_NAMESPACE, p->msg->pid_namespace)
+				: NULL;
+
+		if (msg && msg->user_namespace == user)
+			found = p;
+	}
+	return found;
+}
+
 static int validate_process(const struct restart *r, const struct restart_process *p,
 			    struct error *e)
 {
 	const Reprise__Task *by = speaker(p);
+	const struct restart_process *first;
 
 	if (restart_space_missing(r, p->msg->user_namespace, CLONE_NEWUSER))
 		return invalid(e, "the user namespace of a process is not there");
@@ -155,12 +316,12 @@ static int validate_process(const struct restart *r, const struct restart_proces
 		return 0;
 	if (!p->parent || !by)
 		return invalid(e, "a process that cannot be in a user namespace of its own");
-	vec_for_each (t, &p->tasks)
-		if (!t->msg->is_zombie && !cred_same_ids(by->creds, t->msg->creds))
-			return invalid(e, "threads of different users in a user namespace");
+	/* Who is made there has not to go there. */
+	first = beginner(r, p, p->msg->user_namespace);
 	vec_for_each (q, &r->processes)
 		vec_for_each (t, &q->tasks)
-			if (q != p && !t->msg->is_zombie && t->msg->fs == by->fs)
+			if (q != p && !t->msg->is_zombie && t->msg->fs == by->fs &&
+			    (!first || beginner(r, q, p->msg->user_namespace) != first))
 				return invalid(e, "who is in a user namespace shares directories");
 	return 0;
 }
@@ -195,28 +356,58 @@ static int read_now(struct restart *r, const struct restart_task *t, Reprise__Cr
 	return res < 0 ? res : cred_parse(status, now, s, e);
 }
 
+/* What tasks of a process have that took on no ids of their own yet. */
+static const Reprise__Credentials *ids_now(const struct restart *r, const struct restart_process *p)
+{
+	const struct restart_process *first = beginner(r, p, p->user_space);
+	const Reprise__Task *by = speaker(first ?: p);
+
+	return by ? by->creds : NULL;
+}
+
+static int take_ids(struct restart *r, struct restart_process *p, struct restart_task *t,
+		    struct error *e)
+{
+	const Reprise__Credentials *now = ids_now(r, p);
+
+	if (t->msg->is_zombie)
+		return 0;
+	return now ? user_ids_restart(r, t, now, e)
+		   : invalid(e, "a process of a user namespace has no ids");
+}
+
 /*
- * Ids are set outside, where all of them have a name. The change makes a task undumpable, which
- * would take it out of our reach, see commit_creds().
+ * Outside all ids have a name. The change makes a task undumpable, which would take it out of our
+ * reach, see commit_creds().
  */
-int user_task_enter(struct restart *r, struct restart_process *p, struct error *e)
+static int add_ids(struct restart *r, struct restart_process *p, struct batch *b, struct scratch *s,
+		   struct error *e)
+{
+	struct restart_task *t = &p->tasks.v[0];
+	Reprise__Credentials now = REPRISE__CREDENTIALS__INIT;
+	int res = read_now(r, t, &now, s, e);
+
+	now.groups = r->groups;
+	now.n_groups = r->n_groups;
+	if (res >= 0)
+		cred_restart_ids(b, speaker(p)->creds, &now);
+	return res;
+}
+
+int user_task_enter(struct restart *r, struct restart_process *p, uint64_t user, struct error *e)
 {
 	struct restart_task *t = &p->tasks.v[0];
 	_cleanup_(scratch_free) struct scratch s = {};
 	_cleanup_(batch_free) struct batch b = {};
-	Reprise__Credentials now = REPRISE__CREDENTIALS__INIT;
-	int ns = open_space(r, p->msg->user_namespace), remote, failed;
+	int ns = open_space(r, user), remote, failed;
 	int res = rlimits_raise(p, e);
 
 	if (res >= 0)
-		res = read_now(r, t, &now, &s, e);
-	now.groups = r->groups;
-	now.n_groups = r->n_groups;
+		res = p->user_space ? take_ids(r, p, t, e) : add_ids(r, p, &b, &s, e);
 	if (res >= 0)
 		res = restart_send_fds(r, t, &ns, 1, &remote, e);
 	if (res < 0)
 		return res;
-	cred_restart_ids(&b, speaker(p)->creds, &now);
 	batch_must(&b, batch_call(&b, SYS_setns, VAL(remote), VAL(CLONE_NEWUSER)));
 	batch_call(&b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(1), VAL(0), VAL(0), VAL(0));
 	batch_call(&b, SYS_close, VAL(remote));
@@ -227,17 +418,29 @@ int user_task_enter(struct restart *r, struct restart_process *p, struct error *
 				  batch_result(&b, failed) == -EPERM ? E_CREDENTIALS : E_NAMESPACE,
 				  "task %d cannot enter its user namespace (system call %ld)",
 				  p->vpid, batch_number(&b, failed));
+	if (res >= 0)
+		p->user_space = user;
+	return res;
+}
+
+static int enter(struct restart *r, struct restart_process *p, struct error *e)
+{
+	int res;
+
+	if (p->user_space != p->msg->user_namespace)
+		return user_task_enter(r, p, p->msg->user_namespace, e);
+	res = p->user_space ? rlimits_raise(p, e) : 0;
+	vec_for_each (t, &p->tasks)
+		if (res >= 0 && p->user_space)
+			res = take_ids(r, p, t, e);
 	return res;
 }
 
 int user_tasks_enter(struct restart *r, struct error *e)
 {
 	vec_for_each (p, &r->processes) {
-		int res = 0;
+		int res = p->msg->zombie || vfork_is_child(p) ? 0 : enter(r, p, e);
 
-		if (p->msg->user_namespace && !p->msg->zombie && p->tasks.n == 1 &&
-		    !vfork_is_child(p))
-			res = user_task_enter(r, p, e);
 		if (res < 0)
 			return res;
 	}
@@ -271,17 +474,16 @@ static bool is_below(const struct restart *r, uint64_t user, uint64_t above)
 	return user == above;
 }
 
-size_t user_task_chooses(const struct restart *r, const struct restart_process *p, size_t levels)
+size_t user_task_chooses(const struct restart *r, uint64_t user, uint64_t space, size_t levels)
 {
-	uint64_t space = p->msg->pid_namespace;
 	size_t n = 0;
 
-	if (!p->msg->user_namespace)
+	if (!user)
 		return levels;
 	for (; space && n < levels; n++) {
 		const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, space);
 
-		if (!msg || !is_below(r, msg->user_namespace, p->msg->user_namespace))
+		if (!msg || !is_below(r, msg->user_namespace, user))
 			break;
 		space = msg->above;
 	}

@@ -87,6 +87,7 @@ struct restart_process {
 	bool mm_owner;			/* the first process of its mm: it builds and fills it */
 	struct restart_process *parent; /* NULL: outside */
 	uint64_t children_space;	/* in which pid namespace its leader makes children now */
+	uint64_t user_space;		/* in which user namespace it is now */
 	VEC(struct restart_task) tasks; /* leader first */
 };
 

@@ -77,6 +77,7 @@ struct mounts_place {
 	int (*namespace)(const void *arg, const Reprise__Mount *m);
 	int proc_fd;
 	const int *external_fd; /* what is outside is this, and nowhere else; may be NULL */
+	const int *fresh_fd;	/* the same of a file system that is new */
 	const int *root_fds;	/* see propagation_open_root(); may be NULL */
 	/* A copy of what is outside, for where it cannot be bound from; -1: there is none. May be
 	 * NULL. */

@@ -178,12 +178,42 @@ int mounts_validate_late(const struct restart *r, const Reprise__Container *msg,
 	return 0;
 }
 
+/*
+ * In a mount namespace that belongs to a user namespace a proc is mounted only where another one
+ * can be seen in full (mount_too_revealing()): it comes from here.
+ */
+static int make_proc(const Reprise__Mount *m)
+{
+	_cleanup_(close_fd) int fs = fsopen("proc", FSOPEN_CLOEXEC);
+	_cleanup_(free_ptr) char *options = strdup(m->data);
+	char *rest = NULL;
+
+	if (fs < 0 || !options)
+		return -EBADF;
+	if (*m->source && fsconfig(fs, FSCONFIG_SET_STRING, "source", m->source, 0) < 0)
+		return -EBADF;
+	for (char *o = strtok_r(options, ",", &rest); o; o = strtok_r(NULL, ",", &rest)) {
+		char *value = strchr(o, '=');
+
+		if (value)
+			*value++ = '\0';
+		if (fsconfig(fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, o, value, 0) < 0)
+			return -EBADF;
+	}
+	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		return -EBADF;
+	return fsmount(fs, FSMOUNT_CLOEXEC, 0);
+}
+
 int mounts_restart_late(const Reprise__Container *msg, size_t i, int ns, struct error *e)
 {
 	const Reprise__Mount *m = msg->mounts[i];
-	_cleanup_(close_fd) int from = -EBADF;
-	const struct mounts_place place = {.external_fd = &from};
+	_cleanup_(close_fd) int from = -EBADF, proc = -EBADF;
+	const struct mounts_place place = {.external_fd = &from, .fresh_fd = &proc};
 	int r;
+
+	if (m->kind == MOUNT_FRESH && msg->user_namespace)
+		proc = make_proc(m);
 
 	if (m->kind == MOUNT_EXTERNAL) {
 		from = open_tree(AT_FDCWD, m->external, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);

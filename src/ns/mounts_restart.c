@@ -389,10 +389,12 @@ static int control_group(const struct build *b, const Reprise__Mount *m, const c
 	return bind(from, to, e);
 }
 
-static int fresh(const Reprise__Mount *m, const char *to, struct error *e)
+static int fresh(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
 {
 	unsigned long flags = m->flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
 
+	if (b->place->fresh_fd && *b->place->fresh_fd >= 0)
+		return attach(*b->place->fresh_fd, to, e);
 	if (mount(m->source, to, m->type, flags, m->data) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount a new %s", m->type);
 	return 0;
@@ -437,7 +439,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		break;
 	case MOUNT_FRESH:
 	case MOUNT_TMPFS:
-		r = fresh(m, to, e);
+		r = fresh(b, m, to, e);
 		break;
 	default:
 		break;

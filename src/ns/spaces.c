@@ -73,9 +73,6 @@ int space_find_owner(struct checkpoint *c, size_t i, struct error *e)
 				 "belongs to a user namespace that is not below the root task's");
 	r = user_space_get(c, owner, &x->msg.user_namespace, e);
 	x->mounts.user = x->msg.user_namespace;
-	if (r >= 0 && x->msg.user_namespace && (x->msg.own & CLONE_NEWPID))
-		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "belongs to another user namespace than the root task's");
 	return r;
 }
 

@@ -347,6 +347,9 @@ static int build_tree(struct loaded *l, int messages, struct error *e)
 	struct restart *r = &l->r;
 	int res = tree_make(r, &l->plan, terminal_session, e);
 
+	/* Those who were led to their numbers have moved it. */
+	if (res >= 0 && r->spaces.list.n)
+		res = pidns_restart_counter(r, e);
 	if (res >= 0)
 		res = spaces_restart_late(r, e);
 	if (res >= 0)

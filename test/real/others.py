@@ -119,33 +119,47 @@ def test_bubblewrap_in_a_container(case):
     case.reap()
 
 
-def test_bubblewrap_user_in_a_container(case):
-    """User, mount, IPC, UTS and network namespaces, the latter in the former."""
+def bubblewrap_user(case, options, shared):
+    """Namespaces that belong to a user namespace below that of a container."""
     begin(case, '/usr/bin/bwrap')
-    good(case.reprise('run', '-d', '--name', 'outer', '--', 'bwrap', *BUBBLE.replace('--unshare-pid', '--unshare-user').split(),
+    good(case.reprise('run', '-d', '--name', 'outer', '--', 'bwrap', *options,
                       '--uid', '5', '--gid', '6', '--hostname', 'bubble', '--dev', '/dev', 'sh', '-c', COUNT))
-    pid, _ = inner_shell(case, 'outer', 'user')
+    pid, numbers = inner_shell(case, 'outer', 'user')
     case.until(lambda: count('/proc/%d/root' % pid) > 2, 'it counts')
     case.checkpoint('outer', '-q', '--kill')
     good(case.reprise('rm', 'outer'))
     for name in 'one', 'two':
         good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', name))
-        pid, _ = inner_shell(case, name, 'user')
+        pid, now = inner_shell(case, name, 'user')
         before = count('/proc/%d/root' % pid)
-        if before < 2:
-            raise Failed('it has counted to %d' % before)
+        if before < 2 or ('pid' not in shared and now != numbers):
+            raise Failed('it is %s and has counted to %d; it was %s' % (now, before, numbers))
         case.until(lambda: count('/proc/%d/root' % pid) > before + 1, 'it goes on')
         _, seen, _ = case.run(['/usr/bin/nsenter', '--user', '--preserve-credentials', '--mount', '--uts', '-t', str(pid), 'sh', '-c',
                          'id -u; id -g; hostname; test -c /dev/null && echo device'])
         if seen.split() != ['5', '6', 'bubble', 'device']:
             raise Failed('there it is %s' % seen)
-        # The one that it has not for itself is the container's.
+        # Those that it has not for itself are the container's.
         init = {c['name']: c for c in json.loads(good(case.reprise('ps', '--json')))['containers']}[name]['init']
-        if os.readlink('/proc/%d/ns/cgroup' % pid) != os.readlink('/proc/%d/ns/cgroup' % init):
-            raise Failed('it is in a cgroup namespace of others')
+        for kind in 'pid', 'cgroup':
+            if (os.readlink('/proc/%d/ns/%s' % (pid, kind)) == os.readlink('/proc/%d/ns/%s' % (init, kind))) != (kind in shared):
+                raise Failed('it is in a %s namespace of others' % kind)
+        with open('/proc/%d/root/proc/1/comm' % pid) as file:
+            if (file.read() == 'bwrap\n') == ('pid' in shared):
+                raise Failed('its /proc shows others')
     good(case.reprise('stop', '-t', '0', 'one', 'two'))
     good(case.reprise('rm', 'one', 'two'))
     case.reap()
+
+
+def test_bubblewrap_user_in_a_container(case):
+    """User, mount, IPC, UTS and network namespaces, the latter in the former."""
+    bubblewrap_user(case, BUBBLE.replace('--unshare-pid', '--unshare-user').split(), {'pid', 'cgroup'})
+
+
+def test_bubblewrap_all_in_a_container(case):
+    """With a pid namespace of its own, in which it is somebody else than who owns that."""
+    bubblewrap_user(case, BUBBLE.split() + ['--unshare-all'], set())
 
 
 def test_bubblewrap(case):

@@ -35,8 +35,23 @@ def test_message_queue(case):
             'ipc namespace of task', '/some')
 
 
-def test_pid_namespace_of_a_user_namespace(case):
-    refused(case, 'task-namespace', '--user --map-root-user --pid --fork', ':', 'pid namespace of task', 'another user namespace')
+def inside(case, *args):
+    """A process joins the pid namespace of the only child of the last job, which a user namespace owns."""
+    return ('while ! child=$(pgrep -P $!); do sleep 0.1; done; nsenter -t $child ' + ' '.join(args)).replace('$', '\\$')
+
+
+def test_outsider_of_a_user_namespace(case):
+    """Whose parent has gone is adopted by a process of a user namespace in which he is not."""
+    done = case.path('joined')
+    refused(case, 'task-namespace', '--uts', 'unshare --user --map-root-user --pid --fork sleep 1000 & ' +
+            inside(case, '--pid', 'sh -c \'sleep 1000 & echo >%s\'' % done) + '; rm ' + done,
+            'not in the user namespace', 'owns the pid namespace')
+
+
+def test_ended_in_a_user_namespace(case):
+    refused(case, 'task-namespace', '--uts', '/usr/bin/python3 -c \'import ctypes, time; '
+            'pid = ctypes.CDLL(None).syscall(56, 0x30000000 | 17, 0, 0, 0, 0); pid and time.sleep(1000)\' & sleep 0.1; '
+            'while ! pgrep -r Z -P \$! >/dev/null; do sleep 0.1; done', 'has ended', 'user namespace owns')
 
 
 def test_unborn_in_a_user_namespace(case):
@@ -45,20 +60,26 @@ def test_unborn_in_a_user_namespace(case):
 
 
 def test_threads_of_a_user_namespace(case):
-    """Other ids may have no name there."""
+    """A thread has kept an id that has no name there."""
     program, changed = case.path('threads.py'), case.path('changed')
     with open(program, 'w') as f:
         f.write("""import ctypes, os, threading, time
 libc, (there, ready), (go, mapped) = ctypes.CDLL(None), os.pipe(), os.pipe()
 if os.fork() == 0:
     os.read(there, 1)
-    open('/proc/' + str(os.getppid()) + '/uid_map', 'w').write('0 0 65536')
+    open('/proc/' + str(os.getppid()) + '/uid_map', 'w').write('0 1234 1')
     os.write(mapped, b' ')
+    os.read(there, 1)
+    open(%r, 'w')
     os._exit(0)
 libc.unshare(0x10000000)
 os.write(ready, b' ')
 os.read(go, 1)
-threading.Thread(target=lambda: (libc.setfsuid(5), open(%r, 'w'), time.sleep(1000))).start()
+threading.Thread(target=time.sleep, args=(1000,)).start()
+libc.setfsuid(0)
+os.write(ready, b' ')
+os.wait()
+time.sleep(1000)
 """ % changed)
     refused(case, 'task-namespace', '--fork', '/usr/bin/python3 %s & while ! [ -e %s ]; do sleep 0.1; done; rm %s %s' % (
         program, changed, changed, program), 'user namespace', 'other ids')
