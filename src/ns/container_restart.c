@@ -38,13 +38,22 @@ bool container_has_pidns(const struct restart *r)
 	return msg && msg->own & CLONE_NEWPID;
 }
 
+static bool has_writable_layer(const Reprise__Container *msg)
+{
+	for (size_t i = 0; i < msg->n_mounts; i++)
+		if (msg->mounts[i]->kind == MOUNT_OVERLAY && msg->mounts[i]->layer)
+			return true;
+	return false;
+}
+
 bool container_needs_place(const struct restart *r, char *name, size_t size)
 {
 	const Reprise__Container *msg = container_of(r);
 
 	if (msg)
 		snprintf(name, size, "%s", msg->name);
-	return msg && ((msg->n_mounts && !msg->derived_mounts) || msg->n_cgroups);
+	return msg && ((msg->n_mounts && !msg->derived_mounts) || msg->n_cgroups ||
+		       has_writable_layer(msg));
 }
 
 int container_validate(const struct restart *r, struct error *e)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -78,6 +79,15 @@ static int add_runs(struct layer *l, int fd, const Reprise__LayerEntry *m, struc
 	return 0;
 }
 
+/* What chattr(1) has set. A file system that has no such flags says so. */
+static void save_flags(int fd, Reprise__LayerEntry *m)
+{
+	int flags; /* the kernel takes it for one (ioctl_getflags()) */
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
+		m->flags = (uint32_t)flags & LAYER_FLAGS;
+}
+
 static int save_contents(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
 			 struct error *e)
 {
@@ -88,6 +98,7 @@ static int save_contents(struct layer *l, int parent, const char *name, Reprise_
 		fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot read %s", m->path);
+	save_flags(fd, m);
 	m->offset = l->msg.contents;
 	l->msg.contents += PAGE_UP(m->size);
 	return add_runs(l, fd, m, e);
@@ -195,6 +206,9 @@ static Reprise__LayerEntry *add_entry(struct layer *l, const char *path, const s
 	m->gid = st->st_gid;
 	m->mtime_sec = st->st_mtim.tv_sec;
 	m->mtime_nsec = (uint32_t)st->st_mtim.tv_nsec;
+	m->has_atime = true;
+	m->atime_sec = st->st_atim.tv_sec;
+	m->atime_nsec = (uint32_t)st->st_atim.tv_nsec;
 	m->rdev = st->st_rdev;
 	m->size = S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0;
 	return m->path ? m : NULL;
@@ -228,6 +242,7 @@ static int visit(struct layer *l, int parent, const char *name, const char *path
 
 		if (fd < 0)
 			return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
+		save_flags(fd, m);
 		r = walk(l, fd, path, depth + 1, e);
 	}
 	return r;
@@ -270,6 +285,7 @@ static int take_stock(struct layer *l, struct error *e)
 	root = add_entry(l, ".", &st);
 	if (!root)
 		return no_memory(e);
+	save_flags(l->dir_fd, root);
 	r = save_xattrs(l, l->dir_fd, ".", root, e);
 	if (r >= 0)
 		r = walk(l, l->dir_fd, ".", 0, e);

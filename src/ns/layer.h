@@ -2,6 +2,8 @@
 #ifndef REPRISE_NS_LAYER_H
 #define REPRISE_NS_LAYER_H
 
+#include <linux/fs.h>
+
 #include "core/scratch.h"
 #include "model/checkpoint.h"
 #include "model/restart.h"
@@ -15,6 +17,12 @@
  * extended attributes.
  */
 struct layer;
+
+/* Flags of chattr(1) that are kept (FS_*_FL). An overlay keeps two of
+ * them (i, a) in an attribute of its own (trusted.overlay.protattr). */
+#define LAYER_FLAGS                                                                              \
+	((uint32_t)(FS_SYNC_FL | FS_IMMUTABLE_FL | FS_APPEND_FL | FS_NODUMP_FL | FS_NOATIME_FL | \
+		    FS_DIRSYNC_FL))
 
 /* Takes stock of the tree below dir_fd, which stays the caller's. The record gets *ret_id. */
 int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct layer **ret,

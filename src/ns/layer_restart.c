@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/xattr.h>
@@ -45,6 +46,8 @@ static int validate_entry(const Reprise__Layer *msg, size_t i, uint64_t *end, st
 
 	if (!good_path(m->path) || (i == 0) != !strcmp(m->path, "."))
 		return invalid(e, "a file has an impossible path");
+	if (m->flags & ~LAYER_FLAGS || (m->flags && !S_ISREG(m->mode) && !S_ISDIR(m->mode)))
+		return invalid(e, "a file has impossible flags");
 	if (i == 0 && !S_ISDIR(m->mode))
 		return invalid(e, "the root of a layer is no directory");
 	if (m->link && (m->link > i || msg->entries[m->link - 1]->link ||
@@ -120,10 +123,26 @@ static int make(int parent, const char *name, int dir_fd, const Reprise__Layer *
 	return 0;
 }
 
+/* Last of all: of a file that may not be changed nothing can be set any more. */
+static int set_flags(int parent, const char *name, const Reprise__LayerEntry *m, struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		openat(parent, name, O_RDONLY | O_NOFOLLOW | O_NOATIME | O_CLOEXEC);
+	int now = 0;
+
+	if (fd >= 0 && ioctl(fd, FS_IOC_GETFLAGS, &now) == 0) {
+		now = (int)(((uint32_t)now & ~LAYER_FLAGS) | m->flags);
+		if (ioctl(fd, FS_IOC_SETFLAGS, &now) == 0)
+			return 0;
+	}
+	return error_errno(e, -errno, E_RESTORE, "cannot set the flags (chattr) of %s", m->path);
+}
+
 static int set_attributes(int parent, const char *name, const Reprise__LayerEntry *m,
 			  struct error *e)
 {
-	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {m->mtime_sec, m->mtime_nsec}};
+	const struct timespec times[2] = {{m->atime_sec, m->has_atime ? m->atime_nsec : UTIME_OMIT},
+					  {m->mtime_sec, m->mtime_nsec}};
 
 	/* There is no call for the attributes of a name in a directory; the worker's own is free.
 	 */
@@ -140,7 +159,7 @@ static int set_attributes(int parent, const char *name, const Reprise__LayerEntr
 		return error_errno(e, -errno, E_RESTORE, "cannot set the mode of %s", m->path);
 	if (utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set the time of %s", m->path);
-	return 0;
+	return m->flags ? set_flags(parent, name, m, e) : 0;
 }
 
 struct sink {

@@ -14,6 +14,7 @@
 #include "ns/cgroups.h"
 #include "ns/mounts.h"
 #include "ns/mounts_late.h"
+#include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
 
 void mounts_survey_free(struct mounts_survey *m)
@@ -158,7 +159,7 @@ static char *fs_data(const struct mounts_survey *sv, struct scratch *s, const ch
 	return out;
 }
 
-static int add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, struct error *e)
+int mounts_add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, struct error *e)
 {
 	struct mount_layer *l = fd < 0 ? NULL : vec_push(&sv->layers);
 
@@ -169,68 +170,6 @@ static int add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, stru
 	l->mount = msg;
 	l->dir_fd = fd;
 	return 0;
-}
-
-/* One that cannot be opened is not searched. */
-static int add_part(struct mounts_survey *sv, dev_t dev, const char *dir, struct error *e)
-{
-	int fd = *dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-	struct overlay_part *part = fd < 0 ? NULL : vec_push(&sv->overlays);
-
-	if (fd >= 0 && !part) {
-		close(fd);
-		return no_memory(e);
-	}
-	if (part)
-		*part = (struct overlay_part){dev, fd};
-	return 0;
-}
-
-static int add_parts(struct mounts_survey *sv, dev_t dev, const char *lower, const char *upper,
-		     struct error *e)
-{
-	_cleanup_(free_ptr) char *copy = strdup(lower);
-	int r = upper ? add_part(sv, dev, upper, e) : 0;
-	char *rest = copy, *dir;
-
-	if (!copy)
-		return no_memory(e);
-	while (r >= 0 && (dir = strsep(&rest, ":")))
-		r = add_part(sv, dev, dir, e);
-	return r;
-}
-
-static int look_overlay(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
-			struct scratch *s, struct error *e)
-{
-	_cleanup_(free_ptr) char *lower = mount_option(m->super, "lowerdir");
-	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
-	int fd, r;
-
-	if (sv->nested)
-		return error_set(
-			e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-			"it is an overlay in another mount namespace than the root task's");
-	if (!lower)
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "the lower directories of the overlay are not known");
-	msg->kind = MOUNT_OVERLAY;
-	msg->lower = scratch_string(s, lower);
-	if (!msg->lower)
-		return no_memory(e);
-	msg->data = scratch_string(s, mount_has_option(m->super, "userxattr") ? "userxattr" : "");
-	r = add_parts(sv, m->dev, lower, upper, e);
-	if (r < 0 || !upper)
-		return r;
-	msg->external = scratch_string(s, upper);
-	if (!sv->with_overlays)
-		return 0;
-	fd = open(upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT,
-				   "cannot open the writable layer %s", upper);
-	msg->layer = 1; /* the id follows when it is saved */
-	return add_layer(sv, msg, fd, e);
 }
 
 /*
@@ -388,7 +327,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return 0;
 	}
 	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
-		return look_overlay(sv, m, msg, s, e);
+		return mounts_look_overlay(sv, m, at, msg, s, e);
 	if (is_one_of(m->type, memory_types))
 		return look_memory(sv, m, msg, s, e);
 	return look_fresh(sv, m, msg, s, e);
@@ -404,6 +343,15 @@ static int check_propagation(const struct mounts_survey *sv, const struct mount_
 			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					 "mount %s shares its mounts with %s", m->point,
 					 other->point);
+	return 0;
+}
+
+/* Which ids it shows for which only its own user namespace knows (show_mnt_opts()). */
+static int check_ids(const struct mount_line *m, struct error *e)
+{
+	if (mount_has_option(m->options, "idmapped"))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "it shows other owners than its files have (idmapped)");
 	return 0;
 }
 
@@ -424,7 +372,9 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	msg->source = m->source;
 	msg->flags = mount_flags(m->options);
 	msg->super_readonly = mount_has_option(m->super, "ro");
-	r = look_source(sv, proc_fd, pid, m, msg, s, e);
+	r = check_ids(m, e);
+	if (r >= 0)
+		r = look_source(sv, proc_fd, pid, m, msg, s, e);
 	if (r >= 0 && sv->derived && !sv->nested)
 		r = check_propagation(sv, m, e);
 	if (r >= 0)

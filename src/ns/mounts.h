@@ -47,6 +47,9 @@ struct mounts_survey {
  */
 int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scratch *s,
 		  struct error *e) must_check;
+/* Contents that go into the image: the descriptor is taken over, or closed. */
+int mounts_add_layer(struct mounts_survey *m, Reprise__Mount *msg, int fd,
+		     struct error *e) must_check;
 /* The device of one of theirs, 0 if there is none. */
 dev_t mounts_device(const struct mounts_survey *m, int id);
 /* A copy of a mount, without what is mounted on it: a descriptor. */

@@ -97,6 +97,9 @@ int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m, stru
 	char path[PATH_SIZE];
 	int r, fd;
 
+	if (!place->layers)
+		return error_set(e, -EINVAL, E_CONTAINER_MOUNT,
+				 "no directory was named for the files of the container");
 	snprintf(path, sizeof(path), "%s/%d", place->layers, m->id);
 	r = make_directory(path, e);
 	snprintf(path, sizeof(path), "%s/%d/work", place->layers, m->id);

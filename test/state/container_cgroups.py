@@ -12,7 +12,7 @@ from case import Failed, Skipped
 from contained import begin, expect, listed, needs_controllers
 
 # What is no setting, or moves by itself.
-COUNTERS = ['cgroup.procs', 'cgroup.threads', 'tasks', '*.pressure*', '*.failcnt', '*max_usage_in_bytes',
+COUNTERS = ['cgroup.procs', 'cgroup.threads', 'tasks', '[!c]*.pressure', 'cpu.pressure', '*.failcnt', '*max_usage_in_bytes',
             '*.peak', 'memory.pressure_level', 'cpuacct.usage', 'cgroup.event_control', 'memory.oom_control']
 
 THREADS = '''
@@ -185,6 +185,8 @@ def test_limits(case):
         write(made['memory'] + '/memory.swappiness', '7')
     if 'unified' in made:
         write(made['unified'] + '/cgroup.max.depth', '5')
+        if os.path.exists(made['unified'] + '/cgroup.pressure'):
+            write(made['unified'] + '/cgroup.pressure', '0')
     before = snapshot(case, 'a')
     limits = [s for g in before.values() for s in g['settings'].values()]
     for value in ('209715200\n', '60\n'):

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mounts of a container that cannot be made again: refused by name."""
+
+import os
+
+from case import Failed, Skipped
+from contained import begin, good
+
+# AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP
+IDMAPPED = r"""
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    libc.unshare(0x10000000)
+    os.write(ready[1], b' ')
+    os.read(go[0], 1)
+    os._exit(0)
+os.read(ready[0], 1)
+open('/proc/%d/uid_map' % child, 'w').write('0 1000 1')
+open('/proc/%d/gid_map' % child, 'w').write('0 1000 1')
+space = os.open('/proc/%d/ns/user' % child, os.O_RDONLY)
+tree = libc.syscall(428, -100, sys.argv[1].encode(), 1)
+attr = struct.pack('QQQQ', 0x00100000, 0, 0, space)
+if tree < 0 or libc.syscall(442, tree, b'', 0x1000, attr, len(attr)) < 0:
+    sys.exit('skip: ' + os.strerror(ctypes.get_errno()))
+if libc.syscall(429, tree, b'', -100, sys.argv[2].encode(), 4) < 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.write(go[1], b' ')
+os.wait()
+"""
+
+
+def container(case, *commands):
+    begin(case)
+    good(case.reprise('run', '-d', '--name', 'c', '--', 'sleep', '1000'))
+    for command in commands:
+        code, _, err = case.reprise('exec', 'c', *command)
+        if code and 'skip: ' in err:
+            raise Skipped('no such mounts: %s' % err)
+        if code:
+            raise Failed('%s: %s' % (command, err))
+
+
+def refused(case, *words, who='c'):
+    case.refused(case.reprise('checkpoint', who, '-o', case.path('image')), 'container-mount', *words)
+    code, _, err = case.reprise('check', who)
+    if code != 1 or not all(word in err for word in words):
+        raise Failed('check: %d, %s' % (code, err))
+    if who == 'c':
+        good(case.reprise('stop', '-t', '0', 'c'))
+        good(case.reprise('rm', 'c'))
+    case.kill_all()
+    case.reap()
+
+
+def test_idmapped(case):
+    container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/a', '/mnt/b'],
+              ['python3', '-c', IDMAPPED, '/mnt/a', '/mnt/b'])
+    refused(case, '/mnt/b', 'idmapped')
+
+
+def directories(case):
+    found = [os.path.join(case.path('d'), name) for name in ('lower', 'upper', 'work', 'over')]
+    for name in found:
+        os.makedirs(name)
+    return 'lowerdir=%s,upperdir=%s,workdir=%s' % tuple(found[:3]), found
+
+
+def test_overlay_inside(case):
+    """Made of directories of the container, while the host has some of the same names."""
+    option, names = directories(case)
+    container(case, ['mkdir', '-p'] + names, ['mount', '-t', 'overlay', '-o', option, 'over', names[3]])
+    refused(case, names[3], 'mounted in the container')
+
+
+def test_index(case):
+    option, names = directories(case)
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', 'sh', '-c',
+                       'mount -t overlay -o %s,index=on over %s && exec sleep 1000' % (option, names[3])])
+    path = '/proc/%d/task/%d/children' % (tool, tool)
+
+    def first():
+        pid = open(path).read().strip() if os.path.exists(path) else ''
+        return pid and open('/proc/%s/comm' % pid).read() == 'sleep\n' and pid
+    case.until(lambda: case.ended(tool) or first(), 'the overlay')
+    if case.ended(tool):
+        raise Skipped('no such overlay')
+    refused(case, names[3], 'index', who=first())
