@@ -134,7 +134,7 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, 0, cr->msg, cr->net, e) : 0;
 }
 
-static int make_namespaces(int proc_fd, const Reprise__Container *msg, bool has_groups,
+static int make_namespaces(const struct restart *r, const Reprise__Container *msg, bool has_groups,
 			   struct network *n, struct error *e)
 {
 	int flags = (int)(msg->own & ~(uint64_t)(CLONE_NEWPID | CLONE_NEWTIME));
@@ -144,15 +144,15 @@ static int make_namespaces(int proc_fd, const Reprise__Container *msg, bool has_
 		flags &= ~CLONE_NEWCGROUP;
 
 	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
-	if (msg->own & CLONE_NEWPID)
+	if (r->pidns)
 		flags |= CLONE_NEWNS;
-	if (msg->own & CLONE_NEWNET && network_begin(n, proc_fd, e) < 0)
+	if (msg->own & CLONE_NEWNET && network_begin(n, r->proc_fd, e) < 0)
 		return -EIO;
 	if (flags & CLONE_NEWUSER) {
-		int r = userns_make(flags, msg, e);
+		int res = userns_make(flags, msg, e);
 
-		if (r < 0)
-			return r;
+		if (res < 0)
+			return res;
 	} else if (unshare(flags) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make the namespaces");
 	if ((flags & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
@@ -199,7 +199,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	cr->place.arg = r;
 	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
 	if (res >= 0)
-		res = make_namespaces(r->proc_fd, cr->msg, cr->cgroups.made.n > 0, &n, e);
+		res = make_namespaces(r, cr->msg, cr->cgroups.made.n > 0, &n, e);
 	if (res >= 0)
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)

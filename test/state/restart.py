@@ -10,7 +10,7 @@ import random
 import signal
 import time
 
-from case import Failed
+from case import Failed, libc
 
 
 def digest(path):
@@ -69,6 +69,23 @@ def test_exit_status(case):
             if code != expected:
                 raise Failed('%s: exit status %d instead of %d' % (steps, code, expected))
             case.hold()
+
+
+def test_own_namespaces_without_mounts(case):
+    """A new pid namespace has its own /proc, which nobody else sees: also of a tree that has other namespaces, but the
+    mounts of the host."""
+    for name, flag in ('net', 0x40000000), ('uts', 0x04000000), ('ipc', 0x08000000):
+        pid = case.victim('wait', 'pass', before=lambda: libc.unshare(flag) and os._exit(1))
+        save_and_kill(case, pid, '--force')
+        with open('/proc/self/mountinfo') as file:
+            before = file.read()
+        restart = case.restart('--pidns')
+        case.go(name)
+        case.expect_pass(1, [case.wait_verdict(restart, 'the copy', name)], name)
+        with open('/proc/self/mountinfo') as file:
+            if file.read() != before:
+                raise Failed('there are other mounts')
+        case.hold()
 
 
 def test_pid_taken(case):
