@@ -157,7 +157,7 @@ static int note_networks(struct leak_search *s, struct error *e)
 			s->networks.n = 0;
 	}
 	vec_for_each (v, &s->c->files->networks) {
-		cookie = s->networks.n < OUTSIDER_NETWORKS ? vec_push(&s->networks) : NULL;
+		cookie = vec_push(&s->networks);
 		if (!cookie)
 			return no_memory(e);
 		*cookie = v->cookie;

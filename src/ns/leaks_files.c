@@ -161,21 +161,35 @@ static int report_socket(struct leak_search *s, const struct outsider *o, int fd
 	return leak_report(s, o, "socket", link, NULL, how, e);
 }
 
+/* Which belong to a network of the container: one question for so many of these. */
+static uint64_t ask_about_sockets(const struct leak_search *s, struct outsider_sockets *q)
+{
+	uint64_t inside = 0;
+	size_t at = 0;
+
+	do {
+		for (q->n_networks = 0; q->n_networks < OUTSIDER_NETWORKS && at < s->networks.n;)
+			q->networks[q->n_networks++] = s->networks.v[at++];
+		if (outsider_look_at_sockets(s->ct->outside, q) < 0)
+			q->n = 0;
+		inside |= q->inside;
+	} while (at < s->networks.n && q->n);
+	return inside;
+}
+
 /* Sockets that are not the container's own: do they belong to its network, or carry something? */
 static int look_at_sockets(struct leak_search *s, const struct outsider *o,
 			   struct outsider_sockets *q, struct error *e)
 {
+	uint64_t inside;
 	int r = 0;
 
 	if (!q->n)
 		return 0;
 	q->pid = o->tid;
-	for (q->n_networks = 0; q->n_networks < s->networks.n; q->n_networks++)
-		q->networks[q->n_networks] = s->networks.v[q->n_networks];
-	if (outsider_look_at_sockets(s->ct->outside, q) < 0)
-		q->n = 0;
+	inside = ask_about_sockets(s, q);
 	for (size_t i = 0; r >= 0 && i < q->n; i++) {
-		if (q->inside >> i & 1)
+		if (inside >> i & 1)
 			r = report_socket(s, o, q->fds[i], e);
 		if (r >= 0 && q->carriers >> i & 1)
 			r = look_at_carried(s, o, q->fds[i], e);
