@@ -4,6 +4,8 @@
  * the signals that ask a program to end, reaps what is left to it, and ends as
  * that child does; `init PID all` when nobody is left. It is saved with the container like every
  * other process, so it depends on nothing: no library, no file, no stack but its first page.
+ *
+ * `init -` is none, but a process that stands still, of which nobody can learn anything.
  */
 #include <linux/prctl.h>
 #include <linux/wait.h>
@@ -61,6 +63,13 @@ static void reap(struct care *c)
 		call(SYS_exit_group, c->status, 0, 0, 0);
 }
 
+__attribute__((noreturn)) static void stand(void)
+{
+	call(SYS_kill, call(SYS_getpid, 0, 0, 0, 0), 19 /* SIGSTOP */, 0, 0);
+	for (;;)
+		call(SYS_pause, 0, 0, 0, 0);
+}
+
 __attribute__((used, noreturn)) void init_main(const long *stack);
 void init_main(const long *stack)
 {
@@ -69,6 +78,8 @@ void init_main(const long *stack)
 
 	/* Executed from memory, it has got an odd name. */
 	call(SYS_prctl, PR_SET_NAME, (long)"reprise-init", 0, 0);
+	if (stack[0] > 1 && *(const char *)stack[2] == '-')
+		stand();
 	call(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, (long)&all, 0, sizeof(all));
 	for (;;) {
 		long sig;

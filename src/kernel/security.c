@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "kernel/cred.h"
+#include "ns/first.h"
 
 /*
  * Nothing shows that a task has put itself under rules of Landlock. But it may then no longer look
@@ -40,8 +41,11 @@ struct security_probes {
 	VEC(struct probe) all;
 };
 
-/* user: its user namespace, or -1. */
-static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent)
+/*
+ * user: its user namespace, or -1. Whose ids it has may look into it, as may the task: so nothing
+ * of ours may be left in it, memory, descriptors, keys or groups.
+ */
+static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent, int program)
 {
 	struct pollfd pfd = {.fd = parent, .events = POLLIN};
 
@@ -52,22 +56,22 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent)
 	if (user >= 0)
 		prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
 	/* System calls themselves: another thread may hold locks of the C library. */
+	ignore(syscall(SYS_setgroups, 0, NULL), "those of an ordinary user are his own");
+	ignore(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "a kernel without keys");
 	if (syscall(SYS_setresgid, gid, gid, gid) < 0 ||
 	    syscall(SYS_setresuid, uid, uid, uid) < 0 ||
 	    (user >= 0 && syscall(SYS_setns, user, CLONE_NEWUSER) < 0) ||
 	    syscall(SYS_capset, &head, none) < 0)
 		_exit(1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (poll(&pfd, 1, 0) != 0)
+	if (chdir("/") < 0 || poll(&pfd, 1, 0) != 0)
 		_exit(1);
-	prctl(PR_SET_DUMPABLE, 1);
-	raise(SIGSTOP);
-	for (;;)
-		pause();
+	ignore(first_stand(program), "then there is none");
+	_exit(1);
 }
 
 /* In a pid namespace below ours our next child is born there. */
-static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self)
+static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self, int program)
 {
 	const struct checkpoint_space *s = space_by_id(c, p->space);
 	const struct checkpoint_space *user = p->user ? space_by_id(c, p->user) : NULL;
@@ -77,7 +81,7 @@ static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self
 		return -errno;
 	pid = fork();
 	if (pid == 0)
-		be_probe(p->uid, p->gid, user ? user->ns : -1, self);
+		be_probe(p->uid, p->gid, user ? user->ns : -1, self, program);
 	if (pid < 0)
 		pid = -errno;
 	if (s && setns(self, CLONE_NEWPID) < 0)
@@ -101,9 +105,11 @@ static pid_t last_pid(const struct checkpoint *c, pid_t pid)
 static int make_probe(const struct checkpoint *c, struct probe *p)
 {
 	_cleanup_(close_fd) int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	struct error unused = {};
+	_cleanup_(close_fd) int program = self < 0 ? -errno : first_open(&unused);
 	int status;
 
-	p->pid = self < 0 ? -errno : fork_in(c, p, self);
+	p->pid = program < 0 ? program : fork_in(c, p, self, program);
 	if (p->pid < 0)
 		return p->pid;
 	/* It stops when it is what it should be. */

@@ -40,6 +40,18 @@ int first_become(int fd, pid_t child, bool until_all)
 	return -errno;
 }
 
+int first_stand(int fd)
+{
+	char name[] = NAME, stand[] = "-";
+	char *argv[] = {name, stand, NULL}, *envp[] = {NULL};
+
+	if ((fd && syscall(SYS_close_range, 0, fd - 1, 0) < 0) ||
+	    syscall(SYS_close_range, fd + 1, ~0u, 0) < 0)
+		return -errno;
+	syscall(SYS_execveat, fd, "", argv, envp, AT_EMPTY_PATH);
+	return -errno;
+}
+
 static bool read_name(int proc_fd, pid_t pid, char **text)
 {
 	struct error unused = {};

@@ -16,6 +16,8 @@
 int first_open(struct error *e) must_check;
 /* Becomes it. until_all: it ends when nobody is left; else when the child does. Returns -errno. */
 int first_become(int fd, pid_t child, bool until_all);
+/* Becomes a process that stands still (SIGSTOP), and has nothing of ours. Returns -errno. */
+int first_stand(int fd);
 /* Is it one? Then it takes in, and waits for, all that its namespace leaves to it. */
 bool first_is(int proc_fd, pid_t pid);
 /*

@@ -7,6 +7,7 @@ ordinary user has one in the ambient set.
 
 import os
 import resource
+import select
 
 from case import NOBODY, Failed
 
@@ -221,6 +222,45 @@ def test_without_the_memory_of_the_kernel(case):
     if code != 1 or not err:
         raise Failed('saved without: %d, %s' % (code, err))
     good(case, capabilities + ['bpf', 'perfmon'], 'checkpoint', str(pid), '-o', case.path('image'), '-q')
+    case.finish(pid)
+
+
+SPY = '''
+import os
+while True:
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open('/proc/%s/stat' % pid) as file:
+                if '(reprise' not in file.read():
+                    continue
+            for fd in os.listdir('/proc/%s/fd' % pid):
+                print('descriptor', fd, os.readlink('/proc/%s/fd/%s' % (pid, fd)), flush=True)
+            with open('/proc/%s/maps' % pid) as file:
+                if '[heap]' in file.read():
+                    print('memory', pid, flush=True)
+            print('seen', flush=True)
+        except OSError:
+            pass
+'''
+
+
+def test_user_who_looks(case):
+    """An ordinary user may look into what has his ids: while root saves his processes, that has nothing of root's."""
+    pid = case.victim('wait', 'pass', uid=NOBODY)
+    reader, writer = os.pipe()
+    spy = case.spawn(['/usr/bin/python3', '-c', SPY], uid=NOBODY, stdout=writer)
+    os.close(writer)
+    seen = ''
+    for _ in range(20):
+        case.checkpoint(pid, '-q', '--force')
+        if select.select([reader], [], [], 0)[0]:
+            seen = os.read(reader, 4096).decode()
+            break
+    case.kill(spy)
+    os.close(reader)
+    case.note('seen: %r' % seen)
+    if 'descriptor' in seen or 'memory' in seen:
+        raise Failed('an ordinary user could look into it: %s' % seen)
     case.finish(pid)
 
 
