@@ -17,6 +17,7 @@
 #include "kernel/user_ids.h"
 #include "kernel/vfork.h"
 #include "ns/spaces.h"
+#include "ns/userns.h"
 
 /* ---- checkpoint ---- */
 
@@ -377,8 +378,9 @@ static int take_ids(struct restart *r, struct restart_process *p, struct restart
 }
 
 /*
- * Outside all ids have a name. The change makes a task undumpable, which would take it out of our
- * reach, see commit_creds().
+ * Ids are set outside, where all of them have a name. The change makes a task undumpable, which
+ * would take it out of our reach, see commit_creds(); but not out of root's, and it has descriptors
+ * of ours yet.
  */
 static int add_ids(struct restart *r, struct restart_process *p, struct batch *b, struct scratch *s,
 		   struct error *e)
@@ -409,7 +411,8 @@ int user_task_enter(struct restart *r, struct restart_process *p, uint64_t user,
 	if (res < 0)
 		return res;
 	batch_must(&b, batch_call(&b, SYS_setns, VAL(remote), VAL(CLONE_NEWUSER)));
-	batch_call(&b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(1), VAL(0), VAL(0), VAL(0));
+	if (!userns_is_first(r->proc_fd))
+		batch_call(&b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(1), VAL(0), VAL(0), VAL(0));
 	batch_call(&b, SYS_close, VAL(remote));
 	res = agent_run(p->agent, t->tid, NULL, &b, e);
 	failed = res < 0 ? -1 : batch_failed(&b);

@@ -371,9 +371,20 @@ static int write_maps_above(struct mapping *m, int above, struct error *e)
 	return above < 0 ? write_maps(m, e) : resident_begin(&res, &how, e);
 }
 
+/*
+ * Other credentials hide /proc/PID from who is not root (commit_creds()). Root's is hidden: whoever
+ * the namespace belongs to may look into those who are there, and this process has our memory.
+ */
+static void be_seen(bool by_root)
+{
+	if (!by_root)
+		prctl(PR_SET_DUMPABLE, 1);
+}
+
 struct making {
 	const Reprise__Container *msg, *up;
 	int above; /* -1: it is made in ours */
+	int proc_fd;
 };
 
 /* One that may be a group there: which one it was is told by nobody. */
@@ -396,6 +407,7 @@ static int make(void *arg, struct error *e)
 {
 	const struct making *m = arg;
 	const gid_t gid = group_for(m);
+	const bool root = userns_is_first(m->proc_fd);
 
 	if (gid != getegid() || m->msg->owner != geteuid()) {
 		if (prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS) < 0 ||
@@ -409,8 +421,7 @@ static int make(void *arg, struct error *e)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the one above it");
 	if (unshare(CLONE_NEWUSER) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot make it");
-	/* Other credentials hide /proc/PID from who is not root (commit_creds()). */
-	prctl(PR_SET_DUMPABLE, 1);
+	be_seen(root);
 	return 0;
 }
 
@@ -418,7 +429,7 @@ int user_space_make(struct restart *r, const Reprise__Container *msg, int above,
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
 	struct making m = {msg, msg->above ? restart_find(r, RECORD_NAMESPACE, msg->above) : NULL,
-			   above};
+			   above, r->proc_fd};
 	const struct resident_begin how = {
 		.proc_fd = r->proc_fd, .pidns = -1, .first = make, .arg = &m};
 	int ret = resident_begin(&res, &how, e);
@@ -448,6 +459,7 @@ int user_space_become(struct restart *r, uint64_t id, struct error *e)
 	const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, id);
 	const uint32_t uid = somebody(msg->n_uid_map, msg->uid_map),
 		       gid = somebody(msg->n_gid_map, msg->gid_map);
+	const bool root = userns_is_first(r->proc_fd);
 
 	vec_for_each (s, &r->spaces.list)
 		if (s->id == id && setns(s->ns, CLONE_NEWUSER) < 0)
@@ -456,7 +468,7 @@ int user_space_become(struct restart *r, uint64_t id, struct error *e)
 	if ((msg->n_gid_map && syscall(SYS_setresgid, gid, gid, gid) < 0) ||
 	    (msg->n_uid_map && syscall(SYS_setresuid, uid, uid, uid) < 0))
 		return error_errno(e, -errno, E_CREDENTIALS, "cannot become user %u there", uid);
-	prctl(PR_SET_DUMPABLE, 1);
+	be_seen(root);
 	return 0;
 }
 

@@ -49,6 +49,17 @@ static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise
 	return 0;
 }
 
+/* The first one maps everything to itself (user_namespaces(7)). */
+bool userns_is_first(int proc_fd)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	unsigned int inside, outside, n;
+
+	return geteuid() == 0 && procfs_read(proc_fd, &text, NULL, "self/uid_map") >= 0 &&
+	       sscanf(text, "%u %u %u", &inside, &outside, &n) == 3 && !inside && !outside &&
+	       n == UINT32_MAX;
+}
+
 /* In a namespace of a namespace ids mean something else again. */
 static int check_parent(int proc_fd, pid_t pid, struct error *e)
 {

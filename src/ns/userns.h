@@ -2,6 +2,7 @@
 #ifndef REPRISE_NS_USERNS_H
 #define REPRISE_NS_USERNS_H
 
+#include <stdbool.h>
 #include <sys/types.h>
 
 #include "core/error.h"
@@ -18,6 +19,8 @@ int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct sc
 /* All that is in the maps of a process; ids as we call them. */
 int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
 		     struct error *e) must_check;
+/* Are we root where nothing is hidden from root? */
+bool userns_is_first(int proc_fd);
 int userns_validate(const Reprise__Container *msg, struct error *e) must_check;
 /* This process enters a new one, with other new namespaces at once. */
 int userns_make(int flags, const Reprise__Container *msg, struct error *e) must_check;

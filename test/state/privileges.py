@@ -244,15 +244,15 @@ while True:
 '''
 
 
-def test_user_who_looks(case):
-    """An ordinary user may look into what has his ids: while root saves his processes, that has nothing of root's."""
-    pid = case.victim('wait', 'pass', uid=NOBODY)
+def while_looked_at(case, uid, act):
+    """While some ordinary user looks at all that he may, until he has seen something."""
     reader, writer = os.pipe()
-    spy = case.spawn(['/usr/bin/python3', '-c', SPY], uid=NOBODY, stdout=writer)
+    spy = case.spawn(['/usr/bin/python3', '-c', SPY], uid=uid, stdout=writer)
     os.close(writer)
     seen = ''
-    for _ in range(20):
-        case.checkpoint(pid, '-q', '--force')
+    for i in range(20):
+        if not act(i):
+            break
         if select.select([reader], [], [], 0)[0]:
             seen = os.read(reader, 4096).decode()
             break
@@ -261,7 +261,29 @@ def test_user_who_looks(case):
     case.note('seen: %r' % seen)
     if 'descriptor' in seen or 'memory' in seen:
         raise Failed('an ordinary user could look into it: %s' % seen)
+
+
+def test_user_who_looks(case):
+    """An ordinary user may look into what has his ids: while root saves his processes, that has nothing of root's."""
+    pid = case.victim('wait', 'pass', uid=NOBODY)
+    while_looked_at(case, NOBODY, lambda i: case.checkpoint(pid, '-q', '--force'))
     case.finish(pid)
+
+
+def test_owner_who_looks(case):
+    """So may who owns a user namespace into all that is there, while root makes it again."""
+    pid = case.start('users_held')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+
+    def bring_back(i):
+        restart = case.restart('--pidns')
+        case.go('go.%d' % i)
+        case.expect_pass(1, [case.wait_verdict(restart, 'the copy', 'go.%d' % i)], 'go.%d' % i)
+        case.hold()
+        return i < 3
+
+    while_looked_at(case, 1234, bring_back)
 
 
 def over_network(case, program, capability):
