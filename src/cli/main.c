@@ -90,6 +90,16 @@ static void *json_memory(size_t size)
 	return p;
 }
 
+/* What was done is done: a trace that is not complete changes nothing of that. */
+static void close_log(struct cli *cli)
+{
+	int bad = ferror(cli->log);
+
+	if ((fclose(cli->log) || bad) && !cli->json)
+		fprintf(stderr, "reprise: warning: the log file is not complete: %s\n",
+			bad ? "it could not be written to" : strerrordesc_np(errno));
+}
+
 int main(int argc, char **argv)
 {
 	struct cli cli = {.json_out = stdout, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -113,7 +123,7 @@ int main(int argc, char **argv)
 	}
 	log_line(&cli, "exit status %d", status);
 	if (cli.log)
-		fclose(cli.log);
+		close_log(&cli);
 	json_decref(cli.problems);
 	return status;
 }

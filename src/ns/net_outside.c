@@ -113,5 +113,7 @@ int net_outside_restart(const struct net_host *host, int index, const Reprise__N
 	int r = index < 0 ? error_errno(e, index, E_RESTORE, "it has gone")
 			  : set_up(host, index, m, e);
 
+	if (r < 0 && !*m->name) /* the kernel was to choose one */
+		return error_object(e, r, "the host's end of a pair of network interfaces");
 	return r < 0 ? error_object(e, r, "network interface %s of the host", m->name) : 0;
 }

@@ -464,8 +464,11 @@ int reprise_merge(const char *image, const char *path, int replace,
 	int r = output_open(&out, path, replace != 0, &e);
 
 	copy_options(&opt, sizeof(opt), options);
-	if (r >= 0)
+	if (r >= 0) {
 		r = operation_merge(image, out.fd, &opt, &stats, &e);
+		if (e.code == E_OUTPUT)
+			error_object(&e, r, "%s", path);
+	}
 	if (r >= 0)
 		r = output_commit(&out, &e);
 	output_abandon(&out);

@@ -19,7 +19,7 @@ static int split(struct output *o, const char *path, struct error *e)
 {
 	_cleanup_(free_ptr) char *a = strdup(path), *b = strdup(path);
 
-	if (!a || !b || !(o->name = strdup(basename(b))))
+	if (!a || !b || !(o->name = strdup(basename(b))) || !(o->path = strdup(path)))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	o->dir = open(dirname(a), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (o->dir < 0)
@@ -161,9 +161,11 @@ int output_commit(struct output *o, struct error *e)
 	if (r >= 0)
 		r = publish(o);
 	if (r == -EEXIST)
-		return error_set(e, r, E_OUTPUT_EXISTS, "%s exists already", o->name);
+		error_set(e, r, E_OUTPUT_EXISTS, "exists already");
+	else if (r < 0)
+		error_errno(e, r, E_OUTPUT, "cannot be written");
 	if (r < 0)
-		return error_errno(e, r, E_OUTPUT, "%s cannot be written", o->name);
+		return error_object(e, r, "%s", o->path);
 	/* Some file systems have no fsync for directories; the image is whole either way. */
 	ignore(fsync(o->dir), "see above");
 	output_abandon(o);
@@ -176,6 +178,7 @@ void output_abandon(struct output *o)
 		unlinkat(o->dir, o->temporary, 0);
 	free(take_ptr(&o->temporary));
 	free(take_ptr(&o->name));
+	free(take_ptr(&o->path));
 	close_fd(&o->fd);
 	close_fd(&o->dir);
 }

@@ -13,6 +13,7 @@
  */
 struct output {
 	int fd, dir;
+	char *path;	 /* as it was given, for messages */
 	char *name;	 /* in dir */
 	char *temporary; /* NULL: the file has no name yet */
 	bool replace;

@@ -351,8 +351,22 @@ def test_fail_merge_onto(case):
     harm_merge(case, FAILS, '2.rp')
 
 
+def watch_left(case, victim, before, images):
+    """Every image that has a name is good, and so are those that it needs; the application is unharmed."""
+    unharmed(case, victim, before)
+    for name in sorted(os.listdir(images)):
+        if not name.startswith('.'):
+            code, _, err = case.run([case.reprise_path, 'verify', '-q', os.path.join(images, name)])
+            if code:
+                raise Failed('%s is no good: %s' % (name, err))
+
+
+def begin_anew(images):
+    for name in os.listdir(images):
+        os.unlink(os.path.join(images, name))
+
+
 def harm_watch(case, actions):
-    """Every image that has a name is good, and so are those that it needs."""
     victim = start(case, 'small', '2')
     images = case.path('images')
     os.mkdir(images)
@@ -366,16 +380,10 @@ def harm_watch(case, actions):
             clear_line(said)
         elif status == 0:
             raise Failed('it has ended by itself: %s' % said)
-        unharmed(case, victim, before)
-        for name in sorted(os.listdir(images)):
-            if not name.startswith('.'):
-                code, _, err = case.run([case.reprise_path, 'verify', '-q', os.path.join(images, name)])
-                if code:
-                    raise Failed('%s is no good: %s' % (name, err))
+        watch_left(case, victim, before, images)
         # Now and then the next one begins anew.
         if seed % 3 == 0:
-            for name in os.listdir(images):
-                os.unlink(os.path.join(images, name))
+            begin_anew(images)
     harm.over(actions, check, calls)
     victim.end()
 
@@ -386,6 +394,49 @@ def test_kill_watch(case):
 
 def test_fail_watch(case):
     harm_watch(case, FAILS)
+
+
+# An image before the last one that is waited for: with the first, the third is merged.
+LAST_IMAGE = '00000004.rp'
+
+
+def harm_watching(case, actions):
+    """The process that watches, and merges: what works for it is harmed as a checkpoint and a merge are."""
+    victim = start(case, 'small', '2')
+    images = case.path('images')
+    os.mkdir(images)
+    harm = Harm(case, ['watch', str(victim.pid), '-d', images, '-q', '--every', '1ms', '--keep', '1'], depth=0, seconds=60,
+                inject=['-e', os.path.join(images, LAST_IMAGE)])
+    before = victim.snapshot()
+
+    def check(n, action, seed, status, done, said):
+        if status == -1:
+            raise Failed('it hangs: %s' % said)
+        # Checkpoints that fail are reported, and the next one is tried.
+        for line in said.splitlines():
+            text = re.sub(r'\d+', 'N', clear_line(line))
+            harm.said[text] = harm.said.get(text, 0) + 1
+        if status == 1 and not said:
+            raise Failed('it failed, and said nothing')
+        if status not in (0, 1) and action in FAILS:
+            raise Failed('exit status %d: %s' % (status, said))
+        if status == 0 and LAST_IMAGE not in os.listdir(images):
+            raise Failed('it has ended by itself: %s' % os.listdir(images))
+        watch_left(case, victim, before, images)
+        begin_anew(images)
+
+    calls, status, _, said = harm.sample()
+    check(0, 'none', 0, status, False, said)
+    harm.over(actions, check, calls)
+    victim.end()
+
+
+def test_kill_watching(case):
+    harm_watching(case, ['this', 'task'])
+
+
+def test_fail_watching(case):
+    harm_watching(case, FAILS)
 
 
 for function in [value for name, value in list(globals().items()) if name.startswith('test_')]:

@@ -3,7 +3,7 @@
  * Runs a command under ptrace, and does something to it at one of its system calls:
  *
  *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS]
- *	       [-p REQUEST] [-k SIGNAL] -- COMMAND...
+ *	       [-p REQUEST] [-k SIGNAL] [-e PATH] -- COMMAND...
  *
  * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
  * command, from the moment at which its own code begins (of calls in which one waits only the
@@ -16,6 +16,8 @@
  *	task	kill the process that was made last of those that are not followed
  *	fail	it is not executed, and fails with an errno that SEED chooses of those that it may
  *give short	it moves but a part of its bytes
+ *
+ * With -e the command is asked to end (SIGTERM) as soon as PATH is there.
  *
  * With -p only ptrace calls of that REQUEST count, each twice: its beginning, and its end. With -k
  * the task that is the object of that call gets a SIGNAL before anybody is killed.
@@ -62,6 +64,7 @@ static struct {
 	unsigned long seed;
 	int depth, err, signal;
 	long request;	  /* 0: all calls count */
+	const char *end;  /* a path, or NULL */
 	pid_t root, made; /* made: the last that is not followed */
 	uint64_t entry;	  /* where the code of the command begins */
 	long patched;	  /* what stands there */
@@ -388,6 +391,14 @@ static bool counts(struct task *t, uint64_t nr)
 	return !again;
 }
 
+static void ask_to_end(void)
+{
+	if (in.end && access(in.end, F_OK) == 0) {
+		in.end = NULL;
+		kill(in.root, SIGTERM);
+	}
+}
+
 static void at_syscall(struct task *t)
 {
 	struct __ptrace_syscall_info info;
@@ -454,6 +465,7 @@ static int deliver(struct task *t, int status)
 	int sig = WSTOPSIG(status), event = status >> 16;
 
 	if (sig == (SIGTRAP | 0x80)) {
+		ask_to_end();
 		at_syscall(t);
 		return 0;
 	}
@@ -536,7 +548,7 @@ int main(int argc, char **argv)
 	FILE *f;
 
 	in.depth = 16;
-	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:")) >= 0) {
+	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:e:")) >= 0) {
 		if (c == 'o')
 			report = optarg;
 		else if (c == 'n')
@@ -553,6 +565,8 @@ int main(int argc, char **argv)
 			in.request = strtol(optarg, NULL, 0);
 		else if (c == 'k')
 			in.signal = atoi(optarg);
+		else if (c == 'e')
+			in.end = optarg;
 		else
 			return 125;
 	}

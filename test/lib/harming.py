@@ -257,4 +257,6 @@ def clear_line(said):
     lines = said.splitlines()
     if len(lines) != 1 or not re.match(r'reprise: .* \[[a-z0-9-]+\]$', lines[0]):
         raise Failed('not one clear line: %s' % said)
+    if ALL and lines[0].endswith('[internal]'):
+        raise Failed('nobody has said why: %s' % said)
     return lines[0]

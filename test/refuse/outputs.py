@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written to fails: for want of room, beyond a quota, because a disk or a server does not take it. There is one line that
+says so, nothing is left, and nobody is harmed."""
+
+import errno
+import os
+
+from case import Failed
+from faulty import Faulty
+
+# The first write would be to an empty file, the third is among many; a server tells at a flush or fsync() what it could not store.
+FAILURES = [('write', errno.EDQUOT, 1), ('write', errno.EDQUOT, 3), ('write', errno.EIO, 2), ('write', errno.ENOSPC, 4), ('fsync', errno.EIO, 1),
+            ('fsync', errno.EDQUOT, 1), ('create', errno.EROFS, 1), ('create', errno.EDQUOT, 1)]
+
+
+def nothing_in(where):
+    if os.listdir(where):
+        raise Failed('files are left: %s' % os.listdir(where))
+
+
+def test_good(case):
+    """That file system is good for an image if nothing fails."""
+    pid = case.victim('memory', 4, 'wait', 'pass')
+    with Faulty(case) as where:
+        for options in ((), ('--force',), ('--kill', '--force')):
+            code, _, err = case.reprise('checkpoint', str(pid), '-q', '-o', where + '/image', *options)
+            if code:
+                raise Failed('%s: %s' % (options, err))
+            if os.listdir(where) != ['image'] or case.reprise('verify', where + '/image')[0]:
+                raise Failed('there are %s' % os.listdir(where))
+        case.wait(pid)
+        case.forget(pid)
+        tool = case.start_reprise('restart', '-q', '-i', where + '/image', '--pidns')
+        case.go()
+        case.expect_pass(1, [case.wait_verdict(tool, 'the restarted program')])
+
+
+def test_checkpoint(case):
+    for i, (operation, number, n) in enumerate(FAILURES):
+        pid = case.victim('memory', 4, 'wait', 'pass')
+        for options in (('-q',), ('--kill', '--force')):
+            with Faulty(case, **{operation: (number, n)}) as where:
+                case.refused(case.reprise('checkpoint', str(pid), '-o', where + '/image', *options), 'output', where + '/image',
+                             os.strerror(number))
+                nothing_in(where)
+        case.go('verdict%d' % i)
+        case.expect_pass(1, [case.wait_verdict(pid, 'the program')], name='verdict%d' % i)
+        case.hold()
+
+
+def test_merge(case):
+    pid = case.start('memory_steps')
+    case.checkpoint(pid, '-q', image='0.rp')
+    case.checkpoint(pid, '-q', '--parent', case.path('0.rp'), image='1.rp')
+    case.kill_all()
+    for operation, number, n in FAILURES:
+        with Faulty(case, **{operation: (number, n)}) as where:
+            case.refused(case.reprise('merge', case.path('1.rp'), '-q', '-o', where + '/image'), 'output', where + '/image', os.strerror(number))
+            nothing_in(where)
+
+
+def test_watch(case):
+    """The first image may not fail."""
+    pid = case.victim('wait', 'pass')
+    for operation, number, n in FAILURES:
+        with Faulty(case, **{operation: (number, n)}) as where:
+            case.refused(case.reprise('watch', str(pid), '-q', '-d', where), 'output', os.strerror(number))
+            nothing_in(where)
+    case.finish(pid)
+
+
+def test_watch_later(case):
+    """The others may: what there is stays, and after ten in a row it ends."""
+    pid = case.victim('wait', 'pass')
+    with Faulty(case, create=(errno.EDQUOT, 3)) as where:
+        code, _, err = case.reprise('watch', str(pid), '-q', '-d', where, '--every', '1ms')
+        if code != 1 or any(not line.endswith('[output]') or os.strerror(errno.EDQUOT) not in line for line in err.splitlines()):
+            raise Failed('exit status %d: %s' % (code, err))
+        if sorted(os.listdir(where)) != ['00000001.rp', '00000002.rp'] or case.reprise('verify', where + '/00000002.rp')[0]:
+            raise Failed('there are %s' % os.listdir(where))
+    case.finish(pid)
+
+
+def test_pidfile(case):
+    """Nothing has been restarted of which nobody would know the pid."""
+    pid = case.victim('wait', 'pass')
+    case.checkpoint(pid, '-q', '--kill')
+    case.wait(pid)
+    for operation, number, n in ('write', errno.EDQUOT, 1), ('create', errno.EROFS, 1):
+        with Faulty(case, **{operation: (number, n)}) as where:
+            case.refused(case.reprise('restart', '-q', '-d', '-i', case.path('image'), '--pidfile', where + '/pid'), 'output', where + '/pid',
+                         os.strerror(number))
+            nothing_in(where)
+            case.until(lambda: len(case.others()) == 1, 'nobody is there but the server: %s' % case.others())
+
+
+def test_log_file(case):
+    """A trace that is not complete is told of; the image is none the worse."""
+    pid = case.victim('wait', 'pass')
+    for operation, number, n in ('write', errno.EDQUOT, 1), ('write', errno.EIO, 3):
+        with Faulty(case, **{operation: (number, n)}) as where:
+            code, _, err = case.reprise('checkpoint', str(pid), '-q', '-o', case.path('image'), '--force', '--log-file', where + '/log')
+            if code or len(err.splitlines()) != 1 or 'log file' not in err or case.reprise('verify', '-q', case.path('image'))[0]:
+                raise Failed('exit status %d: %s' % (code, err))
+    with Faulty(case, create=(errno.EROFS, 1)) as where:
+        case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('other'), '--log-file', where + '/log'), 'output', where + '/log')
+    os.unlink(case.path('image'))
+    case.expect_files()
+    case.finish(pid)
+
+
+def test_keygen(case):
+    """Half a key is none."""
+    for operation, number, n in ('write', errno.EDQUOT, 1), ('write', errno.EDQUOT, 2), ('create', errno.EROFS, 1), ('create', errno.EROFS, 2):
+        with Faulty(case, **{operation: (number, n)}) as where:
+            case.refused(case.reprise('keygen', where + '/key'), 'output', os.strerror(number))
+            nothing_in(where)
+
+
+for function in [value for name, value in list(globals().items()) if name.startswith('test_')]:
+    function.timeout = 90
