@@ -384,11 +384,13 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 	command = fork();
 	if (command == 0)
 		run_command(run, slave, channel);
+	if (command < 0)
+		fail(channel, &e, error_errno(&e, -errno, E_NAMESPACE, "cannot make a process"));
 	if (run->terminal)
 		leave_streams();
-	file = command < 0 ? -1 : first_open(&e);
-	if (command < 0 || file < 0)
-		fail(channel, &e, -EAGAIN);
+	file = first_open(&e);
+	if (file < 0)
+		fail(channel, &e, file);
 	tell(channel, &e, 0);
 	/*
 	 * It keeps the standard streams, so that a checkpoint knows them as such
@@ -404,13 +406,19 @@ static void __attribute__((noreturn)) first_process(const struct run *run, int c
 static int hear(int channel, struct error *e)
 {
 	struct report rep = {};
-	ssize_t n = read(channel, &rep, sizeof(rep));
+	ssize_t n;
 
+	do
+		n = read(channel, &rep, sizeof(rep));
+	while (n < 0 && errno == EINTR);
 	if (n == 0)
 		return 1;
-	if (n == sizeof(rep) && rep.ret < 0)
+	if (n != sizeof(rep))
+		return error_errno(e, n < 0 ? -errno : -EIO, E_NAMESPACE,
+				   "nothing is heard of the first process");
+	if (rep.ret < 0)
 		*e = rep.error;
-	return n == sizeof(rep) ? rep.ret : -EIO;
+	return rep.ret;
 }
 
 static int first_ended(const struct run *run, struct error *e)

@@ -5,6 +5,8 @@ it goes on in any case.
 test/harm/turmoil.c changes all the time. Each test takes some seconds; HARM_SECONDS=N changes that.
 """
 
+import errno
+import fcntl
 import os
 import re
 import resource
@@ -15,6 +17,7 @@ import subprocess
 import time
 
 from case import Failed, Skipped, system
+from faulty import Faulty, Server
 from harming import SECONDS, clear_line
 
 BOUND = 30  # for what must come to an end by itself, also under load
@@ -330,6 +333,74 @@ def test_fuse(case):
     os.kill(server, signal.SIGKILL)
     case.wait(pid)
     case.wait(server)
+    system('umount2', point.encode(), 2)
+
+
+class SilentDisk(Server):
+    """Holds a disk, and answers no read any more when it is told to."""
+
+    def __init__(self, fd, path, silent, asked):
+        Server.__init__(self, fd, {})
+        self.silent, self.asked = silent, asked
+        with open(path, 'rb') as file:
+            self.names[b'disk'], self.contents[self.last + 1] = self.last + 1, bytearray(file.read())
+
+    def read(self, node, body):
+        if os.path.exists(self.silent):
+            os.write(self.asked, b'x')
+            signal.pause()
+        return Server.read(self, node, body)
+
+
+LOOP_CTL_GET_FREE, LOOP_CONFIGURE = 0x4c82, 0x4c0a
+LO_FLAGS = 1 | 4  # read-only; it goes with its last user
+
+
+def loop_device(path):
+    """The node of a device that holds that file, and a descriptor that keeps it."""
+    backing = os.open(path, os.O_RDONLY)
+    for _ in range(10):
+        try:
+            with open('/dev/loop-control') as control:
+                node = '/dev/loop%d' % fcntl.ioctl(control, LOOP_CTL_GET_FREE)
+            fd = os.open(node, os.O_RDONLY)
+            # struct loop_config: a descriptor, the size of blocks, struct loop_info64
+            fcntl.ioctl(fd, LOOP_CONFIGURE, struct.pack('=II52xI176x64x', backing, 0, LO_FLAGS))
+            os.close(backing)
+            return node, fd
+        except OSError as err:
+            if err.errno != errno.EBUSY:
+                raise Skipped('no loop device: %s' % err)
+    raise Skipped('no loop device is free')
+
+
+def test_disk(case):
+    """A disk that does not answer: whoever looks for a file there cannot even be killed."""
+    mkfs = shutil.which('mkfs.ext4') or '/usr/sbin/mkfs.ext4'
+    if not os.path.exists(mkfs):
+        raise Skipped('no mkfs.ext4')
+    tree, disk, silent, point = [os.path.join(case.work, name) for name in ('tree', 'disk.ext4', 'silent', 'mounted')]
+    # Of a directory whose inode is not near that of the root, nothing is there yet.
+    for i in range(64):
+        os.makedirs('%s/%d/below' % (tree, i))
+    os.mkdir(point)
+    code, out, err = case.run([mkfs, '-q', '-O', '^has_journal', '-d', tree, disk, '4M'])
+    if code:
+        raise Skipped('mkfs.ext4: %s' % (out + err))
+    asking, asked = os.pipe()
+    with Faulty(case, lambda fd: SilentDisk(fd, disk, silent, asked)) as where:
+        node, fd = loop_device(where + '/disk')
+        try:
+            system('mount', node.encode(), point.encode(), b'ext4', 1, b'')
+        except OSError as err:
+            raise Skipped('no ext4: %s' % err)
+        os.close(fd)
+        open(silent, 'w').close()
+        pid = case.spawn(['/bin/cat', point + '/63/below/file'], setsid=True)
+        os.read(asking, 1)
+        if bounded(case, pid, 'D'):
+            raise Failed('it was saved')
+    case.wait(pid)
     system('umount2', point.encode(), 2)
 
 

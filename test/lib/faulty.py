@@ -150,8 +150,9 @@ class Server:
 class Faulty:
     """with Faulty(case, write=(errno.EDQUOT, 3)) as path: the third write, and all behind it, fail."""
 
-    def __init__(self, case, **fails):
-        self.case, self.fails = case, fails
+    def __init__(self, case, server=None, **fails):
+        self.case = case
+        self.make = server or (lambda fd: Server(fd, fails))
         self.path = os.path.join(case.work, 'faulty')
 
     def __enter__(self):
@@ -168,7 +169,7 @@ class Faulty:
         self.server = os.fork()
         if self.server == 0:
             try:
-                Server(fd, self.fails).serve()
+                self.make(fd).serve()
             finally:
                 os._exit(0)
         os.close(fd)
