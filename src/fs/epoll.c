@@ -183,8 +183,7 @@ static const struct file_entry *find_member(const struct checkpoint *c,
 	return NULL;
 }
 
-/* A signalfd belongs to the signals of who adds it: at the restart that has to be a task, which
- * needs both. */
+/* Of a signalfd whose adder nothing tells (epoll_signals.c). */
 static bool task_can_add(const struct checkpoint *c, const struct file_entry *set, int fd,
 			 const struct file_entry *f)
 {
@@ -193,6 +192,19 @@ static bool task_can_add(const struct checkpoint *c, const struct file_entry *se
 			if (table->msg->fds[i]->file == set->id && by_number(c, table, fd) == f)
 				return true;
 	return false;
+}
+
+static int find_adder(struct checkpoint *c, const struct file_entry *set,
+		      const struct file_entry *f, Reprise__EpollEntry *m, struct error *e)
+{
+	if (epoll_signals_find(c, set, f, m) >= 0)
+		return m->adder > 0 ? checkpoint_refer(c, m->adder, e) : 0;
+	if (!task_can_add(c, set, m->fd, f))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "no task that has it open has the signalfd in it as descriptor "
+				 "%d, under which it was added",
+				 m->fd);
+	return 0;
 }
 
 static int resolve(struct checkpoint *c, const struct file_entry *set, struct error *e)
@@ -213,12 +225,13 @@ static int resolve(struct checkpoint *c, const struct file_entry *set, struct er
 				"it waits for a file, added as descriptor %d, that nobody in "
 				"the tree has open",
 				m->entries[i]->fd);
-		if (f->ops == &signalfd_file_ops && !task_can_add(c, set, m->entries[i]->fd, f))
-			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-					 "no task that has it open has the signalfd in it as "
-					 "descriptor %d, under which it was added",
-					 m->entries[i]->fd);
 		m->entries[i]->file = f->id;
+		if (f->ops == &signalfd_file_ops) {
+			int r = find_adder(c, set, f, m->entries[i], e);
+
+			if (r < 0)
+				return r;
+		}
 	}
 	return 0;
 }
@@ -245,6 +258,5 @@ const struct file_ops epoll_file_ops = {
 	.validate = epoll_validate,
 	.restart = epoll_restart,
 	.restart_all = epoll_restart_all,
-	.restart_table = epoll_restart_table,
 	.describe = epoll_describe,
 };

@@ -3,10 +3,7 @@
  * epoll at the restart. An entry is known by its description and by the number
  * under which it was added, with which the application will name it again. So each description is
  * put on that number for the moment of the adding: in a thread with a descriptor table of its own,
- * where nobody is disturbed.
- *
- * A signalfd reports the signals of the process that adds it (signalfd_poll()), so a task has to do
- * that itself.
+ * where nobody is disturbed. A signalfd is added by a task (epoll_signals.c).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -29,7 +26,8 @@ int epoll_validate(const struct restart *r, const Reprise__File *msg, struct err
 	for (size_t i = 0; i < msg->epoll->n_entries; i++) {
 		const Reprise__EpollEntry *m = msg->epoll->entries[i];
 
-		if (m->fd < 0 || m->fd > 1 << 30 || !restart_find(r, RECORD_FILE, m->file))
+		if (m->fd < 0 || m->fd > 1 << 30 || m->adder < ADDED_BY_NOBODY ||
+		    !restart_find(r, RECORD_FILE, m->file))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "an epoll set with an improper entry %d", m->fd);
 	}
@@ -67,7 +65,7 @@ static bool added_by_task(const struct restart *r, const Reprise__EpollEntry *m)
 {
 	const Reprise__File *file = restart_find(r, RECORD_FILE, m->file);
 
-	return file->kind == FILE_SIGNALFD;
+	return file->kind == FILE_SIGNALFD && m->adder != ADDED_BY_NOBODY;
 }
 
 /*
@@ -163,6 +161,20 @@ static void *fill_all(void *arg)
 	return NULL;
 }
 
+static int fill_by_tasks(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (set, &r->files->files) {
+		const Reprise__Epoll *m = set->ops == &epoll_file_ops ? set->msg->epoll : NULL;
+
+		for (size_t i = 0; m && i < m->n_entries && res >= 0; i++)
+			if (added_by_task(r, m->entries[i]))
+				res = epoll_signals_restart(r, set, m->entries[i], e);
+	}
+	return res;
+}
+
 int epoll_restart_all(struct restart *r, struct error *e)
 {
 	struct fill f = {.r = r, .e = e};
@@ -178,55 +190,5 @@ int epoll_restart_all(struct restart *r, struct error *e)
 	if (err)
 		return error_errno(e, -err, E_SYSTEM, "cannot make a thread");
 	pthread_join(thread, NULL);
-	return f.result;
-}
-
-/* ---- in a task ---- */
-
-static bool holds(const Reprise__Files *table, int fd, uint64_t file)
-{
-	for (size_t i = 0; i < table->n_fds; i++)
-		if (table->fds[i]->fd == fd)
-			return table->fds[i]->file == file;
-	return false;
-}
-
-static int add_in_task(struct restart_task *t, int set, const Reprise__EpollEntry *m,
-		       struct error *e)
-{
-	_cleanup_(batch_free) struct batch b = {};
-	struct epoll_event event = {.events = m->events, .data.u64 = m->data};
-	uint32_t at = batch_data(&b, &event, sizeof(event));
-	int call =
-		batch_call(&b, SYS_epoll_ctl, VAL(set), VAL(EPOLL_CTL_ADD), VAL(m->fd), DATA(at));
-	int res = agent_run(t->process->agent, t->tid, NULL, &b, e);
-
-	/* Tables of relatives hold the same set: the first has added it. */
-	if (res < 0 || batch_result(&b, call) == -EEXIST)
-		return res;
-	if (batch_result(&b, call) < 0)
-		return error_errno(e, (int)batch_result(&b, call), E_RESTORE,
-				   "cannot add descriptor %d to an epoll set", m->fd);
-	return 0;
-}
-
-int epoll_restart_table(struct restart *r, struct restart_task *t, const Reprise__Files *table,
-			struct error *e)
-{
-	for (size_t i = 0; i < table->n_fds; i++) {
-		const Reprise__File *file = restart_find(r, RECORD_FILE, table->fds[i]->file);
-		int res = 0;
-
-		if (file->kind != FILE_EPOLL)
-			continue;
-		for (size_t k = 0; k < file->epoll->n_entries && res >= 0; k++) {
-			const Reprise__EpollEntry *m = file->epoll->entries[k];
-
-			if (added_by_task(r, m) && holds(table, m->fd, m->file))
-				res = add_in_task(t, table->fds[i]->fd, m, e);
-		}
-		if (res < 0)
-			return res;
-	}
-	return 0;
+	return f.result < 0 ? f.result : fill_by_tasks(r, e);
 }
