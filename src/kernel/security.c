@@ -63,6 +63,9 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent,
 	    (user >= 0 && syscall(SYS_setns, user, CLONE_NEWUSER) < 0) ||
 	    syscall(SYS_capset, &head, none) < 0)
 		_exit(1);
+	/* User 0 would get all capabilities again from the program, see cap_bprm_creds_from_file().
+	 */
+	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (chdir("/") < 0 || poll(&pfd, 1, 0) != 0)
 		_exit(1);

@@ -18,8 +18,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -384,20 +382,6 @@ static void flight_second(void)
 	flight(true);
 }
 
-/* An epoll set that only a queue holds, with a signalfd in it. */
-static void flight_signalfd(void)
-{
-	struct epoll_event event = {.events = EPOLLIN};
-	int pair[2], set = epoll_create1(0), fd;
-	sigset_t mask;
-
-	sigemptyset(&mask);
-	fd = signalfd(-1, &mask, 0);
-	CHECK(!epoll_ctl(set, EPOLL_CTL_ADD, fd, &event));
-	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
-	send_fd(pair[0], set);
-}
-
 static void unix_covered(void)
 {
 	struct sockaddr_un un = {AF_UNIX, "covered/socket"};
@@ -449,7 +433,6 @@ static const struct {
 	{"xdp", xdp},
 	{"flight-first", flight_first},
 	{"flight-second", flight_second},
-	{"flight-signalfd", flight_signalfd},
 	{"unix-covered", unix_covered},
 	{"unix-error", unix_error},
 };

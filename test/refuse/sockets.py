@@ -173,10 +173,6 @@ def test_flight_behind(case):
     case.finish(pid)
 
 
-def test_flight_signalfd(case):
-    refused(case, 'flight-signalfd', 'file-state', 'in flight', 'signalfd')
-
-
 def test_unix_covered(case):
     pid = start(case, 'unix-covered')
     where = '/proc/%d/cwd/covered' % pid
