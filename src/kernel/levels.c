@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/id_set.h"
 #include "core/procfs.h"
 #include "kernel/vfork.h"
 #include "ns/pidns.h"
@@ -144,19 +145,35 @@ static bool are_pids(size_t n, const int32_t *v, int32_t least)
 	return true;
 }
 
-/* Those above stand before those below: so there is no circle. */
-static int validate_order(const struct restart *r, struct error *e)
+static bool contains(const struct id_set *s, uint64_t id)
 {
+	return id < s->seen.n && s->seen.v[id];
+}
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the pid namespaces");
+}
+
+/* Those above stand before those below: so there is no circle. */
+static int validate_order(const struct restart *r, struct id_set *begun, struct error *e)
+{
+	_cleanup_(id_set_free) struct id_set seen = {};
 	const Reprise__Container *msg;
-	uint64_t id, other;
+	uint64_t id;
 
-	for (size_t i = 0; (msg = pid_space_nth(r, i, &id)); i++) {
-		bool found = !msg->above;
-
-		for (size_t j = 0; j < i && !found; j++)
-			found = pid_space_nth(r, j, &other) && other == msg->above;
-		if (!found || pid_space_depth(r, id) >= LEVELS_MAX - 1)
+	for (size_t i = 0; (msg = restart_nth(r, RECORD_NAMESPACE, i, &id)); i++) {
+		if (msg->own != CLONE_NEWPID)
+			continue;
+		if (msg->above && !contains(&seen, msg->above))
 			return invalid(e, "an impossible pid namespace");
+		/* No chain is longer than those that were found to be short enough, and this. */
+		if (pid_space_depth(r, id) >= LEVELS_MAX - 1)
+			return invalid(e, "an impossible pid namespace");
+		if (id_set_add(&seen, id) < 0)
+			return no_memory(e);
+		if (!contains(begun, id))
+			return invalid(e, "a pid namespace without processes");
 	}
 	return 0;
 }
@@ -186,8 +203,6 @@ static int validate_process(struct restart *r, const struct restart_process *p, 
 	size_t depth;
 	int res = 0;
 
-	if (restart_space_missing(r, space, CLONE_NEWPID))
-		return invalid(e, "the pid namespace of a process is not there");
 	depth = pid_space_depth(r, space);
 	if (m->n_inner_pids != depth || m->n_inner_pgids != depth || m->n_inner_sids != depth ||
 	    !are_pids(depth, m->inner_pids, 1) || !are_pids(depth, m->inner_pgids, 0) ||
@@ -208,35 +223,36 @@ static int validate_process(struct restart *r, const struct restart_process *p, 
 }
 
 /* The first of each is its init, with which it begins. */
-static int validate_first(struct restart *r, struct error *e)
+static int validate_first(const struct restart *r, struct id_set *begun, struct error *e)
 {
-	uint64_t id;
+	vec_for_each (p, &r->processes) {
+		uint64_t id = p->msg->pid_namespace;
+		int first;
 
-	for (size_t i = 0; pid_space_nth(r, i, &id); i++) {
-		const struct restart_process *first = NULL;
-
-		vec_for_each (p, &r->processes) {
-			if (p->msg->pid_namespace != id)
-				continue;
-			if (pid_space_is_init(p) == (first != NULL))
-				return invalid(
-					e, "a pid namespace does not begin with its first process");
-			first = first ?: p;
-		}
-		if (!first)
-			return invalid(e, "a pid namespace without processes");
+		if (!id)
+			continue;
+		if (restart_space_missing(r, id, CLONE_NEWPID))
+			return invalid(e, "the pid namespace of a process is not there");
+		first = id_set_add(begun, id);
+		if (first < 0)
+			return no_memory(e);
+		if (pid_space_is_init(p) != (first > 0))
+			return invalid(e, "a pid namespace does not begin with its first process");
 	}
 	return 0;
 }
 
 int levels_validate(struct restart *r, struct error *e)
 {
-	int res = validate_order(r, e);
+	_cleanup_(id_set_free) struct id_set begun = {};
+	int res = validate_first(r, &begun, e);
 
+	if (res >= 0)
+		res = validate_order(r, &begun, e);
 	vec_for_each (p, &r->processes)
 		if (res >= 0)
 			res = validate_process(r, p, e);
-	return res < 0 ? res : validate_first(r, e);
+	return res;
 }
 
 /* ---- restart ---- */

@@ -1,18 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/pids.h"
 
-#include <sched.h>
-
-const Reprise__Container *pid_space_nth(const struct restart *r, size_t i, uint64_t *ret_id)
-{
-	const Reprise__Container *msg;
-
-	for (size_t k = 0; (msg = restart_nth(r, RECORD_NAMESPACE, k, ret_id)); k++)
-		if (msg->own == CLONE_NEWPID && i-- == 0)
-			return msg;
-	return NULL;
-}
-
 static uint64_t above(const struct restart *r, uint64_t space)
 {
 	const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, space);

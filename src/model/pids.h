@@ -11,8 +11,6 @@
  * execute a call that takes a pid has to give the number that is valid there.
  */
 
-/* Records of pid namespaces, NULL past the last; those above stand before those below. */
-const Reprise__Container *pid_space_nth(const struct restart *r, size_t i, uint64_t *ret_id);
 /* How many levels below the root's. */
 size_t pid_space_depth(const struct restart *r, uint64_t space);
 /* Its ancestor at a depth; itself at its own. */

@@ -130,11 +130,10 @@ static int check_one(const struct mounts_survey *sv, const Reprise__Mount *m, st
 
 int mounts_check_late(const struct mounts_survey *sv, struct error *e)
 {
-	_cleanup_(free_ptr) bool *late = calloc(sv->mounts.n + 1, sizeof(*late));
+	_cleanup_(free_ptr) bool *late = mounts_find_late(sv->mounts.n, sv->mounts.v, e);
 
 	if (!late)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
-	mounts_find_late(sv->mounts.n, sv->mounts.v, late);
+		return e->err;
 	for (size_t i = 0; i < sv->mounts.n; i++) {
 		const Reprise__Mount *m = sv->mounts.v[i];
 
@@ -146,25 +145,66 @@ int mounts_check_late(const struct mounts_survey *sv, struct error *e)
 
 /* ---- restart ---- */
 
-void mounts_find_late(size_t n, Reprise__Mount *const *mounts, bool *late)
+static int compare_ids(const void *a, const void *b)
 {
-	for (size_t i = 0; i < n; i++) {
+	const struct mount_place *x = a, *y = b;
+
+	return x->id != y->id ? (x->id > y->id) - (x->id < y->id) : (x->i > y->i) - (x->i < y->i);
+}
+
+struct mount_place *mounts_places(size_t n, Reprise__Mount *const *mounts)
+{
+	struct mount_place *places = calloc(n + 1, sizeof(*places));
+
+	for (size_t i = 0; places && i < n; i++)
+		places[i] = (struct mount_place){mounts[i]->id, i};
+	if (places)
+		qsort(places, n, sizeof(*places), compare_ids);
+	return places;
+}
+
+static int compare_id(const void *key, const void *place)
+{
+	const int id = *(const int *)key, other = ((const struct mount_place *)place)->id;
+
+	return (id > other) - (id < other);
+}
+
+size_t mounts_place(const struct mount_place *places, size_t n, int id)
+{
+	const struct mount_place *found = bsearch(&id, places, n, sizeof(*places), compare_id);
+
+	return found ? found->i : SIZE_MAX;
+}
+
+static bool is_late(const bool *late, size_t i, size_t other)
+{
+	return other < i && late[other];
+}
+
+bool *mounts_find_late(size_t n, Reprise__Mount *const *mounts, struct error *e)
+{
+	_cleanup_(free_ptr) struct mount_place *places = mounts_places(n, mounts);
+	bool *late = places ? calloc(n + 1, sizeof(*late)) : NULL;
+
+	if (!late)
+		error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	for (size_t i = 0; late && i < n; i++) {
 		const Reprise__Mount *m = mounts[i];
 
-		late[i] = m->pid_namespace != 0;
-		for (size_t j = 0; j < i && !late[i]; j++)
-			late[i] = late[j] && (mounts[j]->id == m->parent ||
-					      (m->kind == MOUNT_BIND && mounts[j]->id == m->of));
+		late[i] =
+			m->pid_namespace || is_late(late, i, mounts_place(places, n, m->parent)) ||
+			(m->kind == MOUNT_BIND && is_late(late, i, mounts_place(places, n, m->of)));
 	}
+	return late;
 }
 
 int mounts_validate_late(const struct restart *r, const Reprise__Container *msg, struct error *e)
 {
-	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
+	_cleanup_(free_ptr) bool *late = mounts_find_late(msg->n_mounts, msg->mounts, e);
 
 	if (!late)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
-	mounts_find_late(msg->n_mounts, msg->mounts, late);
+		return e->err;
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Reprise__Mount *m = msg->mounts[i];
 		bool fresh = m->kind == MOUNT_FRESH && m->pid_namespace && !strcmp(m->type, "proc");

@@ -18,8 +18,15 @@ bool mounts_is_on_late(const struct mounts_survey *sv, const struct mount_line *
 /* All are looked at: those that come late are of kinds that can. */
 int mounts_check_late(const struct mounts_survey *sv, struct error *e) must_check;
 
-/* late[i]: does the i-th come late? Parents stand before what is mounted on them. */
-void mounts_find_late(size_t n, Reprise__Mount *const *mounts, bool *late);
+/* Does the i-th come late? Parents stand before what is mounted on them. NULL: no memory. */
+bool *mounts_find_late(size_t n, Reprise__Mount *const *mounts, struct error *e);
+/* Where mounts stand, by their ids, to be freed; NULL: no memory. SIZE_MAX: nowhere. */
+struct mount_place {
+	int id;
+	size_t i;
+};
+struct mount_place *mounts_places(size_t n, Reprise__Mount *const *mounts);
+size_t mounts_place(const struct mount_place *places, size_t n, int id);
 int mounts_validate_late(const struct restart *r, const Reprise__Container *msg,
 			 struct error *e) must_check;
 /*

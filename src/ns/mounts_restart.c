@@ -41,9 +41,11 @@ static bool absolute(const char *path)
 	       !(len >= 3 && !strcmp(path + len - 3, "/.."));
 }
 
-static int validate_mount(const Reprise__Container *msg, size_t i, struct error *e)
+static int validate_mount(const Reprise__Container *msg, size_t i, const struct mount_place *places,
+			  struct error *e)
 {
-	const Reprise__Mount *m = msg->mounts[i], *of;
+	const Reprise__Mount *m = msg->mounts[i];
+	size_t of;
 
 	if (m->kind != MOUNT_CGROUP && m->kind != MOUNT_NAMESPACE &&
 	    (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT))
@@ -55,8 +57,8 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 	if (m->kind == MOUNT_REMOUNT && !msg->derived_mounts)
 		return invalid(e, "a mount that is not there is changed");
 	if (m->kind == MOUNT_BIND) {
-		of = by_id(msg, m->of);
-		if (!of || of == m || (*m->root && !absolute(m->root)))
+		of = mounts_place(places, msg->n_mounts, m->of);
+		if (of == SIZE_MAX || of == i || (*m->root && !absolute(m->root)))
 			return invalid(e, "a mount of a part of nothing");
 	}
 	if (m->kind == MOUNT_CGROUP && (strstr(m->root, "..") || strlen(m->root) > 3000))
@@ -66,9 +68,6 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 	if (m->kind == MOUNT_OVERLAY && *m->external &&
 	    (!absolute(m->external) || strchr(m->external, ',')))
 		return invalid(e, "an overlay with an impossible writable layer");
-	for (size_t j = 0; j < i; j++)
-		if (msg->mounts[j]->id == m->id)
-			return invalid(e, "two mounts have the same id");
 	if (i == 0 && !msg->derived_mounts && strcmp(m->point, "/"))
 		return invalid(e, "the first mount is not the root");
 	return 0;
@@ -76,8 +75,15 @@ static int validate_mount(const Reprise__Container *msg, size_t i, struct error 
 
 int mounts_validate(const Reprise__Container *msg, struct error *e)
 {
+	_cleanup_(free_ptr) struct mount_place *places = mounts_places(msg->n_mounts, msg->mounts);
+
+	if (!places)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	for (size_t i = 1; i < msg->n_mounts; i++)
+		if (places[i].id == places[i - 1].id)
+			return invalid(e, "two mounts have the same id");
 	for (size_t i = 0; i < msg->n_mounts; i++) {
-		int r = validate_mount(msg, i, e);
+		int r = validate_mount(msg, i, places, e);
 
 		if (r < 0)
 			return r;
@@ -504,10 +510,10 @@ static int open_sources(struct build *b, struct error *e)
 
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place, struct error *e)
 {
-	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
+	_cleanup_(free_ptr) bool *late = mounts_find_late(msg->n_mounts, msg->mounts, e);
 	_cleanup_(close_sources) struct build b = {msg, place,
 						   msg->derived_mounts ? "" : place->root};
-	int r = open_sources(&b, e);
+	int r = late ? open_sources(&b, e) : e->err;
 
 	if (r < 0)
 		return r;
@@ -516,9 +522,6 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 		    errno != ENOENT)
 			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot unmount %s",
 					   msg->unmounted[i]);
-	if (!late)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
-	mounts_find_late(msg->n_mounts, msg->mounts, late);
 	for (size_t i = 0; i < msg->n_mounts && r >= 0; i++) {
 		if (late[i])
 			continue;

@@ -240,13 +240,12 @@ int propagation_restart_one(const Reprise__Container *msg, size_t i, struct erro
 int propagation_restart(const Reprise__Container *msg, const int *root_fds, bool namespaces,
 			struct error *e)
 {
-	_cleanup_(free_ptr) bool *done = calloc(msg->n_mounts + 1, sizeof(*done));
+	/* Those that come late share nothing. */
+	_cleanup_(free_ptr) bool *done = mounts_find_late(msg->n_mounts, msg->mounts, e);
 	size_t left = msg->n_mounts, before;
 
 	if (!done)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
-	/* Those share nothing. */
-	mounts_find_late(msg->n_mounts, msg->mounts, done);
+		return e->err;
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		left -= done[i];
 	before = left + 1;

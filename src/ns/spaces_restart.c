@@ -301,12 +301,10 @@ static int mount_late(struct restart *r, const struct late *l, uint64_t space, s
 
 static int mount_all_late(struct restart *r, const Reprise__Container *msg, int ns, struct error *e)
 {
-	_cleanup_(free_ptr) bool *late = calloc(msg->n_mounts + 1, sizeof(*late));
+	_cleanup_(free_ptr) bool *late = mounts_find_late(msg->n_mounts, msg->mounts, e);
 	uint64_t space = 0;
-	int res = late ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+	int res = late ? 0 : e->err;
 
-	if (late)
-		mounts_find_late(msg->n_mounts, msg->mounts, late);
 	for (size_t i = 0; i < msg->n_mounts && res >= 0; i++) {
 		const struct late l = {msg, i, ns};
 
