@@ -42,13 +42,14 @@ static bool vma_waits(const Reprise__Vma *v)
 /*
  * A sealed mapping makes munmap() fail of which we have been told already; and two userfaultfds do
  * not go together. Into a 32-bit program UFFDIO_COPY copies only from addresses that it could have
- * itself (userfaultfd_copy() has them checked so).
+ * itself (userfaultfd_copy() has them checked so). From a user namespace below, in which a process
+ * may be by then, only root of the first one gets a userfaultfd (userfaultfd_syscall_allowed()).
  */
 static bool mm_waits(const struct restart *r, const struct restart_process *p)
 {
 	const Reprise__File *f;
 
-	if (p->mm->compat)
+	if (p->mm->compat || p->msg->user_namespace)
 		return false;
 	for (size_t i = 0; i < p->mm->n_vmas; i++)
 		if (p->mm->vmas[i]->flags & VMA_SEALED)
