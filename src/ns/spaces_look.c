@@ -422,6 +422,55 @@ static void find_above(struct checkpoint *c, size_t i)
 		}
 }
 
+static bool has_device(const struct mount_table *t, dev_t dev)
+{
+	vec_for_each (m, t)
+		if (m->dev == dev)
+			return true;
+	return false;
+}
+
+/* How many mounts of these has a namespace, and not the one above? */
+static size_t in_common(const struct mount_table *own, const struct mount_table *above,
+			const struct mount_table *other)
+{
+	size_t n = 0;
+
+	vec_for_each (m, own)
+		n += !has_device(above, m->dev) && has_device(other, m->dev);
+	return n;
+}
+
+/*
+ * What it has in common with another one, and those above do not have any more (a tmpfs, which
+ * both got when they were copied), stays common if it is made as a copy of that. In a copy for
+ * another user namespace nothing can be unmounted that it has not (lock_mnt_tree()).
+ */
+static int find_nearer(struct checkpoint *c, size_t i, struct error *e)
+{
+	struct space_contents *x = contents(c, i);
+	_cleanup_(mount_table_free) struct mount_table own = {}, above = {};
+	size_t best = 0;
+	int r = mount_table_read(c->proc_fd, x->resident.pid, &own, e);
+
+	if (r >= 0)
+		r = mount_table_read(c->proc_fd, x->mounts.above ?: getpid(), &above, e);
+	for (size_t j = 0; j < c->spaces.list.n && r >= 0; j++) {
+		const struct space_contents *other = contents(c, j);
+		size_t n = 0;
+
+		if (j != i && other->resident.pid &&
+		    other->msg.user_namespace == x->msg.user_namespace)
+			n = in_common(&own, &above, &other->mounts.theirs);
+		if (n <= best)
+			continue;
+		best = n;
+		x->mounts.above = other->resident.pid;
+		x->msg.above = c->spaces.list.v[j].id;
+	}
+	return r;
+}
+
 static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = contents(c, i);
@@ -431,6 +480,8 @@ static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
 	int r = resident_begin(&x->resident, &how, e);
 
 	find_above(c, i);
+	if (r >= 0)
+		r = find_nearer(c, i, e);
 	x->mounts.nested = true;
 	x->mounts.c = c->spaces.nested.n ? c : NULL;
 	if (r >= 0)

@@ -119,11 +119,11 @@ def test_proc_of_a_pid_namespace(case):
 
 
 def test_common_memory(case):
-    """Two mount namespaces with the same tmpfs, which nobody above them has any more."""
+    """Two mount namespaces with the same tmpfs, which nobody above them has any more; one belongs to a user namespace."""
     done = case.path('done')
-    below = 'unshare --mount sh -c \'echo >%s.%d; exec sleep 1000\' <&3 3<&- & '
+    below = 'unshare %s --mount sh -c \'echo >%s.%d; exec sleep 1000\' <&3 3<&- & '
     refused(case, 'container-mount', '--mount',
-            'exec 3<&0; mount -t tmpfs mine /mnt; ' + below % (done, 1) + below % (done, 2) +
+            'exec 3<&0; mount -t tmpfs mine /mnt; ' + below % ('', done, 1) + below % ('--user', done, 2) +
             'exec 3<&-; while ! [ -e %s.1 -a -e %s.2 ]; do sleep 0.1; done; rm %s.1 %s.2; '
             'umount /mnt' % (done, done, done, done),
             'mount /mnt', 'too')
