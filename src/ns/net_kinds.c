@@ -21,12 +21,21 @@
 	 FROM_TO(IFLA_BR_MCAST_HASH_MAX, IFLA_BR_NF_CALL_ARPTABLES) |                       \
 	 BIT(IFLA_BR_VLAN_DEFAULT_PVID) | BIT(IFLA_BR_VLAN_STATS_ENABLED) |                 \
 	 FROM_TO(IFLA_BR_MCAST_STATS_ENABLED, IFLA_BR_MCAST_MLD_VERSION) |                  \
-	 BIT(IFLA_BR_VLAN_STATS_PER_PORT) | BIT(IFLA_BR_MULTI_BOOLOPT))
+	 BIT(IFLA_BR_VLAN_STATS_PER_PORT) | BIT(IFLA_BR_MULTI_BOOLOPT) | BIT(BR_FDB_MAX_LEARNED))
+/* Later headers: the most addresses that a bridge learns. */
+#define BR_FDB_MAX_LEARNED     49
+#define BRPORT_MAB	       40
+#define BRPORT_MAX_GROUPS      42
+#define BRPORT_NEIGH_SUPPRESS  43 /* for each VLAN */
+#define BRPORT_BACKUP_NEXT_HOP 44
+#define MACVLAN_BC_CUTOFF      9
+#define VXLAN_LAST	       34
 #define PORT_DATA                                                                               \
 	(FROM_TO(IFLA_BRPORT_PRIORITY, IFLA_BRPORT_PROXYARP) | BIT(IFLA_BRPORT_PROXYARP_WIFI) | \
 	 BIT(IFLA_BRPORT_MULTICAST_ROUTER) |                                                    \
 	 FROM_TO(IFLA_BRPORT_MCAST_FLOOD, IFLA_BRPORT_ISOLATED) |                               \
-	 BIT(IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT) | BIT(IFLA_BRPORT_LOCKED))
+	 BIT(IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT) | BIT(IFLA_BRPORT_LOCKED) | BIT(BRPORT_MAB) |   \
+	 BIT(BRPORT_MAX_GROUPS) | BIT(BRPORT_NEIGH_SUPPRESS))
 
 static const struct net_kind kinds[] = {
 	{"", false, 0, false}, /* the loopback */
@@ -34,7 +43,11 @@ static const struct net_kind kinds[] = {
 	{"dummy", false, 0, false},
 	{"ifb", false, 0, false},
 	{"bridge", false, BRIDGE_DATA, true},
-	{"macvlan", true, BIT(IFLA_MACVLAN_MODE) | BIT(IFLA_MACVLAN_FLAGS), false},
+	{"macvlan", true,
+	 BIT(IFLA_MACVLAN_MODE) | BIT(IFLA_MACVLAN_FLAGS) | BIT(IFLA_MACVLAN_BC_QUEUE_LEN) |
+		 BIT(MACVLAN_BC_CUTOFF),
+	 false},
+	{"vxlan", false, FROM_TO(IFLA_VXLAN_ID, VXLAN_LAST), false},
 	{"vlan", true,
 	 BIT(IFLA_VLAN_ID) | BIT(IFLA_VLAN_FLAGS) | BIT(IFLA_VLAN_EGRESS_QOS) |
 		 BIT(IFLA_VLAN_INGRESS_QOS) | BIT(IFLA_VLAN_PROTOCOL),
@@ -66,6 +79,9 @@ static int refuse_parts(const Reprise__NetLink *m, const void *data, size_t len,
 	if (!strcmp(m->kind, "bridge") && is_set(data, len, IFLA_BR_VLAN_FILTERING))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
 				 "a bridge that filters VLANs cannot be saved");
+	if (!strcmp(m->kind, "vxlan") && is_set(data, len, IFLA_VXLAN_VNIFILTER))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
+				 "a vxlan with a list of networks (vnifilter) cannot be saved");
 	if (!strcmp(m->kind, "macvlan") && mode && n == sizeof(*mode) &&
 	    *mode == MACVLAN_MODE_SOURCE)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
@@ -73,8 +89,20 @@ static int refuse_parts(const Reprise__NetLink *m, const void *data, size_t len,
 	return 0;
 }
 
-static int copy_kept(const void *data, size_t len, uint64_t kept, ProtobufCBinaryData *ret,
-		     struct scratch *s, struct error *e)
+/* This one is told as a number and taken as a flag (vxlan_fill_info(), vxlan_policy). */
+static bool is_number_of_flag(const char *kind, uint16_t type)
+{
+	return !strcmp(kind, "vxlan") && type == IFLA_VXLAN_TTL_INHERIT;
+}
+
+/* What is off is not said: the kernel takes its bits for used even so (vxlan_nl2conf()). */
+static bool is_off(const char *kind, const void *data, size_t len, uint16_t type)
+{
+	return !strcmp(kind, "vxlan") && type == IFLA_VXLAN_REMCSUM_RX && !is_set(data, len, type);
+}
+
+static int copy_kept(const char *kind, const void *data, size_t len, uint64_t kept,
+		     ProtobufCBinaryData *ret, struct scratch *s, struct error *e)
 {
 	const uint8_t *bytes = data;
 	size_t at = 0;
@@ -90,7 +118,14 @@ static int copy_kept(const void *data, size_t len, uint64_t kept, ProtobufCBinar
 		uint16_t type = a->rta_type & NLA_TYPE_MASK;
 		size_t size = RTA_ALIGN(a->rta_len);
 
-		if (type < 64 && kept & BIT(type)) {
+		if (is_number_of_flag(kind, type) && RTA_PAYLOAD(a)) {
+			const struct rtattr flag = {.rta_type = type, .rta_len = sizeof(flag)};
+
+			if (is_set(data, len, type)) {
+				memcpy(ret->data + ret->len, &flag, sizeof(flag));
+				ret->len += sizeof(flag);
+			}
+		} else if (type < 64 && kept & BIT(type) && !is_off(kind, data, len, type)) {
 			memcpy(ret->data + ret->len, a, a->rta_len);
 			ret->len += size;
 		}
@@ -121,7 +156,7 @@ int net_kind_take(Reprise__NetLink *m, const void *info, size_t len, struct scra
 	if (data)
 		r = refuse_parts(m, data, data_len, e);
 	if (r >= 0 && data && kind->kept)
-		r = copy_kept(data, data_len, kind->kept, &m->data, s, e);
+		r = copy_kept(m->kind, data, data_len, kind->kept, &m->data, s, e);
 	of = rtnl_find(info, len, 0, IFLA_INFO_SLAVE_KIND, &n);
 	port = rtnl_find(info, len, 0, IFLA_INFO_SLAVE_DATA, &port_len);
 	if (r < 0 || !of)
@@ -129,10 +164,12 @@ int net_kind_take(Reprise__NetLink *m, const void *info, size_t len, struct scra
 	if (strcmp(of, "bridge"))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
 				 "an interface that belongs to a %s cannot be saved", of);
-	if (port && is_set(port, port_len, IFLA_BRPORT_BACKUP_PORT))
+	if (port && (rtnl_number(port, port_len, 0, IFLA_BRPORT_BACKUP_PORT) ||
+		     rtnl_number(port, port_len, 0, BRPORT_BACKUP_NEXT_HOP)))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
 				 "a port of a bridge with a backup cannot be saved");
-	return port ? copy_kept(port, port_len, PORT_DATA, &m->port, s, e) : 0;
+	m->port_number = port ? rtnl_number(port, port_len, 0, IFLA_BRPORT_NO) : 0;
+	return port ? copy_kept("bridge", port, port_len, PORT_DATA, &m->port, s, e) : 0;
 }
 
 static bool only(const ProtobufCBinaryData *data, uint64_t kept)

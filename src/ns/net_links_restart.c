@@ -4,6 +4,7 @@
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
 #include <linux/veth.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -383,13 +384,30 @@ static int make_if_new(int fd, const struct net_host *host, const Reprise__Netwo
 	return !*l->kind || second ? 0 : make_one(fd, host, m, l);
 }
 
+static int by_port(const void *a, const void *b)
+{
+	const Reprise__NetLink *x = *(Reprise__NetLink *const *)a,
+			       *y = *(Reprise__NetLink *const *)b;
+
+	if (x->port_number != y->port_number)
+		return x->port_number < y->port_number ? -1 : 1;
+	return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* A bridge gives each port the lowest number that is free (find_portno()). */
 static int settle_all(int fd, const Reprise__Network *m, struct error *e)
 {
+	_cleanup_(free_ptr) Reprise__NetLink **links = calloc(m->n_links, sizeof(*links));
+
+	if (!links)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an interface");
+	memcpy(links, m->links, m->n_links * sizeof(*links));
+	qsort(links, m->n_links, sizeof(*links), by_port);
 	for (size_t i = 0; i < m->n_links; i++) {
-		int r = settle_one(fd, m->links[i], e);
+		int r = settle_one(fd, links[i], e);
 
 		if (r < 0)
-			return error_object(e, r, "network interface %s", m->links[i]->name);
+			return error_object(e, r, "network interface %s", links[i]->name);
 	}
 	return 0;
 }

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <linux/if_bridge.h>
-#include <linux/neighbour.h>
 #include <linux/netfilter/ipset/ip_set.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_acct.h>
@@ -51,34 +50,6 @@ static int any(void *arg, const struct nlmsghdr *h)
 	return refused(l->e, l->what, "");
 }
 
-static bool is_own_address(const struct net_links *links, const void *address, size_t len)
-{
-	vec_for_each (link, &links->list) {
-		size_t n;
-		const void *own = rtnl_find((*link)->attributes.data, (*link)->attributes.len, 0,
-					    IFLA_ADDRESS, &n);
-
-		if (own && n == len && !memcmp(own, address, n))
-			return true;
-	}
-	return false;
-}
-
-/* Addresses behind the ports of a bridge that somebody has told it. */
-static int forwarding(void *arg, const struct nlmsghdr *h)
-{
-	const struct ndmsg *n = NLMSG_DATA(h);
-	const struct look *l = arg;
-	size_t len;
-	const void *address = rtnl_find(n, NLMSG_PAYLOAD(h, 0), sizeof(*n), NDA_LLADDR, &len);
-
-	if (n->ndm_flags & NTF_SELF || !(n->ndm_state & (NUD_NOARP | NUD_PERMANENT)) || !address ||
-	    is_own_address(l->links, address, len))
-		return 0;
-	return refused(l->e, "a permanent address in a bridge at interface",
-		       name_of(l, n->ndm_ifindex));
-}
-
 /* Members of groups at the ports of a bridge that somebody has told it. */
 static int members(void *arg, const struct nlmsghdr *h)
 {
@@ -114,7 +85,6 @@ struct question {
 };
 
 static const struct question questions[] = {
-	{NETLINK_ROUTE, RTM_GETNEIGH, sizeof(struct ndmsg), AF_BRIDGE, forwarding, ""},
 	{NETLINK_ROUTE, RTM_GETMDB, sizeof(struct br_port_msg), AF_BRIDGE, members, ""},
 	{NETLINK_XFRM, XFRM_MSG_GETSA, 0, 0, any, "states of IPsec"},
 	{NETLINK_XFRM, XFRM_MSG_GETPOLICY, 0, 0, any, "policies of IPsec"},

@@ -9,6 +9,7 @@
 #include "ns/conntrack.h"
 #include "ns/iptables.h"
 #include "ns/net_address.h"
+#include "ns/net_fdb.h"
 #include "ns/net_pairs.h"
 #include "ns/net_refuse.h"
 #include "ns/nftables.h"
@@ -44,6 +45,20 @@ static int save_entries(int fd, enum net_entries kind, const struct net_links *l
 		*ret = scratch_copy(s, found.list.v, found.list.n * sizeof(**ret));
 		*n = *ret ? found.list.n : 0;
 		r = *ret ? 0 : no_memory(e);
+	}
+	vec_free(&found.list);
+	return r;
+}
+
+static int save_forwarding(int fd, Reprise__Network *m, struct scratch *s, struct error *e)
+{
+	struct net_list found = {};
+	int r = net_fdb_look(fd, m->n_links, m->links, &found, s, e);
+
+	if (r >= 0 && found.list.n) {
+		m->forwarding = scratch_copy(s, found.list.v, found.list.n * sizeof(*found.list.v));
+		m->n_forwarding = m->forwarding ? found.list.n : 0;
+		r = m->forwarding ? 0 : no_memory(e);
 	}
 	vec_free(&found.list);
 	return r;
@@ -121,6 +136,8 @@ static int save_all(struct network *n, int fd, int proc_fd, struct net_links *li
 		r = save_entries(fd, NET_LABELS, links, &m->n_labels, &m->labels, s, e);
 	m->has_labels = true;
 	if (r >= 0)
+		r = save_forwarding(fd, m, s, e);
+	if (r >= 0)
 		r = queueing_checkpoint(fd, links, m, s, e);
 	if (r >= 0)
 		r = save_nftables(links, m, s, e);
@@ -174,6 +191,8 @@ int network_validate(const Reprise__Container *msg, struct error *e)
 	if (r >= 0)
 		r = net_entries_validate(NET_LABELS, m->n_labels, m->labels, e);
 	if (r >= 0)
+		r = net_fdb_validate(m, e);
+	if (r >= 0)
 		r = queueing_validate(m, e);
 	if (r >= 0)
 		r = nftables_validate(m, e);
@@ -207,6 +226,8 @@ static int restore_entries(int fd, const Reprise__Network *m, struct error *e)
 		r = net_entries_restore(fd, NET_PROXIES, m->n_proxies, m->proxies, NULL, e);
 	if (r >= 0 && m->has_labels)
 		r = net_entries_restore(fd, NET_LABELS, m->n_labels, m->labels, NULL, e);
+	if (r >= 0)
+		r = net_fdb_restart(fd, m, e);
 	return r;
 }
 

@@ -145,6 +145,9 @@ static const struct filter_kind {
 		 BIT(TCA_U32_INDEV) | BIT(TCA_U32_MARK),
 	 TCA_U32_FLAGS, TCA_U32_ACT},
 	{"fw", BIT(TCA_FW_CLASSID) | BIT(TCA_FW_INDEV) | BIT(TCA_FW_MASK), 0, TCA_FW_ACT},
+	/* Of other programs than classic ones only a number is told, which is in no image. */
+	{"bpf", BIT(TCA_BPF_CLASSID) | BIT(TCA_BPF_OPS_LEN) | BIT(TCA_BPF_OPS) | BIT(TCA_BPF_FLAGS),
+	 TCA_BPF_FLAGS_GEN, TCA_BPF_ACT},
 	{"matchall", BIT(TCA_MATCHALL_CLASSID), TCA_MATCHALL_FLAGS, TCA_MATCHALL_ACT},
 };
 
@@ -242,11 +245,16 @@ int queueing_take_filter(const char *kind, const void *options, size_t len, stru
 	const struct filter_kind *k = filter_of(kind);
 	struct rtnl_walk w = {options, len};
 	const struct rtattr *a;
+	size_t n;
 	int r = 0;
 
 	if (!k)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_STATE,
 				 "a filter of this kind cannot be saved");
+	if (!strcmp(kind, "bpf") && len && rtnl_find(options, len, 0, TCA_BPF_ID, &n))
+		return error_set(
+			e, -EOPNOTSUPP, E_CONTAINER_STATE,
+			"a filter with a BPF program that is no classic one cannot be saved");
 	while (r >= 0 && (a = rtnl_next(&w))) {
 		const uint16_t type = a->rta_type & NLA_TYPE_MASK;
 

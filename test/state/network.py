@@ -131,7 +131,7 @@ def test_copies(case):
 
 test_copies.timeout = 90
 
-COPIES = int(os.environ.get('TEST_COPIES', '10'))
+COPIES = int(os.environ.get('TEST_COPIES', '20'))
 
 
 def left(case):
@@ -214,10 +214,23 @@ ip link set a0 up
 ip link set b0 up
 ip link set br0 up
 ip addr add 10.4.0.1/16 dev br0
-ip link add m0 link b0 type macvlan mode bridge
+ip link add m0 link b0 type macvlan mode bridge bcqueuelen 200
 ip link set m0 up
 ip addr add 10.5.0.1/16 dev m0
 ip link add idle type ifb
+ip link add v2 index 50 type vxlan id 8 group 239.1.1.1 dev eth0 dstport 4790 proxy rsc l2miss l3miss ttl inherit udp6zerocsumrx
+ip link add v1 index 19 type vxlan id 7 local 10.9.0.1 remote 10.9.0.3 dstport 4789 ttl 5 tos 4 srcport 2000 3000 ageing 77 nolearning gbp maxaddress 100
+ip link add v3 type vxlan external dstport 4999
+ip link set v1 up
+ip link set v2 up
+ip link set v1 master br0
+bridge fdb append 00:00:00:00:00:00 dev v1 dst 10.9.0.4
+bridge fdb add 02:00:00:00:00:41 dev v1 dst 10.9.0.5 vni 9 port 555
+bridge fdb del 00:00:00:00:00:00 dev v2 dst 239.1.1.1 via eth0
+bridge fdb add 02:00:00:00:00:42 dev v1 master static
+bridge fdb add 02:00:00:00:00:43 dev a0 master static sticky
+bridge fdb add 02:00:00:00:00:44 dev br0 self local
+bridge fdb add 02:00:00:00:00:45 dev b0 self
 ip route add 10.10.0.0/16 via 10.9.0.7
 ip route add 10.11.0.0/16 dev eth0 scope link src 10.9.0.2 metric 5 mtu 1300
 ip route add 10.12.0.0/16 nexthop via 10.9.0.8 weight 3 nexthop via 10.4.0.8 dev br0
@@ -266,6 +279,7 @@ LOOKS = [
     ['ip', '-6', 'route', 'show', 'table', 'all'], ['ip', '-d', 'nexthop'], ['ip', 'neigh', 'show', 'nud', 'permanent'],
     ['ip', '-6', 'neigh', 'show', 'nud', 'permanent'], ['ip', 'neigh', 'show', 'proxy'],
     ['bridge', '-d', 'link'], ['ip', 'addrlabel'],
+    ['sh', '-c', 'bridge fdb show | grep -E "^(02:00:00:00:00:4|00:00:00:00:00:00)"'],
     ['sh', '-c', 'find /proc/sys/net -type f -perm /222 ! -path "*/flush" -exec grep -H . {} + 2>&1; true']]
 
 # Of the moment, or of the host.
@@ -368,6 +382,8 @@ tc filter add dev eth0 parent 1:1 protocol ip prio 1 u32 match u32 0 0 classid 1
 tc qdisc add dev eth0 clsact
 tc filter add dev eth0 ingress protocol all prio 4 u32 match u32 0 0 action mirred egress redirect dev i0
 tc filter add dev eth0 egress protocol ip prio 9 u32 match ip dst 10.2.2.2/32 action mirred egress mirror dev i0
+tc filter add dev eth0 egress protocol ip prio 11 bpf bytecode 4,40~0~0~12,21~0~1~2048,6~0~0~4294967295,6~0~0~0 classid 1:10
+tc filter add dev eth0 egress protocol all prio 12 bpf bytecode 1,6~0~0~65537 da action mirred egress mirror dev i0
 tc qdisc add dev i0 root handle 5: tbf rate 12345678bit burst 33333 limit 44444 peakrate 20mbit mtu 1600
 tc qdisc add dev lo ingress
 ? tc qdisc add dev lo root fq_codel limit 333 flows 64 target 7ms noecn
@@ -400,7 +416,7 @@ def test_queueing(case):
     if not os.path.exists('/usr/sbin/tc'):
         raise Skipped('no tc')
     for line in SHAPED.strip().split('\n'):
-        code, _, err = case.reprise('exec', 'web', *line.strip('? ').split())
+        code, _, err = case.reprise('exec', 'web', *(word.replace('~', ' ') for word in line.strip('? ').split()))
         if code and line[0] != '?':
             raise Failed('%s: %s' % (line, err))
     before = look_shaped(case, 'web')
