@@ -66,7 +66,8 @@ static size_t nobodys_pages(pid_t tid, uint64_t at, size_t most, bool first)
 
 /*
  * How many pages from the low end of the stack have never been used, or hold nothing. What is above
- * the stack pointer is in use, if it is on this stack.
+ * the stack pointer is in use, if it is on this stack; else nobody knows what is, and a mark that
+ * was left there may be older than that.
  */
 static size_t unused_pages(int proc_fd, pid_t tid, uint64_t sp, const struct map_entry *stack)
 {
@@ -86,7 +87,7 @@ static size_t unused_pages(int proc_fd, pid_t tid, uint64_t sp, const struct map
 		if (pages[i] & PAGEMAP_SWAPPED)
 			break;
 		if (pages[i] & PAGEMAP_PRESENT)
-			free = nobodys_pages(tid, stack->start + i * PAGE, n - i, i == 0);
+			free = nobodys_pages(tid, stack->start + i * PAGE, n - i, here && !i);
 		if (!free)
 			break;
 		i += free;
