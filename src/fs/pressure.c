@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 
 #define NSEC_PER_USEC 1000
 
@@ -115,10 +116,31 @@ int pressure_validate(const Reprise__File *msg, struct error *e)
 	return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper wait for pressure");
 }
 
-int pressure_restore(int fd, const Reprise__File *msg, struct error *e)
+/* What an image says may be wrong: nothing is written to any other file. */
+static bool tells_of_pressure(const struct restart *r, int fd)
+{
+	static const char suffix[] = ".pressure", directory[] = "/pressure";
+	_cleanup_(free_ptr) char *link = NULL;
+	const size_t end = sizeof(suffix) - 1;
+	struct statfs fs;
+	char *base;
+
+	if (procfs_readlink(r->proc_fd, &link, NULL, "self/fd/%d", fd) < 0 || fstatfs(fd, &fs) < 0)
+		return false;
+	if (fs.f_type == CGROUP2_SUPER_MAGIC)
+		return strlen(link) > end && !strcmp(link + strlen(link) - end, suffix);
+	base = strrchr(link, '/');
+	return fs.f_type == PROC_SUPER_MAGIC && base - link >= (ssize_t)sizeof(directory) - 1 &&
+	       !strncmp(base - (sizeof(directory) - 1), directory, sizeof(directory) - 1);
+}
+
+int pressure_restore(const struct restart *r, int fd, const Reprise__File *msg, struct error *e)
 {
 	const size_t len = strlen(msg->pressure);
 
+	if (len && !tells_of_pressure(r, fd))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a wait for pressure on a file that does not tell of it");
 	/* The last byte that is written is taken for the end of the line (psi_write()). */
 	if (len && write(fd, msg->pressure, len + 1) < 0)
 		return error_errno(e, -errno, E_RESTORE,

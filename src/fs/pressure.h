@@ -11,7 +11,8 @@
 int pressure_save(struct checkpoint *c, const struct file_seen *f, Reprise__File *msg,
 		  struct scratch *s, struct error *e) must_check;
 int pressure_validate(const Reprise__File *msg, struct error *e) must_check;
-int pressure_restore(int fd, const Reprise__File *msg, struct error *e) must_check;
+int pressure_restore(const struct restart *r, int fd, const Reprise__File *msg,
+		     struct error *e) must_check;
 /* ", waits for ..." */
 void pressure_describe(const Reprise__File *msg, char *buf, size_t size);
 

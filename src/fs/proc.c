@@ -149,7 +149,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	if (res >= 0)
 		opener_take_over(r, msg, &fd);
 	if (res >= 0)
-		res = pressure_restore(fd, msg, e);
+		res = pressure_restore(r, fd, msg, e);
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(fd, (off_t)msg->pos, SEEK_SET) < 0)

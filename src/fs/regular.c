@@ -122,7 +122,7 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 	if (res >= 0 && msg->opener)
 		opener_take_over(r, msg, ret_fd);
 	if (res >= 0)
-		res = pressure_restore(*ret_fd, msg, e);
+		res = pressure_restore(r, *ret_fd, msg, e);
 	if (res < 0)
 		return res;
 	if (!(msg->flags & O_PATH) && msg->pos && lseek(*ret_fd, (off_t)msg->pos, SEEK_SET) < 0)

@@ -105,6 +105,9 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 	if (type == RECORD_FILE && ((Reprise__File *)msg)->proc &&
 	    sscanf(edit, "proc-mounts=%llu", &id) == 1)
 		((Reprise__File *)msg)->proc->mounts = id;
+	if (type == RECORD_FILE && ((Reprise__File *)msg)->regular &&
+	    !strncmp(edit, "pressure=", 9))
+		((Reprise__File *)msg)->pressure = strdup(edit + 9);
 	if (type == RECORD_INODE)
 		edit_inode((Reprise__Inode *)msg, edit);
 }

@@ -99,6 +99,20 @@ def test_paths(case):
                     ('file-open', 'file-changed', 'file-missing', 'image-invalid', 'restore', 'file-device'), path, *args)
 
 
+def test_pressure(case):
+    """What a program has written to wait for pressure is written to files about that only."""
+    target = os.path.join(case.work, 'target')
+    with open(target, 'w') as file:
+        file.write('as it was, and as it is to be')
+    os.chmod(target, 0o666)
+    with open(target, 'r+') as file:
+        saved(case, 'pipes', stdin=file.fileno())
+    refused(case, forge(case, 'pressure=some 150000 1000000'), ('image-invalid',), 'pressure', '--pidns')
+    with open(target) as file:
+        if file.read() != 'as it was, and as it is to be':
+            raise Failed('a file was written to')
+
+
 def refused_below(case, name, *edits):
     """Of an image of root's, of tasks in namespaces below the root's."""
     pid = case.start(name)
