@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 #include "fs/context.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
+#include "fs/opener.h"
 #include "fs/watch.h"
 
 #define PERMISSION_EVENTS (FAN_OPEN_PERM | FAN_ACCESS_PERM | FAN_OPEN_EXEC_PERM | FAN_PRE_ACCESS)
@@ -28,6 +31,8 @@
 #define MARK_ON		  (FAN_MARK_MOUNT | FAN_MARK_FILESYSTEM)
 #define MARK_IGNORE	  (FAN_MARK_IGNORED_SURV_MODIFY | FAN_MARK_IGNORE)
 #define MARK_FLAGS	  (MARK_IGNORE | FAN_MARK_EVICTABLE)
+
+#define UNPRIVILEGED 0x80000000u /* FANOTIFY_UNPRIV of include/linux/fanotify.h */
 
 static bool fanotify_match(const struct file_seen *f)
 {
@@ -103,6 +108,25 @@ static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct sc
 	return 0;
 }
 
+/*
+ * Whoever made it without CAP_SYS_ADMIN is not told who causes events, whoever reads them. Where
+ * kernel memory cannot be read, nobody who restarts has that capability either.
+ */
+static bool made_unprivileged(struct checkpoint *c, int fd)
+{
+	struct kernel_memory *k;
+	struct error ignored = {};
+	unsigned int flags = 0;
+	int offsets[2];
+
+	if (files_kernel_memory(c, &k, &ignored) < 0)
+		return false;
+	offsets[0] = kernel_offset(k, "file", "private_data");
+	offsets[1] = kernel_offset(k, "fsnotify_group", "fanotify_data.flags");
+	return kernel_of_file(k, fd, offsets, 2, &flags, sizeof(flags)) >= 0 &&
+	       flags & UNPRIVILEGED;
+}
+
 static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			       struct scratch *scratch, struct error *e)
 {
@@ -114,6 +138,7 @@ static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Repris
 	r = read_marks(f, msg->fanotify, scratch, e);
 	if (r < 0)
 		return r;
+	msg->fanotify->unprivileged = made_unprivileged(c, f->local);
 	if (msg->fanotify->flags & CLASSES)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it decides about accesses (permission events), and somebody may "
@@ -315,15 +340,57 @@ static int make_overflow(struct restart *r, int fd, struct error *e)
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;
 }
 
+static int init(const Reprise__Fanotify *msg)
+{
+	int fd = fanotify_init(msg->flags | FAN_CLOEXEC, msg->event_flags);
+
+	return fd < 0 ? -errno : fd;
+}
+
+struct making {
+	const Reprise__Fanotify *msg;
+	int result;
+};
+
+static void *make_unprivileged(void *arg)
+{
+	const uint64_t admin = 1ULL << CAP_SYS_ADMIN;
+	struct making *m = arg;
+	uint64_t were;
+
+	m->result = capabilities_in_effect(0, false, &were);
+	if (m->result >= 0 && (were & admin))
+		m->result = capabilities_in_effect(were & ~admin, true, &were);
+	if (m->result >= 0)
+		m->result = init(m->msg);
+	return NULL;
+}
+
+/* Without that capability in a thread, which ends with its credentials. */
+static int make_group(const Reprise__Fanotify *msg)
+{
+	struct making m = {.msg = msg};
+	pthread_t thread;
+	int r;
+
+	if (!msg->unprivileged)
+		return init(msg);
+	r = pthread_create(&thread, NULL, make_unprivileged, &m);
+	if (r)
+		return -r;
+	pthread_join(thread, NULL);
+	return m.result;
+}
+
 static int fanotify_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			    struct error *e)
 {
 	const Reprise__Fanotify *m = msg->fanotify;
-	_cleanup_(close_fd) int fd = fanotify_init(m->flags | FAN_CLOEXEC, m->event_flags);
+	_cleanup_(close_fd) int fd = make_group(m);
 	int res;
 
 	if (fd < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot make a fanotify group");
+		return error_errno(e, fd, E_RESTORE, "cannot make a fanotify group");
 	res = m->overflow ? make_overflow(r, fd, e) : 0;
 	if (res < 0)
 		return res;

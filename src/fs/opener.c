@@ -91,7 +91,7 @@ struct opening {
 	int proc_fd, fd, flags, result;
 };
 
-static int in_effect(uint64_t caps, bool set, uint64_t *ret)
+int capabilities_in_effect(uint64_t caps, bool set, uint64_t *ret)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
@@ -111,7 +111,7 @@ static void *open_as(void *arg)
 
 	setfsgid(o->as->gid);
 	setfsuid(o->as->uid);
-	o->result = in_effect(o->as->capabilities | o->more, true, &were);
+	o->result = capabilities_in_effect(o->as->capabilities | o->more, true, &were);
 	if (o->result >= 0)
 		o->result = narrow_reopen(o->proc_fd, o->fd, o->flags);
 	return NULL;
@@ -146,7 +146,7 @@ void opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd
 	uint64_t ours;
 	int fresh;
 
-	if (!o.as || in_effect(0, false, &ours) < 0 ||
+	if (!o.as || capabilities_in_effect(0, false, &ours) < 0 ||
 	    (o.as->uid == geteuid() && o.as->gid == getegid() && !(ours & ~o.as->capabilities)))
 		return;
 	fresh = try(&o, 0);

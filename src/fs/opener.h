@@ -15,4 +15,10 @@ int opener_save(struct checkpoint *c, const struct file_seen *f, Reprise__File *
  */
 void opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd);
 
+/*
+ * Which capabilities are in effect in the calling thread; with `set`, from now on those of `caps`
+ * that it may have are, and no others.
+ */
+int capabilities_in_effect(uint64_t caps, bool set, uint64_t *ret) must_check;
+
 #endif
