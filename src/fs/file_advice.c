@@ -1,8 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * posix_fadvise() (mm/fadvise.c): POSIX_FADV_RANDOM sets a bit of f_mode, POSIX_FADV_SEQUENTIAL
- * doubles how much is read ahead, of what is usual for the device. Nothing but struct file tells.
- * An overlay passes it on to the file below (ovl_fadvise()).
+ * What nothing but struct file tells of a regular file or directory.
+ *
+ * posix_fadvise() (mm/fadvise.c): POSIX_FADV_RANDOM and POSIX_FADV_NOREUSE (6.3) set a bit of
+ * f_mode, POSIX_FADV_SEQUENTIAL doubles how much is read ahead, of what is usual for the device. An
+ * overlay passes it on to the file below (ovl_fadvise()).
+ *
+ * A descriptor that came with an event of fanotify is one of which no watch is told (unwatched.c).
+ *
+ * When what was written could not be brought to the disk, each description that was open by then is
+ * told once, by fsync() (file_check_and_advance_wb_err()): f_wb_err is behind the wb_err of the
+ * file's pages. A new description is not told, or is told too, so this cannot be made again.
  */
 #include "fs/file_advice.h"
 
@@ -13,8 +21,10 @@
 
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
+#include "fs/unwatched.h"
 
-#define MODE_RANDOM 0x1000u /* FMODE_RANDOM of include/linux/fs.h */
+#define MODE_RANDOM 0x1000u    /* FMODE_RANDOM of include/linux/fs.h */
+#define ERROR_SEEN  (1u << 12) /* ERRSEQ_SEEN of lib/errseq.c: whether somebody was told */
 
 /* What a member of the file is, or of that which an overlay has opened below. */
 static int member(struct kernel_memory *k, const struct file_seen *f, bool overlay, int offset,
@@ -39,22 +49,23 @@ static int usual(struct kernel_memory *k, uint64_t mapping, unsigned long *ret)
 }
 
 struct found {
-	uint32_t mode, ahead;
+	uint32_t mode, ahead, error;
 	uint64_t mapping;
 };
 
 static int look(struct kernel_memory *k, const struct file_seen *f, bool overlay, struct found *ret)
 {
-	static const char *const names[] = {"f_mode", "f_ra.ra_pages", "f_mapping"};
-	const size_t sizes[] = {sizeof(ret->mode), sizeof(ret->ahead), sizeof(ret->mapping)};
-	void *const to[] = {&ret->mode, &ret->ahead, &ret->mapping};
+	static const char *const names[] = {"f_mode", "f_ra.ra_pages", "f_mapping", "f_wb_err"};
+	const size_t sizes[] = {sizeof(ret->mode), sizeof(ret->ahead), sizeof(ret->mapping),
+				sizeof(ret->error)};
+	void *const to[] = {&ret->mode, &ret->ahead, &ret->mapping, &ret->error};
 	uint8_t all[512];
 	int size = kernel_size(k, "file"), r;
 
 	if (size < 0 || (size_t)size > sizeof(all))
 		return -EOPNOTSUPP;
 	r = member(k, f, overlay, 0, all, (size_t)size);
-	for (int i = 0; i < 3 && r >= 0; i++) {
+	for (int i = 0; i < 4 && r >= 0; i++) {
 		int is = 0, offset = kernel_offset_size(k, "file", names[i], &is);
 
 		if (offset < 0 || (size_t)is != sizes[i] || offset + is > size)
@@ -64,37 +75,76 @@ static int look(struct kernel_memory *k, const struct file_seen *f, bool overlay
 	return r;
 }
 
-int file_advice_save(struct checkpoint *c, const struct file_seen *f, uint32_t *ret,
+static int check_written(struct kernel_memory *k, const struct found *x, struct error *e)
+{
+	uint32_t error = 0;
+	int r = x->mapping ? kernel_member(k, x->mapping, "address_space", "wb_err", &error,
+					   sizeof(error))
+			   : 0;
+	const char *what;
+
+	/* Bits that say when it was told are no errors (errseq_check()). */
+	if (r < 0 || error == x->error)
+		return r;
+	what = strerrordesc_np((int)(error & (ERROR_SEEN - 1)));
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "something that was written to it is lost (%s), of which the application "
+			 "has not been told yet: fsync() would not tell it after a restart",
+			 what ? what : "unknown error");
+}
+
+static int save_advice(struct checkpoint *c, struct kernel_memory *k, const struct found *x,
+		       uint32_t *ret)
+{
+	unsigned long pages = 0;
+	int r = x->ahead && !c->checking ? usual(k, x->mapping, &pages) : 0;
+
+	*ret = x->mode & MODE_RANDOM ? ADVICE_RANDOM : 0;
+	if (pages && x->ahead == 2 * pages)
+		*ret |= ADVICE_AHEAD;
+	return r;
+}
+
+static int save(struct checkpoint *c, struct kernel_memory *k, const struct file_seen *f,
+		Reprise__RegularFile *m, struct error *e)
+{
+	const struct device_seen *fs = inode_device(c, f->local, &f->st); /* NULL: does not tell */
+	struct found x = {};
+	int r = look(k, f, false, &x);
+
+	/* Those that are made without a name always are (alloc_file_pseudo()). */
+	if (r >= 0)
+		m->unwatched = !file_is_nameless(f) && unwatched_is(k, x.mode);
+	/* Memory is not read ahead, and written nowhere. */
+	if (r < 0 || !S_ISREG(f->st.st_mode) || (fs && fs->type == TMPFS_MAGIC))
+		return r;
+	if (fs && fs->type == OVERLAYFS_SUPER_MAGIC)
+		r = look(k, f, true, &x);
+	if (r >= 0)
+		r = save_advice(c, k, &x, &m->advice);
+	return r < 0 ? r : check_written(k, &x, e);
+}
+
+int file_advice_save(struct checkpoint *c, const struct file_seen *f, Reprise__RegularFile *m,
 		     struct error *e)
 {
-	const struct device_seen *fs;
 	struct kernel_memory *k = NULL;
 	struct error unused = {};
-	struct found x = {};
-	unsigned long pages = 0;
 	int r;
 
-	if (!S_ISREG(f->st.st_mode) || (f->flags & O_PATH) || c->files->kernel_hidden)
+	if ((f->flags & O_PATH) || c->files->kernel_hidden)
 		return 0;
 	if (files_kernel_memory(c, &k, &unused) < 0) {
 		c->files->kernel_hidden = true;
 		return 0;
 	}
-	fs = inode_device(c, f->local, &f->st);
-	/* Memory is not read ahead: no advice is kept. */
-	if (c->checking || !fs || fs->type == TMPFS_MAGIC)
-		return 0;
-	r = look(k, f, fs->type == OVERLAYFS_SUPER_MAGIC, &x);
-	if (r >= 0 && x.ahead)
-		r = usual(k, x.mapping, &pages);
-	if (r < 0)
-		return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
-				 "this kernel does not tell which advice was given for it "
-				 "(posix_fadvise())");
-	*ret = x.mode & MODE_RANDOM ? ADVICE_RANDOM : 0;
-	if (pages && x.ahead == 2 * pages)
-		*ret |= ADVICE_AHEAD;
-	return 0;
+	r = save(c, k, f, m, e);
+	if (r < 0 && !e->code)
+		return error_set(
+			e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+			"this kernel does not tell how it was opened, and which advice was "
+			"given for it (posix_fadvise())");
+	return r;
 }
 
 void file_advice_restore(int fd, uint32_t advice)

@@ -9,8 +9,11 @@ enum file_advice {		      /* numbers stand in images: for ever */
 		   ADVICE_RANDOM = 2, /* nothing is: POSIX_FADV_RANDOM */
 };
 
-/* How a regular file will be read, as the application has said. 0 where that cannot be known. */
-int file_advice_save(struct checkpoint *c, const struct file_seen *f, uint32_t *ret,
+/*
+ * How a regular file will be read, as the application has said, and whether watches are told of it;
+ * nothing where that cannot be known. Refuses a file of which an error has not been told yet.
+ */
+int file_advice_save(struct checkpoint *c, const struct file_seen *f, Reprise__RegularFile *m,
 		     struct error *e) must_check;
 void file_advice_restore(int fd, uint32_t advice);
 

@@ -180,7 +180,8 @@ static bool flagged_itself(const struct table *t, const struct file_entry *f, in
 	_cleanup_(close_fd) int local = -EBADF;
 
 	if (f->msg->kind != FILE_PTY && f->msg->kind != FILE_TTY_OUTSIDE &&
-	    f->msg->kind != FILE_OUTSIDE && f->msg->kind != FILE_MQUEUE)
+	    f->msg->kind != FILE_OUTSIDE && f->msg->kind != FILE_MQUEUE &&
+	    !(f->msg->regular && f->msg->regular->unwatched))
 		return false;
 	local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
 	return local >= 0 && fcntl(local, F_GETFL) & O_CLOEXEC;
@@ -188,8 +189,8 @@ static bool flagged_itself(const struct table *t, const struct file_entry *f, in
 
 /*
  * Slaves of pseudo-terminals that were opened by TIOCGPTPEER with O_CLOEXEC keep it
- * (ptm_open_peer()), and so do message queues (do_mq_open()). Then only the task can tell what the
- * flag of the descriptor is.
+ * (ptm_open_peer()), and so do message queues (do_mq_open()) and files that came with an event of
+ * fanotify. Then only the task can tell what the flag of the descriptor is.
  */
 static int ask_cloexec(const struct table *t, const struct file_entry *f, int fd,
 		       protobuf_c_boolean *ret, struct error *e)

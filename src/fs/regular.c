@@ -13,6 +13,7 @@
 #include "fs/file_kinds.h"
 #include "fs/opener.h"
 #include "fs/pressure.h"
+#include "fs/unwatched.h"
 
 static bool regular_match(const struct file_seen *f)
 {
@@ -87,7 +88,7 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (!msg->regular)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file");
 	save_write_hint(f, msg->regular);
-	r = file_advice_save(c, f, &msg->regular->advice, e);
+	r = file_advice_save(c, f, msg->regular, e);
 	if (r >= 0)
 		r = pressure_save(c, f, msg, scratch, e);
 	if (r < 0)
@@ -121,6 +122,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 	}
 	if (res >= 0 && msg->opener)
 		opener_take_over(r, msg, ret_fd);
+	if (res >= 0 && msg->regular->unwatched)
+		unwatched_take_over(r, msg, ret_fd);
 	if (res >= 0)
 		res = pressure_restore(r, *ret_fd, msg, e);
 	if (res < 0)

@@ -3,7 +3,7 @@
 
 import os
 
-from case import Failed, Skipped
+from case import Failed, Skipped, system
 
 
 def odd(case, *what):
@@ -88,6 +88,24 @@ def test_lease_that_is_broken(case):
     pid = refused(case, 'breaking', 'file-state', 'lease', 'try again')
     case.kill_all()
     case.wait(pid)
+
+
+def test_write_that_failed(case):
+    """What was written is lost, and one description has not been told yet."""
+    if not os.path.exists('/dev/fuse'):
+        raise Skipped('no FUSE')
+    os.chdir(case.work)
+    os.mkdir('lossy')
+    pid = case.start(program=os.path.join(case.build, 'test/lib/unwritten'), arguments=['lossy'])
+    try:
+        for command in (['check', str(pid)], ['checkpoint', str(pid), '-o', case.path('image')]):
+            result = case.reprise(*command)
+            case.refused((result[0], '', result[2]), 'file-state', 'is lost (Input/output error)', 'lossy/file')
+        case.expect_files()
+        case.finish(pid)
+    finally:
+        if os.path.ismount('lossy'):
+            system('umount2', b'lossy', 2)
 
 
 def unread(case, what, *options):
