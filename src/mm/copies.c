@@ -34,28 +34,80 @@
 
 /* ---- who can be copied ---- */
 
+static bool is_huge(const Reprise__Vma *v)
+{
+	return v->kind == VMA_HUGE_ANON || (v->page_size && !(v->flags & VMA_SHARED));
+}
+
 /*
  * What takes part in a fork otherwise than by being copied: attached segments have a count and
- * times, rings are known to the kernel by their place, huge pages are taken from those that a
- * mapping has reserved.
+ * times; huge pages are taken from those that a mapping has reserved, and who has reserved none is
+ * killed if there is none left to be written to (hugetlb_wp()). These are left out of the copy.
  */
+static bool must_be_left(const Reprise__Vma *v)
+{
+	return (v->kind == VMA_SYSV || is_huge(v)) && !(v->flags & VMA_DONTFORK);
+}
+
+/* Rings are known to the kernel by their place. */
 static bool can_be_forked(const Reprise__Mm *mm)
 {
 	for (size_t i = 0; i < mm->n_vmas; i++) {
 		const Reprise__Vma *v = mm->vmas[i];
 
 		if (v->kind != VMA_ANON && v->kind != VMA_FILE && v->kind != VMA_VVAR &&
-		    v->kind != VMA_VDSO && v->kind != VMA_DROPPABLE)
+		    v->kind != VMA_VDSO && v->kind != VMA_DROPPABLE && v->kind != VMA_HUGE_ANON &&
+		    v->kind != VMA_SYSV)
 			return false;
 	}
-	return !mm->compat;
+	return true;
 }
 
-/* The copy has it as it is. */
+/* The copy can have it as it is. */
 static bool is_copied(const Reprise__Vma *v)
 {
 	return (v->kind == VMA_ANON || v->kind == VMA_FILE) && !(v->flags & VMA_SHARED) &&
-	       !(v->flags & (VMA_DONTFORK | VMA_WIPEONFORK)) && !v->page_size;
+	       !v->page_size;
+}
+
+/* What is not to be forked otherwise. 0: there is no room for that, or it cannot be taken back
+ * (mseal). */
+static bool advise(struct mm_copy *copy, const Reprise__Vma *v, int during, int after)
+{
+	struct agent_advice *last = copy->nadvices ? &copy->advices[copy->nadvices - 1] : NULL;
+
+	if (v->flags & VMA_SEALED)
+		return false;
+	if (last && last->end == v->start && last->during == during) {
+		last->end = v->end;
+		return true;
+	}
+	if (copy->nadvices == AGENT_ADVICES_MAX)
+		return false;
+	copy->advices[copy->nadvices++] = (struct agent_advice){v->start, v->end, during, after};
+	return true;
+}
+
+static bool leave_out(struct mm_copy *copy, const Reprise__Mm *mm)
+{
+	for (size_t i = 0; i < mm->n_vmas; i++)
+		if (must_be_left(mm->vmas[i]) &&
+		    !advise(copy, mm->vmas[i], MADV_DONTFORK, MADV_DOFORK))
+			return false;
+	return true;
+}
+
+static bool take_in(struct mm_copy *copy, const Reprise__Vma *v)
+{
+	switch (v->flags & (VMA_DONTFORK | VMA_WIPEONFORK)) {
+	case 0:
+		return true;
+	case VMA_DONTFORK:
+		return advise(copy, v, MADV_DOFORK, MADV_DONTFORK);
+	case VMA_WIPEONFORK:
+		return advise(copy, v, MADV_KEEPONFORK, MADV_WIPEONFORK);
+	}
+	return false;
 }
 
 static bool same_link(int proc_fd, pid_t a, const char *of_a, pid_t b, const char *of_b)
@@ -138,18 +190,20 @@ static uint64_t private_bytes(const struct mm_state *m)
 static int choose(struct checkpoint *c, struct mm_state *m, const uint64_t *left)
 {
 	struct mm_copy *copy = &m->copy;
+	bool able = can_be_forked(m->msg) && leave_out(copy, m->msg) &&
+		    can_fork(c, &c->processes.v[m->process]);
 
 	for (size_t i = 0; i < m->msg->n_vmas; i++) {
 		const Reprise__Vma *v = m->msg->vmas[i];
 
-		if (left[i] < MAPPING_WORTH || !is_copied(v))
+		if (left[i] < MAPPING_WORTH || !is_copied(v) || !take_in(copy, v))
 			continue;
 		if (span_add(&copy->spans, v->start, v->end) < 0)
 			return -ENOMEM;
 		copy->bytes += left[i];
 	}
-	if (READ_NS(copy->bytes) < BETTER * (COPY_BEGIN_NS + COPY_SPACE_NS(private_bytes(m))) ||
-	    !can_be_forked(m->msg) || !can_fork(c, &c->processes.v[m->process]))
+	if (!able ||
+	    READ_NS(copy->bytes) < BETTER * (COPY_BEGIN_NS + COPY_SPACE_NS(private_bytes(m))))
 		copy->bytes = 0;
 	return 0;
 }
@@ -259,7 +313,8 @@ static int make(struct checkpoint *c, struct mm_state *m, struct agent_found *fo
 	int r = agent_borrow(&a, c->proc_fd, by->tid, by->cpu, NULL, found, e), back;
 
 	if (r >= 0)
-		r = agent_copy(a, by->tid, by->cpu, &m->copy.pid, &m->copy.agent, e);
+		r = agent_copy(a, by->tid, by->cpu, m->copy.advices, m->copy.nadvices, &m->copy.pid,
+			       &m->copy.agent, e);
 	back = agent_return(a, r < 0 ? NULL : e);
 	if (r < 0 || back < 0)
 		return r < 0 ? r : back;

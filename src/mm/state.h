@@ -39,9 +39,11 @@ struct kept_spans {
 
 /* A copy as fork makes it, of which the contents are read when the tasks run again. */
 struct mm_copy {
-	struct span_vec spans; /* for these mappings; sorted */
-	uint64_t bytes;	       /* that are to be read */
-	pid_t pid;	       /* 0: there is none */
+	struct span_vec spans;				/* for these mappings; sorted */
+	uint64_t bytes;					/* that are to be read */
+	struct agent_advice advices[AGENT_ADVICES_MAX]; /* so that it has these, and no others */
+	size_t nadvices;
+	pid_t pid; /* 0: there is none */
 	struct agent *agent;
 };
 

@@ -219,10 +219,17 @@ int agent_absolve(struct agent *a, struct error *e) must_check;
  * Live only: a copy of the address space of `tid`, as fork makes it, held by a process that stands
  * still and dies with us. It has no open file, and is a session of its own; the application is not
  * its parent, whoever takes in orphans is. *copy: its (captive) agent. Signals, descriptors and
- * children of the application are as before.
+ * children of the application are as before. Of mappings that have an advice the copy gets what is
+ * said of them; afterwards, and if we die, they have the other one, which they must have now.
  */
-int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
-	       struct agent **copy, struct error *e) must_check;
+struct agent_advice {
+	uint64_t start, end;
+	int during, after; /* MADV_* */
+};
+#define AGENT_ADVICES_MAX 7
+int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved,
+	       const struct agent_advice *advices, size_t n, pid_t *ret, struct agent **copy,
+	       struct error *e) must_check;
 /* Ends it, and frees. Accepts NULL. */
 void agent_copy_end(pid_t pid, struct agent *copy);
 

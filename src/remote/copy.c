@@ -28,7 +28,12 @@
  * executes nothing then but its end: that is where its stack makes it return from clone3().
  *
  * While the helper and the copy share the table of descriptors nothing runs that could close one.
+ *
+ * What of the memory is copied, the helper says by advice to the mappings. It takes that back
+ * before it ends, and if we die the application does (the promise has it, too).
  */
+
+#define TRIES 5 /* of a call that must not fail */
 
 /* At the end of the agent's mapping. */
 struct birth {
@@ -63,13 +68,28 @@ static int adopt(pid_t pid, struct error *e)
 	return r;
 }
 
-/* The application waits for it, if we die. */
-static int promise_to_wait(struct agent *a, pid_t tid, pid_t helper, struct error *e)
-{
-	const struct agent_promise wait = {.nr = SYS_wait4,
-					   .args = {(uint64_t)helper, 0, __WALL, 0}};
-	int r = agent_promise(a, tid, &wait, 1, e);
+/* What the copy is to have. */
+struct wanted {
+	const struct agent_advice *advices;
+	size_t n;
+};
 
+/* The application waits for it, if we die, and its mappings are as they were. */
+static int promise_to_wait(struct agent *a, pid_t tid, const struct wanted *w, pid_t helper,
+			   struct error *e)
+{
+	struct agent_promise calls[AGENT_ADVICES_MAX + 1] = {};
+	int r;
+
+	for (size_t i = 0; i < w->n; i++)
+		calls[i] = (struct agent_promise){
+			.nr = SYS_madvise,
+			.args = {w->advices[i].start, w->advices[i].end - w->advices[i].start,
+				 (uint64_t)w->advices[i].after},
+		};
+	calls[w->n] =
+		(struct agent_promise){.nr = SYS_wait4, .args = {(uint64_t)helper, 0, __WALL, 0}};
+	r = agent_promise(a, tid, calls, w->n + 1, e);
 	return r ? r : error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
 }
 
@@ -88,8 +108,8 @@ static void let_run(pid_t pid)
 		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
 }
 
-static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
-			struct error *e)
+static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *saved,
+			const struct wanted *w, pid_t *ret, struct error *e)
 {
 	uint64_t args[6] = {0, sizeof(struct clone_args)};
 	int r = write_birth(a, tid, &args[0], e);
@@ -104,7 +124,7 @@ static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *save
 	if (r >= 0)
 		r = trace_set_options(*ret, PTRACE_O_EXITKILL, e);
 	if (r >= 0)
-		r = promise_to_wait(a, tid, *ret, e);
+		r = promise_to_wait(a, tid, w, *ret, e);
 	if (r >= 0)
 		let_run(*ret);
 	return r;
@@ -112,8 +132,6 @@ static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *save
 
 /* A call that fails is made again: who is not waited for here cannot be waited for by its parent.
  */
-#define TRIES 5
-
 static void end(pid_t pid)
 {
 	struct trace_stop stop = {};
@@ -160,44 +178,113 @@ static int detach(struct agent *copy, pid_t pid, struct error *e)
 	return r < 0 ? error_errno(e, r, E_REMOTE, "cannot take a copy apart") : 0;
 }
 
-static int fork_helper(const struct agent *a, pid_t helper, pid_t *ret, struct agent **copy,
-		       struct error *e)
+static void add_advice(struct batch *b, const struct wanted *w, bool during)
+{
+	for (size_t i = 0; i < w->n; i++) {
+		const struct agent_advice *v = &w->advices[i];
+		int call = batch_call(b, SYS_madvise, VAL(v->start), VAL(v->end - v->start),
+				      VAL((uint64_t)(during ? v->during : v->after)));
+
+		if (during)
+			batch_must(b, call);
+	}
+}
+
+/* A call that fails is made again: the application must not keep what was advised for the copy. */
+static bool take_back(struct agent *h, pid_t helper, const struct wanted *w)
+{
+	bool done = !w->n;
+
+	for (int i = 0; i < TRIES && !done; i++) {
+		_cleanup_(batch_free) struct batch b = {};
+
+		add_advice(&b, w, false);
+		done = agent_run(h, helper, NULL, &b, NULL) >= 0;
+		for (size_t k = 0; done && k < w->n; k++)
+			done = batch_result(&b, (int)k) >= 0;
+	}
+	return done;
+}
+
+/* The helper has ended before it could. */
+static int take_back_here(struct agent *a, pid_t tid, const struct cpu_state *saved,
+			  const struct wanted *w, struct error *e)
+{
+	int failed = 0;
+
+	for (size_t i = 0; i < w->n; i++) {
+		const struct agent_advice *v = &w->advices[i];
+		const uint64_t args[6] = {v->start, v->end - v->start, (uint64_t)v->after};
+		long r = -EAGAIN;
+
+		for (int k = 0; k < TRIES && r < 0; k++)
+			r = agent_syscall(a, tid, saved, NULL, SYS_madvise, args);
+		failed = r < 0 ? (int)r : failed;
+	}
+	return failed ? error_errno(e, failed, E_REMOTE,
+				    "the advice to a mapping of task %d cannot be taken back", tid)
+		      : 0;
+}
+
+static int fork_advised(struct agent *h, pid_t helper, const struct wanted *w, pid_t *ret,
+			struct error *e)
 {
 	/* with directories in common the application could not enter namespaces (mntns_install()),
 	 * nor gain privileges by exec (check_unsafe_exec()) */
 	const struct clone_args args = {.flags = CLONE_FILES | CLONE_PTRACE};
 	_cleanup_(batch_free) struct batch b = {};
-	_cleanup_(free_ptr) struct agent *h = NULL;
 	uint32_t at = batch_data(&b, &args, sizeof(args));
-	int call = batch_call(&b, SYS_clone3, DATA(at), VAL(sizeof(args)));
-	int r = agent_captive(&h, helper, a->mapping, e);
+	int call, r;
 
-	if (r >= 0)
-		r = agent_run(h, helper, NULL, &b, e);
+	add_advice(&b, w, true);
+	call = batch_call(&b, SYS_clone3, DATA(at), VAL(sizeof(args)));
+	r = agent_run(h, helper, NULL, &b, e);
 	if (r < 0)
 		return r;
+	if (batch_failed(&b) >= 0)
+		return error_errno(e, (int)batch_result(&b, batch_failed(&b)), E_REMOTE,
+				   "cannot say what is to be copied");
 	if (batch_result(&b, call) < 0)
 		return error_errno(e, (int)batch_result(&b, call), E_REMOTE, "cannot fork");
 	*ret = (pid_t)batch_result(&b, call);
-	r = adopt(*ret, e);
+	return adopt(*ret, e);
+}
+
+static int fork_helper(const struct agent *a, pid_t helper, const struct wanted *w, pid_t *ret,
+		       struct agent **copy, bool *taken_back, struct error *e)
+{
+	_cleanup_(free_ptr) struct agent *h = NULL;
+	int r = agent_captive(&h, helper, a->mapping, e);
+
+	if (r < 0)
+		return r;
+	r = fork_advised(h, helper, w, ret, e);
+	*taken_back = take_back(h, helper, w);
 	if (r >= 0)
 		r = agent_captive(copy, *ret, a->mapping, e);
 	return r < 0 ? r : detach(*copy, *ret, e);
 }
 
-int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t *ret,
-	       struct agent **ret_copy, struct error *e)
+int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved,
+	       const struct agent_advice *advices, size_t n, pid_t *ret, struct agent **ret_copy,
+	       struct error *e)
 {
+	const struct wanted wanted = {advices, n};
 	struct agent *copy = NULL;
 	pid_t helper = 0, pid = 0;
+	bool taken_back = true;
 	int r, ended = 0;
 
 	/* its filters say what it may call, and would hold for the copy */
 	if (!a->mapping || a->seccomp || a->keeper.tid != tid)
 		return error_set(e, -ENOTSUP, E_REMOTE, "task %d can make no copy", tid);
-	r = begin_helper(a, tid, saved, &helper, e);
+	r = begin_helper(a, tid, saved, &wanted, &helper, e);
 	if (r >= 0)
-		r = fork_helper(a, helper, &pid, &copy, e);
+		r = fork_helper(a, helper, &wanted, &pid, &copy, &taken_back, e);
+	if (!taken_back)
+		ended = take_back_here(a, tid, saved, &wanted, r < 0 ? NULL : e);
+	if (r >= 0 && ended < 0)
+		r = ended;
 	if (helper)
 		ended = end_helper(a, tid, saved, helper, r < 0 ? NULL : e);
 	if (r >= 0 && ended < 0)

@@ -19,7 +19,7 @@
  */
 #define DATA_ROOM    2048 /* that a slot offers at least where no mapping can be made */
 #define LEAVE_ALIGN  1024 /* a part of a page that holds them */
-#define PROMISES_MAX 4
+#define PROMISES_MAX (1 + AGENT_ADVICES_MAX)
 #define LEAVE_SIZE   (2UL * LEAVE_ALIGN + PROMISES_MAX * (ARCH_CALL_FRAME + sizeof(uint64_t)))
 
 size_t live_frame_size(const struct agent *a);

@@ -499,12 +499,13 @@ static void *map_pages(bool private)
 int main(int argc, char **argv)
 {
 	const struct sigaction interruption = {.sa_handler = on_interruption};
+	bool private = argc > 3 && !strcmp(argv[3], "private");
 	sigset_t set;
 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		      0);
 	npages = argc > 2 ? (size_t)atoi(argv[2]) * 256 : 256;
-	pages = map_pages(argc > 3 && !strcmp(argv[3], "private"));
+	pages = map_pages(private);
 	if (pages == MAP_FAILED || pipe(to_child) < 0 || pipe(from_child) < 0)
 		return 1;
 	for (size_t i = 0; i < npages; i++)
@@ -518,6 +519,9 @@ int main(int argc, char **argv)
 	sigaction(SIGUSR2, &interruption, NULL);
 	if (fork() == 0)
 		child();
+	/* what a fork leaves out is forked for a moment */
+	if (private && madvise(pages + npages / 2, npages / 2 * PAGE, MADV_DONTFORK) < 0)
+		return 1;
 	close(to_child[0]);
 	close(from_child[1]);
 	sigemptyset(&set);

@@ -77,6 +77,18 @@ def test_instant_copied(case):
     instants(case, 4, [], ('MEMORY_BUSY', '1'), PRIVATE, check=check)
 
 
+def narrow(case):
+    if not os.path.exists(case.program('narrow_memory_written')):
+        raise Skipped('no 32-bit programs are made here')
+    return 'narrow_memory_written'
+
+
+def test_instant_copied_narrow(case):
+    """The same of a 32-bit program."""
+    check = lambda name: copied_by_fork(case, name) or complain('no copy was made')
+    instants(case, 2, [], ('MEMORY_BUSY', '1'), PRIVATE, program=narrow(case), check=check)
+
+
 def test_instant_copied_chain(case):
     """The same in an image that is based on another one."""
     pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE]))
@@ -115,14 +127,23 @@ def killed_while_copied(case, pid, of_tool):
     return code if found else None
 
 
-def test_instant_copied_killed(case):
-    """The copy ends with the tool, and the program goes on."""
-    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), ('MEMORY_KILLED', '1'), PRIVATE]))
+def copied_killed(case, program):
+    pid = case.start(program, env=dict([('MEMORY_BUSY', '1'), ('MEMORY_KILLED', '1'), PRIVATE]))
     for _ in range(3):
         killed_while_copied(case, pid, True)
         case.until(lambda: not copies(), 'the end of the copy')
     case.go()
     case.expect_pass(1, [case.wait_verdict(pid, 'the end of the program')])
+
+
+def test_instant_copied_killed(case):
+    """The copy ends with the tool, and the program goes on."""
+    copied_killed(case, 'memory_written')
+
+
+def test_instant_copied_narrow_killed(case):
+    """The same of a 32-bit program."""
+    copied_killed(case, narrow(case))
 
 
 def test_instant_copied_lost(case):
@@ -153,14 +174,50 @@ def test_instant_copied_subreaper(case):
     without_copy(case, 'subreaper')
 
 
+def with_copy(case, how, *env):
+    check = lambda name: copied_by_fork(case, name) or complain('no copy was made')
+    instants(case, 2, [], ('MEMORY_BUSY', '1'), ('MEMORY_WITHOUT', how), *env, check=check)
+
+
+def segments_of(pid):
+    """How often the segments that a process has made are attached, by whom last, and when."""
+    with open('/proc/sysvipc/shm') as file:
+        return [line for line in file if line.split()[4] == str(pid)]
+
+
 def test_instant_copied_segment(case):
-    """How often a segment is attached can be asked for."""
-    without_copy(case, 'segment')
+    """A segment is not attached to the copy: who counts sees nothing."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE, ('MEMORY_WITHOUT', 'segment')]))
+    before = segments_of(pid)
+    case.checkpoint(pid, '-q', '--log-file', case.path('log.image'))
+    if not copied_by_fork(case, 'image'):
+        raise Failed('no copy was made')
+    if not before or segments_of(pid) != before:
+        raise Failed('the segment has changed: %s to %s' % (before, segments_of(pid)))
+    case.kill(pid)
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
 
 
 def test_instant_copied_unforked(case):
-    """What fork leaves out is read while the program stands still."""
-    without_copy(case, 'unforked')
+    """What fork leaves out is forked for the copy alone."""
+    with_copy(case, 'unforked', PRIVATE)
+
+
+def test_instant_copied_wiped(case):
+    """What fork empties is not empty in the copy."""
+    with_copy(case, 'wiped')
+
+
+def test_instant_copied_locked(case):
+    """Locked memory is copied as any other."""
+    with_copy(case, 'locked', PRIVATE)
+
+
+def test_instant_copied_huge(case):
+    """Private huge pages beside it stay out of the copy."""
+    with_copy(case, 'huge', PRIVATE)
 
 
 def limited_group(case, pid, size):

@@ -18,6 +18,7 @@
 
 #define PAGE  4096UL
 #define WORDS (PAGE / sizeof(long))
+#define HUGE  (2UL << 20)
 
 /*
  * Every page of an area holds a number, in several places; `now` tells which. Before a page is
@@ -58,7 +59,7 @@ static void page_write(struct area *a, size_t i)
 
 static size_t next_random(struct area *a)
 {
-	a->random = a->random * 6364136223846793005UL + 1442695040888963407UL;
+	a->random = a->random * 6364136223846793005ULL + 1442695040888963407ULL;
 	return (a->random >> 33) % a->pages;
 }
 
@@ -164,6 +165,19 @@ static void *merge_mappings(void *arg)
 	return arg;
 }
 
+/* What children do not get: MEMORY_WITHOUT. */
+static bool is_inherited_as_told(void)
+{
+	const char *without = getenv("MEMORY_WITHOUT");
+	unsigned char there[1];
+
+	if (without && !strcmp(without, "unforked"))
+		return mincore((void *)(fast.at + WORDS), PAGE, there) < 0 && errno == ENOMEM;
+	if (without && !strcmp(without, "wiped"))
+		return fast.at[WORDS] == 0;
+	return true;
+}
+
 /* The application knows all its children; but for a moment where reprise is killed while it makes
  * a copy (MEMORY_KILLED). */
 static void *fork_children(void *arg)
@@ -176,7 +190,7 @@ static void *fork_children(void *arg)
 
 		CHECK(child >= 0);
 		if (child == 0)
-			_exit(slow.now[5] > 0 ? 42 : 1);
+			_exit(slow.now[5] > 0 && is_inherited_as_told() ? 42 : 1);
 		CHECK_EQUAL(waitpid(killed ? child : -1, &status, __WALL), child);
 		CHECK_EQUAL(WEXITSTATUS(status), 42);
 		CHECK(killed || (waitpid(-1, NULL, __WALL | WNOHANG) == -1 && errno == ECHILD));
@@ -198,16 +212,33 @@ static void *map_private(size_t size)
 	return p;
 }
 
-/* What keeps memory from being copied by fork; test/state/instant.py. */
+/* Private huge pages, of which none is left to be forked. */
+static void attach_huge(void)
+{
+	long *p = mmap(NULL, HUGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (p == MAP_FAILED)
+		test_skip("no huge pages");
+	*p = 42;
+}
+
+/* What fork leaves out, or keeps a copy from being made by fork; test/state/instant.py. */
 static void hinder(const char *how)
 {
 	if (!strcmp(how, "subreaper"))
 		CHECK_EQUAL(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
 	else if (!strcmp(how, "segment"))
 		CHECK(shmat(shmget(IPC_PRIVATE, PAGE, 0600), NULL, 0) != (void *)-1);
-	else if (!strcmp(how, "unforked")) /* both: under load much of the other one is left, too */
+	else if (!strcmp(how, "unforked"))
 		CHECK(!madvise((void *)fast.at, fast.pages * PAGE, MADV_DONTFORK) &&
 		      !madvise((void *)slow.at, slow.pages * PAGE, MADV_DONTFORK));
+	else if (!strcmp(how, "wiped"))
+		CHECK_EQUAL(madvise((void *)fast.at, fast.pages * PAGE, MADV_WIPEONFORK), 0);
+	else if (!strcmp(how, "locked"))
+		CHECK_EQUAL(mlock((void *)fast.at, fast.pages * PAGE), 0);
+	else if (!strcmp(how, "huge"))
+		attach_huge();
 	else
 		CHECKF(0, "%s", how);
 }
@@ -223,11 +254,14 @@ static void start(struct area *a, bool private)
 
 int main(void)
 {
+	/* the last one is left out where children would count, too: a segment is attached to them
+	 */
 	void *(*const works[])(void *) = {write_fast,	  write_slowly,	  change_mappings,
 					  merge_mappings, merge_mappings, merge_mappings,
 					  fork_children};
 	const char *without = getenv("MEMORY_WITHOUT");
 	enum { THREADS = sizeof(works) / sizeof(works[0]) };
+	const int running = THREADS - (without && !strcmp(without, "segment"));
 	pthread_t threads[THREADS];
 	long before;
 
@@ -239,7 +273,7 @@ int main(void)
 	start(&slow, false);
 	if (without)
 		hinder(without);
-	for (int i = 0; i < THREADS; i++)
+	for (int i = 0; i < running; i++)
 		CHECK_EQUAL(pthread_create(&threads[i], NULL, works[i], NULL), 0);
 	test_wait();
 	if (test_break(1)) /* as if one write had been missed */
@@ -250,7 +284,7 @@ int main(void)
 	while (rounds < before + 3)
 		usleep(1000);
 	ending = true;
-	for (int i = 0; i < THREADS; i++)
+	for (int i = 0; i < running; i++)
 		CHECK_EQUAL(pthread_join(threads[i], NULL), 0);
 	for (size_t i = 0; i < slow.pages; i++)
 		page_check(&slow, i);
