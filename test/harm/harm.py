@@ -22,6 +22,9 @@ from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, cl
                      nobody_else, read, start, unharmed)
 
 
+PTRACE_CONT = 7
+
+
 def incremental(case, victim):
     """Options for an image that needs another one, which is there."""
     case.checkpoint(victim.pid, '-q', image=PARENT)
@@ -66,6 +69,11 @@ def test_kill_precopy(case):
 def test_kill_copied(case):
     """While a copy of the memory is made and read."""
     kill_checkpoint(case, size=('small', '24', 'private'))
+
+
+def test_kill_advised(case):
+    """The same before or after the helper runs, that says to mappings what is to be copied."""
+    kill_checkpoint(case, size=('small', '24', 'private'), actions=['all'], inject=['-p', str(PTRACE_CONT)])
 
 
 def test_kill_sockets(case):

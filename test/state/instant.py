@@ -179,6 +179,12 @@ def with_copy(case, how, *env):
     instants(case, 2, [], ('MEMORY_BUSY', '1'), ('MEMORY_WITHOUT', how), *env, check=check)
 
 
+def left_out(pid):
+    """Mappings that a fork would leave out."""
+    with open('/proc/%d/smaps' % pid) as file:
+        return [line for line in file if line.startswith('VmFlags') and ' dc' in line]
+
+
 def segments_of(pid):
     """How often the segments that a process has made are attached, by whom last, and when."""
     with open('/proc/sysvipc/shm') as file:
@@ -188,10 +194,12 @@ def segments_of(pid):
 def test_instant_copied_segment(case):
     """A segment is not attached to the copy: who counts sees nothing."""
     pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE, ('MEMORY_WITHOUT', 'segment')]))
-    before = segments_of(pid)
+    before, left = segments_of(pid), left_out(pid)
     case.checkpoint(pid, '-q', '--log-file', case.path('log.image'))
     if not copied_by_fork(case, 'image'):
         raise Failed('no copy was made')
+    if left_out(pid) != left:
+        raise Failed('the segment would not be inherited any more')
     if not before or segments_of(pid) != before:
         raise Failed('the segment has changed: %s to %s' % (before, segments_of(pid)))
     case.kill(pid)
@@ -216,8 +224,18 @@ def test_instant_copied_locked(case):
 
 
 def test_instant_copied_huge(case):
-    """Private huge pages beside it stay out of the copy."""
-    with_copy(case, 'huge', PRIVATE)
+    """Private huge pages beside it stay out of the copy, and not of what is inherited."""
+    pid = case.start('memory_written', env=dict([('MEMORY_BUSY', '1'), PRIVATE, ('MEMORY_WITHOUT', 'huge')]))
+    before = left_out(pid)
+    case.checkpoint(pid, '-q', '--log-file', case.path('log.image'))
+    if not copied_by_fork(case, 'image'):
+        raise Failed('no copy was made')
+    if left_out(pid) != before:
+        raise Failed('huge pages would not be inherited any more')
+    case.kill(pid)
+    restart = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(restart, 'the copy')])
 
 
 def limited_group(case, pid, size):
