@@ -37,13 +37,14 @@ static void *work(void *arg)
 	return NULL;
 }
 
-struct ahead *ahead_begin(size_t n, void (*fn)(void *arg, size_t i), void *arg)
+struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i), void *arg)
 {
 	struct ahead *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return NULL;
 	a->n = n;
+	a->done = a->asked = first;
 	a->fn = fn;
 	a->arg = arg;
 	pthread_mutex_init(&a->lock, NULL);

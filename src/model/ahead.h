@@ -12,10 +12,10 @@
 struct ahead;
 
 /*
- * Begins to call fn(arg, i) for all i below n, in their order. Returns NULL if there is no thread
- * to be had; what was not done ahead is then done where it is needed.
+ * Begins to call fn(arg, i) for all i from `first` on and below n, in their order. Returns NULL if
+ * there is no thread to be had; what was not done ahead is then done where it is needed.
  */
-struct ahead *ahead_begin(size_t n, void (*fn)(void *arg, size_t i), void *arg);
+struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i), void *arg);
 /* Returns when item i is done. NULL: nothing to wait for. Items are asked for in their order. */
 void ahead_wait(struct ahead *a, size_t i);
 /* Waits for the item that is being worked on, leaves out the others, and frees. NULL is allowed. */

@@ -41,6 +41,7 @@ void container_free(struct container *ct)
 	vec_for_each (l, &ct->layers)
 		layer_free(*l);
 	vec_free(&ct->layers);
+	vec_free(&ct->pids);
 	vec_free(&ct->seen.ids);
 	vec_free(&ct->seen.brought);
 	mounts_survey_free(&ct->mounts);

@@ -22,6 +22,12 @@
  * Leaving a process that is not of the container outside is needed for one thing: no signal from
  * inside can end the init of a pid namespace (SIGNAL_UNKILLABLE).
  */
+/* A task in it, or reprise: by its pid there, and outside. */
+struct container_pid {
+	pid_t in, out;
+	uint64_t start_time; /* of whom that was found */
+};
+
 struct container {
 	uint64_t own;	  /* CLONE_NEW*; 0: it is none */
 	const char *name; /* for the image; may be NULL */
@@ -40,7 +46,8 @@ struct container {
 	int host_proc;	/* of the namespace that we came from */
 	int outside;	/* to whoever sends signals for us; -1: none */
 	pid_t outsider; /* its pid outside */
-	int output;	/* that one must not hold it open; -1: none */
+	VEC(struct container_pid) pids;
+	int output; /* that one must not hold it open; -1: none */
 	void (*leave)(
 		void *arg); /* called in that one: lets go of what else it must not; or NULL */
 	void *leave_arg;

@@ -26,7 +26,6 @@
 static void search_free(struct leak_search *s)
 {
 	vec_free(&s->things);
-	vec_free(&s->pids);
 	vec_free(&s->devices);
 	vec_for_each (l, &s->links)
 		free(l->link);
@@ -188,67 +187,6 @@ int leak_unless_hidden(ssize_t r, struct error *e)
 	if (r != -EACCES && r != -EPERM)
 		return procfs_unless_gone(r, e);
 	error_clear(e);
-	return 0;
-}
-
-/* How far below the pid namespace of the container is this one? -1: it is outside. */
-static int depth_below(const struct leak_search *s, const char *link)
-{
-	const char *number = strchr(link, '[');
-
-	if (!strcmp(link, s->pid_link))
-		return 0;
-	return number ? pid_space_depth_below(s->c, strtoull(number + 1, NULL, 10)) : -1;
-}
-
-/* Who traces a task from outside has no number inside. While saving it is us; and whoever looks at
- * us while we are in there is no matter. */
-static int check_traced(struct leak_search *s, const char *status, pid_t in, struct error *e)
-{
-	_cleanup_(free_ptr) char *comm = NULL, *link = NULL;
-	uint64_t tracer = 0;
-
-	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
-	if (!s->c->checking || !tracer || in == getpid() ||
-	    procfs_readlink(s->ct->host_proc, &link, NULL, "%d/ns/pid", (pid_t)tracer) < 0 ||
-	    depth_below(s, link) >= 0)
-		return 0;
-	if (procfs_read(s->ct->host_proc, &comm, NULL, "%d/comm", (pid_t)tracer) > 0)
-		comm[strcspn(comm, "\n")] = '\0';
-	error_set(e, -EBUSY, E_TASK_TRACED, "is being traced by process %d (%s) outside",
-		  (pid_t)tracer, comm ? comm : "?");
-	return checkpoint_refuse(s->c, error_object(e, -EBUSY, "task %d", in), e);
-}
-
-/* Pids as they are outside, of the tasks inside; these are known by that of the container. */
-static int translate(struct leak_search *s, pid_t out, int depth, struct error *e)
-{
-	_cleanup_(free_ptr) char *status = NULL;
-	ssize_t read = procfs_read(s->ct->host_proc, &status, e, "%d/status", out);
-	struct translated *t;
-	const char *at;
-	size_t len;
-
-	if (read < 0)
-		return leak_unless_hidden(read, e);
-	at = proc_field(status, "NSpid", &len);
-	for (const char *end = at + len; at && end > at && depth >= 0; depth--) {
-		for (len = (size_t)(end - at); len && at[len - 1] != '\t'; len--)
-			continue;
-		end = at + len - (len > 0);
-	}
-	t = vec_push(&s->pids);
-	if (!t)
-		return no_memory(e);
-	*t = (struct translated){at ? atoi(at + len) : 0, out};
-	return check_traced(s, status, t->in, e);
-}
-
-pid_t leak_pid_outside(const struct leak_search *s, pid_t in)
-{
-	vec_for_each (t, &s->pids)
-		if (t->in == in)
-			return t->out;
 	return 0;
 }
 
@@ -512,13 +450,25 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 			r = leak_unless_hidden(r, e);
 			continue;
 		}
-		depth = depth_below(s, link);
+		depth = leak_depth_below(s, link);
 		if (inside && depth >= 0)
-			r = translate(s, pid, depth, e);
+			r = leak_translate(s, pid, depth, e);
 		/* Whoever stays outside for us came with our namespaces. */
 		if (!inside && depth < 0 && pid != s->ct->outsider)
 			r = look_at_process(s, pid, e);
 	}
+	return r;
+}
+
+static int look_inside(struct leak_search *s, struct error *e)
+{
+	int r;
+
+	if (!s->c->checking && leak_pids_known(s))
+		return 0;
+	s->ct->pids.n = 0;
+	r = look_at_all(s, true, e);
+	leak_pids_note(s);
 	return r;
 }
 
@@ -557,7 +507,7 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	if (r >= 0)
 		r = note_networks(&s, e);
 	if (r >= 0)
-		r = look_at_all(&s, true, e);
+		r = look_inside(&s, e);
 	if (r >= 0)
 		r = note_makers(&s, e);
 	if (r >= 0)

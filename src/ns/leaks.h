@@ -14,10 +14,6 @@ struct inside {
 	const struct file_entry *file; /* NULL: memory without a descriptor */
 };
 
-struct translated {
-	pid_t in, out;
-};
-
 struct ns_link {
 	const char *name, *children; /* in /proc/PID/ns */
 	char *link;		     /* as /proc shows it */
@@ -27,7 +23,6 @@ struct leak_search {
 	struct checkpoint *c;
 	struct container *ct;
 	VEC(struct inside) things; /* sorted by device and inode */
-	VEC(struct translated) pids;
 	VEC(dev_t) devices;	   /* file systems that are the container's alone */
 	VEC(struct ns_link) links; /* its namespaces */
 	VEC(uint64_t) networks;	   /* SO_NETNS_COOKIE */
@@ -48,7 +43,15 @@ int leak_report(struct leak_search *s, const struct outsider *o, const char *kin
 		const struct inside *x, const char *how, struct error *e) must_check;
 /* Who has ended, or is kept from us, is left out. */
 int leak_unless_hidden(ssize_t r, struct error *e) must_check;
+/* How far below the pid namespace of the container is this one? -1: it is outside. */
+int leak_depth_below(const struct leak_search *s, const char *link);
+/* Takes down the pids of a task; `out` is that outside. While checking: is it traced from there? */
+int leak_translate(struct leak_search *s, pid_t out, int depth, struct error *e) must_check;
 pid_t leak_pid_outside(const struct leak_search *s, pid_t in);
+/* Of whom those are that were taken down. Processes that are still the same in the freeze are known
+ * by the same pids, and need not be asked there. */
+void leak_pids_note(struct leak_search *s);
+bool leak_pids_known(const struct leak_search *s);
 bool leak_is_own_device(const struct leak_search *s, uint64_t dev);
 /* Those of one inode, and the one of them that is best told: with a descriptor, if there is one. */
 struct inside *leak_first(const struct leak_search *s, uint64_t dev, uint64_t ino);

@@ -182,6 +182,7 @@ static void look_at(void *arg, size_t i)
 	mm_look(&p->c, cp);
 }
 
+/* The first one is looked at by who needs it: a thread takes longer to begin. */
 void pass_look_ahead(struct pass *p)
 {
 	struct checkpoint *c = &p->c;
@@ -190,7 +191,7 @@ void pass_look_ahead(struct pass *p)
 	vec_for_each (f, &c->freezer.processes)
 		tasks += f->threads.n;
 	if (c->jobs != 1 && tasks >= AHEAD_WORTH)
-		c->ahead = ahead_begin(c->processes.n, look_at, p);
+		c->ahead = ahead_begin(1, c->processes.n, look_at, p);
 }
 
 void pass_await(struct pass *p, const struct checkpoint_process *cp)
