@@ -354,11 +354,11 @@ static int track_own(void *memory, size_t len)
 }
 
 /* Holes of every size are told by one function of the kernel, pagemap_scan_pte_hole(). */
-bool pagemap_tells_holes(int proc_fd)
+bool pagemap_tells_holes(int proc_fd, int sharing)
 {
 	const size_t len = 2 * PAGEMAP_TABLE; /* somewhere in it is all that a table maps */
 	void *memory = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			    sharing | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	const struct span all = {(uintptr_t)memory, (uintptr_t)memory + len};
 	_cleanup_(close_fd) int uffd = -EBADF;
 	_cleanup_(close_fd) int fd = -EBADF;

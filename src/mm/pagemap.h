@@ -55,8 +55,8 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
  * not, for all within PAGEMAP_TABLE. Adds to ret. -EPERM: not all of it is tracked.
  */
 int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret) must_check;
-/* Is it not blind on this kernel? Tried out with memory of our own. */
-bool pagemap_tells_holes(int proc_fd);
+/* Is it not blind on this kernel? Tried out with memory of our own, MAP_PRIVATE or MAP_SHARED. */
+bool pagemap_tells_holes(int proc_fd, int sharing);
 /*
  * Of a mapping of which all has been protected (UFFDIO_WRITEPROTECT): all that bears no mark, pages
  * or not, is protected again, and told. Not where the page table itself is gone. Adds to ret; after

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -87,6 +88,8 @@ int shared_begin(struct checkpoint *c, struct memory_objects *objects, struct sh
 	}
 	if (r >= 0)
 		r = begin(c, s, e);
+	if (r >= 0)
+		s->tells_holes = pagemap_tells_holes(c->proc_fd, MAP_SHARED);
 	if (r < 0)
 		shared_end(s);
 	else

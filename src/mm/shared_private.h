@@ -33,6 +33,7 @@ struct shared_objects {
 	VEC(struct shared_object) v;
 	struct kernel_watch *watch;
 	bool all_watched; /* the address spaces of the tree */
+	bool tells_holes; /* see pagemap_tells_holes() */
 };
 
 bool shared_is_of(const struct shared_object *o, const struct vma *v);

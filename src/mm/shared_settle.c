@@ -54,16 +54,19 @@ static bool is_there(const struct vma_list *maps, struct shared_object *o,
 }
 
 /*
- * What bears no mark was written, or may have been. Nothing is told of places whose page table is
- * gone; where a page of it is told of, or one bears a mark, it is not.
+ * What bears no mark was written, or may have been. Some kernels tell nothing of places whose page
+ * table is gone; where a page of it is told of, or one bears a mark, it is not.
  */
-static int find_written(int fd, const struct shared_map *map, struct span_vec *ret)
+static int find_written(int fd, const struct shared_map *map, bool tells_holes,
+			struct span_vec *ret)
 {
 	const struct span span = {map->start, map->end};
 	struct span_vec written = {};
 	size_t at = 0;
-	int r = pagemap_find_written(fd, &span, &written);
+	int r = pagemap_find_written(fd, &span, tells_holes ? ret : &written);
 
+	if (tells_holes)
+		return r;
 	for (uint64_t start = map->start, end; r >= 0 && start < map->end; start = end) {
 		end = (start & ~(PAGEMAP_TABLE - 1)) + PAGEMAP_TABLE;
 		end = end < map->end ? end : map->end;
@@ -82,10 +85,10 @@ static int find_written(int fd, const struct shared_map *map, struct span_vec *r
 
 /* Through one mapping, of a task whose page map that is. Returns 0 if that cannot be said. */
 static int add_stale(int fd, const struct vma_list *maps, struct shared_object *o,
-		     const struct shared_map *map, struct span_vec *ret)
+		     const struct shared_map *map, bool tells_holes, struct span_vec *ret)
 {
 	struct span_vec found = {};
-	int r = is_there(maps, o, map) ? find_written(fd, map, &found) : -ENOENT;
+	int r = is_there(maps, o, map) ? find_written(fd, map, tells_holes, &found) : -ENOENT;
 
 	if (r >= 0)
 		r = shared_offsets(map, &found, ret);
@@ -112,7 +115,7 @@ static int settle_space(struct checkpoint *c, struct shared_objects *s, const st
 				    vmas_read(c->proc_fd, t->tid, "maps", &maps, &unused) < 0)
 					return 0;
 			}
-			r = add_stale(fd, &maps, o, map, &o->todo);
+			r = add_stale(fd, &maps, o, map, s->tells_holes, &o->todo);
 			if (r < 0)
 				return r;
 			map->told = r;

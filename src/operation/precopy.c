@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -359,7 +360,7 @@ static int begin_shared(struct precopy *pc, struct memory_objects *shared)
 
 static void look_for_holes(struct precopy *pc)
 {
-	bool told = pagemap_tells_holes(pc->c->proc_fd);
+	bool told = pagemap_tells_holes(pc->c->proc_fd, MAP_PRIVATE);
 
 	vec_for_each (t, &pc->tracks->v)
 		t->tells_holes = told;

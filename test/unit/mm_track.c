@@ -393,7 +393,7 @@ static void test_lasting(void **state)
 static void test_lasting_holes_told(void **state)
 {
 	int proc_fd = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	bool told = pagemap_tells_holes(proc_fd);
+	bool told = pagemap_tells_holes(proc_fd, MAP_PRIVATE);
 
 	close(proc_fd);
 	if (!told)
