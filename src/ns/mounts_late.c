@@ -51,6 +51,9 @@ static int shown_by(const struct mounts_survey *sv, int proc_fd, pid_t pid, int 
 	if (sv->c && strchr(shown, '['))
 		s = space_by_number(sv->c, CLONE_NEWPID,
 				    strtoull(strchr(shown, '[') + 1, NULL, 10));
+	if (!s && !sv->nested)
+		return refuse(e, "it shows another pid namespace than the root task's; save the "
+				 "first process of that one instead");
 	if (!s)
 		return refuse(e, "it shows another pid namespace than the root task's, of which "
 				 "no process with this mount namespace is in the tree");

@@ -118,6 +118,17 @@ def test_proc_of_a_pid_namespace(case):
             'mount /proc', 'pid namespace', 'hidden')
 
 
+def test_proc_of_children(case):
+    """The root task itself has that of its child."""
+    pid = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', 'sleep', '1000'])
+    case.until(lambda: case.ended(pid) or 'sleep' in case.run(['/usr/bin/pgrep', '-P', str(pid), '-l'])[1], 'the child')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'container-mount',
+                 'mount /proc', 'first process of that one')
+    case.expect_files()
+    case.kill_all()
+    case.reap()
+
+
 def test_common_memory(case):
     """Two mount namespaces with the same tmpfs, which nobody above them has any more; one belongs to a user namespace."""
     done = case.path('done')

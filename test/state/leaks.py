@@ -148,6 +148,27 @@ assert libc.mount(b'/proc/%d/ns/net' % pid, held.encode(), None, 4096, None) == 
     finish(case)
 
 
+def test_nested(case):
+    """Below those of the container, in a user namespace of its tasks."""
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', 'unshare', '-Urpf', '--mount-proc', 'sleep', '1000'), 'web\n')
+    entry = listed(case)['web']
+    child = []
+
+    def look():
+        with open('/proc/%d/task/%d/children' % (entry['pid'], entry['pid'])) as file:
+            child[:] = [int(word) for word in file.read().split()]
+        return child and open('/proc/%d/comm' % child[0]).read() == 'sleep\n'
+    case.until(look, 'the program')
+    if leaks(case, entry['init']):
+        raise Failed('found without a leak: %s' % leaks(case, entry['init']))
+    inner = dict(entry, pid=child[0])
+    expect_found(case, inner, "enter('pid')", 'pid:[', 'for its children')
+    for kind in 'pid', 'user', 'mnt':
+        expect_found(case, inner, "kept = os.open('/proc/%%d/ns/%s' %% pid, os.O_RDONLY)" % kind, kind + ':[')
+    finish(case)
+
+
 def test_traced(case):
     """Who traces a task from outside has no number in the container."""
     entry = run_inside(case)
