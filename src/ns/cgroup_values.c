@@ -69,7 +69,26 @@ static bool is_one_of(const char *name, const char *const *list, size_t n)
 }
 #define IS_ONE_OF(name, list) is_one_of(name, list, sizeof(list) / sizeof(*(list)))
 
-/* As it is to be written: one file of version 1 shows more than is set. */
+/* "INTERFACE NUMBER" of all that the host has: those that come and go are 0. */
+static void without_zeros(char *text)
+{
+	char *to = text, *save = NULL;
+
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		const char *number = strrchr(line, ' ');
+		size_t len = strlen(line);
+
+		if (!number || !strcmp(number, " 0"))
+			continue;
+		if (to > text)
+			*to++ = '\n';
+		memmove(to, line, len);
+		to += len;
+	}
+	*to = '\0';
+}
+
+/* As it is to be written: two files of version 1 show more than is set. */
 static int read_value(int dir, const char *name, char *text, size_t size)
 {
 	int n = cgroup_read(dir, name, text, size);
@@ -78,6 +97,10 @@ static int read_value(int dir, const char *name, char *text, size_t size)
 		text[strcspn(text, "\n")] = '\0';
 		if (!strncmp(text, "oom_kill_disable ", 17))
 			memmove(text, text + 17, strlen(text + 17) + 1);
+		n = (int)strlen(text);
+	}
+	if (n > 0 && !strcmp(name, "net_prio.ifpriomap")) {
+		without_zeros(text);
 		n = (int)strlen(text);
 	}
 	return n;
@@ -120,7 +143,9 @@ static int add_file(int dir, const char *name, Reprise__Cgroup *msg, char *value
 		n = read_value(dir, name, value, VALUE_MAX);
 	if (n == -EFBIG)
 		return error_set(e, n, E_CONTAINER_CGROUP, "%s is too long", name);
-	set = set && n >= 0 && !is_inherited(dir, name, value);
+	/* A weight of 0 is that of a group that is idle (cpu.idle), and cannot be written. */
+	set = set && n >= 0 && !is_inherited(dir, name, value) &&
+	      (strcmp(name, "cpu.weight") != 0 || strcmp(value, "0") != 0);
 	if (!set && !st.st_uid && !st.st_gid)
 		return 0;
 	f = scratch_message(s, Reprise__CgroupFile, reprise__cgroup_file__init);
@@ -230,7 +255,10 @@ bool cgroup_value_is_default(const Reprise__CgroupFile *f)
 					     "60",
 					     "9223372036854771712",
 					     "a *:* rwm",
-					     "root"};
+					     "root",
+					     "member",
+					     "no-change",
+					     "0.00"};
 
 	for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++)
 		if (!strcmp(f->value, values[i]))

@@ -223,6 +223,24 @@ int container_restart_place(struct restart *r, struct container_restart *cr, str
 	return cr->msg ? cgroups_restart_place(&cr->cgroups, r, cr->msg, e) : 0;
 }
 
+/* The file system, by whichever of its mounts it is written to; nothing else of it changes. */
+static int make_readonly(const Reprise__Mount *m, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+
+	if (m->flags & MS_RDONLY &&
+	    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it read-only");
+	if (!m->super_readonly)
+		return 0;
+	fd = fspick(AT_FDCWD, m->point, FSPICK_CLOEXEC);
+	if (fd < 0 || fsconfig(fd, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
+	    fsconfig(fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT,
+				   "cannot make its file system read-only");
+	return 0;
+}
+
 int container_restart_files(struct restart *r, const struct container_restart *cr, struct error *e)
 {
 	for (size_t i = 0; cr->msg && i < cr->msg->n_mounts; i++) {
@@ -237,9 +255,8 @@ int container_restart_files(struct restart *r, const struct container_restart *c
 		if (fd < 0)
 			return fd;
 		res = layer_restart(r, m->layer, fd, e);
-		if (res >= 0 && (m->flags & MS_RDONLY) &&
-		    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)
-			res = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it read-only");
+		if (res >= 0)
+			res = make_readonly(m, e);
 		if (res < 0)
 			return error_object(e, res, "mount %s", m->point);
 	}

@@ -287,6 +287,17 @@ static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m
 	return msg->data ? 0 : no_memory(e);
 }
 
+/* Of mounts of tasks only the mount is made read-only again. */
+static bool is_written_elsewhere(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	if (!is_one_of(m->type, memory_types) || !mount_has_option(m->super, "ro"))
+		return false;
+	vec_for_each (other, &sv->theirs)
+		if (other->dev == m->dev && !mount_has_option(other->options, "ro"))
+			return true;
+	return false;
+}
+
 /* Where the contents of a mount come from. */
 static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
 		       Reprise__Mount *msg, struct scratch *s, struct error *e)
@@ -302,6 +313,9 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	if (fstat(at, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat");
 	msg->file = !S_ISDIR(st.st_mode);
+	if (sv->nested && is_written_elsewhere(sv, m))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "its file system is read-only, and it is mounted writable, too");
 	/* One that is outside as well is bound from there: here it may be hidden. */
 	if (other && other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT) {
 		const struct mount_line *line = by_id(&sv->theirs, other->id);

@@ -123,7 +123,7 @@ static int take_lower(struct look *l, Reprise__NetLink *m, const struct ifinfoms
 		return refuse(l, m, "its other end is in a namespace that cannot be seen");
 	if (!strcmp(m->kind, "veth") || net_kind_of(m->kind)->stands_on_another)
 		m->link = lower;
-	if (id && !strcmp(m->kind, "vxlan"))
+	if (id && strcmp(m->kind, "veth") && !net_kind_of(m->kind)->stands_on_another)
 		return refuse(l, m, "it sends by way of another network namespace");
 	if (!id || n != sizeof(where) || !m->link)
 		return 0;

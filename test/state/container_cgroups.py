@@ -185,6 +185,8 @@ def test_limits(case):
         write(made['memory'] + '/memory.swappiness', '7')
     if 'unified' in made:
         write(made['unified'] + '/cgroup.max.depth', '5')
+        if os.path.exists(made['unified'] + '/cpu.idle'):
+            write(made['unified'] + '/cpu.idle', '1')
         if os.path.exists(made['unified'] + '/cgroup.pressure'):
             write(made['unified'] + '/cgroup.pressure', '0')
     before = snapshot(case, 'a')

@@ -2,6 +2,7 @@
 """All that files of a container can be: what lstat(2) and the like say of each, before and after."""
 
 import os
+import re
 
 from case import Failed, Skipped
 from contained import begin, good, inside
@@ -236,3 +237,48 @@ def test_overlay_options(case):
     good(case.reprise('restart', '-q', '-d', '-i', case.path('image'), '--name', 'moved'))
     compare(before, look(case, 'moved', top + '/over'))
     end(case, 'moved')
+
+
+MOUNTS = r'''
+set -e
+mount -t tmpfs -o size=3m,nr_inodes=77,mode=1711,uid=5,gid=6,huge=within_size,mpol=interleave:0,noswap,nosuid,nodev,noexec,noatime one /mnt ||
+    mount -t tmpfs -o size=3m,nr_inodes=77,mode=1711,uid=5,gid=6,nosuid,nodev,noexec,noatime one /mnt
+mkdir /mnt/a /mnt/b /mnt/c /mnt/d /mnt/e /mnt/f /mnt/g
+echo text > /mnt/a/file
+touch /mnt/target '/mnt/a name
+with a line' /mnt/under
+mount --bind /mnt/a/file /mnt/target
+mount --bind /mnt/a/file '/mnt/a name
+with a line'
+mount -o remount,bind,ro,nosymfollow /mnt/target
+mount -t tmpfs -o lazytime,sync,strictatime,nodiratime,size=1m three /mnt/b
+mkdir /mnt/b/deep
+mount -t tmpfs none /mnt/b/deep
+mount -t ramfs four /mnt/c
+echo more > /mnt/c/file
+mount -t proc -o hidepid=2,subset=pid proc /mnt/d 2>/dev/null || mount -t proc proc /mnt/d
+mount -t tmpfs -o size=1m five /mnt/e
+mkdir /mnt/e/x
+mount --bind /mnt/e/x /mnt/f
+mount -o remount,ro /mnt/e
+mount --bind /etc/hosts /mnt/under
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5,max=17 pts /mnt/g
+mount --bind /mnt/f /mnt/f
+'''
+
+
+def mounts(case, name):
+    lines = [line.split(' ') for line in inside(case, name, 'grep', ' /mnt', '/proc/self/mountinfo').strip().split('\n')]
+    # Where the writable layer is nobody sees.
+    return sorted(re.sub(r',(upper|work)dir=[^,]*', '', ' '.join(line[3:6] + line[line.index('-') + 1:])) for line in lines)
+
+
+def test_mounts(case):
+    """One on the other, of files, with their options, of the mount and of the file system."""
+    run(case, 'mounts', ['sh', '-c', MOUNTS])
+    before, files = mounts(case, 'mounts'), look(case, 'mounts', '/mnt/a', '/mnt/b', '/mnt/c', '/mnt/e')
+    for _ in range(2):
+        again(case, 'mounts')
+        compare(before, mounts(case, 'mounts'))
+        compare(files, look(case, 'mounts', '/mnt/a', '/mnt/b', '/mnt/c', '/mnt/e'))
+    end(case, 'mounts')
