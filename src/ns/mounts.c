@@ -402,10 +402,27 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	return 0;
 }
 
-static const struct mount_line *find_same(const struct mount_table *t, const struct mount_line *m)
+/* How many lie below it at the same place. */
+static size_t height_of(const struct mount_table *t, const struct mount_line *m)
+{
+	const struct mount_line *parent;
+	size_t n = 0;
+
+	while (n < t->n && (parent = by_id(t, m->parent)) && parent != m &&
+	       !strcmp(parent->point, m->point)) {
+		m = parent;
+		n++;
+	}
+	return n;
+}
+
+/* What is mounted over itself is there twice, the upper one read-only, for instance. */
+static const struct mount_line *find_same(const struct mount_table *t, const struct mount_table *of,
+					  const struct mount_line *m)
 {
 	vec_for_each (x, t)
-		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point))
+		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point) &&
+		    height_of(t, x) == height_of(of, m))
 			return x;
 	return NULL;
 }
@@ -432,7 +449,7 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 	for (size_t i = sv->ours.n; i-- > 0;) {
 		char **slot;
 
-		if (find_same(&sv->theirs, &sv->ours.v[i]))
+		if (find_same(&sv->theirs, &sv->ours, &sv->ours.v[i]))
 			continue;
 		slot = vec_push(&sv->unmounted);
 		if (!slot)
@@ -445,7 +462,7 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 			      const struct mount_line *m, struct scratch *s, struct error *e)
 {
-	const struct mount_line *same = sv->derived ? find_same(&sv->ours, m) : NULL;
+	const struct mount_line *same = sv->derived ? find_same(&sv->ours, &sv->theirs, m) : NULL;
 	uint64_t space = 0;
 	int r = same && sv->c ? mounts_look_proc(sv, proc_fd, pid, m, &space, e) : 0;
 

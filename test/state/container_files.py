@@ -282,3 +282,38 @@ def test_mounts(case):
         compare(before, mounts(case, 'mounts'))
         compare(files, look(case, 'mounts', '/mnt/a', '/mnt/b', '/mnt/c', '/mnt/e'))
     end(case, 'mounts')
+
+
+def test_mounted_over_itself(case):
+    """Of a copy of the mounts of the host: one of these, once more, and read-only."""
+    begin(case)
+    top = case.path('twice')
+    os.mkdir(top)
+    good(case.run(['/bin/mount', '-t', 'tmpfs', 'twice', top]))
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', 'sh', '-c', 'mount --bind %s %s && '
+                       'mount -o remount,bind,ro %s && exec sleep 1000' % (top, top, top)])
+
+    def sleeping():
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            try:
+                if case.comm(int(pid)) == 'sleep':
+                    return pid
+            except OSError:
+                pass  # it has just ended
+        return None
+
+    def seen():
+        with open('/proc/%s/mountinfo' % sleeping()) as file:
+            return [line.split(' ')[5] for line in file if ' %s ' % top in line]
+    case.until(lambda: sleeping() or case.ended(tool), 'the mounts')
+    before = seen()
+    if [options.split(',')[0] for options in before] != ['rw', 'ro']:
+        raise Failed('there are %s' % before)
+    case.checkpoint(sleeping(), '-q', '--kill')
+    case.wait(tool)
+    tool = case.restart('--pidns')
+    case.until_handed_over(tool, 1, 'sleep', True)
+    if seen() != before:
+        raise Failed('there was %s, there is %s' % (before, seen()))
+    case.kill_all()
+    case.reap()
