@@ -15,6 +15,7 @@
 #include <linux/errqueue.h>
 
 #include "core/cleanup.h"
+#include "net/loopback.h"
 
 #define AT_ONCE	    64 /* notices that may wait: their memory is limited (net.core.optmem_max) */
 #define PATIENCE_MS 1000
@@ -32,24 +33,17 @@ static int set(int fd, int name, int value)
 /* Somebody who takes it, and reads none. */
 static int connect_to(int fd, int holder, int family, bool mapped)
 {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-	} at = {.any.sa_family = (sa_family_t)family};
-	socklen_t len = family == AF_INET ? sizeof(at.in) : sizeof(at.in6);
+	struct endpoint at = loopback(family);
 
-	if (family == AF_INET) {
-		at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	} else if (mapped) {
-		at.in6.sin6_addr.s6_addr16[5] = 0xffff;
-		at.in6.sin6_addr.s6_addr32[3] = htonl(INADDR_LOOPBACK);
-	} else {
-		at.in6.sin6_addr = in6addr_loopback;
+	if (mapped) {
+		at.addr.in6.sin6_addr = (struct in6_addr){};
+		at.addr.in6.sin6_addr.s6_addr16[5] = 0xffff;
+		at.addr.in6.sin6_addr.s6_addr32[3] = htonl(INADDR_LOOPBACK);
 	}
-	if (bind(holder, &at.any, len) < 0 || getsockname(holder, &at.any, &len) < 0)
+	if (bind(holder, &at.addr.any, at.len) < 0 ||
+	    getsockname(holder, &at.addr.any, &at.len) < 0)
 		return -errno;
-	return connect(fd, &at.any, len) < 0 ? -errno : 0;
+	return connect(fd, &at.addr.any, at.len) < 0 ? -errno : 0;
 }
 
 /* The number of the last one that a notice tells of, or an error. */

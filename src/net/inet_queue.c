@@ -25,6 +25,7 @@
 #include "net/inet.h"
 #include "net/inet_inject.h"
 #include "net/kernel_sock.h"
+#include "net/loopback.h"
 
 #define DATAGRAM_MAX	 65536
 #define PEEK_OFF_EMPTY	 (-2) /* empty datagrams were seen, behind the first */
@@ -465,22 +466,15 @@ int inet_queue_fill(int fd, const Reprise__InetSocket *m,
 static int send_in_vain(int fd, int family)
 {
 	_cleanup_(close_fd) int holder = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	union {
-		struct sockaddr any;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-	} at = {.any.sa_family = (sa_family_t)family};
-	socklen_t len = family == AF_INET ? sizeof(at.in) : sizeof(at.in6);
+	struct endpoint at = loopback(family);
 
-	if (family == AF_INET)
-		at.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	else
-		at.in6.sin6_addr = in6addr_loopback;
 	/* A port that was free a moment ago. */
-	if (holder < 0 || bind(holder, &at.any, len) < 0 || getsockname(holder, &at.any, &len) < 0)
+	if (holder < 0 || bind(holder, &at.addr.any, at.len) < 0 ||
+	    getsockname(holder, &at.addr.any, &at.len) < 0)
 		return -errno;
 	close_fd(&holder);
-	return connect(fd, &at.any, len) < 0 || send(fd, "", 0, MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return connect(fd, &at.addr.any, at.len) < 0 || send(fd, "", 0, MSG_NOSIGNAL) < 0 ? -errno
+											  : 0;
 }
 
 int inet_refusal_make(int fd, const Reprise__InetSocket *m, struct error *e)

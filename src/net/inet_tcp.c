@@ -20,6 +20,7 @@
 #include "net/inet_diag.h"
 #include "net/inet_queue.h"
 #include "net/kernel_sock.h"
+#include "net/loopback.h"
 #include "net/socket.h"
 #include "net/tcp.h"
 
@@ -251,31 +252,6 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 bool inet_tcp_is_over(const Reprise__InetSocket *m)
 {
 	return m->state == INET_CLOSED || m->state == INET_RESET || m->state == INET_REFUSED;
-}
-
-struct endpoint {
-	union {
-		struct sockaddr any;
-		struct sockaddr_in in;
-		struct sockaddr_in6 in6;
-	} addr;
-	socklen_t len;
-};
-
-static struct endpoint loopback(int family)
-{
-	struct endpoint p = {};
-
-	if (family == AF_INET) {
-		p.addr.in.sin_family = AF_INET;
-		p.addr.in.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-		p.len = sizeof(p.addr.in);
-	} else {
-		p.addr.in6.sin6_family = AF_INET6;
-		p.addr.in6.sin6_addr = in6addr_loopback;
-		p.len = sizeof(p.addr.in6);
-	}
-	return p;
 }
 
 static int wait_for(int fd, short events)
