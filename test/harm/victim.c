@@ -33,11 +33,12 @@
 
 #include "../unit/patient.h"
 
-#define TICK_NS	   5000000
-#define TICK	   (SIGRTMIN + 2)
-#define KEPT	   (SIGRTMIN + 5) /* always pending */
-#define KEPT_VALUE 4711
-#define PAGE	   4096
+#define TICK_NS	    5000000
+#define TICK	    (SIGRTMIN + 2)
+#define KEPT	    (SIGRTMIN + 5) /* always pending */
+#define KEPT_VALUE  4711
+#define PAGE	    4096
+#define PATIENCE_NS 30000000000 /* a machine may be busy */
 
 struct page {
 	uint64_t turn, sum, words[PAGE / 8 - 2];
@@ -248,7 +249,7 @@ static void start_timer(void)
 static void check_ticks(bool all)
 {
 	unsigned long before = ticks, seen, due;
-	int64_t until = now_ns() + 3000000000;
+	int64_t until = now_ns() + PATIENCE_NS;
 
 	while (ticks < before + 2 && now_ns() < until)
 		usleep(1000);
@@ -427,7 +428,7 @@ static void check_pty(void)
 static void check_progress(_Atomic unsigned long *counter, const char *what)
 {
 	unsigned long before = *counter;
-	int64_t until = now_ns() + 5000000000;
+	int64_t until = now_ns() + PATIENCE_NS;
 
 	while (*counter < before + 2 && now_ns() < until)
 		usleep(300);

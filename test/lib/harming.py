@@ -140,7 +140,7 @@ class Chances:
 class Harm:
     """Runs a command again and again, with something done to it."""
 
-    def __init__(self, case, command, depth=16, seconds=20, inject=(), **more):
+    def __init__(self, case, command, depth=16, seconds=60, inject=(), **more):
         self.case, self.command, self.depth, self.more = case, command, depth, more
         self.seconds, self.inject = seconds, list(inject)
         self.done = {}
