@@ -202,6 +202,17 @@ static const struct failure *failure(long nr)
 	return NULL;
 }
 
+/* One that does not wait is not interrupted. */
+static bool may_fail(const struct __ptrace_syscall_info *info)
+{
+	const uint64_t *args = (const uint64_t *)info->entry.args;
+
+	if (info->entry.nr == SYS_write && args[0] == 2)
+		return false; /* the very message of which we judge */
+	return !(info->entry.nr == SYS_wait4 && args[2] & WNOHANG) &&
+	       !(info->entry.nr == SYS_waitid && args[3] & WNOHANG);
+}
+
 static bool moves_bytes(long nr)
 {
 	return nr == SYS_read || nr == SYS_write || nr == SYS_pread64 || nr == SYS_pwrite64 ||
@@ -353,8 +364,8 @@ static void act(struct task *t, const struct __ptrace_syscall_info *info)
 			snprintf(detail, sizeof(detail), " skipped");
 		break;
 	case FAIL:
-		if (f && nr == SYS_write && info->entry.args[0] == 2)
-			f = NULL; /* the very message of which we judge */
+		if (f && !may_fail(info))
+			f = NULL;
 		while (f && n < 6 && f->errs[n])
 			n++;
 		if (!n) {
