@@ -121,6 +121,7 @@ static int check_tree(struct pass *p, struct error *e)
 
 		if (r < 0)
 			break;
+		report_at(p->rep, cp->frozen->pid);
 		r = check_process(p, cp, e);
 		forget_if_ended(c, cp, before);
 		/* Some say it themselves, those of descriptors for instance. */
@@ -205,10 +206,13 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		p.c.surveyed = &s->surveyed;
 	if (opt->jobs != 1)
 		p.c.reserve = &s->reserve;
-	if (r >= 0)
+	if (r >= 0) {
+		pass_awake(&p, true);
 		r = checkpoint_refuse(&p.c, container_check_tasks(&s->ct, e), e);
+	}
 	if (r >= 0)
 		r = check_tree(&p, e);
+	pass_awake(&p, false);
 	if (lasting->v)
 		keep_lasting(&p.c.problems, lasting);
 	*again = *again && r >= 0 && p.c.problems.n;

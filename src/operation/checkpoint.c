@@ -66,6 +66,7 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 
 	pass_await(p, cp);
 	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->stat.comm);
+	report_at(p->rep, cp->frozen->pid);
 	r = process_check(c, &p->index, cp, e);
 	if (r >= 0 && by)
 		r = agent_borrow(&cp->agent, c->proc_fd, by->tid, by->cpu,
@@ -298,10 +299,13 @@ static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 static int save_frozen(struct pass *p, uint64_t *resumed, struct image_totals *totals,
 		       struct error *e)
 {
-	int r = shared_settle(&p->c, e);
+	int r;
 
+	pass_awake(p, true);
+	r = shared_settle(&p->c, e);
 	if (r >= 0)
 		r = save_state(p, e);
+	pass_awake(p, false);
 	if (r >= 0)
 		r = keep_memory(p, e);
 	if (r > 0 && p->tracks.last && mm_track_new(&p->c, e) < 0)

@@ -32,6 +32,14 @@ void report_track(struct report *rep, const struct lasting_track *track, const i
 /* The caller is to close what it holds of this task; 0: of all. */
 void report_forget(struct report *rep, pid_t tid);
 
+/*
+ * From now on this worker, whose process the caller knows as `worker`, does not sleep for that long
+ * in one call unless somebody does not answer (see operation/stall.h); 0: it may.
+ */
+void report_awake(struct report *rep, pid_t worker, int limit_ms);
+/* It looks at this task. */
+void report_at(struct report *rep, pid_t task);
+
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
 void error_export(const struct error *e, struct reprise_error *ret);
 

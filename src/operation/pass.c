@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -171,6 +172,25 @@ int pass_list(struct pass *p, struct error *e)
 			return error_object(e, r, "task %d (%s)", f->pid, cp->stat.comm);
 	}
 	return 0;
+}
+
+/* "self" is who reads it, by the number of that /proc. */
+static pid_t own_pid(const struct container *ct)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+
+	if (!(ct->own & CLONE_NEWPID))
+		return getpid();
+	return procfs_readlink(ct->host_proc, &link, NULL, "self") < 0 ? 0 : (pid_t)atoi(link);
+}
+
+void pass_awake(const struct pass *p, bool awake)
+{
+	/* There are waits of ours that last as long as --patience says. */
+	int limit = awake ? 2 * p->c.freezer.timeout_ms + 1000 : 0;
+
+	if (p->c.freezer.timeout_ms <= INT_MAX / 2 - 1000)
+		report_awake(p->rep, awake ? own_pid(p->container) : 0, limit);
 }
 
 static void look_at(void *arg, size_t i)

@@ -73,6 +73,9 @@ int pass_list(struct pass *p, struct error *e) must_check;
 /* Begins to look at the processes of the list, ahead of those who need it; not if that is not worth
  * it. */
 void pass_look_ahead(struct pass *p);
+/* Whoever does not answer a look at the tasks, from now on or (false) no longer, is waited for in
+ * vain: see operation/stall.h. */
+void pass_awake(const struct pass *p, bool awake);
 /* To be called before a process is looked at, and before calls are executed in it. */
 void pass_await(struct pass *p, const struct checkpoint_process *cp);
 /* Does the kernel hold pages of the tree for input and output, past its page tables? */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "core/cleanup.h"
 #include "image/crypto.h"
 #include "operation/lasting.h"
+#include "operation/stall.h"
 #include "operation/worker.h"
 
 /* One message a packet on a SOCK_SEQPACKET pair. */
@@ -52,7 +54,11 @@ struct answer {
 struct report {
 	int fd;
 	bool progress, trace, ready, container, complete, tracks;
+	struct stall_page *stall; /* NULL: nobody looks */
 };
+
+#define LOOK_MS 200  /* from one look at the worker to the next */
+#define END_MS	1000 /* for one that is killed to end */
 
 uint64_t clock_now_ns(void)
 {
@@ -201,6 +207,25 @@ void report_forget(struct report *rep, pid_t tid)
 		ignore(ask(rep, &m, &answer), "whoever has gone holds nothing");
 }
 
+void report_awake(struct report *rep, pid_t worker, int limit_ms)
+{
+	if (!rep->stall)
+		return;
+	atomic_store(&rep->stall->since, 0);
+	if (!limit_ms || worker <= 0)
+		return;
+	atomic_store(&rep->stall->worker, worker);
+	atomic_store(&rep->stall->limit_ms, limit_ms);
+	atomic_store(&rep->stall->task, 0);
+	atomic_store(&rep->stall->since, clock_now_ns());
+}
+
+void report_at(struct report *rep, pid_t task)
+{
+	if (rep->stall)
+		atomic_store(&rep->stall->task, task);
+}
+
 struct report *report_mute(void)
 {
 	static struct report mute = {.fd = -EBADF}; /* never written to */
@@ -209,7 +234,7 @@ struct report *report_mute(void)
 }
 
 static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
-			const struct worker_callbacks *cb)
+			const struct worker_callbacks *cb, struct stall_page *stall)
 {
 	struct report rep = {fd,
 			     cb->progress != NULL,
@@ -217,7 +242,8 @@ static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,
 			     cb->ready != NULL,
 			     cb->container != NULL,
 			     cb->complete != NULL,
-			     cb->tracks != NULL};
+			     cb->tracks != NULL,
+			     stall};
 	struct message m = {.type = MESSAGE_RESULT};
 	const struct sigaction quiet = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP};
 	struct error e = {};
@@ -322,15 +348,33 @@ static ssize_t receive(int fd, struct message *m, int fds[2])
 	return n < 0 ? -errno : n;
 }
 
+/* Returns -ETIMEDOUT if nobody answers the worker. */
+static int await_message(int fd, const struct stall_page *page)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct stall stall = {};
+
+	while (page && poll(&p, 1, LOOK_MS) == 0)
+		if (stall_seen(page, &stall))
+			return -ETIMEDOUT;
+	return 0;
+}
+
 /* The worker may leave children that hold its end of the socket: the result ends the conversation.
  */
-static int relay(int fd, const struct worker_callbacks *cb, struct worker_result *result)
+static int relay(int fd, const struct worker_callbacks *cb, const struct stall_page *page,
+		 struct worker_result *result)
 {
 	struct message m = {.type = MESSAGE_PROGRESS};
 
 	while (m.type != MESSAGE_RESULT) {
 		int fds[2];
-		ssize_t n = receive(fd, &m, fds);
+		ssize_t n = await_message(fd, page);
+
+		if (n >= 0)
+			n = receive(fd, &m, fds);
+		if (n == -ETIMEDOUT)
+			return (int)n;
 
 		if (n == -EINTR)
 			continue;
@@ -368,10 +412,47 @@ static void tell_end(int heard, int status, struct worker_result *result)
 	error_export(&e, &result->error);
 }
 
+static void free_stall(struct stall_page **page)
+{
+	stall_page_free(*page);
+}
+
+static void tell_stall(const struct stall_page *page, struct worker_result *result)
+{
+	pid_t task = atomic_load(&page->task);
+	int ms = atomic_load(&page->limit_ms);
+	struct error e = {};
+
+	if (task)
+		error_set(
+			&e, -EBUSY, E_NO_ANSWER,
+			"task %d: what it uses does not answer: a look at it has waited for %d ms",
+			task, ms);
+	else
+		error_set(&e, -EBUSY, E_NO_ANSWER,
+			  "something that the tasks use does not answer: a look at it has waited "
+			  "for %d ms",
+			  ms);
+	error_export(&e, &result->error);
+}
+
+/* It may sleep where not even that ends it: then it ends when it is answered, and so does what is
+ * below it. */
+static void end_stalled(pid_t pid, const struct stall_page *page)
+{
+	const struct timespec pause = {0, 10000000};
+
+	kill(atomic_load(&page->worker), SIGKILL);
+	kill(pid, SIGKILL);
+	for (int ms = 0; ms < END_MS && waitpid(pid, NULL, WNOHANG) == 0; ms += 10)
+		nanosleep(&pause, NULL);
+}
+
 int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 	       struct worker_result *result)
 {
 	_cleanup_(close_fd) int ours = -EBADF;
+	_cleanup_(free_stall) struct stall_page *page = NULL;
 	pid_t pid, parent = getpid();
 	int pair[2], status, heard;
 
@@ -385,6 +466,7 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 		return fail(result, -EIO, "libsodium");
 	}
 	fflush(NULL);
+	page = stall_page_new();
 	pid = fork();
 	if (pid < 0) {
 		close_fd(&pair[1]);
@@ -392,11 +474,16 @@ int worker_run(worker_fn work, void *arg, const struct worker_callbacks *cb,
 	}
 	if (pid == 0) {
 		close_fd(&ours);
-		worker_main(parent, pair[1], work, arg, cb);
+		worker_main(parent, pair[1], work, arg, cb, page);
 	}
 	close_fd(&pair[1]);
 	result->ret = -EINTR;
-	heard = relay(ours, cb, result);
+	heard = relay(ours, cb, page, result);
+	if (heard == -ETIMEDOUT) {
+		tell_stall(page, result);
+		end_stalled(pid, page);
+		return result->ret;
+	}
 	/* It may wait for an answer that we cannot give; what it holds is let go with it. */
 	if (heard < 0)
 		kill(pid, SIGKILL);

@@ -336,6 +336,74 @@ def test_fuse(case):
     system('umount2', point.encode(), 2)
 
 
+class Silent(Server):
+    """Has one file, and goes silent as soon as `when` is so: it takes a question before, or does not."""
+
+    def __init__(self, fd, when, takes):
+        Server.__init__(self, fd, {})
+        self.when, self.takes = when, takes
+        self.names[b'file'], self.contents[self.last + 1] = self.last + 1, bytearray(b'x')
+
+    def before(self):
+        if not self.takes and self.when():
+            signal.pause()
+
+    def getattr(self, node, body):
+        if self.takes and self.when():
+            signal.pause()
+        return Server.getattr(self, node, body)
+
+
+def user_of(case, path):
+    fd = os.open(path, os.O_RDONLY)
+    pid = case.spawn(['/bin/sleep', '1000'], setsid=True, stdin=fd)
+    # Later nobody would answer that.
+    os.close(fd)
+    case.until(lambda: status_of(pid)['State'][0] == 'S' and status_of(pid)['Name'] == 'sleep', 'the sleep')
+    return pid
+
+
+def no_answer(case, pid, *command):
+    begun = time.monotonic()
+    case.refused(case.reprise(*command), 'no-answer', 'task %d' % pid)
+    if time.monotonic() - begun > BOUND:
+        raise Failed('it took %d s' % (time.monotonic() - begun))
+    nobody_is_held(case)
+    case.expect_files()
+    if status_of(pid)['State'][0] != 'S':
+        raise Failed('it does not go on: %s' % status_of(pid)['State'])
+
+
+def test_silent_file_system(case):
+    """One that does not answer has a file of the application: to look at it is to wait, for one that has taken the question where
+    nobody can be killed."""
+    silent = os.path.join(case.work, 'silent')
+    for takes in (False, True):
+        with Faulty(case, lambda fd: Silent(fd, lambda: os.path.exists(silent), takes)) as where:
+            pid = user_of(case, where + '/file')
+            open(silent, 'w').close()
+            no_answer(case, pid, 'checkpoint', str(pid), '-q', '-o', case.path('image'), '--patience', '100ms')
+            os.unlink(silent)
+        case.kill(pid)
+        # Those who were left waiting end with the file system.
+        case.until(lambda: not case.others(), 'nobody is there: %s' % case.others())
+
+
+def test_silent_in_the_freeze(case):
+    """It goes silent when all stands still."""
+    def stopped():
+        return any(status_of(int(line))['State'][0] == 't' for line in open(noted))
+
+    noted = os.path.join(case.work, 'pid')
+    open(noted, 'w').close()
+    with Faulty(case, lambda fd: Silent(fd, stopped, False)) as where:
+        pid = user_of(case, where + '/file')
+        with open(noted, 'w') as file:
+            file.write('%d\n' % pid)
+        no_answer(case, pid, 'checkpoint', str(pid), '-q', '-o', case.path('image'), '--patience', '100ms')
+    case.kill(pid)
+
+
 class SilentDisk(Server):
     """Holds a disk, and answers no read any more when it is told to."""
 

@@ -3,6 +3,7 @@
 
 import errno
 import os
+import select
 import signal
 import stat
 import struct
@@ -128,8 +129,15 @@ class Server:
         except OSError as err:
             return -err.errno, b''
 
+    def before(self):
+        """Before a question is taken."""
+
     def serve(self):
+        ready = select.poll()
+        ready.register(self.fd, select.POLLIN)
         while True:
+            ready.poll()
+            self.before()
             try:
                 text = os.read(self.fd, 1 << 18)
             except OSError as err:
