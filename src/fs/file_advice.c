@@ -2,9 +2,9 @@
 /*
  * What nothing but struct file tells of a regular file or directory.
  *
- * posix_fadvise() (mm/fadvise.c): POSIX_FADV_RANDOM and POSIX_FADV_NOREUSE (6.3) set a bit of
- * f_mode, POSIX_FADV_SEQUENTIAL doubles how much is read ahead, of what is usual for the device. An
- * overlay passes it on to the file below (ovl_fadvise()).
+ * posix_fadvise() (mm/fadvise.c): POSIX_FADV_RANDOM sets a bit of f_mode, POSIX_FADV_SEQUENTIAL
+ * doubles how much is read ahead, of what is usual for the device. An overlay passes it on to the
+ * file below (ovl_fadvise()).
  *
  * A descriptor that came with an event of fanotify is one of which no watch is told (unwatched.c).
  *

@@ -224,6 +224,21 @@ static int note_leaked(struct checkpoint *c, const struct sysv_object *o, struct
 	return 0;
 }
 
+/*
+ * With kernel.shm_rmid_forced a segment that is attached nowhere ends with who made it
+ * (exit_shm()); of those of a restart that would be us.
+ */
+static int refuse_forced(int proc_fd, struct error *e)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+
+	if (procfs_read(proc_fd, &text, NULL, "sys/kernel/shm_rmid_forced") <= 0 || *text == '0')
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_IPC_STATE,
+			 "is attached nowhere, and would go as soon as the restart is done, since "
+			 "kernel.shm_rmid_forced is set");
+}
+
 static int save_segment(struct checkpoint *c, struct sysv_object *o, struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
@@ -250,6 +265,8 @@ static int save_segment(struct checkpoint *c, struct sysv_object *o, struct erro
 		return r;
 	o->mode &= 0777;
 	r = sysv_save_perm(c, o, relation, &s, &msg.perm, e);
+	if (r >= 0 && !o->attached && relation != IPC_OUTSIDE_TOO)
+		r = refuse_forced(c->proc_fd, e);
 	if (r >= 0 && !o->attached && relation != IPC_OUTSIDE_TOO)
 		r = save_contents(c, o, &msg.inode, e);
 	return r < 0 ? r
@@ -326,5 +343,7 @@ int shm_restart(struct restart *r, struct error *e)
 	for (size_t i = 0; res >= 0 && (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
 		if (m->perm->relation == IPC_OUTSIDE_TOO)
 			res = shm_find_shared(r, m, e);
+		else if (m->inode && (res = refuse_forced(r->proc_fd, e)) < 0)
+			sysv_error(e, res, SYSV_SHM, m->perm->id, m->perm->key);
 	return res;
 }

@@ -299,6 +299,29 @@ def test_queues_as_files_of_a_user(case):
     queues_as_files(case, 'mqueue_empty', ['empty'], 65534)
 
 
+def force(value):
+    with open('/proc/sys/kernel/shm_rmid_forced', 'w') as file:
+        file.write(value)
+
+
+def test_segment_that_would_go(case):
+    """Attached nowhere, where such a one ends with who made it, at the checkpoint or at the restart."""
+    pid = case.start('sysv_shm')
+    force('1')
+    for command in (['check', str(pid)], ['checkpoint', str(pid), '-o', case.path('image')]):
+        result = case.reprise(*command)
+        case.refused((result[0], '', result[2].split('\n')[0]), 'ipc-state', 'segment', 'shm_rmid_forced')
+    case.expect_files()
+    force('0')
+    case.checkpoint(pid, '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    force('1')
+    refused(case, 'ipc-state', 'segment', 'shm_rmid_forced')
+    force('0')
+    passes(case)
+
+
 class Attachment:
     """A segment in the address space of the test."""
 
