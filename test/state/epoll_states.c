@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * epoll: one-shot entries that have fired, changed masks, busy polling; a large set in which some
- * numbers have been closed or reused; a set that a child uses, of descriptors that only it has.
+ * epoll: one-shot entries that have fired, changed masks, exclusive ones, busy polling; a large set
+ * in which some numbers have been closed or reused; a set that a child uses, of descriptors that
+ * only it has.
  */
 #include "harness.h"
 
@@ -94,7 +95,7 @@ int main(void)
 {
 	struct params wanted = {.usecs = 20, .budget = 8, .prefer = 1}, params = {};
 	struct epoll_event event = {};
-	int fired[2], muted[2], params_known;
+	int fired[2], muted[2], exclusive, params_known;
 	pid_t pid;
 
 	test_init();
@@ -110,6 +111,8 @@ int main(void)
 	add(set, muted[0], EPOLLIN, 2);
 	event.data.u64 = 3;
 	CHECK(!epoll_ctl(set, EPOLL_CTL_MOD, muted[0], &event));
+	exclusive = eventfd(0, EFD_NONBLOCK);
+	add(set, exclusive, EPOLLIN | EPOLLEXCLUSIVE, 5);
 	params_known = !ioctl(set, SET_PARAMS, &wanted);
 	set_up_large();
 
@@ -120,6 +123,16 @@ int main(void)
 	}
 	if (test_break(2))
 		CHECK(!epoll_ctl(large, EPOLL_CTL_DEL, numbers[299], NULL));
+	if (test_break(3)) {
+		CHECK(!epoll_ctl(set, EPOLL_CTL_DEL, exclusive, NULL));
+		add(set, exclusive, EPOLLIN, 5);
+	}
+	/* Such an entry cannot be changed. */
+	event = (struct epoll_event){.events = EPOLLIN, .data.u64 = 5};
+	CHECK(epoll_ctl(set, EPOLL_CTL_MOD, exclusive, &event) < 0 && errno == EINVAL);
+	CHECK(!eventfd_write(exclusive, 1));
+	expect(set, 5);
+	CHECK(!epoll_ctl(set, EPOLL_CTL_DEL, exclusive, NULL));
 	/* It has fired: not even the end of the other side is reported. */
 	close(fired[1]);
 	CHECK_EQUAL(epoll_wait(set, &event, 1, 0), 0);
