@@ -63,7 +63,7 @@ static int parse_mark(const char *text, struct fanotify_seen *w)
 	else if (sscanf(line, "fanotify sdev:%x", &sdev) == 1)
 		m->on = FAN_MARK_FILESYSTEM;
 	else
-		return -EINVAL;
+		return strncmp(line, "fanotify mnt_ns:", 16) ? -EINVAL : -EOPNOTSUPP;
 	if (!rest || sscanf(rest, "mflags:%x mask:%x ignored_mask:%x", &m->flags, &m->mask,
 			    &m->ignored) != 3)
 		return -EINVAL;
@@ -86,6 +86,7 @@ static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct sc
 	size_t n = count_marks(f->fdinfo);
 	struct fanotify_seen *seen = scratch_alloc(s, (n + 1) * sizeof(*seen));
 	const char *text = f->fdinfo;
+	int r;
 
 	m->marks = scratch_alloc(s, (n + 1) * sizeof(*m->marks));
 	if (!seen || !m->marks)
@@ -100,7 +101,12 @@ static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct sc
 		w->msg = scratch_message(s, Reprise__FanotifyMark, reprise__fanotify_mark__init);
 		if (!w->msg)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mark");
-		if (parse_mark(text, w) < 0 || w->msg->flags & ~(unsigned int)MARK_FLAGS)
+		r = parse_mark(text, w);
+		if (r == -EOPNOTSUPP)
+			return error_set(e, r, E_FILE_STATE,
+					 "it watches what is mounted in a namespace "
+					 "(FAN_MARK_MNTNS)");
+		if (r < 0 || w->msg->flags & ~(unsigned int)MARK_FLAGS)
 			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
 		m->marks[m->n_marks++] = w->msg;
 	}

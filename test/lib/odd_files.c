@@ -79,6 +79,13 @@ static void set_up(const char *what)
 		test_write("new", "contents", 8);
 	} else if (!strcmp(what, "permission")) {
 		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
+	} else if (!strcmp(what, "mounts")) {
+		/* FAN_REPORT_MNT, FAN_MARK_MNTNS, FAN_MNT_ATTACH of 6.15 */
+		fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+		if (fanotify_mark(fanotify_init(0x4000, 0), FAN_MARK_ADD | 0x110, 0x01000000, fd,
+				  NULL))
+			test_skip("the kernel does not watch mounts (errno %d)", errno);
+		close(fd);
 	} else if (!strcmp(what, "breaking")) {
 		signal(SIGIO, SIG_IGN);
 		test_write("leased", "", 0);

@@ -29,6 +29,10 @@ def test_permission_events(case):
     case.finish(refused(case, 'permission', 'file-state', 'permission events', 'descriptor'))
 
 
+def test_watched_mounts(case):
+    case.finish(refused(case, 'mounts', 'file-state', 'FAN_MARK_MNTNS', 'descriptor'))
+
+
 def test_lease_on_a_removed_file(case):
     case.finish(refused(case, 'lease', 'file-state', 'lease', 'descriptor'))
 
