@@ -60,8 +60,11 @@ static bool translate_gids(const Reprise__Container *user, const Reprise__Creden
 static bool translate(const Reprise__Container *user, const Reprise__Credentials *want,
 		      const Reprise__Credentials *now, Reprise__Credentials *to)
 {
+	bool all;
+
 	*to = *want;
-	return translate_uids(user, want, now, to) & translate_gids(user, want, now, to);
+	all = translate_uids(user, want, now, to);
+	return translate_gids(user, want, now, to) && all;
 }
 
 bool user_ids_reachable(const Reprise__Container *user, const Reprise__Credentials *want,
