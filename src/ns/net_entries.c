@@ -28,6 +28,17 @@
 #define NHA_OP_FLAGS_NUMBER 14
 #define NEIGHBOUR_FLAGS	    (NTF_ROUTER | NTF_EXT_LEARNED | NTF_PROXY)
 
+int net_list_add(struct net_list *list, const struct rtnl_message *m, struct scratch *s)
+{
+	ProtobufCBinaryData *slot = vec_push(&list->list);
+
+	if (!slot || m->full || list->list.n > ENTRIES_MAX)
+		return -ENOMEM;
+	slot->len = m->header.nlmsg_len - NLMSG_HDRLEN;
+	slot->data = scratch_copy(s, NLMSG_DATA(&m->header), slot->len);
+	return slot->data ? 0 : -ENOMEM;
+}
+
 struct kind {
 	const char *what;
 	uint16_t get, add, del;
@@ -221,7 +232,6 @@ static int keep(struct look *l, const struct nlmsghdr *h)
 	const char *body = NLMSG_DATA(h);
 	size_t len = NLMSG_PAYLOAD(h, 0), at = NLMSG_ALIGN(k->fixed);
 	struct rtnl_message m;
-	ProtobufCBinaryData *slot;
 
 	if (!rtnl_valid(body, len, k->fixed))
 		return -EPROTO;
@@ -242,12 +252,7 @@ static int keep(struct look *l, const struct nlmsghdr *h)
 	}
 	if (l->kind == NET_ROUTES)
 		put_expiry(&m, h);
-	slot = vec_push(&l->ret->list);
-	if (!slot || m.full || l->ret->list.n > ENTRIES_MAX)
-		return -ENOMEM;
-	slot->len = m.header.nlmsg_len - NLMSG_HDRLEN;
-	slot->data = scratch_copy(l->s, NLMSG_DATA(&m.header), slot->len);
-	return slot->data ? 0 : -ENOMEM;
+	return net_list_add(l->ret, &m, l->s);
 }
 
 /* ---- looking ---- */

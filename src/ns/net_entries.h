@@ -30,6 +30,11 @@ struct net_list {
 	VEC(ProtobufCBinaryData) list;
 };
 
+struct rtnl_message;
+
+/* Adds the payload of a message, copied to s. 0 or -ENOMEM, also where there are too many. */
+int net_list_add(struct net_list *list, const struct rtnl_message *m, struct scratch *s) must_check;
+
 /* Interfaces that are somebody else's, whose addresses, routes and settings are left alone. */
 struct net_other {
 	int index;

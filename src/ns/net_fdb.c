@@ -92,7 +92,6 @@ static int take(void *arg, const struct nlmsghdr *h)
 	struct rtnl_message m;
 	struct rtnl_walk w;
 	const struct rtattr *a;
-	ProtobufCBinaryData *slot;
 	size_t size;
 	const uint8_t *address;
 
@@ -114,12 +113,7 @@ static int take(void *arg, const struct nlmsghdr *h)
 			return refuse(l, link,
 				      "an address that it forwards by other means cannot be saved");
 	}
-	slot = vec_push(&l->ret->list);
-	if (!slot || m.full || l->ret->list.n > ENTRIES_MAX)
-		return -ENOMEM;
-	slot->len = m.header.nlmsg_len - NLMSG_HDRLEN;
-	slot->data = scratch_copy(l->s, NLMSG_DATA(&m.header), slot->len);
-	return slot->data ? 0 : -ENOMEM;
+	return net_list_add(l->ret, &m, l->s);
 }
 
 int net_fdb_look(int fd, size_t n, Reprise__NetLink *const *links, struct net_list *ret,
