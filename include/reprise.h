@@ -123,7 +123,8 @@ struct reprise_checkpoint_options {
 	enum reprise_tcp tcp;
 	const char *container; /* name, for the image of a container; may be NULL */
 	/* Leaks of a container that are none: kinds ("pipe", "socket", "file", "memory",
-	 * "namespace", "all") or objects by name ("pipe:[123]"), NULL at the end; may be NULL. */
+	 * "namespace", "program": BPF programs of its groups, "all") or objects by name
+	 * ("pipe:[123]"), NULL at the end; may be NULL. */
 	const char *const *allow_leaks;
 	/* Of a container: its writable layers (not what is in memory) stay where they are, and the
 	 * restart goes on with them. */

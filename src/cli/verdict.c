@@ -48,8 +48,8 @@ static int parse_inotify(struct cli *cli, const char *s, struct reprise_checkpoi
 
 static bool is_leak(const char *s)
 {
-	static const char *const kinds[] = {"pipe",	 "socket", "file", "memory",
-					    "namespace", "all",	   NULL};
+	static const char *const kinds[] = {"pipe",	 "socket",  "file", "memory",
+					    "namespace", "program", "all",  NULL};
 
 	for (const char *const *k = kinds; *k; k++)
 		if (!strcmp(s, *k))
@@ -63,8 +63,8 @@ static int add_allow_leak(struct cli *cli, struct named *leaks, const char *s,
 	if (!is_leak(s))
 		return usage_error(
 			cli,
-			"--allow-leak takes pipe, socket, file, memory, namespace, all or "
-			"an object such as pipe:[123], not '%s'",
+			"--allow-leak takes pipe, socket, file, memory, namespace, program, all "
+			"or an object such as pipe:[123], not '%s'",
 			s);
 	if (leaks->n + 1 >= sizeof(leaks->v) / sizeof(leaks->v[0]))
 		return usage_error(cli, "too many --allow-leak");

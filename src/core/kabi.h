@@ -22,6 +22,15 @@
 #define SCM_PIDFD 0x04 /* 6.5 */
 #endif
 
+/* linux/bpf.h: enum bpf_attach_type */
+#define BPF_AT_TCX_INGRESS	46 /* BPF_TCX_INGRESS, 6.6 */
+#define BPF_AT_TCX_EGRESS	47
+#define BPF_AT_UNIX_CONNECT	49 /* BPF_CGROUP_UNIX_CONNECT, 6.7 */
+#define BPF_AT_UNIX_SENDMSG	50
+#define BPF_AT_UNIX_RECVMSG	51
+#define BPF_AT_UNIX_GETPEERNAME 52
+#define BPF_AT_UNIX_GETSOCKNAME 53
+
 /* linux/eventpoll.h, whose own names are not in those of libc (6.9) */
 struct epoll_busy_params {
 	uint32_t busy_poll_usecs;

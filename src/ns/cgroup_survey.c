@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "ns/attached_programs.h"
 #include "ns/cgroups.h"
 #include "ns/mount_table.h"
 
@@ -199,6 +200,8 @@ static int add_group(struct cgroups *cg, struct cgroup_tree *t, int dir, const c
 			!strcmp(type, "threaded");
 	(*list)[t->msg.n_groups++] = msg;
 	r = first ? note_frozen(cg, dir, v2, msg, e) : 0;
+	if (r >= 0 && v2 && !cg->without_programs)
+		r = attached_to_cgroup(dir, *below ? below : t->group, e);
 	/* Files that can be read by nobody, or have gone with their group, are looked at again. */
 	return r < 0 ? r : cgroup_values_read(dir, v2, msg, cg->s, e);
 }

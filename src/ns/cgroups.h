@@ -33,6 +33,7 @@ struct cgroups {
 	VEC(struct cgroup_tree *) trees;
 	VEC(struct cgroup_frozen) frozen;
 	bool own_namespace, own_user; /* the container has such a namespace */
+	bool without_programs;	      /* BPF programs of its groups need not come back */
 	int guard;    /* to a process that holds what was frozen when we are gone; -1: none */
 	bool settled; /* nobody in the container can change anything of it */
 	struct scratch *s;

@@ -220,6 +220,8 @@ static int look_at_cgroups(struct container *ct, int proc_fd, pid_t pid, struct 
 	ct->cgroups.s = &ct->s;
 	ct->cgroups.own_namespace = ct->own & CLONE_NEWCGROUP;
 	ct->cgroups.own_user = ct->own & CLONE_NEWUSER;
+	for (const char *const *a = ct->allow_leaks; a && *a; a++)
+		ct->cgroups.without_programs |= !strcmp(*a, "program") || !strcmp(*a, "all");
 	ct->mounts.cgroups = &ct->cgroups;
 	if (ct->own & CLONE_NEWPID)
 		return cgroups_survey(&ct->cgroups, proc_fd, pid, e);

@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "net/rtnl.h"
+#include "ns/attached_programs.h"
 #include "ns/ebtables.h"
 #include "ns/net_services.h"
 
@@ -171,6 +172,20 @@ static int addresses_of_groups(int proc_fd, struct look *l)
 	return 0;
 }
 
+static int programs(int proc_fd, const struct look *l)
+{
+	const char *what = attached_to_network(proc_fd);
+
+	if (what)
+		return refused(l->e, what, "");
+	vec_for_each (link, &l->links->list) {
+		what = attached_to_interface((*link)->index);
+		if (what)
+			return refused(l->e, what, (*link)->name);
+	}
+	return 0;
+}
+
 int net_refuse(int proc_fd, const struct net_links *links, bool rules, struct error *e)
 {
 	struct look l = {.links = links, .e = e};
@@ -184,6 +199,8 @@ int net_refuse(int proc_fd, const struct net_links *links, bool rules, struct er
 		r = sets_of_addresses(&l);
 	if (r >= 0)
 		r = addresses_of_groups(proc_fd, &l);
+	if (r >= 0)
+		r = programs(proc_fd, &l);
 	if (r >= 0)
 		r = ebtables_refuse(proc_fd, e);
 	if (r >= 0)

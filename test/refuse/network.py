@@ -4,6 +4,7 @@
 import os
 import subprocess
 
+import bpf
 import case as cases
 from case import Failed, Skipped
 from contained import good
@@ -41,6 +42,42 @@ def refused(case, commands, *words):
 
 def test_kind(case):
     refused(case, ['ip link add d0 type ifb', 'ip link add v0 link d0 type macvtap'], 'v0', 'macvtap')
+
+
+def in_network(first, do):
+    """In the network namespace of a process, and back."""
+    ours = os.open('/proc/self/ns/net', os.O_RDONLY)
+    theirs = os.open('/proc/%s/ns/net' % first, os.O_RDONLY)
+    try:
+        if bpf.LIBC.setns(theirs, 0):
+            raise Failed('setns: %s' % os.strerror(bpf.ctypes.get_errno()))
+        do()
+    except OSError as error:
+        raise Skipped('it cannot be attached here: %s' % error) from error
+    finally:
+        bpf.LIBC.setns(ours, 0)
+        os.close(ours)
+        os.close(theirs)
+
+
+def attach_dissector(first):
+    program = bpf.load(22, 17)  # BPF_PROG_TYPE_FLOW_DISSECTOR, BPF_FLOW_DISSECTOR
+    in_network(first, lambda: bpf.attach(0, program, 17))
+    os.close(program)
+
+
+def attach_to_loopback(first):
+    program = bpf.load(3)  # BPF_PROG_TYPE_SCHED_CLS, BPF_TCX_EGRESS of interface 1
+    in_network(first, lambda: bpf.attach(1, program, 47))
+    os.close(program)
+
+
+def test_flow_dissector(case):
+    refused(case, [attach_dissector], 'BPF_FLOW_DISSECTOR')
+
+
+def test_program_of_interface(case):
+    refused(case, [attach_to_loopback], 'tcx, egress', 'lo')
 
 
 def test_tunnel_elsewhere(case):

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 
+import bpf
 from case import Failed, Skipped
 from contained import begin, expect, listed, needs_controllers
 
@@ -243,6 +244,40 @@ def test_below(case):
     compare(before, snapshot(case, 'b'))
     open('/proc/%d/root/tmp/end' % listed(case)['b']['init'], 'w').close()
     case.until(lambda: listed(case)['b']['state'] == 'ended', 'its threads end')
+    end(case, 'b')
+
+
+def attach_program(path, program_type, place):
+    """It stays with the group, and no descriptor of it."""
+    program, group = bpf.load(program_type, place), os.open(path, os.O_RDONLY)
+    try:
+        bpf.attach(group, program, place)
+    finally:
+        os.close(program)
+        os.close(group)
+
+
+def test_programs(case):
+    """BPF programs of groups, of the first and of one below, are told of, and left out by choice."""
+    made = start(case, 'a', command=('sleep', '1000'))
+    if 'unified' not in made:
+        end(case, 'a')
+        raise Skipped('there are no control groups of version 2')
+    top = made['unified']
+    os.mkdir(top + '/below')
+    for path, program, place, what in ((top + '/below', 8, 1, 'packets that are sent'), (top, 15, 6, 'devices')):
+        try:
+            attach_program(path, program, place)
+        except OSError as error:
+            raise Skipped('none can be attached: %s' % error) from error
+        for command in (['check', 'a'], ['checkpoint', 'a', '-o', case.path('image')]):
+            status, _, err = case.reprise(*command)
+            if status != 1 or 'container-program' not in err or what not in err or path.split('/')[-1] not in err:
+                raise Failed('%s: %d, %s' % (command[0], status, err))
+        case.expect_files()
+    expect(case, case.reprise('check', 'a', '-q', '--allow-leak', 'program'))
+    move(case, 'a', 'b', '--allow-leak', 'program')
+    case.checkpoint('b', '-q', image='again')
     end(case, 'b')
 
 
