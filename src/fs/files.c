@@ -23,7 +23,7 @@ struct table {
 	struct checkpoint *c;
 	const struct checkpoint_process *process;
 	pid_t tid;
-	int pidfd;
+	int pidfd;		/* when it is needed first; -1 */
 	int info_dir, link_dir; /* /proc/TID/fdinfo and fd */
 	VEC(Reprise__Fd *) fds;
 	VEC(struct held_lock) locks;
@@ -103,6 +103,40 @@ static int gone(struct table *t, int fd, int err, struct error *e)
 			   t->process->stat.comm);
 }
 
+/*
+ * A descriptor for pidfd_getfd(), which takes the table of that very task: of
+ * the thread where the kernel can (6.9), else of the process.
+ */
+int files_pidfd(pid_t tid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = (int)syscall(SYS_pidfd_open, tid, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+/* EINVAL: not the first thread of its process. A first thread that has ended has no table any more.
+ */
+static int cannot_open(int r, pid_t tid, struct error *e)
+{
+	if (r == -EINVAL)
+		return error_set(
+			e, r, E_KERNEL_TOO_OLD,
+			"the descriptors of task %d are not those of the first thread of its process, or "
+			"that has ended: only a newer kernel (6.9) lets anybody have them",
+			tid);
+	return error_errno(e, r, E_TASK_GONE, "cannot open task %d", tid);
+}
+
+/* A table whose descriptions are all known, as most children's, needs none. */
+static int open_pidfd(struct table *t, struct error *e)
+{
+	if (t->pidfd < 0)
+		t->pidfd = files_pidfd(t->tid);
+	return t->pidfd < 0 ? cannot_open(t->pidfd, t->tid, e) : 0;
+}
+
 static int see_new(struct table *t, int fd, const char *name, char *fdinfo, const struct stat *st,
 		   struct error *e)
 {
@@ -115,6 +149,9 @@ static int see_new(struct table *t, int fd, const char *name, char *fdinfo, cons
 
 	if (!slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the table of files");
+	r = open_pidfd(t, e);
+	if (r < 0)
+		return r;
 	local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
 	if (local < 0 || !link)
 		return gone(t, fd, -errno, e);
@@ -175,14 +212,18 @@ static int see_locks(struct table *t, const struct file_entry *f, int fd, const 
 }
 
 /* Does the description itself have the flag? Then fdinfo shows it with every descriptor. */
-static bool flagged_itself(const struct table *t, const struct file_entry *f, int fd)
+static int flagged_itself(struct table *t, const struct file_entry *f, int fd, struct error *e)
 {
 	_cleanup_(close_fd) int local = -EBADF;
+	int r;
 
 	if (f->msg->kind != FILE_PTY && f->msg->kind != FILE_TTY_OUTSIDE &&
 	    f->msg->kind != FILE_OUTSIDE && f->msg->kind != FILE_MQUEUE &&
 	    !(f->msg->regular && f->msg->regular->unwatched))
-		return false;
+		return 0;
+	r = open_pidfd(t, e);
+	if (r < 0)
+		return r;
 	local = (int)syscall(SYS_pidfd_getfd, t->pidfd, fd, 0);
 	return local >= 0 && fcntl(local, F_GETFL) & O_CLOEXEC;
 }
@@ -192,15 +233,18 @@ static bool flagged_itself(const struct table *t, const struct file_entry *f, in
  * (ptm_open_peer()), and so do message queues (do_mq_open()) and files that came with an event of
  * fanotify. Then only the task can tell what the flag of the descriptor is.
  */
-static int ask_cloexec(const struct table *t, const struct file_entry *f, int fd,
-		       protobuf_c_boolean *ret, struct error *e)
+static int ask_cloexec(struct table *t, const struct file_entry *f, int fd, protobuf_c_boolean *ret,
+		       struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	const struct frozen_thread *by = NULL;
 	int i, r;
 
-	if (!*ret || !t->process->agent || !flagged_itself(t, f, fd))
+	if (!*ret || !t->process->agent)
 		return 0;
+	r = flagged_itself(t, f, fd, e);
+	if (r <= 0)
+		return r;
 	vec_for_each (x, &t->process->frozen->threads)
 		if (x->tid == t->tid && !x->in_vfork)
 			by = x;
@@ -268,32 +312,31 @@ static int see_fd(struct table *t, int fd, const char *name, struct error *e)
 	return f ? add_fd(t, f, fd, fdinfo, e) : 0;
 }
 
+static int cannot_list(const struct table *t, struct error *e)
+{
+	return error_errno(e, -errno, E_SYSTEM, "cannot list the descriptors of task %d", t->tid);
+}
+
+/* getdents64(2) as it is: opendir() asks five things more of each directory. */
 static int read_table(struct table *t, struct error *e)
 {
-	_cleanup_(close_directory) DIR *d = NULL;
-	struct dirent *entry;
-	int fd;
+	char buf[8192] __attribute__((aligned(8)));
+	long n;
 
-	fd = fcntl(t->link_dir, F_DUPFD_CLOEXEC, 0);
-	d = fd < 0 ? NULL : fdopendir(fd);
-	if (!d) {
-		close_fd(&fd);
-		return error_errno(e, -errno, E_SYSTEM, "cannot list the descriptors of task %d",
-				   t->tid);
-	}
-	for (errno = 0; (entry = readdir(d)); errno = 0) {
-		int r;
+	while ((n = syscall(SYS_getdents64, t->link_dir, buf, sizeof(buf))) > 0) {
+		for (long at = 0; at < n;) {
+			const struct dirent64 *d = (const struct dirent64 *)(buf + at);
+			int r;
 
-		if (!isdigit((unsigned char)entry->d_name[0]))
-			continue;
-		r = see_fd(t, atoi(entry->d_name), entry->d_name, e);
-		if (r < 0)
-			return r;
+			at += d->d_reclen;
+			if (!isdigit((unsigned char)d->d_name[0]))
+				continue;
+			r = see_fd(t, atoi(d->d_name), d->d_name, e);
+			if (r < 0)
+				return r;
+		}
 	}
-	if (errno)
-		return error_errno(e, -errno, E_SYSTEM, "cannot list the descriptors of task %d",
-				   t->tid);
-	return 0;
+	return n < 0 ? cannot_list(t, e) : 0;
 }
 
 static int make_message(struct table *t, struct table_entry *entry, struct error *e)
@@ -314,48 +357,18 @@ static int make_message(struct table *t, struct table_entry *entry, struct error
 	return 0;
 }
 
-/*
- * A descriptor for pidfd_getfd(), which takes the table of that very task: of
- * the thread where the kernel can (6.9), else of the process.
- */
-int files_pidfd(pid_t tid)
-{
-	int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = (int)syscall(SYS_pidfd_open, tid, 0);
-	return fd < 0 ? -errno : fd;
-}
-
-/* EINVAL: not the first thread of its process. A first thread that has ended has no table any more.
- */
-static int cannot_open(int r, pid_t tid, struct error *e)
-{
-	if (r == -EINVAL)
-		return error_set(
-			e, r, E_KERNEL_TOO_OLD,
-			"the descriptors of task %d are not those of the first thread of its process, or "
-			"that has ended: only a newer kernel (6.9) lets anybody have them",
-			tid);
-	return error_errno(e, r, E_TASK_GONE, "cannot open task %d", tid);
-}
-
 static int save_table(struct table *t, struct table_entry *entry, struct error *e)
 {
-	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
 	_cleanup_(close_fd) int info_dir = -EBADF;
 	_cleanup_(close_fd) int link_dir = -EBADF;
 	int r;
 
-	if (pidfd < 0)
-		return cannot_open(pidfd, t->tid, e);
 	info_dir = procfs_open(t->c->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/fdinfo", t->tid);
 	if (info_dir < 0)
 		return info_dir;
 	link_dir = procfs_open(t->c->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/fd", t->tid);
 	if (link_dir < 0)
 		return link_dir;
-	t->pidfd = pidfd;
 	t->info_dir = info_dir;
 	t->link_dir = link_dir;
 	r = read_table(t, e);
@@ -365,7 +378,7 @@ static int save_table(struct table *t, struct table_entry *entry, struct error *
 int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 		     uint64_t *ret_files, struct error *e)
 {
-	struct table t = {.c = c, .process = p, .tid = tid};
+	struct table t = {.c = c, .process = p, .tid = tid, .pidfd = -EBADF};
 	struct files_checkpoint *fc = c->files;
 	struct table_entry *entry;
 	uint64_t class;
@@ -387,6 +400,7 @@ int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t t
 	entry->tid = tid;
 	*ret_files = entry->id;
 	r = save_table(&t, entry, e);
+	close_fd(&t.pidfd);
 	vec_free(&t.fds);
 	vec_free(&t.locks);
 	return r;
