@@ -150,11 +150,25 @@ static bool is_whole(const char *path)
 	return false;
 }
 
+/* Of what is kept no more than there is: most is small, and memory is zeroed by the page. */
+static ssize_t keep(char **ret, const char *path, const char *text, size_t len, struct error *e)
+{
+	char *copy = malloc(len + 1);
+
+	if (!copy)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot read /proc/%s", path);
+	memcpy(copy, text, len);
+	copy[len] = '\0';
+	*ret = copy;
+	return (ssize_t)len;
+}
+
 static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path, struct error *e)
 {
 	_cleanup_(close_fd) int fd = open_path(proc_fd, O_RDONLY, path, e);
 	_cleanup_(free_ptr) char *text = NULL;
-	size_t used = 0, size = 0;
+	char small[4096], *at = small;
+	size_t used = 0, size = sizeof(small);
 	bool whole = is_whole(path), end = false;
 
 	if (fd < 0)
@@ -164,17 +178,19 @@ static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path
 		ssize_t n;
 
 		if (size - used < 2048) {
-			char *bigger = realloc(text, size ? size * 2 : 4096);
+			char *bigger = realloc(text, size * 2);
 
 			if (!bigger)
 				return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot read /proc/%s",
 						 path);
-			text = bigger;
-			size = size ? size * 2 : 4096;
+			if (!text)
+				memcpy(bigger, small, used);
+			at = text = bigger;
+			size *= 2;
 		}
 		left = size - used - 1;
 		left = left < piece ? left : piece;
-		n = read(fd, text + used, left);
+		n = read(fd, at + used, left);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -182,6 +198,8 @@ static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path
 		end = n == 0 || (whole && (size_t)n < left);
 		used += (size_t)n;
 	}
+	if (!text)
+		return keep(ret, path, small, used, e);
 	text[used] = '\0';
 	*ret = take_ptr(&text);
 	return (ssize_t)used;
