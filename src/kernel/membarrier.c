@@ -28,10 +28,15 @@ static const unsigned int states[][2] = {
 
 #define STATES (sizeof(states) / sizeof(states[0]))
 
-void membarrier_query(struct batch *b, struct membarrier_query *q)
+void membarrier_query(struct checkpoint *c, struct batch *b, struct membarrier_query *q)
 {
-	bool tells = syscall(SYS_membarrier, GET_REGISTRATIONS, 0, 0) >= 0;
+	bool tells;
 
+	if (c->tells_barriers == NOT_ASKED)
+		c->tells_barriers = syscall(SYS_membarrier, GET_REGISTRATIONS, 0, 0) >= 0
+					    ? ANSWER_YES
+					    : ANSWER_NO;
+	tells = c->tells_barriers == ANSWER_YES;
 	q->told =
 		tells ? batch_call(b, SYS_membarrier, VAL(GET_REGISTRATIONS), VAL(0), VAL(0)) : -1;
 	for (size_t i = 0; !tells && i < MEMBARRIER_KINDS; i++)

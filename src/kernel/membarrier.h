@@ -13,7 +13,7 @@ struct membarrier_query {
 	int kinds[MEMBARRIER_KINDS];
 };
 
-void membarrier_query(struct batch *b, struct membarrier_query *q);
+void membarrier_query(struct checkpoint *c, struct batch *b, struct membarrier_query *q);
 uint64_t membarrier_collect(struct checkpoint *c, pid_t tid, const struct batch *b,
 			    const struct membarrier_query *q);
 void membarrier_restart(struct batch *b, uint64_t registrations);

@@ -191,8 +191,8 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 	prctl_process_query(b, &q->prctl);
 	processor_process_query(b, &q->processor);
 	ldt_query(b, &q->ldt);
-	membarrier_query(b, &q->membarrier);
-	keys_query(b, &q->keys);
+	membarrier_query(c, b, &q->membarrier);
+	keys_query(c, b, &q->keys);
 	q->brk = batch_call(b, SYS_brk, VAL(0));
 	return timers_query(c, p, b, &q->timers, s, e);
 }

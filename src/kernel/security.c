@@ -37,8 +37,17 @@ struct probe {
 	pid_t pid, called; /* there */
 };
 
+/* Ourselves, as a task may look into us; nothing of it changes within a checkpoint. */
+struct own {
+	bool asked, dumpable; /* with the same ids, all of them */
+	uid_t uid;
+	gid_t gid;
+	uint64_t permitted;
+};
+
 struct security_probes {
 	VEC(struct probe) all;
+	struct own own;
 };
 
 /*
@@ -139,10 +148,6 @@ static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
 	struct probe *new;
 	int r;
 
-	if (!c->probes)
-		c->probes = calloc(1, sizeof(*c->probes));
-	if (!c->probes)
-		return -ENOMEM;
 	vec_for_each (p, &c->probes->all)
 		if (p->uid == want.uid && p->gid == want.gid && p->space == want.space &&
 		    p->user == want.user) {
@@ -159,23 +164,30 @@ static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
 	return new ? 0 : -ENOMEM;
 }
 
-/* The task may look into ourselves unless something else hinders it. */
-static bool like_us(const Reprise__Credentials *t)
+static void ask_own(struct own *own)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct caps[2] = {};
 	uid_t r, e, s;
 	gid_t rg, eg, sg;
 
+	own->asked = true;
 	if (getresuid(&r, &e, &s) < 0 || getresgid(&rg, &eg, &sg) < 0 ||
-	    prctl(PR_GET_DUMPABLE) != 1)
-		return false;
-	if (r != t->ruid || e != t->ruid || s != t->ruid || rg != t->rgid || eg != t->rgid ||
-	    sg != t->rgid)
-		return false;
-	if (syscall(SYS_capget, &head, caps) < 0)
-		return false;
-	return !((caps[0].permitted | (uint64_t)caps[1].permitted << 32) & ~t->caps->permitted);
+	    prctl(PR_GET_DUMPABLE) != 1 || syscall(SYS_capget, &head, caps) < 0)
+		return;
+	own->uid = r;
+	own->gid = rg;
+	own->dumpable = e == r && s == r && eg == rg && sg == rg;
+	own->permitted = caps[0].permitted | (uint64_t)caps[1].permitted << 32;
+}
+
+/* The task may look into ourselves unless something else hinders it. */
+static bool like_us(struct own *own, const Reprise__Credentials *t)
+{
+	if (!own->asked)
+		ask_own(own);
+	return own->dumpable && own->uid == t->ruid && own->gid == t->rgid &&
+	       !(own->permitted & ~t->caps->permitted);
 }
 
 int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
@@ -198,11 +210,16 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
 			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
 	q->probe = -1;
+	if (!c->probes)
+		c->probes = calloc(1, sizeof(*c->probes));
+	if (!c->probes)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a process");
 	want = (struct probe){.uid = creds.ruid,
 			      .gid = creds.rgid,
 			      .space = space_of_process(c, p->frozen->pid),
 			      .user = space_of_user(c, p->frozen->pid)};
-	if ((want.space || want.user || !like_us(&creds)) && find_probe(c, want, &probe) < 0)
+	if ((want.space || want.user || !like_us(&c->probes->own, &creds)) &&
+	    find_probe(c, want, &probe) < 0)
 		return 0;
 	data = batch_data(b, NULL, 16);
 	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe), DATA(data), DATA(data + 8));

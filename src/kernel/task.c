@@ -24,6 +24,7 @@
 #include "remote/ptrace.h"
 
 #define I386_SET_ROBUST_LIST 311
+#define PERSONALITY_ASK	     0xffffffff /* personality(2): nothing is set */
 
 #define MEMPOLICY_NODES 1024
 
@@ -50,8 +51,8 @@ static int check_running(struct checkpoint *c, const struct checkpoint_process *
 
 /*
  * Before 6.4 only the memory of the kernel tells whether system calls of a task are dispatched to
- * itself. To find out, for a stopped task of a newer kernel, is the agent's business; a check looks
- * at all threads at once (unseen.c).
+ * itself. To find out, for a stopped task of a newer kernel, is the agent's business (which kernel
+ * it is, the first task shows); a check looks at all threads at once (unseen.c).
  */
 static int check_dispatch(struct checkpoint *c, pid_t tid, struct error *e)
 {
@@ -59,8 +60,14 @@ static int check_dispatch(struct checkpoint *c, pid_t tid, struct error *e)
 	struct ptrace_sud_config config;
 	struct kernel_memory *k;
 	struct error unused = {};
+	int r;
 
-	if (trace_get_dispatch(tid, &config, &unused) <= 0)
+	if (c->tells_dispatch == ANSWER_YES)
+		return 0;
+	r = trace_get_dispatch(tid, &config, &unused);
+	if (r == 0)
+		c->tells_dispatch = ANSWER_YES;
+	if (r <= 0)
 		return 0;
 	if (checkpoint_kernel_memory(c, &k, &unused) < 0)
 		return 0; /* an ordinary user cannot know */
@@ -119,6 +126,7 @@ void task_query(struct batch *b, struct task_query *q)
 		batch_call(b, SYS_get_mempolicy, DATA(q->mempolicy),
 			   DATA(q->mempolicy + (uint32_t)offsetof(struct mempolicy, nodes)),
 			   VAL(MEMPOLICY_NODES), VAL(0), VAL(0));
+	q->personality = batch_call(b, SYS_personality, VAL(PERSONALITY_ASK));
 	q->rings = uring_numbers_query(b);
 }
 
@@ -135,6 +143,7 @@ static int collect_mempolicy(struct batch *b, const struct task_query *q, Repris
 	return msg->mempolicy.data ? 0 : -ENOMEM;
 }
 
+/* Of who waits in vfork() another one has answered. */
 static int read_personality(int proc_fd, pid_t pid, pid_t tid, uint32_t *ret, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -160,8 +169,19 @@ static int read_comm(int proc_fd, pid_t pid, pid_t tid, char **ret, struct scrat
 	return *ret ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
 }
 
-int task_outside(int proc_fd, pid_t pid, pid_t tid, const char *status, Reprise__Task *msg,
-		 struct scratch *s, struct error *e)
+/* The leader's stands in its file stat, which has been read since it stopped; as it is, but for
+ * what old kernels escape there. */
+static int save_comm(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		     Reprise__Task *msg, struct scratch *s, struct error *e)
+{
+	if (tid != p->frozen->pid || strchr(p->stat.comm, '\\'))
+		return read_comm(c->proc_fd, p->frozen->pid, tid, &msg->comm, s, e);
+	msg->comm = scratch_string(s, p->stat.comm);
+	return msg->comm ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
+}
+
+int task_outside(pid_t tid, const char *status, Reprise__Task *msg, struct scratch *s,
+		 struct error *e)
 {
 	int r;
 
@@ -172,7 +192,7 @@ int task_outside(int proc_fd, pid_t pid, pid_t tid, const char *status, Reprise_
 	r = cred_parse(status, msg->creds, s, e);
 	if (r >= 0)
 		r = sched_checkpoint(tid, msg->sched, s, e);
-	return r < 0 ? r : read_personality(proc_fd, pid, tid, &msg->personality, e);
+	return r;
 }
 
 static int save_registers(struct checkpoint *c, struct checkpoint_process *p,
@@ -257,7 +277,7 @@ static int save_rest(struct checkpoint *c, struct checkpoint_process *p,
 	if (r >= 0 && !t->in_vfork)
 		r = pending_checkpoint(tid, false, &msg->n_pending, &msg->pending, s, e);
 	if (r >= 0)
-		r = read_comm(c->proc_fd, p->frozen->pid, tid, &msg->comm, s, e);
+		r = save_comm(c, p, tid, msg, s, e);
 	if (r >= 0)
 		r = save_user_pointers(t, msg, e);
 	if (r >= 0)
@@ -292,7 +312,10 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 		return r;
 	msg.tid = t->tid;
 	msg.pid = p->frozen->pid;
-	r = task_outside(c->proc_fd, p->frozen->pid, t->tid, status, &msg, &s, e);
+	r = task_outside(t->tid, status, &msg, &s, e);
+	msg.personality = (uint32_t)batch_result(b, q->personality);
+	if (r >= 0 && (t->in_vfork || batch_result(b, q->personality) < 0))
+		r = read_personality(c->proc_fd, p->frozen->pid, t->tid, &msg.personality, e);
 	if (r < 0)
 		return r;
 	r = security_collect(b, &q->security, e);

@@ -26,6 +26,7 @@ struct task_query {
 	struct processor_query processor;
 	int securebits;
 	int timerslack;
+	int personality;
 	uint32_t mempolicy;
 	int mempolicy_call;
 	int rings;
@@ -55,8 +56,8 @@ int task_restart_sleep(struct restart_task *t, struct error *e) must_check;
 /* Registers, extended state, signal mask; the task is ready to be let go. */
 int task_restart_registers(struct restart_task *t, struct error *e) must_check;
 
-/* Credentials, scheduling and personality of a thread; status: the text of its file in /proc. */
-int task_outside(int proc_fd, pid_t pid, pid_t tid, const char *status, Reprise__Task *msg,
-		 struct scratch *s, struct error *e) must_check;
+/* Credentials and scheduling of a thread; status: the text of its file in /proc. */
+int task_outside(pid_t tid, const char *status, Reprise__Task *msg, struct scratch *s,
+		 struct error *e) must_check;
 
 #endif

@@ -24,9 +24,11 @@ static bool machine_has_keys(void)
 	return key >= 0;
 }
 
-void keys_query(struct batch *b, struct keys_query *q)
+void keys_query(struct checkpoint *c, struct batch *b, struct keys_query *q)
 {
-	q->asked = machine_has_keys();
+	if (c->has_keys == NOT_ASKED)
+		c->has_keys = machine_has_keys() ? ANSWER_YES : ANSWER_NO;
+	q->asked = c->has_keys == ANSWER_YES;
 	for (uint64_t i = 1; q->asked && i < KEYS; i++)
 		q->calls[i] = batch_call(b, SYS_pkey_mprotect, VAL(NOWHERE), VAL(4096),
 					 VAL(PROT_NONE), VAL(i));

@@ -17,7 +17,7 @@ struct keys_query {
 	bool asked;
 };
 
-void keys_query(struct batch *b, struct keys_query *q);
+void keys_query(struct checkpoint *c, struct batch *b, struct keys_query *q);
 uint32_t keys_collect(const struct batch *b, const struct keys_query *q); /* a bit each */
 
 bool keys_valid(uint32_t keys, const Reprise__Mm *mm);

@@ -338,7 +338,8 @@ static int take_mm(struct checkpoint *c, const struct checkpoint_process *p, str
 {
 	int r;
 
-	m->msg->compat = freezer_program(c->proc_fd, p->tid) == ARCH_PROGRAM_32;
+	/* Its stack has begun below 4 GiB; of a leader that has ended nothing is told (0). */
+	m->msg->compat = freezer_is_compat(c->proc_fd, p->tid, p->stat.start_stack);
 	r = take_vmas(c, p, m, e);
 	if (r < 0)
 		return r;

@@ -19,6 +19,9 @@
 #include "remote/batch.h"
 #include "remote/freeze.h"
 
+/* Whether this kernel, or this machine, does something: the same for all tasks, and asked once. */
+enum checkpoint_answer { NOT_ASKED, ANSWER_NO, ANSWER_YES };
+
 /* A directory of which an overlay is made, on a mount of the host. */
 struct overlay_part {
 	dev_t dev; /* of the overlay */
@@ -77,9 +80,12 @@ struct checkpoint {
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;
-	struct security_probes *probes; /* see kernel/security.c */
-	struct unseen *unseen;		/* see kernel/unseen.h; only while checking */
-	struct ahead *ahead;		/* looks at processes, in their order; NULL: nobody does */
+	struct security_probes *probes;	       /* see kernel/security.c */
+	enum checkpoint_answer tells_barriers; /* see kernel/membarrier.c */
+	enum checkpoint_answer has_keys;       /* see mm/keys.c */
+	enum checkpoint_answer tells_dispatch; /* see kernel/task.c */
+	struct unseen *unseen;		       /* see kernel/unseen.h; only while checking */
+	struct ahead *ahead; /* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */
 	struct checkpoint_spaces spaces;	/* namespaces of tasks that are not the root's */

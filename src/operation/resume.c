@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -39,9 +40,10 @@ static int read_own_state(struct restart *r, Reprise__Task *now, struct scratch 
 	int bits = prctl(PR_GET_SECUREBITS);
 
 	if (res >= 0)
-		res = task_outside(r->proc_fd, getpid(), getpid(), status, now, s, e);
+		res = task_outside(getpid(), status, now, s, e);
 	if (res < 0)
 		return res;
+	now->personality = (uint32_t)personality(0xffffffff);
 	now->creds->securebits = bits > 0 ? (uint32_t)bits : 0;
 	/* In a user namespace of our own they show as the overflow id (from_kgid_munged()). */
 	now->creds->groups = r->groups;
