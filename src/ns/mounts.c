@@ -138,6 +138,16 @@ static const char *const fresh_types[] = {"proc",    "sysfs",	"devpts",   "mqueu
 					  "tracefs", "debugfs", "configfs", NULL};
 static const char *const memory_types[] = {"tmpfs", "ramfs", NULL};
 
+bool mounts_is_fresh(const char *type)
+{
+	return is_one_of(type, fresh_types);
+}
+
+bool mounts_is_memory(const char *type)
+{
+	return is_one_of(type, memory_types);
+}
+
 /* Options that mount(2) takes as flags, or that tell what the kernel chose. */
 static char *fs_data(const struct mounts_survey *sv, struct scratch *s, const char *super)
 {
@@ -279,7 +289,7 @@ static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line 
 static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m,
 		      Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
-	if (!is_one_of(m->type, fresh_types) || strcmp(m->root, "/"))
+	if (!mounts_is_fresh(m->type) || strcmp(m->root, "/"))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");
 	msg->kind = MOUNT_FRESH;
@@ -290,7 +300,7 @@ static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m
 /* Of mounts of tasks only the mount is made read-only again. */
 static bool is_written_elsewhere(const struct mounts_survey *sv, const struct mount_line *m)
 {
-	if (!is_one_of(m->type, memory_types) || !mount_has_option(m->super, "ro"))
+	if (!mounts_is_memory(m->type) || !mount_has_option(m->super, "ro"))
 		return false;
 	vec_for_each (other, &sv->theirs)
 		if (other->dev == m->dev && !mount_has_option(other->options, "ro"))
@@ -342,7 +352,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	}
 	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
 		return mounts_look_overlay(sv, m, at, msg, s, e);
-	if (is_one_of(m->type, memory_types))
+	if (mounts_is_memory(m->type))
 		return look_memory(sv, m, msg, s, e);
 	return look_fresh(sv, m, msg, s, e);
 }

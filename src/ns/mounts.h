@@ -62,6 +62,11 @@ int mounts_open_layers(struct mounts_survey *m, mounts_open_fn open_mount, void 
 		       struct error *e) must_check;
 void mounts_survey_free(struct mounts_survey *m);
 
+/* File systems that are made anew: whose contents the kernel makes up, or that are memory. */
+bool mounts_is_fresh(const char *type);
+bool mounts_is_memory(const char *type);
+/* A path from the root that does not climb. */
+bool mounts_absolute(const char *path);
 int mounts_validate(const Reprise__Container *msg, struct error *e) must_check;
 
 /* Where writable layers are made on the host, and what takes the place of what was outside. */

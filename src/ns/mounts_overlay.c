@@ -59,6 +59,10 @@ static bool is_on(const char *options, const char *name)
 	return value && !strcmp(value, "on");
 }
 
+static const char *const kept[] = {"userxattr", "redirect_dir", "metacopy",
+				   "xino",	"uuid",		"verity",
+				   "volatile",	"fsync",	"default_permissions"};
+
 /*
  * Those that say what marks in the writable layer mean, and how it is written to. An index is by
  * handles of files, and in the working directory, which is not saved.
@@ -66,9 +70,6 @@ static bool is_on(const char *options, const char *name)
 static int take_overlay_options(const struct mount_line *m, Reprise__Mount *msg, struct scratch *s,
 				struct error *e)
 {
-	static const char *const kept[] = {"userxattr", "redirect_dir", "metacopy",
-					   "xino",	"uuid",		"verity",
-					   "volatile",	"fsync",	"default_permissions"};
 	char all[256] = "";
 
 	if (is_on(m->super, "index") || is_on(m->super, "nfs_export"))
@@ -150,4 +151,42 @@ int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m, in
 				   "cannot open the writable layer %s", upper);
 	msg->layer = 1; /* the id follows when it is saved */
 	return mounts_add_layer(sv, msg, fd, e);
+}
+
+/* ---- restart ---- */
+
+/* A name and a value, neither of which leads anywhere. */
+static bool is_kept(const char *option, size_t len)
+{
+	const size_t name = strcspn(option, "=,");
+
+	for (size_t i = name; i < len; i++)
+		if (!strchr("=abcdefghijklmnopqrstuvwxyz0123456789_", option[i]))
+			return false;
+	for (size_t i = 0; i < sizeof(kept) / sizeof(kept[0]); i++)
+		if (strlen(kept[i]) == name && !strncmp(kept[i], option, name))
+			return true;
+	return false;
+}
+
+int mounts_validate_overlay(const Reprise__Mount *m, struct error *e)
+{
+	const char *option = m->data;
+
+	/* A comma would begin another option. */
+	if (!mounts_absolute(m->lower) || strchr(m->lower, ','))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an overlay without a lower directory");
+	if (*m->external && (!mounts_absolute(m->external) || strchr(m->external, ',')))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an overlay with an impossible writable layer");
+	while (*option) {
+		size_t len = strcspn(option, ",");
+
+		if (!is_kept(option, len))
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "an overlay with an option of another kind");
+		option += len + (option[len] == ',');
+	}
+	return 0;
 }

@@ -16,6 +16,7 @@
 #include "core/procfs.h"
 #include "ns/mounts.h"
 #include "ns/mounts_late.h"
+#include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
 
 #define PATH_SIZE 8192
@@ -33,7 +34,7 @@ static const Reprise__Mount *by_id(const Reprise__Container *msg, int id)
 	return NULL;
 }
 
-static bool absolute(const char *path)
+bool mounts_absolute(const char *path)
 {
 	size_t len = strlen(path);
 
@@ -50,24 +51,24 @@ static int validate_mount(const Reprise__Container *msg, size_t i, const struct 
 	if (m->kind != MOUNT_CGROUP && m->kind != MOUNT_NAMESPACE &&
 	    (m->kind < MOUNT_EXTERNAL || m->kind > MOUNT_REMOUNT))
 		return invalid(e, "a mount of unknown kind");
-	if (!absolute(m->point))
+	if (!mounts_absolute(m->point))
 		return invalid(e, "a mount has an impossible path");
-	if (m->kind == MOUNT_EXTERNAL && !absolute(m->external))
+	if (m->kind == MOUNT_EXTERNAL && !mounts_absolute(m->external))
 		return invalid(e, "a mount has an impossible source");
 	if (m->kind == MOUNT_REMOUNT && !msg->derived_mounts)
 		return invalid(e, "a mount that is not there is changed");
 	if (m->kind == MOUNT_BIND) {
 		of = mounts_place(places, msg->n_mounts, m->of);
-		if (of == SIZE_MAX || of == i || (*m->root && !absolute(m->root)))
+		if (of == SIZE_MAX || of == i || (*m->root && !mounts_absolute(m->root)))
 			return invalid(e, "a mount of a part of nothing");
 	}
 	if (m->kind == MOUNT_CGROUP && (strstr(m->root, "..") || strlen(m->root) > 3000))
 		return invalid(e, "a mount of no control group");
-	if (m->kind == MOUNT_OVERLAY && !absolute(m->lower))
-		return invalid(e, "an overlay without a lower directory");
-	if (m->kind == MOUNT_OVERLAY && *m->external &&
-	    (!absolute(m->external) || strchr(m->external, ',')))
-		return invalid(e, "an overlay with an impossible writable layer");
+	if (m->kind == MOUNT_OVERLAY && mounts_validate_overlay(m, e) < 0)
+		return -EBADMSG;
+	if ((m->kind == MOUNT_FRESH && !mounts_is_fresh(m->type)) ||
+	    (m->kind == MOUNT_TMPFS && !mounts_is_memory(m->type)))
+		return invalid(e, "a new file system of a type that none can have");
 	if (i == 0 && !msg->derived_mounts && strcmp(m->point, "/"))
 		return invalid(e, "the first mount is not the root");
 	return 0;
@@ -402,6 +403,9 @@ static int fresh(const struct build *b, const Reprise__Mount *m, const char *to,
 {
 	unsigned long flags = m->flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
 
+	/* One with contents is filled first. */
+	if (m->kind == MOUNT_FRESH && m->super_readonly)
+		flags |= MS_RDONLY;
 	if (b->place->fresh_fd && *b->place->fresh_fd >= 0)
 		return attach(*b->place->fresh_fd, to, e);
 	if (mount(m->source, to, m->type, flags, m->data) < 0)
@@ -508,6 +512,21 @@ static int open_sources(struct build *b, struct error *e)
 	return 0;
 }
 
+/*
+ * What the host has not mounted any more is gone as well. One that is locked (of another user
+ * namespace) fails as what is no mount does, and is there.
+ */
+static bool is_still_mounted(const char *point, int err)
+{
+	struct statx st = {};
+
+	if (err == ENOENT || err == ENOTDIR)
+		return false;
+	return err != EINVAL || statx(AT_FDCWD, point, AT_SYMLINK_NOFOLLOW, 0, &st) < 0 ||
+	       !(st.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) ||
+	       (st.stx_attributes & STATX_ATTR_MOUNT_ROOT);
+}
+
 int mounts_restart(const Reprise__Container *msg, const struct mounts_place *place, struct error *e)
 {
 	_cleanup_(free_ptr) bool *late = mounts_find_late(msg->n_mounts, msg->mounts, e);
@@ -518,8 +537,8 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < msg->n_unmounted; i++)
-		if (umount2(msg->unmounted[i], MNT_DETACH) < 0 && errno != EINVAL &&
-		    errno != ENOENT)
+		if (umount2(msg->unmounted[i], MNT_DETACH) < 0 &&
+		    is_still_mounted(msg->unmounted[i], errno))
 			return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot unmount %s",
 					   msg->unmounted[i]);
 	for (size_t i = 0; i < msg->n_mounts && r >= 0; i++) {

@@ -17,6 +17,9 @@
  *   proc=N          the pid namespace of a /proc below the root's,
  *   proc-mounts=N   of files in it the mount namespace;
  *   proc-tmpfs      it is none
+ *   options=TEXT    of overlays, and
+ *   lower=TEXT      their lower directories;
+ *   type=TEXT       of file systems that are new
  */
 #include <err.h>
 #include <stdio.h>
@@ -31,6 +34,7 @@
 #include "fs.pb-c.h"
 #include "kernel.pb-c.h"
 #include "ns.pb-c.h"
+#include "ns/mounts.h"
 
 static void edit_credentials(Reprise__Credentials *c, const char *edit)
 {
@@ -84,7 +88,29 @@ static void edit_namespace(Reprise__Container *c, const char *edit)
 		if (c->mounts[i]->pid_namespace && sscanf(edit, "proc=%llu", &id) == 1)
 			c->mounts[i]->pid_namespace = id;
 		else if (c->mounts[i]->pid_namespace && !strcmp(edit, "proc-tmpfs"))
-			c->mounts[i]->kind = 4;
+			c->mounts[i]->kind = MOUNT_TMPFS;
+}
+
+static void edit_text(const char *edit, const char *what, char **text)
+{
+	size_t len = strlen(what);
+
+	if (!strncmp(edit, what, len) && edit[len] == '=')
+		*text = strdup(edit + len + 1);
+}
+
+static void edit_container(Reprise__Container *c, const char *edit)
+{
+	for (size_t i = 0; i < c->n_mounts; i++) {
+		Reprise__Mount *m = c->mounts[i];
+
+		if (m->kind == MOUNT_OVERLAY) {
+			edit_text(edit, "options", &m->data);
+			edit_text(edit, "lower", &m->lower);
+		}
+		if (m->kind == MOUNT_FRESH)
+			edit_text(edit, "type", &m->type);
+	}
 }
 
 static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
@@ -102,6 +128,8 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 		t->children_namespace = id;
 	if (type == RECORD_NAMESPACE)
 		edit_namespace((Reprise__Container *)msg, edit);
+	if (type == RECORD_CONTAINER)
+		edit_container((Reprise__Container *)msg, edit);
 	if (type == RECORD_FILE && ((Reprise__File *)msg)->proc &&
 	    sscanf(edit, "proc-mounts=%llu", &id) == 1)
 		((Reprise__File *)msg)->proc->mounts = id;

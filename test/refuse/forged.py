@@ -5,6 +5,7 @@ import os
 import stat
 
 from case import NOBODY, Failed
+from contained import begin, good
 
 
 def forge(case, *edits, image='image', out='forged'):
@@ -133,3 +134,20 @@ def test_pid_namespaces(case):
 
 def test_proc(case):
     refused_below(case, 'pid_proc', 'proc=1', 'proc-mounts=1', 'proc-mounts=0', 'proc-tmpfs')
+
+
+def test_mounts(case):
+    """An overlay is made of what stands in its fields, and a new file system of nothing that is there."""
+    begin(case)
+    good(case.reprise('run', '-d', '--name', 'c', '--', 'sleep', '1000'))
+    case.checkpoint('c', '-q')
+    for edit in ('options=xino=off,upperdir=/etc', 'options=lowerdir+=/root', 'options=redirect_dir=/etc', 'options=,',
+                 'lower=/,upperdir=/etc', 'lower=', 'lower=/../..', 'type=ext4', 'type=tmpfs', 'type='):
+        code, _, err = case.reprise('restart', '-d', '-i', forge(case, edit), '--name', 'other', '--privileged')
+        if code != 1 or not err.rstrip('\n').endswith('[image-invalid]'):
+            raise Failed('%s: exit status %d, %s' % (edit, code, err))
+    good(case.reprise('restart', '-d', '-q', '-i', forge(case, 'options=xino=off,redirect_dir=nofollow'), '--name', 'other', '--privileged'))
+    for name in ('c', 'other'):
+        good(case.reprise('stop', '-t', '0', name))
+        good(case.reprise('rm', name))
+    case.reap()
