@@ -22,7 +22,19 @@
 #define STACK_MAX    448
 #define CONSTANT_MAX 32
 
-int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n)
+static void give_debug(union bpf_attr *attr, const struct bpf_debug *d)
+{
+	attr->prog_btf_fd = (uint32_t)d->types;
+	attr->func_info_rec_size = sizeof(*d->functions);
+	attr->func_info = kernel_bpf_pointer(d->functions);
+	attr->func_info_cnt = d->nfunctions;
+	attr->line_info_rec_size = sizeof(*d->lines);
+	attr->line_info = kernel_bpf_pointer(d->lines);
+	attr->line_info_cnt = d->nlines;
+}
+
+int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n,
+		     const struct bpf_debug *debug)
 {
 	union bpf_attr attr;
 
@@ -34,6 +46,8 @@ int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns
 	attr.insn_cnt = (uint32_t)n;
 	attr.license = kernel_bpf_pointer(what->gpl ? "GPL" : "");
 	memcpy(attr.prog_name, what->name, sizeof(attr.prog_name));
+	if (debug && debug->types >= 0)
+		give_debug(&attr, debug);
 	return kernel_bpf(BPF_PROG_LOAD, &attr);
 }
 
@@ -121,7 +135,7 @@ static int load(const struct bpf_rewrites *w, struct trial *t)
 {
 	put(t, SET(BPF_REG_0, 0));
 	put(t, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
-	return t->failed ? -ENOMEM : bpf_program_load(w->what, t->insns.v, t->insns.n);
+	return t->failed ? -ENOMEM : bpf_program_load(w->what, t->insns.v, t->insns.n, NULL);
 }
 
 static bool same(const struct bpf_insn *a, const struct bpf_insn *b)
@@ -350,10 +364,10 @@ static int learn_simple(struct bpf_rewrites *w)
 }
 
 /* With a key at the bottom of the stack, and a value above it. */
-static int learn_on_map(struct bpf_rewrites *w, const struct bpf_like *map, int helper)
+static int learn_on_map(struct bpf_rewrites *w, int map, const struct bpf_frame *is, int helper)
 {
 	_cleanup_(trial_free) struct trial t = {.mark = BPF_REG_7};
-	uint32_t key = (map->info.key_size + 7) / 8 * 8, value = (map->info.value_size + 7) / 8 * 8;
+	uint32_t key = (is->key_size + 7) / 8 * 8, value = (is->value_size + 7) / 8 * 8;
 	bool queue = helper == BPF_FUNC_map_push_elem || helper == BPF_FUNC_map_pop_elem ||
 		     helper == BPF_FUNC_map_peek_elem;
 
@@ -361,7 +375,7 @@ static int learn_on_map(struct bpf_rewrites *w, const struct bpf_like *map, int 
 		return 0;
 	for (uint32_t at = 8; at <= key + value; at += 8)
 		put(&t, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, (int16_t) - (int)at, 0));
-	put(&t, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map->like));
+	put(&t, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_FD, 0, map));
 	put(&t, INSN(0, 0, 0, 0, 0));
 	put(&t, MOVE(BPF_REG_2, BPF_REG_10));
 	put(&t, ADD(BPF_REG_2, queue ? -(int)value : -(int)(key + value)));
@@ -374,6 +388,15 @@ static int learn_on_map(struct bpf_rewrites *w, const struct bpf_like *map, int 
 	return learn(w, &t);
 }
 
+/* On a map, and on those that are in it. */
+static int learn_on_both(struct bpf_rewrites *w, const struct bpf_like *map, int helper)
+{
+	const struct bpf_frame is = bpf_map_frame(&map->info);
+	int r = learn_on_map(w, map->like, &is, helper);
+
+	return r < 0 || map->inner < 0 ? r : learn_on_map(w, map->inner, &map->frame, helper);
+}
+
 static int learn_maps(struct bpf_rewrites *w)
 {
 	static const int helpers[] = {BPF_FUNC_map_lookup_elem, BPF_FUNC_map_update_elem,
@@ -383,7 +406,7 @@ static int learn_maps(struct bpf_rewrites *w)
 
 	for (size_t m = 0; m < w->nmaps; m++)
 		for (size_t i = 0; i < sizeof(helpers) / sizeof(helpers[0]) && r >= 0; i++)
-			r = learn_on_map(w, &w->maps[m], helpers[i]);
+			r = learn_on_both(w, &w->maps[m], helpers[i]);
 	return r;
 }
 

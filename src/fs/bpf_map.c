@@ -15,86 +15,15 @@
 #include "core/cleanup.h"
 #include "core/kernel_bpf.h"
 #include "core/procfs.h"
-#include "fs/bpf_program.h"
-#include "fs/bpf_rewrite.h"
+#include "fs/bpf_map.h"
+#include "fs/bpf_resolve.h"
+#include "fs/bpf_types.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
 
-#define KEY_MAX	     4096u
-#define VALUE_MAX    (1u << 26)
-#define CPUS_MAX     8192u
-#define CONTENTS_MAX (256ull << 20)
-
-/* What does not change what a map holds. */
-#define MAP_FLAGS                                                                                  \
-	(BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_ZERO_SEED | \
-	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE)
-
-enum shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE };
-
-static enum shape shape_of(uint32_t type)
-{
-	switch (type) {
-	case BPF_MAP_TYPE_HASH:
-	case BPF_MAP_TYPE_PERCPU_HASH:
-	case BPF_MAP_TYPE_LRU_HASH:
-	case BPF_MAP_TYPE_LRU_PERCPU_HASH:
-	case BPF_MAP_TYPE_LPM_TRIE:
-		return SHAPE_HASH;
-	case BPF_MAP_TYPE_ARRAY:
-	case BPF_MAP_TYPE_PERCPU_ARRAY:
-		return SHAPE_ARRAY;
-	case BPF_MAP_TYPE_QUEUE:
-	case BPF_MAP_TYPE_STACK:
-		return SHAPE_QUEUE;
-	default:
-		return SHAPE_NONE;
-	}
-}
-
-static bool is_per_cpu(uint32_t type)
-{
-	return type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_PERCPU_HASH ||
-	       type == BPF_MAP_TYPE_PERCPU_ARRAY;
-}
-
-static int element(int command, int fd, const void *key, const void *value)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_fd = (uint32_t)fd;
-	attr.key = kernel_bpf_pointer(key);
-	attr.value = kernel_bpf_pointer(value); /* of BPF_MAP_GET_NEXT_KEY: the next key */
-	return kernel_bpf(command, &attr);
-}
-
-static int get_info(int fd, struct bpf_map_info *ret)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	memset(ret, 0, sizeof(*ret));
-	attr.info.bpf_fd = (uint32_t)fd;
-	attr.info.info = kernel_bpf_pointer(ret);
-	attr.info.info_len = sizeof(*ret);
-	return kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &attr);
-}
-
-/* Another description of a map. access: O_RDWR, O_RDONLY or O_WRONLY. */
-static int open_by_id(uint32_t id, unsigned int access)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_id = id;
-	if (access == O_RDONLY)
-		attr.open_flags = BPF_F_RDONLY;
-	else if (access == O_WRONLY)
-		attr.open_flags = BPF_F_WRONLY;
-	return kernel_bpf(BPF_MAP_GET_FD_BY_ID, &attr);
-}
+#define VALUE_MAX (1u << 26)
+#define CPUS_MAX  8192u
 
 /* How many copies of a value there are: one for each processor that there may be. */
 static int count_cpus(uint32_t *ret, struct error *e)
@@ -113,43 +42,9 @@ static int count_cpus(uint32_t *ret, struct error *e)
 	return 0;
 }
 
-static uint64_t value_bytes(uint32_t type, uint32_t value_size, uint32_t cpus)
-{
-	return is_per_cpu(type) ? (value_size + 7ull) / 8 * 8 * cpus : value_size;
-}
-
 static int no_memory(struct error *e)
 {
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF map");
-}
-
-int bpf_map_like(uint32_t id, struct bpf_like *ret)
-{
-	_cleanup_(close_fd) int fd = open_by_id(id, O_RDWR);
-	struct bpf_map_info *info = &ret->info, made;
-	union bpf_attr attr;
-	int r = fd < 0 ? fd : get_info(fd, info);
-
-	if (r >= 0 && (shape_of(info->type) == SHAPE_NONE ||
-		       (info->map_flags & ~(uint32_t)MAP_FLAGS) || info->btf_id))
-		r = -EOPNOTSUPP;
-	if (r < 0)
-		return r;
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = info->type;
-	attr.key_size = info->key_size;
-	attr.value_size = info->value_size;
-	attr.max_entries = info->max_entries;
-	attr.map_flags = info->map_flags;
-	ret->id = id;
-	ret->like = kernel_bpf(BPF_MAP_CREATE, &attr);
-	if (ret->like < 0)
-		return ret->like;
-	r = get_info(ret->like, &made);
-	ret->like_id = made.id;
-	if (r < 0)
-		close_fd(&ret->like);
-	return r;
 }
 
 /* ---- checkpoint ---- */
@@ -159,142 +54,126 @@ static bool map_match(const struct file_seen *f)
 	return !strcmp(f->link, "anon_inode:bpf-map");
 }
 
+static const struct {
+	uint32_t type;
+	const char *what;
+} kinds[] = {
+	{BPF_MAP_TYPE_PERF_EVENT_ARRAY, "of performance counters"},
+	{BPF_MAP_TYPE_STACK_TRACE, "of stack traces"},
+	{BPF_MAP_TYPE_CGROUP_ARRAY, "of control groups"},
+	{BPF_MAP_TYPE_DEVMAP, "of network interfaces"},
+	{BPF_MAP_TYPE_DEVMAP_HASH, "of network interfaces"},
+	{BPF_MAP_TYPE_SOCKMAP, "of sockets"},
+	{BPF_MAP_TYPE_SOCKHASH, "of sockets"},
+	{BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "of sockets"},
+	{BPF_MAP_TYPE_XSKMAP, "of sockets"},
+	{BPF_MAP_TYPE_CPUMAP, "of processors to which packets go"},
+	{BPF_MAP_TYPE_CGROUP_STORAGE, "of storage of control groups"},
+	{BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "of storage of control groups"},
+	{BPF_MAP_TYPE_SK_STORAGE, "of storage of sockets"},
+	{BPF_MAP_TYPE_INODE_STORAGE, "of storage of files"},
+	{BPF_MAP_TYPE_TASK_STORAGE, "of storage of tasks"},
+	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)"},
+	{BPF_MAP_TYPE_RINGBUF, "that is a ring of messages"},
+	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter"},
+};
+
+static const char *kind_of(uint32_t type)
+{
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
+		if (kinds[i].type == type)
+			return kinds[i].what;
+	return "of this type";
+}
+
 static int refuse_kind(const struct bpf_map_info *info, struct error *e)
 {
-	if (shape_of(info->type) == SHAPE_NONE)
+	const char *special = "";
+	int r;
+
+	if (bpf_map_shape(info->type) == SHAPE_NONE)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "a BPF map of type %u refers to other things, or cannot be read",
-				 info->type);
-	if (info->btf_id || info->btf_vmlinux_value_type_id)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "this BPF map has type information (BTF), which cannot be read "
-				 "back as it was loaded");
-	if ((info->map_flags & ~(uint32_t)MAP_FLAGS) || info->ifindex || info->map_extra)
+				 "a BPF map %s (type %u) refers to other things, or cannot be read",
+				 kind_of(info->type), info->type);
+	if (info->btf_vmlinux_value_type_id)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "this BPF map holds a structure of the kernel");
+	if ((info->map_flags & ~(uint32_t)BPF_MAP_FLAGS) || info->ifindex || info->map_extra)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "this BPF map was made with flags (%#x) that cannot be set anew",
 				 info->map_flags);
+	r = info->btf_value_type_id ? bpf_types_special(info->btf_id, &special) : 0;
+	if (r < 0)
+		return error_errno(e, r, E_SYSTEM, "cannot read the types (BTF) of this BPF map");
+	return r ? error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			     "the types (BTF) of this BPF map know '%s', of which only the kernel "
+			     "has the state",
+			     special)
+		 : 0;
+}
+
+/* What there is in place of values. The numbers of maps or programs, until the files are known. */
+static int save_entries(const struct bpf_contents *all, Reprise__BpfMap *m, struct scratch *s,
+			struct error *e)
+{
+	m->entries = scratch_alloc(s, (all->count + 1) * sizeof(*m->entries));
+	if (!m->entries)
+		return no_memory(e);
+	for (uint64_t i = 0; i < all->count; i++) {
+		uint32_t id;
+
+		memcpy(&id, all->values + i * sizeof(id), sizeof(id));
+		m->entries[m->n_entries++] = id;
+	}
 	return 0;
 }
 
-/* Keys and values as they are found, one after the other. */
-struct contents {
-	uint32_t key_size;
-	uint64_t value_size, count, room;
-	uint8_t *keys, *values;
-};
-
-static void contents_free(struct contents *c)
+static int save_contents(struct checkpoint *c, const struct bpf_map_info *info, Reprise__BpfMap *m,
+			 struct scratch *s, struct error *e)
 {
-	free(c->keys);
-	free(c->values);
-}
+	_cleanup_(close_fd) int fd = bpf_map_open(info->id, O_RDWR);
+	_cleanup_(bpf_contents_free) struct bpf_contents all = {};
+	int r = fd < 0 ? fd : bpf_contents_read(&all, c->files->kernel, fd, info, m->cpus);
 
-static int contents_grow(struct contents *c)
-{
-	uint64_t room = c->room ? c->room * 2 : 64;
-	uint8_t *more;
-
-	if (c->count < c->room)
-		return 0;
-	if (room * (c->key_size + c->value_size) > 2 * CONTENTS_MAX)
-		return -EFBIG;
-	more = realloc(c->keys, room * c->key_size + 1);
-	if (!more)
-		return -ENOMEM;
-	c->keys = more;
-	more = realloc(c->values, room * c->value_size + 1);
-	if (!more)
-		return -ENOMEM;
-	c->values = more;
-	c->room = room;
-	return 0;
-}
-
-static bool is_zero(const uint8_t *at, uint64_t size)
-{
-	return !size || (!*at && !memcmp(at, at + 1, size - 1));
-}
-
-/* Arrays are all zero when they are new. */
-static int read_elements(int fd, bool array, struct contents *c)
-{
-	const uint8_t *last = NULL;
-	uint8_t key[KEY_MAX], previous[KEY_MAX];
-
-	for (;;) {
-		int r = element(BPF_MAP_GET_NEXT_KEY, fd, last, key);
-
-		if (r < 0)
-			return r == -ENOENT ? 0 : r;
-		r = contents_grow(c);
-		if (r < 0)
-			return r;
-		memcpy(c->keys + c->count * c->key_size, key, c->key_size);
-		r = element(BPF_MAP_LOOKUP_ELEM, fd, key, c->values + c->count * c->value_size);
-		if (r < 0)
-			return r;
-		if (!array || !is_zero(c->values + c->count * c->value_size, c->value_size))
-			c->count++;
-		memcpy(previous, key, c->key_size);
-		last = previous;
-	}
-}
-
-/* Queues and stacks give up what they hold only for good: struct bpf_queue_stack, oldest first. */
-static int read_queue(struct kernel_memory *k, int fd, struct contents *c)
-{
-	int elements = kernel_offset(k, "bpf_queue_stack", "elements");
-	uint32_t head, tail, size;
-	uint64_t file, map;
-	int r = kernel_file(k, fd, &file);
-
-	if (r >= 0)
-		r = kernel_member(k, file, "file", "private_data", &map, sizeof(map));
-	if (r >= 0)
-		r = kernel_member(k, map, "bpf_queue_stack", "head", &head, sizeof(head));
-	if (r >= 0)
-		r = kernel_member(k, map, "bpf_queue_stack", "tail", &tail, sizeof(tail));
-	if (r >= 0)
-		r = kernel_member(k, map, "bpf_queue_stack", "size", &size, sizeof(size));
-	if (r >= 0 && (elements < 0 || head >= size || tail >= size))
-		r = -EOPNOTSUPP;
-	for (; r >= 0 && tail != head; tail = tail + 1 < size ? tail + 1 : 0) {
-		r = contents_grow(c);
-		if (r >= 0)
-			r = kernel_read(k, map + (uint64_t)elements + tail * c->value_size,
-					c->values + c->count * c->value_size, c->value_size);
-		c->count += r >= 0;
-	}
-	return r;
-}
-
-static int save_contents(struct checkpoint *c, const struct file_seen *f,
-			 const struct bpf_map_info *info, Reprise__BpfMap *m, struct scratch *s,
-			 struct error *e)
-{
-	_cleanup_(close_fd) int fd = open_by_id(info->id, O_RDWR);
-	_cleanup_(contents_free) struct contents all = {
-		.key_size = info->key_size,
-		.value_size = value_bytes(info->type, info->value_size, m->cpus)};
-	int r = fd;
-
-	if (r >= 0 && info->key_size > KEY_MAX)
-		r = -EFBIG;
-	if (r >= 0 && shape_of(info->type) == SHAPE_QUEUE)
-		r = read_queue(c->files->kernel, fd, &all);
-	else if (r >= 0)
-		r = read_elements(fd, shape_of(info->type) == SHAPE_ARRAY, &all);
-	if (r == -EFBIG || all.count * (all.key_size + all.value_size) > CONTENTS_MAX)
+	if (r == -EFBIG)
 		return error_set(e, -EFBIG, E_FILE_STATE,
 				 "this BPF map holds too much (%u entries)", info->max_entries);
 	if (r < 0)
 		return error_errno(e, r, E_SYSTEM, "cannot read this BPF map");
 	m->count = all.count;
 	m->keys.len = all.count * all.key_size;
-	m->values.len = all.count * all.value_size;
 	m->keys.data = scratch_copy(s, all.keys ? all.keys : (uint8_t *)"", m->keys.len);
+	if (!m->keys.data)
+		return no_memory(e);
+	if (bpf_map_refers(m->type))
+		return save_entries(&all, m, s, e);
+	m->values.len = all.count * all.value_size;
 	m->values.data = scratch_copy(s, all.values ? all.values : (uint8_t *)"", m->values.len);
-	return m->keys.data && m->values.data ? 0 : no_memory(e);
+	return m->values.data ? 0 : no_memory(e);
+}
+
+static int save_inner(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
+		      struct error *e)
+{
+	Reprise__BpfFrame *x = scratch_message(s, Reprise__BpfFrame, reprise__bpf_frame__init);
+	struct bpf_frame is = {};
+	int r;
+
+	m->inner = x;
+	if (!x)
+		return no_memory(e);
+	r = bpf_map_inner(c->files->kernel, fd, &is);
+	if (r < 0 || bpf_map_shape(is.type) == SHAPE_NONE || bpf_map_refers(is.type) ||
+	    (is.flags & ~(uint32_t)BPF_MAP_FLAGS))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "this BPF map holds maps with more than plain values (type %u)",
+				 is.type);
+	x->type = is.type;
+	x->key_size = is.key_size;
+	x->value_size = is.value_size;
+	x->max_entries = is.max_entries;
+	x->flags = is.flags;
+	return 0;
 }
 
 /* An earlier description of the same map. */
@@ -319,16 +198,16 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	msg->bpf_map = m;
 	if (!m)
 		return no_memory(e);
-	r = get_info(f->local, &info);
+	r = bpf_map_info(f->local, &info);
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM,
 				   "cannot look at this BPF map");
+	f->entry->private = info.id;
 	r = refuse_kind(&info, e);
 	if (r >= 0)
 		r = files_kernel_memory(c, &unused, e);
 	if (r < 0)
 		return r;
-	f->entry->private = info.id;
 	m->same_as = find_same(c, f, info.id);
 	if (m->same_as)
 		return 0;
@@ -339,11 +218,18 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	m->value_size = info.value_size;
 	m->max_entries = info.max_entries;
 	m->flags = info.map_flags;
+	m->types = info.btf_id; /* until the files are known */
+	m->key_type = info.btf_key_type_id;
+	m->value_type = info.btf_value_type_id;
 	m->name = scratch_string(scratch, info.name);
 	if (!m->name)
 		return no_memory(e);
 	r = count_cpus(&m->cpus, e);
-	return r < 0 || c->checking ? r : save_contents(c, f, &info, m, scratch, e);
+	if (r >= 0 && bpf_map_of_maps(m->type))
+		r = save_inner(c, f->local, m, scratch, e);
+	return r < 0 || (c->checking && !bpf_map_refers(m->type))
+		       ? r
+		       : save_contents(c, &info, m, scratch, e);
 }
 
 /* struct bpf_map: one reference for each description, and for each program, pin and outer map. */
@@ -353,16 +239,14 @@ static int count_references(struct checkpoint *c, const struct file_entry *f, in
 	struct kernel_memory *k = c->files->kernel;
 	_cleanup_(close_fd) int pidfd = files_pidfd(f->tid);
 	_cleanup_(close_fd) int fd = -EBADF;
-	uint64_t file, map;
+	uint64_t map;
 	int r;
 
 	if (pidfd >= 0)
 		fd = (int)syscall(SYS_pidfd_getfd, pidfd, f->fd, 0);
 	if (fd < 0)
 		return c->checking ? 0 : error_errno(e, -errno, E_SYSTEM, "pidfd_getfd");
-	r = kernel_file(k, fd, &file);
-	if (r >= 0)
-		r = kernel_member(k, file, "file", "private_data", &map, sizeof(map));
+	r = bpf_map_address(k, fd, &map);
 	if (r >= 0)
 		r = kernel_member(k, map, "bpf_map", "refcnt", ret, sizeof(*ret));
 	return r < 0 ? error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
@@ -379,13 +263,13 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 		return 0;
 	vec_for_each (other, &c->files->files)
 		ours += (*other)->ops == &bpf_map_file_ops && (*other)->private == f->private;
-	ours += bpf_program_uses(c, f->private, f);
+	ours += bpf_references(c, f);
 	r = count_references(c, f, &references, e);
 	if (r > 0 && references != ours)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-			"this BPF map is used by a program that nobody in the tree has open, pinned, "
-			"or open outside of the tree");
+			"this BPF map is used by a program or a map that nobody in the tree has "
+			"open, pinned, or open outside of the tree");
 	return r;
 }
 
@@ -395,6 +279,28 @@ static int map_checkpoint_all(struct checkpoint *c, struct error *e)
 }
 
 /* ---- restart ---- */
+
+static bool frame_valid(const Reprise__BpfFrame *f)
+{
+	return f && bpf_map_shape(f->type) != SHAPE_NONE && !bpf_map_refers(f->type) &&
+	       !(f->flags & ~(uint32_t)BPF_MAP_FLAGS);
+}
+
+static bool entries_valid(const struct restart *r, const Reprise__BpfMap *m)
+{
+	bool maps = bpf_map_of_maps(m->type);
+
+	if (!bpf_map_refers(m->type))
+		return !m->n_entries;
+	for (size_t i = 0; i < m->n_entries; i++) {
+		const Reprise__File *msg = restart_find(r, RECORD_FILE, m->entries[i]);
+
+		if (!msg || msg->kind != (maps ? FILE_BPF_MAP : FILE_BPF_PROGRAM))
+			return false;
+	}
+	return m->n_entries == m->count && m->value_size == sizeof(uint32_t) &&
+	       (!maps || frame_valid(m->inner));
+}
 
 static int map_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
@@ -408,79 +314,103 @@ static int map_validate(const struct restart *r, const Reprise__File *msg, struc
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a BPF map that is nothing");
 	if (m->same_as)
 		return 0;
-	size = value_bytes(m->type, m->value_size, m->cpus);
-	if (shape_of(m->type) == SHAPE_NONE || (m->flags & ~(uint32_t)MAP_FLAGS) ||
-	    m->key_size > KEY_MAX || m->value_size > VALUE_MAX || !m->cpus || m->cpus > CPUS_MAX ||
-	    m->count > CONTENTS_MAX || m->keys.len != m->count * m->key_size ||
-	    m->values.len != m->count * size)
+	size = bpf_map_refers(m->type) ? 0 : bpf_map_value_bytes(m->type, m->value_size, m->cpus);
+	if (bpf_map_shape(m->type) == SHAPE_NONE || (m->flags & ~(uint32_t)BPF_MAP_FLAGS) ||
+	    m->key_size > BPF_KEY_MAX || m->value_size > VALUE_MAX || !m->cpus ||
+	    m->cpus > CPUS_MAX || m->count > BPF_CONTENTS_MAX ||
+	    m->keys.len != m->count * m->key_size || m->values.len != m->count * size ||
+	    !bpf_types_valid(r, m->types) || !entries_valid(r, m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF map");
 	return 0;
 }
 
-static int make(const Reprise__BpfMap *m)
+static int make(const Reprise__BpfMap *m, int types)
 {
-	union bpf_attr attr;
+	const struct bpf_frame inner =
+		m->inner ? (struct bpf_frame){.type = m->inner->type,
+					      .key_size = m->inner->key_size,
+					      .value_size = m->inner->value_size,
+					      .max_entries = m->inner->max_entries,
+					      .flags = m->inner->flags}
+			 : (struct bpf_frame){};
+	const struct bpf_map_make what = {.frame = {.type = m->type,
+						    .key_size = m->key_size,
+						    .value_size = m->value_size,
+						    .max_entries = m->max_entries,
+						    .flags = m->flags},
+					  .inner = bpf_map_of_maps(m->type) ? &inner : NULL,
+					  .name = m->name,
+					  .types = types,
+					  .key_type = m->key_type,
+					  .value_type = m->value_type};
 
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = m->type;
-	attr.key_size = m->key_size;
-	attr.value_size = m->value_size;
-	attr.max_entries = m->max_entries;
-	attr.map_flags = m->flags;
-	strncpy(attr.map_name, m->name ? m->name : "", sizeof(attr.map_name) - 1);
-	return kernel_bpf(BPF_MAP_CREATE, &attr);
+	return bpf_map_make(&what);
 }
 
-static int fill(const Reprise__BpfMap *m, int made, uint32_t id)
+/* What is written for an entry of a map of maps or programs. */
+static int open_entry(struct restart *r, uint64_t id, int *ret, struct error *e)
 {
-	/* one that was made for reading alone cannot be filled through that description */
-	_cleanup_(close_fd) int other = m->flags & BPF_F_RDONLY ? open_by_id(id, O_RDWR) : -EBADF;
-	uint64_t size = value_bytes(m->type, m->value_size, m->cpus);
-	int fd = m->flags & BPF_F_RDONLY ? other : made;
-	bool keys = shape_of(m->type) != SHAPE_QUEUE;
-	union bpf_attr attr;
+	struct file_open *f = file_open_find(r, id);
+	int res = f->fd < 0 ? file_open_now(r, f, e) : 0;
 
-	if (fd < 0)
-		return fd;
-	for (uint64_t i = 0; i < m->count; i++) {
-		int r = element(BPF_MAP_UPDATE_ELEM, fd,
-				keys ? m->keys.data + i * m->key_size : NULL,
-				m->values.data + i * size);
+	*ret = f->fd;
+	return res;
+}
 
-		if (r < 0)
-			return r;
+/* Through a description of its own: those of the application may be for reading alone. */
+static int fill(struct restart *r, const Reprise__BpfMap *m, uint32_t id, struct error *e)
+{
+	_cleanup_(close_fd) int fd = bpf_map_open(id, O_RDWR);
+	uint64_t size = bpf_map_value_bytes(m->type, m->value_size, m->cpus);
+	int res = fd < 0 ? fd : 0, entry;
+	bool keys = bpf_map_shape(m->type) != SHAPE_QUEUE;
+
+	for (uint64_t i = 0; i < m->count && res >= 0; i++) {
+		const void *value = m->values.data + i * size;
+
+		if (m->n_entries) {
+			res = open_entry(r, m->entries[i], &entry, e);
+			if (res < 0)
+				return res;
+			value = &entry;
+		}
+		res = bpf_map_element(BPF_MAP_UPDATE_ELEM, fd,
+				      keys ? m->keys.data + i * m->key_size : NULL, value);
 	}
-	if (!m->frozen)
-		return 0;
-	memset(&attr, 0, sizeof(attr));
-	attr.map_fd = (uint32_t)fd;
-	return kernel_bpf(BPF_MAP_FREEZE, &attr);
+	if (res >= 0 && m->frozen)
+		res = bpf_map_freeze(fd);
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot fill a BPF map") : 0;
 }
 
 static int restart_new(struct restart *r, const Reprise__BpfMap *m, int *ret, struct error *e)
 {
-	_cleanup_(close_fd) int fd = make(m);
+	_cleanup_(close_fd) int fd = -EBADF;
 	struct bpf_map_info info;
+	int types, res = bpf_types_of(r, m->types, &types, e);
 	uint32_t cpus;
-	int res;
 
+	if (res < 0)
+		return res;
+	fd = make(m, types);
 	if (fd < 0)
 		return error_errno(e, fd, fd == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot make a BPF map");
 	res = count_cpus(&cpus, e);
 	if (res < 0)
 		return res;
-	if (is_per_cpu(m->type) && cpus != m->cpus)
+	if (bpf_map_is_per_cpu(m->type) && cpus != m->cpus)
 		return error_set(e, -EOPNOTSUPP, E_RESTORE,
 				 "a BPF map has values for each of %u processors, and here are %u",
 				 m->cpus, cpus);
-	res = get_info(fd, &info);
-	if (res >= 0)
-		res = fill(m, fd, info.id);
+	res = bpf_map_info(fd, &info);
 	if (res < 0)
-		return error_errno(e, res, E_RESTORE, "cannot fill a BPF map");
-	*ret = take_fd(&fd);
-	return 0;
+		return error_errno(e, res, E_SYSTEM, "cannot look at a BPF map");
+	/* Programs, which are entries of some, need their maps: see map_finish(). */
+	if (!bpf_map_refers(m->type))
+		res = fill(r, m, info.id, e);
+	if (res >= 0)
+		*ret = take_fd(&fd);
+	return res;
 }
 
 static int map_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
@@ -508,14 +438,28 @@ static int map_restart(struct restart *r, uint64_t id, const Reprise__File *msg,
 		*ret_fd = take_fd(&made);
 		return 0;
 	}
-	res = get_info(fd, &info);
+	res = bpf_map_info(fd, &info);
 	if (res >= 0)
-		res = open_by_id(info.id, access);
+		res = bpf_map_open(info.id, access);
 	if (res < 0)
 		return error_errno(e, res, res == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot open a BPF map");
 	*ret_fd = res;
 	return 0;
+}
+
+static int map_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
+		      struct error *e)
+{
+	const Reprise__BpfMap *m = msg->bpf_map;
+	struct bpf_map_info info;
+	int res;
+
+	if (m->same_as || !bpf_map_refers(m->type))
+		return 0;
+	res = bpf_map_info(fd, &info);
+	return res < 0 ? error_errno(e, res, E_SYSTEM, "cannot look at a BPF map")
+		       : fill(r, m, info.id, e);
 }
 
 static void map_describe(const Reprise__File *msg, char *buf, size_t size)
@@ -534,12 +478,13 @@ const struct file_ops bpf_map_file_ops = {
 	.name = "BPF map",
 	.support =
 		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, with their "
-		"contents; not those that are pinned, or that programs use which nobody has open; by "
-		"root",
+		"contents and types (BTF), maps of maps and of programs; not those that are pinned, or "
+		"that programs outside use; by root",
 	.match = map_match,
 	.checkpoint = map_checkpoint,
 	.checkpoint_all = map_checkpoint_all,
 	.validate = map_validate,
 	.restart = map_restart,
+	.finish = map_finish,
 	.describe = map_describe,
 };

@@ -14,8 +14,9 @@
 #include "core/cleanup.h"
 #include "core/kernel_bpf.h"
 #include "fs/bpf_attached.h"
-#include "fs/bpf_program.h"
+#include "fs/bpf_resolve.h"
 #include "fs/bpf_rewrite.h"
+#include "fs/bpf_types.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
@@ -38,10 +39,10 @@ static bool program_match(const struct file_seen *f)
 
 static int refuse_kind(const struct bpf_prog_info *info, struct error *e)
 {
-	if (info->btf_id || info->attach_btf_id || info->attach_btf_obj_id)
+	if (info->attach_btf_id || info->attach_btf_obj_id)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "a BPF program with type information (BTF) cannot be saved: it "
-				 "belongs to this kernel; close it first");
+				 "a BPF program that is tied to a function or structure of the "
+				 "kernel (attach_btf_id) cannot be saved; close it first");
 	if (info->ifindex)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "a BPF program of a network interface cannot be saved");
@@ -110,10 +111,11 @@ struct likes {
 static void likes_free(struct likes *x)
 {
 	for (size_t i = 0; i < x->n; i++)
-		close_fd(&x->maps[i].like);
+		bpf_like_free(&x->maps[i]);
 }
 
-static int make_likes(int fd, uint32_t n, struct likes *ret, struct error *e)
+static int make_likes(struct kernel_memory *k, int fd, uint32_t n, struct likes *ret,
+		      struct error *e)
 {
 	uint32_t ids[BPF_MAPS_MAX] = {};
 	struct bpf_prog_info info = {.nr_map_ids = n, .map_ids = (uint64_t)(uintptr_t)ids};
@@ -122,11 +124,24 @@ static int make_likes(int fd, uint32_t n, struct likes *ret, struct error *e)
 	if (r >= 0 && info.nr_map_ids != n)
 		r = -EIO;
 	for (uint32_t i = 0; i < n && r >= 0; i++) {
-		r = bpf_map_like(ids[i], &ret->maps[i]);
+		r = bpf_map_like(k, ids[i], &ret->maps[i]);
 		ret->n += r >= 0;
 	}
 	return r < 0 ? error_errno(e, r, E_FILE_KIND, "a map of a BPF program cannot be made anew")
 		     : 0;
+}
+
+static int save_debug(const struct bpf_debug *d, uint32_t id, Reprise__BpfProgram *m,
+		      struct scratch *s, struct error *e)
+{
+	if (d->types < 0)
+		return 0;
+	m->types = id; /* until the files are known */
+	m->functions.len = d->nfunctions * sizeof(*d->functions);
+	m->lines.len = d->nlines * sizeof(*d->lines);
+	m->functions.data = scratch_copy(s, d->functions, m->functions.len);
+	m->lines.data = scratch_copy(s, d->lines, m->lines.len);
+	return m->functions.data && m->lines.data ? 0 : no_memory(e);
 }
 
 static int save_source(const struct bpf_source *what, const struct likes *likes,
@@ -149,10 +164,37 @@ static int save_source(const struct bpf_source *what, const struct likes *likes,
 	return 0;
 }
 
+/* A call that is one of the kernel's functions by a number in its types. */
+static bool calls_kernel(int fd)
+{
+	_cleanup_(free_ptr) struct bpf_insn *is = NULL;
+	size_t n = 0;
+
+	if (bpf_program_dump(fd, &is, &n) < 0)
+		return false;
+	for (size_t i = 0; i < n; i++)
+		if (is[i].code == (BPF_JMP | BPF_CALL) && is[i].src_reg == BPF_PSEUDO_KFUNC_CALL)
+			return true;
+	return false;
+}
+
+static int not_found(int fd, struct error *e)
+{
+	if (calls_kernel(fd))
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "a BPF program that calls a function of the kernel (kfunc) cannot "
+				 "be saved; close it first");
+	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+			 "the kernel keeps this BPF program as rewritten for this machine, and the "
+			 "instructions that it was loaded with cannot be found from that (it may "
+			 "have had some that are never reached); close it first");
+}
+
 static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,
 		Reprise__BpfProgram *m, struct scratch *s, struct error *e)
 {
 	_cleanup_(likes_free) struct likes likes = {};
+	_cleanup_(bpf_debug_free) struct bpf_debug debug = BPF_DEBUG_INIT;
 	_cleanup_(free_ptr) struct bpf_insn *insns = NULL;
 	struct kernel_memory *k;
 	struct bpf_source what;
@@ -163,19 +205,18 @@ static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,
 		r = error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
 			      "this kernel does not tell how a BPF program was loaded");
 	if (r >= 0)
-		r = make_likes(fd, info->nr_map_ids, &likes, e);
+		r = make_likes(k, fd, info->nr_map_ids, &likes, e);
 	if (r < 0)
 		return r;
-	r = bpf_reverse(fd, &what, likes.maps, likes.n, k, c->proc_fd, &insns, &n);
+	r = bpf_debug_read(fd, &debug);
+	if (r >= 0)
+		r = bpf_reverse(fd, &what, likes.maps, likes.n, k, c->proc_fd, &debug, &insns, &n);
 	if (r == -ENOMEM)
 		return no_memory(e);
 	if (r < 0)
-		return error_set(
-			e, -EOPNOTSUPP, E_FILE_KIND,
-			"the kernel keeps this BPF program as rewritten for this machine, "
-			"and the instructions that it was loaded with cannot be found from "
-			"that; close it first");
-	return save_source(&what, &likes, insns, n, m, s, e);
+		return not_found(fd, e);
+	r = save_debug(&debug, info->btf_id, m, s, e);
+	return r < 0 ? r : save_source(&what, &likes, insns, n, m, s, e);
 }
 
 static uint64_t find_same(const struct checkpoint *c, const struct file_seen *f, uint32_t id)
@@ -202,27 +243,12 @@ static int program_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM,
 				   "cannot look at this BPF program");
+	f->entry->private = info.id;
 	r = refuse_kind(&info, e);
 	if (r < 0)
 		return r;
-	f->entry->private = info.id;
 	m->same_as = find_same(c, f, info.id);
 	return m->same_as ? 0 : save(c, f->local, &info, m, scratch, e);
-}
-
-int64_t bpf_program_uses(const struct checkpoint *c, uint64_t map, const struct file_entry *entry)
-{
-	int64_t n = 0;
-
-	vec_for_each (f, &c->files->files) {
-		const Reprise__BpfProgram *m =
-			(*f)->ops == &bpf_program_file_ops ? (*f)->msg->bpf_program : NULL;
-
-		/* numbers of maps, or of files if it is its turn already */
-		for (size_t i = 0; m && i < m->n_maps; i++)
-			n += m->numbered ? m->maps[i] == entry->id : m->maps[i] == map;
-	}
-	return n;
 }
 
 /* Descriptions, links, sockets, groups, arrays of programs, pins: each is one reference. */
@@ -230,7 +256,7 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 {
 	_cleanup_(close_fd) int pidfd = files_pidfd(f->tid);
 	_cleanup_(close_fd) int fd = -EBADF;
-	int64_t references = 0, ours = bpf_attached_count(c, f->private);
+	int64_t references = 0, ours = bpf_attached_count(c, f->private) + bpf_references(c, f);
 	int r;
 
 	if (f->msg->bpf_program->same_as)
@@ -254,31 +280,9 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 	return 0;
 }
 
-/* A map that a program uses and nobody has open could not be given to the new one. */
-static int find_maps(struct checkpoint *c, const struct file_entry *f, struct error *e)
-{
-	Reprise__BpfProgram *m = f->msg->bpf_program;
-
-	for (size_t i = 0; i < m->n_maps; i++) {
-		uint64_t id = 0;
-
-		vec_for_each (other, &c->files->files)
-			if ((*other)->ops == &bpf_map_file_ops && (*other)->private == m->maps[i] &&
-			    !(*other)->msg->bpf_map->same_as)
-				id = (*other)->id;
-		if (!id)
-			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-					 "this BPF program uses a map that nobody in the tree has "
-					 "open; keep its descriptor");
-		m->maps[i] = id;
-	}
-	m->numbered = true;
-	return check_others(c, f, e);
-}
-
 static int program_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	return file_for_each(c, &bpf_program_file_ops, find_maps, e);
+	return file_for_each(c, &bpf_program_file_ops, check_others, e);
 }
 
 /* ---- restart ---- */
@@ -288,6 +292,11 @@ static bool is_map(const struct restart *r, uint64_t id)
 	const Reprise__File *msg = restart_find(r, RECORD_FILE, id);
 
 	return msg && msg->kind == FILE_BPF_MAP && msg->bpf_map;
+}
+
+static bool names_map(const struct bpf_insn *x)
+{
+	return x->src_reg == BPF_PSEUDO_MAP_FD || x->src_reg == BPF_PSEUDO_MAP_VALUE;
 }
 
 static bool maps_fit(const struct restart *r, const Reprise__BpfProgram *m)
@@ -303,8 +312,8 @@ static bool maps_fit(const struct restart *r, const Reprise__BpfProgram *m)
 		memcpy(&x, insns + i, sizeof(x));
 		if (x.code != (BPF_LD | BPF_IMM | BPF_DW))
 			continue;
-		if (x.src_reg > BPF_PSEUDO_MAP_VALUE ||
-		    (x.src_reg && (x.imm < 0 || (size_t)x.imm >= m->n_maps)))
+		if ((x.src_reg > BPF_PSEUDO_MAP_VALUE && x.src_reg != BPF_PSEUDO_FUNC) ||
+		    (names_map(&x) && (x.imm < 0 || (size_t)x.imm >= m->n_maps)))
 			return false;
 		i++;
 	}
@@ -325,7 +334,9 @@ static int program_validate(const struct restart *r, const Reprise__File *msg, s
 	if (!m->instructions.len || m->instructions.len % sizeof(struct bpf_insn) ||
 	    m->instructions.len > BPF_INSNS_MAX * sizeof(struct bpf_insn) ||
 	    m->n_maps > BPF_MAPS_MAX || (m->flags & ~(FLAG_SLEEPABLE | FLAG_XDP_FRAGS)) ||
-	    !maps_fit(r, m))
+	    m->functions.len % sizeof(struct bpf_func_info) || m->functions.len > UINT32_MAX ||
+	    m->lines.len % sizeof(struct bpf_line_info) || m->lines.len > UINT32_MAX ||
+	    !bpf_types_valid(r, m->types) || !maps_fit(r, m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF program");
 	return 0;
 }
@@ -339,35 +350,76 @@ static int open_map(struct restart *r, uint64_t id, int *ret, struct error *e)
 	return res;
 }
 
-static int load(struct restart *r, const Reprise__BpfProgram *m, int *ret, struct error *e)
+/* Instructions with descriptors of maps. */
+static int name_maps(struct restart *r, const Reprise__BpfProgram *m, struct bpf_insn *insns,
+		     struct error *e)
 {
-	_cleanup_(free_ptr) struct bpf_insn *insns = malloc(m->instructions.len);
-	struct bpf_source what = {
-		.type = m->type, .attach = m->attach, .flags = m->flags, .gpl = m->gpl};
 	size_t n = m->instructions.len / sizeof(*insns);
 	int res = 0, fd;
 
-	if (!insns)
-		return no_memory(e);
 	memcpy(insns, m->instructions.data, m->instructions.len);
-	strncpy(what.name, m->name ? m->name : "", sizeof(what.name) - 1);
 	for (size_t i = 0; i < n && res >= 0; i++) {
 		if (insns[i].code != (BPF_LD | BPF_IMM | BPF_DW))
 			continue;
-		if (insns[i].src_reg) {
+		if (names_map(&insns[i])) {
 			res = open_map(r, m->maps[insns[i].imm], &fd, e);
 			insns[i].imm = fd;
 		}
 		i++;
 	}
+	return res;
+}
+
+/* Those that its instructions do not name have been tied to it (BPF_PROG_BIND_MAP); to tie one that
+ * they name changes nothing. */
+static int bind_maps(struct restart *r, const Reprise__BpfProgram *m, int program, struct error *e)
+{
+	int res = 0, fd;
+
+	for (size_t i = 0; i < m->n_maps && res >= 0; i++) {
+		union bpf_attr attr;
+
+		res = open_map(r, m->maps[i], &fd, e);
+		if (res < 0)
+			return res;
+		memset(&attr, 0, sizeof(attr));
+		attr.prog_bind_map.prog_fd = (uint32_t)program;
+		attr.prog_bind_map.map_fd = (uint32_t)fd;
+		res = kernel_bpf(BPF_PROG_BIND_MAP, &attr);
+	}
+	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot give a map to a BPF program") : 0;
+}
+
+static int load(struct restart *r, const Reprise__BpfProgram *m, int *ret, struct error *e)
+{
+	_cleanup_(free_ptr) struct bpf_insn *insns = malloc(m->instructions.len);
+	struct bpf_source what = {
+		.type = m->type, .attach = m->attach, .flags = m->flags, .gpl = m->gpl};
+	struct bpf_debug debug = {
+		.types = -1,
+		.functions = (struct bpf_func_info *)m->functions.data,
+		.lines = (struct bpf_line_info *)m->lines.data,
+		.nfunctions = (uint32_t)(m->functions.len / sizeof(struct bpf_func_info)),
+		.nlines = (uint32_t)(m->lines.len / sizeof(struct bpf_line_info))};
+	_cleanup_(close_fd) int fd = -EBADF;
+	int res;
+
+	if (!insns)
+		return no_memory(e);
+	strncpy(what.name, m->name ? m->name : "", sizeof(what.name) - 1);
+	res = bpf_types_of(r, m->types, &debug.types, e);
+	if (res >= 0)
+		res = name_maps(r, m, insns, e);
 	if (res < 0)
 		return res;
-	fd = bpf_program_load(&what, insns, n);
+	fd = bpf_program_load(&what, insns, m->instructions.len / sizeof(*insns), &debug);
 	if (fd < 0)
 		return error_errno(e, fd, fd == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot load a BPF program of type %u", m->type);
-	*ret = fd;
-	return 0;
+	res = bind_maps(r, m, fd, e);
+	if (res >= 0)
+		*ret = take_fd(&fd);
+	return res;
 }
 
 static int program_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
@@ -412,9 +464,9 @@ const struct file_ops bpf_program_file_ops = {
 	.kind = FILE_BPF_PROGRAM,
 	.name = "BPF program",
 	.support =
-		"with its maps, where the instructions that it was loaded with are found again from "
+		"with its maps and types (BTF), where the instructions that it was loaded with are found again from "
 		"what the kernel made of them, which is proved by loading them; also attached to sockets; not "
-		"those that are attached to something else, pinned, or have type information (BTF); by root",
+		"those that are attached to something else, pinned, or tied to a function of the kernel; by root",
 	.match = program_match,
 	.checkpoint = program_checkpoint,
 	.checkpoint_all = program_checkpoint_all,

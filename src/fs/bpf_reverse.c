@@ -90,6 +90,9 @@ static int helper_by_name(struct kernel_memory *k, const char *name)
 
 	if (len > 13 && !strcmp(name + len - 13, "_event_output"))
 		return BPF_FUNC_perf_event_output;
+	/* of hashes, of arrays: bpf_for_each_hash_elem() */
+	if (!strncmp(name, "for_each_", 9) && len > 5 && !strcmp(name + len - 5, "_elem"))
+		return BPF_FUNC_for_each_map_elem;
 	snprintf(text, sizeof(text), "BPF_FUNC_%s", name);
 	for (;;) {
 		int id = kernel_enumerator(k, text);
@@ -132,6 +135,7 @@ struct search {
 	const struct bpf_insn *is; /* the program, with indices of maps */
 	size_t n;
 	uint8_t tag[BPF_TAG_SIZE];
+	struct bpf_debug *debug; /* as the kernel has it; when proved: as it was given */
 	struct element *found;
 	size_t nfound, steps, trials;
 	struct bpf_insn *proved; /* result */
@@ -186,6 +190,24 @@ static int place_of(const struct search *s, long at)
 	return -ENOENT;
 }
 
+static bool names_function(const struct bpf_insn *x)
+{
+	return x->code == (BPF_LD | BPF_IMM | BPF_DW) && x->src_reg == BPF_PSEUDO_FUNC;
+}
+
+/* The address of a function of the program: a distance, and after it has been compiled the number
+ * of the function in the second half (jit_subprogs()). */
+static int aim_function(const struct search *s, struct bpf_insn *insns, size_t i)
+{
+	int to = place_of(s, (long)s->found[i].at + 1 + insns[i].imm);
+
+	if (to < 0)
+		return to;
+	insns[i].imm = to - (int)i - 1;
+	insns[i + 1].imm = 0;
+	return 0;
+}
+
 /* Distances are those among the original instructions again. */
 static int aim(const struct search *s, struct bpf_insn *insns)
 {
@@ -194,6 +216,11 @@ static int aim(const struct search *s, struct bpf_insn *insns)
 		bool far = insns[i].code == (BPF_JMP32 | BPF_JA);
 		int to;
 
+		if (names_function(&insns[i])) {
+			if (aim_function(s, insns, i++) < 0)
+				return -ENOENT;
+			continue;
+		}
 		/* a jump that was put there by the kernel is within its piece */
 		if (x->len != 1 || (!jumps(&insns[i]) && !calls_within(&insns[i])))
 			continue;
@@ -213,7 +240,52 @@ static int aim(const struct search *s, struct bpf_insn *insns)
 	return 0;
 }
 
-static int load_like(const struct search *s, const struct bpf_insn *insns)
+/* What is told of instructions is told of the original ones. */
+static int aim_debug(const struct search *s, struct bpf_debug *d)
+{
+	for (uint32_t i = 0; i < d->nfunctions + d->nlines; i++) {
+		uint32_t *at = i < d->nfunctions ? &d->functions[i].insn_off
+						 : &d->lines[i - d->nfunctions].insn_off;
+		int to = place_of(s, (long)*at);
+
+		if (to < 0)
+			return to;
+		*at = (uint32_t)to;
+	}
+	return 0;
+}
+
+static void *copied(const void *from, size_t size)
+{
+	void *copy = malloc(size + 1);
+
+	return copy ? memcpy(copy, from, size) : NULL;
+}
+
+static int copy_debug(const struct bpf_debug *d, struct bpf_debug *ret)
+{
+	*ret = (struct bpf_debug)BPF_DEBUG_INIT;
+	if (d->types < 0)
+		return 0;
+	ret->functions = copied(d->functions, d->nfunctions * sizeof(*d->functions));
+	ret->lines = copied(d->lines, d->nlines * sizeof(*d->lines));
+	ret->types = fcntl(d->types, F_DUPFD_CLOEXEC, 3);
+	ret->nfunctions = d->nfunctions;
+	ret->nlines = d->nlines;
+	return ret->functions && ret->lines && ret->types >= 0 ? 0 : -ENOMEM;
+}
+
+static bool same_debug(const struct bpf_debug *a, const struct bpf_debug *b)
+{
+	return (a->types < 0) == (b->types < 0) && a->nfunctions == b->nfunctions &&
+	       a->nlines == b->nlines &&
+	       (a->types < 0 ||
+		(!memcmp(a->functions, b->functions, a->nfunctions * sizeof(*a->functions)) &&
+		 !memcmp(a->lines, b->lines, a->nlines * sizeof(*a->lines))));
+}
+
+static int load_like(const struct search *s, const struct bpf_insn *insns,
+		     const struct bpf_debug *debug)
 {
 	_cleanup_(free_ptr) struct bpf_insn *copy = malloc(s->nfound * sizeof(*copy));
 
@@ -223,32 +295,45 @@ static int load_like(const struct search *s, const struct bpf_insn *insns)
 	for (size_t i = 0; i < s->nfound; i++)
 		if (names_map(&copy[i]))
 			copy[i].imm = s->maps[copy[i].imm].like;
-	return bpf_program_load(s->what, copy, s->nfound);
+	return bpf_program_load(s->what, copy, s->nfound, debug);
+}
+
+/* Has it become the very same? */
+static bool became_same(const struct search *s, int fd)
+{
+	_cleanup_(bpf_debug_free) struct bpf_debug debug = BPF_DEBUG_INIT;
+	_cleanup_(free_ptr) struct bpf_insn *got = NULL;
+	struct bpf_prog_info info = {};
+	size_t n = 0;
+
+	return bpf_program_info(fd, &info) >= 0 && !memcmp(info.tag, s->tag, sizeof(s->tag)) &&
+	       bpf_program_dump(fd, &got, &n) >= 0 && n == s->n &&
+	       number_maps(got, n, s->maps, s->nmaps, true) >= 0 &&
+	       !memcmp(got, s->is, n * sizeof(*got)) && bpf_debug_read(fd, &debug) >= 0 &&
+	       same_debug(&debug, s->debug);
 }
 
 /* 1: it is what was loaded. */
 static int prove(struct search *s)
 {
-	_cleanup_(free_ptr) struct bpf_insn *insns = malloc(s->nfound * sizeof(*insns)),
-					    *got = NULL;
+	_cleanup_(free_ptr) struct bpf_insn *insns = malloc(s->nfound * sizeof(*insns));
+	_cleanup_(bpf_debug_free) struct bpf_debug given = BPF_DEBUG_INIT;
 	_cleanup_(close_fd) int fd = -EBADF;
-	struct bpf_prog_info info = {};
-	size_t n = 0;
 
-	if (!insns)
+	if (!insns || copy_debug(s->debug, &given) < 0)
 		return -ENOMEM;
 	for (size_t i = 0; i < s->nfound; i++)
 		insns[i] = s->found[i].insn;
-	if (aim(s, insns) < 0)
+	if (aim(s, insns) < 0 || aim_debug(s, &given) < 0)
 		return 0;
 	if (s->trials++ == TRIALS_MAX)
 		return -ENOENT;
-	fd = load_like(s, insns);
-	if (fd < 0 || bpf_program_info(fd, &info) < 0 ||
-	    memcmp(info.tag, s->tag, sizeof(s->tag)) != 0 || bpf_program_dump(fd, &got, &n) < 0 ||
-	    n != s->n || number_maps(got, n, s->maps, s->nmaps, true) < 0 ||
-	    memcmp(got, s->is, n * sizeof(*got)) != 0)
+	fd = load_like(s, insns, &given);
+	if (fd < 0 || !became_same(s, fd))
 		return fd == -ENOMEM ? fd : 0;
+	bpf_debug_free(s->debug);
+	*s->debug = given;
+	given = (struct bpf_debug)BPF_DEBUG_INIT;
 	s->nproved = s->nfound;
 	s->proved = take_ptr(&insns);
 	return 1;
@@ -365,11 +450,16 @@ static int search(struct search *s, bool narrow)
 }
 
 int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *maps, size_t nmaps,
-		struct kernel_memory *k, int proc_fd, struct bpf_insn **ret, size_t *ret_n)
+		struct kernel_memory *k, int proc_fd, struct bpf_debug *debug,
+		struct bpf_insn **ret, size_t *ret_n)
 {
 	_cleanup_(free_ptr) struct bpf_insn *is = NULL;
-	struct search s = {
-		.what = what, .maps = maps, .nmaps = nmaps, .kernel = k, .proc_fd = proc_fd};
+	struct search s = {.what = what,
+			   .maps = maps,
+			   .nmaps = nmaps,
+			   .kernel = k,
+			   .proc_fd = proc_fd,
+			   .debug = debug};
 	struct bpf_prog_info info = {};
 	int r = bpf_program_info(fd, &info);
 

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/kernel_memory.h"
 #include "core/vec.h"
+#include "fs/bpf_map.h"
 
 /*
  * What a BPF program was before the kernel has rewritten it. Private to the files bpf_*.c.
@@ -26,8 +27,25 @@ struct bpf_source {
 	char name[BPF_OBJ_NAME_LEN];
 };
 
-/* A descriptor of the program, or an error. */
-int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n);
+/* Type information that a program was given, and which instructions it is about. */
+struct bpf_debug {
+	int types; /* BTF; -1: none, and nothing else */
+	struct bpf_func_info *functions;
+	struct bpf_line_info *lines;
+	uint32_t nfunctions, nlines;
+};
+#define BPF_DEBUG_INIT       \
+	{                    \
+		.types = -1, \
+	}
+
+/* As the kernel has it: by the places of the rewritten instructions. */
+int bpf_debug_read(int fd, struct bpf_debug *ret) must_check;
+void bpf_debug_free(struct bpf_debug *d);
+
+/* A descriptor of the program, or an error. `debug` may be NULL. */
+int bpf_program_load(const struct bpf_source *what, const struct bpf_insn *insns, size_t n,
+		     const struct bpf_debug *debug);
 int bpf_program_info(int fd, struct bpf_prog_info *ret);
 
 /* Instructions as the kernel has them; `*ret` is to be freed. Numbers of maps are their ids. */
@@ -43,6 +61,8 @@ struct bpf_rewrite {
 struct bpf_like {
 	uint32_t id, like_id;
 	int like;
+	int inner;		/* like those in a map of maps; -1 */
+	struct bpf_frame frame; /* of that */
 	struct bpf_map_info info;
 };
 
@@ -67,13 +87,15 @@ void bpf_symbols_free(struct bpf_symbols *s); /* accepts NULL */
 /*
  * The instructions with which a program was loaded, proved by loading them once more: the kernel
  * makes the very same of them, and computes the same tag, a hash of what was loaded. Maps stand
- * there by their index. -ENOENT if they are not found.
+ * there by their index. `debug`, as it was read, is changed to what was given then. -ENOENT if they
+ * are not found.
  */
 int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *maps, size_t nmaps,
-		struct kernel_memory *k, int proc_fd, struct bpf_insn **ret,
-		size_t *ret_n) must_check;
+		struct kernel_memory *k, int proc_fd, struct bpf_debug *debug,
+		struct bpf_insn **ret, size_t *ret_n) must_check;
 
-/* An empty map of the same kind, or an error. */
-int bpf_map_like(uint32_t id, struct bpf_like *ret);
+/* An empty map of the same kind, or an error. What a program takes for constant is in it. */
+int bpf_map_like(struct kernel_memory *k, uint32_t id, struct bpf_like *ret);
+void bpf_like_free(struct bpf_like *like);
 
 #endif

@@ -26,6 +26,7 @@
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
 #include "fs/bpf_attached.h"
+#include "fs/bpf_resolve.h"
 #include "fs/file_private.h"
 #include "fs/inode_private.h"
 #include "fs/inode_search.h"
@@ -78,8 +79,9 @@ int file_error_object(struct error *e, int r, const struct file_entry *f)
 	while (at->carrier)
 		at = at->carrier;
 	if (at != f)
-		return error_object(e, r, "%s, in flight to descriptor %d (%s) of task %d (%s)",
-				    f->link, at->fd, at->link, at->tid, at->comm);
+		return error_object(e, r, "%s, %s descriptor %d (%s) of task %d (%s)", f->link,
+				    at->is_socket ? "in flight to" : "used by", at->fd, at->link,
+				    at->tid, at->comm);
 	return error_object(e, r, "descriptor %d (%s) of task %d (%s)", f->fd, f->link, f->tid,
 			    f->comm);
 }
@@ -395,6 +397,8 @@ int files_checkpoint_finish(struct checkpoint *c, struct error *e)
 			r = checkpoint_refuse(c, (*k)->checkpoint_queues(c, e), e);
 	if (r >= 0)
 		r = bpf_attached_save(c, e);
+	if (r >= 0)
+		r = bpf_resolve(c, e);
 	for (const struct file_ops *const *k = file_kinds; *k && r >= 0; k++)
 		if ((*k)->checkpoint_all)
 			r = checkpoint_refuse(c, (*k)->checkpoint_all(c, e), e);

@@ -47,6 +47,7 @@ enum file_kind {		   /* numbers stand in images: for ever */
 		 FILE_EXTERNAL = 350,
 		 FILE_NSFS = 391,
 		 FILE_BPF_PROGRAM = 572,
+		 FILE_BPF_TYPES = 920,
 };
 
 /* One open file description as it is seen from outside. */

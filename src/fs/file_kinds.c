@@ -32,6 +32,7 @@ const struct file_ops *const file_kinds[] = {
 	&uring_file_ops,
 	&bpf_map_file_ops,
 	&bpf_program_file_ops,
+	&bpf_types_file_ops,
 	&unix_file_ops,
 	&tun_file_ops,
 	&inet_file_ops,

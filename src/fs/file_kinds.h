@@ -25,5 +25,6 @@ extern const struct file_ops epoll_file_ops;
 extern const struct file_ops uring_file_ops;
 extern const struct file_ops bpf_map_file_ops;
 extern const struct file_ops bpf_program_file_ops;
+extern const struct file_ops bpf_types_file_ops;
 
 #endif

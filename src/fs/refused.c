@@ -44,9 +44,6 @@ static const struct {
 	{"anon_inode:dmabuf", "it is memory of a device"},
 	{"/dmabuf:", "it is memory of a device"},
 	{"anon_inode:sync_file", "it waits for a device"},
-	{"anon_inode:btf",
-	 "type information of BPF (BTF) belongs to the programs and maps of this machine; close it "
-	 "first"},
 };
 
 static const struct {

@@ -10,6 +10,7 @@
 #include <linux/perf_event.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -92,28 +93,157 @@ static void bpf_link(void)
 	CHECK(!close((int)fd) && !close((int)attr.link_create.target_fd));
 }
 
+/* The number of a function in the types of the kernel, which is read type by type. */
+static uint32_t kernel_function(const char *name)
+{
+	static uint8_t data[32 << 20];
+	/* what follows a type, and for each of its members */
+	static const uint8_t more[][2] = {
+		[BTF_KIND_INT] = {4, 0},      [BTF_KIND_ARRAY] = {12, 0},
+		[BTF_KIND_STRUCT] = {0, 12},  [BTF_KIND_UNION] = {0, 12},
+		[BTF_KIND_ENUM] = {0, 8},     [BTF_KIND_FUNC_PROTO] = {0, 8},
+		[BTF_KIND_VAR] = {4, 0},      [BTF_KIND_DATASEC] = {0, 12},
+		[BTF_KIND_DECL_TAG] = {4, 0}, [BTF_KIND_ENUM64] = {0, 12},
+	};
+	const struct btf_header *h = (const void *)data;
+	FILE *file = fopen("/sys/kernel/btf/vmlinux", "r");
+	size_t size = file ? fread(data, 1, sizeof(data), file) : 0;
+	const uint8_t *at = data + h->hdr_len + h->type_off, *end = at + h->type_len;
+
+	if (file)
+		fclose(file);
+	for (uint32_t id = 1; size && at < end; id++) {
+		const struct btf_type *t = (const void *)at;
+		uint32_t kind = BTF_INFO_KIND(t->info);
+
+		if (kind == BTF_KIND_FUNC &&
+		    !strcmp((const char *)data + h->hdr_len + h->str_off + t->name_off, name))
+			return id;
+		at += sizeof(*t);
+		if (kind < sizeof(more) / sizeof(more[0]))
+			at += more[kind][0] + more[kind][1] * BTF_INFO_VLEN(t->info);
+	}
+	test_skip("the kernel tells of no function %s", name);
+}
+
+/* The first types that there are, those of the kernel. */
 static void btf(void)
 {
-	/* one type, int, of 4 bytes */
+	union bpf_attr attr = {};
+
+	opened(bpf(BPF_BTF_GET_NEXT_ID, &attr), "BTF");
+	attr.btf_id = attr.next_id;
+	opened(bpf(BPF_BTF_GET_FD_BY_ID, &attr), "BTF");
+}
+
+static long load_insns(union bpf_attr *attr, uint32_t type, const struct bpf_insn *insns,
+		       uint32_t n)
+{
+	attr->prog_type = type;
+	attr->insns = (uintptr_t)insns;
+	attr->insn_cnt = n;
+	attr->license = (uintptr_t) "GPL";
+	return bpf(BPF_PROG_LOAD, attr);
+}
+
+/* Of a function of the kernel. */
+static void bpf_attach(void)
+{
+	const struct bpf_insn insns[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+					 {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {};
+
+	attr.expected_attach_type = BPF_TRACE_ITER;
+	attr.attach_btf_id = kernel_function("bpf_iter_task");
+	opened(load_insns(&attr, BPF_PROG_TYPE_TRACING, insns, 2), "BPF");
+}
+
+/* Calls functions of the kernel. */
+static void bpf_kfunc(void)
+{
+	const struct bpf_insn insns[] = {{.code = BPF_JMP | BPF_CALL,
+					  .src_reg = BPF_PSEUDO_KFUNC_CALL,
+					  .imm = (int)kernel_function("bpf_rcu_read_lock")},
+					 {.code = BPF_JMP | BPF_CALL,
+					  .src_reg = BPF_PSEUDO_KFUNC_CALL,
+					  .imm = (int)kernel_function("bpf_rcu_read_unlock")},
+					 {.code = BPF_ALU64 | BPF_MOV | BPF_K},
+					 {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {};
+
+	opened(load_insns(&attr, BPF_PROG_TYPE_SCHED_CLS, insns, 4), "functions for BPF");
+}
+
+/* The kernel drops what is never reached. */
+static void bpf_dead(void)
+{
+	const struct bpf_insn insns[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+					 {.code = BPF_JMP | BPF_JEQ | BPF_K, .off = 2},
+					 {.code = BPF_ALU64 | BPF_MOV | BPF_K, .imm = 7},
+					 {.code = BPF_JMP | BPF_EXIT},
+					 {.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {};
+
+	opened(load_insns(&attr, BPF_PROG_TYPE_SCHED_CLS, insns, 5), "BPF");
+}
+
+static void bpf_map(uint32_t type, uint32_t value, uint32_t entries)
+{
+	union bpf_attr attr = {};
+
+	attr.map_type = type;
+	attr.key_size = value;
+	attr.value_size = value;
+	attr.max_entries = entries;
+	opened(bpf(BPF_MAP_CREATE, &attr), "such BPF maps");
+}
+
+static void bpf_counters(void)
+{
+	bpf_map(BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4);
+}
+
+static void bpf_ring(void)
+{
+	bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 4096);
+}
+
+/* Its values have a timer: struct outer { struct bpf_timer value; }; */
+static void bpf_timers(void)
+{
 	const struct {
 		struct btf_header header;
-		struct btf_type type;
-		uint32_t encoding;
-		char names[5];
+		uint32_t types[19];
+		char names[40];
 	} data = {.header = {.magic = BTF_MAGIC,
 			     .version = BTF_VERSION,
 			     .hdr_len = sizeof(data.header),
-			     .type_len = sizeof(data.type) + sizeof(data.encoding),
-			     .str_off = sizeof(data.type) + sizeof(data.encoding),
+			     .type_len = sizeof(data.types),
+			     .str_off = sizeof(data.types),
 			     .str_len = sizeof(data.names)},
-		  .type = {.name_off = 1, .info = BTF_KIND_INT << 24, .size = 4},
-		  .encoding = 32,
-		  .names = "\0int"};
+		  /* clang-format off */
+		  .types = {1, BTF_KIND_INT << 24, 8, 64,
+			    5, BTF_KIND_STRUCT << 24 | 2, 16, 15, 1, 0, 15, 1, 64,
+			    21, BTF_KIND_STRUCT << 24 | 1, 16, 15, 2, 0},
+		  /* clang-format on */
+		  .names = "\0u64\0bpf_timer\0value\0outer"};
 	union bpf_attr attr = {};
+	long fd;
 
 	attr.btf = (uintptr_t)&data;
-	attr.btf_size = offsetof(__typeof__(data), names) + sizeof(data.names);
-	opened(bpf(BPF_BTF_LOAD, &attr), "BTF");
+	attr.btf_size = sizeof(data);
+	fd = bpf(BPF_BTF_LOAD, &attr);
+	opened(fd, "BTF");
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_HASH;
+	attr.key_size = 8;
+	attr.value_size = 16;
+	attr.max_entries = 4;
+	attr.btf_fd = (uint32_t)fd;
+	attr.btf_key_type_id = 1;
+	attr.btf_value_type_id = 3;
+	opened(bpf(BPF_MAP_CREATE, &attr), "timers of BPF");
+	CHECK(!close((int)fd));
 }
 
 static void stats(void)
@@ -162,6 +292,12 @@ static const struct {
 	     {"perf", perf},
 	     {"link", bpf_link},
 	     {"btf", btf},
+	     {"attach", bpf_attach},
+	     {"kfunc", bpf_kfunc},
+	     {"dead", bpf_dead},
+	     {"counters", bpf_counters},
+	     {"ring", bpf_ring},
+	     {"timers", bpf_timers},
 	     {"stats", stats},
 	     {"timer-looks", timer_looks_cancelled},
 	     {"timer", timer_cancelled}};

@@ -17,6 +17,11 @@ def refused(case, what, code, *words):
     case.finish(pid)
 
 
+def needs_kernel_memory():
+    if not os.path.exists('/sys/kernel/btf/vmlinux'):
+        raise Skipped('the memory of the kernel cannot be read')
+
+
 def test_landlock(case):
     refused(case, 'landlock', 'file-kind', 'landlock-ruleset', 'read back', 'close it')
 
@@ -33,8 +38,34 @@ def test_bpf_link(case):
     refused(case, 'link', 'file-kind', 'BPF link', 'close it')
 
 
-def test_btf(case):
-    refused(case, 'btf', 'file-kind', 'BTF', 'close it')
+def test_btf_of_kernel(case):
+    refused(case, 'btf', 'file-kind', 'BTF', 'of this kernel', 'close it')
+
+
+def test_bpf_attach(case):
+    refused(case, 'attach', 'file-kind', 'attach_btf_id', 'close it')
+
+
+def test_bpf_kfunc(case):
+    needs_kernel_memory()
+    refused(case, 'kfunc', 'file-kind', 'kfunc', 'close it')
+
+
+def test_bpf_dead_code(case):
+    needs_kernel_memory()
+    refused(case, 'dead', 'file-kind', 'never reached', 'close it')
+
+
+def test_bpf_counters(case):
+    refused(case, 'counters', 'file-kind', 'performance counters')
+
+
+def test_bpf_ring(case):
+    refused(case, 'ring', 'file-kind', 'ring of messages')
+
+
+def test_bpf_timers(case):
+    refused(case, 'timers', 'file-state', "'bpf_timer'")
 
 
 def test_bpf_stats(case):
