@@ -50,6 +50,7 @@ static_assert(sizeof(struct epoll_busy_params) == 8, "size is part of the interf
 #endif
 
 /* linux/fcntl.h */
+#define KERNEL_EXECVE_CHECK 0x10000 /* AT_EXECVE_CHECK (6.14) */
 #ifndef F_GETOWNER_UIDS
 #define F_GETOWNER_UIDS 17 /* real and effective uid that F_SETOWN has recorded */
 #endif

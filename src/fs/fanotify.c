@@ -21,6 +21,7 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/context.h"
+#include "fs/fanotify_events.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
 #include "fs/opener.h"
@@ -44,6 +45,13 @@ struct fanotify_seen {
 	struct watch_inode inode;
 	int mount;
 	Reprise__FanotifyMark *msg;
+};
+
+/* The same of a group, with its events as the kernel has them. */
+struct fanotify_seen_group {
+	struct fanotify_seen *marks;
+	struct fanotify_raw *events;
+	size_t n_events;
 };
 
 /* fs/notify/fdinfo.c, fanotify_fdinfo() */
@@ -80,8 +88,8 @@ static size_t count_marks(const char *text)
 	return n;
 }
 
-static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct scratch *s,
-		      struct error *e)
+static int read_marks(const struct file_seen *f, Reprise__Fanotify *m,
+		      struct fanotify_seen_group *group, struct scratch *s, struct error *e)
 {
 	size_t n = count_marks(f->fdinfo);
 	struct fanotify_seen *seen = scratch_alloc(s, (n + 1) * sizeof(*seen));
@@ -110,7 +118,7 @@ static int read_marks(const struct file_seen *f, Reprise__Fanotify *m, struct sc
 			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
 		m->marks[m->n_marks++] = w->msg;
 	}
-	f->entry->private = (uint64_t)(uintptr_t)seen;
+	group->marks = seen;
 	return 0;
 }
 
@@ -133,15 +141,64 @@ static bool made_unprivileged(struct checkpoint *c, int fd)
 	       flags & UNPRIVILEGED;
 }
 
+/* What cannot be caused again is lost, if that was said; the application is told. */
+static int refuse_events(struct checkpoint *c, Reprise__Fanotify *m, const struct error *why,
+			 struct error *e)
+{
+	m->n_events = 0;
+	m->overflow = c->inotify_overflow && !(m->flags & FAN_UNLIMITED_QUEUE);
+	if (m->overflow)
+		return 0;
+	return error_set(e, -EBUSY, E_FILE_EVENTS, "%s%s", why->text,
+			 m->flags & FAN_UNLIMITED_QUEUE
+				 ? "; nor can its queue overflow (FAN_UNLIMITED_QUEUE)"
+				 : "");
+}
+
+/* What they are about is found when all files have been seen. */
+static int look_at_events(struct checkpoint *c, struct file_seen *f, Reprise__Fanotify *m,
+			  struct fanotify_seen_group *group, struct scratch *scratch,
+			  struct error *e)
+{
+	struct fanotify_raws raws = {};
+	struct kernel_memory *k;
+	struct error why = {}, unread = {};
+	int queued = 0, r;
+
+	if (ioctl(f->local, FIONREAD, &queued) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
+	if (!queued || c->checking)
+		return 0;
+	r = files_kernel_memory(c, &k, &why);
+	if (r >= 0)
+		r = fanotify_events_read(k, f->local, false, &raws);
+	if (r >= 0) {
+		group->events = scratch_copy(scratch, raws.all.v, raws.all.n * sizeof(*raws.all.v));
+		group->n_events = group->events ? raws.all.n : 0;
+	}
+	vec_free(&raws.all);
+	if (r >= 0)
+		return group->events ? 0
+				     : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for events");
+	error_set(
+		&unread, r, E_FILE_EVENTS,
+		"it holds events that have not been read yet, and the memory of the kernel, which "
+		"alone tells of them, cannot be read%s%s%s",
+		*why.text ? " (" : "", why.text, *why.text ? ")" : "");
+	return refuse_events(c, m, &unread, e);
+}
+
 static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			       struct scratch *scratch, struct error *e)
 {
-	int queued = 0, r;
+	struct fanotify_seen_group *group = scratch_alloc(scratch, sizeof(*group));
+	int r;
 
 	msg->fanotify = scratch_message(scratch, Reprise__Fanotify, reprise__fanotify__init);
-	if (!msg->fanotify)
+	if (!msg->fanotify || !group)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a fanotify group");
-	r = read_marks(f, msg->fanotify, scratch, e);
+	f->entry->private = (uint64_t)(uintptr_t)group;
+	r = read_marks(f, msg->fanotify, group, scratch, e);
 	if (r < 0)
 		return r;
 	msg->fanotify->unprivileged = made_unprivileged(c, f->local);
@@ -149,23 +206,11 @@ static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Repris
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it decides about accesses (permission events), and somebody may "
 				 "be waiting for its answer");
-	if (ioctl(f->local, FIONREAD, &queued) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "FIONREAD");
-	/* They tell who did it, and what to: nobody can do that in their place. */
-	if (queued && c->inotify_overflow && !(msg->fanotify->flags & FAN_UNLIMITED_QUEUE))
-		msg->fanotify->overflow = true;
-	else if (queued && !c->checking)
-		return error_set(e, -EBUSY, E_FILE_EVENTS,
-				 "it holds events that have not been read yet, which cannot be "
-				 "made again%s",
-				 msg->fanotify->flags & FAN_UNLIMITED_QUEUE
-					 ? "; nor can its queue overflow (FAN_UNLIMITED_QUEUE)"
-					 : "");
-	return 0;
+	return look_at_events(c, f, msg->fanotify, group, scratch, e);
 }
 
 /* The root of a mount, by its number or that of its device. */
-static int find_mount(struct checkpoint *c, const struct fanotify_seen *w, uint64_t *ret_inode,
+static int find_mount(struct checkpoint *c, struct fanotify_seen *w, uint64_t *ret_inode,
 		      struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -188,6 +233,7 @@ static int find_mount(struct checkpoint *c, const struct fanotify_seen *w, uint6
 		fd = open(point, O_PATH | O_CLOEXEC);
 		if (fd < 0)
 			continue;
+		w->inode.dev = makedev(ma, mi);
 		r = procfs_readlink(c->proc_fd, &link, e, "self/fd/%d", fd);
 		return r < 0 ? r : inode_checkpoint(c, NULL, fd, link, ret_inode, e);
 	}
@@ -195,9 +241,36 @@ static int find_mount(struct checkpoint *c, const struct fanotify_seen *w, uint6
 			 "it has a mark on a mount or file system that is not found");
 }
 
-static int save_marks(struct checkpoint *c, const struct file_entry *f, struct error *e)
+static int save_events(struct checkpoint *c, Reprise__Fanotify *m,
+		       const struct fanotify_seen_group *group, struct error *e)
 {
-	struct fanotify_seen *seen = (struct fanotify_seen *)(uintptr_t)f->private;
+	_cleanup_(free_ptr) dev_t *devices = calloc(m->n_marks + 1, sizeof(*devices));
+	const struct fanotify_raws raws = {{group->events, group->n_events, group->n_events}};
+	struct error why = {};
+	size_t n = 0;
+	int r;
+
+	if (!devices)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for marks");
+	for (size_t i = 0; i < m->n_marks; i++) {
+		dev_t dev = group->marks[i].inode.dev;
+		size_t k = 0;
+
+		while (k < n && devices[k] != dev)
+			k++;
+		if (k == n)
+			devices[n++] = dev;
+	}
+	r = fanotify_events_save(c, m, &raws, devices, n, &why);
+	if (r < 0 && why.code != E_FILE_EVENTS)
+		return error_set(e, r, why.code, "%s", why.text);
+	return r < 0 ? refuse_events(c, m, &why, e) : 0;
+}
+
+static int save_group(struct checkpoint *c, const struct file_entry *f, struct error *e)
+{
+	const struct fanotify_seen_group *group = (const void *)(uintptr_t)f->private;
+	struct fanotify_seen *seen = group->marks;
 	int r = 0;
 
 	for (size_t i = 0; i < f->msg->fanotify->n_marks && r >= 0; i++) {
@@ -208,19 +281,22 @@ static int save_marks(struct checkpoint *c, const struct file_entry *f, struct e
 		else
 			r = watch_save(c, f, &seen[i].inode, "one of its marks", &m->inode, e);
 	}
+	if (r >= 0 && group->n_events)
+		r = save_events(c, f->msg->fanotify, group, e);
 	return r;
 }
 
 static int fanotify_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	return file_for_each(c, &fanotify_file_ops, save_marks, e);
+	return file_for_each(c, &fanotify_file_ops, save_group, e);
 }
 
 /* ---- restart ---- */
 
 static int fanotify_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
-	if (!msg->fanotify || msg->fanotify->flags & CLASSES ||
+	if (!msg->fanotify || !fanotify_events_possible(r, msg->fanotify) ||
+	    msg->fanotify->flags & CLASSES ||
 	    (msg->fanotify->overflow && msg->fanotify->flags & FAN_UNLIMITED_QUEUE))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper fanotify group");
 	for (size_t i = 0; i < msg->fanotify->n_marks; i++) {
@@ -248,102 +324,22 @@ static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, s
 	_cleanup_(close_fd) int target = -EBADF;
 	unsigned int flags = m->on | (m->flags & FAN_MARK_EVICTABLE);
 	unsigned int ignore = m->flags & FAN_MARK_IGNORE ? FAN_MARK_IGNORE : FAN_MARK_IGNORED_MASK;
+	uint32_t mask = m->mask;
+	struct stat st;
 	char path[32];
 	int res = watch_open(r, m->inode, &target, path, sizeof(path), e);
 
 	if (res < 0)
 		return res;
-	res = mark(r, fd, flags, m->mask, path);
+	/* Of other files the kernel adds it where it reports parents, and refuses it from us. */
+	if (fstat(target, &st) >= 0 && !S_ISDIR(st.st_mode))
+		mask &= ~(uint32_t)FAN_EVENT_ON_CHILD;
+	res = mark(r, fd, flags, mask, path);
 	if (res >= 0)
 		res = mark(r, fd, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
 			   m->ignored, path);
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot mark %s", watch_name(r, m->inode))
 		       : 0;
-}
-
-/* Descriptors come with an event: of the file, and of the process (FAN_REPORT_PIDFD). */
-static void close_event(const char *buf, size_t n)
-{
-	struct fanotify_event_metadata event;
-	struct fanotify_event_info_header info;
-	int pidfd;
-
-	memcpy(&event, buf, sizeof(event));
-	if (event.fd >= 0)
-		close(event.fd);
-	for (size_t at = event.metadata_len; at + sizeof(info) + sizeof(pidfd) <= n;
-	     at += info.len) {
-		memcpy(&info, buf + at, sizeof(info));
-		memcpy(&pidfd, buf + at + sizeof(info), sizeof(pidfd));
-		if (info.info_type == FAN_EVENT_INFO_TYPE_PIDFD && pidfd >= 0)
-			close(pidfd);
-		if (info.len < sizeof(info))
-			break;
-	}
-}
-
-/* From the front. All have the same length, which is the first room that one fits into. */
-static int drop_events(int fd, uint64_t count)
-{
-	char buf[512];
-	size_t room = FAN_EVENT_METADATA_LEN;
-
-	while (count) {
-		ssize_t n = read(fd, buf, room);
-
-		if (n < 0 && errno == EINVAL && room < sizeof(buf)) {
-			room += 4;
-			continue;
-		}
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		close_event(buf, (size_t)n);
-		count--;
-	}
-	return 0;
-}
-
-/* Of different files, since events of one are merged. */
-static int make_events(int dir, uint64_t count)
-{
-	for (uint64_t i = 0; i < count; i++) {
-		_cleanup_(close_fd) int file = -EBADF;
-		char name[16];
-
-		snprintf(name, sizeof(name), "%08x", (unsigned int)i);
-		file = openat(dir, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-		if (file < 0 || unlinkat(dir, name, 0) < 0)
-			return -errno;
-	}
-	return 0;
-}
-
-/*
- * An overflow cannot be made but by one (fsnotify_insert_event()): the queue is filled with events
- * of files of ours, which are read away.
- */
-static int make_overflow(struct restart *r, int fd, struct error *e)
-{
-	const uint64_t mask = FAN_OPEN | FAN_EVENT_ON_CHILD;
-	_cleanup_(close_fd) int dir = watch_make_fs();
-	char path[32];
-	uint64_t limit;
-	int res = watch_queue_limit(r, "fanotify", &limit, e);
-
-	if (res < 0)
-		return res;
-	snprintf(path, sizeof(path), "self/fd/%d", dir);
-	if (dir < 0)
-		res = dir;
-	else if (fanotify_mark(fd, FAN_MARK_ADD, mask, r->proc_fd, path) < 0)
-		res = -errno;
-	if (res >= 0)
-		res = make_events(dir, limit + 1);
-	if (res >= 0)
-		res = drop_events(fd, limit);
-	if (res >= 0 && fanotify_mark(fd, FAN_MARK_REMOVE, mask, r->proc_fd, path) < 0)
-		res = -errno;
-	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;
 }
 
 static int init(const Reprise__Fanotify *msg)
@@ -397,11 +393,18 @@ static int fanotify_restart(struct restart *r, uint64_t id, const Reprise__File 
 
 	if (fd < 0)
 		return error_errno(e, fd, E_RESTORE, "cannot make a fanotify group");
-	res = m->overflow ? make_overflow(r, fd, e) : 0;
+	res = m->overflow ? fanotify_make_overflow(r, fd, e) : 0;
 	if (res < 0)
 		return res;
 	*ret_fd = take_fd(&fd);
 	return 0;
+}
+
+/* Before anybody in the tree watches anything. */
+static int fanotify_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd,
+			   struct error *e)
+{
+	return msg->fanotify->n_events ? fanotify_events_restart(r, fd, msg->fanotify, e) : 0;
 }
 
 static int add_marks(struct restart *r, int fd, const Reprise__Fanotify *m, struct error *e)
@@ -428,21 +431,26 @@ static void fanotify_describe(const Reprise__File *msg, char *buf, size_t size)
 {
 	const Reprise__Fanotify *m = msg->fanotify;
 
-	snprintf(buf, size, "%zu marks%s", m ? m->n_marks : 0,
-		 m && m->overflow ? ", unread events were lost" : "");
+	if (m && m->n_events)
+		snprintf(buf, size, "%zu marks, %zu unread events", m->n_marks, m->n_events);
+	else
+		snprintf(buf, size, "%zu marks%s", m ? m->n_marks : 0,
+			 m && m->overflow ? ", unread events were lost" : "");
 }
 
 const struct file_ops fanotify_file_ops = {
 	.kind = FILE_FANOTIFY,
 	.name = "fanotify",
 	.support =
-		"marks on files, mounts and file systems; groups for permission events are refused, "
-		"unread events too, or reported as lost (`--inotify=overflow`)",
+		"marks on files, mounts and file systems; by root, unread events of opening, reading, "
+		"writing and closing by tasks of the tree, others are refused, or reported as lost "
+		"(`--inotify=overflow`); groups for permission events are refused",
 	.match = fanotify_match,
 	.checkpoint = fanotify_checkpoint,
 	.checkpoint_all = fanotify_checkpoint_all,
 	.validate = fanotify_validate,
 	.restart = fanotify_restart,
+	.finish = fanotify_finish,
 	.restart_all = fanotify_restart_all,
 	.describe = fanotify_describe,
 };

@@ -129,6 +129,22 @@ static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
 	return any;
 }
 
+int watch_open_handle(struct checkpoint *c, const struct watch_inode *w)
+{
+	if (find_mounts(c, w->dev) < 0)
+		return -1;
+	vec_for_each (m, &c->files->mounts) {
+		int fd = m->dev == w->dev && m->fd >= 0
+				 ? open_by_handle_at(m->fd, w->handle, O_PATH | O_CLOEXEC)
+				 : -1;
+
+		if (fd >= 0 && has_path(c, fd))
+			return fd;
+		close_fd(&fd);
+	}
+	return -1;
+}
+
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e)
 {

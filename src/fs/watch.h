@@ -20,6 +20,8 @@ int watch_parse_handle(const char *line, struct watch_inode *w);
 /* Finds the watched inode and saves it; its id. `what` is the watch in words. */
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
+/* By its handle on its device alone, if it has a path there: an O_PATH descriptor, or -1. */
+int watch_open_handle(struct checkpoint *c, const struct watch_inode *w);
 /* What is watched on an overlay of a container: an O_PATH descriptor, or -1. Needs
  * CAP_DAC_READ_SEARCH. */
 int watch_overlay_open(struct checkpoint *c, const struct watch_inode *w);

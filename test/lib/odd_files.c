@@ -29,6 +29,36 @@ static int write_to_setuid(void *arg)
 	return 0;
 }
 
+static int write_new(void *arg)
+{
+	test_write("new", "contents", 8);
+	return 0;
+}
+
+/* Events that nobody can cause again; by default, since who has done it has ended. */
+static void set_up_fanotify(const char *how)
+{
+	bool handles = !strcmp(how, "=chmod"), thread = !strcmp(how, "=thread");
+
+	group = fanotify_init(FAN_NONBLOCK | (*how == '-'   ? FAN_UNLIMITED_QUEUE
+					      : *how == '+' ? FAN_REPORT_DFID_NAME
+					      : handles	    ? FAN_REPORT_FID
+					      : thread	    ? FAN_REPORT_TID
+							    : 0),
+			      O_RDONLY);
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD,
+			     (handles ? FAN_ATTRIB : FAN_MODIFY) | FAN_EVENT_ON_CHILD, AT_FDCWD,
+			     "."));
+	if (*how == '=')
+		write_new(NULL);
+	else
+		test_reap(test_fork(write_new, NULL), 0);
+	if (handles)
+		CHECK(!chmod("new", 0600));
+	if (!strcmp(how, "=removed"))
+		CHECK(!unlink("new"));
+}
+
 static void set_up(const char *what)
 {
 	char path[4096];
@@ -70,13 +100,7 @@ static void set_up(const char *what)
 		CHECK_EQUAL(inotify_add_watch(watcher, ".", IN_CREATE), 1);
 		test_write("new", "", 0);
 	} else if (!strncmp(what, "fanotify", 8)) {
-		group = fanotify_init(FAN_NONBLOCK | (what[8] == '-' ? FAN_UNLIMITED_QUEUE
-						      : what[8]	     ? FAN_REPORT_DFID_NAME
-								     : 0),
-				      O_RDONLY);
-		CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_MODIFY | FAN_EVENT_ON_CHILD, AT_FDCWD,
-				     "."));
-		test_write("new", "contents", 8);
+		set_up_fanotify(what + 8);
 	} else if (!strcmp(what, "permission")) {
 		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
 	} else if (!strcmp(what, "mounts")) {

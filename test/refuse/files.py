@@ -112,13 +112,13 @@ def test_write_that_failed(case):
             system('umount2', b'lossy', 2)
 
 
-def unread(case, what, *options):
+def unread(case, what, *options, words=()):
     """While it runs they may be read any moment: no obstacle for a check."""
     pid = odd(case, what)
     if case.reprise('check', str(pid))[0]:
         raise Failed('an obstacle for a check')
     case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), *options),
-                 'file-events', what.split('-')[0], 'event', 'descriptor')
+                 'file-events', what.split('-')[0].split('=')[0], 'event', 'descriptor', *words)
     case.expect_files()
     case.finish(pid)
 
@@ -134,7 +134,20 @@ def test_events_unprivileged(case):
 
 
 def test_events_fanotify(case):
-    unread(case, 'fanotify')
+    unread(case, 'fanotify', words=['has ended or is not in the tree'])
+
+
+def test_events_fanotify_changed(case):
+    """What would change the file."""
+    unread(case, 'fanotify=chmod', words=['without changing the file'])
+
+
+def test_events_fanotify_removed(case):
+    unread(case, 'fanotify=removed', words=['no longer where it was'])
+
+
+def test_events_fanotify_thread(case):
+    unread(case, 'fanotify=thread', words=['FAN_REPORT_TID'])
 
 
 def test_events_fanotify_unlimited(case):

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_FANOTIFY_EVENTS_H
+#define REPRISE_FS_FANOTIFY_EVENTS_H
+
+#include <fcntl.h>
+
+#include "fs/context.h"
+
+/* What a group of fanotify holds, and nobody has read yet. */
+
+#define FANOTIFY_EVENTS_MAX (1u << 16)
+
+enum fanotify_type { /* numbers stand in images: for ever */
+		     FANOTIFY_PATH = 1,
+		     FANOTIFY_HANDLE = 2,
+		     FANOTIFY_NAME = 3,
+		     FANOTIFY_OVERFLOW = 4,
+		     FANOTIFY_STRANGE = 5, /* never in an image */
+};
+
+/* FS_EVENT_ON_CHILD stands in events, too, and nobody is told. */
+#define FANOTIFY_MASK(mask) ((mask) & ~(uint32_t)FAN_EVENT_ON_CHILD)
+
+struct fanotify_handle {
+	uint32_t type, len;
+	uint8_t bytes[MAX_HANDLE_SZ];
+};
+
+/* As the kernel keeps it (struct fanotify_event). */
+struct fanotify_raw {
+	enum fanotify_type type;
+	uint32_t mask;
+	uint64_t pid;		       /* struct pid */
+	uint64_t mount, dentry;	       /* by path: struct vfsmount, struct dentry */
+	uint64_t fsid;		       /* else */
+	struct fanotify_handle object; /* of FANOTIFY_NAME: the directory */
+	struct fanotify_handle child;  /* len 0: not told */
+	char name[NAME_MAX + 1];
+};
+
+struct fanotify_raws {
+	VEC(struct fanotify_raw) all;
+};
+
+/* Those of a group of which we have a descriptor; or the last one alone. */
+int fanotify_events_read(struct kernel_memory *k, int fd, bool last,
+			 struct fanotify_raws *ret) must_check;
+/* The struct pid of a thread; 0: it has none. */
+int fanotify_pid(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
+/* The handle by which events tell of a file, and the number of its file system. */
+int fanotify_handle_of(int fd, struct fanotify_handle *ret) must_check;
+int fanotify_fsid_of(int fd, uint64_t *ret) must_check;
+bool fanotify_handle_equal(const struct fanotify_handle *a, const struct fanotify_handle *b);
+/* The struct path of an open file. */
+int fanotify_path_of(struct kernel_memory *k, int fd, uint64_t *ret_mount,
+		     uint64_t *ret_dentry) must_check;
+
+/*
+ * Saves events that were read: finds what they are about, and who in the tree has caused them.
+ * Refuses what could not be caused again. devices: on which the group has marks.
+ */
+int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
+			 const struct fanotify_raws *events, const dev_t *devices, size_t n,
+			 struct error *e) must_check;
+/* What an event by path is about: an O_PATH descriptor. */
+int fanotify_find_path(struct checkpoint *c, const struct fanotify_raw *raw, int *ret,
+		       struct error *e) must_check;
+bool fanotify_events_possible(const struct restart *r, const Reprise__Fanotify *m);
+
+/* Makes a group without marks hold the events of the image, or an overflow alone. */
+int fanotify_events_restart(struct restart *r, int fd, const Reprise__Fanotify *m,
+			    struct error *e) must_check;
+int fanotify_make_overflow(struct restart *r, int fd, struct error *e) must_check;
+
+/* What one event takes to be caused again by its task. */
+struct fanotify_cause {
+	struct restart *r;
+	struct restart_task *t;
+	int group;
+	int object; /* O_PATH: what is opened */
+	int marked; /* O_PATH: what is marked for that */
+	const Reprise__FanotifyEvent *event;
+	bool directory;
+};
+int fanotify_cause(struct fanotify_cause *x, struct error *e) must_check;
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an event of fanotify by path is about. The kernel has a mount and a directory entry, which
+ * an open of the event would take: the names up to the root of the mount are read from its memory,
+ * and what they lead to is compared with that very entry.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/fanotify.h>
+
+#include "core/cleanup.h"
+#include "core/procfs.h"
+#include "fs/fanotify_events.h"
+#include "fs/fdinfo.h"
+
+int fanotify_path_of(struct kernel_memory *k, int fd, uint64_t *ret_mount, uint64_t *ret_dentry)
+{
+	const int mount = kernel_offset(k, "file", "f_path.mnt");
+	const int dentry = kernel_offset(k, "file", "f_path.dentry");
+	int r = kernel_of_file(k, fd, &mount, 1, ret_mount, sizeof(*ret_mount));
+
+	return r < 0 ? r : kernel_of_file(k, fd, &dentry, 1, ret_dentry, sizeof(*ret_dentry));
+}
+
+/* Puts "/" and the name in front of what ends at *at. */
+static int put_name(struct kernel_memory *k, uint64_t dentry, char *path, size_t *at)
+{
+	const int name_at = kernel_offset(k, "dentry", "d_name.name");
+	uint32_t len;
+	int r = name_at < 0 ? name_at
+			    : kernel_member(k, dentry, "dentry", "d_name.len", &len, sizeof(len));
+	uint64_t name;
+
+	if (r < 0)
+		return r;
+	if (!len || len > NAME_MAX || len + 1 > *at)
+		return -ENAMETOOLONG;
+	name = kernel_pointer(k, dentry + (uint64_t)name_at);
+	*at -= len;
+	r = name ? kernel_read(k, name, path + *at, len) : -EFAULT;
+	path[--*at] = '/';
+	return r;
+}
+
+/* The path below the root of the mount: stands at the end of the room, from *at on. */
+static int read_path(struct kernel_memory *k, const struct fanotify_raw *raw, char *path,
+		     size_t *at)
+{
+	uint64_t dentry = raw->dentry, root, parent;
+	int r = kernel_member(k, raw->mount, "vfsmount", "mnt_root", &root, sizeof(root));
+
+	while (r >= 0 && dentry != root) {
+		r = put_name(k, dentry, path, at);
+		if (r >= 0)
+			r = kernel_member(k, dentry, "dentry", "d_parent", &parent, sizeof(parent));
+		if (r >= 0 && parent == dentry)
+			r = -ESTALE;
+		dentry = parent;
+	}
+	return r;
+}
+
+/* Where a mount stands, as mountinfo has it. */
+static int mount_point(struct checkpoint *c, uint64_t vfsmount, char point[PATH_MAX],
+		       struct error *e)
+{
+	const int in = kernel_offset(c->kernel, "mount", "mnt");
+	_cleanup_(free_ptr) char *text = NULL;
+	int id, is,
+		r = in < 0 ? in
+			   : kernel_member(c->kernel, vfsmount - (uint64_t)in, "mount", "mnt_id",
+					   &id, sizeof(id));
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	n = procfs_read(c->proc_fd, &text, e, "self/mountinfo");
+	if (n < 0)
+		return (int)n;
+	for (const char *line = text; *line; fdinfo_skip_line(&line))
+		if (sscanf(line, "%d %*d %*s %*s %4095s", &is, point) == 2 && is == id)
+			return 0;
+	return -ESTALE;
+}
+
+static int open_path(struct checkpoint *c, const struct fanotify_raw *raw, struct error *e)
+{
+	char below[PATH_MAX], point[PATH_MAX], path[2 * PATH_MAX];
+	size_t at = sizeof(below) - 1;
+	uint64_t mount, dentry;
+	_cleanup_(close_fd) int fd = -EBADF;
+	int r = mount_point(c, raw->mount, point, e);
+
+	below[at] = '\0';
+	if (r >= 0)
+		r = read_path(c->kernel, raw, below, &at);
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s%s",
+		 strcmp(point, "/") ? point
+		 : below[at]	    ? ""
+				    : "/",
+		 below + at);
+	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	r = fd < 0 ? -errno : fanotify_path_of(c->kernel, fd, &mount, &dentry);
+	if (r >= 0 && (mount != raw->mount || dentry != raw->dentry))
+		r = -ESTALE;
+	return r < 0 ? r : take_fd(&fd);
+}
+
+int fanotify_find_path(struct checkpoint *c, const struct fanotify_raw *raw, int *ret,
+		       struct error *e)
+{
+	struct error why = {};
+	int fd = open_path(c, raw, &why);
+
+	if (fd < 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS,
+				 "it holds an unread event (%#x) of a file that is no longer where "
+				 "it was",
+				 raw->mask);
+	*ret = fd;
+	return 0;
+}
