@@ -14,6 +14,7 @@
 
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
+#include "ipc/ipc.h"
 
 const struct device_seen *inode_device(struct checkpoint *c, int fd, const struct stat *st)
 {
@@ -152,6 +153,13 @@ static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, 
 	return save(c, fd, st, link, entry, e);
 }
 
+/* A file system may hold a file of that name. */
+static bool is_segment(const struct stat *st, const char *link)
+{
+	return S_ISREG(st->st_mode) && !major(st->st_dev) && !strncmp(link, "/SYSV", 5) &&
+	       strstr(link, " (deleted)");
+}
+
 int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
 		     const char *link, uint64_t *ret_id, struct error *e)
 {
@@ -159,6 +167,13 @@ int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, i
 
 	if (fstat(fd, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", link);
+	if (is_segment(&st, link)) {
+		uint64_t number = st.st_ino;
+
+		if (ipc_number_opened(c, fd, link, &number, e) < 0)
+			return e->err;
+		st.st_ino = number;
+	}
 	return checkpoint_seen(c, fd, &st, link, ret_id, e);
 }
 
@@ -203,6 +218,9 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 				 (unsigned long long)id, msg->kind);
 	if ((msg->kind == INODE_NAMED || msg->kind == INODE_DELETED) && msg->path[0] != '/')
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu has no absolute path",
+				 (unsigned long long)id);
+	if (restart_space_missing(r, msg->ipc_namespace, CLONE_NEWIPC))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu is in no IPC namespace",
 				 (unsigned long long)id);
 	if (restart_space_missing(r, msg->mounts, CLONE_NEWNS))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,

@@ -10,6 +10,7 @@
 
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
+#include "ipc/ipc.h"
 #include "image/store.h"
 
 static int no_memory(struct error *e)
@@ -57,7 +58,12 @@ int inodes_take_memory(struct checkpoint *c, uint64_t least, struct memory_objec
 	if (!c->files)
 		return 0;
 	vec_for_each (entry, &c->files->inodes) {
-		struct memory_object *o = entry->bytes >= least ? vec_push(&ret->v) : NULL;
+		struct memory_object *o;
+
+		/* Whose mappings are whose is looked up by number. */
+		if (entry->msg.kind == INODE_SYSV_SHM && ipc_spaces_nested(c))
+			continue;
+		o = entry->bytes >= least ? vec_push(&ret->v) : NULL;
 
 		if (o)
 			*o = (struct memory_object){.fd = take_fd(&entry->fd),

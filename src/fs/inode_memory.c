@@ -99,7 +99,7 @@ int inode_memory_checkpoint(struct checkpoint *c, int fd, const char *link,
 	if (!msg->path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
 	if (msg->kind == INODE_SYSV_SHM)
-		return inode_sysv_checkpoint(entry, e);
+		return inode_sysv_checkpoint(c, entry, e);
 	if (!has_prefix(link, MEMFD_PREFIX))
 		return 0;
 	seals = read_seals(c, fd, e);
@@ -198,7 +198,7 @@ int inodes_restart_seal(struct restart *r, struct error *e)
 		if (inode->msg->kind == INODE_MEMFD || inode->msg->kind == INODE_HUGETLB)
 			res = apply_seals(inode, late_seals(inode->msg), e);
 		else if (inode->msg->kind == INODE_SYSV_SHM)
-			res = inode_sysv_finish(inode, e);
+			res = inode_sysv_finish(r, inode, e);
 		if (res < 0)
 			return res;
 	}

@@ -18,10 +18,11 @@ int inode_memory_checkpoint(struct checkpoint *c, int fd, const char *link,
 			    struct inode_entry *entry, struct error *e) must_check;
 int inode_memory_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 
-int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e) must_check;
+int inode_sysv_checkpoint(struct checkpoint *c, struct inode_entry *entry,
+			  struct error *e) must_check;
 int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 /* The tasks are attached: what was removed is removed again, what was not stays. */
-int inode_sysv_finish(struct inode_open *inode, struct error *e) must_check;
+int inode_sysv_finish(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 void inode_sysv_release(struct inode_open *inode);
 
 struct inode_open *inode_find(const struct restart *r, uint64_t id);

@@ -23,13 +23,11 @@
 /* One that the tree may not have used, and whose number another has. */
 #define SEGMENT_GIVEN_UP (-ENOTUNIQ)
 
-int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e)
+static int look(struct checkpoint *c, void *arg, struct error *e)
 {
-	Reprise__Inode *msg = &entry->msg;
+	Reprise__Inode *msg = arg;
 	struct shmid_ds ds;
 
-	/* ipc/shm.c, newseg(): "shmid gets reported as inode# in /proc/pid/maps". */
-	msg->shmid = (int32_t)msg->ino;
 	if (shmctl(msg->shmid, IPC_STAT, &ds) < 0)
 		return error_errno(e, -errno, E_FILE_STATE,
 				   "cannot look at the System V segment %d", msg->shmid);
@@ -39,6 +37,16 @@ int inode_sysv_checkpoint(struct inode_entry *entry, struct error *e)
 	msg->gid = ds.shm_perm.gid;
 	msg->size = ds.shm_segsz;
 	return 0;
+}
+
+int inode_sysv_checkpoint(struct checkpoint *c, struct inode_entry *entry, struct error *e)
+{
+	Reprise__Inode *msg = &entry->msg;
+
+	/* ipc/shm.c, newseg(): "shmid gets reported as inode# in /proc/pid/maps". */
+	msg->shmid = ipc_id_of_segment(msg->ino);
+	msg->ipc_namespace = ipc_space_of_segment(c, msg->ino);
+	return ipc_visit(c, msg->ipc_namespace, look, msg, e);
 }
 
 static bool removed(const Reprise__Inode *msg)
@@ -70,6 +78,7 @@ static int make_segment(struct restart *r, const Reprise__Inode *msg,
 	perm.key = removed(msg) ? IPC_PRIVATE : msg->shmkey;
 	perm.cuid = seg ? seg->perm->cuid : geteuid();
 	perm.cgid = seg ? seg->perm->cgid : getegid();
+	perm.namespace_ = msg->ipc_namespace;
 	id = sysv_get(r, SYSV_SHM, &perm, msg->size, flags, e);
 	if (id < 0)
 		return id;
@@ -87,7 +96,7 @@ static int make_segment(struct restart *r, const Reprise__Inode *msg,
 static int get_segment(struct restart *r, struct inode_open *inode, bool *ret_keep, struct error *e)
 {
 	const Reprise__Inode *msg = inode->msg;
-	const Reprise__ShmSegment *seg = shm_of_image(r, msg->shmid);
+	const Reprise__ShmSegment *seg = shm_of_image(r, msg->ipc_namespace, msg->shmid);
 	int there, of_key, res;
 	struct shmid_ds ds;
 
@@ -166,8 +175,9 @@ static int skip_contents(struct restart *r, const struct inode_open *inode, stru
 	return res;
 }
 
-int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error *e)
+static int make(struct restart *r, void *arg, struct error *e)
 {
+	struct inode_open *inode = arg;
 	bool keep;
 	int id = get_segment(r, inode, &keep, e), res = 0;
 
@@ -182,6 +192,11 @@ int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error
 	return res < 0 ? sysv_error(e, res, SYSV_SHM, inode->msg->shmid, inode->msg->shmkey) : 0;
 }
 
+int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error *e)
+{
+	return ipc_restart_visit(r, inode->msg->ipc_namespace, make, inode, e);
+}
+
 int inode_sysv_shmid(const struct restart *r, uint64_t id)
 {
 	const struct inode_open *inode = inode_find(r, id);
@@ -189,8 +204,9 @@ int inode_sysv_shmid(const struct restart *r, uint64_t id)
 	return inode && inode->msg->kind == INODE_SYSV_SHM ? inode->shmid : -EINVAL;
 }
 
-int inode_sysv_finish(struct inode_open *inode, struct error *e)
+static int finish(struct restart *r, void *arg, struct error *e)
 {
+	struct inode_open *inode = arg;
 	int res = inode->made || inode->left_behind ? set_owner(inode->shmid, inode->msg, e) : 0;
 
 	if (res < 0)
@@ -207,12 +223,18 @@ int inode_sysv_finish(struct inode_open *inode, struct error *e)
 	return 0;
 }
 
+int inode_sysv_finish(struct restart *r, struct inode_open *inode, struct error *e)
+{
+	return ipc_restart_visit(r, inode->msg->ipc_namespace, finish, inode, e);
+}
+
 void inode_sysv_release(struct inode_open *inode)
 {
 	if (inode->map)
 		shmdt(inode->map);
 	inode->map = NULL;
-	if (inode->made)
+	/* What is in a namespace of its own goes with it. */
+	if (inode->made && !inode->msg->ipc_namespace)
 		shmctl(inode->shmid, IPC_RMID, NULL);
 	inode->made = false;
 }

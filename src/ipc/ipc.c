@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <linux/kcmp.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "fs/inode.h"
@@ -28,7 +29,10 @@ void ipc_checkpoint_end(struct checkpoint *c)
 	for (int i = 0; i < 3; i++)
 		vec_free(&x->objects[i]);
 	vec_free(&x->leaked);
+	vec_free(&x->listed.ids);
+	vec_free(&x->placed.ids);
 	vec_free(&x->queues);
+	mqueue_places_free(x);
 	vec_free(&x->lists);
 	vec_free(&x->members);
 	vec_free(&x->tids);
@@ -47,8 +51,28 @@ struct kernel_memory *ipc_kernel_memory(struct checkpoint *c)
 	return x->kernel;
 }
 
+static bool any_of(const struct checkpoint *c, uint64_t space)
+{
+	for (int i = 0; i < 3; i++)
+		vec_for_each (o, &c->ipc->objects[i])
+			if (o->space == space)
+				return true;
+	return false;
+}
+
+static int save_here(struct checkpoint *c, void *arg, struct error *e)
+{
+	const uint64_t *space = arg;
+	int r = sem_checkpoint(c, *space, e);
+
+	if (r >= 0)
+		r = msg_checkpoint(c, *space, e);
+	return r < 0 ? r : shm_checkpoint(c, *space, e);
+}
+
 int ipc_checkpoint(struct checkpoint *c, struct error *e)
 {
+	uint64_t space = 0;
 	int r = sysv_list(c, e);
 
 	if (r >= 0)
@@ -56,11 +80,14 @@ int ipc_checkpoint(struct checkpoint *c, struct error *e)
 	if (r >= 0)
 		r = undo_checkpoint(c, e);
 	if (r >= 0)
-		r = sem_checkpoint(c, e);
+		r = shm_count_attachments(c, e);
 	if (r >= 0)
-		r = msg_checkpoint(c, e);
-	if (r >= 0)
-		r = shm_checkpoint(c, e);
+		r = save_here(c, &space, e);
+	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
+		space = c->spaces.list.v[i].id;
+		if (c->spaces.list.v[i].flag == CLONE_NEWIPC && any_of(c, space))
+			r = ipc_visit(c, space, save_here, &space, e);
+	}
 	return r < 0 ? r : limits_checkpoint(c, e);
 }
 
@@ -76,20 +103,32 @@ int ipc_restart_validate(const struct restart *r, struct error *e)
 		res = msg_validate(r, e);
 	if (res >= 0)
 		res = shm_validate(r, e);
+	if (res >= 0)
+		res = mqueues_validate(r, e);
 	return res < 0 ? res : limits_validate(r, e);
 }
 
 bool ipc_restart_any(const struct restart *r)
 {
+	const Reprise__ShmSegment *segment;
+	const Reprise__MsgQueue *queue;
+	const Reprise__Mqueue *mqueue;
 	const Reprise__Inode *inode;
+	const Reprise__SemSet *set;
+	bool any = false;
 
 	/* Images of older versions have no record of it but this. */
 	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
-		if (inode->kind == INODE_SYSV_SHM)
-			return true;
-	return restart_nth(r, RECORD_SHM_SEGMENT, 0, NULL) ||
-	       restart_nth(r, RECORD_MQUEUE, 0, NULL) || restart_nth(r, RECORD_SEM_SET, 0, NULL) ||
-	       restart_nth(r, RECORD_MSG_QUEUE, 0, NULL);
+		any |= inode->kind == INODE_SYSV_SHM && !inode->ipc_namespace;
+	for (size_t i = 0; (segment = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
+		any |= !segment->perm->namespace_;
+	for (size_t i = 0; (mqueue = restart_nth(r, RECORD_MQUEUE, i, NULL)); i++)
+		any |= !mqueue->namespace_;
+	for (size_t i = 0; (set = restart_nth(r, RECORD_SEM_SET, i, NULL)); i++)
+		any |= !set->perm->namespace_;
+	for (size_t i = 0; (queue = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++)
+		any |= !queue->perm->namespace_;
+	return any;
 }
 
 /* Nobody outside could reach what is in a namespace of its own. */
@@ -140,5 +179,7 @@ int ipc_restart_objects(struct restart *r, struct error *e)
 
 	if (res >= 0)
 		res = msg_restart(r, e);
-	return res < 0 ? res : shm_restart(r, e);
+	if (res >= 0)
+		res = shm_restart(r, e);
+	return res < 0 ? res : mqueues_restart(r, e);
 }

@@ -57,7 +57,7 @@ static int save_name(const struct file_seen *f, Reprise__Mqueue *m, struct scrat
 	return 0;
 }
 
-/* Is it the queue of that name here? One that nobody may read cannot be opened to see. */
+/* In ours: is it the queue of that name here? One that nobody may read cannot be opened to see. */
 static int check_namespace(const struct file_seen *f, const Reprise__Mqueue *m, struct error *e)
 {
 	_cleanup_(close_fd) int fd = -EBADF;
@@ -72,6 +72,19 @@ static int check_namespace(const struct file_seen *f, const Reprise__Mqueue *m, 
 		return error_set(e, -EXDEV, E_IPC_STATE,
 				 "the message queue belongs to another IPC namespace");
 	return 0;
+}
+
+static int find_namespace(struct checkpoint *c, const struct file_seen *f, Reprise__Mqueue *m,
+			  struct error *e)
+{
+	const struct mqueue_place *place;
+	int r = mqueue_find_places(c, e);
+
+	if (r < 0)
+		return r;
+	place = mqueue_place_of(c, f->st.st_dev);
+	m->namespace_ = place ? place->space : 0;
+	return place ? 0 : check_namespace(f, m, e);
 }
 
 static bool in_tree(const struct checkpoint *c, pid_t pid)
@@ -146,7 +159,7 @@ static int save_queue(struct checkpoint *c, const struct file_seen *f, struct mq
 	m->ino = f->st.st_ino;
 	r = save_name(f, m, s, e);
 	if (r >= 0)
-		r = check_namespace(f, m, e);
+		r = find_namespace(c, f, m, e);
 	if (r >= 0)
 		r = read_status(c, f, status, e);
 	if (r >= 0)
@@ -154,12 +167,27 @@ static int save_queue(struct checkpoint *c, const struct file_seen *f, struct mq
 	return r < 0 ? r : save_notify(c, f->local, m, status, s, e);
 }
 
+static int add_queue(struct checkpoint *c, struct file_seen *f, uint64_t id, struct scratch *s,
+		     struct error *e)
+{
+	struct mqueue_entry *entry = vec_push(&c->ipc->queues);
+	int r;
+
+	if (!entry)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a message queue");
+	*entry = (struct mqueue_entry){
+		.id = id, .dev = f->st.st_dev, .ino = f->st.st_ino, .file = f->entry};
+	r = save_queue(c, f, entry, s, e);
+	if (r < 0)
+		c->ipc->queues.n--;
+	return r;
+}
+
 static int mqueue_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			     struct scratch *scratch, struct error *e)
 {
 	Reprise__MqueueFile *m =
 		scratch_message(scratch, Reprise__MqueueFile, reprise__mqueue_file__init);
-	struct mqueue_entry *entry;
 	bool new;
 	int r;
 
@@ -173,17 +201,19 @@ static int mqueue_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise_
 	if (r < 0)
 		return error_set(e, r, E_NO_MEMORY, "no memory for a message queue");
 	m->name = scratch_string(scratch, f->link);
-	if (!new)
-		return 0;
-	entry = vec_push(&c->ipc->queues);
-	if (!entry)
+	return new ? add_queue(c, f, m->queue, scratch, e) : 0;
+}
+
+int mqueue_add(struct checkpoint *c, struct file_seen *f, const char *name, struct error *e)
+{
+	uint64_t id;
+	bool new;
+
+	f->link = scratch_string(&c->files->scratch, name);
+	if (!f->link ||
+	    objects_get(c->objects, RECORD_MQUEUE, f->st.st_dev, f->st.st_ino, &id, &new) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a message queue");
-	*entry = (struct mqueue_entry){
-		.id = m->queue, .dev = f->st.st_dev, .ino = f->st.st_ino, .file = f->entry};
-	r = save_queue(c, f, entry, scratch, e);
-	if (r < 0)
-		c->ipc->queues.n--;
-	return r;
+	return new ? add_queue(c, f, id, &c->files->scratch, e) : 0;
 }
 
 /* ---- who else has it ---- */
@@ -242,37 +272,45 @@ static void look_outside(struct checkpoint *c)
 	}
 }
 
-/* Nobody outside can come to a copy of what has no name. */
+static int name_entry(const struct mqueue_entry *entry, int r, struct error *e)
+{
+	return entry->file ? file_error_object(e, r, entry->file)
+			   : error_object(e, r, "message queue /%s", entry->msg->name);
+}
+
+/* Nobody outside can come to a copy of what has no name, or is in a namespace that is made again.
+ */
 static int check_state(struct checkpoint *c, const struct mqueue_entry *entry, struct error *e)
 {
 	Reprise__MqueueNotify *notify = entry->msg->notify;
+	const bool apart = entry->msg->namespace_ || c->own_ipc;
 	int r = notify ? mqueue_notify_socket(c, notify, e) : 0;
 
 	if (r < 0)
-		return file_error_object(e, r, entry->file);
+		return name_entry(entry, r, e);
 
 	if (notify && !entry->notified_has_it) {
 		error_set(e, -EOPNOTSUPP, E_IPC_STATE,
 			  "process %d is notified of messages, but does not have the queue open",
 			  notify->pid);
-		return file_error_object(e, -EOPNOTSUPP, entry->file);
+		return name_entry(entry, -EOPNOTSUPP, e);
 	}
-	if (!entry->msg->shared || !entry->msg->unlinked)
+	if (!entry->msg->shared || (!entry->msg->unlinked && !apart))
 		return 0;
-	error_set(
-		e, -EXDEV, E_FILE_OUTSIDE,
-		"the message queue is open in processes outside the tree, too, and has no name any "
-		"more");
-	return file_error_object(e, -EXDEV, entry->file);
+	error_set(e, -EXDEV, E_FILE_OUTSIDE,
+		  "the message queue is open in processes outside the tree, too, and %s",
+		  apart ? "is in an IPC namespace of the tree" : "has no name any more");
+	return name_entry(entry, -EXDEV, e);
 }
 
 static int mqueue_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	int r = 0;
+	int r = mqueue_find_unopened(c, e);
 
-	if (!c->ipc->queues.n)
-		return 0;
-	c->ipc->used = true;
+	if (r < 0 || !c->ipc->queues.n)
+		return r;
+	vec_for_each (entry, &c->ipc->queues)
+		c->ipc->used |= !entry->msg->namespace_;
 	look_outside(c);
 	vec_for_each (entry, &c->ipc->queues)
 		if (entry->msg->notify)

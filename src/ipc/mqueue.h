@@ -9,6 +9,8 @@
 
 /* POSIX message queues. Between the files of that name. */
 
+struct ipc_checkpoint;
+
 struct mq_attr_kernel {
 	long flags, maxmsg, msgsize, curmsgs, reserved[4];
 };
@@ -16,8 +18,15 @@ struct mq_attr_kernel {
 struct mqueue_entry {
 	uint64_t id, dev, ino;
 	Reprise__Mqueue *msg;
-	const struct file_entry *file; /* the first description of it */
+	const struct file_entry *file; /* the first description of it; NULL: nobody has it open */
 	bool notified_has_it;	       /* the process that is notified has it open */
+};
+
+/* The file system of the queues of a namespace, and its root. */
+struct mqueue_place {
+	uint64_t space; /* 0: the root's */
+	dev_t dev;
+	int dir;
 };
 
 struct mqueue_open {
@@ -50,6 +59,23 @@ int mqueue_notify_socket(struct checkpoint *c, Reprise__MqueueNotify *n,
 			 struct error *e) must_check;
 int mqueue_notify_validate(const Reprise__MqueueNotify *n);
 
+/* Those of the namespaces that are the tree's alone, as far as they are known by now. */
+int mqueue_find_places(struct checkpoint *c, struct error *e) must_check;
+void mqueue_places_free(struct ipc_checkpoint *x);
+/* NULL: of a namespace that is not the tree's alone. */
+const struct mqueue_place *mqueue_place_of(const struct checkpoint *c, dev_t dev);
+/* Is that the device of the queues of a namespace? 0: the root's. 1 or 0. */
+int mqueue_shows(struct checkpoint *c, dev_t dev, uint64_t space, struct error *e) must_check;
+/* When all descriptors have been seen: the queues in there that nobody has open. */
+int mqueue_find_unopened(struct checkpoint *c, struct error *e) must_check;
+/* One of these. */
+int mqueue_add(struct checkpoint *c, struct file_seen *f, const char *name,
+	       struct error *e) must_check;
+
+/* All queues of the image. */
+int mqueues_validate(const struct restart *r, struct error *e) must_check;
+/* Those that no descriptor leads to. */
+int mqueues_restart(struct restart *r, struct error *e) must_check;
 int mqueue_validate(const struct restart *r, const Reprise__File *file, struct error *e) must_check;
 int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, int *ret_fd,
 		   struct error *e) must_check;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -37,9 +38,22 @@ int mqueue_validate(const struct restart *r, const Reprise__File *file, struct e
 	const Reprise__Mqueue *m =
 		file->mqueue ? restart_find(r, RECORD_MQUEUE, file->mqueue->queue) : NULL;
 
-	if (!m)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a message queue is not there");
-	return validate_queue(m, e);
+	return m ? 0 : error_set(e, -EBADMSG, E_IMAGE_INVALID, "a message queue is not there");
+}
+
+int mqueues_validate(const struct restart *r, struct error *e)
+{
+	const Reprise__Mqueue *m;
+	int res = 0;
+
+	for (size_t i = 0; res >= 0 && (m = restart_nth(r, RECORD_MQUEUE, i, NULL)); i++) {
+		res = validate_queue(m, e);
+		if (res >= 0 && (restart_space_missing(r, m->namespace_, CLONE_NEWIPC) ||
+				 (m->namespace_ && m->shared)))
+			res = error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					"a message queue of no IPC namespace");
+	}
+	return res;
 }
 
 /* Without O_CLOEXEC, which mq_open() would leave in the flags of the description. */
@@ -125,7 +139,8 @@ static int make_named(struct mqueue_open *q, struct error *e)
 	q->fd = create_queue(q->msg->name, q->msg, e);
 	if (q->fd < 0)
 		return error_errno(e, q->fd, E_RESTORE, "cannot be made");
-	q->made = true;
+	/* What is in a namespace of its own goes with it. */
+	q->made = !q->msg->namespace_;
 	return fill_queue(q, e);
 }
 
@@ -237,9 +252,16 @@ static int open_as_queue(struct mqueue_open *q, int flags)
 	return take_fd(&fd);
 }
 
-int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, int *ret_fd,
-		   struct error *e)
+struct opening {
+	const Reprise__File *file;
+	int *ret_fd;
+};
+
+/* In its namespace. */
+static int open_here(struct restart *r, void *arg, struct error *e)
 {
+	const struct opening *o = arg;
+	const Reprise__File *file = o->file;
 	struct mqueue_open *q = NULL;
 	int flags = (int)(file->flags & (O_ACCMODE | O_NONBLOCK));
 	int fd = -ENOENT, res = find_queue(r, file->mqueue->queue, &q, e);
@@ -256,8 +278,35 @@ int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, in
 		close_fd(&fd);
 		return error_errno(e, -errno, E_RESTORE, "cannot go to its position");
 	}
-	*ret_fd = fd;
+	*o->ret_fd = fd;
 	return 0;
+}
+
+int mqueue_restart(struct restart *r, uint64_t id, const Reprise__File *file, int *ret_fd,
+		   struct error *e)
+{
+	const Reprise__Mqueue *m = restart_find(r, RECORD_MQUEUE, file->mqueue->queue);
+
+	return ipc_restart_visit(r, m->namespace_, open_here, &(struct opening){file, ret_fd}, e);
+}
+
+static int make_unopened(struct restart *r, void *arg, struct error *e)
+{
+	const uint64_t *id = arg;
+	struct mqueue_open *q;
+
+	return find_queue(r, *id, &q, e);
+}
+
+int mqueues_restart(struct restart *r, struct error *e)
+{
+	const Reprise__Mqueue *m;
+	uint64_t id;
+	int res = 0;
+
+	for (size_t i = 0; res >= 0 && (m = restart_nth(r, RECORD_MQUEUE, i, &id)); i++)
+		res = ipc_restart_visit(r, m->namespace_, make_unopened, &id, e);
+	return res;
 }
 
 void mqueue_release(struct restart *r)

@@ -91,10 +91,10 @@ static int save_queue(struct checkpoint *c, struct sysv_object *o, struct error 
 		     : checkpoint_put(c, RECORD_MSG_QUEUE, objects_fresh(c->objects), &msg.base, e);
 }
 
-int msg_checkpoint(struct checkpoint *c, struct error *e)
+int msg_checkpoint(struct checkpoint *c, uint64_t space, struct error *e)
 {
 	vec_for_each (o, &c->ipc->objects[SYSV_MSG]) {
-		int r = save_queue(c, o, e);
+		int r = o->space == space ? save_queue(c, o, e) : 0;
 
 		if (r < 0)
 			sysv_error(e, r, SYSV_MSG, o->id, o->key);
@@ -112,7 +112,8 @@ static bool is_first(const struct restart *r, const Reprise__MsgQueue *m)
 	const Reprise__MsgQueue *other;
 
 	for (size_t i = 0; (other = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)) != m; i++)
-		if (other->perm->id == m->perm->id)
+		if (other->perm->id == m->perm->id &&
+		    other->perm->namespace_ == m->perm->namespace_)
 			return false;
 	return true;
 }
@@ -122,7 +123,7 @@ int msg_validate(const struct restart *r, struct error *e)
 	const Reprise__MsgQueue *m;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++) {
-		int res = sysv_validate_perm(m->perm, e);
+		int res = sysv_validate_perm(r, m->perm, e);
 
 		if (res < 0)
 			return res;
@@ -137,7 +138,7 @@ int msg_validate(const struct restart *r, struct error *e)
 	return 0;
 }
 
-/* More than fits into a batch. */
+/* More than fits into a batch, or nobody is there to do it. */
 static int send_ourselves(int id, const Reprise__Msg *m, struct error *e)
 {
 	_cleanup_(free_ptr) struct buffer *buf = malloc(sizeof(*buf) + m->data.len);
@@ -169,31 +170,38 @@ static int send_by(const struct restart_task *t, int id, const Reprise__Msg *m, 
 
 static int send(const struct restart_task *t, int id, const Reprise__Msg *m, struct error *e)
 {
-	int r = m->data.len > BATCH_MAX ? send_ourselves(id, m, e) : send_by(t, id, m, e);
+	int r = !t || m->data.len > BATCH_MAX ? send_ourselves(id, m, e) : send_by(t, id, m, e);
 
 	return r < 0 ? error_errno(e, r, E_RESTORE, "a message of %zu bytes cannot be sent to it",
 				   m->data.len)
 		     : 0;
 }
 
-static int receive(const struct restart_task *t, int id, struct error *e)
+static int receive_by(const struct restart_task *t, int id, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	uint32_t at = batch_data(&b, NULL, sizeof(struct buffer));
 	int call = batch_call(&b, SYS_msgrcv, VAL(id), DATA(at), VAL(0), VAL(0), VAL(IPC_NOWAIT));
 	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
 
-	if (r < 0)
-		return r;
-	r = (int)batch_result(&b, call);
+	return r < 0 ? r : (int)batch_result(&b, call);
+}
+
+static int receive(const struct restart_task *t, int id, struct error *e)
+{
+	struct buffer empty;
+	int r = 0;
+
+	if (t)
+		r = receive_by(t, id, e);
+	else if (msgrcv(id, &empty, 0, 0, IPC_NOWAIT) < 0)
+		r = -errno;
 	return r < 0 ? error_errno(e, r, E_RESTORE, "cannot be received from") : 0;
 }
 
-static struct restart_task *user(struct restart *r, pid_t vpid)
+static struct restart_task *user(struct restart *r, const Reprise__MsgQueue *m, pid_t vpid)
 {
-	struct restart_task *t = sysv_actor(r, vpid);
-
-	return t ? t : sysv_stand_in(r);
+	return sysv_actor(r, m->perm->namespace_, vpid) ?: sysv_stand_in(r, m->perm->namespace_);
 }
 
 /*
@@ -208,8 +216,8 @@ static int leave_traces(struct restart *r, const Reprise__MsgQueue *m, struct er
 
 	if (!m->rtime)
 		return 0;
-	res = send(user(r, m->lspid), m->perm->id, &empty, e);
-	return res < 0 ? res : receive(user(r, m->lrpid), m->perm->id, e);
+	res = send(user(r, m, m->lspid), m->perm->id, &empty, e);
+	return res < 0 ? res : receive(user(r, m, m->lrpid), m->perm->id, e);
 }
 
 static int fill(struct restart *r, const Reprise__MsgQueue *m, struct error *e)
@@ -217,7 +225,7 @@ static int fill(struct restart *r, const Reprise__MsgQueue *m, struct error *e)
 	int res = leave_traces(r, m, e);
 
 	for (size_t i = 0; i < m->n_messages && res >= 0; i++)
-		res = send(user(r, m->lspid), m->perm->id, m->messages[i], e);
+		res = send(user(r, m, m->lspid), m->perm->id, m->messages[i], e);
 	return res;
 }
 
@@ -286,8 +294,9 @@ static int use(struct restart *r, const Reprise__MsgQueue *m, const struct msqid
 	return res < 0 ? res : 0;
 }
 
-static int restart_queue(struct restart *r, const Reprise__MsgQueue *m, struct error *e)
+static int restart_queue(struct restart *r, void *arg, struct error *e)
 {
+	const Reprise__MsgQueue *m = arg;
 	struct msqid_ds ds;
 	int there = msgctl(m->perm->id, IPC_STAT, &ds) < 0 ? -errno : 0;
 	int res = sysv_is_there(r, SYSV_MSG, m->perm, there, &ds.msg_perm,
@@ -303,7 +312,7 @@ int msg_restart(struct restart *r, struct error *e)
 	const Reprise__MsgQueue *m;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_MSG_QUEUE, i, NULL)); i++) {
-		int res = restart_queue(r, m, e);
+		int res = ipc_restart_visit(r, m->perm->namespace_, restart_queue, (void *)m, e);
 
 		if (res < 0)
 			return sysv_error(e, res, SYSV_MSG, m->perm->id, m->perm->key);

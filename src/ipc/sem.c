@@ -93,10 +93,10 @@ static int save_set(struct checkpoint *c, struct sysv_object *o, struct error *e
 		     : checkpoint_put(c, RECORD_SEM_SET, objects_fresh(c->objects), &msg.base, e);
 }
 
-int sem_checkpoint(struct checkpoint *c, struct error *e)
+int sem_checkpoint(struct checkpoint *c, uint64_t space, struct error *e)
 {
 	vec_for_each (o, &c->ipc->objects[SYSV_SEM]) {
-		int r = save_set(c, o, e);
+		int r = o->space == space ? save_set(c, o, e) : 0;
 
 		if (r < 0)
 			sysv_error(e, r, SYSV_SEM, o->id, o->key);
@@ -109,12 +109,12 @@ int sem_checkpoint(struct checkpoint *c, struct error *e)
 
 /* ---- restart ---- */
 
-const Reprise__SemSet *sem_of_image(const struct restart *r, int semid)
+const Reprise__SemSet *sem_of_image(const struct restart *r, uint64_t space, int semid)
 {
 	const Reprise__SemSet *m;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SEM_SET, i, NULL)); i++)
-		if (m->perm && m->perm->id == semid)
+		if (m->perm && m->perm->id == semid && m->perm->namespace_ == space)
 			return m;
 	return NULL;
 }
@@ -125,7 +125,7 @@ int sem_validate(const struct restart *r, struct error *e)
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SEM_SET, i, NULL)); i++) {
 		size_t n;
-		int res = sysv_validate_perm(m->perm, e);
+		int res = sysv_validate_perm(r, m->perm, e);
 
 		if (res < 0)
 			return res;
@@ -139,7 +139,7 @@ int sem_validate(const struct restart *r, struct error *e)
 				return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 						 "semaphore %zu of set %d has the value %u", k,
 						 m->perm->id, m->values[k]);
-		if (sem_of_image(r, m->perm->id) != m)
+		if (sem_of_image(r, m->perm->namespace_, m->perm->id) != m)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "two semaphore sets have the id %d", m->perm->id);
 	}
@@ -148,7 +148,7 @@ int sem_validate(const struct restart *r, struct error *e)
 
 /* A list of operations that one task performs, some at a time. */
 struct operations {
-	struct restart_task *task;
+	struct restart_task *task; /* NULL: ourselves */
 	int semid;
 	bool done; /* at least one */
 	size_t n;
@@ -164,6 +164,11 @@ static int perform(struct operations *o, struct error *e)
 	if (!o->n)
 		return 0;
 	o->done = true;
+	if (!o->task) {
+		r = semop(o->semid, o->v, o->n) < 0 ? -errno : 0;
+		o->n = 0;
+		return r < 0 ? error_errno(e, r, E_RESTORE, "cannot operate on it") : 0;
+	}
 	at = batch_data(&b, o->v, (uint32_t)(o->n * sizeof(o->v[0])));
 	call = batch_call(&b, SYS_semop, VAL(o->semid), DATA(at), VAL(o->n));
 	r = agent_run(o->task->process->agent, o->task->tid, NULL, &b, e);
@@ -215,7 +220,8 @@ static int make_lists(struct restart *r, const Reprise__SemSet *m, bool made, st
 		for (size_t k = 0; k < list->n_sets && res >= 0; k++) {
 			struct operations o = {.task = undo_holder(r, id), .semid = m->perm->id};
 
-			if (list->sets[k]->semid == m->perm->id && o.task)
+			if (list->namespace_ == m->perm->namespace_ &&
+			    list->sets[k]->semid == m->perm->id && o.task)
 				res = adjust(&o, list->sets[k], made, e);
 		}
 	return res;
@@ -229,8 +235,8 @@ static int add_values(struct restart *r, const Reprise__SemSet *m, struct error 
 	int res = done ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for its values");
 
 	for (size_t i = 0; i < m->nsems && res >= 0; i++) {
-		struct restart_task *actor = sysv_actor(r, m->pids[i]);
-		struct operations o = {.task = actor ? actor : sysv_stand_in(r),
+		struct restart_task *actor = sysv_actor(r, m->perm->namespace_, m->pids[i]);
+		struct operations o = {.task = actor ?: sysv_stand_in(r, m->perm->namespace_),
 				       .semid = m->perm->id};
 
 		for (size_t k = i; k < m->nsems && res >= 0; k++) {
@@ -245,7 +251,8 @@ static int add_values(struct restart *r, const Reprise__SemSet *m, struct error 
 		any |= o.done;
 	}
 	if (res >= 0 && !any) {
-		struct operations o = {.task = sysv_stand_in(r), .semid = m->perm->id};
+		struct operations o = {.task = sysv_stand_in(r, m->perm->namespace_),
+				       .semid = m->perm->id};
 
 		/* There has been an operation: programs look at that, to know whether a set is
 		 * ready. */
@@ -260,15 +267,21 @@ static int add_values(struct restart *r, const Reprise__SemSet *m, struct error 
 static int set_values(struct restart *r, const Reprise__SemSet *m, struct error *e)
 {
 	for (size_t i = 0; i < m->nsems; i++) {
-		struct restart_task *t = sysv_actor(r, m->pids[i]);
+		struct restart_task *t = sysv_actor(r, m->perm->namespace_, m->pids[i]);
 		const uint64_t args[6] = {(uint64_t)m->perm->id, i, SETVAL, m->values[i]};
 		long res;
 
 		if (!t && !m->values[i])
 			continue;
 		if (!t)
-			t = sysv_stand_in(r);
-		res = agent_syscall(t->process->agent, t->tid, NULL, e, SYS_semctl, args);
+			t = sysv_stand_in(r, m->perm->namespace_);
+		if (t)
+			res = agent_syscall(t->process->agent, t->tid, NULL, e, SYS_semctl, args);
+		else
+			res = semctl(m->perm->id, (int)i, SETVAL,
+				     (union semun){.val = (int)m->values[i]}) < 0
+				      ? -errno
+				      : 0;
 		if (res < 0)
 			return error_errno(e, (int)res, E_RESTORE, "cannot set a value of it");
 	}
@@ -305,7 +318,8 @@ static int64_t clamp(int64_t value)
 static bool is_unchanged(struct restart *r, const Reprise__SemSet *m, const unsigned short *now)
 {
 	for (uint32_t i = 0; i < m->nsems; i++)
-		if (now[i] != clamp(m->values[i] + undo_total(r, m->perm->id, i)))
+		if (now[i] !=
+		    clamp(m->values[i] + undo_total(r, m->perm->namespace_, m->perm->id, i)))
 			return false;
 	return true;
 }
@@ -314,7 +328,7 @@ static bool is_unchanged(struct restart *r, const Reprise__SemSet *m, const unsi
 static int correct(struct restart *r, const Reprise__SemSet *m, unsigned short *now,
 		   struct error *e)
 {
-	struct operations o = {.task = sysv_stand_in(r), .semid = m->perm->id};
+	struct operations o = {.task = sysv_stand_in(r, m->perm->namespace_), .semid = m->perm->id};
 	int res = 0;
 
 	if (semctl(m->perm->id, 0, GETALL, (union semun){.array = now}) < 0)
@@ -352,8 +366,9 @@ static int use(struct restart *r, const Reprise__SemSet *m, const struct semid_d
 	return res;
 }
 
-static int restart_set(struct restart *r, const Reprise__SemSet *m, struct error *e)
+static int restart_set(struct restart *r, void *arg, struct error *e)
 {
+	const Reprise__SemSet *m = arg;
 	struct semid_ds ds;
 	int there = semctl(m->perm->id, 0, IPC_STAT, (union semun){.buf = &ds}) < 0 ? -errno : 0;
 	int res = sysv_is_there(r, SYSV_SEM, m->perm, there, &ds.sem_perm,
@@ -377,7 +392,7 @@ int sem_restart(struct restart *r, struct error *e)
 	const Reprise__SemSet *m;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SEM_SET, i, NULL)); i++) {
-		int res = restart_set(r, m, e);
+		int res = ipc_restart_visit(r, m->perm->namespace_, restart_set, (void *)m, e);
 
 		if (res < 0)
 			return sysv_error(e, res, SYSV_SEM, m->perm->id, m->perm->key);

@@ -35,13 +35,22 @@ static int count_mappings(struct checkpoint *c, const struct checkpoint_process 
 	if (n < 0)
 		return procfs_unless_gone(n, e);
 	for (line = text; line && *line; line = strchr(line, '\n'), line += !!line) {
+		uint64_t start, end, number;
 		struct sysv_object *o;
-		int id, at = 0;
+		int at = 0;
 
-		if (sscanf(line, "%*x-%*x %*s %*x %*s %d %n", &id, &at) != 1 || !at ||
-		    strncmp(line + at, "/SYSV", 5))
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %*x %*s %" SCNu64 " %n", &start, &end,
+			   &number, &at) != 3 ||
+		    !at || strncmp(line + at, "/SYSV", 5))
 			continue;
-		o = sysv_find(c, SYSV_SHM, id);
+		/* What cannot be told has been refused with the mapping. */
+		if (ipc_number_mapped(c, p, start, end, line + at, &number, e) < 0) {
+			error_clear(e);
+			c->ipc->untold = true;
+			continue;
+		}
+		o = sysv_find(c, SYSV_SHM, ipc_space_of_segment(c, number),
+			      ipc_id_of_segment(number));
 		if (o) {
 			o->attached++;
 			o->tree = true;
@@ -58,7 +67,7 @@ static bool first_of_mm(struct checkpoint *c, const struct checkpoint_process *p
 	return true;
 }
 
-static int count_attachments(struct checkpoint *c, struct error *e)
+int shm_count_attachments(struct checkpoint *c, struct error *e)
 {
 	bool any = false;
 	int r = 0;
@@ -150,7 +159,8 @@ static int copy_parts(struct checkpoint *c, int id, const char *map, uint64_t si
 	return 0;
 }
 
-static int copy_segment(struct checkpoint *c, int id, int *ret_fd)
+/* In its namespace. */
+static int copy_here(struct checkpoint *c, int id, int *ret_fd)
 {
 	_cleanup_(close_fd) int fd = memfd_create("copy", MFD_CLOEXEC);
 	struct shmid_ds ds;
@@ -170,14 +180,27 @@ static int copy_segment(struct checkpoint *c, int id, int *ret_fd)
 	return r;
 }
 
-int ipc_copy_segment(struct checkpoint *c, int id, int *ret_fd, struct error *e)
+struct copying {
+	int id, *ret_fd;
+};
+
+static int copy_segment(struct checkpoint *c, void *arg, struct error *e)
 {
+	const struct copying *copy = arg;
 	struct shmid_ds ds;
-	int r = shmctl(id, IPC_STAT, &ds) < 0 ? -errno : 0; /* asks for the same permission */
+	/* asks for the same permission */
+	int r = shmctl(copy->id, IPC_STAT, &ds) < 0 ? -errno : 0;
 
 	if (r >= 0 && !c->checking)
-		r = copy_segment(c, id, ret_fd);
+		r = copy_here(c, copy->id, copy->ret_fd);
 	return r < 0 ? may_not_read(e, r) : 0;
+}
+
+int ipc_copy_segment(struct checkpoint *c, uint64_t number, int *ret_fd, struct error *e)
+{
+	struct copying copy = {ipc_id_of_segment(number), ret_fd};
+
+	return ipc_visit(c, ipc_space_of_segment(c, number), copy_segment, &copy, e);
 }
 
 /* The file itself, through a mapping of ours. */
@@ -203,14 +226,14 @@ static int save_contents(struct checkpoint *c, const struct sysv_object *o, uint
 	int r;
 
 	if (fd == -EPERM) {
-		r = ipc_copy_segment(c, o->id, &fd, e);
+		r = copy_segment(c, &(struct copying){o->id, &fd}, e);
 		if (r < 0 || c->checking)
 			return r;
 	}
 	if (fd < 0)
 		return may_not_read(e, fd);
 	snprintf(link, sizeof(link), "/SYSV%08x (deleted)", (unsigned int)o->key);
-	return inode_checkpoint_copy(c, c->processes.v, fd, link, (uint64_t)o->id, ret_inode, e);
+	return inode_checkpoint_copy(c, c->processes.v, fd, link, sysv_number(c, o), ret_inode, e);
 }
 
 /* Who that is, the search for leaks finds out. */
@@ -220,7 +243,7 @@ static int note_leaked(struct checkpoint *c, const struct sysv_object *o, struct
 
 	if (!l)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
-	*l = (struct segment_leaked){.id = o->id, .key = (uint32_t)o->key};
+	*l = (struct segment_leaked){.id = o->id, .key = (uint32_t)o->key, .space = o->space};
 	return 0;
 }
 
@@ -253,11 +276,11 @@ static int save_segment(struct checkpoint *c, struct sysv_object *o, struct erro
 	o->tree |= creator.tree;
 	if (o->users[1] || last)
 		sysv_used_by(c, o, o->users[1], last);
-	o->outside |= o->nattch > o->attached;
+	o->outside |= o->nattch > o->attached && !c->ipc->untold;
 	relation = sysv_relation(c, o);
 	if (relation == IPC_NOT_OURS)
 		return 0;
-	if (relation == IPC_OUTSIDE_TOO && c->own_ipc && c->sought_outside) {
+	if (relation == IPC_OUTSIDE_TOO && sysv_is_apart(c, o) && c->sought_outside) {
 		r = note_leaked(c, o, e);
 		relation = IPC_OWN;
 	}
@@ -274,13 +297,15 @@ static int save_segment(struct checkpoint *c, struct sysv_object *o, struct erro
 				      e);
 }
 
-int shm_checkpoint(struct checkpoint *c, struct error *e)
+int shm_checkpoint(struct checkpoint *c, uint64_t space, struct error *e)
 {
-	int r = count_attachments(c, e);
+	int r = 0;
 
 	vec_for_each (o, &c->ipc->objects[SYSV_SHM]) {
 		if (r < 0)
 			break;
+		if (o->space != space)
+			continue;
 		r = save_segment(c, o, e);
 		if (r < 0)
 			sysv_error(e, r, SYSV_SHM, o->id, o->key);
@@ -291,12 +316,12 @@ int shm_checkpoint(struct checkpoint *c, struct error *e)
 
 /* ---- restart ---- */
 
-const Reprise__ShmSegment *shm_of_image(const struct restart *r, int id)
+const Reprise__ShmSegment *shm_of_image(const struct restart *r, uint64_t space, int id)
 {
 	const Reprise__ShmSegment *m;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
-		if (m->perm && m->perm->id == id)
+		if (m->perm && m->perm->id == id && m->perm->namespace_ == space)
 			return m;
 	return NULL;
 }
@@ -308,15 +333,16 @@ int shm_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++) {
 		const Reprise__Inode *inode =
 			m->inode ? restart_find(r, RECORD_INODE, m->inode) : NULL;
-		int res = sysv_validate_perm(m->perm, e);
+		int res = sysv_validate_perm(r, m->perm, e);
 
 		if (res < 0)
 			return res;
 		if (m->inode &&
-		    (!inode || inode->kind != INODE_SYSV_SHM || inode->shmid != m->perm->id))
+		    (!inode || inode->kind != INODE_SYSV_SHM || inode->shmid != m->perm->id ||
+		     inode->ipc_namespace != m->perm->namespace_))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "segment %d has no contents",
 					 m->perm->id);
-		if (shm_of_image(r, m->perm->id) != m)
+		if (shm_of_image(r, m->perm->namespace_, m->perm->id) != m)
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "two segments have the id %d", m->perm->id);
 	}
@@ -334,6 +360,11 @@ int shm_find_shared(struct restart *r, const Reprise__ShmSegment *m, struct erro
 	return res < 0 ? sysv_error(e, res, SYSV_SHM, m->perm->id, m->perm->key) : 0;
 }
 
+static int check_forced(struct restart *r, void *arg, struct error *e)
+{
+	return refuse_forced(r->proc_fd, e);
+}
+
 /* Those that the tree made and others are attached to: nothing is done but to look. */
 int shm_restart(struct restart *r, struct error *e)
 {
@@ -343,7 +374,8 @@ int shm_restart(struct restart *r, struct error *e)
 	for (size_t i = 0; res >= 0 && (m = restart_nth(r, RECORD_SHM_SEGMENT, i, NULL)); i++)
 		if (m->perm->relation == IPC_OUTSIDE_TOO)
 			res = shm_find_shared(r, m, e);
-		else if (m->inode && (res = refuse_forced(r->proc_fd, e)) < 0)
+		else if (m->inode && (res = ipc_restart_visit(r, m->perm->namespace_, check_forced,
+							      NULL, e)) < 0)
 			sysv_error(e, res, SYSV_SHM, m->perm->id, m->perm->key);
 	return res;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Which System V objects a tree uses. All that are in the IPC namespace are
+ * Which System V objects a tree uses. All that are in the IPC namespace of who looks are
  * listed in /proc/sysvipc, whoever may use them.
  */
 #include "ipc/sysv.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +56,7 @@ static bool parse_shm(const char *line, struct sysv_object *o)
 		      &o->gid, &o->cuid, &o->cgid, &o->times[0], &o->times[1], &o->ctime) == 13;
 }
 
-static int list_objects(struct checkpoint *c, enum sysv_kind kind, struct error *e)
+static int list_kind(struct checkpoint *c, uint64_t space, enum sysv_kind kind, struct error *e)
 {
 	static bool (*const parse[])(const char *, struct sysv_object *) = {parse_sem, parse_msg,
 									    parse_shm};
@@ -72,6 +73,7 @@ static int list_objects(struct checkpoint *c, enum sysv_kind kind, struct error 
 		if (!o)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for IPC objects");
 		o->kind = kind;
+		o->space = space;
 		if (!parse[kind](line + 1, o))
 			return error_set(e, -EINVAL, E_SYSTEM, "/proc/sysvipc/%s is not understood",
 					 files[kind]);
@@ -79,12 +81,60 @@ static int list_objects(struct checkpoint *c, enum sysv_kind kind, struct error 
 	return 0;
 }
 
-struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, int id)
+static int list_here(struct checkpoint *c, void *arg, struct error *e)
+{
+	const uint64_t *space = arg;
+	int r = 0;
+
+	for (enum sysv_kind kind = SYSV_SEM; kind <= SYSV_SHM && r >= 0; kind++)
+		r = list_kind(c, *space, kind, e);
+	return r;
+}
+
+int ipc_note_space(struct space_set *set, uint64_t space, struct error *e)
+{
+	uint64_t *slot;
+
+	vec_for_each (s, &set->ids)
+		if (*s == space)
+			return 0;
+	slot = vec_push(&set->ids);
+	if (!slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for IPC objects");
+	*slot = space;
+	return 1;
+}
+
+int sysv_list_objects(struct checkpoint *c, struct error *e)
+{
+	uint64_t space = 0;
+	int r = ipc_note_space(&c->ipc->listed, space, e);
+
+	if (r > 0)
+		r = list_here(c, &space, e);
+	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
+		space = c->spaces.list.v[i].id;
+		if (c->spaces.list.v[i].flag != CLONE_NEWIPC)
+			continue;
+		r = ipc_note_space(&c->ipc->listed, space, e);
+		if (r > 0)
+			r = ipc_visit(c, space, list_here, &space, e);
+	}
+	return r;
+}
+
+struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, uint64_t space,
+			      int id)
 {
 	vec_for_each (o, &c->ipc->objects[kind])
-		if (o->id == id)
+		if (o->id == id && o->space == space)
 			return o;
 	return NULL;
+}
+
+bool sysv_is_apart(const struct checkpoint *c, const struct sysv_object *o)
+{
+	return o->space || c->own_ipc;
 }
 
 /* ---- who is in the tree ---- */
@@ -210,7 +260,7 @@ static int list_blocked(struct checkpoint *c, struct error *e)
 
 			if (t->zombie || !waits_in(c, p, t, &nr, &id) || !call_kind(nr, &kind))
 				continue;
-			o = sysv_find(c, kind, id);
+			o = sysv_find(c, kind, space_of_task(c, t->tid, CLONE_NEWIPC), id);
 			if (o)
 				o->tree = true;
 		}
@@ -234,7 +284,7 @@ void sysv_used_by(struct checkpoint *c, struct sysv_object *o, pid_t pid, int64_
 	 * own that was a restart, or somebody who has left: who is still there is a leak.
 	 */
 	if (!pid) {
-		o->outside |= time != 0 && !c->own_ipc;
+		o->outside |= time != 0 && !sysv_is_apart(c, o);
 		return;
 	}
 	if (in_tree(c->ipc, pid)) {
@@ -313,7 +363,7 @@ enum ipc_relation sysv_relation(struct checkpoint *c, const struct sysv_object *
 {
 	int64_t last = o->ctime;
 
-	if (o->tree || c->own_ipc)
+	if (o->tree || sysv_is_apart(c, o))
 		return o->outside ? IPC_OUTSIDE_TOO : IPC_OWN;
 	if (o->outside || !sysv_of_our_user(c, o))
 		return IPC_NOT_OURS;
@@ -330,10 +380,10 @@ int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_r
 
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
-	c->ipc->used = true;
-	if (c->own_ipc && relation == IPC_OUTSIDE_TOO)
-		return error_set(e, -EXDEV, E_IPC_SHARED,
-				 "is used by processes outside the container");
+	c->ipc->used |= !o->space;
+	if (sysv_is_apart(c, o) && relation == IPC_OUTSIDE_TOO)
+		return error_set(e, -EXDEV, E_IPC_SHARED, "is used by processes outside the %s",
+				 c->own_ipc ? "container" : "tree");
 	if (o->late && checkpoint_refer(c, o->late, e) < 0)
 		return -EBUSY;
 	m->id = o->id;
@@ -345,6 +395,7 @@ int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_r
 	m->cgid = o->cgid;
 	m->ctime = o->ctime;
 	m->relation = relation;
+	m->namespace_ = o->space;
 	*ret = m;
 	return 0;
 }
@@ -352,12 +403,10 @@ int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_r
 int sysv_list(struct checkpoint *c, struct error *e)
 {
 	size_t n = 0;
-	int r = 0;
+	int r = sysv_list_objects(c, e);
 
-	for (enum sysv_kind kind = SYSV_SEM; kind <= SYSV_SHM && r >= 0; kind++) {
-		r = list_objects(c, kind, e);
+	for (enum sysv_kind kind = SYSV_SEM; kind <= SYSV_SHM && r >= 0; kind++)
 		n += c->ipc->objects[kind].n;
-	}
 	if (r < 0 || !n)
 		return r;
 	r = list_tasks(c, e);

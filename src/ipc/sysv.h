@@ -43,6 +43,7 @@ enum sysv_kind { SYSV_SEM, SYSV_MSG, SYSV_SHM };
 /* A line of /proc/sysvipc/sem, msg or shm. */
 struct sysv_object {
 	enum sysv_kind kind;
+	uint64_t space; /* the namespace; 0: the root's */
 	int id, key;
 	unsigned int mode;
 	uint32_t uid, gid, cuid, cgid;
@@ -56,7 +57,7 @@ struct sysv_object {
 
 /* The tasks that share a SEM_UNDO list. */
 struct undo_list {
-	uint64_t id;
+	uint64_t id, space;
 	pid_t pid, tid; /* the first of them */
 	char comm[16];
 	size_t tasks;
@@ -80,23 +81,32 @@ struct user_ids {
 struct segment_leaked {
 	int id;
 	uint32_t key;
+	uint64_t space;
 	bool found; /* by whom */
+};
+
+/* More namespaces may be met on the way. */
+struct space_set {
+	VEC(uint64_t) ids;
 };
 
 struct ipc_checkpoint {
 	VEC(struct segment_leaked) leaked;
+	struct space_set listed, placed;    /* of which is known what is in them */
 	VEC(struct sysv_object) objects[3]; /* by kind */
 	struct kcmp_index *by_undo;
 	VEC(struct undo_list) lists; /* class n is entry n - 1 */
 	VEC(struct undo_member) members;
 	VEC(struct mqueue_entry) queues;
-	VEC(pid_t) tids; /* of the whole tree, sorted */
+	VEC(struct mqueue_place) places; /* of the namespaces that are the tree's alone */
+	VEC(pid_t) tids;		 /* of the whole tree, sorted */
 	struct user_ids users;
 	int64_t boot;  /* when the machine was started, and */
 	int64_t begin; /* the oldest process of the tree: seconds since 1970 */
 	struct kernel_memory *kernel;
 	bool kernel_asked;
 	bool used;		   /* the tree uses some object */
+	bool untold;		   /* of some mapping it is not known which segment it is */
 	struct error kernel_error; /* why it cannot be read */
 };
 
@@ -112,7 +122,11 @@ struct ipc_restart {
 
 /* ---- checkpoint ---- */
 
-/* All objects there are, and what tells at once who uses them. */
+/* 1 at first sight. */
+int ipc_note_space(struct space_set *set, uint64_t space, struct error *e) must_check;
+/* All objects there are, in all namespaces of the tree that are known by now. */
+int sysv_list_objects(struct checkpoint *c, struct error *e) must_check;
+/* The same, and what tells at once who uses them. */
 int sysv_list(struct checkpoint *c, struct error *e) must_check;
 /* The kernel's memory, or NULL with the reason in c->ipc->kernel_error. */
 struct kernel_memory *ipc_kernel_memory(struct checkpoint *c);
@@ -122,7 +136,12 @@ enum ipc_relation sysv_relation(struct checkpoint *c, const struct sysv_object *
 /* Does it belong to a user of the tree? */
 bool sysv_of_our_user(struct checkpoint *c, const struct sysv_object *o);
 bool sysv_have_user(struct checkpoint *c, uint32_t uid);
-struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, int id);
+struct sysv_object *sysv_find(const struct checkpoint *c, enum sysv_kind kind, uint64_t space,
+			      int id);
+/* Of a segment, as ipc_number_mapped() gives it. */
+uint64_t sysv_number(const struct checkpoint *c, const struct sysv_object *o);
+/* Is nobody but the tree in its namespace? */
+bool sysv_is_apart(const struct checkpoint *c, const struct sysv_object *o);
 int sysv_save_perm(struct checkpoint *c, const struct sysv_object *o, enum ipc_relation relation,
 		   struct scratch *s, Reprise__IpcPerm **ret, struct error *e) must_check;
 /* "System V semaphore set 5 (key 0x4d2)" in front of an error. */
@@ -131,13 +150,22 @@ int sysv_error(struct error *e, int r, enum sysv_kind kind, int id, int key);
 int undo_check_sharing(struct checkpoint *c, struct error *e) must_check;
 /* Marks the sets that the tree holds adjustments of; puts the records. */
 int undo_checkpoint(struct checkpoint *c, struct error *e) must_check;
-int sem_checkpoint(struct checkpoint *c, struct error *e) must_check;
-int msg_checkpoint(struct checkpoint *c, struct error *e) must_check;
-int shm_checkpoint(struct checkpoint *c, struct error *e) must_check;
+/* Those of one namespace, in which we are. */
+int sem_checkpoint(struct checkpoint *c, uint64_t space, struct error *e) must_check;
+int msg_checkpoint(struct checkpoint *c, uint64_t space, struct error *e) must_check;
+int shm_checkpoint(struct checkpoint *c, uint64_t space, struct error *e) must_check;
+/* Which mappings of the tree belong to which segment. */
+int shm_count_attachments(struct checkpoint *c, struct error *e) must_check;
 
 /* ---- restart ---- */
 
-int sysv_validate_perm(const Reprise__IpcPerm *m, struct error *e) must_check;
+/* Calls fn in an IPC namespace of the image; 0: that of the root, in which we are. */
+int ipc_restart_visit(struct restart *r, uint64_t space,
+		      int (*fn)(struct restart *r, void *arg, struct error *e), void *arg,
+		      struct error *e) must_check;
+
+int sysv_validate_perm(const struct restart *r, const Reprise__IpcPerm *m,
+		       struct error *e) must_check;
 /*
  * The kernel takes this number for the next object of the kind (ipc_idr_alloc()), and forgets it.
  * Where that is not permitted the id will tell.
@@ -161,28 +189,29 @@ int sysv_get(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, 
 /* A new set of n semaphores, or a new queue, by its creator; its number. */
 int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int n,
 		struct error *e) must_check;
-/* The process of the image that has this pid or thread, and lives; NULL. */
-struct restart_task *sysv_actor(struct restart *r, pid_t vpid);
+/* The process of the image that has this pid or thread, lives, and is in that namespace; NULL. */
+struct restart_task *sysv_actor(struct restart *r, uint64_t space, pid_t vpid);
 /*
- * Whoever does for the others: the root. The kernel remembers who used an object last, and that
- * shall be one of the tree. */
-struct restart_task *sysv_stand_in(struct restart *r);
+ * Whoever does for the others: the first in that namespace, which is the root in its own. The
+ * kernel remembers who used an object last, and that shall be one of the tree. NULL: nobody is in
+ * it, so we do. */
+struct restart_task *sysv_stand_in(struct restart *r, uint64_t space);
 
 /* The set of that number in the image, NULL. */
-const Reprise__SemSet *sem_of_image(const struct restart *r, int semid);
+const Reprise__SemSet *sem_of_image(const struct restart *r, uint64_t space, int semid);
 int sem_validate(const struct restart *r, struct error *e) must_check;
 int sem_restart(struct restart *r, struct error *e) must_check;
 int undo_validate(const struct restart *r, struct error *e) must_check;
 /* The first task of a list. NULL: nobody has it. */
 struct restart_task *undo_holder(struct restart *r, uint64_t id);
 /* Sum of the adjustments of a semaphore. */
-int64_t undo_total(const struct restart *r, int semid, uint32_t n);
+int64_t undo_total(const struct restart *r, uint64_t space, int semid, uint32_t n);
 int msg_validate(const struct restart *r, struct error *e) must_check;
 int msg_restart(struct restart *r, struct error *e) must_check;
 int shm_validate(const struct restart *r, struct error *e) must_check;
 int shm_restart(struct restart *r, struct error *e) must_check;
 /* What the image knows of a segment besides its inode; NULL. */
-const Reprise__ShmSegment *shm_of_image(const struct restart *r, int id);
+const Reprise__ShmSegment *shm_of_image(const struct restart *r, uint64_t space, int id);
 /* One that is shared with the outside is there, and the same. */
 int shm_find_shared(struct restart *r, const Reprise__ShmSegment *m, struct error *e) must_check;
 

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ipc.h>
@@ -20,10 +21,26 @@
 #include "ipc/sysv.h"
 #include "net/unix_cred.h"
 
-int sysv_validate_perm(const Reprise__IpcPerm *m, struct error *e)
+int ipc_restart_visit(struct restart *r, uint64_t space,
+		      int (*fn)(struct restart *r, void *arg, struct error *e), void *arg,
+		      struct error *e)
+{
+	uint64_t was, unused;
+	int res = restart_enter_ipc(r, space, &was), back;
+
+	if (res < 0)
+		return error_errno(e, res, E_NAMESPACE, "cannot enter its IPC namespace");
+	res = fn(r, arg, e);
+	back = restart_enter_ipc(r, was, &unused);
+	return back < 0 && res >= 0 ? error_errno(e, back, E_INTERNAL, "cannot leave a namespace")
+				    : res;
+}
+
+int sysv_validate_perm(const struct restart *r, const Reprise__IpcPerm *m, struct error *e)
 {
 	if (!m || m->id < 0 || m->mode & ~0777u || m->relation < IPC_OWN ||
-	    m->relation > IPC_PERHAPS)
+	    m->relation > IPC_PERHAPS || (m->namespace_ && m->relation != IPC_OWN) ||
+	    restart_space_missing(r, m->namespace_, CLONE_NEWIPC))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible System V object");
 	return 0;
 }
@@ -40,17 +57,29 @@ void sysv_ask_for_id(struct restart *r, enum sysv_kind kind, int id)
 		ignore(write(fd, text, (size_t)n), "see above");
 }
 
-struct restart_task *sysv_actor(struct restart *r, pid_t vpid)
+static bool can_act(const struct restart *r, uint64_t space, const struct restart_task *t)
+{
+	/* There is no agent yet for a child of vfork(): images that need one are not made. */
+	return !t->msg->is_zombie && !t->process->msg->zombie && t->process->agent &&
+	       restart_space_of(r, t, CLONE_NEWIPC) == space;
+}
+
+struct restart_task *sysv_actor(struct restart *r, uint64_t space, pid_t vpid)
 {
 	struct restart_task *t = vpid > 0 ? restart_task_by_vtid(r, vpid) : NULL;
 
-	/* There is no agent yet for a child of vfork(): images that need one are not made. */
-	return t && !t->msg->is_zombie && !t->process->msg->zombie && t->process->agent ? t : NULL;
+	return t && can_act(r, space, t) ? t : NULL;
 }
 
-struct restart_task *sysv_stand_in(struct restart *r)
+struct restart_task *sysv_stand_in(struct restart *r, uint64_t space)
 {
-	return &r->processes.v[0].tasks.v[0];
+	if (!space)
+		return &r->processes.v[0].tasks.v[0];
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks)
+			if (can_act(r, space, t))
+				return t;
+	return NULL;
 }
 
 static void warn(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m,
@@ -141,7 +170,7 @@ struct creation {
 static int create(void *arg)
 {
 	const struct creation *c = arg;
-	const int flags = IPC_CREAT | IPC_EXCL | 0600 | c->flags;
+	const int flags = IPC_CREAT | IPC_EXCL | c->flags;
 	int id;
 
 	if (c->kind == SYSV_SHM)
@@ -155,7 +184,8 @@ static int create(void *arg)
 int sysv_get(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, size_t n, int flags,
 	     struct error *e)
 {
-	struct creation c = {kind, m->key, n, flags};
+	/* In a namespace of its own nobody runs yet, and whoever acts need not be its owner. */
+	struct creation c = {kind, m->key, n, flags | (m->namespace_ ? 0666 : 0600)};
 	int id;
 
 	sysv_ask_for_id(r, kind, m->id);
@@ -174,13 +204,15 @@ static void destroy(enum sysv_kind kind, int id)
 int sysv_create(struct restart *r, enum sysv_kind kind, const Reprise__IpcPerm *m, int n,
 		struct error *e)
 {
-	struct ipc_made *made = vec_push(&r->ipc->made);
+	struct ipc_made *made = m->namespace_ ? NULL : vec_push(&r->ipc->made);
 	int id;
 
-	if (!made)
+	/* What is in a namespace of its own goes with it. */
+	if (!made && !m->namespace_)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an IPC object");
 	id = sysv_get(r, kind, m, (size_t)n, 0, e);
-	*made = (struct ipc_made){kind, id};
+	if (made)
+		*made = (struct ipc_made){kind, id};
 	if (id >= 0 && id != m->id)
 		return error_set(e, -EPERM, E_CREDENTIALS,
 				 "cannot have its number again (it would be %d)", id);

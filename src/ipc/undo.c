@@ -112,6 +112,7 @@ static int list_of(struct checkpoint *c, const struct checkpoint_process *p, pid
 	if (!list)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a SEM_UNDO list");
 	list->id = objects_fresh(c->objects);
+	list->space = space_of_task(c, tid, CLONE_NEWIPC);
 	list->pid = p->frozen->pid;
 	list->tid = tid;
 	memcpy(list->comm, p->stat.comm, sizeof(list->comm) - 1);
@@ -181,7 +182,7 @@ static bool may_alter(struct checkpoint *c, const struct sysv_object *o)
 static int refuse_unknown(struct checkpoint *c, const struct undo_list *list, struct error *e)
 {
 	vec_for_each (o, &c->ipc->objects[SYSV_SEM]) {
-		if (!may_alter(c, o))
+		if (o->space != list->space || !may_alter(c, o))
 			continue;
 		error_set(e, -EOPNOTSUPP, E_IPC_STATE,
 			  "may hold adjustments of the System V semaphore set %d (SEM_UNDO), which "
@@ -210,7 +211,7 @@ static bool read_layout(struct kernel_memory *k, struct undo_layout *l)
 
 /* The adjustments of one set; none if all are 0. */
 static int read_adjustments(struct checkpoint *c, const struct undo_layout *l, uint64_t un,
-			    Reprise__SemUndo *msg, struct scratch *s)
+			    uint64_t space, Reprise__SemUndo *msg, struct scratch *s)
 {
 	struct kernel_memory *k = c->ipc->kernel;
 	uint64_t at = un + (uint64_t)l->un_semadj;
@@ -222,7 +223,7 @@ static int read_adjustments(struct checkpoint *c, const struct undo_layout *l, u
 
 	if (kernel_read(k, un + (uint64_t)l->un_semid, &semid, sizeof(semid)) < 0)
 		return -EFAULT;
-	o = sysv_find(c, SYSV_SEM, semid);
+	o = sysv_find(c, SYSV_SEM, space, semid);
 	if (!o) /* removed; -1 */
 		return 0;
 	/* A pointer, or the array itself at the end of the structure. */
@@ -271,7 +272,7 @@ static int walk(struct checkpoint *c, const struct undo_layout *l, const struct 
 	for (int i = 0; i < ENTRIES_MAX && at != head; i++) {
 		if (!at || msg->n_sets == sets)
 			return -EFAULT;
-		r = read_adjustments(c, l, at - (uint64_t)l->un_list_proc, msg, s);
+		r = read_adjustments(c, l, at - (uint64_t)l->un_list_proc, list->space, msg, s);
 		if (r < 0)
 			return r;
 		at = kernel_pointer(k, at);
@@ -296,6 +297,7 @@ static int save_list(struct checkpoint *c, const struct undo_list *list, struct 
 		error_errno(e, r, E_IPC_STATE, "its SEM_UNDO list cannot be read");
 		return error_object(e, r, "task %d (%s)", list->pid, list->comm);
 	}
+	msg.namespace_ = list->space;
 	return msg.n_sets ? checkpoint_put(c, RECORD_SEM_UNDO, list->id, &msg.base, e) : 0;
 }
 
@@ -326,7 +328,7 @@ int undo_validate(const struct restart *r, struct error *e)
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SEM_UNDO, i, NULL)); i++)
 		for (size_t j = 0; j < m->n_sets; j++) {
 			const Reprise__SemAdjust *a = m->sets[j];
-			const Reprise__SemSet *set = sem_of_image(r, a->semid);
+			const Reprise__SemSet *set = sem_of_image(r, m->namespace_, a->semid);
 
 			if (!set || a->n_adjust != set->nsems || set->perm->relation == IPC_PERHAPS)
 				return error_set(
@@ -349,14 +351,14 @@ struct restart_task *undo_holder(struct restart *r, uint64_t id)
 	return NULL;
 }
 
-int64_t undo_total(const struct restart *r, int semid, uint32_t n)
+int64_t undo_total(const struct restart *r, uint64_t space, int semid, uint32_t n)
 {
 	const Reprise__SemUndo *m;
 	int64_t sum = 0;
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_SEM_UNDO, i, NULL)); i++)
 		for (size_t j = 0; j < m->n_sets; j++)
-			if (m->sets[j]->semid == semid)
+			if (m->namespace_ == space && m->sets[j]->semid == semid)
 				sum += m->sets[j]->adjust[n];
 	return sum;
 }

@@ -274,7 +274,7 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 
 	if (fd == -EPERM && is_segment(v)) {
 		*ret_id = 0;
-		r = ipc_copy_segment(c, (int)v->ino, &fd, e);
+		r = ipc_copy_segment(c, v->ino, &fd, e);
 		if (r < 0 || c->checking)
 			return r;
 	} else if (fd == -EPERM && can_be_copied(v)) {
@@ -300,11 +300,17 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 }
 
 int mapped_inode(struct checkpoint *c, const struct checkpoint_process *p,
-		 const struct vma_list *list, const struct vma *v, uint64_t *ret_id,
+		 const struct vma_list *list, const struct vma *shown, uint64_t *ret_id,
 		 struct error *e)
 {
-	const struct mapped_entry *known = lookup(c->mm->mapped, v);
+	const struct mapped_entry *known;
+	struct vma own = *shown;
+	const struct vma *v = &own;
 
+	if (own.kind == VMA_SYSV &&
+	    ipc_number_mapped(c, p, own.start, own.end, own.name, &own.ino, e) < 0)
+		return e->err;
+	known = lookup(c->mm->mapped, v);
 	if (!known)
 		return first_sight(c, p, list, v, ret_id, e);
 	*ret_id = known->id;

@@ -102,25 +102,43 @@ bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag)
 	return id && (!msg || msg->own != flag);
 }
 
-static int network_of(const struct restart *r, uint64_t id)
+static int namespace_of(const struct restart *r, uint64_t id, uint64_t flag)
 {
 	vec_for_each (s, &r->spaces.list)
-		if (id && s->id == id && s->flag == CLONE_NEWNET)
+		if (id && s->id == id && s->flag == flag)
 			return s->ns;
 	for (size_t k = 0; !id && k < SPACE_KINDS; k++)
-		if (r->spaces.root[k].flag == CLONE_NEWNET)
+		if (r->spaces.root[k].flag == flag)
 			return r->spaces.root[k].ns;
 	return -EBADF;
 }
 
-int restart_enter_network(struct restart *r, uint64_t id, uint64_t *was)
+static int enter(const struct restart *r, uint64_t id, uint64_t flag, uint64_t *now, uint64_t *was)
 {
-	*was = r->spaces.network;
+	*was = *now;
 	if (id == *was)
 		return 0;
-	if (setns(network_of(r, id), CLONE_NEWNET) < 0)
+	if (setns(namespace_of(r, id, flag), (int)flag) < 0)
 		return -errno;
-	r->spaces.network = id;
+	*now = id;
+	return 0;
+}
+
+int restart_enter_network(struct restart *r, uint64_t id, uint64_t *was)
+{
+	return enter(r, id, CLONE_NEWNET, &r->spaces.network, was);
+}
+
+int restart_enter_ipc(struct restart *r, uint64_t id, uint64_t *was)
+{
+	return enter(r, id, CLONE_NEWIPC, &r->spaces.ipc, was);
+}
+
+uint64_t restart_space_of(const struct restart *r, const struct restart_task *t, uint64_t flag)
+{
+	for (size_t i = 0; i < t->msg->n_namespaces; i++)
+		if (!restart_space_missing(r, t->msg->namespaces[i], flag))
+			return t->msg->namespaces[i];
 	return 0;
 }
 

@@ -84,6 +84,7 @@ struct restart_network {
 
 struct restart_spaces {
 	uint64_t network;			/* in which this thread is now */
+	uint64_t ipc;				/* the same */
 	VEC(struct restart_space) list;		/* in image order */
 	const struct cgroups_made *cgroups;	/* private to the room ns: where the root is */
 	struct restart_space root[SPACE_KINDS]; /* those of the root */
@@ -91,10 +92,15 @@ struct restart_spaces {
 };
 
 struct restart;
+struct restart_task;
 /* Is there no namespace of that kind with this id in the image? 0 is the root's, and there. */
 bool restart_space_missing(const struct restart *r, uint64_t id, uint64_t flag);
 /* This thread goes into a network namespace; *was: for the way back. 0 or a negative errno. */
 int restart_enter_network(struct restart *r, uint64_t id, uint64_t *was);
+/* The same of an IPC namespace. */
+int restart_enter_ipc(struct restart *r, uint64_t id, uint64_t *was);
+/* That of a task, of one kind (CLONE_NEW*). */
+uint64_t restart_space_of(const struct restart *r, const struct restart_task *t, uint64_t flag);
 /* The directory from which paths of mount namespace `id` begin; AT_FDCWD of the root's. */
 int restart_root(const struct restart *r, uint64_t id);
 /*

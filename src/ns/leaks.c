@@ -179,6 +179,14 @@ static int note_devices(struct leak_search *s, struct error *e)
 			return no_memory(e);
 		*dev = mounts_device(&s->ct->mounts, (*m)->id);
 	}
+	/* mounted or not */
+	vec_for_each (p, &s->c->ipc->places) {
+		dev_t *dev = vec_push(&s->devices);
+
+		if (!dev)
+			return no_memory(e);
+		*dev = p->dev;
+	}
 	return 0;
 }
 

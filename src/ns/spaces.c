@@ -357,7 +357,9 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 	if (r < 0)
 		return r;
 	if (!c->spaces.list.n)
-		return join_all(c, e);
+		r = mounts_check_queues(c, ct, e);
+	if (r < 0 || !c->spaces.list.n)
+		return r < 0 ? r : join_all(c, e);
 	r = checkpoint_refuse(c, check_vfork(c, e), e);
 	if (r >= 0)
 		r = open_own(c, e);
@@ -366,7 +368,14 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 		for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++)
 			if (c->spaces.list.v[i].flag == space_kinds[k].flag)
 				r = look_once(c, i, e);
+	if (r >= 0)
+		r = mounts_check_queues(c, ct, e);
 	return r < 0 ? r : join_all(c, e);
+}
+
+bool space_is_own(const struct checkpoint *c, uint64_t flag, uint64_t ino)
+{
+	return c->spaces.looked->own[space_kind_of(flag)] == ino;
 }
 
 /* One that is not known has no process of the tree, or is none of these. */

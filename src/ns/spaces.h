@@ -30,6 +30,8 @@ int spaces_check_network(struct checkpoint *c, const struct container *ct,
 /* The records, with the files that they bring along. */
 int spaces_checkpoint(struct checkpoint *c, struct error *e) must_check;
 void spaces_end(struct checkpoint *c);
+/* Is it the root's, in which we are? ino: the number of its file. */
+bool space_is_own(const struct checkpoint *c, uint64_t flag, uint64_t ino);
 
 /* This thread goes into one of them (not of mounts or clocks), and back to the root's. */
 int space_visit(struct checkpoint *c, uint64_t id, struct error *e) must_check;
@@ -111,6 +113,10 @@ int space_make(struct restart *r, struct restart_space *s, const Reprise__Contai
 
 /* Can what a file holds be there in time? */
 int space_check_bound(const Reprise__Mount *m, struct error *e) must_check;
+
+/* Do mounts show the message queues of who is there? */
+int mounts_check_queues(struct checkpoint *c, const struct container *ct,
+			struct error *e) must_check;
 
 /* Pid namespaces below the root's, which are those of processes: who is in which. */
 int pid_spaces_look(struct checkpoint *c, struct error *e) must_check;

@@ -74,65 +74,9 @@ static int look_uts(struct checkpoint *c, size_t i, struct error *e)
 	return x->msg.nodename && x->msg.domainname ? 0 : no_memory(e);
 }
 
-/* The lists have a line for each object below a heading. */
-static int check_no_sysv(struct checkpoint *c, struct error *e)
-{
-	static const char *const lists[] = {"shm", "sem", "msg"};
-
-	for (size_t i = 0; i < 3; i++) {
-		_cleanup_(free_ptr) char *text = NULL;
-		const char *end;
-
-		/* A kernel without System V IPC has no lists. */
-		if (procfs_read(c->proc_fd, &text, NULL, "sysvipc/%s", lists[i]) < 0)
-			continue;
-		end = strchr(text, '\n');
-		if (end && end[1])
-			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-					 "there are System V IPC objects in it (sysvipc/%s), which "
-					 "are saved of the root task's namespace only",
-					 lists[i]);
-	}
-	return 0;
-}
-
-static int check_no_queues(struct error *e)
-{
-	_cleanup_(close_fd) int fs = fsopen("mqueue", FSOPEN_CLOEXEC), at = -EBADF;
-	_cleanup_(close_directory) DIR *dir = NULL;
-	struct dirent *d;
-
-	if (fs < 0)
-		return 0; /* a kernel without them */
-	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot look for message queues");
-	at = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-	/* What fsmount() gives cannot be read (O_PATH). */
-	if (at >= 0) {
-		int readable = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-		dir = readable >= 0 ? fdopendir(readable) : NULL;
-	}
-	if (!dir)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot look for message queues");
-	while ((d = readdir(dir)))
-		if (d->d_name[0] != '.')
-			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-					 "there is a message queue in it (/%s); they are saved of "
-					 "the root task's namespace only",
-					 d->d_name);
-	return 0;
-}
-
 static int look_ipc(struct checkpoint *c, size_t i, struct error *e)
 {
-	int r = check_no_sysv(c, e);
-
-	if (r >= 0)
-		r = check_no_queues(e);
-	return r < 0 ? r
-		     : settings_checkpoint(c->proc_fd, &contents(c, i)->msg, &c->spaces.looked->s,
-					   e);
+	return settings_checkpoint(c->proc_fd, &contents(c, i)->msg, &c->spaces.looked->s, e);
 }
 
 static int look_net(struct checkpoint *c, size_t i, struct error *e)

@@ -24,15 +24,60 @@ def refused(case, code, options, commands, *words, above=''):
     case.reap()
 
 
-def test_segment(case):
-    refused(case, 'task-namespace', '--ipc', 'ipcmk -M 4096 >/dev/null', 'ipc namespace of task',
-            'sysvipc/shm')
+LIBC = 'import ctypes, os, time; libc = ctypes.CDLL(None, use_errno=True); libc.shmat.restype = ctypes.c_void_p; '
 
 
-def test_message_queue(case):
-    refused(case, 'task-namespace', '--ipc --mount', 'mount -t mqueue q /dev/mqueue 2>/dev/null || '
-            'mount -t mqueue q /mnt; touch /dev/mqueue/some 2>/dev/null || touch /mnt/some',
-            'ipc namespace of task', '/some')
+def python(program):
+    """As a word for refused(), which quotes once more."""
+    return "/usr/bin/python3 -c '%s%s; time.sleep(1000)'" % (LIBC, program.replace('"', '\\"'))
+
+
+def test_segment_of_another_namespace(case):
+    """It was attached before the task left its namespace."""
+    ready = case.path('attached')
+    refused(case, 'ipc-state', '--uts', python(
+        'number = libc.shmget(0, 4096, 0o600); libc.shmat(number, None, 0); libc.shmctl(number, 0, None); '
+        'libc.unshare(0x08000000); os.mkdir("%s")' % ready) + ' & while ! [ -e %s ]; do sleep 0.1; done; rmdir %s' % (
+            ready, ready), 'mapping', 'System V segment of another IPC namespace')
+
+
+def test_queue_that_is_shared(case):
+    """A queue of a nested namespace that somebody outside has open."""
+    ready, done = case.path('opened'), case.path('done')
+    pid = case.spawn(['/usr/bin/python3', '-c', LIBC + """
+child = os.fork()
+if not child:
+    fd = libc.syscall(240, b'some', 0o102, 0o600, None)
+    pid = os.fork()
+    if not pid:
+        libc.unshare(0x08000000)
+        os.dup2(libc.syscall(240, b'some', 0o102, 0o600, None), 20)
+        open(%r, 'w')
+    time.sleep(1000)
+while not os.path.exists(%r):
+    time.sleep(0.01)
+inner = int(open('/proc/%%d/task/%%d/children' %% (child, child)).read())
+libc.syscall(438, os.pidfd_open(inner), 20, 0)
+libc.syscall(241, b'some')
+open(%r, 'w').write(str(child))
+time.sleep(1000)
+""" % (ready, ready, done)])
+    case.until(lambda: os.path.exists(done) and open(done).read() or case.ended(pid), 'the queues')
+    if case.ended(pid):
+        raise Failed('it has ended')
+    child = open(done).read()
+    case.refused(case.reprise('checkpoint', child, '-o', case.path('image')), 'file-outside',
+                 'message queue', 'outside the tree', 'IPC namespace of the tree')
+    os.unlink(ready)
+    os.unlink(done)
+    case.kill_all()
+    case.reap()
+
+
+def test_queues_of_others(case):
+    """A mount that shows the queues of another namespace than that of who is there."""
+    refused(case, 'container-mount', '--mount', 'unshare --ipc mount -t mqueue q /mnt', 'mount /mnt',
+            'message queues of another IPC namespace')
 
 
 def inside(case, *args):

@@ -169,6 +169,35 @@ def test_nested(case):
     finish(case)
 
 
+# In an IPC namespace of its own, with the numbers and keys of the first.
+NESTED = INSIDE.replace("libc = ctypes.CDLL(None)", """libc = ctypes.CDLL(None)
+if os.fork():
+    libc.unshare(0x08000000)
+    libc.syscall(3, libc.syscall(240, b'closed', 0o102, 0o600, None))""")
+
+
+def test_ipc(case):
+    """Objects of an IPC namespace below that of the container."""
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', '/usr/bin/python3', '-c', NESTED), 'web\n')
+    entry = listed(case)['web']
+    case.until(lambda: os.path.exists('/proc/%d/root/tmp/ready' % entry['pid']), 'the program')
+    case.until(lambda: len(open('/proc/%d/maps' % entry['pid']).read().split('SYSV')) == 2, 'the segment')
+    if leaks(case, entry['init']):
+        raise Failed('found without a leak: %s' % leaks(case, entry['init']))
+    expect_found(case, entry, '''
+enter('ipc')
+assert libc.shmat(libc.shmget(0x1234, 4096, 0), None, 0) > 0
+enter('ipc', os.getppid())
+''', 'SYSV00001234', 'mapped memory')
+    expect_found(case, entry, '''
+enter('ipc')
+assert libc.syscall(240, b'closed', 2, 0, None) > 0
+enter('ipc', os.getppid())
+''', '/closed', 'as descriptor')
+    finish(case)
+
+
 def test_traced(case):
     """Who traces a task from outside has no number in the container."""
     entry = run_inside(case)
