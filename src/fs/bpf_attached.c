@@ -34,23 +34,32 @@ static int find(struct kernel_memory *k, int fd, uint64_t *ret_filter, uint32_t 
 		     : kernel_chase(k, *ret_filter, to_number, 3, ret_number, sizeof(*ret_number));
 }
 
-int bpf_attached_note(struct checkpoint *c, const struct file_seen *f, Reprise__Socket *m,
-		      struct error *e)
+int bpf_attached_note_by(struct checkpoint *c, const struct file_seen *f, uint64_t holder,
+			 uint32_t number, uint64_t *to, struct error *e)
 {
 	struct socket_program *x = vec_push(&c->files->programs);
-	struct kernel_memory *k = NULL;
-	struct error ignored = {};
 
 	if (!x)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a socket");
-	*x = (struct socket_program){.socket = f->entry, .msg = m};
-	if (files_kernel_memory(c, &k, &ignored) < 0 ||
-	    find(k, f->local, &x->filter, &x->number) < 0)
+	*x = (struct socket_program){
+		.socket = f->entry, .to = to, .holder = holder, .number = number};
+	return 0;
+}
+
+int bpf_attached_note(struct checkpoint *c, const struct file_seen *f, Reprise__Socket *m,
+		      struct error *e)
+{
+	struct kernel_memory *k = NULL;
+	struct error ignored = {};
+	uint64_t filter = 0;
+	uint32_t number = 0;
+
+	if (files_kernel_memory(c, &k, &ignored) < 0 || find(k, f->local, &filter, &number) < 0)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
 			"a BPF program is attached to the socket (SO_ATTACH_BPF), of which "
 			"only the memory of the kernel tells");
-	return 0;
+	return bpf_attached_note_by(c, f, filter, number, &m->program, e);
 }
 
 static int save(struct checkpoint *c, const struct socket_program *x, struct error *e)
@@ -64,7 +73,7 @@ static int save(struct checkpoint *c, const struct socket_program *x, struct err
 	if (fd < 0)
 		return error_errno(e, fd, fd == -EPERM ? E_PERMISSION : E_FILE_STATE,
 				   "the BPF program that is attached to it cannot be opened");
-	return file_in_flight(c, x->socket, fd, &x->msg->program, e);
+	return file_in_flight(c, x->socket, fd, x->to, e);
 }
 
 int bpf_attached_save(struct checkpoint *c, struct error *e)
@@ -89,7 +98,7 @@ int64_t bpf_attached_count(const struct checkpoint *c, uint64_t number)
 		bool first = x->number == number;
 
 		for (const struct socket_program *y = c->files->programs.v; y < x && first; y++)
-			first = y->filter != x->filter;
+			first = y->holder != x->holder;
 		n += first;
 	}
 	return n;
@@ -97,20 +106,24 @@ int64_t bpf_attached_count(const struct checkpoint *c, uint64_t number)
 
 /* ---- restart ---- */
 
-int bpf_attached_restore(struct restart *r, int fd, const Reprise__Socket *m, struct error *e)
+int bpf_attached_give(struct restart *r, int fd, int option, uint64_t id, struct error *e)
 {
-	struct file_open *program = m->program ? file_open_find(r, m->program) : NULL;
+	struct file_open *program = id ? file_open_find(r, id) : NULL;
 	int res = 0;
 
-	if (!m->program)
+	if (!id)
 		return 0;
 	if (!program || !program->msg->bpf_program)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "a socket with a program that is none");
 	if (program->fd < 0)
 		res = file_open_now(r, program, e);
-	if (res >= 0 &&
-	    setsockopt(fd, SOL_SOCKET, SO_ATTACH_BPF, &program->fd, sizeof(program->fd)) < 0)
+	if (res >= 0 && setsockopt(fd, SOL_SOCKET, option, &program->fd, sizeof(program->fd)) < 0)
 		res = error_errno(e, -errno, E_RESTORE, "cannot attach a BPF program to a socket");
 	return res;
+}
+
+int bpf_attached_restore(struct restart *r, int fd, const Reprise__Socket *m, struct error *e)
+{
+	return bpf_attached_give(r, fd, SO_ATTACH_BPF, m->program, e);
 }

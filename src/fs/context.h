@@ -100,8 +100,9 @@ struct ring_number {
 /* A socket to which a BPF program is attached. */
 struct socket_program {
 	const struct file_entry *socket;
-	Reprise__Socket *msg;
-	uint64_t filter; /* struct sk_filter */
+	uint64_t *to;	 /* where its open file id is noted */
+	uint64_t holder; /* what in the kernel refers to it: struct sk_filter, struct sock_reuseport
+			  */
 	uint32_t number; /* of the program; 0: unknown */
 };
 

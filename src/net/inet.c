@@ -356,7 +356,7 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = set_state(r, *fd, m, e);
 	if (res >= 0)
-		res = reuseport_restore(*fd, m, e);
+		res = reuseport_restore(r, *fd, m, e);
 	if (res >= 0)
 		res = socket_settle(*fd, m->socket, e);
 	return res < 0 ? res : set_shutdown(*fd, m, e);

@@ -2,7 +2,8 @@
 /*
  * Sockets that share a port, and the program that may choose among them (struct sock_reuseport).
  * It answers with the place of a socket in the order in which they were bound (datagrams), or began
- * to listen. A classic one is kept as it was given (bpf_prog.orig_prog).
+ * to listen. A classic one is kept as it was given (bpf_prog.orig_prog); any other has a number, by
+ * which it is opened and saved as one that somebody has open.
  */
 #include "net/reuseport.h"
 
@@ -11,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "fs/bpf_attached.h"
 #include "net/kernel_sock.h"
 
 #define MEMBERS_MAX 65535
@@ -50,6 +52,18 @@ static int find_place(const struct group *g, uint32_t *ret)
 		}
 	}
 	return r < 0 ? r : -ENOENT;
+}
+
+/* One that is no classic one is known by its number. */
+static int note_program(struct checkpoint *c, const struct file_seen *f, const struct group *g,
+			uint64_t program, Reprise__InetSocket *m, struct error *e)
+{
+	const int to_number[] = {kernel_offset(g->k, "bpf_prog", "aux"),
+				 kernel_offset(g->k, "bpf_prog_aux", "id")};
+	uint32_t number = 0;
+	int r = kernel_chase(g->k, program, to_number, 2, &number, sizeof(number));
+
+	return r < 0 ? r : bpf_attached_note_by(c, f, g->at, number, &m->reuseport_bpf, e);
 }
 
 /* -EOPNOTSUPP: it is no classic one. */
@@ -96,13 +110,12 @@ int reuseport_save(struct checkpoint *c, const struct file_seen *f, Reprise__Ine
 	if (r >= 0)
 		r = copy_program(&g, program, &m->reuseport_program, s);
 	if (r == -EOPNOTSUPP)
-		return error_set(e, r, E_FILE_STATE,
-				 "a program chooses among the sockets of its port "
-				 "(SO_ATTACH_REUSEPORT_EBPF), and cannot be read");
+		r = note_program(c, f, &g, program, m, e);
 	if (r < 0)
-		return error_errno(e, r, E_FILE_STATE,
-				   "the program that chooses among the sockets of its port "
-				   "(SO_ATTACH_REUSEPORT_CBPF) cannot be read");
+		return e->code ? r
+			       : error_errno(e, r, E_FILE_STATE,
+					     "the program that chooses among the sockets of its "
+					     "port (SO_ATTACH_REUSEPORT_CBPF) cannot be read");
 	m->reuseport_members = g.n;
 	f->entry->private = g.at;
 	return 0;
@@ -128,14 +141,15 @@ static int check_order(struct checkpoint *c, const struct file_entry *f, struct 
 		before += x->id < f->id;
 	}
 	if (all != m->reuseport_members)
-		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-				 "a program chooses among the sockets of its port "
-				 "(SO_ATTACH_REUSEPORT_CBPF), some of which are outside the tree");
+		return error_set(
+			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			"a program chooses among the sockets of its port "
+			"(SO_ATTACH_REUSEPORT_CBPF or _EBPF), some of which are outside the tree");
 	if (before + 1 != m->reuseport_place)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_STATE,
 			"a program chooses among the sockets of its port "
-			"(SO_ATTACH_REUSEPORT_CBPF), which have been bound in another order "
+			"(SO_ATTACH_REUSEPORT_CBPF or _EBPF), which have been bound in another order "
 			"than they come back");
 	return 0;
 }
@@ -159,13 +173,15 @@ int reuseport_validate(const Reprise__InetSocket *m, struct error *e)
 }
 
 /* It belongs to the group, to which the others come. */
-int reuseport_restore(int fd, const Reprise__InetSocket *m, struct error *e)
+int reuseport_restore(struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
 {
 	const ProtobufCBinaryData *code = &m->reuseport_program;
 	const struct sock_fprog program = {
 		.len = (unsigned short)(code->len / sizeof(struct sock_filter)),
 		.filter = (struct sock_filter *)code->data};
 
+	if (m->reuseport_place == 1 && m->reuseport_bpf)
+		return bpf_attached_give(r, fd, SO_ATTACH_REUSEPORT_EBPF, m->reuseport_bpf, e);
 	if (m->reuseport_place == 1 && program.len &&
 	    setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &program, sizeof(program)) < 0)
 		return error_errno(e, -errno, E_RESTORE,

@@ -14,6 +14,7 @@ int reuseport_save_all(struct checkpoint *c, const struct file_ops *ops,
 		       struct error *e) must_check;
 int reuseport_validate(const Reprise__InetSocket *m, struct error *e) must_check;
 /* When it is bound, and listens. */
-int reuseport_restore(int fd, const Reprise__InetSocket *m, struct error *e) must_check;
+int reuseport_restore(struct restart *r, int fd, const Reprise__InetSocket *m,
+		      struct error *e) must_check;
 
 #endif

@@ -172,25 +172,44 @@ static void raw_queue(void)
 	send_to_self(socket(AF_INET, SOCK_RAW, 253), 4);
 }
 
+/* A program that has a map of the sockets among which it chooses. */
 static void reuseport_program(void)
 {
-	const struct bpf_insn insns[] = {{.code = BPF_ALU64 | BPF_MOV | BPF_K},
-					 {.code = BPF_JMP | BPF_EXIT}};
-	union bpf_attr attr = {.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
-			       .insns = (uintptr_t)insns,
-			       .insn_cnt = 2,
-			       .license = (uintptr_t) "GPL"};
-	int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+	union bpf_attr attr = {.map_type = BPF_MAP_TYPE_REUSEPORT_SOCKARRAY,
+			       .key_size = 4,
+			       .value_size = 8,
+			       .max_entries = 4};
+	int map = (int)syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr)), program;
+	const struct bpf_insn insns[] = {
+		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 2, .src_reg = 10},
+		{.code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 2, .imm = -4},
+		{.code = BPF_ST | BPF_MEM | BPF_W, .dst_reg = 10, .off = -4},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 3, .src_reg = 2},
+		{.code = BPF_LD | BPF_IMM | BPF_DW,
+		 .dst_reg = 2,
+		 .src_reg = BPF_PSEUDO_MAP_FD,
+		 .imm = map},
+		{},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 4},
+		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_sk_select_reuseport},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0, .imm = SK_PASS},
+		{.code = BPF_JMP | BPF_EXIT}};
 	int fd = socket(AF_INET, SOCK_DGRAM, 0);
 
-	if (program < 0)
+	if (map < 0)
 		test_skip("no BPF here: %s", strerror(errno));
-
+	attr = (union bpf_attr){.prog_type = BPF_PROG_TYPE_SK_REUSEPORT,
+				.insns = (uintptr_t)insns,
+				.insn_cnt = sizeof(insns) / sizeof(insns[0]),
+				.license = (uintptr_t) "GPL"};
+	program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+	CHECK(program >= 0);
 	set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
 	at = (struct sockaddr_in){.sin_family = AF_INET};
 	CHECK(!bind(fd, (struct sockaddr *)&at, sizeof(at)));
 	set(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_EBPF, program);
 	close(program);
+	close(map);
 }
 
 /* The one that was bound first is found last. */

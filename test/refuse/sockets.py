@@ -90,7 +90,7 @@ def test_raw_queue(case):
 
 def test_reuseport_program(case):
     needs_kernel_memory()
-    refused(case, 'reuseport-program', 'file-state', 'SO_ATTACH_REUSEPORT_EBPF')
+    refused(case, 'reuseport-program', 'file-kind', 'a map of a BPF program')
 
 
 def test_reuseport_order(case):
