@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mounts of a container: where each comes from. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -286,9 +289,35 @@ static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line 
 	return true;
 }
 
-static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m,
+/* A bpffs lasts as long as its mounts, and so do maps and programs that have a name there only. The
+ * first two names are made by the kernel (CONFIG_BPF_PRELOAD). */
+static int refuse_pinned(int at, struct error *e)
+{
+	int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(close_directory) DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct statfs fs;
+
+	if (!d || fstatfs(dirfd(d), &fs) < 0 || fs.f_type != BPF_FS_MAGIC)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "what is pinned in this file system (bpf) cannot be looked at");
+	while ((entry = readdir(d)))
+		if (*entry->d_name != '.' && strcmp(entry->d_name, "maps.debug") &&
+		    strcmp(entry->d_name, "progs.debug"))
+			return error_set(
+				e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				"what is pinned in it (%s, of BPF) would be lost; remove it first",
+				entry->d_name);
+	return 0;
+}
+
+static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m, int at,
 		      Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
+	int r = strcmp(m->type, "bpf") ? 0 : refuse_pinned(at, e);
+
+	if (r < 0)
+		return r;
 	if (!mounts_is_fresh(m->type) || strcmp(m->root, "/"))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");
@@ -339,7 +368,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	}
 	r = mounts_look_proc(sv, proc_fd, pid, m, &msg->pid_namespace, e);
 	if (r < 0 || msg->pid_namespace)
-		return r < 0 ? r : look_fresh(sv, m, msg, s, e);
+		return r < 0 ? r : look_fresh(sv, m, at, msg, s, e);
 	if (look_cgroup(sv, m, msg, s))
 		return msg->external && msg->root ? 0 : no_memory(e);
 	if ((msg->external = host_path(sv, proc_fd, m, &st, s))) {
@@ -354,7 +383,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return mounts_look_overlay(sv, m, at, msg, s, e);
 	if (mounts_is_memory(m->type))
 		return look_memory(sv, m, msg, s, e);
-	return look_fresh(sv, m, msg, s, e);
+	return look_fresh(sv, m, at, msg, s, e);
 }
 
 /* Of a copy of the host's mounts those that are the same stay as they are copied. */

@@ -8,7 +8,7 @@ import struct
 from case import Skipped
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PROG_LOAD, PROG_ATTACH = 5, 8
+PROG_LOAD, OBJ_PIN, PROG_ATTACH = 5, 6, 8
 SYS_BPF = 321
 
 
@@ -30,6 +30,11 @@ def load(kind, attach=0):
                                            ctypes.addressof(licence), 0, 0, 0, 0, 0, b'yes', 0, attach))
     except OSError as error:
         raise Skipped('no BPF here: %s' % error) from error
+
+
+def pin(fd, path):
+    name = ctypes.create_string_buffer(path.encode())
+    call(OBJ_PIN, struct.pack('<QII', ctypes.addressof(name), fd, 0))
 
 
 def attach(target, program, kind, flags=0):

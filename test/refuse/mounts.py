@@ -3,6 +3,7 @@
 
 import os
 
+import bpf
 from case import Failed, Skipped
 from contained import begin, good
 
@@ -59,6 +60,24 @@ def test_idmapped(case):
     container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/a', '/mnt/b'],
               ['python3', '-c', IDMAPPED, '/mnt/a', '/mnt/b'])
     refused(case, '/mnt/b', 'idmapped')
+
+
+PIN = r"""
+import sys
+sys.path.insert(0, sys.argv[1])
+import bpf
+bpf.pin(bpf.load(1), sys.argv[2])
+"""
+
+
+def test_pinned(case):
+    """In a file system of the container, where nobody has it open. An empty one is no obstacle."""
+    bpf.load(1)
+    container(case, ['sh', '-c', 'mount -t bpf mine /mnt || echo skip: >&2; test -d /mnt && grep -q "/mnt bpf" /proc/mounts'])
+    case.checkpoint('c', '-q')
+    os.unlink(case.path('image'))
+    good(case.reprise('exec', 'c', 'python3', '-c', PIN, os.path.dirname(bpf.__file__), '/mnt/held'))
+    refused(case, '/mnt', 'pinned', 'held')
 
 
 def directories(case):
