@@ -190,8 +190,7 @@ static uint64_t private_bytes(const struct mm_state *m)
 static int choose(struct checkpoint *c, struct mm_state *m, const uint64_t *left)
 {
 	struct mm_copy *copy = &m->copy;
-	bool able = can_be_forked(m->msg) && leave_out(copy, m->msg) &&
-		    can_fork(c, &c->processes.v[m->process]);
+	bool able = can_be_forked(m->msg) && leave_out(copy, m->msg);
 
 	for (size_t i = 0; i < m->msg->n_vmas; i++) {
 		const Reprise__Vma *v = m->msg->vmas[i];
@@ -202,8 +201,10 @@ static int choose(struct checkpoint *c, struct mm_state *m, const uint64_t *left
 			return -ENOMEM;
 		copy->bytes += left[i];
 	}
+	/* Most have little left: of these nothing more is asked. */
 	if (!able ||
-	    READ_NS(copy->bytes) < BETTER * (COPY_BEGIN_NS + COPY_SPACE_NS(private_bytes(m))))
+	    READ_NS(copy->bytes) < BETTER * (COPY_BEGIN_NS + COPY_SPACE_NS(private_bytes(m))) ||
+	    !can_fork(c, &c->processes.v[m->process]))
 		copy->bytes = 0;
 	return 0;
 }
