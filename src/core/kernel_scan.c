@@ -72,16 +72,31 @@ static void emit_path(struct program *p, const struct kernel_path *path, int16_t
 	}
 }
 
-static void emit_all(struct program *p, const struct kernel_path *paths, size_t n)
+/* Past the others, if that is not the value: returns the place of the jump. */
+static size_t emit_only(struct program *p, int16_t at, uint64_t is)
 {
-	size_t jump;
+	emit(p, LOAD(BPF_REG_1, BPF_REG_10, at));
+	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_2, 0, 0, (int32_t)(uint32_t)is));
+	emit(p, INSN(0, 0, 0, 0, (int32_t)(uint32_t)(is >> 32)));
+	emit(p, INSN(BPF_JMP | BPF_JNE | BPF_X, BPF_REG_1, BPF_REG_2, 0, 0));
+	return p->insns.n - 1;
+}
+
+/* only: NULL, or what the first value must be. */
+static void emit_all(struct program *p, const struct kernel_path *paths, size_t n,
+		     const uint64_t *only)
+{
+	size_t jump, other = 0;
 
 	emit(p, LOAD(BPF_REG_6, BPF_REG_1, 0)); /* struct bpf_iter__task: meta, task */
 	emit(p, LOAD(BPF_REG_7, BPF_REG_1, 8));
 	jump = p->insns.n;
 	emit(p, IF_ZERO(BPF_REG_7, 0)); /* called once more at the end */
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		emit_path(p, &paths[i], slot(n, i));
+		if (only && i == 0)
+			other = emit_only(p, slot(n, i), *only);
+	}
 	emit(p, LOAD(BPF_REG_1, BPF_REG_6, 0)); /* struct bpf_iter_meta: seq */
 	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
 	emit(p, ADD(BPF_REG_2, slot(n, 0)));
@@ -89,19 +104,21 @@ static void emit_all(struct program *p, const struct kernel_path *paths, size_t 
 	emit(p, CALL(BPF_FUNC_seq_write));
 	if (!p->failed)
 		p->insns.v[jump].off = (int16_t)(p->insns.n - jump - 1);
+	if (!p->failed && only)
+		p->insns.v[other].off = (int16_t)(p->insns.n - other - 1);
 	emit(p, SET(BPF_REG_0, 0));
 	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
 }
 
-int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
-		    const struct kernel_path *paths, size_t n)
+static int new_scan(struct kernel_scan **ret, struct kernel_memory *k,
+		    const struct kernel_path *paths, size_t n, const uint64_t *only)
 {
 	struct kernel_scan *s = calloc(1, sizeof(*s));
 	struct program p = {};
 	int r = -ENOMEM;
 
 	if (n && n <= KERNEL_SCAN_VALUES)
-		emit_all(&p, paths, n);
+		emit_all(&p, paths, n, only);
 	if (s && !p.failed && p.insns.n)
 		r = kernel_bpf_load(k, KERNEL_TASKS, p.insns.v, p.insns.n);
 	vec_free(&p.insns);
@@ -113,6 +130,18 @@ int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
 	s->n = n;
 	*ret = s;
 	return 0;
+}
+
+int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
+		    const struct kernel_path *paths, size_t n)
+{
+	return new_scan(ret, k, paths, n, NULL);
+}
+
+int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
+			 const struct kernel_path *paths, size_t n, uint64_t is)
+{
+	return new_scan(ret, k, paths, n, &is);
 }
 
 void kernel_scan_free(struct kernel_scan *s)
@@ -151,6 +180,11 @@ static int scan(struct kernel_scan *s, pid_t pid, pid_t tid, kernel_scan_fn fn, 
 int kernel_scan_process(struct kernel_scan *s, pid_t pid, kernel_scan_fn fn, void *arg)
 {
 	return scan(s, pid, 0, fn, arg);
+}
+
+int kernel_scan_all(struct kernel_scan *s, kernel_scan_fn fn, void *arg)
+{
+	return scan(s, 0, 0, fn, arg);
 }
 
 int kernel_scan_thread(struct kernel_scan *s, pid_t tid, kernel_scan_fn fn, void *arg)

@@ -28,12 +28,19 @@ void kernel_path_add_offset(struct kernel_path *p, int offset);
 struct kernel_scan;
 int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
 		    const struct kernel_path *paths, size_t n) must_check;
+/*
+ * Of all threads that this process sees, only those whose first value is `is`, for
+ * kernel_scan_all(): the others cost next to nothing.
+ */
+int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
+			 const struct kernel_path *paths, size_t n, uint64_t is) must_check;
 void kernel_scan_free(struct kernel_scan *s); /* accepts NULL */
 
 /* The eight bytes at the end of each path; 0 where a pointer on the way leads nowhere. */
 typedef void (*kernel_scan_fn)(void *arg, const uint64_t *values);
 /* All threads of a process, or one of them. -ESRCH: there are none any more. */
 int kernel_scan_process(struct kernel_scan *s, pid_t pid, kernel_scan_fn fn, void *arg) must_check;
+int kernel_scan_all(struct kernel_scan *s, kernel_scan_fn fn, void *arg) must_check;
 int kernel_scan_thread(struct kernel_scan *s, pid_t tid, kernel_scan_fn fn, void *arg) must_check;
 
 #endif

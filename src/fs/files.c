@@ -17,6 +17,7 @@
 #include "core/procfs.h"
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
+#include "model/glance.h"
 
 /* One table while it is being read. */
 struct table {
@@ -385,7 +386,7 @@ int files_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t t
 	bool is_new;
 	int r;
 
-	r = kcmp_index_get(fc->by_table, 0, tid, 0, &class, &is_new);
+	r = kcmp_index_get(fc->by_table, glance_of(c, tid, GLANCE_FILES), tid, 0, &class, &is_new);
 	if (r < 0)
 		return error_errno(e, r, r == -ESRCH ? E_TASK_GONE : E_PERMISSION,
 				   "cannot compare the descriptor table of task %d", tid);

@@ -10,6 +10,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/context.h"
+#include "model/glance.h"
 
 /* "/" may be the root of another mount namespace, which the task has left without it. */
 static int check_root(struct checkpoint *c, pid_t tid, struct error *e)
@@ -82,7 +83,7 @@ int fs_checkpoint(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 	bool is_new;
 	int r;
 
-	r = kcmp_index_get(fc->by_fs, 0, tid, 0, &class, &is_new);
+	r = kcmp_index_get(fc->by_fs, glance_of(c, tid, GLANCE_FS), tid, 0, &class, &is_new);
 	if (r < 0)
 		return error_errno(e, r, r == -ESRCH ? E_TASK_GONE : E_PERMISSION,
 				   "cannot compare the working directory of task %d", tid);

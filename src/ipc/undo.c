@@ -17,6 +17,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ipc/sysv.h"
+#include "model/glance.h"
 
 #define ENTRIES_MAX 65536
 #define NO_LIST	    (SIZE_MAX - 1)
@@ -24,10 +25,12 @@
 /* ---- who shares ---- */
 
 /* unshare(CLONE_SYSVSEM) leaves us without a list: equal are those who have none either. */
-static int has_none(pid_t tid)
+static int has_none(const struct checkpoint *c, pid_t tid)
 {
 	long r;
 
+	if (glance_taken(c))
+		return !glance_of(c, tid, GLANCE_UNDO);
 	if (unshare(CLONE_SYSVSEM) < 0)
 		return -errno;
 	r = syscall(SYS_kcmp, (pid_t)syscall(SYS_gettid), tid, KCMP_SYSVSEM, 0, 0);
@@ -101,7 +104,8 @@ static int list_of(struct checkpoint *c, const struct checkpoint_process *p, pid
 	struct undo_list *list;
 	uint64_t class;
 	bool new;
-	int r = kcmp_index_get(c->ipc->by_undo, 0, tid, 0, &class, &new);
+	int r = kcmp_index_get(c->ipc->by_undo, glance_of(c, tid, GLANCE_UNDO), tid, 0, &class,
+			       &new);
 
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_PERMISSION : E_SYSTEM, "kcmp");
@@ -123,7 +127,7 @@ int ipc_undo_identify(struct checkpoint *c, const struct checkpoint_process *p, 
 		      uint64_t *ret_id, struct error *e)
 {
 	size_t list = 0;
-	int r = has_none(tid);
+	int r = has_none(c, tid);
 
 	if (r == -ESRCH)
 		return error_set(e, r, E_TASK_GONE, "thread %d has ended", tid);

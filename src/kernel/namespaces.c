@@ -8,6 +8,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "model/glance.h"
 
 static const char *const kinds[NAMESPACES] = {"user", "pid"};
 
@@ -108,7 +109,8 @@ int namespaces_compare(const struct checkpoint *c, const struct namespaces *ns,
 		for (size_t i = 0; i < sizeof(links) / sizeof(*links) && r >= 0; i++) {
 			bool first = t->tid == p->tid;
 
-			if (t->zombie || (!first && !links[i].each_thread))
+			if (t->zombie || (!first && !links[i].each_thread) ||
+			    glance_at_home(c, t->tid))
 				continue;
 			r = compare_link(c, ns, p->frozen->pid, t->tid, i, children_apart, e);
 			if (r < 0 && !first)

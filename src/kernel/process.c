@@ -24,6 +24,7 @@
 #include "kernel/vfork.h"
 #include "kernel/zombie.h"
 #include "mm/keys.h"
+#include "model/glance.h"
 
 int process_index_new(struct checkpoint *c, struct process_index *x, struct error *e)
 {
@@ -66,7 +67,8 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
 {
 	bool unused;
 
-	return identify(c, x->mm, 0, RECORD_MM, p, &p->mm, &unused, e);
+	return identify(c, x->mm, glance_of(c, p->tid, GLANCE_MM), RECORD_MM, p, &p->mm, &unused,
+			e);
 }
 
 void process_look(const struct checkpoint *c, const struct process_index *x,

@@ -65,8 +65,7 @@ static int check_dispatch(struct checkpoint *c, pid_t tid, struct error *e)
 	if (c->tells_dispatch == ANSWER_YES)
 		return 0;
 	r = trace_get_dispatch(tid, &config, &unused);
-	if (r == 0)
-		c->tells_dispatch = ANSWER_YES;
+	c->tells_dispatch = r == 0 ? ANSWER_YES : NOT_ASKED;
 	if (r <= 0)
 		return 0;
 	if (checkpoint_kernel_memory(c, &k, &unused) < 0)
@@ -143,7 +142,6 @@ static int collect_mempolicy(struct batch *b, const struct task_query *q, Repris
 	return msg->mempolicy.data ? 0 : -ENOMEM;
 }
 
-/* Of who waits in vfork() another one has answered. */
 static int read_personality(int proc_fd, pid_t pid, pid_t tid, uint32_t *ret, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
@@ -169,8 +167,7 @@ static int read_comm(int proc_fd, pid_t pid, pid_t tid, char **ret, struct scrat
 	return *ret ? 0 : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
 }
 
-/* The leader's stands in its file stat, which has been read since it stopped; as it is, but for
- * what old kernels escape there. */
+/* The leader's has been read with its stat since it stopped; old kernels escape some there. */
 static int save_comm(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		     Reprise__Task *msg, struct scratch *s, struct error *e)
 {

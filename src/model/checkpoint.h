@@ -85,6 +85,7 @@ struct checkpoint {
 	enum checkpoint_answer has_keys;       /* see mm/keys.c */
 	enum checkpoint_answer tells_dispatch; /* see kernel/task.c */
 	struct unseen *unseen;		       /* see kernel/unseen.h; only while checking */
+	struct glance *glance;		       /* see model/glance.h */
 	struct ahead *ahead; /* looks at processes, in their order; NULL: nobody does */
 
 	const struct checkpoint_mounts *mounts; /* of a container; NULL: those of reprise */

@@ -11,6 +11,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "model/glance.h"
 #include "ns/spaces.h"
 
 /* That of a process, also of one that has ended: it is known by its pid (task_active_pid_ns()). */
@@ -42,7 +43,7 @@ static int look_at_process(struct checkpoint *c, const struct checkpoint_process
 static int look_at_processes(struct checkpoint *c, uint64_t own, struct error *e)
 {
 	vec_for_each (p, &c->processes) {
-		int r = look_at_process(c, p, own, e);
+		int r = glance_at_home(c, p->frozen->pid) ? 0 : look_at_process(c, p, own, e);
 
 		/* Of whom nothing can be learnt: that is refused elsewhere. */
 		if (r < 0 && (e->code == E_PERMISSION || (r == -ESRCH && c->checking)))

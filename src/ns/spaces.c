@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "model/glance.h"
 
 const struct space_kind space_kinds[SPACE_KINDS] = {
 	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},
@@ -150,13 +151,49 @@ static int check_children(struct checkpoint *c, const struct checkpoint_process 
 		e);
 }
 
+static int add_member(struct checkpoint *c, struct checkpoint_member m, struct error *e)
+{
+	struct checkpoint_member *slot = vec_push(&c->spaces.members);
+
+	if (!slot)
+		return no_memory(e);
+	*slot = m;
+	return 0;
+}
+
+/*
+ * One struct nsproxy for all of these namespaces, those of clocks of the next child too: what was
+ * learnt of one thread that has it holds for the others (glance.h). 0: it was not met before.
+ */
+static int look_at_same(struct checkpoint *c, pid_t tid, uint64_t namespaces, struct error *e)
+{
+	struct checkpoint_member m = {};
+	const struct checkpoint_member *other;
+
+	vec_for_each (x, &c->spaces.looked->proxies)
+		if (namespaces && x->address == namespaces) {
+			other = space_member(c, x->tid);
+			if (!other)
+				return 1;
+			m = *other;
+			m.tid = tid;
+			return add_member(c, m, e) < 0 ? e->err : 1;
+		}
+	return 0;
+}
+
 static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 			struct error *e)
 {
 	struct spaces *sp = c->spaces.looked;
-	struct checkpoint_member m = {.tid = tid}, *slot;
+	struct checkpoint_member m = {.tid = tid};
+	uint64_t namespaces = glance_of(c, tid, GLANCE_NAMESPACES);
+	struct space_proxy *proxy;
 	bool any = false;
+	int r = look_at_same(c, tid, namespaces, e);
 
+	if (r)
+		return r < 0 ? r : 0;
 	for (int k = 0; k < SPACE_KINDS; k++) {
 		const struct checkpoint_space *s;
 		uint64_t ino;
@@ -175,13 +212,10 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 		m.ids[k] = s->id;
 		any = true;
 	}
-	if (!any)
-		return 0;
-	slot = vec_push(&c->spaces.members);
-	if (!slot)
-		return no_memory(e);
-	*slot = m;
-	return 0;
+	proxy = namespaces ? vec_push(&sp->proxies) : NULL;
+	if (proxy)
+		*proxy = (struct space_proxy){namespaces, tid};
+	return any ? add_member(c, m, e) : 0;
 }
 
 /* Of a task that may not be looked at nothing can be learnt; that is refused elsewhere. */
@@ -492,6 +526,7 @@ void spaces_end(struct checkpoint *c)
 	}
 	vec_free(&sp->list);
 	vec_free(&sp->procs);
+	vec_free(&sp->proxies);
 	for (int k = 0; k < SPACE_KINDS; k++)
 		close_fd(&sp->fds[k]);
 	scratch_free(&sp->s);

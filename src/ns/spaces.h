@@ -146,8 +146,15 @@ struct space_proc {
 	uint64_t space;
 };
 
+/* All of a thread's namespaces that are in one struct nsproxy; a thread that has it. */
+struct space_proxy {
+	uint64_t address;
+	pid_t tid;
+};
+
 struct spaces {
 	VEC(struct space_proc) procs;
+	VEC(struct space_proxy) proxies;
 	VEC(struct space_contents *) list; /* as c->spaces.list */
 	struct scratch s;
 	struct container *ct;

@@ -22,6 +22,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/settings.h"
+#include "model/glance.h"
 #include "ns/spaces.h"
 #include "ns/userns.h"
 
@@ -173,7 +174,8 @@ int user_spaces_look(struct checkpoint *c, struct error *e)
 	if (!own)
 		return e->err;
 	vec_for_each (p, &c->processes) {
-		int r = p->frozen->zombie ? 0 : look_at_process(c, p, own, e);
+		bool none = p->frozen->zombie || glance_at_home(c, p->frozen->pid);
+		int r = none ? 0 : look_at_process(c, p, own, e);
 
 		/* Of whom nothing can be learnt: that is refused elsewhere. */
 		if (r < 0 && (e->code == E_PERMISSION || (r == -ESRCH && c->checking))) {

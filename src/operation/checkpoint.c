@@ -13,6 +13,7 @@
 #include "kernel/security.h"
 #include "mm/mm.h"
 #include "mm/shared.h"
+#include "model/glance.h"
 #include "net/tcp.h"
 #include "ns/pidns.h"
 #include "ns/spaces.h"
@@ -24,6 +25,8 @@
 #include "operation/pass.h"
 #include "operation/precopy.h"
 #include "operation/target.h"
+
+#define GLANCE_WORTH 4 /* tasks: it costs as much as asking them does */
 
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
 
@@ -83,8 +86,10 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 static int save_state(struct pass *p, struct error *e)
 {
 	struct checkpoint *c = &p->c;
-	int r = put_tree(p, e);
+	int r;
 
+	glance_take(c);
+	r = put_tree(p, e);
 	if (r >= 0)
 		r = container_check_tasks(p->container, e);
 	if (r >= 0)
@@ -431,6 +436,8 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
+	if (s->tasks >= GLANCE_WORTH)
+		glance_prepare(&p.c);
 	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
 	if (r >= 0)

@@ -17,6 +17,7 @@
 #include "kernel/vfork.h"
 #include "mm/mm.h"
 #include "model/ahead.h"
+#include "model/glance.h"
 #include "ns/spaces.h"
 #include "operation/parents.h"
 #include "operation/pass.h"
@@ -64,6 +65,7 @@ void pass_end(struct pass *p)
 	free(c->status);
 	security_probes_free(c->probes);
 	unseen_free(c->unseen);
+	glance_free(c->glance);
 	close_fd(&c->proc_fd);
 }
 

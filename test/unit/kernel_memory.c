@@ -63,6 +63,40 @@ static void *stay(void *arg)
 	return NULL;
 }
 
+struct only {
+	uint64_t leader;
+	unsigned int n, others;
+};
+
+static void count_threads(void *arg, const uint64_t *v)
+{
+	struct only *found = arg;
+
+	found->n++;
+	found->others += v[0] != found->leader;
+}
+
+/* Of all that there are, those of this process. */
+static void check_only(struct kernel_memory *k)
+{
+	struct kernel_path paths[2] = {};
+	struct only found = {};
+	struct kernel_scan *s = NULL;
+
+	assert_int_equal(kernel_task(k, getpid(), &found.leader), 0);
+	kernel_path_add(k, &paths[0], "task_struct", "group_leader");
+	kernel_path_add(k, &paths[1], "task_struct", "mm");
+	assert_int_equal(kernel_scan_new_only(&s, k, paths, 2, found.leader), 0);
+	assert_int_equal(kernel_scan_all(s, count_threads, &found), 0);
+	assert_int_equal(found.n, 201);
+	assert_int_equal(found.others, 0);
+	kernel_scan_free(s);
+	/* What is not there is not found. */
+	assert_int_equal(kernel_scan_new_only(&s, k, paths, 2, found.leader + 1), 0);
+	assert_int_equal(kernel_scan_all(s, count_threads, &found), -ESRCH);
+	kernel_scan_free(s);
+}
+
 /* Of all threads at once; what is not there, or is reached by a pointer to nowhere, is 0. */
 static void test_scan(void **state)
 {
@@ -91,6 +125,7 @@ static void test_scan(void **state)
 	assert_int_equal(kernel_scan_thread(s, getpid(), count_names, &found), 0);
 	assert_int_equal(found, 202);
 	assert_true(kernel_scan_process(s, 0x3ffffff, count_names, &found) < 0);
+	check_only(k);
 	for (int i = 0; i < 200; i++)
 		sem_post(&end);
 	for (int i = 0; i < 200; i++)

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "model/glance.h"
+
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kernel_scan.h"
+#include "model/checkpoint.h"
+
+/* What is read of a thread, in this order: the first decides whether it is one of the tree. */
+enum {
+	TRACER,
+	ADDRESSES,
+	NUMBER = ADDRESSES + GLANCE_KINDS, /* what we call it */
+	LEVEL,				   /* of its own pid namespace below the initial one */
+	USER,				   /* namespace */
+	CHILDREN,			   /* the pid namespace of those that it makes */
+	VALUES
+};
+
+struct thread {
+	pid_t tid;
+	bool at_home;
+	uint64_t addresses[GLANCE_KINDS];
+};
+
+struct glance {
+	struct kernel_scan *scan;
+	uint64_t user, pids; /* namespaces of reprise */
+	uint32_t level;
+	bool taken, failed;
+	VEC(struct thread) threads; /* sorted */
+};
+
+static const struct {
+	int value;
+	const char *structure, *member;
+} steps[] = {
+	{TRACER, "task_struct", "parent"}, /* ptrace_link() */
+	{ADDRESSES + GLANCE_MM, "task_struct", "mm"},
+	{ADDRESSES + GLANCE_FILES, "task_struct", "files"},
+	{ADDRESSES + GLANCE_FS, "task_struct", "fs"},
+	{ADDRESSES + GLANCE_UNDO, "task_struct", "sysvsem.undo_list"},
+	{ADDRESSES + GLANCE_NAMESPACES, "task_struct", "nsproxy"},
+	{NUMBER, "task_struct", "thread_pid"},
+	{LEVEL, "task_struct", "thread_pid"},
+	{LEVEL, "pid", "level"},
+	{USER, "task_struct", "real_cred"},
+	{USER, "cred", "user_ns"},
+	{CHILDREN, "task_struct", "nsproxy"},
+	{CHILDREN, "nsproxy", "pid_ns_for_children"},
+};
+
+/* Ourselves, and where the number that we give to a task stands in its struct pid. */
+static int ask_own(struct glance *g, struct kernel_memory *k, uint64_t *ret_task, int *ret_number)
+{
+	const int to_level[] = {kernel_offset(k, "task_struct", "thread_pid"),
+				kernel_offset(k, "pid", "level")};
+	const int to_user[] = {kernel_offset(k, "task_struct", "real_cred"),
+			       kernel_offset(k, "cred", "user_ns")};
+	int numbers = kernel_offset(k, "pid", "numbers"), size = kernel_size(k, "upid");
+	int nr = kernel_offset(k, "upid", "nr"), ns = kernel_offset(k, "upid", "ns");
+	int to_pids[2] = {to_level[0]};
+	int r = kernel_task(k, (pid_t)syscall(SYS_gettid), ret_task);
+
+	if (numbers < 0 || size < 0 || nr < 0 || ns < 0)
+		return -ENOENT;
+	if (r >= 0)
+		r = kernel_chase(k, *ret_task, to_level, 2, &g->level, sizeof(g->level));
+	if (r >= 0)
+		r = kernel_chase(k, *ret_task, to_user, 2, &g->user, sizeof(g->user));
+	*ret_number = numbers + (int)g->level * size + nr;
+	to_pids[1] = numbers + (int)g->level * size + ns;
+	return r < 0 ? r : kernel_chase(k, *ret_task, to_pids, 2, &g->pids, sizeof(g->pids));
+}
+
+void glance_prepare(struct checkpoint *c)
+{
+	struct kernel_path paths[VALUES] = {};
+	struct glance *g = c->kernel ? calloc(1, sizeof(*g)) : NULL;
+	uint64_t self;
+	int number;
+
+	if (!g)
+		return;
+	for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++)
+		kernel_path_add(c->kernel, &paths[steps[i].value], steps[i].structure,
+				steps[i].member);
+	if (ask_own(g, c->kernel, &self, &number) >= 0) {
+		kernel_path_add_offset(&paths[NUMBER], number);
+		/* without System V IPC nobody has such a list */
+		for (int i = 0; i < VALUES; i++)
+			g->failed |= !paths[i].n && i != ADDRESSES + GLANCE_UNDO;
+		if (!g->failed &&
+		    kernel_scan_new_only(&g->scan, c->kernel, paths, VALUES, self) >= 0) {
+			c->glance = g;
+			return;
+		}
+	}
+	glance_free(g);
+}
+
+static void note(void *arg, const uint64_t *v)
+{
+	struct glance *g = arg;
+	struct thread *t = vec_push(&g->threads);
+
+	if (!t) {
+		g->failed = true;
+		return;
+	}
+	t->tid = (pid_t)(uint32_t)v[NUMBER];
+	t->at_home = v[USER] == g->user && (uint32_t)v[LEVEL] == g->level && v[CHILDREN] == g->pids;
+	for (int i = 0; i < GLANCE_KINDS; i++)
+		t->addresses[i] = v[ADDRESSES + i];
+}
+
+static int by_tid(const void *a, const void *b)
+{
+	const struct thread *x = a, *y = b;
+
+	return x->tid < y->tid ? -1 : x->tid > y->tid;
+}
+
+static const struct thread *find(const struct glance *g, pid_t tid)
+{
+	const struct thread key = {.tid = tid};
+
+	return bsearch(&key, g->threads.v, g->threads.n, sizeof(key), by_tid);
+}
+
+/* Whatever cannot be read shows as 0. */
+static bool is_complete(const struct thread *t)
+{
+	for (int i = 0; i < GLANCE_KINDS; i++)
+		if (i != GLANCE_UNDO && !t->addresses[i])
+			return false;
+	return true;
+}
+
+/* Threads that wait in vfork() are not traced by anybody: a tree with such is not known. */
+static bool knows_all(const struct checkpoint *c, const struct glance *g)
+{
+	vec_for_each (p, &c->freezer.processes)
+		vec_for_each (t, &p->threads) {
+			const struct thread *x = t->zombie ? NULL : find(g, t->tid);
+
+			if (!t->zombie && (!x || !is_complete(x)))
+				return false;
+		}
+	return true;
+}
+
+void glance_take(struct checkpoint *c)
+{
+	struct glance *g = c->glance;
+
+	if (!g || kernel_scan_all(g->scan, note, g) < 0 || g->failed)
+		return;
+	qsort(g->threads.v, g->threads.n, sizeof(*g->threads.v), by_tid);
+	g->taken = knows_all(c, g);
+}
+
+void glance_free(struct glance *g)
+{
+	if (!g)
+		return;
+	kernel_scan_free(g->scan);
+	vec_free(&g->threads);
+	free(g);
+}
+
+bool glance_taken(const struct checkpoint *c)
+{
+	return c->glance && c->glance->taken;
+}
+
+uint64_t glance_of(const struct checkpoint *c, pid_t tid, enum glance_kind kind)
+{
+	const struct thread *t = glance_taken(c) ? find(c->glance, tid) : NULL;
+
+	return t ? t->addresses[kind] : 0;
+}
+
+bool glance_at_home(const struct checkpoint *c, pid_t tid)
+{
+	const struct thread *t = glance_taken(c) ? find(c->glance, tid) : NULL;
+
+	return t && t->at_home;
+}
