@@ -422,26 +422,6 @@ def test_bpf_without_way_back(case):
     refuse_descriptor(case, made, 'file-kind', 'BPF program', 'cannot be found')
 
 
-def test_bpf_with_types(case):
-    """int f(void), as compilers describe it."""
-    types = struct.pack('<IIII', 1, 1 << 24, 4, 32)  # int
-    types += struct.pack('<III', 0, 13 << 24, 1)  # of which the next returns one
-    types += struct.pack('<III', 5, 12 << 24, 2)
-    names = b'\0int\0f\0'
-    data = struct.pack('<HBBIIIII', 0xeb9f, 1, 0, 24, 0, len(types), len(types), len(names))
-    data = ctypes.create_string_buffer(data + types + names, len(data + types + names))
-    described = bpf(18, struct.pack('<QQII', ctypes.addressof(data), 0, len(data), 0))
-    code = insn(0xb7) + insn(0x95)
-    code = ctypes.create_string_buffer(code, len(code))
-    where = ctypes.create_string_buffer(struct.pack('<II', 0, 3), 8)
-    name = ctypes.create_string_buffer(b'GPL')
-    made = bpf(5, struct.pack('<IIQQIIQII16sIIIIQI', 1, 2, ctypes.addressof(code),
-                              ctypes.addressof(name), 0, 0, 0, 0, 0, b'f', 0, 0, described, 8,
-                              ctypes.addressof(where), 1))
-    os.close(described)
-    refuse_descriptor(case, made, 'file-kind', 'BPF program', 'BTF')
-
-
 def test_bpf_program_of_an_ordinary_user(case):
     """It is not for him to look at it."""
     made = bpf_program()
@@ -452,20 +432,8 @@ def test_bpf_program_of_an_ordinary_user(case):
     case.finish(pid)
 
 
-def test_bpf_map_of_a_program_alone(case):
-    """The program has a map that nobody has open."""
-    made = bpf_map(2)
-    program = bpf_program(insn(0x18, 1, 1, imm=made) + insn(0) + insn(0xb7) + insn(0x95))
-    os.close(made)
-    refuse_descriptor(case, program, 'file-state', 'BPF program', 'uses a map')
-
-
 def bpf_map(kind, key=4, value=4):
     return bpf(0, struct.pack('<IIIII', kind, key, value, 8, 0))
-
-
-def test_bpf_map_of_programs(case):
-    refuse_descriptor(case, bpf_map(3), 'file-kind', 'BPF map')
 
 
 def test_bpf_map_outside(case):
