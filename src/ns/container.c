@@ -105,6 +105,14 @@ static int open_proc(struct container *ct, struct error *e)
 {
 	_cleanup_(close_fd) int fs = fsopen("proc", FSOPEN_CLOEXEC);
 
+	/* In a user namespace that does not own the pid namespace, which is still the one of
+	 * before. */
+	if (!(ct->own & CLONE_NEWPID) && (ct->own & CLONE_NEWUSER)) {
+		ct->proc_fd = fcntl(ct->host_proc, F_DUPFD_CLOEXEC, 3);
+		return ct->proc_fd < 0
+			       ? error_errno(e, -errno, E_SYSTEM, "cannot duplicate a descriptor")
+			       : 0;
+	}
 	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return error_errno(e, -errno, E_NAMESPACE,
 				   "cannot look into /proc of the container");

@@ -10,6 +10,7 @@
 
 #include "core/cleanup.h"
 #include "ns/container.h"
+#include "ns/mounts_late.h"
 #include "ns/network.h"
 #include "ns/pidns.h"
 #include "ns/settings.h"
@@ -85,12 +86,12 @@ int container_validate(const struct restart *r, struct error *e)
 
 		if (m->kind == MOUNT_NAMESPACE && space_validate_bound(r, m, e) < 0)
 			return -EBADMSG;
-		if (m->pid_namespace)
-			return invalid(e, "a mount of the root shows a pid namespace below");
 		if (*m->root_peer || *m->root_master)
 			return invalid(e, "a mount of the root joins mounts of the root");
 	}
-	res = userns_validate(msg, e);
+	res = mounts_validate_late(r, msg, e);
+	if (res >= 0)
+		res = userns_validate(msg, e);
 	if (res >= 0)
 		res = timens_validate(r, msg, e);
 	if (res >= 0)

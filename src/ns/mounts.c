@@ -19,6 +19,7 @@
 #include "ns/mounts_late.h"
 #include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
+#include "ns/spaces.h"
 
 void mounts_survey_free(struct mounts_survey *m)
 {
@@ -28,6 +29,7 @@ void mounts_survey_free(struct mounts_survey *m)
 	vec_for_each (part, &m->overlays)
 		close_fd(&part->dir_fd);
 	vec_free(&m->overlays);
+	vec_free(&m->shown);
 	vec_free(&m->mounts);
 	vec_free(&m->unmounted);
 	mount_table_free(&m->theirs);
@@ -490,6 +492,11 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 
 		if (find_same(&sv->theirs, &sv->ours, &sv->ours.v[i]))
 			continue;
+		/* It comes when this namespace has been made as a copy. */
+		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "a proc of another pid namespace was unmounted from %s",
+					 sv->ours.v[i].point);
 		slot = vec_push(&sv->unmounted);
 		if (!slot)
 			return no_memory(e);

@@ -26,11 +26,19 @@ struct mount_layer {
 	int dir_fd;
 };
 
+/* A proc of the root's own mounts that shows another pid namespace than the root's. */
+struct mount_shown {
+	int id;
+	dev_t dev;
+	uint64_t number; /* of that namespace; 0: it is hidden, and may show any */
+};
+
 struct mounts_survey {
 	struct mount_table theirs, ours;
 	VEC(Reprise__Mount *) mounts;
 	VEC(char *) unmounted;
 	VEC(struct mount_layer) layers;
+	VEC(struct mount_shown) shown;
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
 	bool user;   /* in a user namespace of their own */

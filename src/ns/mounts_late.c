@@ -28,6 +28,28 @@ uint64_t space_of_proc(const struct checkpoint *c, dev_t dev)
 	return 0;
 }
 
+static int note_shown(struct mounts_survey *sv, const struct mount_line *m, uint64_t number,
+		      struct error *e)
+{
+	struct mount_shown *slot = vec_push(&sv->shown);
+
+	if (!slot)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	*slot = (struct mount_shown){m->id, m->dev, number};
+	return 0;
+}
+
+/* What is known to be shown by what has that device. */
+static uint64_t known_shown(const struct mounts_survey *sv, dev_t dev)
+{
+	if (sv->c)
+		return space_of_proc(sv->c, dev);
+	vec_for_each (x, &sv->shown)
+		if (x->dev == dev)
+			return x->number;
+	return 0;
+}
+
 static int note_proc(struct checkpoint *c, dev_t dev, uint64_t space, struct error *e)
 {
 	struct space_proc *slot = vec_push(&c->spaces.looked->procs);
@@ -35,29 +57,6 @@ static int note_proc(struct checkpoint *c, dev_t dev, uint64_t space, struct err
 	if (!slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
 	*slot = (struct space_proc){dev, space};
-	return 0;
-}
-
-/* By its process 1. Where this may not be seen it is not of the tree. */
-static int shown_by(const struct mounts_survey *sv, int proc_fd, pid_t pid, int at, uint64_t *ret,
-		    struct error *e)
-{
-	_cleanup_(free_ptr) char *theirs = NULL, *shown = NULL;
-	const struct checkpoint_space *s = NULL;
-
-	if (procfs_readlink(proc_fd, &theirs, NULL, "%d/ns/pid", pid) < 0 ||
-	    procfs_readlink(at, &shown, NULL, "1/ns/pid") < 0 || !strcmp(theirs, shown))
-		return 0;
-	if (sv->c && strchr(shown, '['))
-		s = space_by_number(sv->c, CLONE_NEWPID,
-				    strtoull(strchr(shown, '[') + 1, NULL, 10));
-	if (!s && !sv->nested)
-		return refuse(e, "it shows another pid namespace than the root task's; save the "
-				 "first process of that one instead");
-	if (!s)
-		return refuse(e, "it shows another pid namespace than the root task's, of which "
-				 "no process with this mount namespace is in the tree");
-	*ret = s->id;
 	return 0;
 }
 
@@ -69,14 +68,45 @@ static bool is_outside(const struct mounts_survey *sv, dev_t dev)
 	return false;
 }
 
-int mounts_look_proc(const struct mounts_survey *sv, int proc_fd, pid_t pid,
-		     const struct mount_line *m, uint64_t *ret, struct error *e)
+/* By its process 1. Where this may not be seen it is not of the tree. */
+static int shown_by(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		    int at, uint64_t *ret, struct error *e)
+{
+	_cleanup_(free_ptr) char *theirs = NULL, *shown = NULL;
+	const struct checkpoint_space *s = NULL;
+	uint64_t number = 0;
+	int r;
+
+	r = procfs_readlink(at, &shown, NULL, "1/ns/pid");
+	/* where it is only hidden another option says so */
+	if (r == -ESRCH && !is_outside(sv, m->dev) && !strstr(m->super, "hidepid"))
+		return refuse(e, "it shows a pid namespace that has ended");
+	if (r < 0 || procfs_readlink(proc_fd, &theirs, NULL, "%d/ns/pid", pid) < 0 ||
+	    !strcmp(theirs, shown))
+		return 0;
+	if (strchr(shown, '['))
+		number = strtoull(strchr(shown, '[') + 1, NULL, 10);
+	/* Whose that is turns out when the tree is known. */
+	if (!sv->nested) {
+		*ret = number;
+		return note_shown(sv, m, number, e);
+	}
+	if (sv->c)
+		s = space_by_number(sv->c, CLONE_NEWPID, number);
+	if (!s)
+		return refuse(e, "it shows another pid namespace than the root task's, of which "
+				 "no process with this mount namespace is in the tree");
+	*ret = s->id;
+	return note_proc(sv->c, m->dev, s->id, e);
+}
+
+int mounts_look_proc(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		     uint64_t *ret, struct error *e)
 {
 	_cleanup_(close_fd) int at = -EBADF;
 	struct stat st;
-	int r;
 
-	*ret = sv->c ? space_of_proc(sv->c, m->dev) : 0;
+	*ret = known_shown(sv, m->dev);
 	if (strcmp(m->type, "proc"))
 		return 0;
 	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
@@ -87,12 +117,45 @@ int mounts_look_proc(const struct mounts_survey *sv, int proc_fd, pid_t pid,
 	if (st.st_dev != m->dev && sv->c && (*ret || !is_outside(sv, m->dev)))
 		return refuse(e, "which pid namespace it shows is hidden by another mount");
 	if (st.st_dev != m->dev)
-		return 0;
+		return sv->nested || is_outside(sv, m->dev) ? 0 : note_shown(sv, m, *ret, e);
+	if (*ret && !sv->nested)
+		return note_shown(sv, m, *ret, e);
 	/* of a part there is no process 1 */
 	if (*ret || strcmp(m->root, "/"))
 		return 0;
-	r = shown_by(sv, proc_fd, pid, at, ret, e);
-	return r < 0 || !*ret ? r : note_proc(sv->c, m->dev, *ret, e);
+	return shown_by(sv, proc_fd, pid, m, at, ret, e);
+}
+
+static int resolve(struct checkpoint *c, const struct mount_shown *x, Reprise__Mount *m,
+		   struct error *e)
+{
+	const struct checkpoint_space *s = space_by_number(c, CLONE_NEWPID, x->number);
+	int r = 0;
+
+	if (!x->number && c->spaces.nested.n)
+		r = refuse(e, "which pid namespace it shows is hidden by another mount");
+	else if (x->number && !s)
+		r = refuse(e, "it shows another pid namespace than the root task's; save the "
+			      "first process of that one instead");
+	if (r < 0)
+		return error_object(e, r, "mount %s (%s)", m->point, m->type);
+	if (!s)
+		return 0;
+	/* one that is bound from it comes with it */
+	if (m->pid_namespace)
+		m->pid_namespace = s->id;
+	return space_of_proc(c, x->dev) ? 0 : note_proc(c, x->dev, s->id, e);
+}
+
+int mounts_resolve_procs(struct checkpoint *c, struct mounts_survey *sv, struct error *e)
+{
+	int r = 0;
+
+	vec_for_each (x, &sv->shown)
+		vec_for_each (m, &sv->mounts)
+			if (r >= 0 && (*m)->id == x->id)
+				r = checkpoint_refuse(c, resolve(c, x, *m, e), e);
+	return r;
 }
 
 bool mounts_is_on_late(const struct mounts_survey *sv, const struct mount_line *m)

@@ -11,8 +11,14 @@
  */
 
 /* Which pid namespace below the root's does it show? *ret: 0 for the root's. `at`: where it is. */
-int mounts_look_proc(const struct mounts_survey *sv, int proc_fd, pid_t pid,
-		     const struct mount_line *m, uint64_t *ret, struct error *e) must_check;
+int mounts_look_proc(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		     uint64_t *ret, struct error *e) must_check;
+/*
+ * Of the root's own mounts it is known only now which of the pid namespaces they show are of the
+ * tree.
+ */
+int mounts_resolve_procs(struct checkpoint *c, struct mounts_survey *sv,
+			 struct error *e) must_check;
 /* Is it mounted on one that has been found to come late? */
 bool mounts_is_on_late(const struct mounts_survey *sv, const struct mount_line *m);
 /* All are looked at: those that come late are of kinds that can. */

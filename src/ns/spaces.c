@@ -16,6 +16,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "model/glance.h"
+#include "ns/mounts_late.h"
 
 const struct space_kind space_kinds[SPACE_KINDS] = {
 	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},
@@ -384,6 +385,8 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 	r = user_spaces_look(c, e);
 	if (r >= 0)
 		r = pid_spaces_look(c, e);
+	if (r >= 0)
+		r = mounts_resolve_procs(c, &ct->mounts, e);
 	if (r >= 0)
 		r = look_at_tasks(c, e);
 	if (r >= 0)

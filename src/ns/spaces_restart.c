@@ -319,7 +319,8 @@ static int mount_all_late(struct restart *r, const Reprise__Container *msg, int 
 
 int spaces_restart_late(struct restart *r, struct error *e)
 {
-	int res = 0;
+	const Reprise__Container *root = restart_nth(r, RECORD_CONTAINER, 0, NULL);
+	int res = root ? mount_all_late(r, root, r->spaces.root[SPACE_MNT].ns, e) : 0;
 
 	vec_for_each (s, &r->spaces.list)
 		if (res >= 0 && s->flag == CLONE_NEWNS)

@@ -163,15 +163,38 @@ def test_proc_of_a_pid_namespace(case):
             'mount /proc', 'pid namespace', 'hidden')
 
 
-def test_proc_of_children(case):
-    """The root task itself has that of its child."""
-    pid = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', 'sleep', '1000'])
-    case.until(lambda: case.ended(pid) or 'sleep' in case.run(['/usr/bin/pgrep', '-P', str(pid), '-l'])[1], 'the child')
-    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'container-mount',
-                 'mount /proc', 'first process of that one')
+def of_root(case, script, *words):
+    """The mounts of the root task itself."""
+    done = case.path('done')
+    pid = case.spawn(['/usr/bin/unshare', '--mount', 'sh', '-c', script % done])
+    case.until(lambda: case.ended(pid) or os.path.exists(done), 'the mounts')
+    if case.ended(pid):
+        raise Failed('it has ended')
+    os.unlink(done)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'container-mount', *words)
     case.expect_files()
     case.kill_all()
     case.reap()
+
+
+def test_proc_of_others(case):
+    """It shows a pid namespace that is not of the tree."""
+    other = case.spawn(['/usr/bin/unshare', '--pid', '--fork', 'sleep', '1000'])
+    listed = '/proc/%d/task/%d/children' % (other, other)
+    case.until(lambda: open(listed).read(), 'the other one')
+    of_root(case, 'nsenter -t %d -p mount -t proc other /mnt; echo >%%s; exec sleep 1000' % int(open(listed).read()),
+            'mount /mnt', 'another pid namespace', 'first process of that one')
+
+
+def test_proc_that_has_ended(case):
+    of_root(case, 'unshare --pid --fork mount -t proc gone /mnt; echo >%s; exec sleep 1000',
+            'mount /mnt', 'pid namespace that has ended')
+
+
+def test_hidden_proc(case):
+    """Which pid namespace it shows cannot be seen."""
+    of_root(case, 'unshare --pid --fork sh -c "mount -t proc mine /mnt; mount -t tmpfs mine /mnt; echo >%s; exec sleep 1000"',
+            'mount /mnt', 'hidden')
 
 
 def test_common_memory(case):

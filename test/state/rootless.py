@@ -5,7 +5,7 @@ import json
 import os
 import signal
 
-from case import Failed, NOBODY, Skipped
+from case import Failed, NOBODY, Skipped, expect_killed
 
 
 def begin(case, uid=NOBODY):
@@ -191,3 +191,37 @@ def test_user_namespace_inside(case):
         raise Failed('%d namespaces, map %s, was %s' % (user_namespaces(case), map_of(listed(case)['web']['pid']), before))
     good(case.reprise('stop', '-t', '0', 'web'))
     case.reap()
+
+
+# Of /proc: by the name of its process 1, which is that of the pid namespace that it is to show.
+SHOWN = 'case "$(cat /proc/1/comm)" in %s) ;; *) exit 9;; esac'
+
+
+def unshared(case, uid, options, first='sh'):
+    """The program `unshare` is the root of the tree, and what it has made is below."""
+    case.uid = uid
+    shown = SHOWN % first
+    pid = case.start(program='/usr/bin/unshare', arguments=options.split() + [
+        'sh', '-c', '%s; "$0" child wait pass && %s' % (shown, shown), os.path.join(case.build, 'test/lib/victim')])
+    case.checkpoint(pid, '-q', '--kill')
+    expect_killed(case, pid)
+    case.forget(pid)
+    tool = case.restart('--pidns')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(tool, 'the copy')])
+
+
+def test_unshare(case):
+    unshared(case, NOBODY, '-Urpf --mount-proc')
+
+
+def test_unshare_of_root(case):
+    unshared(case, 0, '-Urpf --mount-proc')
+
+
+def test_unshare_without_user(case):
+    unshared(case, 0, '-pf --mount-proc')
+
+
+def test_unshare_everything(case):
+    unshared(case, NOBODY, '-UrmiunpCf --mount-proc --kill-child')
