@@ -446,9 +446,11 @@ uint64_t container_layer(const struct container *ct, size_t i)
 }
 
 /* Those of the mounts of tasks stand behind those of the container. */
-static bool is_overlay(const struct container *ct, size_t i)
+static bool comes_first(const struct container *ct, size_t i)
 {
-	return i < ct->mounts.layers.n && ct->mounts.layers.v[i].mount->kind == MOUNT_OVERLAY;
+	const Reprise__Mount *m = i < ct->mounts.layers.n ? ct->mounts.layers.v[i].mount : NULL;
+
+	return m && (m->kind == MOUNT_OVERLAY || m->early);
 }
 
 /* In the order in which a restart needs them: first what lies below an overlay. */
@@ -458,7 +460,7 @@ int container_save_pages(struct checkpoint *c, struct container *ct, struct erro
 
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < ct->layers.n && r >= 0; i++)
-			if (is_overlay(ct, i) == (pass == 0))
+			if (comes_first(ct, i) == (pass == 0))
 				r = layer_save_pages(c, ct->layers.v[i], e);
 	return r;
 }

@@ -10,6 +10,7 @@
 #include "ns/cgroups.h"
 #include "ns/layer.h"
 #include "ns/mounts.h"
+#include "ns/mounts_early.h"
 #include "ns/network.h"
 
 /*
@@ -100,6 +101,7 @@ void container_free(struct container *ct);
 struct container_restart {
 	const Reprise__Container *msg; /* NULL: the image is of none */
 	struct mounts_place place;
+	struct mounts_early early;
 	const char *net;	  /* --net */
 	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */
 	struct cgroups_restart cgroups;
@@ -124,7 +126,8 @@ int container_restart_first(void *arg, struct error *e) must_check;
 int container_restart_place(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;
 /* Fills what lies on new file systems in memory. */
-int container_restart_files(struct restart *r, const struct container_restart *cr,
+int container_restart_files(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;
+void container_restart_end(struct container_restart *cr);
 
 #endif

@@ -183,6 +183,29 @@ static int fill_overlays(struct restart *r, struct container_restart *cr, struct
 	return 0;
 }
 
+/* Nobody comes to them later, or what is made of them must find all there. */
+static int fill_early(struct restart *r, struct container_restart *cr, struct error *e)
+{
+	int res = mounts_early_any(cr->msg) ? mounts_early_make(&cr->early, cr->msg, e) : 0;
+
+	cr->place.early_fds = cr->early.fds;
+	for (size_t i = 0; i < cr->early.n && res >= 0; i++) {
+		const Reprise__Mount *m = cr->msg->mounts[i];
+
+		if (cr->early.fds[i] < 0)
+			continue;
+		res = layer_restart(r, m->layer, cr->early.fds[i], e);
+		if (res >= 0 && m->super_readonly)
+			res = mounts_make_readonly(cr->early.fds[i], "", e);
+		if (res < 0)
+			error_object(e, res, "mount %s", m->point);
+	}
+	/* It was filled from within. */
+	if (res >= 0 && cr->early.n && chdir("/") < 0)
+		return error_errno(e, -errno, E_SYSTEM, "chdir");
+	return res;
+}
+
 int container_restart_begin(struct restart *r, struct container_restart *cr, struct error *e)
 {
 	_cleanup_(network_free) struct network n = NETWORK_INIT;
@@ -205,7 +228,15 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)
 		res = settings_restart(r->proc_fd, cr->msg, e);
-	return res < 0 ? res : fill_overlays(r, cr, e);
+	if (res >= 0)
+		res = fill_overlays(r, cr, e);
+	return res < 0 ? res : fill_early(r, cr, e);
+}
+
+void container_restart_end(struct container_restart *cr)
+{
+	mounts_early_free(&cr->early);
+	cgroups_restart_end(&cr->cgroups);
 }
 
 int container_restart_first(void *arg, struct error *e)
@@ -224,32 +255,24 @@ int container_restart_place(struct restart *r, struct container_restart *cr, str
 	return cr->msg ? cgroups_restart_place(&cr->cgroups, r, cr->msg, e) : 0;
 }
 
-/* The file system, by whichever of its mounts it is written to; nothing else of it changes. */
 static int make_readonly(const Reprise__Mount *m, struct error *e)
 {
-	_cleanup_(close_fd) int fd = -EBADF;
-
 	if (m->flags & MS_RDONLY &&
 	    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it read-only");
-	if (!m->super_readonly)
-		return 0;
-	fd = fspick(AT_FDCWD, m->point, FSPICK_CLOEXEC);
-	if (fd < 0 || fsconfig(fd, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0 ||
-	    fsconfig(fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT,
-				   "cannot make its file system read-only");
-	return 0;
+	return m->super_readonly ? mounts_make_readonly(AT_FDCWD, m->point, e) : 0;
 }
 
-int container_restart_files(struct restart *r, const struct container_restart *cr, struct error *e)
+int container_restart_files(struct restart *r, struct container_restart *cr, struct error *e)
 {
+	/* A mount that somebody else has open is not unmounted. */
+	mounts_early_free(&cr->early);
 	for (size_t i = 0; cr->msg && i < cr->msg->n_mounts; i++) {
 		const Reprise__Mount *m = cr->msg->mounts[i];
 		_cleanup_(close_fd) int fd = -EBADF;
 		int res = 0;
 
-		if (m->kind != MOUNT_TMPFS || !m->layer)
+		if (m->kind != MOUNT_TMPFS || !m->layer || m->early)
 			continue;
 		/* Alone, without what is mounted on it. */
 		fd = mounts_open_here(NULL, m->point, e);

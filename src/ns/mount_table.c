@@ -129,6 +129,13 @@ int mount_table_read(int proc_fd, pid_t pid, struct mount_table *ret, struct err
 	return r < 0 ? error_set(e, r, E_INTERNAL, "/proc/%d/mountinfo is not understood", pid) : 0;
 }
 
+bool mount_is_below(const char *path, const char *dir)
+{
+	size_t len = strlen(dir);
+
+	return !strcmp(dir, "/") || (!strncmp(path, dir, len) && (path[len] == '/' || !path[len]));
+}
+
 static const char *find_option(const char *options, const char *name)
 {
 	size_t len = strlen(name);

@@ -29,6 +29,8 @@ int mount_table_parse(const char *text, struct mount_table *ret);
 int mount_table_read(int proc_fd, pid_t pid, struct mount_table *ret, struct error *e) must_check;
 void mount_table_free(struct mount_table *t);
 
+/* Is it the directory, or in it? */
+bool mount_is_below(const char *path, const char *dir);
 /* The value of `name=` in a list of options, to be freed; NULL if it is not there. */
 char *mount_option(const char *options, const char *name);
 bool mount_has_option(const char *options, const char *name);

@@ -17,6 +17,7 @@
 #include "ns/cgroups.h"
 #include "ns/mounts.h"
 #include "ns/mounts_late.h"
+#include "ns/mounts_layers.h"
 #include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
 #include "ns/spaces.h"
@@ -32,6 +33,7 @@ void mounts_survey_free(struct mounts_survey *m)
 	vec_free(&m->shown);
 	vec_free(&m->mounts);
 	vec_free(&m->unmounted);
+	mounts_hidden_free(&m->hidden);
 	mount_table_free(&m->theirs);
 	mount_table_free(&m->ours);
 }
@@ -62,15 +64,6 @@ static const struct mount_line *root_of(const struct mount_table *t)
 		if (!strcmp(m->point, "/") && (m->id == m->parent || !by_id(t, m->parent)))
 			return m;
 	return NULL;
-}
-
-static bool below(const char *path, const char *dir)
-{
-	size_t len = strlen(dir);
-
-	if (!strcmp(dir, "/"))
-		return true;
-	return !strncmp(path, dir, len) && (path[len] == '/' || !path[len]);
 }
 
 static char *join(struct scratch *s, const char *dir, const char *rest)
@@ -107,7 +100,7 @@ static char *host_path(const struct mounts_survey *sv, int proc_fd, const struct
 		struct stat st;
 		char *path;
 
-		if (h->dev != m->dev || !below(m->root, h->root))
+		if (h->dev != m->dev || !mount_is_below(m->root, h->root))
 			continue;
 		path = join(s, h->point,
 			    strcmp(h->root, "/") ? m->root + strlen(h->root) : m->root);
@@ -123,7 +116,7 @@ static const Reprise__Mount *same_fs(const struct mounts_survey *sv, const struc
 	for (size_t i = 0; i < sv->mounts.n; i++) {
 		const struct mount_line *line = by_id(&sv->theirs, sv->mounts.v[i]->id);
 
-		if (line && line->dev == m->dev && below(m->root, line->root))
+		if (line && line->dev == m->dev && mount_is_below(m->root, line->root))
 			return sv->mounts.v[i];
 	}
 	return NULL;
@@ -153,125 +146,18 @@ bool mounts_is_memory(const char *type)
 	return is_one_of(type, memory_types);
 }
 
-/* Options that mount(2) takes as flags, or that tell what the kernel chose. */
-static char *fs_data(const struct mounts_survey *sv, struct scratch *s, const char *super)
+int mounts_open(const struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
+		struct error *e)
 {
-	_cleanup_(free_ptr) char *copy = strdup(super);
-	char *save = NULL, *out = scratch_alloc(s, strlen(super) + 2);
+	const struct mount_hidden *h = mount_hidden_of(&sv->hidden, m->id);
+	int fd;
 
-	if (!copy || !out)
-		return NULL;
-	for (char *w = strtok_r(copy, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
-		if (!strcmp(w, "rw") || !strcmp(w, "ro") || !strncmp(w, "seclabel", 8))
-			continue;
-		/* Told by the ids of the host; whose a file is comes with the files. */
-		if (sv->user && (!strncmp(w, "uid=", 4) || !strncmp(w, "gid=", 4)))
-			continue;
-		if (*out)
-			strcat(out, ",");
-		strcat(out, w);
-	}
-	return out;
-}
-
-int mounts_add_layer(struct mounts_survey *sv, Reprise__Mount *msg, int fd, struct error *e)
-{
-	struct mount_layer *l = fd < 0 ? NULL : vec_push(&sv->layers);
-
-	if (!l) {
-		close_fd(&fd);
-		return no_memory(e);
-	}
-	l->mount = msg;
-	l->dir_fd = fd;
-	return 0;
-}
-
-/*
- * A part of a file system is as good as the whole if nothing else of it is mounted: nobody comes to
- * the rest (bubblewrap leaves its containers so).
- */
-static bool is_all_that_is_seen(const struct mounts_survey *sv, const struct mount_line *m)
-{
-	if (!strcmp(m->root, "/"))
-		return true;
-	vec_for_each (other, &sv->theirs)
-		if (other != m && other->dev == m->dev && !below(other->root, m->root))
-			return false;
-	vec_for_each (other, &sv->ours)
-		if (other->dev == m->dev)
-			return false;
-	return true;
-}
-
-static int look_memory(struct mounts_survey *sv, const struct mount_line *m, Reprise__Mount *msg,
-		       struct scratch *s, struct error *e)
-{
-	struct mount_layer *l;
-
-	if (!is_all_that_is_seen(sv, m))
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "only a part of the %s is mounted", m->type);
-	msg->kind = MOUNT_TMPFS;
-	msg->data = fs_data(sv, s, m->super);
-	msg->layer = 1;
-	l = vec_push(&sv->layers);
-	if (!l || !msg->data)
-		return no_memory(e);
-	l->mount = msg;
-	l->dir_fd = -EBADF;
-	return 0;
-}
-
-int mounts_open_alone(const char *point)
-{
-	int fd = open_tree(AT_FDCWD, point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-
-	/* One that cannot be bound has no copy. */
-	if (fd < 0 && errno == EINVAL)
-		fd = open(point, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return fd < 0 ? -errno : fd;
-}
-
-int mounts_open_here(void *arg, const char *point, struct error *e)
-{
-	int fd = mounts_open_alone(point);
-
-	(void)arg;
-	return fd < 0 ? error_errno(e, fd, E_CONTAINER_MOUNT, "cannot open mount %s", point) : fd;
-}
-
-/* What is mounted on it would hide what is below. */
-static int check_bare(const struct mounts_survey *sv, const Reprise__Mount *m, struct error *e)
-{
-	vec_for_each (other, &sv->theirs)
-		if (m->unbindable && other->parent == m->id)
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "mount %s is unbindable, and %s is mounted on it",
-					 m->point, other->point);
-	return 0;
-}
-
-int mounts_open_layers(struct mounts_survey *sv, mounts_open_fn open_mount, void *arg,
-		       struct error *e)
-{
-	vec_for_each (l, &sv->layers) {
-		struct stat st;
-
-		if (l->dir_fd >= 0)
-			continue;
-		if (check_bare(sv, l->mount, e) < 0)
-			return e->err;
-		l->dir_fd = open_mount(arg, l->mount->point, e);
-		if (l->dir_fd < 0)
-			return l->dir_fd;
-		if (fstat(l->dir_fd, &st) < 0)
-			return error_errno(e, -errno, E_SYSTEM, "fstat");
-		if (st.st_dev != mounts_device(sv, l->mount->id))
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "mount %s is hidden by another one", l->mount->point);
-	}
-	return 0;
+	if (!h)
+		return procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	fd = h->fd < 0 ? -1 : fcntl(h->fd, F_DUPFD_CLOEXEC, 3);
+	return fd < 0 ? error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				  "it is hidden by another mount, which cannot be taken away")
+		      : fd;
 }
 
 /* By the path on the host it would be the group of the original. */
@@ -324,19 +210,8 @@ static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");
 	msg->kind = MOUNT_FRESH;
-	msg->data = fs_data(sv, s, m->super);
+	msg->data = mounts_data(sv, s, m->super);
 	return msg->data ? 0 : no_memory(e);
-}
-
-/* Of mounts of tasks only the mount is made read-only again. */
-static bool is_written_elsewhere(const struct mounts_survey *sv, const struct mount_line *m)
-{
-	if (!mounts_is_memory(m->type) || !mount_has_option(m->super, "ro"))
-		return false;
-	vec_for_each (other, &sv->theirs)
-		if (other->dev == m->dev && !mount_has_option(other->options, "ro"))
-			return true;
-	return false;
 }
 
 /* Where the contents of a mount come from. */
@@ -348,15 +223,12 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	struct stat st;
 	int r;
 
-	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	at = mounts_open(sv, proc_fd, pid, m, e);
 	if (at < 0)
 		return at;
 	if (fstat(at, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat");
 	msg->file = !S_ISDIR(st.st_mode);
-	if (sv->nested && is_written_elsewhere(sv, m))
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "its file system is read-only, and it is mounted writable, too");
 	/* One that is outside as well is bound from there: here it may be hidden. */
 	if (other && other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT) {
 		const struct mount_line *line = by_id(&sv->theirs, other->id);
@@ -379,13 +251,41 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	}
 	if (!strcmp(m->type, "nsfs")) {
 		msg->kind = MOUNT_NAMESPACE;
-		return 0;
+		return !msg->hidden
+			       ? 0
+			       : error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					   "it holds a namespace, and is hidden by another one");
 	}
 	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
 		return mounts_look_overlay(sv, m, at, msg, s, e);
 	if (mounts_is_memory(m->type))
-		return look_memory(sv, m, msg, s, e);
+		return mounts_look_memory(sv, m, msg, s, e);
 	return look_fresh(sv, m, at, msg, s, e);
+}
+
+/* How many lie below it at the same place. */
+static size_t height_of(const struct mount_table *t, const struct mount_line *m)
+{
+	const struct mount_line *parent;
+	size_t n = 0;
+
+	while (n < t->n && (parent = by_id(t, m->parent)) && parent != m &&
+	       !strcmp(parent->point, m->point)) {
+		m = parent;
+		n++;
+	}
+	return n;
+}
+
+/* What is mounted over itself is there twice, the upper one read-only, for instance. */
+static const struct mount_line *find_same(const struct mount_table *t, const struct mount_table *of,
+					  const struct mount_line *m)
+{
+	vec_for_each (x, t)
+		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point) &&
+		    height_of(t, x) == height_of(of, m))
+			return x;
+	return NULL;
 }
 
 /* Of a copy of the host's mounts those that are the same stay as they are copied. */
@@ -393,8 +293,10 @@ static int check_propagation(const struct mounts_survey *sv, const struct mount_
 			     struct error *e)
 {
 	vec_for_each (other, &sv->theirs)
-		if (other != m && ((m->master && other->shared == m->master) ||
-				   (m->shared && other->shared == m->shared)))
+		if (other != m &&
+		    ((m->master && other->shared == m->master) ||
+		     (m->shared && other->shared == m->shared)) &&
+		    find_same(&sv->ours, &sv->theirs, other))
 			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					 "mount %s shares its mounts with %s", m->point,
 					 other->point);
@@ -427,6 +329,7 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	msg->source = m->source;
 	msg->flags = mount_flags(m->options);
 	msg->super_readonly = mount_has_option(m->super, "ro");
+	msg->hidden = mount_hidden_of(&sv->hidden, m->id) != NULL;
 	r = check_ids(m, e);
 	if (r >= 0)
 		r = look_source(sv, proc_fd, pid, m, msg, s, e);
@@ -443,31 +346,6 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	return 0;
 }
 
-/* How many lie below it at the same place. */
-static size_t height_of(const struct mount_table *t, const struct mount_line *m)
-{
-	const struct mount_line *parent;
-	size_t n = 0;
-
-	while (n < t->n && (parent = by_id(t, m->parent)) && parent != m &&
-	       !strcmp(parent->point, m->point)) {
-		m = parent;
-		n++;
-	}
-	return n;
-}
-
-/* What is mounted over itself is there twice, the upper one read-only, for instance. */
-static const struct mount_line *find_same(const struct mount_table *t, const struct mount_table *of,
-					  const struct mount_line *m)
-{
-	vec_for_each (x, t)
-		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point) &&
-		    height_of(t, x) == height_of(of, m))
-			return x;
-	return NULL;
-}
-
 static int add_remount(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
 		       struct scratch *s, struct error *e)
 {
@@ -482,6 +360,12 @@ static int add_remount(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	msg->parent = m->parent;
 	msg->point = m->point;
 	msg->flags = mount_flags(m->options);
+	if (mount_is_hidden(proc_fd, pid, m))
+		return error_object(e,
+				    error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					      "it is hidden by another one, and has other flags "
+					      "than outside, or shares its mounts"),
+				    "mount %s (%s)", m->point, m->type);
 	return sv->nested ? propagation_look(sv, proc_fd, pid, m, msg, e) : 0;
 }
 
@@ -523,30 +407,117 @@ static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 	return 0;
 }
 
-/* Parents first: the kernel lists mounts by their age, and an old one may have been moved. */
+/* Of one that cannot be bound there is no copy without what is on it, but where that is gone. */
+static bool is_covered(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	vec_for_each (other, &sv->theirs)
+		if (m->unbindable && mounts_is_memory(m->type) && other->parent == m->id)
+			return true;
+	return false;
+}
+
+/* Mounts that are not there before: those need be found. */
+static int find_hidden(struct mounts_survey *sv, int proc_fd, pid_t pid, struct error *e)
+{
+	vec_for_each (m, &sv->theirs) {
+		struct mount_hidden *h;
+
+		if ((sv->derived && find_same(&sv->ours, &sv->theirs, m)) ||
+		    (!mount_is_hidden(proc_fd, pid, m) && !is_covered(sv, m)))
+			continue;
+		if (!strcmp(m->point, "/"))
+			return error_object(
+				e,
+				error_set(
+					e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					"it is the root of tasks, and another one is mounted over it"),
+				"mount %s (%s)", m->point, m->type);
+		h = vec_push(&sv->hidden);
+		if (!h)
+			return no_memory(e);
+		*h = (struct mount_hidden){m->id, -EBADF};
+	}
+	return mounts_hidden_find(proc_fd, pid, &sv->theirs, &sv->hidden, e);
+}
+
+static bool stands_on(const struct mount_table *t, const struct mount_line *m, int id)
+{
+	const struct mount_line *parent;
+
+	for (size_t n = 0; n < t->n && (parent = by_id(t, m->parent)) && parent != m; n++) {
+		if (parent->id == id)
+			return true;
+		m = parent;
+	}
+	return false;
+}
+
+/* Would it lie over one that is not there yet? */
+static bool comes_too_early(const struct mounts_survey *sv, const struct mount_line *m,
+			    const bool *done)
+{
+	vec_for_each (h, &sv->hidden) {
+		const struct mount_line *other = by_id(&sv->theirs, h->id);
+
+		if (other && other != m && !done[other - sv->theirs.v] &&
+		    mount_is_below(other->point, m->point) && !stands_on(&sv->theirs, other, m->id))
+			return true;
+	}
+	return false;
+}
+
+/* A part is bound from what shows more; if that stands on the part, from elsewhere. */
+static bool is_part_of_later(const struct mounts_survey *sv, const struct mount_line *m,
+			     const bool *done)
+{
+	if (!strcmp(m->root, "/"))
+		return false;
+	vec_for_each (other, &sv->theirs)
+		if (other->dev == m->dev && !done[other - sv->theirs.v] &&
+		    strcmp(other->root, m->root) != 0 && mount_is_below(m->root, other->root))
+			return true;
+	return false;
+}
+
+static bool has_turn(const struct mounts_survey *sv, const struct mount_line *m, const bool *done,
+		     bool patient)
+{
+	const struct mount_line *parent = by_id(&sv->theirs, m->parent);
+
+	return !done[m - sv->theirs.v] && (!parent || parent == m || done[parent - sv->theirs.v]) &&
+	       !comes_too_early(sv, m, done) && !(patient && is_part_of_later(sv, m, done));
+}
+
+/*
+ * Parents first, and what lies below others, or is bound elsewhere in part: the kernel lists mounts
+ * by their age, and an old one may have been moved.
+ */
 static int look_all(struct mounts_survey *sv, int proc_fd, pid_t pid, struct scratch *s,
 		    struct error *e)
 {
-	bool *done = scratch_alloc(s, sv->theirs.n * sizeof(*done) + 1);
-	size_t left = sv->theirs.n, before = left + 1;
+	bool *done = scratch_alloc(s, sv->theirs.n * sizeof(*done) + 1), patient = true;
+	size_t left = sv->theirs.n, before = left;
 
 	if (!done)
 		return no_memory(e);
-	while (left && left < before) {
-		before = left;
+	while (left) {
 		for (size_t i = 0; i < sv->theirs.n; i++) {
-			const struct mount_line *m = &sv->theirs.v[i];
-			const struct mount_line *parent = by_id(&sv->theirs, m->parent);
 			int r;
 
-			if (done[i] || (parent && parent != m && !done[parent - sv->theirs.v]))
+			if (!has_turn(sv, &sv->theirs.v[i], done, patient))
 				continue;
-			r = look_at_difference(sv, proc_fd, pid, m, s, e);
+			r = look_at_difference(sv, proc_fd, pid, &sv->theirs.v[i], s, e);
 			if (r < 0)
 				return r;
 			done[i] = true;
 			left--;
+			patient = true;
 		}
+		if (left == before && !patient)
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "there is no order in which its mounts can be made");
+		patient = left != before;
+		before = left;
 	}
 	return 0;
 }
@@ -568,6 +539,8 @@ int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *sv, struct scrat
 				 "the root of the mounts is not known");
 	sv->derived = root->dev == host->dev && !strcmp(root->root, host->root);
 	r = sv->derived ? look_unmounted(sv, e) : 0;
+	if (r >= 0)
+		r = find_hidden(sv, proc_fd, pid, e);
 	if (r >= 0)
 		r = look_all(sv, proc_fd, pid, s, e);
 	return r < 0 ? r : mounts_check_late(sv, e);

@@ -7,6 +7,7 @@
 #include "model/restart.h"
 #include "ns.pb-c.h"
 #include "ns/mount_table.h"
+#include "ns/mounts_hidden.h"
 
 /* How a mount comes about. Numbers stand in images. */
 enum mount_kind {
@@ -39,6 +40,7 @@ struct mounts_survey {
 	VEC(char *) unmounted;
 	VEC(struct mount_layer) layers;
 	VEC(struct mount_shown) shown;
+	struct mounts_hidden hidden;   /* of theirs, where they are not ours */
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
 	bool user;   /* in a user namespace of their own */
@@ -55,6 +57,9 @@ struct mounts_survey {
  */
 int mounts_survey(int proc_fd, pid_t pid, struct mounts_survey *ret, struct scratch *s,
 		  struct error *e) must_check;
+/* The root of a mount of theirs: a descriptor that may only name it (O_PATH). */
+int mounts_open(const struct mounts_survey *m, int proc_fd, pid_t pid,
+		const struct mount_line *line, struct error *e) must_check;
 /* Contents that go into the image: the descriptor is taken over, or closed. */
 int mounts_add_layer(struct mounts_survey *m, Reprise__Mount *msg, int fd,
 		     struct error *e) must_check;
@@ -94,6 +99,7 @@ struct mounts_place {
 	int proc_fd;
 	const int *external_fd; /* what is outside is this, and nowhere else; may be NULL */
 	const int *fresh_fd;	/* the same of a file system that is new */
+	const int *early_fds;	/* see ns/mounts_early.h; may be NULL */
 	const int *root_fds;	/* see propagation_open_root(); may be NULL */
 	/* A copy of what is outside, for where it cannot be bound from; -1: there is none. May be
 	 * NULL. */

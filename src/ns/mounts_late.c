@@ -11,6 +11,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/mounts_early.h"
 #include "ns/spaces.h"
 
 /* ---- checkpoint ---- */
@@ -109,7 +110,7 @@ int mounts_look_proc(struct mounts_survey *sv, int proc_fd, pid_t pid, const str
 	*ret = known_shown(sv, m->dev);
 	if (strcmp(m->type, "proc"))
 		return 0;
-	at = procfs_open(proc_fd, O_PATH | O_CLOEXEC, e, "%d/root%s", pid, m->point);
+	at = mounts_open(sv, proc_fd, pid, m, e);
 	if (at < 0)
 		return at;
 	if (fstat(at, &st) < 0)
@@ -187,6 +188,10 @@ static int check_one(const struct mounts_survey *sv, const Reprise__Mount *m, st
 	if (m->kind == MOUNT_EXTERNAL && sv->above)
 		return refuse(e, "it lies on a proc of another pid namespace than the root "
 				 "task's, in a copy of another mount namespace");
+	if (m->hidden)
+		return refuse(e,
+			      "it is hidden by another one, and has to do with a proc of another "
+			      "pid namespace than the root task's");
 	if (m->shared || m->peer || m->master || *m->root_peer || *m->root_master ||
 	    m->unbindable || (on && on->shared))
 		return refuse(e, "it has to do with a proc of another pid namespace than the root "
@@ -284,33 +289,6 @@ int mounts_validate_late(const struct restart *r, const Reprise__Container *msg,
 	return 0;
 }
 
-/*
- * In a mount namespace that belongs to a user namespace a proc is mounted only where another one
- * can be seen in full (mount_too_revealing()): it comes from here.
- */
-static int make_proc(const Reprise__Mount *m)
-{
-	_cleanup_(close_fd) int fs = fsopen("proc", FSOPEN_CLOEXEC);
-	_cleanup_(free_ptr) char *options = strdup(m->data);
-	char *rest = NULL;
-
-	if (fs < 0 || !options)
-		return -EBADF;
-	if (*m->source && fsconfig(fs, FSCONFIG_SET_STRING, "source", m->source, 0) < 0)
-		return -EBADF;
-	for (char *o = strtok_r(options, ",", &rest); o; o = strtok_r(NULL, ",", &rest)) {
-		char *value = strchr(o, '=');
-
-		if (value)
-			*value++ = '\0';
-		if (fsconfig(fs, value ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, o, value, 0) < 0)
-			return -EBADF;
-	}
-	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return -EBADF;
-	return fsmount(fs, FSMOUNT_CLOEXEC, 0);
-}
-
 int mounts_restart_late(const Reprise__Container *msg, size_t i, int ns, struct error *e)
 {
 	const Reprise__Mount *m = msg->mounts[i];
@@ -318,8 +296,12 @@ int mounts_restart_late(const Reprise__Container *msg, size_t i, int ns, struct 
 	const struct mounts_place place = {.external_fd = &from, .fresh_fd = &proc};
 	int r;
 
+	/*
+	 * In a mount namespace that belongs to a user namespace a proc is mounted only where
+	 * another one can be seen in full (mount_too_revealing()): it comes from here.
+	 */
 	if (m->kind == MOUNT_FRESH && msg->user_namespace)
-		proc = make_proc(m);
+		proc = mounts_new(m);
 
 	if (m->kind == MOUNT_EXTERNAL) {
 		from = open_tree(AT_FDCWD, m->external, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);

@@ -69,6 +69,8 @@ static int validate_mount(const Reprise__Container *msg, size_t i, const struct 
 	if ((m->kind == MOUNT_FRESH && !mounts_is_fresh(m->type)) ||
 	    (m->kind == MOUNT_TMPFS && !mounts_is_memory(m->type)))
 		return invalid(e, "a new file system of a type that none can have");
+	if (m->early && (m->kind != MOUNT_TMPFS || !m->layer))
+		return invalid(e, "a mount that cannot be filled before the others");
 	if (i == 0 && !msg->derived_mounts && strcmp(m->point, "/"))
 		return invalid(e, "the first mount is not the root");
 	return 0;
@@ -126,13 +128,28 @@ struct build {
 	const struct mounts_place *place;
 	const char *root; /* prefix of all mount points; "" for a copy of the host's */
 	int *sources;	  /* of a copy: one for each of msg->mounts, or -1; may be NULL */
+	int *made;	  /* those that will be hidden, likewise */
 };
 
 static void close_sources(struct build *b)
 {
-	for (size_t i = 0; b->sources && i < b->msg->n_mounts; i++)
-		close_fd(&b->sources[i]);
+	for (size_t i = 0; i < b->msg->n_mounts; i++) {
+		if (b->sources)
+			close_fd(&b->sources[i]);
+		if (b->made)
+			close_fd(&b->made[i]);
+	}
 	free(b->sources);
+	free(b->made);
+}
+
+static size_t place_of(const Reprise__Container *msg, const Reprise__Mount *m)
+{
+	size_t i = 0;
+
+	while (i < msg->n_mounts && msg->mounts[i] != m)
+		i++;
+	return i;
 }
 
 static int open_in_root(int root, const char *path)
@@ -239,10 +256,7 @@ static int attach(int fd, const char *to, struct error *e)
 /* What a mount is of, as it was before anything was mounted over it; -1: it is not known. */
 static int source_of(const struct build *b, const Reprise__Mount *m)
 {
-	for (size_t i = 0; b->sources && i < b->msg->n_mounts; i++)
-		if (b->msg->mounts[i] == m)
-			return b->sources[i];
-	return -EBADF;
+	return b->sources ? b->sources[place_of(b->msg, m)] : -EBADF;
 }
 
 static bool leads_to(const char *path, int fd)
@@ -314,6 +328,15 @@ static int make_device(const struct build *b, const Reprise__Mount *m, const Rep
 	return 0;
 }
 
+/* Its files are there already; its path leads elsewhere, perhaps. */
+static int bind_hidden(int of, const Reprise__Mount *m, const char *to, struct error *e)
+{
+	_cleanup_(close_fd) int from = open_in_root(of, *m->root ? m->root : "/");
+
+	return from < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s", m->root)
+			: attach_copy(from, to, e);
+}
+
 /* What is bound may be in a tmpfs that is filled later: then it is made here, and filled there. */
 static int bind_part(const struct build *b, const Reprise__Mount *m, const char *to,
 		     struct error *e)
@@ -321,8 +344,10 @@ static int bind_part(const struct build *b, const Reprise__Mount *m, const char 
 	const Reprise__Mount *of = by_id(b->msg, m->of);
 	_cleanup_(free_ptr) char *point = NULL;
 	char from[PATH_SIZE];
-	int r;
+	int r, made = b->made ? b->made[place_of(b->msg, of)] : -EBADF;
 
+	if (made >= 0)
+		return bind_hidden(made, m, to, e);
 	if (asprintf(&point, "%s%s", strcmp(of->point, "/") ? of->point : "",
 		     *m->root ? m->root : "/") < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
@@ -406,6 +431,8 @@ static int fresh(const struct build *b, const Reprise__Mount *m, const char *to,
 	/* One with contents is filled first. */
 	if (m->kind == MOUNT_FRESH && m->super_readonly)
 		flags |= MS_RDONLY;
+	if (m->early && b->place->early_fds)
+		return attach(b->place->early_fds[place_of(b->msg, m)], to, e);
 	if (b->place->fresh_fd && *b->place->fresh_fd >= 0)
 		return attach(*b->place->fresh_fd, to, e);
 	if (mount(m->source, to, m->type, flags, m->data) < 0)
@@ -426,7 +453,7 @@ static int set_flags(const Reprise__Mount *m, const char *to, bool with_readonly
 static int mount_one(const struct build *b, const Reprise__Mount *m, struct error *e)
 {
 	char to[PATH_SIZE];
-	int r = target(b, m->point, !m->file, to, sizeof(to), e);
+	int r = target(b, m->point, !m->file, to, sizeof(to), e), fd;
 
 	if (r < 0)
 		return r;
@@ -461,8 +488,14 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		return r;
 	r = target(b, m->point, !m->file, to, sizeof(to), e);
 	if (r >= 0)
-		r = set_flags(m, to, m->kind != MOUNT_TMPFS, e);
-	return r;
+		r = set_flags(m, to, m->kind != MOUNT_TMPFS || m->early, e);
+	if (r < 0 || !m->hidden || !b->made)
+		return r;
+	fd = open(to, O_PATH | O_CLOEXEC);
+	if (fd < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open it");
+	b->made[place_of(b->msg, m)] = fd;
+	return 0;
 }
 
 /* By a path that begins at our /proc: it may be mounted nowhere. */
@@ -502,7 +535,10 @@ static int open_sources(struct build *b, struct error *e)
 	const Reprise__Container *msg = b->msg;
 
 	b->sources = calloc(msg->n_mounts + 1, sizeof(*b->sources));
-	if (!b->sources)
+	b->made = calloc(msg->n_mounts + 1, sizeof(*b->made));
+	for (size_t i = 0; b->made && i < msg->n_mounts; i++)
+		b->made[i] = -EBADF;
+	if (!b->sources || !b->made)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		b->sources[i] = msg->derived_mounts && msg->mounts[i]->kind == MOUNT_EXTERNAL
@@ -553,5 +589,5 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 		r = mounts_change_root(place->root, e);
 	if (r < 0 || place->apart)
 		return r;
-	return propagation_restart(msg, place->root_fds, place->namespace != NULL, e);
+	return propagation_restart(msg, place->root_fds, b.made, place->namespace != NULL, e);
 }

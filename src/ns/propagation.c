@@ -15,13 +15,6 @@
 
 /* ---- checkpoint ---- */
 
-static bool below(const char *path, const char *dir)
-{
-	size_t len = strlen(dir);
-
-	return !strcmp(dir, "/") || (!strncmp(path, dir, len) && (path[len] == '/' || !path[len]));
-}
-
 /* Only a mount that shows no more can join (do_set_group()). */
 static const struct mount_line *widest(const struct mount_table *t, int group,
 				       const struct mount_line *of)
@@ -32,9 +25,10 @@ static const struct mount_line *widest(const struct mount_table *t, int group,
 		return NULL;
 	vec_for_each (m, t)
 		if (m->shared == group && m->dev == of->dev &&
-		    (!best || (below(best->root, m->root) && strcmp(best->root, m->root) != 0)))
+		    (!best ||
+		     (mount_is_below(best->root, m->root) && strcmp(best->root, m->root) != 0)))
 			best = m;
-	return best && below(of->root, best->root) ? best : NULL;
+	return best && mount_is_below(of->root, best->root) ? best : NULL;
 }
 
 static bool has_group(const struct mount_table *t, int group)
@@ -124,8 +118,10 @@ int propagation_look(const struct mounts_survey *sv, int proc_fd, pid_t pid,
 		peer = master;
 	if (!peer.mount)
 		return 0;
-	r = check_seen(sv, proc_fd, pid, m, false, e);
-	return r < 0 ? r : check_seen(sv, proc_fd, pid, peer.mount, peer.of_root, e);
+	r = msg->hidden ? 0 : check_seen(sv, proc_fd, pid, m, false, e);
+	if (r >= 0 && (peer.of_root || !mount_hidden_of(&sv->hidden, peer.mount->id)))
+		r = check_seen(sv, proc_fd, pid, peer.mount, peer.of_root, e);
+	return r;
 }
 
 /* ---- restart ---- */
@@ -179,21 +175,31 @@ int propagation_open_root(const Reprise__Container *msg, int *fds, struct error 
 	return 0;
 }
 
-static int change(const Reprise__Mount *m, unsigned long how, struct error *e)
+/* One that is hidden is reached by a descriptor alone. */
+static int open_one(const Reprise__Container *msg, size_t i, const int *made, struct error *e)
 {
-	if (mount(NULL, m->point, NULL, how, NULL) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set its propagation");
-	return 0;
+	int fd;
+
+	if (!made || made[i] < 0)
+		return open_mount(msg->mounts[i]->point, e);
+	fd = fcntl(made[i], F_DUPFD_CLOEXEC, 3);
+	return fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open it") : fd;
+}
+
+static int change(const Reprise__Mount *m, int fd, unsigned long how, struct error *e)
+{
+	struct mount_attr attr = {.propagation = how};
+	int r = m->hidden ? mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr))
+			  : mount(NULL, m->point, NULL, how, NULL);
+
+	return r < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set its propagation") : 0;
 }
 
 /* As a peer it has the master of the others, too; a slave was a peer before. */
-static int join(const Reprise__Mount *m, int with, bool as_slave, struct error *e)
+static int join(const Reprise__Mount *m, int fd, int with, bool as_slave, struct error *e)
 {
-	_cleanup_(close_fd) int fd = open_mount(m->point, e);
-	int r = fd;
+	int r;
 
-	if (r < 0)
-		return r;
 	if (move_mount(with, "", fd, "",
 		       MOVE_MOUNT_SET_GROUP | MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) <
 	    0)
@@ -201,25 +207,30 @@ static int join(const Reprise__Mount *m, int with, bool as_slave, struct error *
 				   "cannot share its mounts with others");
 	if (!as_slave)
 		return 0;
-	r = change(m, MS_SLAVE, e);
-	return r >= 0 && m->shared ? change(m, MS_SHARED, e) : r;
+	r = change(m, fd, MS_SLAVE, e);
+	return r >= 0 && m->shared ? change(m, fd, MS_SHARED, e) : r;
 }
 
-static int set_one(const Reprise__Container *msg, size_t i, const int *root_fds, struct error *e)
+static int set_one(const Reprise__Container *msg, size_t i, const int *root_fds, const int *made,
+		   struct error *e)
 {
 	const Reprise__Mount *m = msg->mounts[i];
-	_cleanup_(close_fd) int own = -EBADF;
+	_cleanup_(close_fd) int own = -EBADF, fd = -EBADF;
 	int with = root_fds ? root_fds[i] : -1;
 
+	if (!m->peer && !m->master && !*m->root_peer && !*m->root_master && !m->unbindable &&
+	    !m->shared)
+		return 0;
+	fd = open_one(msg, i, made, e);
+	if (fd < 0)
+		return fd;
 	for (size_t j = 0; j < msg->n_mounts && (m->peer || m->master) && own < 0; j++)
 		if (msg->mounts[j]->id == (m->peer ?: m->master))
-			with = own = open_mount(msg->mounts[j]->point, e);
+			with = own = open_one(msg, j, made, e);
 	if (m->peer || m->master || *m->root_peer || *m->root_master)
 		return with < 0 ? (e->err ?: invalid(e))
-				: join(m, with, m->master || *m->root_master, e);
-	if (m->unbindable)
-		return change(m, MS_UNBINDABLE, e);
-	return m->shared ? change(m, MS_SHARED, e) : 0;
+				: join(m, fd, with, m->master || *m->root_master, e);
+	return change(m, fd, m->unbindable ? MS_UNBINDABLE : MS_SHARED, e);
 }
 
 /* Whoever is joined comes first. */
@@ -234,11 +245,11 @@ static bool is_ready(const Reprise__Container *msg, const Reprise__Mount *m, con
 /* A namespace is mounted by whoever knows it, perhaps later. */
 int propagation_restart_one(const Reprise__Container *msg, size_t i, struct error *e)
 {
-	return set_one(msg, i, NULL, e);
+	return set_one(msg, i, NULL, NULL, e);
 }
 
-int propagation_restart(const Reprise__Container *msg, const int *root_fds, bool namespaces,
-			struct error *e)
+int propagation_restart(const Reprise__Container *msg, const int *root_fds, const int *made,
+			bool namespaces, struct error *e)
 {
 	/* Those that come late share nothing. */
 	_cleanup_(free_ptr) bool *done = mounts_find_late(msg->n_mounts, msg->mounts, e);
@@ -258,7 +269,7 @@ int propagation_restart(const Reprise__Container *msg, const int *root_fds, bool
 				continue;
 			r = msg->mounts[i]->kind == MOUNT_NAMESPACE && !namespaces
 				    ? 0
-				    : set_one(msg, i, root_fds, e);
+				    : set_one(msg, i, root_fds, made, e);
 			if (r < 0)
 				return error_object(e, r, "mount %s", msg->mounts[i]->point);
 			done[i] = true;

@@ -21,11 +21,11 @@ int propagation_validate(const Reprise__Container *msg, struct error *e) must_ch
  * msg->mounts, or -1. */
 int propagation_open_root(const Reprise__Container *msg, int *fds, struct error *e) must_check;
 /*
- * When all are mounted; namespaces: those of them as well. root_fds: from the function above; NULL:
- * none.
+ * When all are mounted; namespaces: those of them as well. root_fds: from the function above;
+ * made: where no path leads, descriptors of them, or -1. NULL: none.
  */
-int propagation_restart(const Reprise__Container *msg, const int *root_fds, bool namespaces,
-			struct error *e) must_check;
+int propagation_restart(const Reprise__Container *msg, const int *root_fds, const int *made,
+			bool namespaces, struct error *e) must_check;
 /* Of one that is mounted later. */
 int propagation_restart_one(const Reprise__Container *msg, size_t i, struct error *e) must_check;
 

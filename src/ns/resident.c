@@ -18,9 +18,12 @@
 #include "core/procfs.h"
 #include "ns/mounts.h"
 
+enum request_kind { REQUEST_MOUNT, REQUEST_FLAGS, REQUEST_GIVE };
+
 struct request {
-	bool remount;
+	enum request_kind kind;
 	unsigned long flags;
+	size_t i;
 	char point[4096];
 };
 
@@ -76,19 +79,21 @@ static int receive_answer(int socket, struct answer *a, int *ret)
 	return 0;
 }
 
-static void __attribute__((noreturn)) serve(int socket)
+static void __attribute__((noreturn)) serve(const struct resident_begin *how, int socket)
 {
 	struct request req;
 
 	while (recv(socket, &req, sizeof(req), 0) == sizeof(req)) {
 		struct answer a = {};
-		int fd = -1;
+		int fd = -1, kept = -1;
 
-		if (!req.remount)
+		if (req.kind == REQUEST_MOUNT)
 			a.ret = fd = mounts_open_alone(req.point);
+		else if (req.kind == REQUEST_GIVE)
+			a.ret = kept = how->give ? how->give(how->arg, req.i) : -EINVAL;
 		else if (mount(NULL, req.point, NULL, MS_REMOUNT | MS_BIND | req.flags, NULL) < 0)
 			a.ret = -errno;
-		if (send_answer(socket, &a, fd) < 0)
+		if (send_answer(socket, &a, kept >= 0 ? kept : fd) < 0)
 			break;
 		close_fd(&fd);
 	}
@@ -120,7 +125,7 @@ static void __attribute__((noreturn)) live(const struct resident_begin *how, int
 	a.pid = own_pid(how->proc_fd);
 	if (send_answer(socket, &a, -1) < 0 || a.ret < 0)
 		_exit(1);
-	serve(socket);
+	serve(how, socket);
 }
 
 /* A pid namespace is entered by children only. */
@@ -171,16 +176,15 @@ int resident_begin(struct resident *ret, const struct resident_begin *how, struc
 	return a.ret;
 }
 
-static int ask(struct resident *r, bool remount, const char *point, unsigned long flags, int *fd)
+static int ask(struct resident *r, struct request *req, const char *point, int *fd)
 {
-	struct request req = {.remount = remount, .flags = flags};
 	struct answer a = {};
 	int res;
 
-	if (strlen(point) >= sizeof(req.point))
+	if (strlen(point) >= sizeof(req->point))
 		return -ENAMETOOLONG;
-	strcpy(req.point, point);
-	if (send(r->socket, &req, sizeof(req), MSG_NOSIGNAL) != sizeof(req))
+	strcpy(req->point, point);
+	if (send(r->socket, req, sizeof(*req), MSG_NOSIGNAL) != sizeof(*req))
 		return -ESRCH;
 	res = receive_answer(r->socket, &a, fd);
 	return res < 0 ? res : a.ret;
@@ -188,7 +192,8 @@ static int ask(struct resident *r, bool remount, const char *point, unsigned lon
 
 int resident_mount(struct resident *r, const char *point, struct error *e)
 {
-	int fd = -1, res = ask(r, false, point, 0, &fd);
+	struct request req = {.kind = REQUEST_MOUNT};
+	int fd = -1, res = ask(r, &req, point, &fd);
 
 	return res < 0 || fd < 0 ? error_errno(e, res < 0 ? res : -EIO, E_CONTAINER_MOUNT,
 					       "cannot open mount %s", point)
@@ -197,10 +202,19 @@ int resident_mount(struct resident *r, const char *point, struct error *e)
 
 int resident_flags(struct resident *r, const char *point, unsigned long flags, struct error *e)
 {
-	int unused, res = ask(r, true, point, flags, &unused);
+	struct request req = {.kind = REQUEST_FLAGS, .flags = flags};
+	int unused, res = ask(r, &req, point, &unused);
 
 	return res < 0 ? error_errno(e, res, E_CONTAINER_MOUNT, "cannot set the flags of %s", point)
 		       : 0;
+}
+
+int resident_give(struct resident *r, size_t i)
+{
+	struct request req = {.kind = REQUEST_GIVE, .i = i};
+	int fd = -1, res = ask(r, &req, "", &fd);
+
+	return res < 0 ? res : fd < 0 ? -EIO : fd;
 }
 
 void resident_end(struct resident *r)

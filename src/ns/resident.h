@@ -26,6 +26,7 @@ struct resident_begin {
 	const int *enter; /* namespaces */
 	size_t n;
 	int (*first)(void *arg, struct error *e); /* there, before anything else; may be NULL */
+	int (*give)(void *arg, size_t i);	  /* there: a descriptor of it; may be NULL */
 	void *arg;
 };
 int resident_begin(struct resident *ret, const struct resident_begin *how,
@@ -35,6 +36,8 @@ int resident_mount(struct resident *r, const char *point, struct error *e) must_
 /* Changes the flags (MS_*) of a mount. */
 int resident_flags(struct resident *r, const char *point, unsigned long flags,
 		   struct error *e) must_check;
+/* What `give` of resident_begin() says: a descriptor, or a negative errno. */
+int resident_give(struct resident *r, size_t i);
 void resident_end(struct resident *r);
 
 #endif

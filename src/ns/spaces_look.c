@@ -251,6 +251,22 @@ static int check_shared(struct checkpoint *c, size_t i, struct error *e)
 	return 0;
 }
 
+/* What is joined to others from outside is found by its path. */
+static int check_hidden(struct checkpoint *c, size_t i, struct error *e)
+{
+	const struct space_contents *x = contents(c, i);
+
+	vec_for_each (m, &x->mounts.mounts)
+		if (x->msg.user_namespace && (*m)->hidden &&
+		    ((*m)->shared || (*m)->unbindable || (*m)->peer || (*m)->master ||
+		     *(*m)->root_peer || *(*m)->root_master))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "mount %s, which shares its mounts, is hidden by another "
+					 "one, in a mount namespace of another user namespace",
+					 (*m)->point);
+	return 0;
+}
+
 static int note_mounts(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct checkpoint_space *s = &c->spaces.list.v[i];
@@ -290,6 +306,8 @@ static int survey_mounts(struct checkpoint *c, size_t i, struct resident *res, s
 		r = check_shared(c, i, e);
 	if (r >= 0)
 		r = check_apart(c, i, e);
+	if (r >= 0)
+		r = check_hidden(c, i, e);
 	return r < 0 ? r : mounts_open_layers(&x->mounts, open_inside, res, e);
 }
 

@@ -16,6 +16,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/cgroupns.h"
+#include "ns/mounts_early.h"
 #include "ns/net_pairs.h"
 #include "ns/propagation.h"
 #include "ns/resident.h"
@@ -172,6 +173,7 @@ static const char *free_directory(const Reprise__Container *msg)
 struct making {
 	struct restart *r;
 	const Reprise__Container *msg;
+	struct mounts_early early;
 	int *external; /* one for each of msg->mounts; NULL: none */
 	int ns;
 };
@@ -227,6 +229,7 @@ static int make_mounts(void *arg, struct error *e)
 				     .arg = making,
 				     .proc_fd = making->r->proc_fd,
 				     .root_fds = root_fds,
+				     .early_fds = making->early.fds,
 				     .external = owned ? external_of : NULL,
 				     .apart = owned};
 
@@ -259,7 +262,7 @@ static int propagate(void *arg, struct error *e)
 		return e->err;
 	if (setns(making->ns, CLONE_NEWNS) < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter it");
-	return propagation_restart(msg, root_fds, true, e);
+	return propagation_restart(msg, root_fds, NULL, true, e);
 }
 
 /* Files of a file system are made by those only who have a name in its user namespace. */
@@ -289,12 +292,14 @@ static int fill_mounts(struct restart *r, struct resident *res, const Reprise__C
 		_cleanup_(close_fd) int fd = -EBADF;
 		int ret;
 
-		if (m->kind != MOUNT_TMPFS)
+		if (m->kind != MOUNT_TMPFS || m->early)
 			continue;
 		fd = resident_mount(res, m->point, e);
 		be_owner(r, msg, true);
 		ret = fd < 0 || !m->layer ? fd : layer_restart(r, m->layer, fd, e);
 		be_owner(r, msg, false);
+		if (ret >= 0 && m->super_readonly)
+			ret = mounts_make_readonly(fd, "", e);
 		if (ret >= 0 && (m->flags & MS_RDONLY))
 			ret = resident_flags(res, m->point, m->flags, e);
 		if (ret < 0)
@@ -304,12 +309,81 @@ static int fill_mounts(struct restart *r, struct resident *res, const Reprise__C
 	return chdir("/") < 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : 0;
 }
 
+static int be_maker(void *arg, struct error *e)
+{
+	const struct making *making = arg;
+
+	return user_space_become(making->r, making->msg->user_namespace, e);
+}
+
+static int make_early_one(void *arg, size_t i)
+{
+	const struct making *making = arg;
+
+	return mounts_new(making->msg->mounts[i]);
+}
+
+/* By who is in the user namespace that they are to belong to. */
+static int make_early(struct making *making, struct error *e)
+{
+	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	const Reprise__Container *msg = making->msg;
+	const struct resident_begin how = {.proc_fd = making->r->proc_fd,
+					   .pidns = -1,
+					   .first = be_maker,
+					   .give = make_early_one,
+					   .arg = making};
+	int ret;
+
+	if (!msg->user_namespace)
+		return mounts_early_make(&making->early, msg, e);
+	if (mounts_early_init(&making->early, msg->n_mounts) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
+	ret = resident_begin(&res, &how, e);
+	for (size_t i = 0; i < msg->n_mounts && ret >= 0; i++) {
+		if (!msg->mounts[i]->early)
+			continue;
+		ret = making->early.fds[i] = resident_give(&res, i);
+		if (ret < 0)
+			error_errno(e, ret, E_CONTAINER_MOUNT, "cannot make a new %s for %s",
+				    msg->mounts[i]->type, msg->mounts[i]->point);
+	}
+	return ret;
+}
+
+/* Before anything is mounted on them. */
+static int fill_early(struct making *making, struct error *e)
+{
+	const Reprise__Container *msg = making->msg;
+	int ret = mounts_early_any(msg) ? make_early(making, e) : 0;
+
+	for (size_t i = 0; i < making->early.n && ret >= 0; i++) {
+		if (making->early.fds[i] < 0)
+			continue;
+		be_owner(making->r, msg, true);
+		ret = layer_restart(making->r, msg->mounts[i]->layer, making->early.fds[i], e);
+		be_owner(making->r, msg, false);
+		if (ret >= 0 && msg->mounts[i]->super_readonly)
+			ret = mounts_make_readonly(making->early.fds[i], "", e);
+		if (ret < 0)
+			error_object(e, ret, "mount %s", msg->mounts[i]->point);
+	}
+	if (ret >= 0 && making->early.n && chdir("/") < 0)
+		return error_errno(e, -errno, E_SYSTEM, "chdir");
+	return ret;
+}
+
+static void end_early(struct making *making)
+{
+	mounts_early_free(&making->early);
+}
+
 static int make_there(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
 		      struct error *e)
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT, other = RESIDENT_INIT;
 	_cleanup_(close_fd) int pidns = -EBADF;
-	struct making making = {.r = r, .msg = msg};
+	_cleanup_(end_early) struct making making = {.r = r, .msg = msg};
 	const struct restart_space *above = msg->above ? space_made(r, msg->above) : NULL;
 	int within[SPACE_KINDS];
 	struct resident_begin how = {
@@ -334,7 +408,9 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 	if (r->pidns && pidns < 0)
 		return pidns;
 	how.pidns = pidns;
-	ret = resident_begin(&res, &how, e);
+	ret = fill_early(&making, e);
+	if (ret >= 0)
+		ret = resident_begin(&res, &how, e);
 	if (ret >= 0)
 		ret = fill_mounts(r, &res, msg, e);
 	if (ret >= 0)

@@ -565,10 +565,10 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 		kill_all(&l.r, root, &ns);
 		result->pid = root;
 		result->init = ns.init;
-		cgroups_restart_end(&cr.cgroups);
+		container_restart_end(&cr);
 		return res;
 	}
-	cgroups_restart_end(&cr.cgroups);
+	container_restart_end(&cr);
 	mm_lazy_go(&l.r);
 	fill_stats(&l, &totals, begun, stats);
 	return 0;

@@ -54,3 +54,18 @@ def kept(case, *commands, probe='true'):
 def test_readonly(case):
     """File systems that are read-only as such, by whichever mount."""
     kept(case, 'mount -t sysfs -o ro sysfs /mnt', 'mkdir /tmp/p; mount -t proc -o hidepid=2,gid=7 p /tmp/p')
+
+
+UNDER = """
+mount -t tmpfs -o size=1m below /mnt
+mkdir -p /mnt/deep; echo one >/mnt/text
+mount -t tmpfs -o size=1m deep /mnt/deep; echo two >/mnt/deep/text
+mount -t tmpfs -o size=1m over /mnt; echo three >/mnt/text
+mount --make-shared /mnt; mkdir -p /opt/peer; mount --bind /mnt /opt/peer
+"""
+
+
+def test_hidden(case):
+    """What lies below another mount, and what is mounted there."""
+    kept(case, UNDER, probe="""exec unshare -m sh -ec 'cat /mnt/text /opt/peer/text; umount /mnt;
+                               cat /mnt/text /mnt/deep/text; umount /mnt/deep; umount /mnt; ls -d /mnt'""")
