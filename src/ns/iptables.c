@@ -22,6 +22,7 @@
 
 #define SIZE_MAX_ALL (64 << 20)
 #define TABLES_MAX   64
+#define NAMES_MAX    1024
 
 /* The three are alike but for the size of what a packet is compared with. */
 struct family {
@@ -230,8 +231,31 @@ static int take_table(size_t family, int fd, const char *name, Reprise__Iptables
 	return m->name && m->hook_entries && m->underflows ? 0 : no_memory(e);
 }
 
-static int take_family(size_t family, char *names, Reprise__Network *m, struct scratch *s,
-		       struct error *e)
+/* Everything is accepted, and nothing was counted. */
+static bool is_new(const struct family *f, const Reprise__IptablesTable *m)
+{
+	static const uint8_t uncounted[sizeof(struct xt_counters)];
+	const uint8_t *entry = m->entries.data;
+
+	if (m->count != (uint32_t)__builtin_popcount(m->hooks) + 1)
+		return false;
+	/* Behind the policies stands the end (XT_ERROR_TARGET). */
+	for (uint32_t i = 0; i + 1 < m->count; i++, entry += u16_at(entry + f->next)) {
+		struct xt_standard_target t = {};
+		size_t at = u16_at(entry + f->target);
+
+		if (u16_at(entry + f->next) - at < sizeof(t) ||
+		    memcmp(entry + f->counters, uncounted, sizeof(uncounted)) != 0)
+			return false;
+		memcpy(&t, entry + at, sizeof(t));
+		if (*t.target.u.user.name || t.verdict != -NF_ACCEPT - 1)
+			return false;
+	}
+	return true;
+}
+
+static int take_family(size_t family, char *names, bool asked, Reprise__Network *m,
+		       struct scratch *s, struct error *e)
 {
 	const struct family *f = &families[family];
 	_cleanup_(close_fd) int fd = socket(f->domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -247,9 +271,57 @@ static int take_family(size_t family, char *names, Reprise__Network *m, struct s
 					 f->command, TABLES_MAX);
 		r = named(f, name, take_table(family, fd, name, &m->iptables[m->n_iptables], s, e),
 			  e);
-		m->n_iptables += r >= 0;
+		m->n_iptables += r >= 0 && !(asked && is_new(f, m->iptables[m->n_iptables]));
 	}
 	return r;
+}
+
+/*
+ * The list is only for root of the network's user namespace, which may have no root: then each
+ * table is asked for that the kernel may have. One that is not there yet is made by that, empty
+ * (xt_find_table_lock()); no module is loaded. As there is no table of that size, nothing is told.
+ */
+static int ask_for_tables(const struct family *f, char names[NAMES_MAX], struct error *e)
+{
+	static const char *const known[] = {"filter", "nat", "mangle", "raw", "security"};
+	_cleanup_(close_fd) int fd = socket(f->domain, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot ask about %s", f->command);
+	*names = '\0';
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		struct ipt_get_entries get = {};
+		socklen_t len = offsetof(struct ipt_get_entries, entrytable);
+
+		strcpy(get.name, known[i]);
+		if (getsockopt(fd, f->level, f->get_entries, &get, &len) < 0 && errno != EAGAIN) {
+			if (errno == ENOENT || errno == ENOPROTOOPT)
+				continue;
+			return error_errno(e, -errno, E_CONTAINER_STATE,
+					   "cannot ask about the rules of %s", f->command);
+		}
+		strcat(strcat(names, known[i]), "\n");
+	}
+	return 0;
+}
+
+static int list_tables(const struct family *f, int proc_fd, char names[NAMES_MAX], bool *ret_asked,
+		       struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	char path[128];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%sthread-self/net/%s", proc_fd < 0 ? "/proc/" : "", f->list);
+	fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_RDONLY | O_CLOEXEC);
+	*ret_asked = fd < 0 && errno == EACCES;
+	if (*ret_asked)
+		return ask_for_tables(f, names, e);
+	n = fd < 0 ? (errno == ENOENT ? 0 : -1) : read(fd, names, NAMES_MAX - 1);
+	if (n < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot list the tables of %s", f->command);
+	names[n] = '\0';
+	return 0;
 }
 
 int iptables_checkpoint(int proc_fd, Reprise__Network *m, struct scratch *s, struct error *e)
@@ -257,20 +329,15 @@ int iptables_checkpoint(int proc_fd, Reprise__Network *m, struct scratch *s, str
 	int r = 0;
 
 	for (size_t i = 0; i < FAMILIES && r >= 0; i++) {
-		_cleanup_(close_fd) int fd = -EBADF;
-		char path[128], names[1024];
-		ssize_t n;
+		char names[NAMES_MAX];
+		bool asked = false;
 
-		snprintf(path, sizeof(path), "%sthread-self/net/%s", proc_fd < 0 ? "/proc/" : "",
-			 families[i].list);
-		fd = openat(proc_fd < 0 ? AT_FDCWD : proc_fd, path, O_RDONLY | O_CLOEXEC);
-		n = fd < 0 ? 0 : read(fd, names, sizeof(names) - 1);
-		if (n <= 0)
+		r = list_tables(&families[i], proc_fd, names, &asked, e);
+		if (r < 0 || !*names)
 			continue;
-		names[n] = '\0';
 		if (!m->iptables)
 			m->iptables = scratch_alloc(s, TABLES_MAX * sizeof(*m->iptables));
-		r = m->iptables ? take_family(i, names, m, s, e) : no_memory(e);
+		r = m->iptables ? take_family(i, names, asked, m, s, e) : no_memory(e);
 	}
 	return r;
 }

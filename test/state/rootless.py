@@ -225,3 +225,40 @@ def test_unshare_without_user(case):
 
 def test_unshare_everything(case):
     unshared(case, NOBODY, '-UrmiunpCf --mount-proc --kill-child')
+
+
+def test_rules_that_nobody_inside_may_list(case):
+    """The list of tables is for root of the user namespace, and this one has none."""
+    if not os.path.exists('/usr/sbin/iptables-legacy'):
+        raise Skipped('no iptables-legacy')
+    begin(case)
+
+    def outside(*args):
+        pid = str(listed(case)['web']['pid'])
+        return case.run(['/usr/bin/nsenter', '-n', '-t', pid, *args], uid=0, env={'XTABLES_LOCKFILE': case.path('lock')})
+
+    def tables():
+        return good(outside('cat', '/proc/thread-self/net/ip_tables_names'))
+
+    def again():
+        case.checkpoint('web', '-q', '--kill')
+        case.until(lambda: listed(case)['web']['state'] != 'running', 'its end')
+        good(case.reprise('rm', 'web'))
+        good(case.reprise('restart', '-q', '-i', case.path('image'), '--detach', '--name', 'web'))
+        os.unlink(case.path('image'))
+    good(case.reprise('run', '-d', '--name', 'web', '--', 'sleep', '1000'))
+    again()
+    if tables():
+        raise Failed('there was none, there is %s' % tables())
+    code, _, err = outside('iptables-legacy', '-A', 'INPUT', '-p', 'tcp', '--dport', '7', '-j', 'DROP', '-c', '5', '6')
+    if code:
+        raise Skipped(err.strip())
+    good(outside('iptables-legacy', '-t', 'mangle', '-P', 'FORWARD', 'DROP'))
+    again()
+    if sorted(tables().split()) != ['filter', 'mangle']:
+        raise Failed('there is %s' % tables())
+    if '--dport 7 -c 5 6 -j DROP' not in good(outside('iptables-legacy', '-v', '-S')) or \
+            '-P FORWARD DROP' not in good(outside('iptables-legacy', '-t', 'mangle', '-S')):
+        raise Failed('rules are lost')
+    good(case.reprise('stop', '-t', '0', 'web'))
+    case.reap()
