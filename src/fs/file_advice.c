@@ -26,17 +26,6 @@
 #define MODE_RANDOM 0x1000u    /* FMODE_RANDOM of include/linux/fs.h */
 #define ERROR_SEEN  (1u << 12) /* ERRSEQ_SEEN of lib/errseq.c: whether somebody was told */
 
-/* What a member of the file is, or of that which an overlay has opened below. */
-static int member(struct kernel_memory *k, const struct file_seen *f, bool overlay, int offset,
-		  void *buf, size_t size)
-{
-	const int below[] = {kernel_offset(k, "file", "private_data"),
-			     kernel_offset(k, "ovl_file", "realfile"), offset};
-
-	return overlay ? kernel_of_file(k, f->local, below, 3, buf, size)
-		       : kernel_of_file(k, f->local, &offset, 1, buf, size);
-}
-
 /* How much is read ahead where nobody has said anything: that of the device. */
 static int usual(struct kernel_memory *k, uint64_t mapping, unsigned long *ret)
 {
@@ -53,18 +42,54 @@ struct found {
 	uint64_t mapping;
 };
 
+/* Is that a struct file? Then what it maps belongs to its inode. */
+static bool is_file(struct kernel_memory *k, const uint8_t *all, size_t size)
+{
+	const int inode = kernel_offset(k, "file", "f_inode"),
+		  mapping = kernel_offset(k, "file", "f_mapping");
+	uint64_t of, maps, host = 0;
+
+	if (inode < 0 || mapping < 0 || (size_t)inode + sizeof(of) > size ||
+	    (size_t)mapping + sizeof(maps) > size)
+		return false;
+	memcpy(&of, all + inode, sizeof(of));
+	memcpy(&maps, all + mapping, sizeof(maps));
+	return of && maps &&
+	       kernel_member(k, maps, "address_space", "host", &host, sizeof(host)) >= 0 &&
+	       host == of;
+}
+
+/*
+ * The file below that of an overlay. It was what belongs to the description (ovl_open()), and since
+ * 6.13 it stands in front of a structure that does (struct ovl_file). That is told where overlays
+ * are not in a module.
+ */
+static int read_below(struct kernel_memory *k, const struct file_seen *f, uint8_t *all, size_t size)
+{
+	const int known = kernel_offset(k, "ovl_file", "realfile"),
+		  belongs = kernel_offset(k, "file", "private_data");
+	const int direct[] = {belongs, 0}, within[] = {belongs, known < 0 ? 0 : known, 0};
+	int r = known < 0 ? kernel_of_file(k, f->local, direct, 2, all, size) : -ENOENT;
+
+	if (r < 0 || !is_file(k, all, size))
+		r = kernel_of_file(k, f->local, within, 3, all, size);
+	return r < 0 ? r : is_file(k, all, size) ? 0 : -EOPNOTSUPP;
+}
+
 static int look(struct kernel_memory *k, const struct file_seen *f, bool overlay, struct found *ret)
 {
 	static const char *const names[] = {"f_mode", "f_ra.ra_pages", "f_mapping", "f_wb_err"};
 	const size_t sizes[] = {sizeof(ret->mode), sizeof(ret->ahead), sizeof(ret->mapping),
 				sizeof(ret->error)};
 	void *const to[] = {&ret->mode, &ret->ahead, &ret->mapping, &ret->error};
+	const int whole = 0;
 	uint8_t all[512];
 	int size = kernel_size(k, "file"), r;
 
 	if (size < 0 || (size_t)size > sizeof(all))
 		return -EOPNOTSUPP;
-	r = member(k, f, overlay, 0, all, (size_t)size);
+	r = overlay ? read_below(k, f, all, (size_t)size)
+		    : kernel_of_file(k, f->local, &whole, 1, all, (size_t)size);
 	for (int i = 0; i < 4 && r >= 0; i++) {
 		int is = 0, offset = kernel_offset_size(k, "file", names[i], &is);
 
