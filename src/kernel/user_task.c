@@ -301,8 +301,26 @@ static const struct restart_process *beginner(const struct restart *r,
 	return found;
 }
 
+/* The same of all processes, which stand behind their parents, in one go. */
+static void find_beginners(const struct restart *r, uint64_t user,
+			   const struct restart_process **ret)
+{
+	for (size_t i = 0; i < r->processes.n; i++) {
+		const struct restart_process *p = &r->processes.v[i];
+		const Reprise__Container *msg =
+			pid_space_is_init(p)
+				? restart_find(r, RECORD_NAMESPACE, p->msg->pid_namespace)
+				: NULL;
+
+		ret[i] = p->parent ? ret[p->parent - r->processes.v] : NULL;
+		if (!ret[i] && msg && msg->user_namespace == user)
+			ret[i] = p;
+	}
+}
+
+/* beginners: those of the user namespace of p. */
 static int validate_process(const struct restart *r, const struct restart_process *p,
-			    struct error *e)
+			    const struct restart_process *const *beginners, struct error *e)
 {
 	const Reprise__Task *by = speaker(p);
 	const struct restart_process *first;
@@ -318,22 +336,32 @@ static int validate_process(const struct restart *r, const struct restart_proces
 	if (!p->parent || !by)
 		return invalid(e, "a process that cannot be in a user namespace of its own");
 	/* Who is made there has not to go there. */
-	first = beginner(r, p, p->msg->user_namespace);
+	first = beginners[p - r->processes.v];
 	vec_for_each (q, &r->processes)
 		vec_for_each (t, &q->tasks)
 			if (q != p && !t->msg->is_zombie && t->msg->fs == by->fs &&
-			    (!first || beginner(r, q, p->msg->user_namespace) != first))
+			    (!first || beginners[q - r->processes.v] != first))
 				return invalid(e, "who is in a user namespace shares directories");
 	return 0;
 }
 
 int user_tasks_validate(struct restart *r, struct error *e)
 {
+	_cleanup_(free_ptr) const struct restart_process **beginners =
+		calloc(r->processes.n + 1, sizeof(*beginners));
+	uint64_t user = 0;
 	int res = 0;
 
-	vec_for_each (p, &r->processes)
+	if (!beginners)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for user namespaces");
+	vec_for_each (p, &r->processes) {
+		if (res >= 0 && p->msg->user_namespace && p->msg->user_namespace != user) {
+			user = p->msg->user_namespace;
+			find_beginners(r, user, beginners);
+		}
 		if (res >= 0)
-			res = validate_process(r, p, e);
+			res = validate_process(r, p, beginners, e);
+	}
 	return res;
 }
 

@@ -384,23 +384,65 @@ static void find_above(struct checkpoint *c, size_t i)
 		}
 }
 
-static bool has_device(const struct mount_table *t, dev_t dev)
+static int compare_devices(const void *a, const void *b)
 {
-	vec_for_each (m, t)
-		if (m->dev == dev)
-			return true;
-	return false;
+	const dev_t x = *(const dev_t *)a, y = *(const dev_t *)b;
+
+	return (x > y) - (x < y);
 }
 
-/* How many mounts of these has a namespace, and not the one above? */
-static size_t in_common(const struct mount_table *own, const struct mount_table *above,
-			const struct mount_table *other)
+/* In their order: there may be a hundred thousand mounts (fs.mount-max). */
+static dev_t *devices_of(const struct mount_table *t)
 {
-	size_t n = 0;
+	dev_t *devices = calloc(t->n + 1, sizeof(*devices));
 
-	vec_for_each (m, own)
-		n += !has_device(above, m->dev) && has_device(other, m->dev);
-	return n;
+	for (size_t i = 0; devices && i < t->n; i++)
+		devices[i] = t->v[i].dev;
+	if (devices)
+		qsort(devices, t->n, sizeof(*devices), compare_devices);
+	return devices;
+}
+
+static bool has_device(const dev_t *devices, size_t n, dev_t dev)
+{
+	return bsearch(&dev, devices, n, sizeof(*devices), compare_devices);
+}
+
+/* One for each mount that a namespace has, and the one above it has not. */
+static int find_own(struct checkpoint *c, const struct space_contents *x, dev_t **ret,
+		    size_t *ret_n, struct error *e)
+{
+	_cleanup_(mount_table_free) struct mount_table own = {}, above = {};
+	_cleanup_(free_ptr) dev_t *devices = NULL, *others = NULL;
+	int r = mount_table_read(c->proc_fd, x->resident.pid, &own, e);
+
+	if (r >= 0)
+		r = mount_table_read(c->proc_fd, x->mounts.above ?: getpid(), &above, e);
+	if (r < 0)
+		return r;
+	devices = devices_of(&own);
+	others = devices_of(&above);
+	if (!devices || !others)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	*ret_n = 0;
+	for (size_t i = 0; i < own.n; i++)
+		if (!has_device(others, above.n, devices[i]))
+			devices[(*ret_n)++] = devices[i];
+	*ret = take_ptr(&devices);
+	return 0;
+}
+
+/* How many of these mounts has another one? */
+static int in_common(const dev_t *own, size_t n, const struct mount_table *other, size_t *ret,
+		     struct error *e)
+{
+	_cleanup_(free_ptr) dev_t *devices = devices_of(other);
+
+	if (!devices)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
+	for (size_t i = 0; i < n; i++)
+		*ret += has_device(devices, other->n, own[i]);
+	return 0;
 }
 
 /*
@@ -411,20 +453,18 @@ static size_t in_common(const struct mount_table *own, const struct mount_table 
 static int find_nearer(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = contents(c, i);
-	_cleanup_(mount_table_free) struct mount_table own = {}, above = {};
-	size_t best = 0;
-	int r = mount_table_read(c->proc_fd, x->resident.pid, &own, e);
+	_cleanup_(free_ptr) dev_t *own = NULL;
+	size_t best = 0, n_own = 0;
+	int r = find_own(c, x, &own, &n_own, e);
 
-	if (r >= 0)
-		r = mount_table_read(c->proc_fd, x->mounts.above ?: getpid(), &above, e);
 	for (size_t j = 0; j < c->spaces.list.n && r >= 0; j++) {
 		const struct space_contents *other = contents(c, j);
 		size_t n = 0;
 
 		if (j != i && other->resident.pid &&
 		    other->msg.user_namespace == x->msg.user_namespace)
-			n = in_common(&own, &above, &other->mounts.theirs);
-		if (n <= best)
+			r = in_common(own, n_own, &other->mounts.theirs, &n, e);
+		if (r < 0 || n <= best)
 			continue;
 		best = n;
 		x->mounts.above = other->resident.pid;
