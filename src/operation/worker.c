@@ -353,8 +353,10 @@ static int await_message(int fd, const struct stall_page *page)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	struct stall stall = {};
+	int n;
 
-	while (page && poll(&p, 1, LOOK_MS) == 0)
+	/* A caller with signal handlers is not kept from looking by them. */
+	while (page && ((n = poll(&p, 1, LOOK_MS)) == 0 || (n < 0 && errno == EINTR)))
 		if (stall_seen(page, &stall))
 			return -ETIMEDOUT;
 	return 0;
@@ -433,6 +435,7 @@ static void tell_stall(const struct stall_page *page, struct worker_result *resu
 			  "something that the tasks use does not answer: a look at it has waited "
 			  "for %d ms",
 			  ms);
+	result->ret = e.err;
 	error_export(&e, &result->error);
 }
 
