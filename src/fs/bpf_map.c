@@ -275,7 +275,9 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 
 static int map_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	return file_for_each(c, &bpf_map_file_ops, check_others, e);
+	int r = file_for_each(c, &bpf_map_file_ops, check_others, e);
+
+	return r < 0 ? r : bpf_mapped_save(c, e);
 }
 
 /* ---- restart ---- */
@@ -478,7 +480,7 @@ const struct file_ops bpf_map_file_ops = {
 	.name = "BPF map",
 	.support =
 		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, with their "
-		"contents and types (BTF), maps of maps and of programs; not those that are pinned, or "
+		"contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,
 	.checkpoint = map_checkpoint,
@@ -486,5 +488,6 @@ const struct file_ops bpf_map_file_ops = {
 	.validate = map_validate,
 	.restart = map_restart,
 	.finish = map_finish,
+	.restart_all = bpf_mapped_restore,
 	.describe = map_describe,
 };

@@ -33,6 +33,12 @@ int bpf_map_freeze(int fd);
 /* Its struct bpf_map. */
 int bpf_map_address(struct kernel_memory *k, int fd, uint64_t *ret);
 
+/* Where processes have mapped them (bpf_mapped.c). */
+struct checkpoint;
+struct restart;
+int bpf_mapped_save(struct checkpoint *c, struct error *e) must_check;
+int bpf_mapped_restore(struct restart *r, struct error *e) must_check;
+
 /* ---- making one ---- */
 
 struct bpf_frame {

@@ -25,6 +25,8 @@ struct userfaultfd_seen {
 int userfaultfd_look(struct kernel_memory *k, int fd, struct userfaultfd_seen *ret) must_check;
 /* The struct mm_struct of a task. */
 int userfaultfd_mm(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
+/* The struct vm_area_struct that begins there. */
+int userfaultfd_vma(struct kernel_memory *k, uint64_t mm, uint64_t start, uint64_t *ret) must_check;
 /* With which userfaultfd the mapping that begins there is registered. */
 int userfaultfd_of(struct kernel_memory *k, uint64_t mm, uint64_t start, uint64_t *ret) must_check;
 

@@ -86,15 +86,21 @@ static int find_vma(struct kernel_memory *k, uint64_t mm, uint64_t address, uint
 	return r < 0 ? r : -ELOOP;
 }
 
-int userfaultfd_of(struct kernel_memory *k, uint64_t mm, uint64_t start, uint64_t *ret)
+int userfaultfd_vma(struct kernel_memory *k, uint64_t mm, uint64_t start, uint64_t *ret)
 {
-	uint64_t vma, is;
-	int r = find_vma(k, mm, start, &vma);
+	uint64_t is;
+	int r = find_vma(k, mm, start, ret);
 
 	if (r >= 0)
-		r = kernel_member(k, vma, "vm_area_struct", "vm_start", &is, sizeof(is));
-	if (r >= 0 && is != start)
-		r = -ESTALE;
+		r = kernel_member(k, *ret, "vm_area_struct", "vm_start", &is, sizeof(is));
+	return r >= 0 && is != start ? -ESTALE : r;
+}
+
+int userfaultfd_of(struct kernel_memory *k, uint64_t mm, uint64_t start, uint64_t *ret)
+{
+	uint64_t vma;
+	int r = userfaultfd_vma(k, mm, start, &vma);
+
 	return r < 0 ? r
 		     : kernel_member(k, vma, "vm_area_struct", "vm_userfaultfd_ctx.ctx", ret,
 				     sizeof(*ret));

@@ -47,9 +47,15 @@ static int check_ring(const struct restart *r, const Reprise__Vma *v, struct err
 {
 	const Reprise__File *file = restart_find(r, RECORD_FILE, v->ring);
 
-	if (!file || v->inode || !(v->flags & VMA_SHARED) ||
-	    !(v->kind == VMA_PACKET ? file->kind == FILE_PACKET && !v->offset
-				    : file->kind == FILE_IO_URING && uring_offset_known(v->offset)))
+	bool fits = false;
+
+	if (file && v->kind == VMA_PACKET)
+		fits = file->kind == FILE_PACKET && !v->offset;
+	else if (file && v->kind == VMA_BPF_MAP)
+		fits = file->kind == FILE_BPF_MAP;
+	else if (file)
+		fits = file->kind == FILE_IO_URING && uring_offset_known(v->offset);
+	if (!fits || v->inode || !(v->flags & VMA_SHARED))
 		return INVALID(e, "a mapping of a ring that is none");
 	return 0;
 }

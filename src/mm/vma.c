@@ -20,6 +20,8 @@ const char *vma_kind_name(uint32_t kind)
 		return "aio";
 	if (kind == VMA_PACKET)
 		return "packet ring";
+	if (kind == VMA_BPF_MAP)
+		return "BPF map";
 	return kind >= VMA_ANON && kind <= VMA_SYSV ? names[kind] : "unknown";
 }
 
@@ -310,8 +312,10 @@ static int classify_file(struct vma *v, struct error *e)
 		v->kind = VMA_PACKET;
 		return v->shared ? 0 : refuse(e, "is a private copy of memory of a socket");
 	}
-	if (begins(v->name, "anon_inode:bpf"))
-		return refuse(e, "is memory of a BPF map");
+	if (begins(v->name, "anon_inode:bpf-map")) {
+		v->kind = VMA_BPF_MAP; /* never private (bpf_map_mmap()) */
+		return v->shared ? 0 : refuse(e, "is a private copy of a BPF map");
+	}
 	if (begins(v->name, "anon_inode:[perf_event]"))
 		return refuse(e, "is the buffer of a performance counter");
 	if (begins(v->name, "/secretmem"))

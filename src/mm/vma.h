@@ -34,6 +34,7 @@ enum vma_kind {
 	VMA_PACKET = 45,   /* the rings of a packet socket */
 	VMA_IO_URING = 70, /* a ring or the requests of an io_uring */
 	VMA_AIO = 71,	   /* the ring of a context of asynchronous I/O (io_setup) */
+	VMA_BPF_MAP = 920, /* values of a BPF map */
 	VMA_IGNORED = 1000, /* [vsyscall]: the same everywhere; never in an image */
 };
 
@@ -115,7 +116,7 @@ void vma_forget(struct vma *v, const char *letters);
 /* Memory that a descriptor shares with the kernel, mapped when that is there (Vma.ring). */
 static inline bool vma_of_ring(uint32_t kind)
 {
-	return kind == VMA_IO_URING || kind == VMA_PACKET;
+	return kind == VMA_IO_URING || kind == VMA_PACKET || kind == VMA_BPF_MAP;
 }
 
 static inline bool vma_private(const Reprise__Vma *v)

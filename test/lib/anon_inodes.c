@@ -208,6 +208,23 @@ static void bpf_ring(void)
 	bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 4096);
 }
 
+/* In memory, without a descriptor. */
+static void bpf_memory(void)
+{
+	union bpf_attr attr = {};
+	long fd;
+
+	attr.map_type = BPF_MAP_TYPE_ARRAY;
+	attr.key_size = 4;
+	attr.value_size = 8;
+	attr.max_entries = 4;
+	attr.map_flags = BPF_F_MMAPABLE;
+	fd = bpf(BPF_MAP_CREATE, &attr);
+	opened(fd, "BPF maps in memory");
+	CHECK(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, (int)fd, 0) != MAP_FAILED);
+	CHECK(!close((int)fd));
+}
+
 /* Its values have a timer: struct outer { struct bpf_timer value; }; */
 static void bpf_timers(void)
 {
@@ -298,6 +315,7 @@ static const struct {
 	     {"counters", bpf_counters},
 	     {"ring", bpf_ring},
 	     {"timers", bpf_timers},
+	     {"memory", bpf_memory},
 	     {"stats", stats},
 	     {"timer-looks", timer_looks_cancelled},
 	     {"timer", timer_cancelled}};

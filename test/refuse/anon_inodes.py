@@ -64,6 +64,11 @@ def test_bpf_ring(case):
     refused(case, 'ring', 'file-kind', 'ring of messages')
 
 
+def test_bpf_memory(case):
+    needs_kernel_memory()
+    refused(case, 'memory', 'vma-kind', 'BPF map', 'nobody')
+
+
 def test_bpf_timers(case):
     refused(case, 'timers', 'file-state', "'bpf_timer'")
 
