@@ -228,6 +228,17 @@ int file_error_object(struct error *e, int r, const struct file_entry *f);
 int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int fd, uint64_t *ret,
 		   struct error *e) must_check;
 
+/* What the memory of the kernel tells of a description. */
+struct file_told {
+	uint64_t address; /* struct file */
+	uint64_t pos;
+	uint32_t flags;
+};
+/* The same for a regular file that nobody has as a descriptor: `fd` is open with O_PATH. It has no
+ * owner for signals, and no locks. */
+int file_of_kernel(struct checkpoint *c, const struct file_entry *carrier, int fd,
+		   const struct file_told *told, uint64_t *ret, struct error *e) must_check;
+
 /* The entry of a description that was met before, by its object id; NULL. */
 /*
  * The task that has the file undoes by these calls what is going to be done to it for a moment, if

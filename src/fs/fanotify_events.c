@@ -18,6 +18,7 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
+#include "fs/dentry.h"
 #include "fs/watch.h"
 
 /* Where the members of its structures stand. */
@@ -343,15 +344,8 @@ static int refuse(const struct fanotify_raw *raw, const char *why, struct error 
 static int find_object(struct saving *s, const struct fanotify_raw *raw, int *ret_object,
 		       int *ret_inode, char *name, struct error *e)
 {
-	int r;
-
-	if (raw->type == FANOTIFY_PATH) {
-		r = fanotify_find_path(s->c, raw, ret_inode, e);
-		if (r < 0)
-			return r;
-	} else {
-		*ret_inode = open_handle(s, raw->fsid, &raw->object);
-	}
+	*ret_inode = raw->type == FANOTIFY_PATH ? dentry_open(s->c, raw->mount, raw->dentry)
+						: open_handle(s, raw->fsid, &raw->object);
 	if (raw->type == FANOTIFY_NAME && *ret_inode >= 0)
 		*ret_object = open_named(s, raw, *ret_inode, name);
 	else if (*ret_inode >= 0)

@@ -51,9 +51,6 @@ int fanotify_pid(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
 int fanotify_handle_of(int fd, struct fanotify_handle *ret) must_check;
 int fanotify_fsid_of(int fd, uint64_t *ret) must_check;
 bool fanotify_handle_equal(const struct fanotify_handle *a, const struct fanotify_handle *b);
-/* The struct path of an open file. */
-int fanotify_path_of(struct kernel_memory *k, int fd, uint64_t *ret_mount,
-		     uint64_t *ret_dentry) must_check;
 
 /*
  * Saves events that were read: finds what they are about, and who in the tree has caused them.
@@ -62,9 +59,6 @@ int fanotify_path_of(struct kernel_memory *k, int fd, uint64_t *ret_mount,
 int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
 			 const struct fanotify_raws *events, const dev_t *devices, size_t n,
 			 struct error *e) must_check;
-/* What an event by path is about: an O_PATH descriptor. */
-int fanotify_find_path(struct checkpoint *c, const struct fanotify_raw *raw, int *ret,
-		       struct error *e) must_check;
 bool fanotify_events_possible(const struct restart *r, const Reprise__Fanotify *m);
 
 /* Makes a group without marks hold the events of the image, or an overflow alone. */

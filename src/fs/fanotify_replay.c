@@ -20,6 +20,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "fs/dentry.h"
 #include "fs/fanotify_events.h"
 #include "fs/watch.h"
 
@@ -194,7 +195,7 @@ static int check_last(const struct replay *p, const struct fanotify_cause *x, ui
 	    FANOTIFY_MASK(raw->mask) != x->event->mask)
 		return -EAGAIN;
 	if (raw->type == FANOTIFY_PATH) {
-		r = fanotify_path_of(p->k, x->object, &mount, &dentry);
+		r = dentry_of(p->k, x->object, &mount, &dentry);
 		return r < 0 ? r : mount == raw->mount && dentry == raw->dentry ? 0 : -EAGAIN;
 	}
 	r = fanotify_handle_of(x->marked, &marked);

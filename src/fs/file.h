@@ -57,6 +57,8 @@ struct file_seen {
 	int fd;	     /* its number in that task: the first one met */
 	uint64_t id; /* object id */
 	int local;   /* our duplicate (pidfd_getfd): same description, so change nothing in it */
+	uint64_t address; /* its struct file, of which `local` has no more than the path (O_PATH);
+			     0: that of `local` */
 	struct stat st;
 	unsigned int flags; /* F_GETFL */
 	uint64_t pos;

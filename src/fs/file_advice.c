@@ -26,6 +26,14 @@
 #define MODE_RANDOM 0x1000u    /* FMODE_RANDOM of include/linux/fs.h */
 #define ERROR_SEEN  (1u << 12) /* ERRSEQ_SEEN of lib/errseq.c: whether somebody was told */
 
+/* Of the file, which a descriptor of ours leads to, or the memory of the kernel. */
+static int read_file(struct kernel_memory *k, const struct file_seen *f, const int *offsets,
+		     size_t n, void *buf, size_t size)
+{
+	return f->address ? kernel_chase(k, f->address, offsets, n, buf, size)
+			  : kernel_of_file(k, f->local, offsets, n, buf, size);
+}
+
 /* How much is read ahead where nobody has said anything: that of the device. */
 static int usual(struct kernel_memory *k, uint64_t mapping, unsigned long *ret)
 {
@@ -69,10 +77,10 @@ static int read_below(struct kernel_memory *k, const struct file_seen *f, uint8_
 	const int known = kernel_offset(k, "ovl_file", "realfile"),
 		  belongs = kernel_offset(k, "file", "private_data");
 	const int direct[] = {belongs, 0}, within[] = {belongs, known < 0 ? 0 : known, 0};
-	int r = known < 0 ? kernel_of_file(k, f->local, direct, 2, all, size) : -ENOENT;
+	int r = known < 0 ? read_file(k, f, direct, 2, all, size) : -ENOENT;
 
 	if (r < 0 || !is_file(k, all, size))
-		r = kernel_of_file(k, f->local, within, 3, all, size);
+		r = read_file(k, f, within, 3, all, size);
 	return r < 0 ? r : is_file(k, all, size) ? 0 : -EOPNOTSUPP;
 }
 
@@ -89,7 +97,7 @@ static int look(struct kernel_memory *k, const struct file_seen *f, bool overlay
 	if (size < 0 || (size_t)size > sizeof(all))
 		return -EOPNOTSUPP;
 	r = overlay ? read_below(k, f, all, (size_t)size)
-		    : kernel_of_file(k, f->local, &whole, 1, all, (size_t)size);
+		    : read_file(k, f, &whole, 1, all, (size_t)size);
 	for (int i = 0; i < 4 && r >= 0; i++) {
 		int is = 0, offset = kernel_offset_size(k, "file", names[i], &is);
 

@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "fs/fdinfo.h"
 #include "fs/file_private.h"
 
 static int save_new(struct checkpoint *c, struct file_seen *f, int *fd, struct error *e)
@@ -52,6 +53,30 @@ static int look(struct checkpoint *c, int fd, char **ret_info, char **ret_link, 
 	return 0;
 }
 
+static int save_once(struct checkpoint *c, struct file_seen *f, int *fd, uint64_t *ret,
+		     struct error *e)
+{
+	const struct file_entry *entry;
+	uint64_t class;
+	bool is_new;
+	int r;
+
+	if (fstat(*fd, &f->st) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat of a descriptor in flight");
+	r = kcmp_index_get(c->files->by_file, file_hash(&f->st, f->fdinfo), c->self,
+			   (unsigned long)*fd, &class, &is_new);
+	if (r < 0)
+		return error_errno(e, r, E_TASK_GONE, "cannot compare a descriptor in flight");
+	if (is_new) {
+		r = save_new(c, f, fd, e);
+		if (r < 0)
+			return r;
+	}
+	entry = class <= c->files->by_class.n ? c->files->by_class.v[class - 1] : NULL;
+	*ret = entry ? entry->id : 0;
+	return 0;
+}
+
 int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int given, uint64_t *ret,
 		   struct error *e)
 {
@@ -59,27 +84,35 @@ int file_in_flight(struct checkpoint *c, const struct file_entry *carrier, int g
 	_cleanup_(free_ptr) char *info = NULL;
 	_cleanup_(free_ptr) char *link = NULL;
 	struct file_seen f = {.tid = c->self, .fd = fd, .local = fd, .carrier = carrier};
-	const struct file_entry *entry;
-	uint64_t class;
-	bool is_new;
+	int r = look(c, fd, &info, &link, e);
+
+	f.fdinfo = info;
+	f.link = link;
+	return r < 0 ? r : save_once(c, &f, &fd, ret, e);
+}
+
+int file_of_kernel(struct checkpoint *c, const struct file_entry *carrier, int given,
+		   const struct file_told *told, uint64_t *ret, struct error *e)
+{
+	_cleanup_(close_fd) int fd = given;
+	_cleanup_(free_ptr) char *info = NULL;
+	_cleanup_(free_ptr) char *link = NULL;
+	struct file_seen f = {.tid = c->self,
+			      .fd = fd,
+			      .local = fd,
+			      .carrier = carrier,
+			      .address = told->address};
+	struct fdinfo own;
+	char text[96];
 	int r = look(c, fd, &info, &link, e);
 
 	if (r < 0)
 		return r;
-	f.fdinfo = info;
+	if (fdinfo_parse(info, &own) < 0)
+		return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
+	snprintf(text, sizeof(text), "pos:\t%llu\nflags:\t0%o\nmnt_id:\t%d\n",
+		 (unsigned long long)told->pos, told->flags, own.mnt_id);
+	f.fdinfo = text;
 	f.link = link;
-	if (fstat(fd, &f.st) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "fstat of a descriptor in flight");
-	r = kcmp_index_get(c->files->by_file, file_hash(&f.st, info), c->self, (unsigned long)fd,
-			   &class, &is_new);
-	if (r < 0)
-		return error_errno(e, r, E_TASK_GONE, "cannot compare a descriptor in flight");
-	if (is_new) {
-		r = save_new(c, &f, &fd, e);
-		if (r < 0)
-			return r;
-	}
-	entry = class <= c->files->by_class.n ? c->files->by_class.v[class - 1] : NULL;
-	*ret = entry ? entry->id : 0;
-	return 0;
+	return save_once(c, &f, &fd, ret, e);
 }

@@ -383,12 +383,13 @@ const struct file_ops uring_file_ops = {
 	.kind = FILE_IO_URING,
 	.name = "io_uring",
 	.support =
-		"rings, also with a thread that submits, registered files and buffers, buffers to choose "
-		"from, requests that "
-		"wait for a file, a futex or time; "
+		"rings, also with a thread that submits, registered files (regular ones also where they "
+		"have been closed) and buffers, buffers to choose from, requests that wait for a file, "
+		"a futex or time; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,
+	.checkpoint_queues = uring_checkpoint_queues,
 	.checkpoint_all = uring_checkpoint_all,
 	.validate = uring_validate,
 	.restart = uring_restart,

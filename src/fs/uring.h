@@ -70,6 +70,11 @@ struct uring_request {
 	VEC(struct uring_patch) patches;
 };
 
+/* A file that nothing but its slot refers to, by the address of its struct file; 0: none. */
+struct uring_alone {
+	uint64_t file, id;
+};
+
 /*
  * What the kernel keeps of a ring, as far as it concerns us (struct io_ring_ctx). All but what is
  * shared with the application is told in no other way.
@@ -99,6 +104,7 @@ struct uring_seen {
 	size_t n_kept;
 	uint64_t eventfd; /* struct eventfd_ctx */
 	bool eventfd_async;
+	const struct uring_alone *alone; /* by slot */
 	uint32_t n_files, n_buffers;
 	uint64_t files, buffers; /* arrays of struct io_rsrc_node * */
 	uint32_t alloc_start, alloc_end;
@@ -248,6 +254,9 @@ int uring_numbers_check(const struct checkpoint *c, struct error *e) must_check;
 int uring_numbers_restart(struct restart *r, const Reprise__IoUring *m, int fd,
 			  struct error *e) must_check;
 
+/* Files that only rings have: see uring_alone.c. */
+int uring_checkpoint_queues(struct checkpoint *c, struct error *e);
+uint64_t uring_alone_id(const struct uring_seen *s, uint32_t slot, uint64_t file);
 int uring_checkpoint_all(struct checkpoint *c, struct error *e);
 int uring_validate(const struct restart *r, const Reprise__File *msg, struct error *e);
 int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,

@@ -56,10 +56,13 @@ static int find_files(struct checkpoint *c, struct kernel_memory *k,
 		file->tag = node.tag;
 		file->file = id_of(all, node.file);
 		if (!file->file)
+			file->file = uring_alone_id(seen, i, node.file);
+		if (!file->file)
 			return error_set(
 				e, -EOPNOTSUPP, E_FILE_STATE,
 				"a file is registered in slot %u that nobody has open as a "
-				"descriptor",
+				"descriptor, and that is not a regular file with a name in this "
+				"slot alone",
 				i);
 		m->files[m->n_files++] = file;
 	}

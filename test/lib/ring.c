@@ -12,8 +12,9 @@
  *	provided-mmap	one is in memory of the kernel
  *	restricted	only some operations are allowed
  *	number		a thread knows it by a number of its own, and nobody by a descriptor
- *	slot		a registered file that is no descriptor any more
- *	buffer		a registered buffer that is no longer mapped
+ *	slot		a registered file that is no descriptor any more; slot-locked: a regular
+ *			one with a lock, slot-removed: without a name, slot-mapped: one that is
+ *mapped buffer		a registered buffer that is no longer mapped
  *	mapping		nobody has the descriptor
  *	overflow	large completions that do not fit
  */
@@ -23,6 +24,7 @@
 #include <linux/time_types.h>
 #include <signal.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -113,8 +115,14 @@ static void request(const char *what)
 		sqe->addr = (uintptr_t)header;
 		sqe->len = 1;
 		submit();
-	} else if (!strcmp(what, "slot")) {
-		ends[0] = eventfd(0, 0);
+	} else if (!strncmp(what, "slot", 4)) {
+		ends[0] = what[4] ? test_file("file", 10, 1) : eventfd(0, 0);
+		if (!strcmp(what, "slot-locked"))
+			CHECK(!flock(ends[0], LOCK_SH));
+		if (!strcmp(what, "slot-removed"))
+			CHECK(!unlink("file"));
+		if (!strcmp(what, "slot-mapped"))
+			CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, ends[0], 0) != MAP_FAILED);
 		ring_register(IORING_REGISTER_FILES, ends, 1);
 		close(ends[0]);
 	} else if (!strcmp(what, "overflow")) {

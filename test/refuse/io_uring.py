@@ -69,6 +69,18 @@ def test_file_without_descriptor(case):
     refused(case, 'slot', 'file-state', 'slot 0')
 
 
+def test_locked_file_without_descriptor(case):
+    refused(case, 'slot-locked', 'file-state', 'slot 0')
+
+
+def test_removed_file_without_descriptor(case):
+    refused(case, 'slot-removed', 'file-state', 'slot 0')
+
+
+def test_mapped_file_without_descriptor(case):
+    refused(case, 'slot-mapped', 'file-state', 'slot 0')
+
+
 def test_buffer_that_is_gone(case):
     refused(case, 'buffer', 'file-state', 'buffer 0')
 

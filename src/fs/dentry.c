@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an event of fanotify by path is about. The kernel has a mount and a directory entry, which
- * an open of the event would take: the names up to the root of the mount are read from its memory,
- * and what they lead to is compared with that very entry.
+ * A file of which nothing is known but where the kernel has it, a mount and a directory entry: the
+ * names up to the root of the mount are read from its memory, and what they lead to is compared
+ * with that very entry. Nothing is opened but with O_PATH, so that nobody who watches is told.
  */
+#include "fs/dentry.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/fanotify.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "fs/fanotify_events.h"
 #include "fs/fdinfo.h"
 
-int fanotify_path_of(struct kernel_memory *k, int fd, uint64_t *ret_mount, uint64_t *ret_dentry)
+int dentry_of(struct kernel_memory *k, int fd, uint64_t *ret_mount, uint64_t *ret_dentry)
 {
 	const int mount = kernel_offset(k, "file", "f_path.mnt");
 	const int dentry = kernel_offset(k, "file", "f_path.dentry");
@@ -45,11 +46,11 @@ static int put_name(struct kernel_memory *k, uint64_t dentry, char *path, size_t
 }
 
 /* The path below the root of the mount: stands at the end of the room, from *at on. */
-static int read_path(struct kernel_memory *k, const struct fanotify_raw *raw, char *path,
+static int read_path(struct kernel_memory *k, uint64_t mount, uint64_t dentry, char *path,
 		     size_t *at)
 {
-	uint64_t dentry = raw->dentry, root, parent;
-	int r = kernel_member(k, raw->mount, "vfsmount", "mnt_root", &root, sizeof(root));
+	uint64_t root, parent;
+	int r = kernel_member(k, mount, "vfsmount", "mnt_root", &root, sizeof(root));
 
 	while (r >= 0 && dentry != root) {
 		r = put_name(k, dentry, path, at);
@@ -63,20 +64,19 @@ static int read_path(struct kernel_memory *k, const struct fanotify_raw *raw, ch
 }
 
 /* Where a mount stands, as mountinfo has it. */
-static int mount_point(struct checkpoint *c, uint64_t vfsmount, char point[PATH_MAX],
-		       struct error *e)
+static int mount_point(struct checkpoint *c, uint64_t mount, char point[PATH_MAX])
 {
 	const int in = kernel_offset(c->kernel, "mount", "mnt");
 	_cleanup_(free_ptr) char *text = NULL;
-	int id, is,
-		r = in < 0 ? in
-			   : kernel_member(c->kernel, vfsmount - (uint64_t)in, "mount", "mnt_id",
-					   &id, sizeof(id));
+	int id, is, r;
 	ssize_t n;
 
+	if (in < 0)
+		return in;
+	r = kernel_member(c->kernel, mount - (uint64_t)in, "mount", "mnt_id", &id, sizeof(id));
 	if (r < 0)
 		return r;
-	n = procfs_read(c->proc_fd, &text, e, "self/mountinfo");
+	n = procfs_read(c->proc_fd, &text, NULL, "self/mountinfo");
 	if (n < 0)
 		return (int)n;
 	for (const char *line = text; *line; fdinfo_skip_line(&line))
@@ -85,17 +85,17 @@ static int mount_point(struct checkpoint *c, uint64_t vfsmount, char point[PATH_
 	return -ESTALE;
 }
 
-static int open_path(struct checkpoint *c, const struct fanotify_raw *raw, struct error *e)
+int dentry_open(struct checkpoint *c, uint64_t mount, uint64_t dentry)
 {
 	char below[PATH_MAX], point[PATH_MAX], path[2 * PATH_MAX];
 	size_t at = sizeof(below) - 1;
-	uint64_t mount, dentry;
+	uint64_t mount_is, dentry_is;
 	_cleanup_(close_fd) int fd = -EBADF;
-	int r = mount_point(c, raw->mount, point, e);
+	int r = mount_point(c, mount, point);
 
 	below[at] = '\0';
 	if (r >= 0)
-		r = read_path(c->kernel, raw, below, &at);
+		r = read_path(c->kernel, mount, dentry, below, &at);
 	if (r < 0)
 		return r;
 	snprintf(path, sizeof(path), "%s%s",
@@ -104,23 +104,8 @@ static int open_path(struct checkpoint *c, const struct fanotify_raw *raw, struc
 				    : "/",
 		 below + at);
 	fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	r = fd < 0 ? -errno : fanotify_path_of(c->kernel, fd, &mount, &dentry);
-	if (r >= 0 && (mount != raw->mount || dentry != raw->dentry))
+	r = fd < 0 ? -errno : dentry_of(c->kernel, fd, &mount_is, &dentry_is);
+	if (r >= 0 && (mount_is != mount || dentry_is != dentry))
 		r = -ESTALE;
 	return r < 0 ? r : take_fd(&fd);
-}
-
-int fanotify_find_path(struct checkpoint *c, const struct fanotify_raw *raw, int *ret,
-		       struct error *e)
-{
-	struct error why = {};
-	int fd = open_path(c, raw, &why);
-
-	if (fd < 0)
-		return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS,
-				 "it holds an unread event (%#x) of a file that is no longer where "
-				 "it was",
-				 raw->mask);
-	*ret = fd;
-	return 0;
 }

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef REPRISE_FS_DENTRY_H
+#define REPRISE_FS_DENTRY_H
+
+#include "fs/context.h"
+
+/* The struct path of an open file: addresses of its struct vfsmount and struct dentry. */
+int dentry_of(struct kernel_memory *k, int fd, uint64_t *ret_mount,
+	      uint64_t *ret_dentry) must_check;
+/* The other way: an O_PATH descriptor, if it still has a path; c->kernel has been opened. */
+int dentry_open(struct checkpoint *c, uint64_t mount, uint64_t dentry);
+
+#endif
