@@ -31,6 +31,7 @@ static inline uint64_t kernel_bpf_pointer(const void *p)
 enum kernel_iterator {
 	KERNEL_TASKS,	 /* struct bpf_iter__task */
 	KERNEL_MAPPINGS, /* struct bpf_iter__task_vma */
+	KERNEL_FILES,	 /* struct bpf_iter__task_file */
 };
 
 /* A program that is called with each of them. */

@@ -152,7 +152,8 @@ int *kernel_bpf_kept(struct kernel_memory *k)
 int kernel_bpf_load(struct kernel_memory *k, enum kernel_iterator over,
 		    const struct bpf_insn *insns, size_t n)
 {
-	int type = over == KERNEL_TASKS ? k->iterator : btf_function(k->btf, "bpf_iter_task_vma");
+	const char *name = over == KERNEL_FILES ? "bpf_iter_task_file" : "bpf_iter_task_vma";
+	int type = over == KERNEL_TASKS ? k->iterator : btf_function(k->btf, name);
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = BPF_TRACE_ITER,

@@ -108,8 +108,10 @@ struct socket_program {
 
 struct files_checkpoint {
 	struct kcmp_index *by_file, *by_table,
-		*by_fs;			   /* class n is entry n - 1 of by_class, tables, fss */
-	VEC(struct file_entry *) by_class; /* NULL where it could not be looked at */
+		*by_fs;			     /* class n is entry n - 1 of by_class, tables, fss */
+	VEC(struct file_entry *) by_class;   /* NULL where it could not be looked at */
+	struct objects *addresses;	     /* of descriptions: what the glance tells (glance.h) */
+	VEC(struct file_entry *) by_address; /* by their ids there */
 	VEC(struct file_entry *)
 	files; /* by id: all descriptions; ops is NULL where one was refused while checking */
 	VEC(struct table_entry) tables;

@@ -173,6 +173,8 @@ void files_checkpoint_end(struct checkpoint *c)
 	vec_free(&fc->tables);
 	vec_free(&fc->fss);
 	vec_free(&fc->by_class);
+	vec_free(&fc->by_address);
+	objects_free(fc->addresses);
 	vec_free(&fc->inodes);
 	vec_free(&fc->pipes);
 	vec_free(&fc->devices);

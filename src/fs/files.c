@@ -259,42 +259,86 @@ static int ask_cloexec(struct table *t, const struct file_entry *f, int fd, prot
 	return r;
 }
 
-static int add_fd(struct table *t, struct file_entry *f, int fd, const char *fdinfo,
-		  struct error *e)
+static int add_fd(struct table *t, struct file_entry *f, int fd, bool cloexec, struct error *e)
 {
 	Reprise__Fd *msg = scratch_message(&t->c->files->scratch, Reprise__Fd, reprise__fd__init);
 	Reprise__Fd **slot = vec_push(&t->fds);
-	struct fdinfo info;
-	int r;
 
 	if (!msg || !slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor");
-	if (fdinfo_parse(fdinfo, &info) < 0)
-		return error_set(e, -EINVAL, E_SYSTEM,
-				 "the fdinfo of descriptor %d of task %d is not understood", fd,
-				 t->tid);
 	msg->fd = fd;
-	msg->cloexec = (info.flags & O_CLOEXEC) != 0;
-	r = ask_cloexec(t, f, fd, &msg->cloexec, e);
-	if (r < 0)
-		return r;
+	msg->cloexec = cloexec;
 	msg->file = f->id;
 	*slot = msg;
 	if (fd <= 2)
 		f->msg->standard |= FILE_STANDARD(fd);
-	return see_locks(t, f, fd, fdinfo, e);
+	return 0;
+}
+
+/* glance: NULL, or it tells the flag. */
+static int add_seen(struct table *t, struct file_entry *f, int fd, const char *fdinfo,
+		    const struct glance_fd *glance, struct error *e)
+{
+	protobuf_c_boolean cloexec;
+	struct fdinfo info;
+	int r = 0;
+
+	if (fdinfo_parse(fdinfo, &info) < 0)
+		return error_set(e, -EINVAL, E_SYSTEM,
+				 "the fdinfo of descriptor %d of task %d is not understood", fd,
+				 t->tid);
+	cloexec = glance ? glance->cloexec : (info.flags & O_CLOEXEC) != 0;
+	if (!glance)
+		r = ask_cloexec(t, f, fd, &cloexec, e);
+	if (r >= 0)
+		r = add_fd(t, f, fd, cloexec, e);
+	return r < 0 ? r : see_locks(t, f, fd, fdinfo, e);
+}
+
+/*
+ * A description that was met with its address, in another table or in this one: it is the same, and
+ * all that differs from descriptor to descriptor is the flag, and locks (fdinfo tells those that
+ * the table has).
+ */
+static struct file_entry *met_before(const struct files_checkpoint *fc,
+				     const struct glance_fd *glance)
+{
+	uint64_t id = glance && fc->addresses && !glance->locks
+			      ? objects_find(fc->addresses, 0, glance->file, 0)
+			      : 0;
+
+	return id && id <= fc->by_address.n ? fc->by_address.v[id - 1] : NULL;
+}
+
+/* What is not remembered is compared the next time. */
+static void remember(struct files_checkpoint *fc, const struct glance_fd *glance,
+		     struct file_entry *f)
+{
+	struct file_entry **slot;
+	uint64_t id;
+	bool is_new;
+
+	if (!glance || (!fc->addresses && objects_new(&fc->addresses) < 0) ||
+	    objects_get(fc->addresses, 0, glance->file, 0, &id, &is_new) < 0 || !is_new)
+		return;
+	slot = id == fc->by_address.n + 1 ? vec_push(&fc->by_address) : NULL;
+	if (slot)
+		*slot = f;
 }
 
 static int see_fd(struct table *t, int fd, const char *name, struct error *e)
 {
 	struct files_checkpoint *fc = t->c->files;
 	_cleanup_(free_ptr) char *fdinfo = NULL;
-	struct file_entry *f;
+	const struct glance_fd *glance = glance_descriptor(t->c, t->tid, fd);
+	struct file_entry *f = met_before(fc, glance);
 	struct stat st;
 	uint64_t class;
 	bool is_new;
 	int r;
 
+	if (f)
+		return add_fd(t, f, fd, glance->cloexec, e);
 	if (fstatat(t->link_dir, name, &st, 0) < 0)
 		return gone(t, fd, -errno, e);
 	fdinfo = file_read_info(t->info_dir, name);
@@ -310,7 +354,10 @@ static int see_fd(struct table *t, int fd, const char *name, struct error *e)
 			return r;
 	}
 	f = class <= fc->by_class.n ? fc->by_class.v[class - 1] : NULL;
-	return f ? add_fd(t, f, fd, fdinfo, e) : 0;
+	if (!f)
+		return 0;
+	remember(fc, glance, f);
+	return add_seen(t, f, fd, fdinfo, glance, e);
 }
 
 static int cannot_list(const struct table *t, struct error *e)

@@ -3,6 +3,7 @@
 #define REPRISE_MODEL_GLANCE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -25,9 +26,9 @@ enum glance_kind {
 
 struct checkpoint;
 struct glance;
-/* While everything runs, for this takes a while; then when all of the tree has been stopped by this
- * thread. If it cannot be done, nothing is known. */
-void glance_prepare(struct checkpoint *c);
+/* While everything runs, for this takes a while (threads: of the tree); then when all of the tree
+ * has been stopped by this thread. If it cannot be done, or is not worth it, nothing is known. */
+void glance_prepare(struct checkpoint *c, size_t threads);
 void glance_take(struct checkpoint *c);
 void glance_free(struct glance *g); /* accepts NULL */
 
@@ -36,6 +37,16 @@ bool glance_taken(const struct checkpoint *c);
 /* The address of what a thread has, as a hash for kcmp_index_get(); 0 for all if nothing is known.
  */
 uint64_t glance_of(const struct checkpoint *c, pid_t tid, enum glance_kind kind);
+/* An open descriptor. */
+struct glance_fd {
+	pid_t tid;
+	int fd;
+	uint64_t file; /* address: equal ones are one description */
+	bool cloexec;
+	bool locks; /* of whoever: there are some on the file, or there have been */
+};
+/* Of a thread that leads its process, or has a table of its own; NULL: who knows. */
+const struct glance_fd *glance_descriptor(const struct checkpoint *c, pid_t tid, int fd);
 /* It is in the user and the pid namespace of reprise, and so will be its next child. false: who
  * knows. */
 bool glance_at_home(const struct checkpoint *c, pid_t tid);

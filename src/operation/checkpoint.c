@@ -26,8 +26,6 @@
 #include "operation/precopy.h"
 #include "operation/target.h"
 
-#define GLANCE_WORTH 4 /* tasks: it costs as much as asking them does */
-
 #define WARM (2ul << 20) /* memory for contents that is there before it is needed */
 
 /* What the record of the tree says about this machine: known before anything is stopped. */
@@ -436,8 +434,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
-	if (s->tasks >= GLANCE_WORTH)
-		glance_prepare(&p.c);
+	glance_prepare(&p.c, s->tasks);
 	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
 	if (r >= 0)
