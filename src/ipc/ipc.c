@@ -85,7 +85,8 @@ int ipc_checkpoint(struct checkpoint *c, struct error *e)
 		r = save_here(c, &space, e);
 	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
 		space = c->spaces.list.v[i].id;
-		if (c->spaces.list.v[i].flag == CLONE_NEWIPC && any_of(c, space))
+		if (c->spaces.list.v[i].flag == CLONE_NEWIPC && !c->spaces.list.v[i].refused &&
+		    any_of(c, space))
 			r = ipc_visit(c, space, save_here, &space, e);
 	}
 	return r < 0 ? r : limits_checkpoint(c, e);

@@ -112,7 +112,7 @@ int mqueue_find_places(struct checkpoint *c, struct error *e)
 		r = add_place(c, &space, e);
 	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
 		space = c->spaces.list.v[i].id;
-		if (c->spaces.list.v[i].flag != CLONE_NEWIPC)
+		if (c->spaces.list.v[i].flag != CLONE_NEWIPC || c->spaces.list.v[i].refused)
 			continue;
 		r = ipc_note_space(&c->ipc->placed, space, e);
 		if (r > 0)

@@ -114,7 +114,7 @@ int sysv_list_objects(struct checkpoint *c, struct error *e)
 		r = list_here(c, &space, e);
 	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
 		space = c->spaces.list.v[i].id;
-		if (c->spaces.list.v[i].flag != CLONE_NEWIPC)
+		if (c->spaces.list.v[i].flag != CLONE_NEWIPC || c->spaces.list.v[i].refused)
 			continue;
 		r = ipc_note_space(&c->ipc->listed, space, e);
 		if (r > 0)

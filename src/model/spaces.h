@@ -21,6 +21,7 @@ struct checkpoint_space {
 	uint64_t flag; /* CLONE_NEW* */
 	uint64_t ino;  /* of its file in nsfs */
 	int ns;	       /* that file */
+	bool refused;  /* while checking: it cannot be entered, or what is in it cannot be saved */
 	int root;      /* of a mount namespace: its root directory, O_PATH; else -1 */
 	VEC(int) mounts;
 	VEC(dev_t) brought; /* devices whose files go into the image */

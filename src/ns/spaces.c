@@ -309,6 +309,7 @@ static int refuse_one(struct checkpoint *c, size_t i, int r, struct error *e)
 	const struct space_contents *x = c->spaces.looked->list.v[i];
 	const char *kind = space_kind_name(x->msg.own);
 
+	c->spaces.list.v[i].refused |= r < 0;
 	if (r < 0 && x->tid)
 		error_object(e, r, "%s namespace of task %d (%s)", kind, x->tid, x->comm);
 	else if (r < 0)

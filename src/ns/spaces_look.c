@@ -32,9 +32,18 @@ static int no_memory(struct error *e)
 
 int space_visit(struct checkpoint *c, uint64_t id, struct error *e)
 {
-	vec_for_each (s, &c->spaces.list)
-		if (s->id == id && setns(s->ns, (int)s->flag) == 0)
-			return 0;
+	const struct checkpoint_space *s = space_by_id(c, id);
+
+	/* Nobody goes where he does not come back from: the same is asked for going where one is.
+	 */
+	if (s && setns(c->spaces.looked->fds[space_kind_of(s->flag)], (int)s->flag) < 0)
+		return error_set(
+			e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			"cannot be looked into, because the %s namespace of the root task does "
+			"not belong to its user namespace",
+			space_kind_name(s->flag));
+	if (s && setns(s->ns, (int)s->flag) == 0)
+		return 0;
 	return error_errno(e, -errno, E_NAMESPACE, "cannot enter its namespace");
 }
 

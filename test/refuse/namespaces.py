@@ -177,6 +177,23 @@ def of_root(case, script, *words):
     case.reap()
 
 
+def test_below_a_namespace_of_outside(case):
+    """Whoever is in the user namespace of the root task cannot leave it for a namespace of outside."""
+    done = case.path('done')
+    pid = case.spawn(['/usr/bin/unshare', '--user', '--map-root-user', 'sh', '-c',
+                      'unshare --uts sh -c "echo >%s; exec sleep 1000"; true' % done])
+    case.until(lambda: case.ended(pid) or os.path.exists(done), 'the namespaces')
+    if case.ended(pid):
+        raise Failed('it has ended')
+    os.unlink(done)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'task-namespace',
+                 'uts namespace of task', 'does not belong to its user namespace')
+    case.refused(case.reprise('check', str(pid)), 'task-namespace', 'does not belong to its user namespace')
+    case.expect_files()
+    case.kill_all()
+    case.reap()
+
+
 def test_proc_of_others(case):
     """It shows a pid namespace that is not of the tree."""
     other = case.spawn(['/usr/bin/unshare', '--pid', '--fork', 'sleep', '1000'])
