@@ -323,7 +323,6 @@ static int gather_files(struct build *b, struct file_set *set, size_t from, size
 {
 	size_t i;
 
-	mm_mapped_files_bound(b->r);
 	for (i = from; i < b->fresh.n && set->n < FILES_AT_ONCE; i++) {
 		const Reprise__Vma *v = mm_vma_at(b->want, b->fresh.v[i].start);
 		int r;
@@ -428,6 +427,8 @@ static int map_all(struct build *b, struct error *e)
 		int r = 0, exe = -1;
 		bool last;
 
+		/* Not between the executable, which stands first in the set, and the others. */
+		mm_mapped_files_bound(b->r);
 		if (from == 0 && new_exe)
 			r = add_file(b, &set, b->want->exe, false, e);
 		if (r >= 0)
