@@ -171,6 +171,7 @@ struct inode_open {
 	void *map;
 	bool made;	  /* whether it has to be removed if the restart fails */
 	bool left_behind; /* by the original: its contents become those of the image */
+	pid_t stand_in;	  /* for the task that had ended, or 0 */
 };
 
 /* A directory that has to go again. */

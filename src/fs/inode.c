@@ -108,7 +108,8 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	fill_common(&entry->msg, st);
 	entry->msg.brought = is_brought(c, fd, st);
 	entry->msg.output = is_output(c, st);
-	if (entry->msg.kind != INODE_NAMED && entry->msg.kind != INODE_DELETED)
+	if (entry->msg.kind != INODE_NAMED && entry->msg.kind != INODE_DELETED &&
+	    entry->msg.kind != INODE_ENDED)
 		r = inode_memory_checkpoint(c, fd, link, entry, e);
 	if (r >= 0 && has_contents(entry) && !c->checking)
 		r = inode_contents_collect(c, fd, st, entry, e);
@@ -213,7 +214,7 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 	if (!msg)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "there is no inode %llu",
 				 (unsigned long long)id);
-	if (msg->kind < INODE_NAMED || msg->kind > INODE_HUGETLB)
+	if (msg->kind < INODE_NAMED || msg->kind > INODE_ENDED)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu is of unknown kind %u",
 				 (unsigned long long)id, msg->kind);
 	if ((msg->kind == INODE_NAMED || msg->kind == INODE_DELETED) && msg->path[0] != '/')
@@ -229,7 +230,7 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu has an impossible size or time",
 				 (unsigned long long)id);
-	return 0;
+	return msg->kind == INODE_ENDED ? inode_ended_validate(msg, e) : 0;
 }
 
 static int make_one(struct restart *r, struct inode_open *inode, struct error *e)
@@ -239,6 +240,8 @@ static int make_one(struct restart *r, struct inode_open *inode, struct error *e
 		return inode_named_check(r, inode, e);
 	case INODE_DELETED:
 		return inode_deleted_restart(r, inode, e);
+	case INODE_ENDED: /* below a process, which is made when the tree is there */
+		return 0;
 	default:
 		return inode_memory_restart(r, inode, e);
 	}
@@ -300,6 +303,7 @@ int inodes_restart(struct restart *r, struct error *e)
 void inodes_restart_end(struct restart *r)
 {
 	inode_deleted_release(r);
+	inodes_ended_finish(r);
 	vec_for_each (inode, &r->files->inodes) {
 		inode_sysv_release(inode);
 		close_fd(&inode->fd);
@@ -321,6 +325,8 @@ int inode_open(struct restart *r, uint64_t id, int flags, int *ret_fd, struct er
 	flags |= O_CLOEXEC | O_NOCTTY;
 	if (inode->msg->kind == INODE_NAMED)
 		return inode_named_open(r, inode, flags, ret_fd, e);
+	if (inode->msg->kind == INODE_ENDED)
+		return inode_ended_open(r, inode, flags, ret_fd, e);
 	if (inode->fd < 0)
 		return error_set(e, -EPERM, E_CREDENTIALS,
 				 "the segment %s can be attached, but not opened",

@@ -20,6 +20,7 @@ enum inode_kind { /* numbers stand in images: for ever */
 		  INODE_SHARED_ANON = 4, /* "/dev/zero (deleted)" */
 		  INODE_SYSV_SHM = 5,	 /* "/SYSV%08x (deleted)" */
 		  INODE_HUGETLB = 6, /* "/anon_hugepage (deleted)" and memfds with MFD_HUGETLB */
+		  INODE_ENDED = 7,   /* a directory of /proc, of a task that has ended */
 };
 
 /*
@@ -93,5 +94,8 @@ int inode_sysv_shmid(const struct restart *r, uint64_t id);
  * behind stays even if files_restart_end() follows.
  */
 int inodes_restart_seal(struct restart *r, struct error *e) must_check;
+
+/* All have their directories: stand-ins for tasks that had ended are not needed any more. */
+void inodes_ended_finish(struct restart *r);
 
 #endif

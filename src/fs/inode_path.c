@@ -107,6 +107,8 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 		r = check_task(c, link, fs, e);
 		return r < 0 ? r : set_path(c, entry, link, len, INODE_NAMED, e);
 	}
+	if (fs && fs->type == PROC_SUPER_MAGIC && inode_is_of_ended_task(fd, st, link))
+		return inode_ended_recognise(c, st, link, entry, e);
 	if (fs && fs->type == SECRETMEM_MAGIC)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "it is memory of memfd_secret(), which nobody else can read");
@@ -166,9 +168,13 @@ int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool director
 			  struct error *e)
 {
 	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
+	struct stat st;
 	_cleanup_(free_ptr) char *text = NULL;
 	char *line, *rest;
 
+	/* Nothing leads there any more; but its mount is there. */
+	if (directory && fstat(fd, &st) == 0 && inode_is_of_ended_task(fd, &st, link))
+		link = "/proc";
 	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
 	    space_of_mount(c, (int)is) ||
 	    procfs_read(c->proc_fd, &text, NULL, "%d/mountinfo", tid) < 0)

@@ -29,6 +29,16 @@ struct inode_open *inode_find(const struct restart *r, uint64_t id);
 /* The file behind a mapping of ours, by /proc/self/map_files. `path` is scratch. */
 int inode_open_mapping(int proc_fd, const void *map, uint64_t size, char *path, size_t path_size);
 
+/* A directory of /proc about a task that has ended. */
+bool inode_is_of_ended_task(int fd, const struct stat *st, const char *link);
+int inode_ended_recognise(struct checkpoint *c, const struct stat *st, const char *link,
+			  struct inode_entry *entry, struct error *e) must_check;
+int inode_ended_validate(const Reprise__Inode *msg, struct error *e) must_check;
+/* Makes a stand-in for the task, which stays until inodes_ended_finish(): who makes such a
+ * directory his own must be permitted to look at it. */
+int inode_ended_open(struct restart *r, struct inode_open *inode, int flags, int *ret_fd,
+		     struct error *e) must_check;
+
 /*
  * Named or deleted? Sets kind and path. Runs before the identity is known,
  * since two names of one file are two inodes here.

@@ -5,15 +5,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -24,6 +21,7 @@
 #include "core/procfs.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
+#include "fs/stand_in.h"
 
 static bool pidfd_match(const struct file_seen *f)
 {
@@ -92,24 +90,6 @@ static int pidfd_validate(const struct restart *r, const Reprise__File *msg, str
 	return 0;
 }
 
-_Noreturn static void end_like(int status)
-{
-	if (WIFSIGNALED(status)) {
-		struct kernel_sigaction {
-			uint64_t handler, flags, restorer, mask;
-		} act = {};
-		uint64_t none = 0;
-
-		/* The caller's handlers are not ours to run. */
-		syscall(SYS_rt_sigaction, WTERMSIG(status), &act, NULL, sizeof(uint64_t));
-		syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof(uint64_t));
-		syscall(SYS_prctl, PR_SET_DUMPABLE, 0); /* no core: it would be ours */
-		syscall(SYS_kill, syscall(SYS_getpid), WTERMSIG(status));
-	}
-	for (;;)
-		syscall(SYS_exit_group, WEXITSTATUS(status));
-}
-
 static int open_pid(pid_t pid, const Reprise__PidFd *m)
 {
 	int fd = (int)syscall(SYS_pidfd_open, pid, m->thread ? PIDFD_THREAD : 0);
@@ -136,62 +116,20 @@ static int open_all(struct restart *r, pid_t pid, const struct file_open *first)
 	return fd;
 }
 
-/* A process that ends as that one did, and is reaped: without fork handlers, and without a SIGCHLD
- * to the caller. */
-static int stand_in(struct restart *r, const struct file_open *f)
-{
-	struct clone_args args = {};
-	long pid = syscall(SYS_clone3, &args, sizeof(args));
-	siginfo_t info;
-	int fd;
-
-	if (pid == 0)
-		end_like(f->msg->pidfd->status);
-	if (pid < 0)
-		return -errno;
-	while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL) < 0 && errno == EINTR)
-		;
-	fd = open_all(r, (pid_t)pid, f);
-	while (waitpid((pid_t)pid, NULL, __WALL | __WNOTHREAD) < 0 && errno == EINTR)
-		;
-	return fd;
-}
-
-struct dead {
-	struct restart *r;
-	const struct file_open *file;
-	int result;
-};
-
-/* Children of this thread alone are born in the namespace of the tree, where the tasks can name
- * them. */
-static void *make_dead(void *arg)
-{
-	struct dead *d = arg;
-	_cleanup_(close_fd) int tree = (int)syscall(SYS_pidfd_open, d->r->processes.v[0].pid, 0);
-
-	if (tree < 0 || setns(tree, CLONE_NEWPID) < 0)
-		d->result = -errno;
-	else
-		d->result = stand_in(d->r, d->file);
-	return NULL;
-}
-
+/* A process that ended as that one did. */
 static int dead_pidfd(struct restart *r, struct file_open *f)
 {
-	struct dead d = {.r = r, .file = f};
-	pthread_t thread;
-	int res;
+	pid_t pid;
+	int fd;
 
 	if (f->other >= 0)
 		return take_fd(&f->other);
-	if (!r->pidns)
-		return stand_in(r, f);
-	res = pthread_create(&thread, NULL, make_dead, &d);
-	if (res)
-		return -res;
-	pthread_join(thread, NULL);
-	return d.result;
+	pid = stand_in_begin(r, f->msg->pidfd->status, 0);
+	if (pid < 0)
+		return pid;
+	fd = open_all(r, pid, f);
+	stand_in_end(pid);
+	return fd;
 }
 
 static int pidfd_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,

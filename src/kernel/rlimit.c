@@ -106,24 +106,25 @@ int rlimits_restart(const struct restart_process *p, struct error *e)
 	return 0;
 }
 
-int rlimits_raise(const struct restart_process *p, struct error *e)
+/* prlimit(2), which may not be ours to call, only if there is something to raise. */
+int rlimits_raise(const struct restart *r, const struct restart_process *p, struct error *e)
 {
-	for (size_t i = 0; i < p->msg->n_rlimits; i++) {
-		const Reprise__Rlimit *m = p->msg->rlimits[i];
-		struct rlimit64 now;
+	_cleanup_(scratch_free) struct scratch s = {};
+	_cleanup_(free_ptr) char *text = NULL;
+	Reprise__Process has = REPRISE__PROCESS__INIT;
+	ssize_t len = procfs_read(r->proc_fd, &text, e, "%d/limits", p->pid);
+	int res = len < 0 ? (int)len : rlimits_parse(text, &has, &s, e);
 
-		if (prlimit64(p->pid, m->resource, NULL, &now) < 0)
-			return error_errno(e, -errno, E_RESTORE, "cannot read the limit %s",
-					   limits[m->resource].name);
-		if (now.rlim_max >= m->hard)
-			continue;
-		now.rlim_max = m->hard;
-		if (prlimit64(p->pid, m->resource, &now, NULL) < 0)
-			return error_errno(e, -errno, errno == EPERM ? E_CREDENTIALS : E_RESTORE,
-					   "cannot raise the limit %s to %llu",
-					   limits[m->resource].name, (unsigned long long)m->hard);
+	for (size_t i = 0; i < p->msg->n_rlimits && res >= 0; i++) {
+		const Reprise__Rlimit *m = p->msg->rlimits[i], *now = has.rlimits[m->resource];
+		const struct rlimit64 want = {now->soft, m->hard};
+
+		if (now->hard < m->hard && prlimit64(p->pid, m->resource, &want, NULL) < 0)
+			res = error_errno(e, -errno, errno == EPERM ? E_CREDENTIALS : E_RESTORE,
+					  "cannot raise the limit %s to %llu",
+					  limits[m->resource].name, (unsigned long long)m->hard);
 	}
-	return 0;
+	return res;
 }
 
 int rlimits_restart_inside(const struct restart_process *p, struct error *e)

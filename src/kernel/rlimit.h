@@ -22,7 +22,8 @@ int rlimits_restart(const struct restart_process *p, struct error *e) must_check
  * The hard ones only, as far as they are lower: before a process goes where it may not raise them
  * itself, and we cannot reach them (a user namespace, without CAP_SYS_RESOURCE of ours).
  */
-int rlimits_raise(const struct restart_process *p, struct error *e) must_check;
+int rlimits_raise(const struct restart *r, const struct restart_process *p,
+		  struct error *e) must_check;
 /* By the process itself, which may not be ours to change any more. */
 int rlimits_restart_inside(const struct restart_process *p, struct error *e) must_check;
 

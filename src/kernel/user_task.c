@@ -430,7 +430,7 @@ int user_task_enter(struct restart *r, struct restart_process *p, uint64_t user,
 	_cleanup_(scratch_free) struct scratch s = {};
 	_cleanup_(batch_free) struct batch b = {};
 	int ns = open_space(r, user), remote, failed;
-	int res = rlimits_raise(p, e);
+	int res = rlimits_raise(r, p, e);
 
 	if (res >= 0)
 		res = p->user_space ? take_ids(r, p, t, e) : add_ids(r, p, &b, &s, e);
@@ -460,7 +460,7 @@ static int enter(struct restart *r, struct restart_process *p, struct error *e)
 
 	if (p->user_space != p->msg->user_namespace)
 		return user_task_enter(r, p, p->msg->user_namespace, e);
-	res = p->user_space ? rlimits_raise(p, e) : 0;
+	res = p->user_space ? rlimits_raise(r, p, e) : 0;
 	vec_for_each (t, &p->tasks)
 		if (res >= 0 && p->user_space)
 			res = take_ids(r, p, t, e);

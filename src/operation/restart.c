@@ -251,6 +251,7 @@ static int fill_tables(struct restart *r, struct error *e)
 {
 	int res = for_each_table(r, fs_of, fs_restart, e);
 
+	inodes_ended_finish(r);
 	if (res >= 0)
 		res = user_tasks_enter(r, e);
 	return res < 0 ? res : for_each_table(r, files_of, files_restart_fill, e);

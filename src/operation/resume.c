@@ -237,6 +237,7 @@ static int fill_late(struct restart *r, struct restart_process *p, struct error 
 		res = vfork_open_control(r, p, files, e);
 	if (res >= 0 && fs)
 		res = fs_restart(r, &p->tasks.v[0], e);
+	inodes_ended_finish(r);
 	if (res >= 0 && files)
 		res = files_restart_fill(r, &p->tasks.v[0], e);
 	else if (res >= 0 && fs)
