@@ -211,6 +211,15 @@ static int note_mounts(struct container *ct, struct error *e)
 			return no_memory(e);
 		*id = m->id;
 	}
+	/* What an overlay shows of what comes with the image comes with it. */
+	vec_for_each (m, &ct->mounts.mounts) {
+		dev_t *dev = (*m)->inside ? vec_push(&ct->seen.brought) : NULL;
+
+		if ((*m)->inside && !dev)
+			return no_memory(e);
+		if (dev)
+			*dev = mounts_device(&ct->mounts, (*m)->id);
+	}
 	vec_for_each (l, &ct->mounts.layers) {
 		dev_t *dev = vec_push(&ct->seen.brought);
 

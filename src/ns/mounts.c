@@ -256,8 +256,11 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 			       : error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					   "it holds a namespace, and is hidden by another one");
 	}
-	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/"))
-		return mounts_look_overlay(sv, m, at, msg, s, e);
+	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/")) {
+		const struct overlay_place place = {proc_fd, pid, at};
+
+		return mounts_look_overlay(sv, m, &place, msg, s, e);
+	}
 	if (mounts_is_memory(m->type))
 		return mounts_look_memory(sv, m, msg, s, e);
 	return look_fresh(sv, m, at, msg, s, e);
@@ -479,13 +482,28 @@ static bool is_part_of_later(const struct mounts_survey *sv, const struct mount_
 	return false;
 }
 
+/* An overlay is mounted when its directories are there. */
+static bool is_made_of_later(const struct mounts_survey *sv, const struct mount_line *m,
+			     const bool *done)
+{
+	if (strcmp(m->type, "overlay") != 0)
+		return false;
+	vec_for_each (other, &sv->theirs)
+		if (!done[other - sv->theirs.v] && other != m && strcmp(other->point, "/") != 0 &&
+		    !stands_on(&sv->theirs, other, m->id) &&
+		    mounts_overlay_needs(m->super, other->point))
+			return true;
+	return false;
+}
+
 static bool has_turn(const struct mounts_survey *sv, const struct mount_line *m, const bool *done,
 		     bool patient)
 {
 	const struct mount_line *parent = by_id(&sv->theirs, m->parent);
 
 	return !done[m - sv->theirs.v] && (!parent || parent == m || done[parent - sv->theirs.v]) &&
-	       !comes_too_early(sv, m, done) && !(patient && is_part_of_later(sv, m, done));
+	       !comes_too_early(sv, m, done) &&
+	       !(patient && (is_part_of_later(sv, m, done) || is_made_of_later(sv, m, done)));
 }
 
 /*

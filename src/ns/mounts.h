@@ -107,6 +107,11 @@ struct mounts_place {
 	bool apart; /* what they exchange with others is set by somebody else */
 };
 
+#define MOUNTS_PATH_SIZE 8192
+/* What takes the place of something outside. */
+const char *mounts_mapped(const struct mounts_place *place, const char *external);
+/* A descriptor that only names it, or -1 and errno; no link leads out of the root. */
+int mounts_open_in_root(int root, const char *path);
 /* The directory of the writable layer of one overlay, made if it is not there: a descriptor. */
 int mounts_upper(const struct mounts_place *place, const Reprise__Mount *m,
 		 struct error *e) must_check;

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Overlays of a container: files of the host, and what was written over them. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "ns/mounts.h"
 #include "ns/mounts_overlay.h"
 
@@ -23,32 +25,70 @@ static bool same_time(const struct statx_timestamp *a, const struct statx_timest
 	return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-/* One that cannot be opened is not searched. */
-static int add_part(struct mounts_survey *sv, dev_t dev, const char *dir, struct error *e)
+/* By a path outside, or in the mount namespace of the overlay. */
+static int open_part(const struct overlay_place *at, bool inside, const char *dir, int flags)
 {
-	int fd = *dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	char path[4200];
+
+	if (!inside)
+		return open(dir, flags | O_DIRECTORY | O_CLOEXEC);
+	snprintf(path, sizeof(path), "%d/root%s", at->pid, dir);
+	return openat(at->proc_fd, path, flags | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* What is in the image, and the overlay is made of, is there before it. */
+static void note_early(struct mounts_survey *sv, int dir)
+{
+	struct statx st = {};
+
+	if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
+		return;
+	vec_for_each (m, &sv->mounts) {
+		int id = (*m)->kind == MOUNT_BIND ? (*m)->of : (*m)->id;
+
+		if ((*m)->id != (int)st.stx_mnt_id)
+			continue;
+		vec_for_each (of, &sv->mounts)
+			if ((*of)->id == id && (*of)->kind == MOUNT_TMPFS)
+				(*of)->early = true;
+	}
+}
+
+/* One that cannot be opened is not searched; inside it must be known on which mount it is. */
+static int add_part(struct mounts_survey *sv, dev_t dev, const struct overlay_place *at,
+		    bool inside, const char *dir, struct error *e)
+{
+	int fd = *dir ? open_part(at, inside, dir, O_RDONLY) : -1;
 	struct overlay_part *part = fd < 0 ? NULL : vec_push(&sv->overlays);
 
+	if (fd < 0 && inside)
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "its directory %s is not found any more", dir);
 	if (fd >= 0 && !part) {
 		close(fd);
 		return no_memory(e);
 	}
 	if (part)
 		*part = (struct overlay_part){dev, fd};
+	if (part && inside)
+		note_early(sv, fd);
 	return 0;
 }
 
-static int add_parts(struct mounts_survey *sv, dev_t dev, const char *lower, const char *upper,
-		     struct error *e)
+static int add_parts(struct mounts_survey *sv, dev_t dev, const struct overlay_place *at,
+		     const Reprise__Mount *msg, struct error *e)
 {
-	_cleanup_(free_ptr) char *copy = strdup(lower);
-	int r = upper ? add_part(sv, dev, upper, e) : 0;
+	_cleanup_(free_ptr) char *copy = strdup(msg->lower);
+	int r = *msg->external ? add_part(sv, dev, at, msg->inside, msg->external, e) : 0;
 	char *rest = copy, *dir;
 
 	if (!copy)
 		return no_memory(e);
+	if (r >= 0 && *msg->work)
+		r = add_part(sv, dev, at, msg->inside, msg->work, e);
 	while (r >= 0 && (dir = strsep(&rest, ":")))
-		r = add_part(sv, dev, dir, e);
+		/* an empty name stands before those of data only */
+		r = *dir ? add_part(sv, dev, at, msg->inside, dir, e) : 0;
 	return r;
 }
 
@@ -88,63 +128,104 @@ static int take_overlay_options(const struct mount_line *m, Reprise__Mount *msg,
 }
 
 /*
- * The directories are told as whoever mounted it called them, and looked for where we are: in a
- * container that mounts one itself these are others. Its root shows the times of the uppermost of
- * them (ovl_getattr()), also those that nobody can set.
+ * Its root shows the times of the uppermost of its directories (ovl_getattr()), also those that
+ * nobody can set. They may change while we look.
  */
-static int check_directory(const struct mount_line *m, int root, const char *dir, struct error *e)
+static bool is_directory_of(const struct overlay_place *at, bool inside, const char *dir)
 {
 	const unsigned int mask = STATX_BTIME | STATX_CTIME;
+	_cleanup_(close_fd) int fd = open_part(at, inside, dir, O_PATH);
 
 	for (int i = 0; i < 5; i++) {
 		struct statx a, b;
 
-		if (statx(AT_FDCWD, dir, 0, mask, &a) < 0)
+		if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, mask, &a) < 0 ||
+		    statx(at->root, "", AT_EMPTY_PATH, mask, &b) < 0)
 			break;
-		if (statx(root, "", AT_EMPTY_PATH, mask, &b) < 0 ||
-		    makedev(b.stx_dev_major, b.stx_dev_minor) != m->dev)
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "it is hidden by another mount");
 		if (same_time(&a.stx_ctime, &b.stx_ctime) &&
 		    (!(a.stx_mask & b.stx_mask & STATX_BTIME) ||
 		     same_time(&a.stx_btime, &b.stx_btime)))
-			return 0;
+			return true;
 	}
-	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-			 "its directory %s is not one of the host: it was mounted in the container",
-			 dir);
+	return false;
 }
 
-int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m, int root,
-			Reprise__Mount *msg, struct scratch *s, struct error *e)
+static bool all_absolute(const char *list)
+{
+	for (const char *dir = list; dir; dir = strchr(dir, ':')) {
+		dir += *dir == ':';
+		/* an empty one stands before those of data only */
+		if (*dir != '/' && *dir != ':')
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The directories are told as whoever mounted it called them: they are of the host, or of the mount
+ * namespace itself, which may have others of these names.
+ */
+static int find_directories(const struct mounts_survey *sv, const struct overlay_place *at,
+			    const char *uppermost, Reprise__Mount *msg, struct error *e)
+{
+	if (!sv->nested && is_directory_of(at, false, uppermost))
+		return 0;
+	msg->inside = true;
+	if (!all_absolute(msg->lower) || (*msg->external && *msg->external != '/') ||
+	    (*msg->work && *msg->work != '/'))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "its directories were not named from the root (%s)", msg->lower);
+	if (is_directory_of(at, true, uppermost))
+		return 0;
+	return error_set(
+		e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+		"its directory %s is neither one of the host nor one that is seen where it "
+		"is mounted",
+		uppermost);
+}
+
+bool mounts_overlay_needs(const char *super, const char *point)
+{
+	static const char *const names[] = {"lowerdir", "upperdir", "workdir"};
+
+	for (size_t i = 0; i < 3; i++) {
+		_cleanup_(free_ptr) char *list = mount_option(super, names[i]);
+		char *rest = list, *dir;
+
+		while (list && (dir = strsep(&rest, ":")))
+			if (mount_is_below(dir, point))
+				return true;
+	}
+	return false;
+}
+
+int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
+			const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
+			struct error *e)
 {
 	_cleanup_(free_ptr) char *lower = mount_option(m->super, "lowerdir");
 	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
+	_cleanup_(free_ptr) char *work = mount_option(m->super, "workdir");
 	_cleanup_(free_ptr) char *uppermost = NULL;
 	int fd, r;
 
-	if (sv->nested)
-		return error_set(
-			e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-			"it is an overlay in another mount namespace than the root task's");
 	if (!lower)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "the lower directories of the overlay are not known");
 	msg->kind = MOUNT_OVERLAY;
 	msg->lower = scratch_string(s, lower);
-	if (!msg->lower)
-		return no_memory(e);
+	msg->external = scratch_string(s, upper ?: "");
+	msg->work = scratch_string(s, work ?: "");
 	uppermost = upper ? strdup(upper) : strndup(lower, strcspn(lower, ":"));
-	r = uppermost ? check_directory(m, root, uppermost, e) : no_memory(e);
+	if (!msg->lower || !msg->external || !msg->work || !uppermost)
+		return no_memory(e);
+	r = find_directories(sv, at, uppermost, msg, e);
 	if (r >= 0)
 		r = take_overlay_options(m, msg, s, e);
 	if (r >= 0)
-		r = add_parts(sv, m->dev, lower, upper, e);
-	if (r < 0 || !upper)
+		r = add_parts(sv, m->dev, at, msg, e);
+	if (r < 0 || !upper || !sv->with_overlays || msg->inside)
 		return r;
-	msg->external = scratch_string(s, upper);
-	if (!sv->with_overlays)
-		return 0;
 	fd = open(upper, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT,
@@ -177,7 +258,9 @@ int mounts_validate_overlay(const Reprise__Mount *m, struct error *e)
 	if (!mounts_absolute(m->lower) || strchr(m->lower, ','))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an overlay without a lower directory");
-	if (*m->external && (!mounts_absolute(m->external) || strchr(m->external, ',')))
+	if ((m->inside && m->layer) || (*m->work && (*m->work != '/' || strchr(m->work, ','))) ||
+	    (m->inside && *m->external && !*m->work) ||
+	    (*m->external && (!mounts_absolute(m->external) || strchr(m->external, ','))))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an overlay with an impossible writable layer");
 	while (*option) {
@@ -188,5 +271,129 @@ int mounts_validate_overlay(const Reprise__Mount *m, struct error *e)
 					 "an overlay with an option of another kind");
 		option += len + (option[len] == ',');
 	}
+	return 0;
+}
+
+/* Of another mount namespace it may be a directory of the same name. */
+static bool is_other(int proc, pid_t pid, const char *upper, const struct stat *own)
+{
+	char path[MOUNTS_PATH_SIZE];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%d/root%s", pid, upper);
+	return own && fstatat(proc, path, &st, 0) == 0 &&
+	       (st.st_dev != own->st_dev || st.st_ino != own->st_ino);
+}
+
+/*
+ * Is a writable layer that was not saved mounted somewhere? The kernel only warns of it in its log
+ * (ovl_report_in_use()), and what is seen through either mount is undefined. own: of a directory
+ * inside; NULL: it is named as the host does.
+ */
+static int check_unused(const char *upper, const struct stat *own, struct error *e)
+{
+	_cleanup_(close_directory) DIR *dir = opendir("/proc");
+	_cleanup_(free_ptr) char *option = NULL;
+	struct dirent *d;
+
+	if (!dir || asprintf(&option, ",upperdir=%s,", upper) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	while ((d = readdir(dir))) {
+		_cleanup_(free_ptr) char *mounts = NULL;
+		pid_t pid = (pid_t)atoi(d->d_name);
+
+		if (pid > 0 && procfs_read(dirfd(dir), &mounts, NULL, "%d/mountinfo", pid) >= 0 &&
+		    strstr(mounts, option) && !is_other(dirfd(dir), pid, upper, own))
+			return error_set(
+				e, -EBUSY, E_CONTAINER_MOUNT,
+				"the writable layer %s is in use by process %d; end that first",
+				upper, pid);
+	}
+	return 0;
+}
+
+/* It keeps a directory there that forbids to mount it again (ovl_make_workdir()). */
+static void forget_volatile(const char *work)
+{
+	static const char *const names[] = {"incompat/volatile", "incompat"};
+	char path[MOUNTS_PATH_SIZE];
+
+	for (size_t i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "%s/work/%s", work, names[i]);
+		ignore(rmdir(path), "then it is not there, or the mount fails");
+	}
+}
+
+/* Where its directories are called what they are, which it tells from then on. */
+static int mount_inside(const char *below, const Reprise__Mount *m, const char *data,
+			struct error *e)
+{
+	_cleanup_(close_fd) int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int r = 0;
+
+	if (root < 0 || (*below && (chroot(below) < 0 || chdir("/") < 0)))
+		return error_errno(e, -errno, E_SYSTEM, "cannot change the root directory");
+	if (mount_has_option(m->data, "volatile"))
+		forget_volatile(m->work);
+	if (mount(m->source, m->point, "overlay", 0, data) < 0)
+		r = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
+				data);
+	if (*below && (fchdir(root) < 0 || chroot(".") < 0))
+		r = error_errno(e, -errno, E_SYSTEM, "cannot change the root directory");
+	return r;
+}
+
+static int overlay_inside(const char *below, const Reprise__Mount *m, struct error *e)
+{
+	_cleanup_(close_fd) int root = -EBADF, upper = -EBADF;
+	char data[MOUNTS_PATH_SIZE];
+	const char *extra = *m->data ? "," : "";
+	struct stat st;
+	int r, n;
+
+	if (!*m->external) {
+		n = snprintf(data, sizeof(data), "lowerdir=%s%s%s", m->lower, extra, m->data);
+	} else {
+		root = open(*below ? below : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		upper = root < 0 ? -1 : mounts_open_in_root(root, m->external);
+		if (upper < 0 || fstat(upper, &st) < 0)
+			return error_errno(e, -errno, E_CONTAINER_MOUNT,
+					   "cannot open the writable layer %s", m->external);
+		r = check_unused(m->external, &st, e);
+		if (r < 0)
+			return r;
+		n = snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s%s%s", m->lower,
+			     m->external, m->work, extra, m->data);
+	}
+	/* mount(2) takes a page of options. */
+	if (n >= 4096)
+		return error_set(e, -ENAMETOOLONG, E_CONTAINER_MOUNT, "too many lower directories");
+	return mount_inside(below, m, data, e);
+}
+
+int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
+			   const char *below, const char *to, struct error *e)
+{
+	const char *upper = mounts_mapped(place, m->external);
+	char data[MOUNTS_PATH_SIZE];
+	const char *extra = *m->data ? "," : "";
+	int r = m->inside || m->layer || !*m->external ? 0 : check_unused(upper, NULL, e);
+
+	if (r < 0 || m->inside)
+		return r < 0 ? r : overlay_inside(below, m, e);
+	if (m->layer)
+		snprintf(data, sizeof(data),
+			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s",
+			 mounts_mapped(place, m->lower), place->layers, m->id, place->layers, m->id,
+			 extra, m->data);
+	else if (*m->external)
+		snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s/../work%s%s",
+			 mounts_mapped(place, m->lower), upper, upper, extra, m->data);
+	else
+		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mounts_mapped(place, m->lower),
+			 extra, m->data);
+	if (mount(m->source, to, "overlay", 0, data) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
+				   data);
 	return 0;
 }

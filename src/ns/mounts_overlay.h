@@ -4,10 +4,22 @@
 
 #include "ns/mounts.h"
 
-/* What an overlay is made of. `root`: a descriptor of where it is mounted. */
-int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m, int root,
-			Reprise__Mount *msg, struct scratch *s, struct error *e) must_check;
+/* In which mount namespace it is, and a descriptor of where it is mounted. */
+struct overlay_place {
+	int proc_fd;
+	pid_t pid;
+	int root;
+};
+/* What an overlay is made of. */
+int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
+			const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
+			struct error *e) must_check;
+/* Is one of its directories there? super: as mountinfo tells them. */
+bool mounts_overlay_needs(const char *super, const char *point);
 /* That an image names nothing but what an overlay can be made of. */
 int mounts_validate_overlay(const Reprise__Mount *m, struct error *e) must_check;
+/* Mounts it. below: the root that is still to be, or "". */
+int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
+			   const char *below, const char *to, struct error *e) must_check;
 
 #endif

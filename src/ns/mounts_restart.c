@@ -19,7 +19,7 @@
 #include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
 
-#define PATH_SIZE 8192
+#define PATH_SIZE MOUNTS_PATH_SIZE
 
 static int invalid(struct error *e, const char *what)
 {
@@ -152,7 +152,7 @@ static size_t place_of(const Reprise__Container *msg, const Reprise__Mount *m)
 	return i;
 }
 
-static int open_in_root(int root, const char *path)
+int mounts_open_in_root(int root, const char *path)
 {
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT};
 
@@ -173,7 +173,7 @@ static int make_point(int root, const char *point, bool directory)
 
 		*s = '\0';
 		close_fd(&parent);
-		parent = open_in_root(root, *path ? path : "/");
+		parent = mounts_open_in_root(root, *path ? path : "/");
 		*s = '/';
 		if (parent < 0)
 			return -errno;
@@ -211,10 +211,10 @@ static int target(const struct build *b, const char *point, bool directory, char
 	}
 	root = open(*b->root ? b->root : "/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (root >= 0)
-		fd = open_in_root(root, point);
+		fd = mounts_open_in_root(root, point);
 	if (fd < 0 && root >= 0 && errno == ENOENT && strcmp(point, "/")) {
 		r = make_point(root, point, directory);
-		fd = r < 0 ? r : open_in_root(root, point);
+		fd = r < 0 ? r : mounts_open_in_root(root, point);
 	}
 	if (fd < 0)
 		return error_errno(e, r < 0 ? r : -errno, E_CONTAINER_MOUNT,
@@ -229,7 +229,7 @@ static int target(const struct build *b, const char *point, bool directory, char
 	return 0;
 }
 
-static const char *mapped(const struct mounts_place *place, const char *external)
+const char *mounts_mapped(const struct mounts_place *place, const char *external)
 {
 	size_t len = strlen(external);
 
@@ -286,7 +286,7 @@ static int attach_copy(int fd, const char *to, struct error *e)
 static int bind_external(const struct build *b, const Reprise__Mount *m, const char *to,
 			 struct error *e)
 {
-	const char *from = mapped(b->place, m->external);
+	const char *from = mounts_mapped(b->place, m->external);
 	int source = source_of(b, m), fd = -EBADF, r;
 
 	if (b->place->external_fd)
@@ -318,10 +318,10 @@ static int make_device(const struct build *b, const Reprise__Mount *m, const Rep
 	if (root < 0 || !above)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open the root");
 	above[strlen(above) > 1 ? strlen(above) - 1 : 1] = '\0';
-	dir = open_in_root(root, above);
+	dir = mounts_open_in_root(root, above);
 	if (dir < 0 && errno == ENOENT) {
 		r = make_point(root, above, true);
-		dir = r < 0 ? r : open_in_root(root, above);
+		dir = r < 0 ? r : mounts_open_in_root(root, above);
 	}
 	if (dir < 0 || (mknodat(dir, name, mode, dev) < 0 && errno != EEXIST))
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make device %s", point);
@@ -331,7 +331,7 @@ static int make_device(const struct build *b, const Reprise__Mount *m, const Rep
 /* Its files are there already; its path leads elsewhere, perhaps. */
 static int bind_hidden(int of, const Reprise__Mount *m, const char *to, struct error *e)
 {
-	_cleanup_(close_fd) int from = open_in_root(of, *m->root ? m->root : "/");
+	_cleanup_(close_fd) int from = mounts_open_in_root(of, *m->root ? m->root : "/");
 
 	return from < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s", m->root)
 			: attach_copy(from, to, e);
@@ -355,59 +355,6 @@ static int bind_part(const struct build *b, const Reprise__Mount *m, const char 
 	if (r >= 0)
 		r = target(b, point, !m->file, from, sizeof(from), e);
 	return r < 0 ? r : bind(from, to, e);
-}
-
-/*
- * Is a writable layer that was not saved mounted somewhere? The kernel only warns of it in its log
- * (ovl_report_in_use()), and what is seen through either mount is undefined.
- */
-static int check_unused(const char *upper, struct error *e)
-{
-	_cleanup_(close_directory) DIR *dir = opendir("/proc");
-	_cleanup_(free_ptr) char *option = NULL;
-	struct dirent *d;
-
-	if (!dir || asprintf(&option, ",upperdir=%s,", upper) < 0)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	while ((d = readdir(dir))) {
-		_cleanup_(free_ptr) char *mounts = NULL;
-		pid_t pid = (pid_t)atoi(d->d_name);
-
-		if (pid > 0 && procfs_read(dirfd(dir), &mounts, NULL, "%d/mountinfo", pid) >= 0 &&
-		    strstr(mounts, option))
-			return error_set(
-				e, -EBUSY, E_CONTAINER_MOUNT,
-				"the writable layer %s is in use by process %d; end that first",
-				upper, pid);
-	}
-	return 0;
-}
-
-static int overlay(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
-{
-	const char *upper = mapped(b->place, m->external);
-	char data[PATH_SIZE];
-	const char *extra = *m->data ? "," : "";
-	int r = m->layer || !*m->external ? 0 : check_unused(upper, e);
-
-	if (r < 0)
-		return r;
-
-	if (m->layer)
-		snprintf(data, sizeof(data),
-			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s",
-			 mapped(b->place, m->lower), b->place->layers, m->id, b->place->layers,
-			 m->id, extra, m->data);
-	else if (*m->external)
-		snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s/../work%s%s",
-			 mapped(b->place, m->lower), upper, upper, extra, m->data);
-	else
-		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mapped(b->place, m->lower), extra,
-			 m->data);
-	if (mount("overlay", to, "overlay", 0, data) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
-				   data);
-	return 0;
 }
 
 static int control_group(const struct build *b, const Reprise__Mount *m, const char *to,
@@ -465,7 +412,7 @@ static int mount_one(const struct build *b, const Reprise__Mount *m, struct erro
 		r = bind_part(b, m, to, e);
 		break;
 	case MOUNT_OVERLAY:
-		r = overlay(b, m, to, e);
+		r = mounts_restart_overlay(m, b->place, b->root, to, e);
 		break;
 	case MOUNT_CGROUP:
 		r = control_group(b, m, to, e);
@@ -542,7 +489,7 @@ static int open_sources(struct build *b, struct error *e)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
 	for (size_t i = 0; i < msg->n_mounts; i++)
 		b->sources[i] = msg->derived_mounts && msg->mounts[i]->kind == MOUNT_EXTERNAL
-					? open(mapped(b->place, msg->mounts[i]->external),
+					? open(mounts_mapped(b->place, msg->mounts[i]->external),
 					       O_PATH | O_CLOEXEC)
 					: -EBADF;
 	return 0;

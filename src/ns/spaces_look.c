@@ -288,6 +288,15 @@ static int note_mounts(struct checkpoint *c, size_t i, struct error *e)
 			return no_memory(e);
 		*id = m->id;
 	}
+	/* What an overlay shows of what comes with the image comes with it. */
+	vec_for_each (m, &x->mounts.mounts) {
+		dev_t *dev = (*m)->inside ? vec_push(&s->brought) : NULL;
+
+		if ((*m)->inside && !dev)
+			return no_memory(e);
+		if (dev)
+			*dev = mounts_device(&x->mounts, (*m)->id);
+	}
 	vec_for_each (l, &x->mounts.layers) {
 		dev_t *dev = vec_push(&s->brought);
 

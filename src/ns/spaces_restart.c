@@ -42,7 +42,7 @@ static int validate_mounts(const struct restart *r, const Reprise__Container *ms
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Reprise__Mount *m = msg->mounts[i];
 
-		if (m->kind == MOUNT_OVERLAY || m->kind == MOUNT_CGROUP)
+		if ((m->kind == MOUNT_OVERLAY && !m->inside) || m->kind == MOUNT_CGROUP)
 			return invalid(e, "a mount that a task cannot have for itself");
 		if (m->kind == MOUNT_NAMESPACE && space_validate_bound(r, m, e) < 0)
 			return -EBADMSG;

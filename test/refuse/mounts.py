@@ -87,11 +87,20 @@ def directories(case):
     return 'lowerdir=%s,upperdir=%s,workdir=%s' % tuple(found[:3]), found
 
 
-def test_overlay_inside(case):
-    """Made of directories of the container, while the host has some of the same names."""
+def test_overlay_unseen(case):
+    """Made of directories that are hidden now, while the host has some of the same names."""
     option, names = directories(case)
-    container(case, ['mkdir', '-p'] + names, ['mount', '-t', 'overlay', '-o', option, 'over', names[3]])
-    refused(case, names[3], 'mounted in the container')
+    top = case.path('d')
+    container(case, ['mkdir', '-p', top], ['mount', '-t', 'tmpfs', 'mine', top], ['mkdir', '-p'] + names,
+              ['mount', '-t', 'overlay', '-o', option, 'over', names[3]],
+              ['mount', '-t', 'tmpfs', 'cover', names[1]])
+    refused(case, names[3], names[1], 'neither')
+
+
+def test_overlay_relative(case):
+    container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/l', '/mnt/u', '/mnt/w', '/mnt/m'],
+              ['sh', '-c', 'cd /mnt && mount -t overlay -o lowerdir=l,upperdir=u,workdir=w over m'])
+    refused(case, '/mnt/m', 'from the root')
 
 
 def test_index(case):

@@ -69,3 +69,16 @@ def test_hidden(case):
     """What lies below another mount, and what is mounted there."""
     kept(case, UNDER, probe="""exec unshare -m sh -ec 'cat /mnt/text /opt/peer/text; umount /mnt;
                                cat /mnt/text /mnt/deep/text; umount /mnt/deep; umount /mnt; ls -d /mnt'""")
+
+
+LAYERS = """
+mount -t tmpfs -o size=4m base /mnt
+cd /mnt; mkdir l u w m; echo lower >l/file; echo gone >l/gone
+mount -t overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w layers m
+echo upper >m/new; rm m/gone
+"""
+
+
+def test_overlay(case):
+    """Mounted in the container, of directories of its own."""
+    kept(case, LAYERS, probe='cd /mnt/m; ls; cat file new; ls ../u')
