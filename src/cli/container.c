@@ -112,39 +112,60 @@ static bool is_in_time_of_children(void)
 	       !strcmp(own, next);
 }
 
+/* Nothing, and a negative errno, if it cannot be read. */
+static ssize_t read_file(const char *path, char *text, size_t size)
+{
+	FILE *f = fopen(path, "re");
+	size_t n;
+	int r;
+
+	text[0] = '\0';
+	if (!f)
+		return -errno;
+	n = fread(text, 1, size - 1, f);
+	r = ferror(f) ? -errno : 0;
+	fclose(f);
+	text[r < 0 ? 0 : n] = '\0';
+	return r < 0 ? r : (ssize_t)n;
+}
+
 /*
  * /proc tells times by the clock of the reader's time namespace: how much it is ahead, in ticks.
  * Who has been executed by unshare(1) is still in that of the machine before Linux 6.3.
  */
-static int64_t clock_ahead(void)
+static int clock_ahead(int64_t *ret)
 {
-	FILE *f = is_in_time_of_children() ? fopen("/proc/self/timens_offsets", "re") : NULL;
 	long long sec = 0, nsec = 0;
-	char line[128];
+	char text[512], *s;
+	ssize_t n;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "boottime %lld %lld", &sec, &nsec) == 2)
-			break;
-	if (f)
-		fclose(f);
-	return (int64_t)(((double)sec + (double)nsec / 1e9) * (double)sysconf(_SC_CLK_TCK));
+	*ret = 0;
+	if (!is_in_time_of_children())
+		return 0;
+	n = read_file("/proc/self/timens_offsets", text, sizeof(text));
+	if (n < 0)
+		return n == -ENOENT ? 0 : (int)n;
+	s = strstr(text, "boottime");
+	if (s)
+		sscanf(s, "boottime %lld %lld", &sec, &nsec);
+	*ret = (int64_t)(((double)sec + (double)nsec / 1e9) * (double)sysconf(_SC_CLK_TCK));
+	return 0;
 }
 
 /* Field 22 of /proc/PID/stat, by the machine's clock; 0 when it is gone. */
-static uint64_t start_time(pid_t pid)
+static int start_time(pid_t pid, uint64_t *ret)
 {
 	char path[64], text[1024], *s;
 	unsigned long long started = 0;
-	size_t n;
-	FILE *f;
+	int64_t ahead;
+	ssize_t n;
+	int r;
 
+	*ret = 0;
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	if (!f)
-		return 0;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = '\0';
+	n = read_file(path, text, sizeof(text));
+	if (n < 0)
+		return n == -ENOENT || n == -ESRCH ? 0 : (int)n;
 	s = strrchr(text, ')');
 	/* A zombie has ended. */
 	if (!s || s[2] == 'Z' ||
@@ -152,24 +173,15 @@ static uint64_t start_time(pid_t pid)
 		   "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
 		   &started) != 1)
 		return 0;
-	return started - (uint64_t)clock_ahead();
+	r = clock_ahead(&ahead);
+	*ret = started - (uint64_t)ahead;
+	return r;
 }
 
 /* It may have been rounded otherwise. */
 static bool is_same_start(uint64_t a, uint64_t b)
 {
 	return a && b && a <= b + 1 && b <= a + 1;
-}
-
-static size_t read_file(const char *path, char *text, size_t size)
-{
-	FILE *f = fopen(path, "re");
-	size_t n = f ? fread(text, 1, size - 1, f) : 0;
-
-	if (f)
-		fclose(f);
-	text[n] = '\0';
-	return n;
 }
 
 /* The pid of a process in its own namespace: the last of its line; 0 when it is gone. */
@@ -237,6 +249,33 @@ static void name_restarted(struct container_entry *c)
 	}
 }
 
+/* NULL: it was not started. What cannot be read may be running. */
+static int load_state(const char *path, json_t **ret)
+{
+	FILE *f = fopen(path, "re");
+	json_error_t error;
+	int r = 0;
+
+	*ret = NULL;
+	if (!f)
+		return errno == ENOENT ? 0 : -errno;
+	errno = 0;
+	*ret = json_loadf(f, 0, &error);
+	if (!*ret && (ferror(f) || json_error_code(&error) == json_error_out_of_memory))
+		r = errno ? -errno : -ENOMEM;
+	fclose(f);
+	return r;
+}
+
+static int is_still(struct container_entry *c)
+{
+	uint64_t started;
+	int r = start_time(c->init, &started);
+
+	c->running = is_same_start(started, c->started);
+	return r;
+}
+
 int container_load(const char *name, struct container_entry *ret)
 {
 	const char *command = "", *checkpoint = NULL;
@@ -244,6 +283,7 @@ int container_load(const char *name, struct container_entry *ret)
 	json_int_t init = 0, root = 0, started = 0;
 	struct stat st;
 	json_t *j;
+	int r;
 
 	memset(ret, 0, sizeof(*ret));
 	if (!container_good_name(name))
@@ -253,7 +293,9 @@ int container_load(const char *name, struct container_entry *ret)
 		return -errno;
 	snprintf(ret->name, sizeof(ret->name), "%s", name);
 	container_path(name, "state", path);
-	j = json_load_file(path, 0, NULL);
+	r = load_state(path, &j);
+	if (r < 0)
+		return r;
 	if (j &&
 	    json_unpack(j, "{s:I, s:I, s:I, s:s, s?s}", "init", &init, "root", &root, "started",
 			&started, "command", &command, "checkpoint", &checkpoint) == 0) {
@@ -262,13 +304,17 @@ int container_load(const char *name, struct container_entry *ret)
 		ret->started = (uint64_t)started;
 		ret->command = strdup(command);
 		ret->checkpoint = checkpoint ? strdup(checkpoint) : NULL;
-		ret->running = is_same_start(start_time(ret->init), ret->started);
+		r = is_still(ret);
 		if (ret->running && ret->root == ret->init)
 			ret->root = command_of(ret->init);
 		if (ret->running && !strcmp(command, CONTAINER_RESTARTED))
 			name_restarted(ret);
 	}
 	json_decref(j);
+	if (r < 0) {
+		container_entry_free(ret);
+		return r;
+	}
 	if (!ret->running)
 		container_cgroups_clean(name);
 	return 0;
@@ -299,18 +345,29 @@ int container_register(struct cli *cli, const char *name, const struct reprise_r
 	int ret;
 
 	snprintf(c.name, sizeof(c.name), "%s", name);
-	c.started = start_time(c.init);
+	ret = start_time(c.init, &c.started);
 	c.command = strdup(command);
-	ret = container_save(&c);
+	if (ret >= 0)
+		ret = container_save(&c);
 	container_entry_free(&c);
 	return ret < 0 ? own_error(cli, "output", ret, "cannot note the container %s", name) : -1;
 }
 
+int container_unread(struct cli *cli, const char *name, int err)
+{
+	if (err == -ENOENT)
+		return own_error(cli, "container-none", err, "there is no container '%s'", name);
+	return own_error(cli, "container-state", err,
+			 "what is noted of the container %s cannot be read: %s", name,
+			 strerrordesc_np(-err));
+}
+
 int container_running(struct cli *cli, const char *name, struct container_entry *ret)
 {
-	if (container_load(name, ret) < 0)
-		return own_error(cli, "container-none", -ENOENT, "there is no container '%s'",
-				 name);
+	int r = container_load(name, ret);
+
+	if (r < 0)
+		return container_unread(cli, name, r);
 	if (!ret->running) {
 		container_entry_free(ret);
 		return own_error(cli, "container-state", -ESRCH, "container %s has ended", name);
@@ -359,30 +416,42 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static int add_name(char ***names, int n, const char *name)
+{
+	char **more = realloc(*names, ((size_t)n + 1) * sizeof(**names));
+
+	if (more)
+		*names = more;
+	if (!more || !(more[n] = strdup(name)))
+		return -ENOMEM;
+	return n + 1;
+}
+
 int container_list(char ***ret)
 {
 	char base[CONTAINER_PATH / 2];
 	struct dirent *d;
 	DIR *dir;
-	int n = 0;
+	int n = 0, r = 0;
 
 	base_directory(base);
 	dir = opendir(base);
 	*ret = NULL;
 	if (!dir)
 		return errno == ENOENT ? 0 : -errno;
-	while ((d = readdir(dir))) {
-		char **more;
-
-		if (!container_good_name(d->d_name))
-			continue;
-		more = realloc(*ret, ((size_t)n + 1) * sizeof(**ret));
-		if (!more)
-			break;
-		*ret = more;
-		(*ret)[n++] = strdup(d->d_name);
-	}
+	for (errno = 0; r >= 0 && (d = readdir(dir)); errno = 0)
+		if (container_good_name(d->d_name) && (r = add_name(ret, n, d->d_name)) >= 0)
+			n = r;
+	if (r >= 0 && errno)
+		r = -errno;
 	closedir(dir);
+	if (r < 0) {
+		while (n)
+			free((*ret)[--n]);
+		free(*ret);
+		*ret = NULL;
+		return r;
+	}
 	if (n)
 		qsort(*ret, (size_t)n, sizeof(**ret), by_name);
 	return n;

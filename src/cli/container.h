@@ -40,8 +40,10 @@ void container_path(const char *name, const char *below, char path[CONTAINER_PAT
 int container_make(const char *name);
 /* The same under the first free one of the names NAME, NAME-2, ...; NULL: any. */
 int container_make_any(const char *wanted, char name[64]);
-/* -ENOENT: there is none of that name. */
+/* -ENOENT: there is none of that name; another one: it cannot be read, and may be running. */
 int container_load(const char *name, struct container_entry *ret);
+/* Tells so, as own_error(). */
+int container_unread(struct cli *cli, const char *name, int err);
 int container_save(const struct container_entry *c);
 void container_entry_free(struct container_entry *c);
 int container_lock(const char *name, bool wait);

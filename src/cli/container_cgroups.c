@@ -55,6 +55,8 @@ static int for_each_group(const char *name, int (*fn)(const char *path, void *ar
 		if (*line == '/' && last && !strncmp(last, "/reprise-", 9))
 			r = fn(line, arg);
 	}
+	if (r == 0 && ferror(f))
+		r = -EIO;
 	fclose(f);
 	return r;
 }

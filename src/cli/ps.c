@@ -102,7 +102,7 @@ static int run(struct cli *cli, int argc, char **argv)
 	static const struct option options[] = {COMMON_OPTIONS};
 	json_t *list = json_array();
 	char **names;
-	int c, r, n;
+	int c, r, n, status = EXIT_OK;
 
 	while ((c = getopt_long(argc, argv, SHORT_OPTIONS, options, NULL)) != -1)
 		if ((r = common_option(cli, c, argv)) >= 0)
@@ -123,7 +123,11 @@ static int run(struct cli *cli, int argc, char **argv)
 		struct container_entry e;
 		struct usage u = {};
 
-		if (names[i] && container_load(names[i], &e) == 0) {
+		r = container_load(names[i], &e);
+		/* It may just have been removed. */
+		if (r < 0 && r != -ENOENT)
+			status = container_unread(cli, names[i], r);
+		if (r >= 0) {
 			if (e.running)
 				measure(e.name, e.init, &u);
 			if (cli->json)
@@ -135,10 +139,10 @@ static int run(struct cli *cli, int argc, char **argv)
 		free(names[i]);
 	}
 	free(names);
-	if (cli->json)
+	if (cli->json && status == EXIT_OK)
 		return print_json(cli, json_pack("{s:o}", "containers", list));
 	json_decref(list);
-	return EXIT_OK;
+	return status;
 }
 
 const struct command ps_command = {

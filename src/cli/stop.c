@@ -60,8 +60,7 @@ static int stop_one(struct cli *cli, const char *name, long patience)
 	bool running = r >= 0 && c.running;
 
 	if (r < 0)
-		return own_error(cli, "container-none", -ENOENT, "there is no container '%s'",
-				 name);
+		return container_unread(cli, name, r);
 	container_entry_free(&c);
 	if (!running)
 		return EXIT_OK;
@@ -102,8 +101,7 @@ static int remove_one(struct cli *cli, const char *name)
 	int r = container_load(name, &c), lock;
 
 	if (r < 0)
-		return own_error(cli, "container-none", -ENOENT, "there is no container '%s'",
-				 name);
+		return container_unread(cli, name, r);
 	container_entry_free(&c);
 	lock = container_lock(name, false);
 	if (lock == -EWOULDBLOCK)

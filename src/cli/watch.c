@@ -26,16 +26,22 @@ struct request {
 	unsigned long earlier; /* images in the directory */
 };
 
+#define STOP_TRIES 10
+
 /* Written to by the handler, which can be told nothing else. */
 static int stop_pipe[2] = {-1, -1};
 
 static void on_stop(int sig)
 {
 	int saved = errno;
+	ssize_t n = -1;
 
+	errno = 0;
 	(void)sig;
-	if (write(stop_pipe[1], "", 1) < 0)
-		errno = saved;
+	/* A full one has told already. Nothing else hinders it; but an end that is not told never
+	 * comes. */
+	for (int tries = 0; n < 0 && errno != EAGAIN && tries < STOP_TRIES; tries++)
+		n = write(stop_pipe[1], "", 1);
 	errno = saved;
 }
 

@@ -57,6 +57,18 @@ static inline void close_directory(DIR **d)
 	*d = NULL;
 }
 
+/* The next entry; NULL at the end, and where it cannot be read, with a negative errno in *ret. */
+static inline struct dirent *next_entry(DIR *d, int *ret)
+{
+	struct dirent *entry;
+
+	errno = 0;
+	entry = readdir(d);
+	if (!entry && errno)
+		*ret = -errno;
+	return entry;
+}
+
 /* Ownership moves out of a cleanup variable. */
 static inline int take_fd(int *fd)
 {

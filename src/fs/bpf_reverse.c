@@ -52,6 +52,8 @@ static int read_symbols(struct bpf_symbols *s, FILE *f)
 		x->address = address;
 		strcpy(x->name, name + 4);
 	}
+	if (ferror(f))
+		return -EIO;
 	return s->base ? 0 : -EPERM;
 }
 

@@ -121,22 +121,25 @@ static void *open_as(void *arg)
  * (commit_creds()). */
 static int try(struct opening *o, uint64_t more)
 {
+	int dumpable = prctl(PR_GET_DUMPABLE), r;
 	pthread_t thread;
-	int r;
 
 	o->more = more;
 	r = pthread_create(&thread, NULL, open_as, o);
 	if (r)
 		return -r;
 	pthread_join(thread, NULL);
-	prctl(PR_SET_DUMPABLE, 1);
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	return o->result;
 }
 
-void opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd)
+int opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd, struct error *e)
 {
-	/* The task is not yet what it was when he looked into it, or it is out of his sight. */
+	/* The task is not yet what it was when he looked into it, or it is out of his sight; or
+	 * what he might open then he may not now. */
 	const uint64_t look = CAP_BIT(CAP_SYS_PTRACE) | CAP_BIT(CAP_DAC_READ_SEARCH);
+	const uint64_t more[] = {0, look, look | CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER)};
 	struct opening o = {
 		.as = msg->opener,
 		.proc_fd = r->proc_fd,
@@ -144,16 +147,19 @@ void opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd
 		.flags = (int)(msg->flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW)) |
 			 O_CLOEXEC | O_NOCTTY};
 	uint64_t ours;
-	int fresh;
+	int fresh = -1;
 
 	if (!o.as || capabilities_in_effect(0, false, &ours) < 0 ||
 	    (o.as->uid == geteuid() && o.as->gid == getegid() && !(ours & ~o.as->capabilities)))
-		return;
-	fresh = try(&o, 0);
+		return 0;
+	for (size_t i = 0; i < sizeof(more) / sizeof(more[0]) && fresh < 0; i++)
+		fresh = try(&o, more[i]);
+	/* Ours would let the kernel do for him what he may not. */
 	if (fresh < 0)
-		fresh = try(&o, look);
-	if (fresh < 0)
-		return;
+		return error_errno(e, fresh, E_FILE_OPEN,
+				   "user %u, who had opened it, cannot open it any more",
+				   o.as->uid);
 	close_fd(fd);
 	*fd = fresh;
+	return 0;
 }

@@ -11,9 +11,12 @@
  */
 int opener_save(struct checkpoint *c, const struct file_seen *f, Reprise__File *msg,
 		struct scratch *s, struct error *e) must_check;
-/* Opens *fd, which we have opened, once more as that one; it stays as it is where he may not now.
+/*
+ * Opens *fd, which we have opened, once more as that one; where he may not do that now, with what
+ * else it takes of ours, and no more.
  */
-void opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd);
+int opener_take_over(const struct restart *r, const Reprise__File *msg, int *fd,
+		     struct error *e) must_check;
 
 /*
  * Which capabilities are in effect in the calling thread; with `set`, from now on those of `caps`

@@ -147,7 +147,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
 	res = narrow_open(r, msg->flags, &fd, e);
 	if (res >= 0)
-		opener_take_over(r, msg, &fd);
+		res = opener_take_over(r, msg, &fd, e);
 	if (res >= 0)
 		res = pressure_restore(r, fd, msg, e);
 	if (res < 0)

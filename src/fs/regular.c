@@ -121,7 +121,7 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 		res = narrow_inode_open(r, msg->regular->inode, flags, ret_fd, e);
 	}
 	if (res >= 0 && msg->opener)
-		opener_take_over(r, msg, ret_fd);
+		res = opener_take_over(r, msg, ret_fd, e);
 	if (res >= 0 && msg->regular->unwatched)
 		unwatched_take_over(r, msg, ret_fd);
 	if (res >= 0)

@@ -5,7 +5,8 @@
  * that child does; `init PID all` when nobody is left. It is saved with the container like every
  * other process, so it depends on nothing: no library, no file, no stack but its first page.
  *
- * `init -` is none, but a process that stands still, of which nobody can learn anything.
+ * `init -` is none, but a process that stands still, of which nobody can learn anything, and ends
+ * when it is told to go on.
  */
 #include <linux/prctl.h>
 #include <linux/wait.h>
@@ -66,8 +67,8 @@ static void reap(struct care *c)
 __attribute__((noreturn)) static void stand(void)
 {
 	call(SYS_kill, call(SYS_getpid, 0, 0, 0, 0), 19 /* SIGSTOP */, 0, 0);
-	for (;;)
-		call(SYS_pause, 0, 0, 0, 0);
+	call(SYS_exit, 0, 0, 0, 0);
+	__builtin_unreachable();
 }
 
 __attribute__((used, noreturn)) void init_main(const long *stack);

@@ -87,17 +87,18 @@ static int find_threads(struct restart *r, struct restart_process *p, struct err
 {
 	_cleanup_(close_directory) DIR *dir = open_threads(r, p, e);
 	struct dirent *d;
+	int ended = 0;
 
 	if (!dir)
 		return e->err;
-	while ((d = readdir(dir))) {
+	while ((d = next_entry(dir, &ended))) {
 		pid_t tid = (pid_t)atoi(d->d_name), vtid = tid ? tree_pid_at(r, p->pid, tid, 0) : 0;
 
 		for (size_t i = 1; i < p->tasks.n && vtid; i++)
 			if (p->tasks.v[i].vtid == vtid)
 				p->tasks.v[i].tid = tid;
 	}
-	return 0;
+	return ended < 0 ? error_errno(e, ended, E_SYSTEM, "cannot list the threads") : 0;
 }
 
 /* ---- in a user namespace ---- */

@@ -92,12 +92,17 @@ static void *run(void *arg)
 	return NULL;
 }
 
+bool landlock_available(void)
+{
+	return syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) >= 0;
+}
+
 int landlock_place(struct kernel_memory *k, int *ret, uint64_t *ret_own)
 {
 	struct search s = {.kernel = k};
 	pthread_t thread;
 
-	if (syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) < 0)
+	if (!landlock_available())
 		return -errno;
 	if (pthread_create(&thread, NULL, run, &s) != 0)
 		return -EAGAIN;

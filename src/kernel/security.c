@@ -16,8 +16,10 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kernel_memory.h"
 #include "core/procfs.h"
 #include "kernel/cred.h"
+#include "kernel/landlock.h"
 #include "ns/first.h"
 
 /*
@@ -34,7 +36,7 @@ struct probe {
 	uint32_t uid, gid;
 	uint64_t space;	   /* id of its pid namespace; 0: ours */
 	uint64_t user;	   /* the same of its user namespace */
-	pid_t pid, called; /* there */
+	pid_t pid, called; /* there; pid 0: it is known only that it can be made */
 };
 
 /* Ourselves, as a task may look into us; nothing of it changes within a checkpoint. */
@@ -131,19 +133,28 @@ static int make_probe(const struct checkpoint *c, struct probe *p)
 	return p->called ? 0 : -ESRCH;
 }
 
+static void end_probe(struct probe *p)
+{
+	if (!p->pid)
+		return;
+	/* Of the same session anybody may say that, not only who has its ids. */
+	kill(p->pid, SIGCONT);
+	kill(p->pid, SIGKILL);
+	waitpid(p->pid, NULL, 0);
+	p->pid = 0;
+}
+
 void security_probes_free(struct security_probes *probes)
 {
 	if (!probes)
 		return;
-	vec_for_each (p, &probes->all) {
-		kill(p->pid, SIGKILL);
-		waitpid(p->pid, NULL, 0);
-	}
+	vec_for_each (p, &probes->all)
+		end_probe(p);
 	vec_free(&probes->all);
 	free(probes);
 }
 
-static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
+static int find_probe(struct checkpoint *c, struct probe want, struct probe **ret)
 {
 	struct probe *new;
 	int r;
@@ -151,17 +162,20 @@ static int find_probe(struct checkpoint *c, struct probe want, pid_t *ret)
 	vec_for_each (p, &c->probes->all)
 		if (p->uid == want.uid && p->gid == want.gid && p->space == want.space &&
 		    p->user == want.user) {
-			*ret = p->called;
+			*ret = p;
 			return 0;
 		}
 	r = make_probe(c, &want);
 	if (r < 0)
 		return r;
 	new = vec_push(&c->probes->all);
-	if (new)
-		*new = want;
-	*ret = want.called;
-	return new ? 0 : -ENOMEM;
+	if (!new) {
+		end_probe(&want);
+		return -ENOMEM;
+	}
+	*new = want;
+	*ret = new;
+	return 0;
 }
 
 static void ask_own(struct own *own)
@@ -190,26 +204,20 @@ static bool like_us(struct own *own, const Reprise__Credentials *t)
 	       !(own->permitted & ~t->caps->permitted);
 }
 
-int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
-		   struct batch *b, struct security_query *q, struct error *e)
+/* Whom the task is to look at: *ret is NULL if that is ourselves. */
+static int choose_probe(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			struct probe **ret, int *ret_failed, struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	Reprise__Credentials creds = REPRISE__CREDENTIALS__INIT;
 	const char *status;
 	struct probe want;
-	pid_t probe = c->self;
-	uint32_t data;
 	int r = checkpoint_status(c, p, tid, &status, e);
 
 	if (r >= 0)
 		r = cred_parse(status, &creds, &s, e);
 	if (r < 0)
 		return r;
-	for (int i = 0; i < 2; i++)
-		q->keyrings[i] = batch_call(
-			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
-			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
-	q->probe = -1;
 	if (!c->probes)
 		c->probes = calloc(1, sizeof(*c->probes));
 	if (!c->probes)
@@ -218,11 +226,76 @@ int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid
 			      .gid = creds.rgid,
 			      .space = space_of_process(c, p->frozen->pid),
 			      .user = space_of_user(c, p->frozen->pid)};
-	if ((want.space || want.user || !like_us(&c->probes->own, &creds)) &&
-	    find_probe(c, want, &probe) < 0)
+	*ret = NULL;
+	*ret_failed = 0;
+	if (want.space || want.user || !like_us(&c->probes->own, &creds))
+		*ret_failed = find_probe(c, want, ret);
+	return 0;
+}
+
+/* Where there is nobody to look at, the memory of the kernel tells, for who may read it. */
+static int ask_kernel(struct checkpoint *c, pid_t tid, int failed, struct error *e)
+{
+	struct kernel_memory *k = NULL;
+	struct error unused = {};
+	uint64_t own, at, domain;
+	int offset, r;
+
+	if (!landlock_available())
 		return 0;
+	r = checkpoint_kernel_memory(c, &k, &unused);
+	if (r >= 0)
+		r = landlock_place(k, &offset, &own);
+	if (r >= 0)
+		r = kernel_task(k, tid, &at);
+	if (r >= 0)
+		r = kernel_member(k, at, "task_struct", "cred", &at, sizeof(at));
+	if (r >= 0)
+		r = kernel_member(k, at, "cred", "security", &at, sizeof(at));
+	if (r >= 0)
+		r = kernel_read(k, at + (uint64_t)offset, &domain, sizeof(domain));
+	if (r < 0)
+		return error_set(e, -EPERM, E_PERMISSION,
+				 "whether rules of Landlock confine it cannot be asked: that takes "
+				 "a process with its ids, which cannot be made (%s)",
+				 strerrordesc_np(-failed));
+	return domain && domain != own ? security_landlock(e) : 0;
+}
+
+int security_check(struct checkpoint *c, const struct checkpoint_process *p, struct error *e)
+{
+	struct probe *probe;
+	int failed, r = choose_probe(c, p, p->tid, &probe, &failed, e);
+
+	if (r < 0)
+		return r;
+	if (failed < 0)
+		return ask_kernel(c, p->tid, failed, e);
+	/* What it is needed for is asked when the task stands still. */
+	if (probe)
+		end_probe(probe);
+	return 0;
+}
+
+int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		   struct batch *b, struct security_query *q, struct error *e)
+{
+	struct probe *probe;
+	uint32_t data;
+	int failed, r = choose_probe(c, p, tid, &probe, &failed, e);
+
+	if (r < 0)
+		return r;
+	for (int i = 0; i < 2; i++)
+		q->keyrings[i] = batch_call(
+			b, SYS_keyctl, VAL(KEYCTL_GET_KEYRING_ID),
+			VAL(i ? KEY_SPEC_PROCESS_KEYRING : KEY_SPEC_THREAD_KEYRING), VAL(0));
+	q->probe = -1;
+	if (failed < 0)
+		return ask_kernel(c, tid, failed, e);
 	data = batch_data(b, NULL, 16);
-	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe), DATA(data), DATA(data + 8));
+	q->probe = batch_call(b, SYS_get_robust_list, VAL(probe ? probe->called : c->self),
+			      DATA(data), DATA(data + 8));
 	return 0;
 }
 
@@ -241,9 +314,14 @@ int security_keyring(bool of_process, struct error *e)
 
 int security_collect(const struct batch *b, const struct security_query *q, struct error *e)
 {
-	/* -ESRCH: it does not see us, in another pid namespace */
-	if (q->probe >= 0 && batch_result(b, q->probe) == -EPERM)
+	int64_t r = q->probe < 0 ? 0 : batch_result(b, q->probe);
+
+	if (r == -EPERM)
 		return security_landlock(e);
+	/* Whoever has the ids of a probe can end it; nobody may get rid of his rules by that. */
+	if (r < 0)
+		return error_errno(e, (int)r, E_PERMISSION,
+				   "whether rules of Landlock confine it cannot be asked");
 	for (int i = 0; i < 2; i++)
 		if (batch_result(b, q->keyrings[i]) > 0)
 			return security_keyring(i, e);

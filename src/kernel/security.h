@@ -22,12 +22,18 @@ int security_compare_labels(const struct checkpoint *c, const char *own,
 			    const struct checkpoint_process *p, struct error *e) must_check;
 
 struct security_query {
-	int probe; /* -1: nothing could be asked */
+	int probe; /* -1: there was no need to ask */
 	int keyrings[2];
 };
 /* Questions that only the thread can answer. */
 int security_query(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		   struct batch *b, struct security_query *q, struct error *e) must_check;
+/*
+ * While checking: could it be asked? If not, because there may be no process with the ids of the
+ * task, and the memory of the kernel may not be read either, it is refused, here as there.
+ */
+int security_check(struct checkpoint *c, const struct checkpoint_process *p,
+		   struct error *e) must_check;
 /* The refusals (E_TASK_SECURITY), for whoever has found the reason. */
 int security_landlock(struct error *e);
 int security_keyring(bool of_process, struct error *e);

@@ -306,19 +306,23 @@ static void offer_to_oom(const struct checkpoint *c, pid_t pid)
 		ignore(write(fd, "1000", 4) == 4 ? 0 : -errno, "there was room enough");
 }
 
-static int make(struct checkpoint *c, struct mm_state *m, struct agent_found *found,
+/* *ret_back is negative if what was borrowed could not be given back. */
+static int make(struct checkpoint *c, struct mm_state *m, struct agent_found *found, int *ret_back,
 		struct error *e)
 {
 	const struct frozen_thread *by = c->processes.v[m->process].speaker;
 	struct agent *a = NULL;
-	int r = agent_borrow(&a, c->proc_fd, by->tid, by->cpu, NULL, found, e), back;
+	int r = agent_borrow(&a, c->proc_fd, by->tid, by->cpu, NULL, found, e);
+	struct error in_return = {};
 
 	if (r >= 0)
 		r = agent_copy(a, by->tid, by->cpu, m->copy.advices, m->copy.nadvices, &m->copy.pid,
 			       &m->copy.agent, e);
-	back = agent_return(a, r < 0 ? NULL : e);
-	if (r < 0 || back < 0)
-		return r < 0 ? r : back;
+	*ret_back = agent_return(a, &in_return);
+	if (*ret_back < 0)
+		*e = in_return;
+	if (r < 0 || *ret_back < 0)
+		return r < 0 ? r : *ret_back;
 	offer_to_oom(c, m->copy.pid);
 	return unmap_shared(m, e);
 }
@@ -333,25 +337,30 @@ void mm_copy_end(struct mm_copy *copy)
 
 /* ---- all of them ---- */
 
-uint64_t mm_make_copies(struct checkpoint *c, struct agent_found *found)
+int mm_make_copies(struct checkpoint *c, struct agent_found *found, uint64_t *ret, struct error *e)
 {
 	size_t n = c->mm->mms.n;
 	struct tally t = {c, calloc(n + 1, sizeof(*t.of))};
 	uint64_t sum = 0;
+	int back = 0;
 
 	if (t.of && !c->no_copies && !c->mm->registered.n && orphans_leave(c))
 		sum = choose_all(c, &t);
 	vec_for_each (m, &c->mm->mms) {
 		char text[ERROR_TEXT_MAX];
-		struct error e = {};
+		struct error own = {};
 
+		if (back < 0)
+			break;
 		if (!sum || !m->copy.bytes) {
 			mm_copy_end(&m->copy);
 			continue;
 		}
-		if (make(c, m, found, &e) >= 0)
+		if (make(c, m, found, &back, &own) >= 0)
 			continue;
-		error_format(&e, text, sizeof(text));
+		if (back < 0)
+			*e = own;
+		error_format(&own, text, sizeof(text));
 		checkpoint_trace(c, "no copy of the memory of task %d is made: %s", m->tid, text);
 		sum -= m->copy.bytes;
 		mm_copy_end(&m->copy);
@@ -359,7 +368,8 @@ uint64_t mm_make_copies(struct checkpoint *c, struct agent_found *found)
 	for (size_t i = 0; t.of && i < n; i++)
 		free(t.of[i]);
 	free(t.of);
-	return sum;
+	*ret = sum;
+	return back;
 }
 
 /* ---- reading ---- */

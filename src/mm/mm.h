@@ -68,11 +68,13 @@ uint64_t mm_unkept_bytes(const struct checkpoint *c);
 /*
  * Where much of an address space is left to be read, that can be done when the tasks run again:
  * from a copy that fork makes of it. Makes such copies, before mm_keep_pages(), which leaves out
- * what they have, and tells of how many bytes. What cannot be copied so is read as ever. Then,
+ * what they have, and tells of how many bytes. What cannot be copied so is read as ever; an error
+ * is only that a task could not be given back what it had lent. Then,
  * after the thaw: reads, and ends the copies. -EAGAIN: one has ended before, all has to be done
  * again with c->no_copies set.
  */
-uint64_t mm_make_copies(struct checkpoint *c, struct agent_found *found);
+int mm_make_copies(struct checkpoint *c, struct agent_found *found, uint64_t *ret,
+		   struct error *e) must_check;
 int mm_read_copies(struct checkpoint *c, struct error *e) must_check;
 /*
  * After the thaw: are the flags of mappings those that were taken for granted in the freeze?

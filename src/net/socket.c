@@ -161,14 +161,19 @@ static int make_owned(const Reprise__Socket *m)
 	bool apart = (m->family == AF_INET || m->family == AF_INET6) &&
 		     (m->uid != geteuid() || m->gid != getegid());
 	struct making x = {.m = m};
+	int dumpable = prctl(PR_GET_DUMPABLE), r;
 	pthread_t thread;
 
-	if (!apart || pthread_create(&thread, NULL, make_as_owner, &x) != 0) {
+	if (!apart) {
 		make(&x);
 		return x.fd;
 	}
+	r = pthread_create(&thread, NULL, make_as_owner, &x);
+	if (r)
+		return -r;
 	pthread_join(thread, NULL);
-	prctl(PR_SET_DUMPABLE, 1);
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	return x.fd;
 }
 

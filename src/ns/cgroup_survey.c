@@ -219,7 +219,7 @@ static int walk(struct walk *w, int dir, const char *below, int depth, struct er
 {
 	_cleanup_(close_directory) DIR *d = NULL;
 	struct dirent *entry;
-	int fd, r;
+	int fd, r, ended = 0;
 
 	r = add_group(w->cg, w->tree, dir, below, w->proc_fd >= 0, &w->list, &w->cap, e);
 	if (r >= 0 && w->proc_fd >= 0)
@@ -231,7 +231,7 @@ static int walk(struct walk *w, int dir, const char *below, int depth, struct er
 			     : error_set(e, -ELOOP, E_CONTAINER_CGROUP,
 					 "the control groups below %s cannot be read",
 					 w->tree->path);
-	while (r >= 0 && (entry = readdir(d))) {
+	while (r >= 0 && (entry = next_entry(d, &ended))) {
 		_cleanup_(close_fd) int child = -EBADF;
 		_cleanup_(free_ptr) char *path = NULL;
 
@@ -244,6 +244,9 @@ static int walk(struct walk *w, int dir, const char *below, int depth, struct er
 			return no_memory(e);
 		r = walk(w, child, path, depth + 1, e);
 	}
+	if (r >= 0 && ended < 0)
+		return error_errno(e, ended, E_CONTAINER_CGROUP,
+				   "the control groups below %s cannot be read", w->tree->path);
 	return r;
 }
 

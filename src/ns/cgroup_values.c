@@ -207,6 +207,7 @@ int cgroup_values_read(int dir, bool v2, Reprise__Cgroup *msg, struct scratch *s
 	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	struct dirent *entry;
 	size_t files = 0;
+	int ended = 0;
 
 	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d || !value)
@@ -217,9 +218,11 @@ int cgroup_values_read(int dir, bool v2, Reprise__Cgroup *msg, struct scratch *s
 	msg->files = scratch_alloc(s, (files + 64) * sizeof(*msg->files));
 	if (!msg->files || (v2 && read_subtree(dir, msg, s) < 0))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for control groups");
-	while (r >= 0 && (entry = readdir(d)) && msg->n_files < files + 64)
+	while (r >= 0 && msg->n_files < files + 64 && (entry = next_entry(d, &ended)))
 		if (entry->d_type != DT_DIR)
 			r = add_file(dir, entry->d_name, msg, value, s, e);
+	if (r >= 0 && ended < 0)
+		r = error_errno(e, ended, E_CONTAINER_CGROUP, "cannot read a control group");
 	return r < 0 ? r : read_xattrs(dir, msg, s, e);
 }
 

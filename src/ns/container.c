@@ -318,7 +318,7 @@ int container_check_tasks(const struct container *ct, struct error *e)
 {
 	_cleanup_(close_directory) DIR *dir = NULL;
 	struct dirent *d;
-	int fd;
+	int fd, ended = 0;
 
 	if (!(ct->own & CLONE_NEWPID))
 		return 0;
@@ -326,7 +326,7 @@ int container_check_tasks(const struct container *ct, struct error *e)
 	dir = fd >= 0 ? fdopendir(fd) : NULL;
 	if (!dir)
 		return error_errno(e, -errno, E_SYSTEM, "cannot read /proc");
-	while ((d = readdir(dir))) {
+	while ((d = next_entry(dir, &ended))) {
 		pid_t pid = (pid_t)atoi(d->d_name);
 		struct error unused = {};
 		struct proc_stat st;
@@ -340,7 +340,7 @@ int container_check_tasks(const struct container *ct, struct error *e)
 				  "was put into the container from outside; end it first"),
 			"task %d (%s)", pid, st.comm);
 	}
-	return 0;
+	return ended < 0 ? error_errno(e, ended, E_SYSTEM, "cannot read /proc") : 0;
 }
 
 int container_kill(void *arg, pid_t pid, int sig)

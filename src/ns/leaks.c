@@ -198,6 +198,12 @@ int leak_unless_hidden(ssize_t r, struct error *e)
 	return 0;
 }
 
+int leak_unlisted(const struct outsider *o, int err, const char *what, struct error *e)
+{
+	error_errno(e, err, E_SYSTEM, "cannot list the %s of task %d (%s)", what, o->pid, o->comm);
+	return leak_unless_hidden(err, e);
+}
+
 static bool allowed(const struct leak_search *s, const char *kind, const char *link)
 {
 	for (const char *const *a = s->ct->allow_leaks; a && *a; a++)
@@ -397,13 +403,17 @@ static int look_at_threads(struct leak_search *s, const struct outsider *first, 
 	struct dirent *d;
 	int fd = procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task",
 			     first->pid);
-	int r = 0;
+	int r = fd < 0 ? fd : 0;
 
 	dir = fd >= 0 ? fdopendir(fd) : NULL;
+	if (!dir)
+		return leak_unlisted(first, r < 0 ? r : -errno, "threads", e);
 	do {
-		for (q.n = 0; dir && q.n < OUTSIDER_THREADS && (d = readdir(dir));)
+		for (q.n = 0; q.n < OUTSIDER_THREADS && (d = next_entry(dir, &r));)
 			if (atoi(d->d_name) > 0 && atoi(d->d_name) != first->pid)
 				q.tids[q.n++] = (pid_t)atoi(d->d_name);
+		if (r < 0)
+			return leak_unlisted(first, r, "threads", e);
 		if (q.n && outsider_look_at_threads(s->ct->outside, &q) < 0)
 			return 0;
 		for (size_t i = 0; r >= 0 && i < q.n; i++) {
@@ -442,11 +452,12 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 	_cleanup_(close_directory) DIR *dir = NULL;
 	struct dirent *d;
 	int fd = openat(s->ct->host_proc, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int ended = 0;
 
 	dir = fd >= 0 ? fdopendir(fd) : NULL;
 	if (!dir)
 		return error_errno(e, -errno, E_SYSTEM, "cannot read /proc");
-	while (r >= 0 && (d = readdir(dir))) {
+	while (r >= 0 && (d = next_entry(dir, &ended))) {
 		_cleanup_(free_ptr) char *link = NULL;
 		pid_t pid = (pid_t)atoi(d->d_name);
 		int depth;
@@ -465,6 +476,8 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		if (!inside && depth < 0 && pid != s->ct->outsider)
 			r = look_at_process(s, pid, e);
 	}
+	if (r >= 0 && ended < 0)
+		return error_errno(e, ended, E_SYSTEM, "cannot read /proc");
 	return r;
 }
 

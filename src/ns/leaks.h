@@ -43,6 +43,8 @@ int leak_report(struct leak_search *s, const struct outsider *o, const char *kin
 		const struct inside *x, const char *how, struct error *e) must_check;
 /* Who has ended, or is kept from us, is left out. */
 int leak_unless_hidden(ssize_t r, struct error *e) must_check;
+/* The same where a directory of it could not be read. */
+int leak_unlisted(const struct outsider *o, int err, const char *what, struct error *e) must_check;
 /* How far below the pid namespace of the container is this one? -1: it is outside. */
 int leak_depth_below(const struct leak_search *s, const char *link);
 /* Takes down the pids of a task; `out` is that outside. While checking: is it traced from there? */

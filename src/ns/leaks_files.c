@@ -233,18 +233,24 @@ int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct e
 		procfs_open(s->ct->host_proc, O_PATH | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task/%d",
 			    o->pid, o->tid);
 	struct dirent *d;
-	int fd, r;
+	int fd, r, ended = 0;
 
 	if (task < 0)
-		return 0;
+		return leak_unlisted(o, task, "files", e);
 	r = look_at_place(s, o, task, "cwd", " as its working directory", e);
 	if (r >= 0)
 		r = look_at_place(s, o, task, "root", " as its root", e);
-	fd = r < 0 ? -1 : openat(task, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (r < 0)
+		return r;
+	fd = openat(task, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	fds = fd >= 0 ? fdopendir(fd) : NULL;
-	while (fds && r >= 0 && (d = readdir(fds)))
+	if (!fds)
+		return leak_unlisted(o, -errno, "descriptors", e);
+	while (r >= 0 && (d = next_entry(fds, &ended)))
 		if (d->d_name[0] != '.')
 			r = look_at_fd(s, o, dirfd(fds), d->d_name, &sockets, e);
+	if (r >= 0 && ended < 0)
+		r = leak_unlisted(o, ended, "descriptors", e);
 	return r < 0 ? r : look_at_sockets(s, o, &sockets, e);
 }
 

@@ -380,7 +380,8 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 		if (find_same(&sv->theirs, &sv->ours, &sv->ours.v[i]))
 			continue;
 		/* It comes when this namespace has been made as a copy. */
-		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev))
+		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev) &&
+		    !strcmp(sv->ours.v[i].root, "/"))
 			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					 "a proc of another pid namespace was unmounted from %s",
 					 sv->ours.v[i].point);

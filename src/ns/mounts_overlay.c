@@ -295,10 +295,11 @@ static int check_unused(const char *upper, const struct stat *own, struct error 
 	_cleanup_(close_directory) DIR *dir = opendir("/proc");
 	_cleanup_(free_ptr) char *option = NULL;
 	struct dirent *d;
+	int ended = 0;
 
 	if (!dir || asprintf(&option, ",upperdir=%s,", upper) < 0)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	while ((d = readdir(dir))) {
+	while ((d = next_entry(dir, &ended))) {
 		_cleanup_(free_ptr) char *mounts = NULL;
 		pid_t pid = (pid_t)atoi(d->d_name);
 
@@ -309,7 +310,7 @@ static int check_unused(const char *upper, const struct stat *own, struct error 
 				"the writable layer %s is in use by process %d; end that first",
 				upper, pid);
 	}
-	return 0;
+	return ended < 0 ? error_errno(e, ended, E_SYSTEM, "cannot read /proc") : 0;
 }
 
 /* It keeps a directory there that forbids to mount it again (ovl_make_workdir()). */

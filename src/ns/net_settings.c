@@ -138,12 +138,12 @@ static int walk(int dir, const char *prefix, int depth, struct look *l)
 {
 	_cleanup_(close_directory) DIR *d = NULL;
 	struct dirent *entry;
-	int r = 0, fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = 0, ended = 0, fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	d = fd < 0 ? NULL : fdopendir(fd);
 	if (!d || depth > DEPTH_MAX)
 		return d ? -ELOOP : -errno;
-	while (r >= 0 && (entry = readdir(d))) {
+	while (r >= 0 && (entry = next_entry(d, &ended))) {
 		_cleanup_(close_fd) int below = -EBADF;
 		char name[NAME_MAX_ALL];
 		struct net_file *known;
@@ -164,7 +164,7 @@ static int walk(int dir, const char *prefix, int depth, struct look *l)
 		if (r < 0)
 			r = take_file(dir, entry->d_name, name, l);
 	}
-	return r;
+	return r < 0 ? r : ended;
 }
 
 static int by_name(const void *a, const void *b)

@@ -81,7 +81,7 @@ int run_user_root(const struct run *run, struct error *e)
 	_cleanup_(close_directory) DIR *d = NULL;
 	char path[PATH_SIZE];
 	struct dirent *entry;
-	int id = 2, r = 0;
+	int id = 2, r = 0, ended = 0;
 
 	if (strcmp(run->rootfs, "/"))
 		return overlay(run, run->rootfs, run->place.root, 1, e);
@@ -90,8 +90,10 @@ int run_user_root(const struct run *run, struct error *e)
 	d = opendir("/");
 	if (!d)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot read /");
-	while (r >= 0 && (entry = readdir(d)))
+	while (r >= 0 && (entry = next_entry(d, &ended)))
 		r = show(run, dirfd(d), entry->d_name, &id, e);
+	if (r >= 0 && ended < 0)
+		r = error_errno(e, ended, E_NAMESPACE, "cannot read /");
 	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]) && r >= 0; i++) {
 		snprintf(path, sizeof(path), "%s/%s", run->place.root, own[i]);
 		if (mkdir(path, 0755) < 0)

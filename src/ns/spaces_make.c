@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -265,17 +266,24 @@ static int propagate(void *arg, struct error *e)
 	return propagation_restart(msg, root_fds, NULL, true, e);
 }
 
-/* Files of a file system are made by those only who have a name in its user namespace. */
+/*
+ * Files of a file system are made by those only who have a name in its user namespace. A change of
+ * ids makes the process undumpable, in which what we make has its begin (commit_creds()).
+ */
 static void be_owner(struct restart *r, const Reprise__Container *msg, bool on)
 {
 	const struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
 	const Reprise__Container *user = restart_find(r, RECORD_NAMESPACE, msg->user_namespace);
+	int dumpable;
 
 	if (!user || !user->n_uid_map || !user->n_gid_map)
 		return;
+	dumpable = prctl(PR_GET_DUMPABLE);
 	setfsgid(on ? user->gid_map[0]->outside : getegid());
 	setfsuid(on ? user->uid_map[0]->outside : geteuid());
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	/* What it took from those in effect is still permitted (cap_task_fix_setuid()). */
 	if (syscall(SYS_capget, &head, data) < 0)
 		return;

@@ -8,6 +8,7 @@
 #include "fs/file.h"
 #include "ipc/ipc.h"
 #include "kernel/feasible.h"
+#include "kernel/security.h"
 #include "kernel/unseen.h"
 #include "kernel/vfork.h"
 #include "mm/mm.h"
@@ -58,6 +59,8 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 			return r;
 	if (r >= 0)
 		r = unseen_check(c, cp, e);
+	if (r >= 0)
+		r = checkpoint_refuse(c, security_check(c, cp, e), e);
 	if (r >= 0)
 		r = checkpoint_refuse(c, mm_checkpoint(c, cp, e), e);
 	vec_for_each (t, &cp->frozen->threads)

@@ -200,8 +200,10 @@ static int keep_memory(struct pass *p, struct error *e)
 	if (!can_be_kept(p, left, layers))
 		return check_time(p, left + layers, e);
 	if (!pins && !files_hold_kind(c, "userfaultfd"))
-		p->later = mm_make_copies(c, &p->found);
+		r = mm_make_copies(c, &p->found, &p->later, e);
 	left -= p->later;
+	if (r < 0)
+		return r;
 	r = check_time(p, left + layers, e);
 	if (r < 0)
 		return r;

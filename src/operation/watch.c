@@ -60,12 +60,13 @@ static int find_next(struct watch *w, struct error *e)
 {
 	DIR *dir = opendir(w->dir);
 	const struct dirent *d;
+	int ended = 0;
 
 	if (!dir)
 		return error_errno(e, -errno, E_OUTPUT, "the directory %s cannot be opened",
 				   w->dir);
 	w->next = 1;
-	while ((d = readdir(dir))) {
+	while ((d = next_entry(dir, &ended))) {
 		unsigned long number;
 		int end = 0;
 
@@ -74,7 +75,9 @@ static int find_next(struct watch *w, struct error *e)
 			w->next = number + 1;
 	}
 	closedir(dir);
-	return 0;
+	return ended < 0
+		       ? error_errno(e, ended, E_OUTPUT, "the directory %s cannot be read", w->dir)
+		       : 0;
 }
 
 /* 1: the end was asked for, or the application has come to its own. */

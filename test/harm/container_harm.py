@@ -92,7 +92,7 @@ def begin(case):
     return name, Left(case, name)
 
 
-def over(case, command, prepare, after, depth=STARTS, actions=KILLS):
+def over(case, command, prepare, after, depth=STARTS, actions=KILLS, code=0):
     """Harms the command at a sample of its calls; what is there before and after is said by two."""
     harm = Harm(case, command, depth=depth)
     plain = harm.sample
@@ -104,7 +104,7 @@ def over(case, command, prepare, after, depth=STARTS, actions=KILLS):
     def check(n, action, seed, status, done, said):
         if status == -1:
             raise Failed('it hangs: %s' % said)
-        if status == 1:
+        if status == 1 and '--json' not in command:
             text = re.sub(r'\d+', 'N', clear_line(said))
             harm.said[text] = harm.said.get(text, 0) + 1
         elif status and actions is FAILS:
@@ -113,7 +113,7 @@ def over(case, command, prepare, after, depth=STARTS, actions=KILLS):
 
     harm.sample = sample
     calls, status, _, said = sample()
-    if status:
+    if status != code:
         raise Failed('%s: exit status %d: %s' % (command, status, said))
     after(status, False)
     harm.over(actions, check, calls)
@@ -177,17 +177,63 @@ def test_checkpoint(case):
     left.remove()
 
 
-def test_stop(case):
+def harm_stop(case, actions):
+    """What says that it has ended it, has."""
     name, left = begin(case)
 
     def again():
         if name not in listed(case):
             start(case, name)
 
-    over(case, ['stop', '-t', '0', name], again, lambda status, done: left.remove())
+    def after(status, done):
+        one = left.check()
+        if not one or (status == 0 and one['state'] != 'ended'):
+            raise Failed('exit status %d, and the container is %s' % (status, one))
+        left.remove()
+
+    over(case, ['stop', '-t', '0', name], again, after, actions=actions)
 
 
-def test_rm(case):
+def test_stop(case):
+    harm_stop(case, KILLS)
+
+
+def test_fail_stop(case):
+    harm_stop(case, FAILS)
+
+
+def stays(case, command, actions, code=0, depth=STARTS):
+    """The container runs on, whatever becomes of the command."""
+    name, left = begin(case)
+    start(case, name)
+
+    def after(status, done):
+        one = left.check()
+        if not one or one['state'] != 'running':
+            raise Failed('the container is %s' % one)
+
+    over(case, [name if word == 'NAME' else word for word in command], lambda: None, after, depth, actions, code)
+    left.remove()
+
+
+def test_ps(case):
+    stays(case, ['ps', '--json'], KILLS + FAILS)
+
+
+def test_exec(case):
+    stays(case, ['exec', 'NAME', 'true'], KILLS, depth=FIRST)
+
+
+def test_fail_exec(case):
+    stays(case, ['exec', 'NAME', 'true'], FAILS, depth=FIRST)
+
+
+def test_fail_rm_running(case):
+    """One that runs is not removed because it cannot be learnt that it does."""
+    stays(case, ['rm', 'NAME'], FAILS, 1)
+
+
+def harm_rm(case, actions):
     name, left = begin(case)
 
     def ended():
@@ -195,7 +241,15 @@ def test_rm(case):
         expect(case, case.reprise('exec', name, 'sh', '-c', 'mkdir -p /opt/a/b; echo >/opt/a/b/c'))
         expect(case, case.reprise('stop', '-t', '0', name))
 
-    over(case, ['rm', name], ended, lambda status, done: left.remove())
+    over(case, ['rm', name], ended, lambda status, done: left.remove(), actions=actions)
+
+
+def test_rm(case):
+    harm_rm(case, KILLS)
+
+
+def test_fail_rm(case):
+    harm_rm(case, FAILS)
 
 
 for function in [value for key, value in list(globals().items()) if key.startswith('test_')]:

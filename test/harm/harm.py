@@ -8,7 +8,10 @@ outside is compared here.
 Each test does a fixed sample, and random ones for some seconds. The environment changes that:
 
   HARM_SECONDS=N  of random ones in each test
-  HARM_ALL=1      each system call in turn, in every way; HARM_STEP=N: only each Nth
+  HARM_ALL=1      each system call in turn, in every way
+  HARM_STEP=N     only each Nth; HARM_SEED modulo N tells with which one it begins
+  HARM_WAYS=N     at most N ways at each call
+  HARM_DISTINCT=1 passes over what only repeats, and what nobody can notice before a kill
   HARM_SEED=N     the seed that a failed test has told
   HARM_LOG=FILE   figures are appended to it, as well as what the tool said when calls failed
 """
@@ -176,7 +179,7 @@ def test_kill_kill(case):
         harm.command[1] = str(victim.pid)
         case.forget(victim.pid)
         before = victim.snapshot()
-        _, status, done, said = harm.sample_once(n, action, seed)
+        calls, status, done, said = harm.sample_once(n, action, seed)
         there = image_or_nothing(case)
         if action in FAILS and status == 1:
             clear_line(said)
@@ -191,7 +194,7 @@ def test_kill_kill(case):
         os.close(victim.answer)
         nobody_else(case, None)
         clear(case)
-        return n, status, done, said
+        return calls, status, done, said
 
     clear(case)
     harm.sample_once, harm.sample = harm.sample, sample

@@ -3,7 +3,7 @@
  * Runs a command under ptrace, and does something to it at one of its system calls:
  *
  *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS]
- *	       [-p REQUEST] [-k SIGNAL] [-e PATH] -- COMMAND...
+ *	       [-p REQUEST] [-k SIGNAL] [-e PATH] [-c] [-r] -- COMMAND...
  *
  * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
  * command, from the moment at which its own code begins (of calls in which one waits only the
@@ -18,6 +18,10 @@
  *give short	it moves but a part of its bytes
  *
  * With -e the command is asked to end (SIGTERM) as soon as PATH is there.
+ *
+ * With -c calls do not count that nobody else can notice: to be killed before one of them is to be
+ * killed before the next. With -r the fourth and later calls with the same arguments from the same
+ * place do not count.
  *
  * With -p only ptrace calls of that REQUEST count, each twice: its beginning, and its end. With -k
  * the task that is the object of that call gets a SIGNAL before anybody is killed.
@@ -42,6 +46,8 @@
 #include <unistd.h>
 
 #define MAX_TASKS 512
+#define SEEN	  (1 << 16) /* a power of two */
+#define REPEATS	  3
 #define OPTIONS                                                                                   \
 	(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | \
 	 PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)
@@ -64,6 +70,8 @@ static struct {
 	unsigned long seed;
 	int depth, err, signal;
 	long request;	  /* 0: all calls count */
+	bool changes;	  /* -c */
+	bool distinct;	  /* -r */
 	const char *end;  /* a path, or NULL */
 	pid_t root, made; /* made: the last that is not followed */
 	uint64_t entry;	  /* where the code of the command begins */
@@ -73,6 +81,10 @@ static struct {
 	pid_t early[MAX_TASKS]; /* that have stopped before their makers told of them */
 	int nearly;
 	char hit[128];
+	struct {
+		uint64_t key;
+		unsigned int times;
+	} seen[SEEN];
 } in;
 
 static volatile sig_atomic_t late;
@@ -402,6 +414,151 @@ static bool counts(struct task *t, uint64_t nr)
 	return !again;
 }
 
+/* What nobody but the caller can notice: it looks, or changes what goes with it. */
+static const long unseen[] = {
+	SYS_read,
+	SYS_pread64,
+	SYS_preadv,
+	SYS_fstat,
+	SYS_newfstatat,
+	SYS_statx,
+	SYS_stat,
+	SYS_lstat,
+	SYS_statfs,
+	SYS_fstatfs,
+	SYS_lseek,
+	SYS_readlink,
+	SYS_readlinkat,
+	SYS_getdents64,
+	SYS_mmap,
+	SYS_munmap,
+	SYS_mprotect,
+	SYS_mremap,
+	SYS_madvise,
+	SYS_brk,
+	SYS_access,
+	SYS_faccessat,
+	SYS_faccessat2,
+	SYS_getpid,
+	SYS_gettid,
+	SYS_getppid,
+	SYS_getuid,
+	SYS_geteuid,
+	SYS_getgid,
+	SYS_getegid,
+	SYS_getresuid,
+	SYS_getresgid,
+	SYS_getgroups,
+	SYS_getsid,
+	SYS_getpgid,
+	SYS_capget,
+	SYS_uname,
+	SYS_sysinfo,
+	SYS_kcmp,
+	SYS_rt_sigaction,
+	SYS_sched_yield,
+	SYS_nanosleep,
+	SYS_clock_gettime,
+	SYS_clock_nanosleep,
+	SYS_poll,
+	SYS_ppoll,
+	SYS_getsockopt,
+	SYS_getsockname,
+	SYS_getpeername,
+	SYS_rt_sigprocmask,
+	SYS_getrandom,
+	SYS_futex,
+	SYS_arch_prctl,
+	SYS_set_tid_address,
+	SYS_set_robust_list,
+	SYS_rseq,
+	SYS_prlimit64,
+	SYS_pidfd_open,
+	SYS_memfd_create,
+	SYS_process_vm_readv,
+	SYS_epoll_wait,
+	SYS_epoll_ctl,
+	SYS_dup,
+	SYS_dup3,
+	SYS_sched_getaffinity,
+	SYS_getxattr,
+	SYS_lgetxattr,
+	SYS_listxattr,
+	SYS_llistxattr,
+	SYS_fgetxattr,
+	SYS_flistxattr,
+	SYS_gettimeofday,
+	SYS_getcwd,
+};
+
+/* Of a request of netlink to be told everything of a kind (NLM_F_DUMP). */
+static bool asks_netlink(pid_t tid, const uint64_t *args)
+{
+	const uint16_t dump = 0x300;
+	long word;
+
+	if (args[2] < 16)
+		return false;
+	errno = 0;
+	word = ptrace(PTRACE_PEEKDATA, tid, args[1], 0);
+	if (errno || (uint32_t)word != args[2])
+		return false; /* it does not begin with its length */
+	return ((uint64_t)word >> 48 & dump) == dump;
+}
+
+static bool is_unseen(pid_t tid, const struct __ptrace_syscall_info *info)
+{
+	const uint64_t *args = (const uint64_t *)info->entry.args;
+
+	switch (info->entry.nr) {
+	case SYS_openat:
+		return !(args[2] & (O_ACCMODE | O_CREAT | O_TRUNC));
+	case SYS_sendto:
+		return asks_netlink(tid, args);
+	case SYS_fcntl:
+		return args[1] == F_GETFD || args[1] == F_SETFD || args[1] == F_GETFL;
+	case SYS_ptrace:
+		return args[0] == PTRACE_PEEKDATA || args[0] == PTRACE_GETREGSET ||
+		       args[0] == PTRACE_GETSIGINFO || args[0] == PTRACE_GETEVENTMSG ||
+		       args[0] == PTRACE_GETSIGMASK || args[0] == PTRACE_PEEKSIGINFO;
+	default:
+		for (size_t i = 0; i < sizeof(unseen) / sizeof(unseen[0]); i++)
+			if ((uint64_t)unseen[i] == info->entry.nr)
+				return true;
+		return false;
+	}
+}
+
+static uint64_t mixed(uint64_t key, uint64_t word)
+{
+	key = (key ^ word) * 0x9e3779b97f4a7c15;
+	return key ^ key >> 29;
+}
+
+/* Paths and messages stand in memory, and their beginning is compared. */
+static bool is_repeated(const struct task *t, const struct __ptrace_syscall_info *info)
+{
+	uint64_t key = mixed((uint64_t)t->depth, info->entry.nr);
+	size_t slot;
+
+	key = mixed(mixed(key, info->instruction_pointer), info->stack_pointer);
+	for (int i = 0; i < 4; i++)
+		key = mixed(key, info->entry.args[i]);
+	for (unsigned int i = 0; i < 8; i++)
+		key = mixed(key, (uint64_t)ptrace(PTRACE_PEEKDATA, t->tid,
+						  info->entry.args[1] + 8 * i, 0));
+	key |= 1;
+	for (slot = key >> 8 & (SEEN - 1); in.seen[slot].key && in.seen[slot].key != key;)
+		slot = (slot + 1) & (SEEN - 1);
+	in.seen[slot].key = key;
+	return ++in.seen[slot].times > REPEATS;
+}
+
+static bool is_passed_over(const struct task *t, const struct __ptrace_syscall_info *info)
+{
+	return (in.changes && is_unseen(t->tid, info)) || (in.distinct && is_repeated(t, info));
+}
+
 static void ask_to_end(void)
 {
 	if (in.end && access(in.end, F_OK) == 0) {
@@ -422,7 +579,7 @@ static void at_syscall(struct task *t)
 		if (t->counted && ++in.calls == in.n)
 			act(t, &info);
 	} else if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
-		if (counts(t, info.entry.nr) && ++in.calls == in.n)
+		if (counts(t, info.entry.nr) && !is_passed_over(t, &info) && ++in.calls == in.n)
 			act(t, &info);
 	} else if (t->counted) {
 		if (++in.calls == in.n)
@@ -559,7 +716,7 @@ int main(int argc, char **argv)
 	FILE *f;
 
 	in.depth = 16;
-	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:e:")) >= 0) {
+	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:e:cr")) >= 0) {
 		if (c == 'o')
 			report = optarg;
 		else if (c == 'n')
@@ -578,6 +735,10 @@ int main(int argc, char **argv)
 			in.signal = atoi(optarg);
 		else if (c == 'e')
 			in.end = optarg;
+		else if (c == 'c')
+			in.changes = true;
+		else if (c == 'r')
+			in.distinct = true;
 		else
 			return 125;
 	}

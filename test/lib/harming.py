@@ -12,9 +12,13 @@ from case import Failed
 
 ALL = bool(os.environ.get('HARM_ALL'))
 STEP = int(os.environ.get('HARM_STEP', '1'))
+WAYS = int(os.environ.get('HARM_WAYS', '3'))
+DISTINCT = bool(os.environ.get('HARM_DISTINCT'))
 SECONDS = float(os.environ.get('HARM_SECONDS', '3'))
 FIXED = 6
-TIMEOUT = 100000 if ALL or SECONDS > 10 else 90
+BEYOND = 4
+LIMIT = 90
+TIMEOUT = 100000 if ALL or SECONDS > 10 else LIMIT
 
 # What the kernel counts, or what is another each time it is looked at.
 VOLATILE = re.compile(r'^(voluntary_ctxt|nonvoluntary_ctxt|Vm(Peak|Size|HWM|RSS|PTE|Lck|Pin|Data)|Rss|State|'
@@ -151,10 +155,14 @@ class Harm:
     def sample(self, n=0, action='none', seed=0):
         """Calls that were made, exit status (-1: hung), what was done, what was said."""
         report = self.case.path('report')
+        passed = ['-r'] + (['-c'] if action not in FAILS else []) if DISTINCT and action != 'none' else []
         argv = [os.path.join(self.case.build, 'test/harm/inject'), '-o', report, '-n', str(n),
-                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), *self.inject, '--',
+                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), *passed, *self.inject, '--',
                 self.case.reprise_path] + self.command
         self.at = 'call %d, %s, seed %d' % (n, action, seed)
+        # In a long run each of them has the time that a short one has as a whole.
+        if ALL:
+            self.case.deadline = time.monotonic() + LIMIT
         code, out, err = self.case.run(argv, env={'TMPDIR': self.case.control}, **self.more)
         if code:
             raise Failed('%s: inject ends with %d: %s' % (self.at, code, err))
@@ -170,7 +178,9 @@ class Harm:
         """Where and how: a fixed sample and random ones, or all there are."""
         if ALL:
             for n in range(1 + self.chances.seed % STEP, calls + 1, STEP):
-                for action in actions:
+                # A transfer that is cut short comes behind calls that fail.
+                ways = actions if actions is FAILS else self.chances.random.sample(actions, len(actions))
+                for action in ways[:WAYS]:
                     yield n, action, self.chances.random.randrange(1 << 16)
             return
         for i in range(FIXED):
@@ -181,14 +191,20 @@ class Harm:
                    self.chances.random.randrange(1 << 16))
 
     def over(self, actions, check, calls):
+        beyond = 0
         try:
             for n, action, seed in self.each(actions, calls):
-                check(n, action, seed, *self.sample(n, action, seed)[1:])
+                made, status, done, said = self.sample(n, action, seed)
+                check(n, action, seed, status, done, said)
+                # What is passed over has been counted in the beginning.
+                beyond = beyond + 1 if DISTINCT and made < n else 0
+                if beyond == BEYOND:
+                    break
         except Failed as failed:
             raise Failed('%s: %s' % (self.at, failed))
         if not self.done:
             raise Failed('nothing was done')
-        log('%s: %d calls; %s' % (self.case.name, calls, ', '.join(
+        log('%s: %d calls, up to %d; %s' % (self.case.name, calls, n, ', '.join(
             '%s %d' % pair for pair in sorted(self.done.items()))))
         for text, count in sorted(self.said.items()):
             log('    %5d %s' % (count, text))

@@ -15,6 +15,8 @@ from case import NOBODY, Failed
 TREES = ['chown', 'dac_override', 'fowner', 'kill', 'setgid', 'setuid', 'setpcap', 'sys_ptrace', 'sys_admin',
          'checkpoint_restore', 'sys_chroot']
 
+IDS = ['setuid', 'setgid']
+
 
 def limited(case, capabilities, *args, uid=0, **more):
     """The tool with these and no others, in no set."""
@@ -74,14 +76,19 @@ def test_user_chooses_pids(case):
 
 
 def test_user_saves_others(case):
-    """CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: processes of anybody; they come back only to who may be them."""
+    """CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, and their ids: processes of anybody; they come back only to who may be them."""
     pid = case.start('pipes', uid=1000)
     case.refused(limited(case, [], 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY), 'permission')
     code, _, err = limited(case, ['sys_ptrace'], 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
     # One line for each task, whose descriptors may not be looked at, and none about us.
     if code != 1 or [line for line in err.splitlines() if not line.endswith('[permission]')]:
         raise Failed('without CAP_DAC_READ_SEARCH: %d, %s' % (code, err))
-    good(case, ['sys_ptrace', 'dac_read_search'], 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
+    # Whether they are confined is asked by one that has their ids; the check says so as well.
+    for command in (['check', str(pid)], ['checkpoint', str(pid), '-o', case.path('image'), '-q']):
+        code, out, err = limited(case, ['sys_ptrace', 'dac_read_search'], *command, uid=NOBODY)
+        if not code or 'Landlock' not in out + err:
+            raise Failed('%s without their ids: %d, %s' % (command[0], code, out + err))
+    good(case, ['sys_ptrace', 'dac_read_search'] + IDS, 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
     case.finish(pid)
     case.hold()
     for path in os.listdir(case.control):
@@ -120,7 +127,7 @@ def clean(case):
 def test_other_ways(case):
     """CAP_DAC_OVERRIDE instead of CAP_DAC_READ_SEARCH, CAP_SYS_ADMIN instead of CAP_CHECKPOINT_RESTORE."""
     pid = case.start('tree', uid=1000)
-    good(case, ['sys_ptrace', 'dac_override'], 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
+    good(case, ['sys_ptrace', 'dac_override'] + IDS, 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
     case.finish(pid)
     clean(case)
     pid = case.start('tree', uid=NOBODY)
