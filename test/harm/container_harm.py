@@ -225,7 +225,7 @@ def test_exec(case):
 
 
 def test_fail_exec(case):
-    stays(case, ['exec', 'NAME', 'true'], FAILS, depth=FIRST)
+    stays(case, ['exec', 'NAME', 'true'], FAILS)
 
 
 def test_fail_rm_running(case):
