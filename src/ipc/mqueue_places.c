@@ -188,16 +188,16 @@ static int look_at_all(struct checkpoint *c, void *arg, struct error *e)
 {
 	const struct mqueue_place *place = arg;
 	_cleanup_(close_directory) DIR *dir = NULL;
-	int fd = open_root(place->dir), r = 0;
+	int fd = open_root(place->dir), r = 0, ended = 0;
 	struct dirent *d;
 
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir)
 		return cannot_look(e, fd < 0 ? fd : -errno);
-	while (r >= 0 && (d = readdir(dir)))
+	while (r >= 0 && (d = next_entry(dir, &ended)))
 		if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
 			r = look_at_queue(c, d->d_name, e);
-	return r;
+	return r >= 0 && ended < 0 ? cannot_look(e, ended) : r;
 }
 
 int mqueue_find_unopened(struct checkpoint *c, struct error *e)
