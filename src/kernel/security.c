@@ -2,6 +2,7 @@
 #include "kernel/security.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
 #include <linux/securebits.h>
@@ -84,23 +85,52 @@ static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent,
 	_exit(1);
 }
 
-/* In a pid namespace below ours our next child is born there. */
+/*
+ * In a pid namespace below ours: who has said that its children are born there may not be able to
+ * take it back (from a user namespace that does not own ours), so another does, for a child of
+ * ours.
+ */
+static pid_t fork_below(int space, const struct probe *p, int user, int self, int program)
+{
+	pid_t between, pid = -ECHILD;
+	int made[2];
+
+	if (pipe2(made, O_CLOEXEC) < 0)
+		return -errno;
+	between = fork();
+	if (between == 0) {
+		pid = setns(space, CLONE_NEWPID) < 0
+			      ? -1
+			      : (pid_t)syscall(SYS_clone, CLONE_PARENT, 0, 0, 0, 0);
+		if (pid == 0)
+			be_probe(p->uid, p->gid, user, self, program);
+		if (pid < 0)
+			pid = -errno;
+		_exit(write(made[1], &pid, sizeof(pid)) == sizeof(pid) ? 0 : 1);
+	}
+	close(made[1]);
+	if (between < 0)
+		pid = -errno;
+	else if (TEMP_FAILURE_RETRY(read(made[0], &pid, sizeof(pid))) != sizeof(pid))
+		pid = -ECHILD;
+	close(made[0]);
+	if (between > 0)
+		TEMP_FAILURE_RETRY(waitpid(between, NULL, 0));
+	return pid;
+}
+
 static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self, int program)
 {
 	const struct checkpoint_space *s = space_by_id(c, p->space);
 	const struct checkpoint_space *user = p->user ? space_by_id(c, p->user) : NULL;
 	pid_t pid;
 
-	if (s && setns(s->ns, CLONE_NEWPID) < 0)
-		return -errno;
+	if (s)
+		return fork_below(s->ns, p, user ? user->ns : -1, self, program);
 	pid = fork();
 	if (pid == 0)
 		be_probe(p->uid, p->gid, user ? user->ns : -1, self, program);
-	if (pid < 0)
-		pid = -errno;
-	if (s && setns(self, CLONE_NEWPID) < 0)
-		return -errno;
-	return pid;
+	return pid < 0 ? -errno : pid;
 }
 
 static pid_t last_pid(const struct checkpoint *c, pid_t pid)

@@ -379,12 +379,9 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 
 		if (find_same(&sv->theirs, &sv->ours, &sv->ours.v[i]))
 			continue;
-		/* It comes when this namespace has been made as a copy. */
-		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev) &&
-		    !strcmp(sv->ours.v[i].root, "/"))
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "a proc of another pid namespace was unmounted from %s",
-					 sv->ours.v[i].point);
+		/* It comes only when this namespace has been made as a copy, without it. */
+		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev))
+			continue;
 		slot = vec_push(&sv->unmounted);
 		if (!slot)
 			return no_memory(e);
@@ -483,14 +480,15 @@ static bool is_part_of_later(const struct mounts_survey *sv, const struct mount_
 	return false;
 }
 
-/* An overlay is mounted when its directories are there. */
+/* An overlay is mounted when its directories are there: they were on what is older than it, which
+ * the kernel lists before. */
 static bool is_made_of_later(const struct mounts_survey *sv, const struct mount_line *m,
 			     const bool *done)
 {
 	if (strcmp(m->type, "overlay") != 0)
 		return false;
 	vec_for_each (other, &sv->theirs)
-		if (!done[other - sv->theirs.v] && other != m && strcmp(other->point, "/") != 0 &&
+		if (other < m && !done[other - sv->theirs.v] && strcmp(other->point, "/") != 0 &&
 		    !stands_on(&sv->theirs, other, m->id) &&
 		    mounts_overlay_needs(m->super, other->point))
 			return true;

@@ -225,13 +225,6 @@ def test_common_memory(case):
             'mount /mnt', 'too')
 
 
-def test_overlay(case):
-    refused(case, 'container-mount', '--mount',
-            'mount -t tmpfs mine /mnt; mkdir /mnt/u /mnt/w; '
-            'mount -t overlay o -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /opt',
-            'mount /opt', 'overlay')
-
-
 def test_hidden(case):
     """A mount that gets mounts from the root's namespace, and that no path leads to."""
     case.run(['/bin/mount', '--make-rshared', '/'])
