@@ -341,6 +341,20 @@ int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret)
 	return scan_regions(fd, &arg, take_written, ret);
 }
 
+int pagemap_find_there(int fd, const struct span *span, struct span_vec *ret)
+{
+	struct pagemap_scan_arg arg = {
+		.flags = PAGEMAP_CHECK_WPASYNC,
+		.start = span->start,
+		.end = span->end,
+		.category_mask = PAGEMAP_IS_WRITTEN,
+		.category_anyof_mask = PAGEMAP_IS_PRESENT | PAGEMAP_IS_SWAPPED,
+		.return_mask = PAGEMAP_IS_WRITTEN,
+	};
+
+	return scan_regions(fd, &arg, take_written, ret);
+}
+
 static int track_own(void *memory, size_t len)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_WP_ASYNC};
@@ -409,14 +423,16 @@ bool pagemap_is_marked(int fd, uint64_t address)
 /*
  * In pieces, since the kernel holds the lock of the address space meanwhile, and the application
  * may want to map something. On a failure some pages of the piece may be protected without having
- * been told: then all of it counts.
+ * been told: then all of it counts. Where nothing is found, the next piece may be larger: programs
+ * reserve terabytes.
  */
 int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret, struct error *e)
 {
-	const uint64_t piece = 16ul << 20;
-	uint64_t guard = PAGEMAP_IS_GUARD;
+	const uint64_t least = 16ul << 20, most = 1ul << 30;
+	uint64_t guard = PAGEMAP_IS_GUARD, piece = least;
 
 	for (uint64_t at = span->start; at < span->end;) {
+		uint64_t last = ret->n ? ret->v[ret->n - 1].end : 0;
 		uint64_t next = (at & ~(piece - 1)) + piece;
 		uint64_t end = next < span->end ? next : span->end;
 		struct pagemap_scan_arg arg = {
@@ -438,6 +454,10 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret, 
 			r = span_add(ret, at, end);
 		if (r < 0)
 			return failed(e, r);
+		if (ret->n && ret->v[ret->n - 1].end != last)
+			piece = least;
+		else if (piece < most)
+			piece *= 2;
 		at = end;
 	}
 	return 0;

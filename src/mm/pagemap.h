@@ -55,6 +55,9 @@ int pagemap_take_written(int fd, const struct span *span, struct span_vec *ret,
  * not, for all within PAGEMAP_TABLE. Adds to ret. -EPERM: not all of it is tracked.
  */
 int pagemap_find_written(int fd, const struct span *span, struct span_vec *ret) must_check;
+/* The same of pages that are there only, at the speed of the others: of a terabyte that is only
+ * reserved there is nothing. */
+int pagemap_find_there(int fd, const struct span *span, struct span_vec *ret) must_check;
 /* Is it not blind on this kernel? Tried out with memory of our own, MAP_PRIVATE or MAP_SHARED. */
 bool pagemap_tells_holes(int proc_fd, int sharing);
 /*

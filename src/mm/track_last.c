@@ -202,7 +202,7 @@ int track_try(struct mm_track *t, int proc_fd, uint64_t *ret_bytes, struct error
 
 	t->todo.n = 0;
 	vec_for_each (s, &t->spans)
-		if (r >= 0 && pagemap_find_written(fd, s, &written) == -ENOMEM)
+		if (r >= 0 && pagemap_find_there(fd, s, &written) == -ENOMEM)
 			r = no_memory(e);
 	vec_for_each (s, &written)
 		if (r >= 0)
