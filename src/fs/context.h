@@ -169,9 +169,10 @@ struct inode_open {
 	bool checked;
 	int shmid; /* System V: the segment, where it is attached here, and */
 	void *map;
-	bool made;	  /* whether it has to be removed if the restart fails */
-	bool left_behind; /* by the original: its contents become those of the image */
-	pid_t stand_in;	  /* for the task that had ended, or 0 */
+	bool made;	   /* whether it has to be removed if the restart fails */
+	bool left_behind;  /* by the original: its contents become those of the image */
+	pid_t stand_in;	   /* for the task that had ended, or 0 */
+	pid_t stand_in_of; /* the task that it was made for */
 };
 
 /* A directory that has to go again. */

@@ -106,7 +106,7 @@ static int send_directory(struct restart *r, struct restart_task *t, uint64_t in
 	_cleanup_(close_fd) int fd = -EBADF;
 	int res;
 
-	res = inode_open(r, inode, O_PATH | O_DIRECTORY, &fd, e);
+	res = inode_open_directory(r, inode, t, &fd, e);
 	if (res < 0)
 		return res;
 	return restart_send_fds(r, t, &fd, 1, ret_remote, e);

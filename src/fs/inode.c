@@ -326,7 +326,8 @@ int inode_open(struct restart *r, uint64_t id, int flags, int *ret_fd, struct er
 	if (inode->msg->kind == INODE_NAMED)
 		return inode_named_open(r, inode, flags, ret_fd, e);
 	if (inode->msg->kind == INODE_ENDED)
-		return inode_ended_open(r, inode, flags, ret_fd, e);
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a directory of a task that has ended is not open");
 	if (inode->fd < 0)
 		return error_set(e, -EPERM, E_CREDENTIALS,
 				 "the segment %s can be attached, but not opened",

@@ -95,6 +95,10 @@ int inode_sysv_shmid(const struct restart *r, uint64_t id);
  */
 int inodes_restart_seal(struct restart *r, struct error *e) must_check;
 
+/* For a working or root directory of the task, O_PATH. One of a task that has ended is there, and
+ * can be entered, until the next call or inodes_ended_finish(). */
+int inode_open_directory(struct restart *r, uint64_t id, const struct restart_task *t, int *ret_fd,
+			 struct error *e) must_check;
 /* All have their directories: stand-ins for tasks that had ended are not needed any more. */
 void inodes_ended_finish(struct restart *r);
 

@@ -2,10 +2,9 @@
 /*
  * Directories of /proc about a task that has ended, in which nothing is found any more. Sandboxes
  * make one their root: a child that shares the directories of its parent (CLONE_FS) changes both
- * to /proc/self/fdinfo, and ends. They are made again in the same way, below a stand-in.
+ * to /proc/self/fdinfo, and ends. They are made again in the same way, below another process.
  */
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -16,9 +15,10 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/procfs.h"
 #include "fs/inode_private.h"
-#include "fs/stand_in.h"
 #include "kernel/clone.h"
+#include "kernel/likeness.h"
 #include "ns/spaces.h"
 
 #define PROC	"/proc/"
@@ -93,35 +93,88 @@ int inode_ended_validate(const Reprise__Inode *msg, struct error *e)
 				   "an improper directory of a task that has ended");
 }
 
-int inode_ended_open(struct restart *r, struct inode_open *inode, int flags, int *ret_fd,
-		     struct error *e)
+static int own_namespace(const struct restart *r, int user)
 {
-	pid_t wanted = 0, number;
-	const char *rest = split(inode->msg->path, &wanted);
+	struct stat theirs, ours;
+
+	return fstat(user, &theirs) == 0 && fstatat(r->proc_fd, "self/ns/user", &ours, 0) == 0 &&
+	       theirs.st_ino == ours.st_ino;
+}
+
+/* Who makes such a directory his own must be permitted to look at the task (proc_fd_permission()):
+ * he may be in a user namespace already. It ends when that is done. */
+static int stand_in_for(struct restart *r, const struct restart_task *t, struct inode_open *inode,
+			struct error *e)
+{
+	_cleanup_(close_fd) int user = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e,
+						   "%d/task/%d/ns/user", t->process->pid, t->tid);
+	_cleanup_(close_fd) int root = (int)syscall(SYS_pidfd_open, r->processes.v[0].pid, 0);
+	struct likeness like = {.space = r->pidns ? root : -1};
+	_cleanup_(free_ptr) char *status = NULL;
+	const char *uid, *gid;
+	size_t len;
+	ssize_t res;
+
+	if (inode->stand_in > 0 && inode->stand_in_of == t->tid)
+		return 0;
+	if (user < 0)
+		return user;
+	res = procfs_read(r->proc_fd, &status, e, "%d/task/%d/status", t->process->pid, t->tid);
+	if (res < 0)
+		return (int)res;
+	uid = proc_field(status, "Uid", &len);
+	gid = proc_field(status, "Gid", &len);
+	/* real, effective, saved, of the file system */
+	if (!uid || !gid || sscanf(uid, "%*u %*u %*u %u", &like.uid) != 1 ||
+	    sscanf(gid, "%*u %*u %*u %u", &like.gid) != 1)
+		return error_set(e, -EINVAL, E_INTERNAL, "the ids of a task are not understood");
+	like.user = own_namespace(r, user) ? -1 : user;
+	if (inode->stand_in > 0)
+		likeness_end(inode->stand_in);
+	inode->stand_in_of = t->tid;
+	inode->stand_in = likeness_begin(&like);
+	return inode->stand_in > 0
+		       ? 0
+		       : error_errno(e, (int)inode->stand_in, E_RESTORE,
+				     "cannot make a process for a directory of one that has ended");
+}
+
+static int open_ended(struct restart *r, struct inode_open *inode, const struct restart_task *t,
+		      int *ret_fd, struct error *e)
+{
+	pid_t number;
+	const char *rest = split(inode->msg->path, &number);
+	int fd, res = stand_in_for(r, t, inode, e);
 	struct rooted at;
 	char path[4200];
-	int fd;
 
-	if (inode->stand_in <= 0)
-		inode->stand_in = stand_in_begin(r, 0, wanted);
-	if (inode->stand_in < 0)
-		return error_errno(e, (int)inode->stand_in, E_RESTORE,
-				   "cannot make a process that has ended");
+	if (res < 0)
+		return res;
 	number = r->pidns ? tree_pid_at(r, inode->stand_in, inode->stand_in, 0) : inode->stand_in;
 	snprintf(path, sizeof(path), PROC "%d%s", number, rest);
 	at = rooted_path(restart_root(r, inode->msg->mounts), path);
-	fd = openat(at.dir, at.path, flags | O_DIRECTORY | O_NOFOLLOW);
+	fd = openat(at.dir, at.path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot open %s", path);
 	*ret_fd = fd;
 	return 0;
 }
 
+int inode_open_directory(struct restart *r, uint64_t id, const struct restart_task *t, int *ret_fd,
+			 struct error *e)
+{
+	struct inode_open *inode = inode_find(r, id);
+
+	if (inode && inode->msg->kind == INODE_ENDED)
+		return open_ended(r, inode, t, ret_fd, e);
+	return inode_open(r, id, O_PATH | O_DIRECTORY, ret_fd, e);
+}
+
 void inodes_ended_finish(struct restart *r)
 {
 	vec_for_each (inode, &r->files->inodes) {
 		if (inode->stand_in > 0)
-			stand_in_end(inode->stand_in);
+			likeness_end(inode->stand_in);
 		inode->stand_in = 0;
 	}
 }

@@ -34,10 +34,6 @@ bool inode_is_of_ended_task(int fd, const struct stat *st, const char *link);
 int inode_ended_recognise(struct checkpoint *c, const struct stat *st, const char *link,
 			  struct inode_entry *entry, struct error *e) must_check;
 int inode_ended_validate(const Reprise__Inode *msg, struct error *e) must_check;
-/* Makes a stand-in for the task, which stays until inodes_ended_finish(): who makes such a
- * directory his own must be permitted to look at it. */
-int inode_ended_open(struct restart *r, struct inode_open *inode, int flags, int *ret_fd,
-		     struct error *e) must_check;
 
 /*
  * Named or deleted? Sets kind and path. Runs before the identity is known,

@@ -2,26 +2,19 @@
 #include "kernel/security.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/keyctl.h>
-#include <linux/securebits.h>
-#include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/kernel_memory.h"
 #include "core/procfs.h"
 #include "kernel/cred.h"
 #include "kernel/landlock.h"
-#include "ns/first.h"
+#include "kernel/likeness.h"
 
 /*
  * Nothing shows that a task has put itself under rules of Landlock. But it may then no longer look
@@ -53,86 +46,6 @@ struct security_probes {
 	struct own own;
 };
 
-/*
- * user: its user namespace, or -1. Whose ids it has may look into it, as may the task: so nothing
- * of ours may be left in it, memory, descriptors, keys or groups.
- */
-static _Noreturn void be_probe(uint32_t uid, uint32_t gid, int user, int parent, int program)
-{
-	struct pollfd pfd = {.fd = parent, .events = POLLIN};
-
-	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
-	struct __user_cap_data_struct none[2] = {};
-
-	/* In there its ids may have no names: they are put on before. */
-	if (user >= 0)
-		prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP | SECBIT_KEEP_CAPS);
-	/* System calls themselves: another thread may hold locks of the C library. */
-	ignore(syscall(SYS_setgroups, 0, NULL), "those of an ordinary user are his own");
-	ignore(syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL), "a kernel without keys");
-	if (syscall(SYS_setresgid, gid, gid, gid) < 0 ||
-	    syscall(SYS_setresuid, uid, uid, uid) < 0 ||
-	    (user >= 0 && syscall(SYS_setns, user, CLONE_NEWUSER) < 0) ||
-	    syscall(SYS_capset, &head, none) < 0)
-		_exit(1);
-	/* User 0 would get all capabilities again from the program, see cap_bprm_creds_from_file().
-	 */
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (chdir("/") < 0 || poll(&pfd, 1, 0) != 0)
-		_exit(1);
-	ignore(first_stand(program), "then there is none");
-	_exit(1);
-}
-
-/*
- * In a pid namespace below ours: who has said that its children are born there may not be able to
- * take it back (from a user namespace that does not own ours), so another does, for a child of
- * ours.
- */
-static pid_t fork_below(int space, const struct probe *p, int user, int self, int program)
-{
-	pid_t between, pid = -ECHILD;
-	int made[2];
-
-	if (pipe2(made, O_CLOEXEC) < 0)
-		return -errno;
-	between = fork();
-	if (between == 0) {
-		pid = setns(space, CLONE_NEWPID) < 0
-			      ? -1
-			      : (pid_t)syscall(SYS_clone, CLONE_PARENT, 0, 0, 0, 0);
-		if (pid == 0)
-			be_probe(p->uid, p->gid, user, self, program);
-		if (pid < 0)
-			pid = -errno;
-		_exit(write(made[1], &pid, sizeof(pid)) == sizeof(pid) ? 0 : 1);
-	}
-	close(made[1]);
-	if (between < 0)
-		pid = -errno;
-	else if (TEMP_FAILURE_RETRY(read(made[0], &pid, sizeof(pid))) != sizeof(pid))
-		pid = -ECHILD;
-	close(made[0]);
-	if (between > 0)
-		TEMP_FAILURE_RETRY(waitpid(between, NULL, 0));
-	return pid;
-}
-
-static pid_t fork_in(const struct checkpoint *c, const struct probe *p, int self, int program)
-{
-	const struct checkpoint_space *s = space_by_id(c, p->space);
-	const struct checkpoint_space *user = p->user ? space_by_id(c, p->user) : NULL;
-	pid_t pid;
-
-	if (s)
-		return fork_below(s->ns, p, user ? user->ns : -1, self, program);
-	pid = fork();
-	if (pid == 0)
-		be_probe(p->uid, p->gid, user ? user->ns : -1, self, program);
-	return pid < 0 ? -errno : pid;
-}
-
 static pid_t last_pid(const struct checkpoint *c, pid_t pid)
 {
 	_cleanup_(free_ptr) char *status = NULL;
@@ -148,29 +61,26 @@ static pid_t last_pid(const struct checkpoint *c, pid_t pid)
 
 static int make_probe(const struct checkpoint *c, struct probe *p)
 {
-	_cleanup_(close_fd) int self = (int)syscall(SYS_pidfd_open, getpid(), 0);
-	struct error unused = {};
-	_cleanup_(close_fd) int program = self < 0 ? -errno : first_open(&unused);
-	int status;
+	const struct checkpoint_space *s = space_by_id(c, p->space);
+	const struct checkpoint_space *user = p->user ? space_by_id(c, p->user) : NULL;
+	const struct likeness like = {
+		.uid = p->uid,
+		.gid = p->gid,
+		.space = s ? s->ns : -1,
+		.user = user ? user->ns : -1,
+	};
 
-	p->pid = program < 0 ? program : fork_in(c, p, self, program);
+	p->pid = likeness_begin(&like);
 	if (p->pid < 0)
 		return p->pid;
-	/* It stops when it is what it should be. */
-	if (waitpid(p->pid, &status, WUNTRACED) < 0 || !WIFSTOPPED(status))
-		return -EPERM;
 	p->called = last_pid(c, p->pid);
 	return p->called ? 0 : -ESRCH;
 }
 
 static void end_probe(struct probe *p)
 {
-	if (!p->pid)
-		return;
-	/* Of the same session anybody may say that, not only who has its ids. */
-	kill(p->pid, SIGCONT);
-	kill(p->pid, SIGKILL);
-	waitpid(p->pid, NULL, 0);
+	if (p->pid)
+		likeness_end(p->pid);
 	p->pid = 0;
 }
 
