@@ -125,10 +125,12 @@ def test_stop(case):
     """--stop leaves it stopped, as by SIGSTOP."""
     pid = case.victim('thread', 'wait', 'pass')
     case.checkpoint(pid, '--stop')
-    with open('/proc/%d/stat' % pid) as file:
-        state = file.read().rpartition(')')[2].split()[0]
-    if state != 'T':
-        raise Failed('the program is in state %s' % state)
+
+    def stopped():
+        """A thread takes its signal when it has its turn."""
+        with open('/proc/%d/stat' % pid) as file:
+            return file.read().rpartition(')')[2].split()[0] == 'T'
+    case.until(stopped, 'the stop')
     os.kill(pid, signal.SIGCONT)
     case.finish(pid)
     # The image is not that of a stopped program.

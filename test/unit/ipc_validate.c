@@ -50,6 +50,8 @@ const void *restart_nth(const struct restart *r, enum record_type type, size_t i
 		return &image.segment;
 	case RECORD_IPC_LIMITS:
 		return &image.limits;
+	case RECORD_MQUEUE:
+		return &image.mqueue;
 	default:
 		return NULL;
 	}
@@ -173,6 +175,8 @@ static int check(void)
 	if (res >= 0)
 		res = limits_validate(&r, &e);
 	if (res >= 0)
+		res = mqueues_validate(&r, &e);
+	if (res >= 0)
 		res = mqueue_validate(&r, &image.file, &e);
 	assert_true(res < 0 || !e.text[0]);
 	return res;
@@ -244,6 +248,7 @@ static void test_mqueue(void **state)
 	BAD(strcpy(image.name, "a/b"));
 	BAD(memset(image.name, 'x', 256));
 	BAD(image.mqueue.mode = 0100600);
+	BAD(image.mqueue.namespace_ = 99);
 	BAD(image.mqueue.maxmsg = 0);
 	BAD(image.mqueue.maxmsg = 1 << 17);
 	BAD(image.mqueue.msgsize = 0);
