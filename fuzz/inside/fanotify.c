@@ -6,9 +6,9 @@
 void fuzz_fanotify(char *text)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
-	struct file_entry entry = {};
-	const struct file_seen f = {.fdinfo = text, .entry = &entry};
+	struct fanotify_seen_group group = {};
+	const struct file_seen f = {.fdinfo = text};
 	Reprise__Fanotify m = REPRISE__FANOTIFY__INIT;
 
-	ignore(read_marks(&f, &m, &s, NULL), "either will do");
+	ignore(read_marks(&f, &m, &group, &s, NULL), "either will do");
 }
