@@ -6,131 +6,20 @@
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
-#include "harness.h"
+#include "bpf_calls.h"
 
 #include <fcntl.h>
-#include <linux/bpf.h>
 #include <linux/kcmp.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#define I(c, d, s, o, i) \
-	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
-#define LDX(size, d, s, o) I(BPF_LDX | BPF_MEM | (size), d, s, o, 0)
-#define STX(size, d, s, o) I(BPF_STX | BPF_MEM | (size), d, s, o, 0)
-#define ST(size, d, o, i)  I(BPF_ST | BPF_MEM | (size), d, 0, o, i)
-#define MOV(d, s)	   I(BPF_ALU64 | BPF_MOV | BPF_X, d, s, 0, 0)
-#define SET(d, i)	   I(BPF_ALU64 | BPF_MOV | BPF_K, d, 0, 0, i)
-#define ADDI(d, i)	   I(BPF_ALU64 | BPF_ADD | BPF_K, d, 0, 0, i)
-#define ADDX(d, s)	   I(BPF_ALU64 | BPF_ADD | BPF_X, d, s, 0, 0)
-#define JEQ(d, i, o)	   I(BPF_JMP | BPF_JEQ | BPF_K, d, 0, o, i)
-#define CALL(f)		   I(BPF_JMP | BPF_CALL, 0, 0, 0, f)
-#define WITHIN(i)	   I(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_CALL, 0, i)
-#define MAP(d, fd)	   I(BPF_LD | BPF_IMM | BPF_DW, d, BPF_PSEUDO_MAP_FD, 0, fd)
-#define EXIT		   I(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
-#define SKB(member)	   ((int16_t)offsetof(struct __sk_buff, member))
-#define N(array)	   (sizeof(array) / sizeof((array)[0]))
-
-static long bpf(int command, union bpf_attr *attr)
-{
-	return syscall(SYS_bpf, command, attr, sizeof(*attr));
-}
-
-static int map_make(uint32_t type, uint32_t key, uint32_t value, uint32_t entries)
-{
-	union bpf_attr attr;
-	long fd;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = type;
-	attr.key_size = key;
-	attr.value_size = value;
-	attr.max_entries = entries;
-	fd = bpf(BPF_MAP_CREATE, &attr);
-	if (fd < 0 && (errno == EPERM || errno == ENOSYS))
-		test_skip("no BPF here");
-	CHECK(fd >= 0);
-	return (int)fd;
-}
 
 static int load(uint32_t type, uint32_t attach, const char *name, const struct bpf_insn *insns,
 		size_t n)
 {
-	static char log[65536];
 	union bpf_attr attr;
-	long fd;
 
 	memset(&attr, 0, sizeof(attr));
-	attr.prog_type = type;
 	attr.expected_attach_type = attach;
-	attr.insns = (uintptr_t)insns;
-	attr.insn_cnt = (uint32_t)n;
-	attr.license = (uintptr_t) "GPL";
-	attr.log_buf = (uintptr_t)log;
-	attr.log_size = sizeof(log);
-	attr.log_level = 1;
 	strcpy(attr.prog_name, name);
-	fd = bpf(BPF_PROG_LOAD, &attr);
-	CHECKF(fd >= 0, "%s: %s: %s", name, strerror(errno), log);
-	return (int)fd;
-}
-
-static void info_of(int fd, struct bpf_prog_info *ret)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	memset(ret, 0, sizeof(*ret));
-	attr.info.bpf_fd = (uint32_t)fd;
-	attr.info.info = (uintptr_t)ret;
-	attr.info.info_len = sizeof(*ret);
-	CHECK(!bpf(BPF_OBJ_GET_INFO_BY_FD, &attr));
-}
-
-static uint64_t value_of(int map, uint32_t key)
-{
-	union bpf_attr attr;
-	uint64_t value = ~0ull;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_fd = (uint32_t)map;
-	attr.key = (uintptr_t)&key;
-	attr.value = (uintptr_t)&value;
-	CHECK(!bpf(BPF_MAP_LOOKUP_ELEM, &attr));
-	return value;
-}
-
-static void put(int map, uint32_t key, uint64_t value)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_fd = (uint32_t)map;
-	attr.key = (uintptr_t)&key;
-	attr.value = (uintptr_t)&value;
-	CHECK(!bpf(BPF_MAP_UPDATE_ELEM, &attr));
-}
-
-/* What it says of a packet of 64 bytes. */
-static uint32_t run(int fd)
-{
-	static uint8_t packet[64], out[128];
-	union bpf_attr attr;
-
-	for (size_t i = 0; i < sizeof(packet); i++)
-		packet[i] = (uint8_t)(i * 3);
-	packet[12] = 8;
-	packet[13] = 0;
-	packet[14] = 0x45;
-	memset(&attr, 0, sizeof(attr));
-	attr.test.prog_fd = (uint32_t)fd;
-	attr.test.data_size_in = sizeof(packet);
-	attr.test.data_in = (uintptr_t)packet;
-	attr.test.data_size_out = sizeof(out);
-	attr.test.data_out = (uintptr_t)out;
-	attr.test.repeat = 1;
-	CHECK(!bpf(BPF_PROG_TEST_RUN, &attr));
-	return attr.test.retval;
+	return load_with(&attr, type, insns, n);
 }
 
 static int array, hash;
@@ -157,7 +46,6 @@ static int counter(void)
 		ADDX(7, 8),
 		ST(BPF_W, 10, -4, 1),
 		MAP(1, array),
-		I(0, 0, 0, 0, 0),
 		MOV(2, 10),
 		ADDI(2, -4),
 		CALL(BPF_FUNC_map_lookup_elem),
@@ -166,7 +54,6 @@ static int counter(void)
 		ADDI(1, 5),
 		STX(BPF_DW, 0, 1, 0),
 		MAP(1, hash),
-		I(0, 0, 0, 0, 0),
 		MOV(2, 10),
 		ADDI(2, -4),
 		CALL(BPF_FUNC_map_lookup_elem),
@@ -266,7 +153,7 @@ static struct bpf_prog_info were[COUNT];
 static int child(void *arg)
 {
 	test_hold();
-	CHECK_EQUAL(run(fds[0]), run(again));
+	CHECK_EQUAL(run_program(fds[0]), run_program(again));
 	return 3;
 }
 
@@ -275,7 +162,8 @@ static void check_all(void)
 	struct bpf_prog_info is, other;
 
 	for (int i = 0; i < COUNT; i++) {
-		info_of(fds[i], &is);
+		memset(&is, 0, sizeof(is));
+		info_of(fds[i], &is, sizeof(is));
 		CHECKF(!memcmp(is.tag, were[i].tag, sizeof(is.tag)), "%s has another tag",
 		       were[i].name);
 		CHECK_EQUAL(is.type, were[i].type);
@@ -283,8 +171,10 @@ static void check_all(void)
 		CHECK_EQUAL(is.gpl_compatible, were[i].gpl_compatible);
 		CHECK(!strcmp(is.name, were[i].name));
 	}
-	info_of(fds[0], &is);
-	info_of(again, &other);
+	memset(&is, 0, sizeof(is));
+	info_of(fds[0], &is, sizeof(is));
+	memset(&other, 0, sizeof(other));
+	info_of(again, &other, sizeof(other));
 	CHECK_EQUAL(is.id, other.id);
 	CHECK(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fds[0], again) != 0);
 	CHECK_EQUAL(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fds[1], copy), 0);
@@ -306,15 +196,16 @@ int main(void)
 	fds[2] = cgroup();
 	fds[3] = express();
 	fds[4] = probe();
+	memset(were, 0, sizeof(were));
 	for (int i = 0; i < COUNT; i++)
-		info_of(fds[i], &were[i]);
+		info_of(fds[i], &were[i], sizeof(were[i]));
 	memset(&attr, 0, sizeof(attr));
 	attr.prog_id = were[0].id;
 	again = (int)bpf(BPF_PROG_GET_FD_BY_ID, &attr);
 	copy = dup(fds[1]);
 	CHECK(again >= 0 && copy >= 0);
 	for (int i = 0; i < 4; i++)
-		said[i] = run(fds[i]);
+		said[i] = run_program(fds[i]);
 	CHECK_EQUAL(value_of(array, 1), 105);
 	CHECK_EQUAL(value_of(hash, 1), 203);
 	pid = test_fork(child, NULL);
@@ -330,7 +221,7 @@ int main(void)
 	check_all();
 	CHECK_EQUAL(value_of(array, 1), 115);
 	for (int i = 0; i < 4; i++)
-		CHECK_EQUAL(run(fds[i]), said[i]);
+		CHECK_EQUAL(run_program(fds[i]), said[i]);
 	CHECK_EQUAL(value_of(array, 1), 120);
 	CHECK_EQUAL(value_of(hash, 1), 212);
 	test_pass();

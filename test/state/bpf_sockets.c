@@ -8,70 +8,23 @@
  * not-in: both: the ports are taken
  */
 /* may-refuse: kernel-too-old */
-#include "harness.h"
+#include "bpf_calls.h"
 
-#include <linux/bpf.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#define I(c, d, s, o, i) \
-	((struct bpf_insn){.code = (c), .dst_reg = (d), .src_reg = (s), .off = (o), .imm = (i)})
 #define LONGEST 100
 #define EVERY	0x7fffffff
 
 static struct sockaddr_in at = {.sin_family = AF_INET};
 
-static int bpf(int command, union bpf_attr *attr)
-{
-	return (int)syscall(SYS_bpf, command, attr, sizeof(*attr));
-}
-
-static int map_make(void)
-{
-	union bpf_attr attr;
-	int fd;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = BPF_MAP_TYPE_ARRAY;
-	attr.key_size = 4;
-	attr.value_size = 8;
-	attr.max_entries = 1;
-	fd = bpf(BPF_MAP_CREATE, &attr);
-	if (fd < 0)
-		test_skip("no BPF here: %s", strerror(errno));
-	return fd;
-}
-
-static uint64_t counted(int map)
-{
-	union bpf_attr attr;
-	uint64_t value = 0;
-	uint32_t key = 0;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_fd = (uint32_t)map;
-	attr.key = (uintptr_t)&key;
-	attr.value = (uintptr_t)&value;
-	CHECK(!bpf(BPF_MAP_LOOKUP_ELEM, &attr));
-	return value;
-}
-
 static int load(const struct bpf_insn *insns, uint32_t n)
 {
 	union bpf_attr attr;
-	int fd;
 
 	memset(&attr, 0, sizeof(attr));
-	attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-	attr.insns = (uintptr_t)insns;
-	attr.insn_cnt = n;
-	attr.license = (uintptr_t) "GPL";
-	fd = bpf(BPF_PROG_LOAD, &attr);
-	CHECK(fd >= 0);
-	return fd;
+	return load_with(&attr, BPF_PROG_TYPE_SOCKET_FILTER, insns, n);
 }
 
 /* Counts, and lets nothing pass that is longer. */
@@ -141,7 +94,7 @@ int main(void)
 	uint64_t before;
 
 	test_init();
-	map = map_make();
+	map = map_make(BPF_MAP_TYPE_ARRAY, 4, 8, 1);
 	program = counter(map);
 	udp = socket(AF_INET, SOCK_DGRAM, 0);
 	sender = socket(AF_INET, SOCK_DGRAM, 0);
@@ -162,15 +115,15 @@ int main(void)
 	CHECK(!connect(sender, (struct sockaddr *)&at, len));
 	CHECK(arrives(sender, udp, 10) && !arrives(sender, udp, 200));
 	CHECK(arrives(pair[0], pair[1], 10) && !arrives(pair[0], pair[1], 200));
-	before = counted(map);
+	before = value_of(map, 0);
 
 	test_wait();
 	if (test_break(1))
 		CHECK(!setsockopt(udp, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on)));
-	CHECK_EQUAL(counted(map), before);
+	CHECK_EQUAL(value_of(map, 0), before);
 	CHECK(arrives(sender, udp, 20) && !arrives(sender, udp, 300));
 	CHECK(arrives(pair[0], pair[1], 20) && !arrives(pair[0], pair[1], 300));
-	CHECK_EQUAL(counted(map), before + 4);
+	CHECK_EQUAL(value_of(map, 0), before + 4);
 	CHECK(has_program(listener) && has_program(locked));
 	CHECK(setsockopt(locked, SOL_SOCKET, SO_DETACH_BPF, &on, sizeof(on)) < 0);
 	test_pass();
