@@ -119,7 +119,8 @@ struct file_ops {
 			     struct error *e);
 	/* Frees what the kind kept; also runs when it was never asked for anything. May be NULL. */
 	void (*restart_end)(struct restart *r);
-	/* One line for inspect: "counter 7, semaphore". */
+	/* One line for inspect: "counter 7, semaphore". The message was never validated: its parts
+	 * may be missing. */
 	void (*describe)(const Reprise__File *msg, char *buf, size_t size);
 };
 

@@ -48,7 +48,7 @@ static int nsfs_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 
 static void nsfs_describe(const Reprise__File *msg, char *buf, size_t size)
 {
-	if (msg->nsfs->id)
+	if (msg->nsfs && msg->nsfs->id)
 		snprintf(buf, size, "namespace %llu", (unsigned long long)msg->nsfs->id);
 	else
 		snprintf(buf, size, "a namespace of the root task");

@@ -16,7 +16,8 @@
 #include "ns/net_outside.h"
 #include "ns/net_pairs.h"
 
-#define RUNNING_MS 1000
+#define RUNNING_MS 30000
+#define CARRIER_MS 1000
 
 static int invalid(struct error *e, const char *what)
 {
@@ -317,8 +318,13 @@ static int settle_one(int fd, const Reprise__NetLink *l, struct error *e)
 	return r < 0 && !e->code ? error_errno(e, r, E_RESTORE, "cannot set it up") : r;
 }
 
-/* IPv6 takes an interface for ready when the news has got round. */
-static int await_running(int fd, const Reprise__NetLink *l)
+/*
+ * IPv6 takes an interface for ready, and the kernel sends by it at all, when the news of its
+ * carrier has got round (linkwatch_do_dev() under the lock of all networks, which may take seconds;
+ * what is sent before is dropped by noop_qdisc). A carrier that is not there yet may depend on
+ * others.
+ */
+static int await_running(int fd, const Reprise__NetLink *l, int carrier_ms)
 {
 	const struct timespec pause = {.tv_nsec = 1000000};
 	const struct ifinfomsg all = {};
@@ -329,6 +335,8 @@ static int await_running(int fd, const Reprise__NetLink *l)
 
 		if (r < 0 || (q.flags & IFF_RUNNING && q.flags & IFF_LOWER_UP))
 			return r;
+		if (!(q.flags & IFF_LOWER_UP) && i >= carrier_ms)
+			break;
 		nanosleep(&pause, NULL);
 	}
 	return 0;
@@ -436,7 +444,10 @@ int net_links_up(int fd, const struct net_host *host, const Reprise__Network *m,
 	if (r >= 0)
 		r = in_rounds(fd, host, m, flags_one, "bring it up", e);
 	for (size_t i = 0; i < m->n_links && r >= 0; i++)
-		r = await_running(fd, m->links[i]);
+		r = await_running(fd, m->links[i], CARRIER_MS);
+	/* A bridge has its carrier of ports that may have come after it. */
+	for (size_t i = 0; i < m->n_links && r >= 0; i++)
+		r = await_running(fd, m->links[i], 0);
 	return r < 0 && !e->code ? error_errno(e, r, E_RESTORE, "cannot set up the interfaces") : r;
 }
 
