@@ -104,15 +104,7 @@ void kernel_vmas_free(struct kernel_vmas *l)
 
 const struct kernel_vma *kernel_vmas_find(const struct kernel_vmas *l, uint64_t start)
 {
-	size_t low = 0, high = l->v.n;
+	size_t low = bisect(l->v.n, i, l->v.v[i].start >= start);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (l->v.v[mid].start < start)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < l->v.n && l->v.v[low].start == start ? &l->v.v[low] : NULL;
 }

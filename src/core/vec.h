@@ -46,6 +46,25 @@ static inline void *vec_grow_(void **v, size_t *n, size_t *cap, size_t size)
 #define vec_for_each(it, vec) \
 	for (__typeof__((vec)->v + 0) it = (vec)->v; it && it < (vec)->v + (vec)->n; it++)
 
+/*
+ * Of n things in order, the first of which something is true that is true of all that follow it; n
+ * if there is none:
+ *
+ *	size_t i = bisect(spans.n, it, spans.v[it].end > address);
+ */
+#define bisect(n, it, is_true)                          \
+	({                                              \
+		size_t low_ = 0, high_ = (n);           \
+		while (low_ < high_) {                  \
+			size_t it = (low_ + high_) / 2; \
+			if (is_true)                    \
+				high_ = it;             \
+			else                            \
+				low_ = it + 1;          \
+		}                                       \
+		low_;                                   \
+	})
+
 #define vec_free(vec)            \
 	do {                     \
 		free((vec)->v);  \

@@ -254,16 +254,8 @@ struct save {
 
 static const struct page_run *run_at(const struct page_runs *runs, uint64_t address)
 {
-	size_t low = 0, high = runs->n;
+	size_t low = bisect(runs->n, i, runs->v[i].address + runs->v[i].length > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= runs->v[mid].address + runs->v[mid].length)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < runs->n && runs->v[low].address <= address ? &runs->v[low] : NULL;
 }
 

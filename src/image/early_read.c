@@ -95,16 +95,8 @@ int early_pass(struct image_reader *r, struct error *e)
 
 struct early_seen *early_at(struct image_reader *r, uint64_t offset)
 {
-	size_t low = 0, high = r->early.frames.n;
+	size_t low = bisect(r->early.frames.n, i, r->early.frames.v[i].offset >= offset);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (r->early.frames.v[mid].offset < offset)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < r->early.frames.n && r->early.frames.v[low].offset == offset
 		       ? &r->early.frames.v[low]
 		       : NULL;

@@ -300,34 +300,17 @@ static int make_groups(struct page_map *m, struct error *e)
 
 static const struct map_group *group_at(const struct page_map *m, uint64_t object, uint32_t stage)
 {
-	size_t low = 0, high = m->groups.n;
+	const struct map_group *v = m->groups.v;
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-		const struct page_group *g = &m->groups.v[mid].group;
-
-		if (g->object < object || (g->object == object && g->stage < stage))
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return m->groups.v + low;
+	return v + bisect(m->groups.n, i,
+			  v[i].group.object > object ||
+				  (v[i].group.object == object && v[i].group.stage >= stage));
 }
 
 /* The first run of a group that ends behind the address; the end of the group if there is none. */
 static size_t run_at(const struct page_map *m, const struct map_group *g, uint64_t address)
 {
-	size_t low = g->first, high = g->first + g->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (m->runs.v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return g->first + bisect(g->n, i, m->runs.v[g->first + i].end > address);
 }
 
 /* Does the group have the page? If not, ret->length tells how far it does not. */

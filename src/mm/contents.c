@@ -47,16 +47,8 @@ struct group_source {
 
 static const struct content_run *run_at(const struct group_source *s, uint64_t address)
 {
-	size_t low = 0, high = s->n;
+	size_t low = bisect(s->n, i, s->runs[i].end > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= s->runs[mid].end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return &s->runs[low];
 }
 
@@ -181,17 +173,7 @@ static int keep_range(struct keep *k, const struct content_run *run, uint64_t st
 /* The first of the spans that ends behind an address. */
 static size_t first_kept(const struct kept_spans *spans, uint64_t address)
 {
-	size_t low = 0, high = spans->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (spans->v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return bisect(spans->n, i, spans->v[i].end > address);
 }
 
 static int keep_run(struct keep *k, const struct content_run *run, struct error *e)

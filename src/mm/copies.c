@@ -151,17 +151,7 @@ struct tally {
 
 static size_t mapping_at(const Reprise__Mm *mm, uint64_t address)
 {
-	size_t low = 0, high = mm->n_vmas;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (mm->vmas[mid]->end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return bisect(mm->n_vmas, i, mm->vmas[i]->end > address);
 }
 
 static int count(void *arg, size_t source, uint64_t start, uint64_t end)

@@ -258,16 +258,8 @@ static int serve(struct plan *p, size_t c, uint64_t address)
 
 static bool has_page(const struct cow_node *node, uint64_t address)
 {
-	size_t low = 0, high = node->all->n;
+	size_t low = bisect(node->all->n, i, node->all->v[i].end > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= node->all->v[mid].end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < node->all->n && node->all->v[low].start <= address;
 }
 

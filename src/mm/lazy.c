@@ -111,17 +111,7 @@ static int inherited(const struct restart *r, uint64_t mm_id, uint32_t stage, st
 /* The first span that ends behind an address. */
 static size_t behind(const struct span_vec *spans, uint64_t address)
 {
-	size_t low = 0, high = spans->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (spans->v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return bisect(spans->n, i, spans->v[i].end > address);
 }
 
 static int add(struct span_vec *spans, uint64_t start, uint64_t end)

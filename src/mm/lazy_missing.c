@@ -11,17 +11,7 @@
 /* The first range that ends behind an address. */
 static size_t behind(const struct missing_vec *m, uint64_t address)
 {
-	size_t low = 0, high = m->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (m->v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return bisect(m->n, i, m->v[i].end > address);
 }
 
 /* Room for so many more, so that what follows cannot fail. */

@@ -131,17 +131,7 @@ static int put_run(struct sharing *s, uint64_t start, uint64_t end, size_t sourc
 /* The first shared page at or above an address. */
 static size_t find_shared(const struct cow_pages *pages, uint64_t address)
 {
-	size_t low = 0, high = pages->n;
-
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (pages->v[mid].address < address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
-	return low;
+	return bisect(pages->n, i, pages->v[i].address >= address);
 }
 
 /* Runs of pages that are read in the one way or the other. */

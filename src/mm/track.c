@@ -52,16 +52,8 @@ int track_begin(struct mm_tracks *tracks, pid_t tid, uint64_t start_time, int uf
 
 static bool overlaps(const struct span_vec *spans, uint64_t start, uint64_t end)
 {
-	size_t low = 0, high = spans->n;
+	size_t low = bisect(spans->n, i, spans->v[i].end > start);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (spans->v[mid].end <= start)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < spans->n && spans->v[low].start < end;
 }
 

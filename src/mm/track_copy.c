@@ -26,16 +26,8 @@ static int by_address(const void *a, const void *b)
 /* Has it pages that a fork has left shared? They must not be taken apart by being read. */
 static bool is_shared(const struct mm_track *t, uint64_t address)
 {
-	size_t low = 0, high = t->vmas.vmas.n;
+	size_t low = bisect(t->vmas.vmas.n, i, t->vmas.vmas.v[i].end > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (t->vmas.vmas.v[mid].end <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low == t->vmas.vmas.n || t->vmas.vmas.v[low].shared_kb ||
 	       t->vmas.vmas.v[low].swap_kb;
 }

@@ -254,16 +254,8 @@ static int list_owners(const struct restart *r, struct owners *ret)
 /* The first process that has an address space, NULL if there is none. */
 static const Reprise__Process *owner_of(const struct owners *owners, uint64_t mm)
 {
-	size_t low = 0, high = owners->n;
+	size_t low = bisect(owners->n, i, owners->v[i].mm >= mm);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (owners->v[mid].mm < mm)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < owners->n && owners->v[low].mm == mm ? owners->v[low].process : NULL;
 }
 

@@ -417,16 +417,8 @@ int vma_classify(struct vma *v, struct error *e)
 
 const Reprise__Vma *mm_vma_at(const Reprise__Mm *mm, uint64_t address)
 {
-	size_t low = 0, high = mm->n_vmas;
+	size_t low = bisect(mm->n_vmas, i, mm->vmas[i]->end > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (address >= mm->vmas[mid]->end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < mm->n_vmas && mm->vmas[low]->start <= address ? mm->vmas[low] : NULL;
 }
 
@@ -500,16 +492,8 @@ int mm_keepable(const Reprise__Mm *a, const Reprise__Mm *b, struct span_vec *ret
 /* A range that crosses from one span into an adjoining one is held too. */
 bool spans_hold(const struct span_vec *spans, uint64_t start, uint64_t end)
 {
-	size_t low = 0, high = spans->n;
+	size_t low = bisect(spans->n, i, spans->v[i].end > start);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (start >= spans->v[mid].end)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	for (; low < spans->n && spans->v[low].start <= start; low++) {
 		if (end <= spans->v[low].end)
 			return true;

@@ -333,16 +333,8 @@ uint64_t layer_page_bytes(const struct layer *l)
 /* The entry in whose contents an address lies: they stand in the order of their offsets. */
 static Reprise__LayerEntry *entry_at(Reprise__LayerEntry *const *v, size_t n, uint64_t address)
 {
-	size_t low = 0, high = n;
+	size_t low = bisect(n, i, v[i]->offset + PAGE_UP(v[i]->size) > address);
 
-	while (low < high) {
-		size_t mid = (low + high) / 2;
-
-		if (v[mid]->offset + PAGE_UP(v[mid]->size) <= address)
-			low = mid + 1;
-		else
-			high = mid;
-	}
 	return low < n && v[low]->offset <= address ? v[low] : NULL;
 }
 

@@ -4,7 +4,7 @@
  * has been told so by msync(), the other, which we keep, not yet. The server is nobody's child, and
  * ends when the file system is unmounted.
  */
-#include "harness.h"
+#include "fuse_calls.h"
 
 #include <fcntl.h>
 #include <linux/fuse.h>
@@ -15,53 +15,35 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int fuse;
-
-static void reply(const struct fuse_in_header *to, int error, const void *data, size_t n)
-{
-	struct fuse_out_header head = {(uint32_t)(sizeof(head) + n), error, to->unique};
-	struct iovec parts[2] = {{&head, sizeof(head)}, {(void *)(uintptr_t)data, n}};
-
-	CHECK(writev(fuse, parts, 2) > 0 || errno == ENOENT);
-}
-
-static struct fuse_attr attributes(uint64_t node)
-{
-	return (struct fuse_attr){.ino = node,
-				  .mode = node == 1 ? S_IFDIR | 0755 : S_IFREG | 0644,
-				  .nlink = 1,
-				  .size = node == 1 ? 0 : 4096};
-}
-
 static void serve(const struct fuse_in_header *in)
 {
 	static const char zeros[4096];
-	struct fuse_init_out init = {.major = 7, .minor = 31, .max_write = 4096};
-	struct fuse_attr_out attr = {.attr = attributes(in->nodeid)};
-	struct fuse_entry_out entry = {.nodeid = 2, .attr = attributes(2)};
+	struct fuse_init_out init = FUSE_INIT_OUT;
+	struct fuse_attr_out attr = {.attr = fuse_attributes(in->nodeid, 0644)};
+	struct fuse_entry_out entry = {.nodeid = 2, .attr = fuse_attributes(2, 0644)};
 	struct fuse_open_out open = {.open_flags = 0};
 
 	switch (in->opcode) {
 	case FUSE_INIT:
-		return reply(in, 0, &init, sizeof(init));
+		return fuse_reply(in, 0, &init, sizeof(init));
 	case FUSE_GETATTR:
-		return reply(in, 0, &attr, sizeof(attr));
+		return fuse_reply(in, 0, &attr, sizeof(attr));
 	case FUSE_LOOKUP:
-		return reply(in, 0, &entry, sizeof(entry));
+		return fuse_reply(in, 0, &entry, sizeof(entry));
 	case FUSE_OPEN:
-		return reply(in, 0, &open, sizeof(open));
+		return fuse_reply(in, 0, &open, sizeof(open));
 	case FUSE_READ:
-		return reply(in, 0, zeros, sizeof(zeros));
+		return fuse_reply(in, 0, zeros, sizeof(zeros));
 	case FUSE_WRITE:
-		return reply(in, -EIO, NULL, 0);
+		return fuse_reply(in, -EIO, NULL, 0);
 	case FUSE_RELEASE:
-		return reply(in, 0, NULL, 0);
+		return fuse_reply(in, 0, NULL, 0);
 	case FUSE_FORGET:
 	case FUSE_BATCH_FORGET:
 	case FUSE_INTERRUPT:
 		return;
 	default:
-		return reply(in, -ENOSYS, NULL, 0);
+		return fuse_reply(in, -ENOSYS, NULL, 0);
 	}
 }
 
@@ -84,7 +66,7 @@ static int start_server(void *arg)
 
 int main(int argc, char **argv)
 {
-	char options[100], path[100];
+	char path[100];
 	int told, untold;
 	char *map;
 
@@ -93,9 +75,8 @@ int main(int argc, char **argv)
 	fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	if (fuse < 0)
 		test_skip("no FUSE here");
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
 	snprintf(path, sizeof(path), "%s/file", argv[1]);
-	if (mount("lossy", argv[1], "fuse", MS_NOSUID | MS_NODEV, options))
+	if (fuse_mount("lossy", argv[1]))
 		test_skip("no FUSE here (errno %d)", errno);
 	test_reap(test_fork(start_server, NULL), 0);
 	close(fuse);

@@ -5,7 +5,7 @@
  *
  * needs: root
  */
-#include "harness.h"
+#include "places.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -21,31 +21,7 @@
 
 enum { LEADER, INIT, MEMBER, ORPHAN, DEEP, DEEPER, LATER, UNBORN, SIGNALLED, STOPPED, PLACES };
 
-static volatile pid_t *shared; /* pids, as they see themselves, of who has come how far */
 static volatile int *found;
-
-static void ready(int i)
-{
-	shared[i] = getpid();
-	test_hold();
-}
-
-static pid_t await(int i)
-{
-	while (!shared[i])
-		usleep(1000);
-	return shared[i];
-}
-
-static pid_t make(int (*fn)(void *), void *arg, int flags)
-{
-	pid_t pid = (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
-
-	if (pid == 0)
-		_exit(fn(arg));
-	CHECK(pid > 0);
-	return pid;
-}
 
 /* ---- a session, groups, a thread with a timer, an orphan ---- */
 

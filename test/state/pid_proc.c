@@ -5,7 +5,7 @@
  *
  * needs: root
  */
-#include "harness.h"
+#include "places.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,31 +20,6 @@
 #include <unistd.h>
 
 enum { DERIVED, COPY, MEMBER, CONFINED, PLACES };
-
-static volatile pid_t *shared; /* who has come how far */
-
-static void ready(int i)
-{
-	shared[i] = getpid();
-	test_hold();
-}
-
-static pid_t await(int i)
-{
-	while (!shared[i])
-		usleep(1000);
-	return shared[i];
-}
-
-static pid_t make(int (*fn)(void *), int flags)
-{
-	pid_t pid = (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
-
-	if (pid == 0)
-		_exit(fn(NULL));
-	CHECK(pid > 0);
-	return pid;
-}
 
 static int processes(const char *proc)
 {
@@ -110,9 +85,9 @@ static int derived(void *arg)
 	CHECK(!mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
 	CHECK(!mount("/proc/sys", "/proc/sys", NULL, MS_BIND, NULL));
 	CHECK(!mount(NULL, "/proc/sys", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL));
-	pid[0] = make(member, 0);
+	pid[0] = make(member, NULL, 0);
 	await(MEMBER);
-	pid[1] = make(copy, 0);
+	pid[1] = make(copy, NULL, 0);
 	await(COPY);
 	CHECK(!mount("/dev/null", "/proc/interrupts", NULL, MS_BIND, NULL));
 	snprintf(path, sizeof(path), "/proc/%d/status", pid[0]);
@@ -164,9 +139,9 @@ int main(void)
 	test_init();
 	shared = test_shared(4096);
 	CHECK(!mkdir("own", 0755) && !mkdir("jail", 0755));
-	pid[0] = make(derived, CLONE_NEWPID | CLONE_NEWNS);
+	pid[0] = make(derived, NULL, CLONE_NEWPID | CLONE_NEWNS);
 	await(DERIVED);
-	pid[1] = make(confined, CLONE_NEWPID | CLONE_NEWNS);
+	pid[1] = make(confined, NULL, CLONE_NEWPID | CLONE_NEWNS);
 	await(CONFINED);
 	test_wait();
 	outside = processes("/proc");

@@ -6,7 +6,7 @@
  * needs: root
  * not-in: both: names of sockets are taken by the original
  */
-#include "harness.h"
+#include "unix_named.h"
 
 #include <stddef.h>
 #include <sys/socket.h>
@@ -14,26 +14,6 @@
 #include <unistd.h>
 
 #define SO_INQ_ 84 /* 6.17 */
-
-static int bound(const char *path)
-{
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-
-	CHECK(fd >= 0);
-	strcpy(un.sun_path, path);
-	CHECK(!bind(fd, (struct sockaddr *)&un, sizeof(un)));
-	return fd;
-}
-
-static void send_to(int fd, const char *path, const char *text)
-{
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-
-	strcpy(un.sun_path, path);
-	CHECK_EQUAL(sendto(fd, text, strlen(text), 0, (struct sockaddr *)&un, sizeof(un)),
-		    (ssize_t)strlen(text));
-}
 
 static void expect(int fd, const char *text, const char *sender, bool credentials)
 {

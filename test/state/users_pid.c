@@ -5,7 +5,7 @@
  *
  * needs: root
  */
-#include "harness.h"
+#include "places.h"
 
 #include <fcntl.h>
 #include <linux/nsfs.h>
@@ -37,36 +37,6 @@ enum {
 	LAST,
 	PLACES
 };
-
-static volatile pid_t *shared;
-
-static void say(int i)
-{
-	shared[i] = getpid();
-}
-
-static void ready(int i)
-{
-	say(i);
-	test_hold();
-}
-
-static pid_t await(int i)
-{
-	while (!shared[i])
-		usleep(1000);
-	return shared[i];
-}
-
-static pid_t make(int (*fn)(void *), int flags)
-{
-	pid_t pid = (pid_t)syscall(SYS_clone, flags | SIGCHLD, 0, 0, 0, 0);
-
-	if (pid == 0)
-		_exit(fn(NULL));
-	CHECK(pid > 0);
-	return pid;
-}
 
 static void write_to(const char *path, const char *text)
 {
@@ -184,7 +154,7 @@ static int inner(void *arg)
 
 	await(INNER);
 	CHECK(!prctl(PR_SET_DUMPABLE, 1));
-	pid = make(leaf, 0);
+	pid = make(leaf, NULL, 0);
 	await(LEAF);
 	say(MAPPED);
 	test_hold();
@@ -209,11 +179,11 @@ static int first(void *arg)
 	int fd;
 
 	CHECK(!mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL));
-	pid[0] = make(worker, 0);
-	pid[1] = make(other, 0);
-	pid[2] = make(sharer, CLONE_FS);
-	pid[3] = make(leader, 0);
-	pid[4] = make(inner, CLONE_NEWUSER | CLONE_NEWPID);
+	pid[0] = make(worker, NULL, 0);
+	pid[1] = make(other, NULL, 0);
+	pid[2] = make(sharer, NULL, CLONE_FS);
+	pid[3] = make(leader, NULL, 0);
+	pid[4] = make(inner, NULL, CLONE_NEWUSER | CLONE_NEWPID);
 	map(pid[4], "0 0 1");
 	say(INNER);
 	for (int i = WORKER; i <= LEAF; i++)
@@ -269,11 +239,11 @@ static int maker(void *arg)
 	await(PLACES);
 	CHECK(!setresgid(0, 0, 0) && !setresuid(0, 0, 0) && !prctl(PR_SET_DUMPABLE, 1));
 	CHECK(!mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
-	pid = make(first, 0);
+	pid = make(first, NULL, 0);
 	await(FIRST);
 	say(MAPPED);
 	test_hold();
-	test_reap(make(newcomer, 0), 29);
+	test_reap(make(newcomer, NULL, 0), 29);
 	say(LAST);
 	test_reap(pid, 20);
 	return 10;
@@ -292,7 +262,7 @@ static int beside(void *arg)
 	ready(BESIDE);
 	CHECK(getpid() == 1 && getuid() == 0);
 	check_owner();
-	test_reap(make(child, 0), 12);
+	test_reap(make(child, NULL, 0), 12);
 	return 11;
 }
 
@@ -302,8 +272,8 @@ int main(void)
 
 	test_init();
 	shared = test_shared(4096);
-	pid[0] = make(maker, 0);
-	pid[1] = make(beside, CLONE_NEWUSER | CLONE_NEWPID);
+	pid[0] = make(maker, NULL, 0);
+	pid[1] = make(beside, NULL, CLONE_NEWUSER | CLONE_NEWPID);
 	await(MAKER);
 	map(pid[0], "0 1234 1\n1 2000 100");
 	map(pid[1], "0 0 10");
