@@ -8,7 +8,8 @@ import os
 import select
 import struct
 
-from case import Failed, refusal_allowed
+from case import Failed
+from modes import refusal_allowed
 
 CYCLES = int(os.environ.get('CYCLES', '4'))
 AT_A_TIME = 10
