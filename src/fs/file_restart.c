@@ -357,6 +357,9 @@ static enum turn turn_of(const struct restart *r, const struct file_open *f)
 	/* The name of a socket (with O_PATH), which is made when the socket is bound. */
 	if (inode && S_ISSOCK(inode->mode))
 		return TURN_LAST;
+	/* It hears what is put into the queues of other sockets. */
+	if (f->msg->packet)
+		return TURN_LAST;
 	/* A file with a lease for writing can be opened when nobody else has it open, such as an
 	 * original that is about to end. */
 	for (size_t i = 0; i < f->msg->n_locks; i++)

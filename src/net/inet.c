@@ -24,6 +24,7 @@
 #include "net/inet_numbers.h"
 #include "net/inet_queue.h"
 #include "net/multicast.h"
+#include "net/raw_queue.h"
 #include "net/reuseport.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
@@ -59,17 +60,6 @@ void inet_drop_option(Reprise__Socket *m, int level, int name)
 		if (m->options[i]->level != level || m->options[i]->name != name)
 			m->options[n++] = m->options[i];
 	m->n_options = n;
-}
-
-/* Of others than UDP only the first can be peeked at (skb_recv_datagram()). */
-static int refuse_packets(int fd, struct error *e)
-{
-	struct pollfd p = {.fd = fd, .events = POLLIN};
-
-	if (poll(&p, 1, 0) <= 0 || !(p.revents & (POLLIN | POLLERR)))
-		return 0;
-	return error_set(e, -EBUSY, E_FILE_STATE,
-			 "it holds packets that have not been read yet; try again");
 }
 
 /* Corked data are of no datagram yet. What has been sent needs a moment to leave. */
@@ -131,7 +121,7 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 		return r;
 	if (!inet_is_udp(m->socket)) {
 		r = refuse_router(c, f, m->socket, e);
-		return r < 0 ? r : refuse_packets(f->local, e);
+		return r < 0 ? r : raw_queue_save(c, f->local, m, s, e);
 	}
 	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
@@ -333,6 +323,18 @@ static int set_shutdown(int fd, const Reprise__InetSocket *m, struct error *e)
 	return 0;
 }
 
+/* Before it has a name, a filter or options. */
+static int fill_queue(struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
+{
+	int res = 0;
+
+	if (m->socket->type == SOCK_RAW) {
+		res = raw_queue_shut(fd, m, e);
+		return res < 0 ? res : raw_queue_fill(fd, m, e);
+	}
+	return inet_is_ping(m->socket) ? 0 : inet_queue_fill(fd, m, find_address, r, e);
+}
+
 static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd, struct error *e)
 {
 	int res = socket_make(m->socket, fd, e);
@@ -340,7 +342,7 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = inet_numbers_restore(*fd, m, e);
 	if (res >= 0)
-		res = inet_queue_fill(*fd, m, find_address, r, e);
+		res = fill_queue(r, *fd, m, e);
 	if (res >= 0)
 		res = inet_refusal_make(*fd, m, e);
 	if (res >= 0)
@@ -353,10 +355,15 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 		res = inet_hidden_restore(*fd, m, e);
 	if (res >= 0)
 		res = bind_local(r, *fd, m, e);
+	/* Answers to a ping find the socket by its number. */
+	if (res >= 0 && inet_is_ping(m->socket))
+		res = raw_queue_fill(*fd, m, e);
 	if (res >= 0)
 		res = set_state(r, *fd, m, e);
 	if (res >= 0)
 		res = reuseport_restore(r, *fd, m, e);
+	if (res >= 0)
+		res = raw_queue_unshut(*fd, m, e);
 	if (res >= 0)
 		res = socket_settle(*fd, m->socket, e);
 	return res < 0 ? res : set_shutdown(*fd, m, e);
@@ -414,7 +421,7 @@ const struct file_ops inet_file_ops = {
 	.support =
 		"TCP that listens, is not connected or was closed; established TCP comes back closed "
 		"(`--tcp=closed`), or is refused; UDP and UDP-Lite with queued datagrams and their "
-		"senders; ICMP and raw sockets with empty queues; options, filters and multicast groups",
+		"senders; ICMP and raw sockets with what they have not read; options, filters and multicast groups",
 	.match = inet_match,
 	.checkpoint = inet_checkpoint,
 	.checkpoint_all = inet_checkpoint_all,

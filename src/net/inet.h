@@ -28,6 +28,12 @@ static inline bool inet_is_udp(const Reprise__Socket *m)
 	       (m->protocol == IPPROTO_UDP || m->protocol == IPPROTO_UDPLITE);
 }
 
+static inline bool inet_is_ping(const Reprise__Socket *m)
+{
+	return m->type == SOCK_DGRAM &&
+	       (m->protocol == IPPROTO_ICMP || m->protocol == IPPROTO_ICMPV6);
+}
+
 /* "10.0.0.1:80"; buf has room for 80 characters. */
 void inet_format(const ProtobufCBinaryData *address, char *buf, size_t size);
 

@@ -26,6 +26,7 @@
 #include "net/inet_inject.h"
 #include "net/kernel_sock.h"
 #include "net/loopback.h"
+#include "net/raw_queue.h"
 
 #define DATAGRAM_MAX	 65536
 #define PEEK_OFF_EMPTY	 (-2) /* empty datagrams were seen, behind the first */
@@ -354,6 +355,8 @@ int inet_queue_validate(const Reprise__InetSocket *m, struct error *e)
 {
 	const Reprise__Socket *so = m->socket;
 
+	if (so->type == SOCK_RAW || inet_is_ping(so))
+		return raw_queue_validate(m, e);
 	if (m->n_queue && (so->type != SOCK_DGRAM || (so->protocol && so->protocol != IPPROTO_UDP &&
 						      so->protocol != IPPROTO_UDPLITE)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket cannot have such a queue");

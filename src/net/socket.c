@@ -224,6 +224,9 @@ int socket_settle(int fd, const Reprise__Socket *m, struct error *e)
 {
 	int reuse = 0;
 
+	/* Of sockets of ICMP and raw ones it is on from the beginning (INET_PROTOSW_REUSE). */
+	if (m->type != SOCK_STREAM || m->family == AF_UNIX)
+		return sockopt_restore_late(fd, m, e);
 	for (size_t i = 0; i < m->n_options; i++)
 		if (m->options[i]->level == SOL_SOCKET && m->options[i]->name == SO_REUSEADDR)
 			reuse = 1;

@@ -166,10 +166,24 @@ static void udp_tunnel(void)
 	set(bound(SOCK_DGRAM, 0), IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP);
 }
 
-static void raw_queue(void)
+static void raw_packet(int protocol, int option)
 {
+	int fd = socket(AF_INET, SOCK_RAW, protocol);
+
 	at = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	send_to_self(socket(AF_INET, SOCK_RAW, 253), 4);
+	if (option)
+		set(fd, SOL_SOCKET, option, 1);
+	send_to_self(fd, 4);
+}
+
+static void raw_stamped(void)
+{
+	raw_packet(253, SO_TIMESTAMP);
+}
+
+static void raw_tunnel(void)
+{
+	raw_packet(IPPROTO_GRE, 0);
 }
 
 /* A program that has a map of the sockets among which it chooses. */
@@ -434,7 +448,8 @@ static const struct {
 	{"raw-notice", raw_notice},
 	{"udp-corked", udp_corked},
 	{"udp-tunnel", udp_tunnel},
-	{"raw-queue", raw_queue},
+	{"raw-stamped", raw_stamped},
+	{"raw-tunnel", raw_tunnel},
 	{"reuseport-program", reuseport_program},
 	{"reuseport-order", reuseport_order},
 	{"tcp-keys", tcp_keys},

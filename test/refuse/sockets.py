@@ -59,7 +59,7 @@ def test_udp_notice(case):
 
 
 def test_raw_notice(case):
-    refused(case, 'raw-notice', 'file-state', 'not been read')
+    refused(case, 'raw-notice', 'file-state', 'notice')
 
 
 def test_udp_stamped(case):
@@ -84,8 +84,14 @@ def test_udp_empty_once(case):
     case.finish(pid)
 
 
-def test_raw_queue(case):
-    refused(case, 'raw-queue', 'file-state', 'packets')
+def test_raw_stamped(case):
+    needs_kernel_memory()
+    refused(case, 'raw-stamped', 'file-state', 'SO_TIMESTAMP')
+
+
+def test_raw_tunnel(case):
+    needs_kernel_memory()
+    refused(case, 'raw-tunnel', 'file-state', 'protocol 47')
 
 
 def test_reuseport_program(case):

@@ -39,7 +39,7 @@ int main(void)
 	struct icmp6_filter v6;
 	unsigned char is[40];
 	socklen_t len = sizeof(is);
-	int ping, ping6, other, router, udp, offset = 2, on = 1;
+	int ping, ping6, other, router, udp, offset = 2, on = 1, off = 0;
 
 	test_init();
 	ping = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP);
@@ -55,6 +55,9 @@ int main(void)
 	udp = socket(AF_INET, SOCK_DGRAM, 0);
 	CHECK(!setsockopt(udp, IPPROTO_IP, IP_OPTIONS, none, sizeof(none)));
 
+	CHECK(!setsockopt(other, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)));
+	check_number(ping, SOL_SOCKET, SO_REUSEADDR, 1);
+
 	test_wait();
 	if (test_break(1)) {
 		v4.data = 0;
@@ -64,6 +67,9 @@ int main(void)
 		CHECK(!setsockopt(router, IPPROTO_IP, IP_ROUTER_ALERT, &(int){0}, sizeof(int)));
 	check_number(ping, SOL_RAW, ICMP_FILTER, FILTER_V4);
 	check_number(router, IPPROTO_IP, IP_ROUTER_ALERT, 1);
+	/* It is on from the beginning. */
+	check_number(ping, SOL_SOCKET, SO_REUSEADDR, 1);
+	check_number(other, SOL_SOCKET, SO_REUSEADDR, 0);
 	check_v6(ping6, &v6);
 	check_number(other, IPPROTO_IPV6, IPV6_CHECKSUM, (unsigned int)offset);
 	CHECK(!getsockopt(udp, IPPROTO_IP, IP_OPTIONS, is, &len));
