@@ -10,12 +10,14 @@
 #include "arch/arch.h"
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "remote/agent.h"
 #include "remote/kernel_task.h"
 #include "remote/reaper.h"
 #include "remote/survey.h"
 
 #define MAX_LOOKS	5
 #define MAX_ROUNDS	1000
+#define FAULT_PEEK	8
 #define KILL_TIMEOUT_MS 10000
 #define NS_PER_MS	1000000ULL
 
@@ -169,6 +171,38 @@ static int check_mode(const struct freezer *f, const struct frozen_thread *t, st
 				  t->tid);
 }
 
+/*
+ * Signals of faults that the thread has just made. Tracing stops come before them (get_signal()),
+ * so one that stops on its way out of a fault has its signal still pending. That is seen where it
+ * is in no system call, or in one that a seccomp filter has rolled back (force_sig_seccomp()).
+ */
+static int find_faults(struct frozen_thread *t, struct error *e)
+{
+	const struct user_regs_struct *regs = &t->cpu->regs;
+	siginfo_t infos[FAULT_PEEK];
+	uint64_t offset = 0;
+	int n = FAULT_PEEK;
+
+	if (arch_call_nr(regs) >= 0 && arch_call_result(regs) != arch_call_raw(arch_call_nr(regs)))
+		return 0;
+	for (; n == FAULT_PEEK; offset += (uint64_t)n) {
+		n = trace_peek_siginfo(t->tid, false, offset, infos, FAULT_PEEK, e);
+		if (n < 0)
+			return n;
+		for (int i = 0; i < n; i++)
+			if (infos[i].si_code > 0)
+				t->cpu->faults |= SIGNAL_BIT(infos[i].si_signo);
+	}
+	t->cpu->faults &= FAULT_SIGNALS & ~t->cpu->sigmask;
+	return 0;
+}
+
+/* One that is stopped by job control must not go on. */
+static bool has_fault(const struct frozen_thread *t)
+{
+	return t->cpu->faults && t->stop.kind == TRACE_EVENT_STOP;
+}
+
 static int save_thread(const struct freezer *f, pid_t pid, struct frozen_thread *t, struct error *e)
 {
 	bool changed = false;
@@ -182,7 +216,10 @@ static int save_thread(const struct freezer *f, pid_t pid, struct frozen_thread 
 	if (r < 0)
 		return r;
 	r = check_mode(f, t, e);
-	if (r < 0)
+	if (r == 0)
+		r = find_faults(t, e);
+	/* It is given to the handler first, and met there: see take_fault(). */
+	if (r < 0 || has_fault(t))
 		return r;
 	sleep_confirm(f->proc_fd, pid, t);
 	r = leave_rseq(t, &changed, e);
@@ -210,6 +247,18 @@ static int let_sleep(struct freezer *f, pid_t pid, struct frozen_thread *t, stru
 	return trace_interrupt(t->tid, e);
 }
 
+/*
+ * What the processor said of a fault (address, number, error code) stands in the thread until its
+ * handler is called, and could not be put there again (setup_sigcontext()). Nothing of the program
+ * runs here but that the kernel builds the handler's frame: the next stop is that of the signal,
+ * and from there trace_settle() leads to the handler's first instruction.
+ */
+static int take_fault(struct frozen_thread *t, struct error *e)
+{
+	thread_forget_stop(t);
+	return trace_cont(t->tid, 0, e);
+}
+
 static bool is_obscure(const struct frozen_thread *t)
 {
 	return arch_is_restart_syscall(arch_call_nr(&t->cpu->regs)) && t->cpu->restarted_nr < 0 &&
@@ -234,7 +283,10 @@ static int save_all(struct freezer *f, struct error *e)
 			}
 			if (!t->cpu)
 				r = save_thread(f, p->pid, t, e);
-			if (r == 0 && is_obscure(t)) {
+			if (r == 0 && has_fault(t)) {
+				r = take_fault(t, e);
+				all = false;
+			} else if (r == 0 && is_obscure(t)) {
 				r = let_sleep(f, p->pid, t, e);
 				thread_forget_stop(t);
 				all = false;

@@ -215,7 +215,7 @@ int live_end(struct borrowed *b, struct error *e)
 
 uint64_t live_quiet_mask(const struct borrowed *b)
 {
-	return ~(FAULT_SIGNALS & ~b->saved->sigmask);
+	return ~(FAULT_SIGNALS & ~b->saved->sigmask & ~b->saved->faults);
 }
 
 static uint64_t leave_frame_at(const struct agent *a, unsigned int i)

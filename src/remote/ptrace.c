@@ -246,6 +246,7 @@ int trace_save(pid_t tid, struct cpu_state *ret, struct error *e)
 	if (r < 0)
 		return r;
 	ret->restarted_nr = -1;
+	ret->faults = 0;
 	ret->xstate_len = sizeof(ret->xstate);
 	r = trace_get_xstate(tid, ret->xstate, &ret->xstate_len, e);
 	if (r < 0)

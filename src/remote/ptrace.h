@@ -43,6 +43,11 @@ struct cpu_state {
 	 * as it could be found out; -1 otherwise. Filled in by a freeze.
 	 */
 	long restarted_nr;
+	/*
+	 * Signals of faults that the thread has made itself and not taken yet: what runs in it for
+	 * us must not take them. Filled in by a freeze.
+	 */
+	uint64_t faults;
 	uint32_t xstate_len;
 	uint8_t xstate[XSTATE_MAX] __attribute__((aligned(64)));
 };

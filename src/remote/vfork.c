@@ -143,6 +143,7 @@ static int make_cpu(const struct kernel_task *k, const struct cpu_state *child,
 	if (arch_is_odd(&ret->regs) || arch_is_compat(&ret->regs) != arch_is_compat(&child->regs))
 		return error_set(e, -ENOTSUP, E_TASK_COMPAT, "runs code of another width");
 	ret->restarted_nr = -1;
+	ret->faults = 0;
 	ret->xstate_len = child->xstate_len;
 	memcpy(ret->xstate, child->xstate, child->xstate_len);
 	if (!arch_xstate_expand(k->xsave, k->xsave_size, k->xfeatures, k->pkru, ret->xstate,
