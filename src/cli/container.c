@@ -12,7 +12,7 @@
 
 #include "cli/container.h"
 
-#define PATIENCE_MS 2000 /* with those of whom all have been killed */
+#define PATIENCE_MS 20000 /* with those of whom all have been killed */
 
 /* What an ordinary user's containers wrote is to outlive his session. */
 static void base_directory(char path[CONTAINER_PATH / 2])

@@ -198,7 +198,7 @@ static int find_adder(struct checkpoint *c, const struct file_entry *set,
 		      const struct file_entry *f, Reprise__EpollEntry *m, struct error *e)
 {
 	if (epoll_signals_find(c, set, f, m) >= 0)
-		return m->adder > 0 ? checkpoint_refer(c, m->adder, e) : 0;
+		return 0;
 	if (!task_can_add(c, set, m->fd, f))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "no task that has it open has the signalfd in it as descriptor "

@@ -16,8 +16,10 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "fs/epoll.h"
 #include "fs/epoll_private.h"
 #include "fs/file_kinds.h"
+#include "kernel/vfork.h"
 
 int epoll_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
@@ -161,7 +163,18 @@ static void *fill_all(void *arg)
 	return NULL;
 }
 
-static int fill_by_tasks(struct restart *r, struct error *e)
+/* By a child of vfork() when it has been made (`late`); by others, and by us, before. */
+static bool is_added_now(struct restart *r, const Reprise__EpollEntry *m,
+			 const struct restart_process *late)
+{
+	const struct restart_task *t = m->adder > 0 ? restart_task_by_vtid(r, m->adder) : NULL;
+
+	if (!added_by_task(r, m))
+		return false;
+	return late ? t && t->process == late : !t || !vfork_is_child(t->process);
+}
+
+static int fill_by_tasks(struct restart *r, const struct restart_process *late, struct error *e)
 {
 	int res = 0;
 
@@ -169,7 +182,7 @@ static int fill_by_tasks(struct restart *r, struct error *e)
 		const Reprise__Epoll *m = set->ops == &epoll_file_ops ? set->msg->epoll : NULL;
 
 		for (size_t i = 0; m && i < m->n_entries && res >= 0; i++)
-			if (added_by_task(r, m->entries[i]))
+			if (is_added_now(r, m->entries[i], late))
 				res = epoll_signals_restart(r, set, m->entries[i], e);
 	}
 	return res;
@@ -190,5 +203,22 @@ int epoll_restart_all(struct restart *r, struct error *e)
 	if (err)
 		return error_errno(e, -err, E_SYSTEM, "cannot make a thread");
 	pthread_join(thread, NULL);
-	return f.result < 0 ? f.result : fill_by_tasks(r, e);
+	return f.result < 0 ? f.result : fill_by_tasks(r, NULL, e);
+}
+
+bool epoll_is_added_late(struct restart *r, const struct restart_process *p)
+{
+	vec_for_each (set, &r->files->files) {
+		const Reprise__Epoll *m = set->ops == &epoll_file_ops ? set->msg->epoll : NULL;
+
+		for (size_t i = 0; m && i < m->n_entries; i++)
+			if (is_added_now(r, m->entries[i], p))
+				return true;
+	}
+	return false;
+}
+
+int epoll_restart_late(struct restart *r, const struct restart_process *p, struct error *e)
+{
+	return fill_by_tasks(r, p, e);
 }

@@ -203,7 +203,7 @@ int files_restart_begin(struct restart *r, struct error *e)
 	if (!fr)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the open files");
 	r->files = fr;
-	fr->patience_ms = 1000;
+	fr->patience_ms = 3000;
 	fr->stdio[0] = fr->stdio[1] = fr->stdio[2] = -1;
 	fr->soft_limit = nofile_raise();
 	res = collect(r, e);

@@ -13,12 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/patience.h"
 #include "fs/pty_ioctl.h"
 
-#define ROOM	   4095 /* of the line discipline, N_TTY_BUF_SIZE - 1 */
-#define MUCH	   2048 /* from here on more may be waiting behind it */
-#define CHUNK	   1000 /* packs the buffers of the driver best */
-#define LONGEST_MS 1000
+#define ROOM  4095 /* of the line discipline, N_TTY_BUF_SIZE - 1 */
+#define MUCH  2048 /* from here on more may be waiting behind it */
+#define CHUNK 1000 /* packs the buffers of the driver best */
 
 static const int on = 1, off; /* constants to point to */
 
@@ -150,10 +150,10 @@ static int write_all(int fd, const uint8_t *data, size_t length)
 		if (n > 0) {
 			data += n;
 			length -= (size_t)n;
-		} else if (n == 0 || errno != EAGAIN || waited++ == LONGEST_MS) {
+		} else if (n == 0 || errno != EAGAIN || waited++ == PATIENCE_MS) {
 			return n < 0 && errno != EAGAIN ? -errno : -ENOBUFS;
 		} else {
-			pause_ms(1);
+			patience_pause();
 		}
 	}
 	return 0;
@@ -328,10 +328,10 @@ int pty_queue_take(const struct pty_sides *p, struct pty_queue *q)
 
 static int wait_stopped(int slave)
 {
-	for (int i = 0; i < LONGEST_MS; i++) {
+	for (int i = 0; i < PATIENCE_MS; i++) {
 		if (!(ready(slave, POLLOUT) & POLLOUT))
 			return 0;
-		pause_ms(1);
+		patience_pause();
 	}
 	return -ETIMEDOUT;
 }
@@ -465,12 +465,12 @@ static int put_bytes(const struct pty_sides *p, const struct termios2 *t, const 
 		return r;
 	if (r >= 0)
 		r = write_all(p->master, q->input, (size_t)length);
-	for (int i = 0; r >= 0 && i < LONGEST_MS; i++) {
+	for (int i = 0; r >= 0 && i < PATIENCE_MS; i++) {
 		if (ioctl(p->slave, FIONREAD, &held) < 0)
 			return -errno;
 		if (held >= length || held >= ROOM)
 			return 0;
-		pause_ms(1);
+		patience_pause();
 	}
 	return r < 0 ? r : -ETIMEDOUT;
 }

@@ -218,28 +218,44 @@ int mqueue_add(struct checkpoint *c, struct file_seen *f, const char *name, stru
 
 /* ---- who else has it ---- */
 
-/* Calls fn for the queues that a process has open. */
-static void look_into(struct checkpoint *c, pid_t pid,
-		      void (*fn)(struct mqueue_entry *entry, pid_t pid))
+/* Calls fn for the queues that a process has open, if it is there and we may look. */
+static int look_into(struct checkpoint *c, pid_t pid,
+		     void (*fn)(struct mqueue_entry *entry, pid_t pid), struct error *e)
 {
 	_cleanup_(close_directory) DIR *dir = NULL;
-	int fd = procfs_open(c->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd", pid);
+	int fd = procfs_open(c->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, e, "%d/fd", pid);
 	struct dirent *d;
+	int ended = 0;
 
-	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (fd == -EACCES || fd == -EPERM) {
+		error_clear(e);
+		return 0;
+	}
+	if (fd < 0)
+		return procfs_unless_gone(fd, e);
+	dir = fdopendir(fd);
 	if (!dir) {
 		close_fd(&fd);
-		return;
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for descriptors");
 	}
-	while ((d = readdir(dir))) {
+	while ((d = next_entry(dir, &ended))) {
 		struct stat st;
 
-		if (d->d_name[0] == '.' || fstatat(fd, d->d_name, &st, 0) < 0)
+		if (d->d_name[0] == '.')
 			continue;
+		if (fstatat(fd, d->d_name, &st, 0) < 0) {
+			if (errno == ENOMEM || errno == EIO)
+				ended = -errno;
+			continue;
+		}
 		vec_for_each (entry, &c->ipc->queues)
 			if (entry->dev == st.st_dev && entry->ino == st.st_ino)
 				fn(entry, pid);
 	}
+	return ended == 0 || ended == -ENOENT || ended == -EACCES
+		       ? 0
+		       : error_errno(e, ended, E_IPC_STATE, "cannot read what process %d has open",
+				     pid);
 }
 
 static void is_shared(struct mqueue_entry *entry, pid_t pid)
@@ -253,23 +269,25 @@ static void is_notified(struct mqueue_entry *entry, pid_t pid)
 }
 
 /* As far as we may look: a user sees the descriptors of his own processes. */
-static void look_outside(struct checkpoint *c)
+static int look_outside(struct checkpoint *c, struct error *e)
 {
 	_cleanup_(close_directory) DIR *dir = NULL;
-	int fd = openat(c->proc_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = openat(c->proc_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0, ended = 0;
 	struct dirent *d;
 
 	dir = fd < 0 ? NULL : fdopendir(fd);
 	if (!dir) {
+		r = -errno;
 		close_fd(&fd);
-		return;
+		return error_errno(e, r, E_SYSTEM, "cannot open /proc");
 	}
-	while ((d = readdir(dir))) {
+	while (r >= 0 && (d = next_entry(dir, &ended))) {
 		pid_t pid = (pid_t)atoi(d->d_name);
 
 		if (pid > 0 && pid != c->self && !in_tree(c, pid))
-			look_into(c, pid, is_shared);
+			r = look_into(c, pid, is_shared, e);
 	}
+	return r < 0 || ended >= 0 ? r : error_errno(e, ended, E_SYSTEM, "cannot read /proc");
 }
 
 static int name_entry(const struct mqueue_entry *entry, int r, struct error *e)
@@ -311,10 +329,10 @@ static int mqueue_checkpoint_all(struct checkpoint *c, struct error *e)
 		return r;
 	vec_for_each (entry, &c->ipc->queues)
 		c->ipc->used |= !entry->msg->namespace_;
-	look_outside(c);
+	r = look_outside(c, e);
 	vec_for_each (entry, &c->ipc->queues)
-		if (entry->msg->notify)
-			look_into(c, entry->msg->notify->pid, is_notified);
+		if (r >= 0 && entry->msg->notify)
+			r = look_into(c, entry->msg->notify->pid, is_notified, e);
 	vec_for_each (entry, &c->ipc->queues)
 		if (r >= 0)
 			r = checkpoint_refuse(c, check_state(c, entry, e), e);

@@ -79,7 +79,7 @@ int mqueue_notify_socket(struct checkpoint *c, Reprise__MqueueNotify *n, struct 
 	_cleanup_(close_directory) DIR *dir = NULL;
 	_cleanup_(close_fd) int pidfd = -EBADF;
 	struct dirent *d;
-	int fd;
+	int fd, ended = 0;
 
 	if (n->notify != SIGEV_THREAD || c->checking)
 		return 0;
@@ -90,7 +90,7 @@ int mqueue_notify_socket(struct checkpoint *c, Reprise__MqueueNotify *n, struct 
 		close_fd(&fd);
 		return error_errno(e, -errno, E_IPC_STATE, "cannot look into process %d", n->pid);
 	}
-	while (n->socket < 0 && (d = readdir(dir))) {
+	while (n->socket < 0 && (d = next_entry(dir, &ended))) {
 		_cleanup_(close_fd) int local = -EBADF;
 
 		if (d->d_name[0] == '.')
@@ -100,6 +100,8 @@ int mqueue_notify_socket(struct checkpoint *c, Reprise__MqueueNotify *n, struct 
 			n->socket = atoi(d->d_name);
 	}
 	n->value = 0; /* was an address of this kernel */
+	if (ended < 0)
+		return error_errno(e, ended, E_IPC_STATE, "cannot look into process %d", n->pid);
 	if (n->socket < 0)
 		return error_set(e, -EOPNOTSUPP, E_IPC_STATE,
 				 "process %d is notified by a socket that it does not have open",

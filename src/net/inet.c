@@ -12,12 +12,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "fs/bpf_attached.h"
+#include "core/patience.h"
 #include "core/procfs.h"
+#include "fs/bpf_attached.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
 #include "net/inet_hidden.h"
@@ -28,6 +28,8 @@
 #include "net/reuseport.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
+
+#define UNSENT_MS 100 /* the application stands still meanwhile */
 
 static bool inet_match(const struct file_seen *f)
 {
@@ -65,13 +67,12 @@ void inet_drop_option(Reprise__Socket *m, int level, int name)
 /* Corked data are of no datagram yet. What has been sent needs a moment to leave. */
 static int refuse_unsent(int fd, struct error *e)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
 	int unsent = 0;
 
-	for (int i = 0; i < 5; i++) {
+	for (int i = 0; i < UNSENT_MS; i++) {
 		if (ioctl(fd, SIOCOUTQ, &unsent) < 0 || !unsent)
 			return 0;
-		nanosleep(&pause, NULL);
+		patience_pause();
 	}
 	return error_set(e, -EBUSY, E_FILE_STATE,
 			 "it holds data that have not been sent yet (UDP_CORK, MSG_MORE, or a slow "

@@ -18,14 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 
 #define LOOPBACK_MTU   65536
 #define DEFAULT_TTL    64
-#define PATIENCE_MS    1000
 #define NONCE	       0x52ee /* in the identification, or the flow label */
 #define FLOW_LABEL_LOW 2      /* bytes 2 and 3 of a header of IPv6: the low half of the label */
 #define IPV4_ID	       4      /* bytes 4 and 5 of a header of IPv4 */
@@ -286,12 +285,10 @@ static uint32_t memory_of(int fd)
 /* It is there when sendto() returns, unless the machine hands packets to another processor. */
 static int wait_for_arrival(int fd, uint32_t before)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
-
 	for (int i = 0; memory_of(fd) <= before; i++) {
 		if (i >= PATIENCE_MS)
 			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
+		patience_pause();
 	}
 	return 0;
 }

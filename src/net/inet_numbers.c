@@ -15,10 +15,10 @@
 #include <linux/errqueue.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "net/loopback.h"
 
-#define AT_ONCE	    64 /* notices that may wait: their memory is limited (net.core.optmem_max) */
-#define PATIENCE_MS 1000
+#define AT_ONCE 64 /* notices that may wait: their memory is limited (net.core.optmem_max) */
 #define STAMPS \
 	(SOF_TIMESTAMPING_OPT_ID | SOF_TIMESTAMPING_OPT_TSONLY | SOF_TIMESTAMPING_TX_SOFTWARE)
 #ifndef SO_EE_ORIGIN_ZEROCOPY

@@ -30,7 +30,7 @@
 
 #define DATAGRAM_MAX	 65536
 #define PEEK_OFF_EMPTY	 (-2) /* empty datagrams were seen, behind the first */
-#define REFUSAL_ATTEMPTS 20
+#define REFUSAL_ATTEMPTS 600
 #define REFUSAL_WAIT_MS	 50
 #define LOOPBACK_INDEX	 1 /* the kernel's LOOPBACK_IFINDEX, in every network namespace */
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "fs/bpf_attached.h"
 #include "net/inet.h"
 #include "net/inet_diag.h"
@@ -24,8 +25,7 @@
 #include "net/socket.h"
 #include "net/tcp.h"
 
-#define UNREAD_MAX  (64 << 20)
-#define PATIENCE_MS 2000
+#define UNREAD_MAX (64 << 20)
 
 static const char *state_name(int state)
 {

@@ -10,14 +10,14 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "fs/bpf_attached.h"
 #include "net/diag.h"
 #include "net/genl.h"
 #include "net/socket.h"
 #include "net/socket_kinds.h"
 
-#define BIND_ATTEMPTS	  8
-#define AUDIT_PATIENCE_MS 1000
+#define BIND_ATTEMPTS 8
 
 static bool netlink_match(const struct file_seen *f)
 {
@@ -33,7 +33,7 @@ static pid_t take_daemon(int fd)
 	} answer;
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
-	while (poll(&p, 1, AUDIT_PATIENCE_MS) > 0) {
+	while (poll(&p, 1, PATIENCE_MS) > 0) {
 		ssize_t n = recv(fd, &answer, sizeof(answer), 0);
 		const struct audit_status *status = NLMSG_DATA(&answer.h);
 

@@ -10,23 +10,25 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "net/kernel_sock.h"
 
 #define RING_BYTES_MAX (1ul << 30)
 #define LOOPBACK_INDEX 1      /* the kernel's LOOPBACK_IFINDEX */
 #define LEAD_PROTOCOL  0x88b5 /* for local experiments (IEEE 802) */
+#define NO_PROTOCOL    0xffff /* that nobody has */
 #define LEAD_BYTES     60
-#define PATIENCE_MS    2000
 
 enum { RECEIVE, SEND };
 
@@ -325,23 +327,36 @@ static int make_ring(int fd, const Reprise__PacketRing *x, bool third, int name,
 static const struct sockaddr_ll lead_address = {
 	.sll_family = AF_PACKET, .sll_ifindex = LOOPBACK_INDEX, .sll_halen = 6};
 
-static struct sockaddr_ll lead_to(void)
+static struct sockaddr_ll lead_to(uint16_t protocol)
 {
 	struct sockaddr_ll to = lead_address;
 
-	to.sll_protocol = htons(LEAD_PROTOCOL);
+	to.sll_protocol = htons(protocol);
 	return to;
+}
+
+/* Another restart may send such packets at the same time: only those that begin so come in. */
+static int keep_others_out(int fd, uint32_t mark)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)SKF_NET_OFF),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ntohl(mark), 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, UINT32_MAX),
+		BPF_STMT(BPF_RET | BPF_K, 0),
+	};
+	struct sock_fprog program = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno
+											   : 0;
 }
 
 static int wait_until(const struct rings *x, bool (*there)(const struct rings *x, uint32_t n),
 		      uint32_t n)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
-
 	for (int i = 0; !there(x, n); i++) {
 		if (i >= PATIENCE_MS)
 			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
+		patience_pause();
 	}
 	return 0;
 }
@@ -383,12 +398,13 @@ static bool block_opened(const struct rings *x, uint32_t i)
 	return __atomic_load_n(&d->hdr.bh1.seq_num, __ATOMIC_ACQUIRE);
 }
 
-static int lead_frames(const struct rings *x, int from, uint32_t head)
+static int lead_frames(const struct rings *x, int from, uint32_t head, uint32_t mark)
 {
-	struct sockaddr_ll to = lead_to();
+	struct sockaddr_ll to = lead_to(LEAD_PROTOCOL);
 	char data[LEAD_BYTES] = "";
 	int r = 0;
 
+	memcpy(data, &mark, sizeof(mark));
 	for (uint32_t i = 0; i < head && r >= 0; i++) {
 		if (sendto(from, data, sizeof(data), 0, (struct sockaddr *)&to, sizeof(to)) < 0)
 			return -errno;
@@ -399,15 +415,16 @@ static int lead_frames(const struct rings *x, int from, uint32_t head)
 
 /* A packet that does not fit ends a block and begins the next; the last one ends by itself, so that
  * the one in which the kernel stood is empty. */
-static int lead_blocks(const struct rings *x, int from, uint32_t head)
+static int lead_blocks(const struct rings *x, int from, uint32_t head, uint32_t mark)
 {
-	struct sockaddr_ll to = lead_to();
+	struct sockaddr_ll to = lead_to(LEAD_PROTOCOL);
 	size_t size = x->ring[RECEIVE]->block_size < 60000 ? x->ring[RECEIVE]->block_size : 60000;
 	_cleanup_(free_ptr) char *data = calloc(1, size);
 	int r = 0;
 
 	if (!data)
 		return -ENOMEM;
+	memcpy(data, &mark, sizeof(mark));
 	while (r >= 0 && !block_begun(x, head - 1)) {
 		uint32_t before = (uint32_t)count_packets(x, head);
 
@@ -433,14 +450,24 @@ static int lead_receiver(int fd, const struct rings *x)
 {
 	uint32_t head = x->ring[RECEIVE]->head;
 	_cleanup_(close_fd) int from = socket(AF_PACKET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_ll at = lead_to();
-	int r;
+	struct sockaddr_ll at = lead_to(LEAD_PROTOCOL), nowhere = lead_to(NO_PROTOCOL);
+	int r, unused = 0;
+	uint32_t mark;
 
 	if (!head)
 		return 0;
-	if (from < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+	if (from < 0 || getrandom(&mark, sizeof(mark), 0) != sizeof(mark))
 		return -errno;
-	r = by_block(x, RECEIVE) ? lead_blocks(x, from, head) : lead_frames(x, from, head);
+	r = keep_others_out(fd, mark);
+	if (r >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
+		r = -errno;
+	if (r >= 0)
+		r = by_block(x, RECEIVE) ? lead_blocks(x, from, head, mark)
+					 : lead_frames(x, from, head, mark);
+	/* Until it is bound to what it was bound to. */
+	if (r >= 0 && (bind(fd, (struct sockaddr *)&nowhere, sizeof(nowhere)) < 0 ||
+		       setsockopt(fd, SOL_SOCKET, SO_DETACH_FILTER, &unused, sizeof(unused)) < 0))
+		r = -errno;
 	if (r >= 0)
 		take_back(fd, x, head);
 	return r;
@@ -476,7 +503,7 @@ static void put_frame(const struct rings *x, uint32_t i)
 static int lead_sender(int fd, const struct rings *x)
 {
 	uint32_t head = x->ring[SEND]->head;
-	struct sockaddr_ll to = lead_to();
+	struct sockaddr_ll to = lead_to(LEAD_PROTOCOL);
 
 	for (uint32_t i = 0; i < head; i++)
 		put_frame(x, i);

@@ -185,18 +185,21 @@ static int refuse_pinned(int at, struct error *e)
 	_cleanup_(close_directory) DIR *d = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	struct statfs fs;
+	int ended = 0;
 
 	if (!d || fstatfs(dirfd(d), &fs) < 0 || fs.f_type != BPF_FS_MAGIC)
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "what is pinned in this file system (bpf) cannot be looked at");
-	while ((entry = readdir(d)))
+	while ((entry = next_entry(d, &ended)))
 		if (*entry->d_name != '.' && strcmp(entry->d_name, "maps.debug") &&
 		    strcmp(entry->d_name, "progs.debug"))
 			return error_set(
 				e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				"what is pinned in it (%s, of BPF) would be lost; remove it first",
 				entry->d_name);
-	return 0;
+	return ended < 0 ? error_errno(e, ended, E_CONTAINER_MOUNT,
+				       "what is pinned in this file system (bpf) cannot be read")
+			 : 0;
 }
 
 static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m, int at,

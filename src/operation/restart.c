@@ -39,7 +39,7 @@
 #include "operation/resume.h"
 #include "operation/terminal.h"
 
-#define PID_TRIES   200
+#define PID_TRIES   2000
 #define PID_WAIT_NS 1000000
 
 /* The root stub, until it is traced. Its descriptor of the control socket is the only one it keeps.

@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "core/procfs.h"
 #include "core/scratch.h"
+#include "fs/epoll.h"
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "fs/userfaultfd.h"
@@ -121,13 +123,13 @@ static int end_leader(struct restart *r, struct restart_process *p, struct error
 	if (res >= 0)
 		res = trace_cont(p->pid, 0, e);
 	/* Its end is reported to nobody before the last thread's (delay_group_leader()). */
-	for (int tries = 0; res >= 0 && tries < 1000; tries++) {
+	for (int tries = 0; res >= 0 && tries < PATIENCE_MS; tries++) {
 		struct proc_stat st;
 
 		res = proc_stat_read(r->proc_fd, p->pid, p->pid, &st, e);
 		if (res >= 0 && st.state == 'Z')
 			return 0;
-		usleep(1000);
+		patience_pause();
 	}
 	return res < 0 ? res : error_set(e, -ETIMEDOUT, E_RESTORE, "the leader does not end");
 }
@@ -231,16 +233,19 @@ static bool has_table_alone(struct restart *r, const struct restart_process *p,
 static int fill_late(struct restart *r, struct restart_process *p, struct error *e)
 {
 	bool files = has_table_alone(r, p, files_of), fs = has_table_alone(r, p, fs_of);
+	bool sets = epoll_is_added_late(r, p);
 	int res = 0;
 
-	if (files || fs)
+	if (files || fs || sets)
 		res = vfork_open_control(r, p, files, e);
 	if (res >= 0 && fs)
 		res = fs_restart(r, &p->tasks.v[0], e);
 	inodes_ended_finish(r);
+	if (res >= 0 && sets)
+		res = epoll_restart_late(r, p, e);
 	if (res >= 0 && files)
 		res = files_restart_fill(r, &p->tasks.v[0], e);
-	else if (res >= 0 && fs)
+	else if (res >= 0 && (fs || sets))
 		res = vfork_close_control(r, p, e);
 	return res;
 }

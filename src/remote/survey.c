@@ -132,7 +132,7 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 	_cleanup_(close_directory) DIR *d = NULL;
 	struct dirent *entry;
 	int fd = procfs_open(now->proc_fd, O_RDONLY | O_DIRECTORY, e, "%d/task", p->pid);
-	int workers = 0;
+	int workers = 0, ended = 0;
 
 	if (fd < 0)
 		return fd;
@@ -141,7 +141,7 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 		close(fd);
 		return no_memory(e);
 	}
-	while ((entry = readdir(d))) {
+	while ((entry = next_entry(d, &ended))) {
 		pid_t tid = atoi(entry->d_name);
 
 		if (tid <= 0)
@@ -153,6 +153,10 @@ static int list_threads(const struct freezer *now, struct frozen_process *p, str
 		if (add_thread(p, tid, e) < 0)
 			return e->err;
 	}
+	/* A process that has ended has none any more (proc_task_readdir()). */
+	if (ended < 0 && ended != -ENOENT)
+		return error_errno(e, ended, E_SYSTEM, "cannot list the threads of task %d",
+				   p->pid);
 	if (p->threads.n)
 		qsort(p->threads.v, p->threads.n, sizeof(*p->threads.v), by_tid);
 	for (size_t i = 1; i < p->threads.n; i++) {

@@ -163,6 +163,10 @@ def test_fail_incremental(case):
     fail_checkpoint(case, size=('small', '10'), more=incremental)
 
 
+def test_fail_sockets(case):
+    fail_checkpoint(case, size=('small', '1', 'sockets'))
+
+
 def test_fail_pty(case):
     fail_checkpoint(case, size=('small', '1', 'pty'))
 
@@ -284,6 +288,10 @@ def test_fail_restart(case):
 
 def test_fail_restart_pidns(case):
     harm_restart(case, FAILS, '--pidns')
+
+
+def test_fail_restart_lazy(case):
+    harm_restart(case, FAILS, '--lazy')
 
 
 def chain(case):

@@ -285,12 +285,12 @@ static void test_speed(void **state)
 	double us;
 
 	batch_call(&b, SYS_getpid);
-	clock_gettime(CLOCK_MONOTONIC, &from);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
 	for (int i = 0; i < 2000; i++)
 		run(c, &b);
-	clock_gettime(CLOCK_MONOTONIC, &to);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
 	us = ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / 2e6;
-	print_message("# %.1f us per list of calls\n", us);
+	print_message("# %.1f us of our time per list of calls\n", us);
 	assert_true(us < 500);
 }
 
