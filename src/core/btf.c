@@ -301,7 +301,8 @@ int btf_offset(const struct btf *b, int structure, const char *member)
 	return btf_member(b, structure, member, &unused);
 }
 
-int btf_member(const struct btf *b, int structure, const char *member, int *ret_size)
+/* In bits. */
+static int find_path(const struct btf *b, int structure, const char *member, int *ret_size)
 {
 	const struct btf_type *t = structure > 0 ? type_of(b, (uint32_t)structure) : NULL;
 	uint32_t type = 0;
@@ -323,7 +324,21 @@ int btf_member(const struct btf *b, int structure, const char *member, int *ret_
 		t = type_of(b, type);
 	}
 	*ret_size = (int)size_of(b, type);
-	return bits % 8 ? -ENOENT : bits / 8;
+	return bits;
+}
+
+int btf_member(const struct btf *b, int structure, const char *member, int *ret_size)
+{
+	int bits = find_path(b, structure, member, ret_size);
+
+	return bits < 0 ? bits : bits % 8 ? -ENOENT : bits / 8;
+}
+
+int btf_bit(const struct btf *b, int structure, const char *member)
+{
+	int unused;
+
+	return find_path(b, structure, member, &unused);
 }
 
 /* Variables are listed by the section in which they stand. */

@@ -24,6 +24,8 @@ int btf_size(const struct btf *b, int structure);
 int btf_offset(const struct btf *b, int structure, const char *member);
 /* The same, and its size: 0 for an array of unknown length. -ENOENT for a bit-field. */
 int btf_member(const struct btf *b, int structure, const char *member, int *ret_size);
+/* The same in bits from the beginning, of a bit field as well. */
+int btf_bit(const struct btf *b, int structure, const char *member);
 /* The value of an enumerator, which is not negative. */
 int btf_enumerator(const struct btf *b, const char *name);
 /* Offset of a variable in its section. */

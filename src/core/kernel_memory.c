@@ -472,6 +472,11 @@ int kernel_offset(struct kernel_memory *k, const char *structure, const char *me
 	return kernel_offset_size(k, structure, member, &unused);
 }
 
+int kernel_bit(const struct kernel_memory *k, const char *structure, const char *member)
+{
+	return btf_bit(k->btf, btf_structure(k->btf, structure), member);
+}
+
 int kernel_member(struct kernel_memory *k, uint64_t address, const char *structure,
 		  const char *member, void *buf, size_t size)
 {

@@ -40,6 +40,8 @@ int kernel_offset(struct kernel_memory *k, const char *structure, const char *me
 /* The same, and its size. */
 int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
 		       int *ret_size);
+/* In bits, of a bit field as well. */
+int kernel_bit(const struct kernel_memory *k, const char *structure, const char *member);
 /*
  * Copies a member of the structure at `address`, which must have that very size in this kernel
  * (-EOPNOTSUPP); -ENOENT if it has none.

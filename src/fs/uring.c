@@ -94,6 +94,9 @@ static int let_tasks_complete(const struct file_seen *f, const struct uring_seen
 
 static int refuse_flight(const struct uring_seen *s, struct error *e)
 {
+	if (s->strange && s->why)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "a request is in flight %s: it cannot be asked for again", s->why);
 	if (s->strange || s->waiting)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "requests are in flight (%u), some of which cannot be asked for "
@@ -307,6 +310,7 @@ static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file
 	m->file_slots = s->n_files;
 	m->buffer_slots = s->n_buffers;
 	m->eventfd_async = s->eventfd_async;
+	m->drain_disabled = s->drain_disabled;
 	m->alloc_start = s->alloc_start;
 	m->alloc_end = s->alloc_end;
 	m->clock = s->clock;

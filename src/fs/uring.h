@@ -25,7 +25,8 @@ struct uring_provided {
 	uint16_t group, head;
 	uint32_t entries;
 	bool incremental;
-	uint64_t pages; /* array of struct page * */
+	uint32_t min_left; /* of a buffer that is used bit by bit: with less it is used up */
+	uint64_t pages;	   /* array of struct page * */
 	uint32_t n_pages;
 };
 
@@ -75,6 +76,12 @@ struct uring_alone {
 	uint64_t file, id;
 };
 
+/* Flags that the kernel gives to a request (REQ_F_*), as they are in this one. */
+struct uring_bits {
+	bool known;
+	uint64_t creds, buffer_node, buffer_held;
+};
+
 /*
  * What the kernel keeps of a ring, as far as it concerns us (struct io_ring_ctx). All but what is
  * shared with the application is told in no other way.
@@ -89,6 +96,8 @@ struct uring_seen {
 	uint32_t waiting;	   /* lists of those that wait for somebody: may be for ever */
 	VEC(struct uring_request) flight; /* those that can be submitted again, but for */
 	uint32_t strange;		  /* of these: cannot */
+	const char *why;		  /* that is, if it can be said of one; else NULL */
+	struct uring_bits bits;
 	uint64_t poller;     /* struct task_struct of the thread of the kernel that submits */
 	pid_t poller_leader; /* of its process */
 	int32_t poller_cpu;
@@ -104,6 +113,7 @@ struct uring_seen {
 	size_t n_kept;
 	uint64_t eventfd; /* struct eventfd_ctx */
 	bool eventfd_async;
+	bool drain_disabled; /* IOSQE_IO_DRAIN is refused since one asked for no completion */
 	const struct uring_alone *alone; /* by slot */
 	uint32_t n_files, n_buffers;
 	uint64_t files, buffers; /* arrays of struct io_rsrc_node * */
@@ -216,6 +226,8 @@ bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);
 /* In the rings of `fd`, which have their contents. What was done with them is to be undone. */
 int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e) must_check;
 
+/* Two struct cred: the same ids, capabilities and namespace? */
+int uring_same_credentials(struct kernel_memory *k, uint64_t a, uint64_t b, bool *ret) must_check;
 /* ret_leader: struct task_struct of the process of the thread that submits. */
 int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struct uring_seen *s,
 		    uint64_t *ret_leader) must_check;

@@ -13,37 +13,115 @@
 #define LIST_MAX       (1u << 20)
 #define SQE_FLAGS_MASK 0x7f /* the lowest flags of a request are those that it was asked with */
 
+/* ---- what it was asked with and that has changed since ---- */
+
+static uint64_t bit_of(struct kernel_memory *k, const char *name)
+{
+	int n = kernel_enumerator(k, name);
+
+	return n >= 0 && n < 64 ? 1ull << n : 0;
+}
+
+static const struct uring_bits *bits(struct kernel_memory *k, struct uring_bits *b)
+{
+	if (!b->known)
+		*b = (struct uring_bits){.known = true,
+					 .creds = bit_of(k, "REQ_F_CREDS_BIT"),
+					 .buffer_node = bit_of(k, "REQ_F_BUF_NODE_BIT"),
+					 .buffer_held = bit_of(k, "REQ_F_BUFFER_SELECTED_BIT") |
+							bit_of(k, "REQ_F_BUFFER_RING_BIT")};
+	return b;
+}
+
+/* Does the slot still have what the request was given from it? */
+static bool has_slot(struct flying *f, uint64_t array, uint32_t n, uint32_t slot,
+		     const char *member)
+{
+	uint64_t is = 0;
+	int r = slot < n ? kernel_read(f->k, array + 8ull * slot, &is, sizeof(is)) : 0;
+
+	f->failed = f->failed ? f->failed : r;
+	return is && is == uring_of_request(f, member, 8);
+}
+
+/* It goes on with the file that it was asked for: by its descriptor, if it has one. */
+static void look_at_file(struct flying *f, struct io_uring_sqe *sqe)
+{
+	uint32_t slot = (uint32_t)uring_of_request(f, "cqe.fd", 4);
+
+	if ((sqe->flags & IOSQE_FIXED_FILE) &&
+	    !has_slot(f, f->seen->files, f->seen->n_files, slot, "file_node"))
+		sqe->flags &= (uint8_t)~IOSQE_FIXED_FILE;
+	if (sqe->flags & IOSQE_FIXED_FILE)
+		sqe->fd = (int32_t)slot;
+	else
+		f->to->file = uring_of_request(f, "file", 8);
+}
+
+static bool has_credentials(struct flying *f)
+{
+	uint64_t tctx = uring_of_request(f, "tctx", 8);
+	uint64_t task = uring_get(f, tctx, "io_uring_task", "task", 8);
+	uint64_t cred = uring_get(f, task, "task_struct", "cred", 8);
+	bool same = false;
+	int r = uring_same_credentials(f->k, uring_of_request(f, "creds", 8), cred, &same);
+
+	f->failed = f->failed ? f->failed : r;
+	return same;
+}
+
+/* Returns what is in the way, or NULL. */
+static const char *look_at_changes(struct flying *f, uint64_t flags, struct uring_seen *s)
+{
+	const struct uring_bits *b = bits(f->k, &s->bits);
+
+	if ((flags & b->creds) && !has_credentials(f))
+		return "with other credentials than its task has now";
+	if (flags & b->buffer_held)
+		return "for which a buffer has been taken";
+	if ((flags & b->buffer_node) &&
+	    !has_slot(f, s->buffers, s->n_buffers, (uint32_t)uring_of_request(f, "buf_index", 2),
+		      "buf_node"))
+		return "for a registered buffer whose slot has something else by now";
+	return NULL;
+}
+
+/* ---- all of them ---- */
+
 static int take_one(struct kernel_memory *k, uint64_t at, bool linked, struct uring_seen *s,
 		    uint64_t *ret_link)
 {
 	struct uring_request *to = vec_push(&s->flight);
 	struct flying f = {.k = k, .at = at, .to = to, .seen = s};
 	struct io_uring_sqe *sqe;
-	uint64_t tctx;
+	const char *why;
+	uint64_t flags;
 
 	if (!to)
 		return -ENOMEM;
 	sqe = &to->sqe;
 	to->linked = linked;
+	flags = uring_of_request(&f, "flags", 8);
 	sqe->opcode = (uint8_t)uring_of_request(&f, "opcode", 1);
-	sqe->flags = uring_of_request(&f, "flags", 8) & SQE_FLAGS_MASK;
+	sqe->flags = flags & SQE_FLAGS_MASK;
 	sqe->user_data = uring_of_request(&f, "cqe.user_data", 8);
 	sqe->fd = -1;
 	/* what a time-out limits is what stands before it, and goes on */
 	f.issued = !linked || sqe->opcode == IORING_OP_LINK_TIMEOUT;
 	if (f.issued && linked && to[-1].linked)
 		f.issued = false;
-	if (!uring_take(&f))
+	why = look_at_changes(&f, flags, s);
+	if (!uring_take(&f) || why)
 		s->strange++;
+	s->why = why ? why : s->why;
 	/* numbers of descriptors are looked at when the turn of a request has come */
-	if (uring_kind_has_file(sqe->opcode) && ((sqe->flags & IOSQE_FIXED_FILE) || linked))
+	if (uring_kind_has_file(sqe->opcode) && linked)
 		sqe->fd = (int32_t)uring_of_request(&f, "cqe.fd", 4);
 	else if (uring_kind_has_file(sqe->opcode))
-		to->file = uring_of_request(&f, "file", 8);
-	tctx = uring_of_request(&f, "tctx", 8);
+		look_at_file(&f, sqe);
+	to->task_struct =
+		uring_get(&f, uring_of_request(&f, "tctx", 8), "io_uring_task", "task", 8);
 	*ret_link = uring_of_request(&f, "link", 8);
-	if (!f.failed)
-		f.failed = kernel_member(k, tctx, "io_uring_task", "task", &to->task_struct, 8);
 	return f.failed < 0 ? f.failed : 0;
 }
 

@@ -136,6 +136,25 @@ static int look_at_requests(struct view *ctx, struct uring_seen *s)
 
 /* ---- what is set and registered ---- */
 
+/* A bit field. */
+static bool flag(struct view *v, const char *name)
+{
+	int bit = kernel_bit(v->k, v->type, name);
+
+	if (bit < 0 || (uint32_t)bit / 8 >= v->size) {
+		v->failed = v->failed ? v->failed : bit < 0 ? bit : -EOPNOTSUPP;
+		return false;
+	}
+	return v->bytes[bit / 8] >> bit % 8 & 1;
+}
+
+static uint64_t dropped_bit(struct kernel_memory *k)
+{
+	int bit = kernel_enumerator(k, "IO_CHECK_CQ_DROPPED_BIT");
+
+	return bit >= 0 && bit < 64 ? 1ull << bit : 0;
+}
+
 static const char *find_obstacle(struct view *ctx, uint32_t flags)
 {
 	if (flags & ~(URING_FLAGS | IORING_SETUP_ATTACH_WQ))
@@ -151,6 +170,11 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 		return "a queue of a network interface is registered";
 	if (u64(ctx, "cq_wait_arg") || number(ctx, "param_region.ptr", 8))
 		return "memory for its parameters is registered";
+	if (flag(ctx, "drain_next"))
+		return "the next request waits for all before it (IOSQE_IO_DRAIN in a chain)";
+	if (u64(ctx, "check_cq") & dropped_bit(ctx->k))
+		return "a completion was lost for want of memory, and the application is still to "
+		       "be told";
 	return NULL;
 }
 
@@ -394,15 +418,16 @@ static int look(struct view *ctx, struct uring_seen *s)
 		memcpy(s->workers, ctx->bytes + offset, sizeof(s->workers));
 	s->obstacle = find_obstacle(ctx, s->flags);
 	look_at_napi(ctx, s);
-	r = look_at_requests(ctx, s);
+	s->drain_disabled = flag(ctx, "drain_disabled");
+	r = look_at_resources(ctx, s);
+	if (r >= 0)
+		r = look_at_requests(ctx, s);
 	if (r >= 0)
 		r = uring_provided_look(ctx->k, ctx->at, s);
 	if (r >= 0 && !list_empty(ctx, "cq_overflow_list"))
 		r = uring_overflow_look(ctx->k, member_at(ctx, "cq_overflow_list", 16, &offset), s);
 	if (r >= 0)
 		r = look_at_eventfd(ctx, s);
-	if (r >= 0)
-		r = look_at_resources(ctx, s);
 	if (r >= 0 && s->flags & IORING_SETUP_SQPOLL)
 		r = uring_poll_look(ctx->k, ctx->at, u64(ctx, "rings"), s, &leader);
 	if (r >= 0)

@@ -23,7 +23,7 @@
 /* ---- checkpoint ---- */
 
 /* From uid to cap_ambient, without counters and keys (struct cred). */
-static int same_credentials(struct kernel_memory *k, uint64_t a, uint64_t b, bool *ret)
+int uring_same_credentials(struct kernel_memory *k, uint64_t a, uint64_t b, bool *ret)
 {
 	int from = kernel_offset(k, "cred", "uid"), to = kernel_offset(k, "cred", "jit_keyring");
 	uint64_t groups[2] = {}, ns[2] = {};
@@ -58,7 +58,7 @@ static int look_at_credentials(struct kernel_memory *k, uint64_t ctx, uint64_t l
 	if (r >= 0)
 		r = kernel_member(k, leader, "task_struct", "cred", &of_task, 8);
 	if (r >= 0)
-		r = same_credentials(k, of_ring, of_task, &same);
+		r = uring_same_credentials(k, of_ring, of_task, &same);
 	if (r >= 0 && !same)
 		s->obstacle = "its process had other credentials when it was made, and the thread "
 			      "of the kernel that submits its requests (IORING_SETUP_SQPOLL) "

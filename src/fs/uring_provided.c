@@ -56,6 +56,11 @@ static int take_list(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
 		r = kernel_member(k, at, type, "region.flags", &region, sizeof(region));
 	if (r < 0)
 		return r;
+	if (kernel_offset(k, type, "min_left_sub_one") >= 0)
+		r = kernel_member(k, at, type, "min_left_sub_one", &p.min_left, sizeof(p.min_left));
+	if (r < 0)
+		return r;
+	p.min_left = p.min_left ? p.min_left + 1 : 0;
 	p.entries = entries;
 	p.incremental = flags & LIST_INC;
 	if (flags & ~(LIST_RING | LIST_INC))
@@ -210,6 +215,7 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 		to->entries = p->entries;
 		to->head = p->head;
 		to->incremental = p->incremental;
+		to->min_left = p->min_left;
 		taken += p->head;
 		m->provided[m->n_provided++] = to;
 	}
@@ -226,7 +232,8 @@ bool uring_provided_fits(const Reprise__IoUring *m)
 		const Reprise__IoUringProvided *p = m->provided[i];
 
 		if (p->group > UINT16_MAX || p->head > UINT16_MAX || !p->entries ||
-		    p->entries > 32768 || (p->entries & (p->entries - 1)) || p->address % 4096)
+		    p->entries > 32768 || (p->entries & (p->entries - 1)) || p->address % 4096 ||
+		    (p->min_left && !p->incremental))
 			return false;
 		taken += p->head;
 	}
@@ -348,7 +355,8 @@ static int register_one(const struct uring_counting *c, const Reprise__IoUringPr
 				       .ring_entries = p->entries,
 				       .bgid = (uint16_t)p->group,
 				       .pad = p->incremental ? REGISTER_INC
-							     : 0 /* flags since 6.4 */};
+							     : 0 /* flags since 6.4 */,
+				       .resv[0] = p->min_left};
 
 	return call(c, IORING_REGISTER_PBUF_RING, &reg, sizeof(reg), e);
 }

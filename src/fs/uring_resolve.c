@@ -69,22 +69,13 @@ static int find_files(struct checkpoint *c, struct kernel_memory *k,
 	return 0;
 }
 
-/* No socket carries those to the task that is to ask again. */
-static bool is_ring(const struct checkpoint *c, uint64_t id)
-{
-	const struct file_entry *f = file_entry_by_id(c, id);
-
-	return f && f->ops && f->ops->by_pidfd;
-}
-
-static int find_requested(const struct checkpoint *c, const struct file_addresses *all,
-			  Reprise__IoUring *m, struct error *e)
+static int find_requested(const struct file_addresses *all, Reprise__IoUring *m, struct error *e)
 {
 	for (size_t i = 0; i < m->n_requests; i++) {
 		uint64_t file = m->requests[i]->file;
 
 		m->requests[i]->file = file ? id_of(all, file) : 0;
-		if (file && (!m->requests[i]->file || is_ring(c, m->requests[i]->file)))
+		if (file && !m->requests[i]->file)
 			return error_set(
 				e, -EOPNOTSUPP, E_FILE_STATE,
 				"a request is in flight for a file that nobody has open as "
@@ -152,7 +143,7 @@ static int resolve(struct checkpoint *c, const struct file_addresses *all,
 	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
 
 	if (r >= 0)
-		r = find_requested(c, all, f->msg->io_uring, e);
+		r = find_requested(all, f->msg->io_uring, e);
 	if (r >= 0)
 		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
 	if (r >= 0)

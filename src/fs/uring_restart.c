@@ -267,6 +267,9 @@ static int count(struct restart *rs, struct uring_counting *c, struct error *e)
 	uint32_t both = requests < completions ? requests : completions;
 	int r = uring_provided_restart(rs, c, e);
 
+	/* one request without a completion, and a completion without a request */
+	if (c->x.m->drain_disabled && both && requests == both)
+		both--;
 	if (r >= 0 && both)
 		r = count_to(c, both, 0, e);
 	if (r >= 0 && requests > both)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_private.h"
 #include "fs/send_fds.h"
 #include "fs/uring.h"
 
@@ -297,6 +298,17 @@ static int close_there(const struct restart_task *t, int fd, struct error *e)
 	return r < 0 ? error_errno(e, (int)r, E_RESTORE, "close") : 0;
 }
 
+static int bring_file(struct chain *c, uint64_t id, struct error *e)
+{
+	const struct file_open *f = file_open_find(c->r, id);
+
+	if (!f)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a request of io_uring for a file that is not there");
+	return f->ops->by_pidfd ? give_fd(c->r, c->t, f->fd, &c->file, e)
+				: restart_send_fds(c->r, c->t, &f->fd, 1, &c->file, e);
+}
+
 static int prepare_one(struct chain *c, uint32_t i, uint64_t place, uint8_t *memory,
 		       struct error *e)
 {
@@ -308,9 +320,7 @@ static int prepare_one(struct chain *c, uint32_t i, uint64_t place, uint8_t *mem
 
 	memcpy(&sqe, q->sqe.data, sizeof(sqe));
 	if (q->file) {
-		int local = files_restart_fd(c->r, q->file);
-
-		r = restart_send_fds(c->r, c->t, &local, 1, &c->file, e);
+		r = bring_file(c, q->file, e);
 		sqe.fd = c->file;
 	}
 	if (r >= 0)

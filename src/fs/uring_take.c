@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <time.h>
 
 #include "fs/uring_flight.h"
 
@@ -29,13 +28,7 @@
 #define ITER_UBUF  0
 #define ITER_IOVEC 1
 
-/* futex_flags of the kernel (kernel/futex/futex.h), and those of futex2 they come from */
-#define FLAGS_SIZE     0x3u
-#define FLAGS_SHARED   0x10u
-#define FUTEX2_PRIVATE 128
-#define FUTEX_U32      2u /* FUTEX2_SIZE_U32, the only size that there is */
-
-static uint64_t get(struct flying *f, uint64_t at, const char *type, const char *name, size_t size)
+uint64_t uring_get(struct flying *f, uint64_t at, const char *type, const char *name, size_t size)
 {
 	uint64_t n = 0;
 	int r = kernel_member(f->k, at, type, name, &n, size);
@@ -47,19 +40,19 @@ static uint64_t get(struct flying *f, uint64_t at, const char *type, const char 
 
 uint64_t uring_of_request(struct flying *f, const char *name, size_t size)
 {
-	return get(f, f->at, "io_kiocb", name, size);
+	return uring_get(f, f->at, "io_kiocb", name, size);
 }
 
 /* The part that each kind has for itself stands at the beginning of the request. */
-static uint64_t of_kind(struct flying *f, const char *type, const char *name, size_t size)
+uint64_t uring_of_kind(struct flying *f, const char *type, const char *name, size_t size)
 {
-	return get(f, f->at, type, name, size);
+	return uring_get(f, f->at, type, name, size);
 }
 
 /* ---- what comes with a request ---- */
 
 /* Returns where it stands in the memory of the request. */
-static uint32_t put(struct flying *f, const void *data, size_t size)
+uint32_t uring_put(struct flying *f, const void *data, size_t size)
 {
 	struct uring_request *to = f->to;
 	uint32_t at = (to->memory_size + 7) & ~7u;
@@ -90,7 +83,7 @@ static void put_pointer(struct flying *f, uint32_t at)
 		f->failed = f->failed ? f->failed : -E2BIG;
 }
 
-static void put_patch(struct flying *f, uint64_t address, uint32_t at, uint32_t size)
+void uring_put_patch(struct flying *f, uint64_t address, uint32_t at, uint32_t size)
 {
 	struct uring_patch *p = vec_push(&f->to->patches);
 
@@ -114,7 +107,7 @@ static uint32_t put_vector(struct flying *f, uint64_t vec, uint64_t n)
 	r = copy ? kernel_read(f->k, vec, copy, n * sizeof(*copy)) : -ENOMEM;
 	if (r < 0)
 		f->failed = f->failed ? f->failed : r;
-	at = r < 0 ? 0 : put(f, copy, n * sizeof(*copy));
+	at = r < 0 ? 0 : uring_put(f, copy, n * sizeof(*copy));
 	free(copy);
 	return at;
 }
@@ -122,23 +115,23 @@ static uint32_t put_vector(struct flying *f, uint64_t vec, uint64_t n)
 /* The vector of a struct iov_iter of which nothing has been used. */
 static bool take_vector(struct flying *f, uint64_t iter, uint32_t *ret_at, uint32_t *ret_n)
 {
-	uint8_t type = (uint8_t)get(f, iter, "iov_iter", "iter_type", 1);
-	uint64_t n = get(f, iter, "iov_iter", "nr_segs", 8);
-	struct iovec one = {.iov_len = get(f, iter, "iov_iter", "count", 8)};
+	uint8_t type = (uint8_t)uring_get(f, iter, "iov_iter", "iter_type", 1);
+	uint64_t n = uring_get(f, iter, "iov_iter", "nr_segs", 8);
+	struct iovec one = {.iov_len = uring_get(f, iter, "iov_iter", "count", 8)};
 
-	if (get(f, iter, "iov_iter", "iov_offset", 8))
+	if (uring_get(f, iter, "iov_iter", "iov_offset", 8))
 		return false;
 	if (type == ITER_UBUF) {
-		uint64_t at = get(f, iter, "iov_iter", "ubuf", 8);
+		uint64_t at = uring_get(f, iter, "iov_iter", "ubuf", 8);
 
 		one.iov_base = (void *)(uintptr_t)at;
-		*ret_at = put(f, &one, sizeof(one));
+		*ret_at = uring_put(f, &one, sizeof(one));
 		*ret_n = 1;
 		return true;
 	}
 	if (type != ITER_IOVEC)
 		return false;
-	*ret_at = put_vector(f, get(f, iter, "iov_iter", "__iov", 8), n);
+	*ret_at = put_vector(f, uring_get(f, iter, "iov_iter", "__iov", 8), n);
 	*ret_n = (uint32_t)n;
 	return true;
 }
@@ -156,7 +149,7 @@ static uint64_t part(struct flying *f, uint64_t at, const char *type, const char
 
 static bool take_poll(struct flying *f, struct io_uring_sqe *sqe)
 {
-	uint32_t events = (uint32_t)of_kind(f, "io_poll", "events", 4);
+	uint32_t events = (uint32_t)uring_of_kind(f, "io_poll", "events", 4);
 
 	sqe->poll32_events = events & ~(POLL_ONESHOT | POLL_EDGE | POLL_ALWAYS);
 	if (!(events & POLL_ONESHOT))
@@ -171,15 +164,15 @@ static bool take_rw(struct flying *f, struct io_uring_sqe *sqe)
 	uint64_t data = uring_of_request(f, "async_data", 8);
 	uint32_t at, n;
 
-	sqe->off = of_kind(f, "io_rw", "kiocb.ki_pos", 8);
-	sqe->addr = of_kind(f, "io_rw", "addr", 8);
-	sqe->len = (uint32_t)of_kind(f, "io_rw", "len", 4);
-	sqe->rw_flags = (int)of_kind(f, "io_rw", "flags", 4);
-	if (!data || get(f, data, "io_async_rw", "bytes_done", 8))
+	sqe->off = uring_of_kind(f, "io_rw", "kiocb.ki_pos", 8);
+	sqe->addr = uring_of_kind(f, "io_rw", "addr", 8);
+	sqe->len = (uint32_t)uring_of_kind(f, "io_rw", "len", 4);
+	sqe->rw_flags = (int)uring_of_kind(f, "io_rw", "flags", 4);
+	if (!data || uring_get(f, data, "io_async_rw", "bytes_done", 8))
 		return false;
 	if (sqe->flags & IOSQE_BUFFER_SELECT) {
 		sqe->addr = 0;
-		sqe->buf_group = (uint16_t)get(f, data, "io_async_rw", "buf_group", 4);
+		sqe->buf_group = (uint16_t)uring_get(f, data, "io_async_rw", "buf_group", 4);
 	}
 	if (sqe->opcode == IORING_OP_READ_FIXED || sqe->opcode == IORING_OP_WRITE_FIXED)
 		sqe->buf_index = (uint16_t)uring_of_request(f, "buf_index", 2);
@@ -195,19 +188,19 @@ static bool take_rw(struct flying *f, struct io_uring_sqe *sqe)
 
 static bool take_recv(struct flying *f, struct io_uring_sqe *sqe)
 {
-	uint32_t flags = (uint32_t)of_kind(f, "io_sr_msg", "flags", 2);
+	uint32_t flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "flags", 2);
 
 	bool chooses = sqe->flags & IOSQE_BUFFER_SELECT, again = flags & RECV_MULTISHOT;
 
-	sqe->addr = chooses ? 0 : of_kind(f, "io_sr_msg", "buf", 8);
-	sqe->len = (uint32_t)of_kind(f, "io_sr_msg", again ? "mshot_len" : "len", 4);
-	sqe->msg_flags = (uint32_t)of_kind(f, "io_sr_msg", "msg_flags", 4);
+	sqe->addr = chooses ? 0 : uring_of_kind(f, "io_sr_msg", "buf", 8);
+	sqe->len = (uint32_t)uring_of_kind(f, "io_sr_msg", again ? "mshot_len" : "len", 4);
+	sqe->msg_flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "msg_flags", 4);
 	sqe->ioprio = flags & RECV_FLAGS;
 	if (chooses)
-		sqe->buf_group = (uint16_t)of_kind(f, "io_sr_msg", "buf_group", 2);
+		sqe->buf_group = (uint16_t)uring_of_kind(f, "io_sr_msg", "buf_group", 2);
 	/* what else an application can ask for changes what comes of it */
-	return !(flags & RECV_OTHERS) && !of_kind(f, "io_sr_msg", "done_io", 4) &&
-	       (!again || (chooses && !of_kind(f, "io_sr_msg", "mshot_total_len", 4)));
+	return !(flags & RECV_OTHERS) && !uring_of_kind(f, "io_sr_msg", "done_io", 4) &&
+	       (!again || (chooses && !uring_of_kind(f, "io_sr_msg", "mshot_total_len", 4)));
 }
 
 /* As in sendmsg(2); the kernel reads no further. */
@@ -219,7 +212,7 @@ struct header {
 
 static uint32_t put_header(struct flying *f, const struct header *h, bool own_name)
 {
-	uint32_t at = put(f, h, sizeof(*h));
+	uint32_t at = uring_put(f, h, sizeof(*h));
 
 	put_pointer(f, at + offsetof(struct header, vec));
 	if (own_name)
@@ -230,12 +223,12 @@ static uint32_t put_header(struct flying *f, const struct header *h, bool own_na
 /* With buffers to choose from, the vector has nothing but a length, or there is none. */
 static bool put_places(struct flying *f, struct header *h, uint64_t msg, bool chooses)
 {
-	struct iovec length = {.iov_len = (uint32_t)of_kind(f, "io_sr_msg", "len", 4)};
+	struct iovec length = {.iov_len = (uint32_t)uring_of_kind(f, "io_sr_msg", "len", 4)};
 	uint32_t at = 0, n = 0;
 
 	if (chooses) {
 		n = length.iov_len ? 1 : 0;
-		at = put(f, &length, sizeof(length));
+		at = uring_put(f, &length, sizeof(length));
 	} else if (!take_vector(f, part(f, msg, "msghdr", "msg_iter"), &at, &n)) {
 		return false;
 	}
@@ -250,8 +243,8 @@ static void patch_header(struct flying *f, uint64_t address, uint32_t at)
 {
 	const uint32_t after = offsetof(struct header, vec);
 
-	put_patch(f, address, at, sizeof(uint64_t));
-	put_patch(f, address + after, at + after, sizeof(struct header) - after);
+	uring_put_patch(f, address, at, sizeof(uint64_t));
+	uring_put_patch(f, address + after, at + after, sizeof(struct header) - after);
 }
 
 /*
@@ -263,29 +256,30 @@ static bool take_recvmsg(struct flying *f, struct io_uring_sqe *sqe)
 {
 	uint64_t data = uring_of_request(f, "async_data", 8);
 	uint64_t msg = part(f, data, "io_async_msghdr", "msg");
-	uint32_t flags = (uint32_t)of_kind(f, "io_sr_msg", "flags", 2), at;
+	uint32_t flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "flags", 2), at;
 	bool again = flags & RECV_MULTISHOT;
-	struct header h = {.name = get(f, data, "io_async_msghdr", "uaddr", 8),
-			   .control = get(f, msg, "msghdr", "msg_control_user", 8),
-			   .control_len = get(f, msg, "msghdr", "msg_controllen", 8)};
+	struct header h = {.name = uring_get(f, data, "io_async_msghdr", "uaddr", 8),
+			   .control = uring_get(f, msg, "msghdr", "msg_control_user", 8),
+			   .control_len = uring_get(f, msg, "msghdr", "msg_controllen", 8)};
 
 	if (!data || (flags & ~(IORING_RECVSEND_POLL_FIRST | RECV_MULTISHOT)) ||
-	    of_kind(f, "io_sr_msg", "done_io", 4) || (again && !(sqe->flags & IOSQE_BUFFER_SELECT)))
+	    uring_of_kind(f, "io_sr_msg", "done_io", 4) ||
+	    (again && !(sqe->flags & IOSQE_BUFFER_SELECT)))
 		return false;
 	h.name_len = h.name ? sizeof(struct sockaddr_storage) : 0;
 	if (again) {
-		h.name_len = (uint32_t)get(f, data, "io_async_msghdr", "namelen", 4);
-		h.control_len = get(f, data, "io_async_msghdr", "controllen", 8);
+		h.name_len = (uint32_t)uring_get(f, data, "io_async_msghdr", "namelen", 4);
+		h.control_len = uring_get(f, data, "io_async_msghdr", "controllen", 8);
 	}
 	if (!put_places(f, &h, msg, sqe->flags & IOSQE_BUFFER_SELECT))
 		return false;
 	at = put_header(f, &h, false);
-	sqe->addr = again ? at : of_kind(f, "io_sr_msg", "umsg", 8);
+	sqe->addr = again ? at : uring_of_kind(f, "io_sr_msg", "umsg", 8);
 	sqe->len = 1;
-	sqe->msg_flags = (uint32_t)of_kind(f, "io_sr_msg", "msg_flags", 4);
+	sqe->msg_flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "msg_flags", 4);
 	sqe->ioprio = (uint16_t)flags;
 	if (sqe->flags & IOSQE_BUFFER_SELECT)
-		sqe->buf_group = (uint16_t)of_kind(f, "io_sr_msg", "buf_group", 2);
+		sqe->buf_group = (uint16_t)uring_of_kind(f, "io_sr_msg", "buf_group", 2);
 	if (again)
 		f->to->sqe_pointers = URING_POINTER_ADDR;
 	else
@@ -297,8 +291,8 @@ static bool take_recvmsg(struct flying *f, struct io_uring_sqe *sqe)
 static uint32_t put_name(struct flying *f, uint64_t msg, uint32_t *ret_at)
 {
 	uint8_t name[sizeof(struct sockaddr_storage)];
-	uint64_t at = get(f, msg, "msghdr", "msg_name", 8);
-	uint32_t len = (uint32_t)get(f, msg, "msghdr", "msg_namelen", 4);
+	uint64_t at = uring_get(f, msg, "msghdr", "msg_name", 8);
+	uint32_t len = (uint32_t)uring_get(f, msg, "msghdr", "msg_namelen", 4);
 	int r;
 
 	*ret_at = 0;
@@ -308,7 +302,7 @@ static uint32_t put_name(struct flying *f, uint64_t msg, uint32_t *ret_at)
 	if (r < 0)
 		f->failed = r;
 	else
-		*ret_at = put(f, name, len);
+		*ret_at = uring_put(f, name, len);
 	return len;
 }
 
@@ -316,17 +310,18 @@ static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 {
 	uint64_t data = uring_of_request(f, "async_data", 8);
 	uint64_t msg = part(f, data, "io_async_msghdr", "msg");
-	uint32_t flags = (uint32_t)of_kind(f, "io_sr_msg", "flags", 2), at, len;
+	uint32_t flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "flags", 2), at, len;
 	struct header h = {};
 
-	sqe->msg_flags = (uint32_t)of_kind(f, "io_sr_msg", "msg_flags", 4);
+	sqe->msg_flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "msg_flags", 4);
 	sqe->ioprio = (uint16_t)flags;
-	if (!data || (flags & ~IORING_RECVSEND_POLL_FIRST) || of_kind(f, "io_sr_msg", "done_io", 4))
+	if (!data || (flags & ~IORING_RECVSEND_POLL_FIRST) ||
+	    uring_of_kind(f, "io_sr_msg", "done_io", 4))
 		return false;
 	len = put_name(f, msg, &at);
 	if (sqe->opcode == IORING_OP_SEND) {
-		sqe->addr = of_kind(f, "io_sr_msg", "buf", 8);
-		sqe->len = (uint32_t)of_kind(f, "io_sr_msg", "len", 4);
+		sqe->addr = uring_of_kind(f, "io_sr_msg", "buf", 8);
+		sqe->len = (uint32_t)uring_of_kind(f, "io_sr_msg", "len", 4);
 		sqe->addr2 = at;
 		sqe->addr_len = (uint16_t)len;
 		f->to->sqe_pointers = len ? URING_POINTER_ADDR2 : 0;
@@ -334,8 +329,8 @@ static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 	}
 	h.name = at;
 	h.name_len = len;
-	h.control = of_kind(f, "io_sr_msg", "msg_control", 8);
-	h.control_len = get(f, msg, "msghdr", "msg_controllen", 8);
+	h.control = uring_of_kind(f, "io_sr_msg", "msg_control", 8);
+	h.control_len = uring_get(f, msg, "msghdr", "msg_controllen", 8);
 	if (!put_places(f, &h, msg, false))
 		return false;
 	sqe->addr = put_header(f, &h, len);
@@ -346,147 +341,19 @@ static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 
 static bool take_accept(struct flying *f, struct io_uring_sqe *sqe)
 {
-	sqe->addr = of_kind(f, "io_accept", "addr", 8);
-	sqe->addr2 = of_kind(f, "io_accept", "addr_len", 8);
-	sqe->accept_flags = (uint32_t)of_kind(f, "io_accept", "flags", 4);
-	sqe->ioprio = (uint16_t)of_kind(f, "io_accept", "iou_flags", 4);
-	sqe->file_index = (uint32_t)of_kind(f, "io_accept", "file_slot", 4);
-	f->to->nofile = of_kind(f, "io_accept", "nofile", 8);
+	sqe->addr = uring_of_kind(f, "io_accept", "addr", 8);
+	sqe->addr2 = uring_of_kind(f, "io_accept", "addr_len", 8);
+	sqe->accept_flags = (uint32_t)uring_of_kind(f, "io_accept", "flags", 4);
+	sqe->ioprio = (uint16_t)uring_of_kind(f, "io_accept", "iou_flags", 4);
+	sqe->file_index = (uint32_t)uring_of_kind(f, "io_accept", "file_slot", 4);
+	f->to->nofile = uring_of_kind(f, "io_accept", "nofile", 8);
 	return true;
 }
 
 /* Nothing to do, and not asked to fail. */
 static bool take_nop(struct flying *f, struct io_uring_sqe *sqe)
 {
-	return !of_kind(f, "io_nop", "flags", 4);
-}
-
-static bool take_epoll(struct flying *f, struct io_uring_sqe *sqe)
-{
-	sqe->addr = of_kind(f, "io_epoll_wait", "events", 8);
-	sqe->len = (uint32_t)of_kind(f, "io_epoll_wait", "maxevents", 4);
-	return true;
-}
-
-/* ---- futexes ---- */
-
-/* The kernel compares the word with what was asked for once, when the wait begins. */
-static void put_word(struct flying *f, uint64_t address, uint64_t value)
-{
-	uint32_t word = (uint32_t)value;
-
-	if (f->issued)
-		put_patch(f, address, put(f, &word, sizeof(word)), sizeof(word));
-}
-
-static bool futex_known(uint32_t flags)
-{
-	return !(flags & ~(FLAGS_SIZE | FLAGS_SHARED)) && (flags & FLAGS_SIZE) == FUTEX_U32;
-}
-
-/* What futex2_to_flags() has made of it, back again. */
-static uint32_t futex2_flags(uint32_t flags)
-{
-	return (flags & FLAGS_SIZE) | (flags & FLAGS_SHARED ? 0 : FUTEX2_PRIVATE);
-}
-
-static bool take_futex(struct flying *f, struct io_uring_sqe *sqe)
-{
-	uint32_t flags = (uint32_t)of_kind(f, "io_futex", "futex_flags", 4);
-
-	sqe->addr = of_kind(f, "io_futex", "uaddr", 8);
-	sqe->addr2 = of_kind(f, "io_futex", "futex_val", 8);
-	sqe->addr3 = of_kind(f, "io_futex", "futex_mask", 8);
-	sqe->fd = (int)futex2_flags(flags);
-	put_word(f, sqe->addr, sqe->addr2);
-	return futex_known(flags);
-}
-
-struct waiter { /* struct futex_waitv */
-	uint64_t value, address;
-	uint32_t flags, unused;
-};
-
-static bool take_futexes(struct flying *f, struct io_uring_sqe *sqe)
-{
-	uint64_t data = uring_of_request(f, "async_data", 8);
-	uint32_t n = (uint32_t)of_kind(f, "io_futex", "futex_nr", 4);
-	int size = kernel_size(f->k, "futex_vector");
-	struct waiter all[URING_FUTEXES_MAX];
-
-	if (!data || !n || n > URING_FUTEXES_MAX || size < (int)sizeof(all[0]) ||
-	    kernel_size(f->k, "futex_waitv") != sizeof(all[0]))
-		return false;
-	for (uint32_t i = 0; i < n && !f->failed; i++) {
-		int r = kernel_read(f->k, data + (uint64_t)i * (uint32_t)size, &all[i],
-				    sizeof(all[i]));
-
-		if (r < 0)
-			f->failed = r;
-		else if (!futex_known(all[i].flags))
-			return false;
-		all[i].flags = futex2_flags(all[i].flags);
-		put_word(f, all[i].address, all[i].value);
-	}
-	sqe->fd = 0;
-	sqe->addr = put(f, all, n * sizeof(all[0]));
-	sqe->len = n;
-	f->to->sqe_pointers = URING_POINTER_ADDR;
-	return true;
-}
-
-/* ---- time ---- */
-
-/* As it was asked for: its turn has not come. */
-static bool take_later_timeout(struct flying *f, struct io_uring_sqe *sqe, uint64_t data)
-{
-	uint64_t seconds = get(f, data, "io_timeout_data", "ts.tv_sec", 8);
-	uint64_t ns = get(f, data, "io_timeout_data", "ts.tv_nsec", 8);
-
-	f->to->timeout_ns =
-		seconds > INT64_MAX / 1000000000 - 1 ? INT64_MAX : seconds * 1000000000 + ns;
-	sqe->off = sqe->opcode == IORING_OP_TIMEOUT ? of_kind(f, "io_timeout", "off", 4) : 0;
-	return !(sqe->timeout_flags & IORING_TIMEOUT_ABS) ||
-	       (sqe->timeout_flags & IORING_TIMEOUT_REALTIME);
-}
-
-/* How many completions are to come (io_timeout()). */
-static bool take_count(struct flying *f, struct io_uring_sqe *sqe)
-{
-	uint32_t ended = f->seen->cq_tail - f->seen->cq_timeouts;
-	uint32_t left = (uint32_t)of_kind(f, "io_timeout", "target_seq", 4) - ended;
-
-	if (sqe->opcode != IORING_OP_TIMEOUT || !of_kind(f, "io_timeout", "off", 4))
-		return true;
-	sqe->off = left;
-	return left && left <= INT32_MAX;
-}
-
-/* What is left of it; or the time of day, if that was asked for. */
-static bool take_timeout(struct flying *f, struct io_uring_sqe *sqe)
-{
-	uint64_t data = uring_of_request(f, "async_data", 8);
-	uint32_t flags = (uint32_t)get(f, data, "io_timeout_data", "flags", 4);
-	uint64_t expires = get(f, data, "io_timeout_data", "timer._softexpires", 8), now;
-
-	sqe->len = 1;
-	sqe->timeout_flags = flags;
-	if (flags &
-	    ~(IORING_TIMEOUT_ABS | IORING_TIMEOUT_CLOCK_MASK | IORING_TIMEOUT_ETIME_SUCCESS))
-		return false;
-	if (!f->issued)
-		return take_later_timeout(f, sqe, data);
-	if ((flags & (IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME)) ==
-	    (IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME)) {
-		f->to->timeout_ns = expires;
-	} else {
-		now = kernel_clock_ns(f->k, flags & IORING_TIMEOUT_BOOTTIME   ? CLOCK_BOOTTIME
-					    : flags & IORING_TIMEOUT_REALTIME ? CLOCK_REALTIME
-									      : CLOCK_MONOTONIC);
-		f->to->timeout_ns = expires > now ? expires - now : 1;
-		sqe->timeout_flags &= ~IORING_TIMEOUT_ABS;
-	}
-	return take_count(f, sqe);
+	return !uring_of_kind(f, "io_nop", "flags", 4);
 }
 
 /* ---- all of them ---- */
@@ -511,11 +378,11 @@ static const struct kind {
 	{IORING_OP_SEND, 0, false, take_send},
 	{IORING_OP_SENDMSG, 0, false, take_send},
 	{IORING_OP_ACCEPT, 0, false, take_accept},
-	{URING_OP_EPOLL_WAIT, 0, false, take_epoll},
-	{URING_OP_FUTEX_WAIT, 0, true, take_futex},
-	{URING_OP_FUTEX_WAITV, 0, true, take_futexes},
-	{IORING_OP_TIMEOUT, 0, true, take_timeout},
-	{IORING_OP_LINK_TIMEOUT, 0, true, take_timeout},
+	{URING_OP_EPOLL_WAIT, 0, false, uring_take_epoll},
+	{URING_OP_FUTEX_WAIT, 0, true, uring_take_futex},
+	{URING_OP_FUTEX_WAITV, 0, true, uring_take_futexes},
+	{IORING_OP_TIMEOUT, 0, true, uring_take_timeout},
+	{IORING_OP_LINK_TIMEOUT, 0, true, uring_take_timeout},
 };
 
 static const struct kind *find_kind(uint8_t opcode)

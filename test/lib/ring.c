@@ -5,6 +5,11 @@
  *	waitid		a request waits for a child
  *	timeout		one waits for time to pass, again and again
  *	header		one is to receive a message, with a header that is no longer mapped
+ *	credentials	one that was asked for by another user than the task is by now
+ *	buffer-changed	one for a registered buffer in whose slot is another one by now
+ *	file-changed	one for a registered file in whose slot is another one by now, and that
+ *			nobody has as a descriptor
+ *	drain		the next request waits for all before it, after a chain that asked for that
  *	sqpoll-shared	a thread of the kernel submits, for another ring too
  *	sqpoll-changed	one does that has other credentials by now
  *	personality	credentials are registered
@@ -115,6 +120,24 @@ static void request(const char *what)
 		sqe->addr = (uintptr_t)header;
 		sqe->len = 1;
 		submit();
+	} else if (!strcmp(what, "credentials")) {
+		CHECK(!pipe(ends));
+		sqe = next(IORING_OP_READ);
+		sqe->flags = IOSQE_ASYNC;
+		sqe->fd = ends[0];
+		sqe->addr = (uintptr_t)buf;
+		sqe->len = 1;
+		submit();
+		/* when it waits for the pipe the thread of the kernel that has asked is done */
+		CHECK(!setresgid(1, 1, 1));
+	} else if (!strcmp(what, "drain")) {
+		next(IORING_OP_NOP)->flags = IOSQE_IO_LINK;
+		*word(params.sq_off.tail) = ++tail;
+		next(IORING_OP_NOP)->flags = IOSQE_IO_DRAIN;
+		*word(params.sq_off.tail) = ++tail;
+		CHECK_EQUAL(
+			syscall(SYS_io_uring_enter, ring, 2, 2, IORING_ENTER_GETEVENTS, NULL, 0),
+			2);
 	} else if (!strncmp(what, "slot", 4)) {
 		ends[0] = what[4] ? test_file("file", 10, 1) : eventfd(0, 0);
 		if (!strcmp(what, "slot-locked"))
@@ -133,6 +156,36 @@ static void request(const char *what)
 	}
 }
 
+/* A request waits for what has been in the slot. */
+static void changed(const char *what, struct iovec *vec)
+{
+	struct io_uring_files_update files = {};
+	struct io_uring_rsrc_update2 buffers = {.data = (uintptr_t)vec, .nr = 1};
+	bool file = !strcmp(what, "file-changed");
+	int ends[2], other[2];
+	struct io_uring_sqe *sqe;
+
+	CHECK(!pipe(other));
+	ends[0] = eventfd(0, 0);
+	files.fds = (uintptr_t)other;
+	if (file)
+		ring_register(IORING_REGISTER_FILES, ends, 1);
+	else
+		ring_register(IORING_REGISTER_BUFFERS, vec, 1);
+	sqe = next(file ? IORING_OP_READ : IORING_OP_READ_FIXED);
+	sqe->fd = file ? 0 : ends[0];
+	sqe->flags = file ? IOSQE_FIXED_FILE : 0;
+	sqe->addr = (uintptr_t)vec->iov_base;
+	sqe->len = 8;
+	submit();
+	if (file) {
+		ring_register(IORING_REGISTER_FILES_UPDATE, &files, 1);
+		CHECK(!close(ends[0]));
+	} else {
+		ring_register(IORING_REGISTER_BUFFERS_UPDATE, &buffers, sizeof(buffers));
+	}
+}
+
 static void registered(const char *what)
 {
 	struct io_uring_restriction only = {.opcode = IORING_RESTRICTION_SQE_OP,
@@ -143,7 +196,9 @@ static void registered(const char *what)
 
 	vec.iov_base = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	reg.ring_addr = (uintptr_t)vec.iov_base;
-	if (!strcmp(what, "personality"))
+	if (strstr(what, "-changed") && strncmp(what, "sqpoll", 6))
+		changed(what, &vec);
+	else if (!strcmp(what, "personality"))
 		ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
 	else if (!strcmp(what, "restricted"))
 		ring_register(IORING_REGISTER_RESTRICTIONS, &only, 1);

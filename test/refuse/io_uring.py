@@ -36,6 +36,22 @@ def test_timeout_in_flight(case):
     refused(case, 'timeout', 'file-state', 'in flight')
 
 
+def test_other_credentials(case):
+    refused(case, 'credentials', 'file-state', 'in flight with other credentials')
+
+
+def test_other_buffer(case):
+    refused(case, 'buffer-changed', 'file-state', 'registered buffer whose slot')
+
+
+def test_other_file(case):
+    refused(case, 'file-changed', 'file-state', 'in flight for a file that nobody has')
+
+
+def test_drain_after_chain(case):
+    refused(case, 'drain', 'file-state', 'IOSQE_IO_DRAIN')
+
+
 def test_shared_thread(case):
     refused(case, 'sqpoll-shared', 'file-state', 'IORING_SETUP_ATTACH_WQ')
 
