@@ -328,12 +328,16 @@ int container_save(const struct container_entry *c)
 			      json_text(c->command ? c->command : ""));
 	int r = -ENOMEM;
 
-	if (j && c->checkpoint)
-		json_object_set_new(j, "checkpoint", json_text(c->checkpoint));
+	if (j && c->checkpoint &&
+	    json_object_set_new(j, "checkpoint", json_text(c->checkpoint)) < 0) {
+		json_decref(j);
+		return r;
+	}
 	container_path(c->name, "state", path);
 	container_path(c->name, "state.new", draft);
+	errno = EIO;
 	if (j)
-		r = json_dump_file(j, draft, 0) == 0 && rename(draft, path) == 0 ? 0 : -EIO;
+		r = json_dump_file(j, draft, 0) == 0 && rename(draft, path) == 0 ? 0 : -errno;
 	json_decref(j);
 	return r;
 }
@@ -348,9 +352,11 @@ int container_register(struct cli *cli, const char *name, const struct reprise_r
 	ret = start_time(c.init, &c.started);
 	c.command = strdup(command);
 	if (ret >= 0)
-		ret = container_save(&c);
+		ret = c.command ? container_save(&c) : -ENOMEM;
 	container_entry_free(&c);
-	return ret < 0 ? own_error(cli, "output", ret, "cannot note the container %s", name) : -1;
+	return ret < 0 ? own_error(cli, "output", ret, "cannot note the container %s: %s", name,
+				   strerrordesc_np(-ret))
+		       : -1;
 }
 
 int container_unread(struct cli *cli, const char *name, int err)

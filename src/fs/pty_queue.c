@@ -22,6 +22,20 @@
 
 static const int on = 1, off; /* constants to point to */
 
+/*
+ * From the first byte that is taken to the last that is put back, a call that fails for a reason
+ * that is not the terminal's is made again: what would stay there is not what was taken, and comes
+ * in front of it.
+ */
+#define TRIES 4
+#define tried(call)                                                                  \
+	({                                                                           \
+		__typeof__(call) result_ = (call);                                   \
+		for (int i_ = 1; result_ < 0 && errno != EAGAIN && i_ < TRIES; i_++) \
+			result_ = (call);                                            \
+		result_;                                                             \
+	})
+
 static void pause_ms(long ms)
 {
 	const struct timespec ts = {.tv_nsec = ms * 1000000};
@@ -33,12 +47,12 @@ static short ready(int fd, short events)
 {
 	struct pollfd p = {.fd = fd, .events = events};
 
-	return poll(&p, 1, 0) > 0 ? p.revents : 0;
+	return tried(poll(&p, 1, 0)) > 0 ? p.revents : 0;
 }
 
 static int set(int slave, const struct termios2 *t)
 {
-	return ioctl(slave, TCSETS2, t) < 0 ? -errno : 0;
+	return tried(ioctl(slave, TCSETS2, t)) < 0 ? -errno : 0;
 }
 
 /* ---- both sides ---- */
@@ -94,7 +108,7 @@ static int take_output(const struct pty_sides *p, struct pty_queue *q)
 	/* poll() waits for what is still on its way (tty_buffer_flush_work()). */
 	while (ready(p->master, POLLIN) & POLLIN) {
 		size_t room = sizeof(q->output) - q->output_length;
-		ssize_t n = read(p->master, q->output + q->output_length, room);
+		ssize_t n = tried(read(p->master, q->output + q->output_length, room));
 
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
@@ -113,7 +127,7 @@ static int take_echoes(const struct pty_sides *p, struct pty_queue *q)
 
 	do {
 		before = q->output_length;
-		if (write(p->slave, "", 0) < 0 && errno != EAGAIN)
+		if (tried(write(p->slave, "", 0)) < 0 && errno != EAGAIN)
 			return -errno;
 		r = take_output(p, q);
 	} while (r >= 0 && q->output_length != before);
@@ -128,13 +142,13 @@ static int take_stopped(const struct pty_sides *p, struct pty_queue *q)
 {
 	if (ready(p->slave, POLLOUT) & POLLOUT)
 		return 0;
-	if (ioctl(p->slave, TCXONC, TCOON) < 0)
+	if (tried(ioctl(p->slave, TCXONC, TCOON)) < 0)
 		return -errno;
 	q->stopped = PTY_STOPPED_BY_CALL;
 	if (ready(p->slave, POLLOUT) & POLLOUT)
 		return 0;
 	q->stopped = PTY_STOPPED_BY_CHAR;
-	if (ioctl(p->slave, TCXONC, TCOOFF) < 0 || ioctl(p->slave, TCXONC, TCOON) < 0)
+	if (tried(ioctl(p->slave, TCXONC, TCOOFF)) < 0 || tried(ioctl(p->slave, TCXONC, TCOON)) < 0)
 		return -errno;
 	return ready(p->slave, POLLOUT) & POLLOUT ? 0 : -EIO;
 }
@@ -145,7 +159,7 @@ static int write_all(int fd, const uint8_t *data, size_t length)
 	int waited = 0;
 
 	while (length) {
-		ssize_t n = write(fd, data, length < CHUNK ? length : CHUNK);
+		ssize_t n = tried(write(fd, data, length < CHUNK ? length : CHUNK));
 
 		if (n > 0) {
 			data += n;
@@ -214,7 +228,7 @@ static int take_lines(int slave, const struct termios2 *t, struct pty_queue *q)
 
 		if (q->input_length > sizeof(q->input) - ROOM - 2)
 			return -EOVERFLOW;
-		n = read(slave, line, sizeof(q->input) - q->input_length);
+		n = tried(read(slave, line, sizeof(q->input) - q->input_length));
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -errno;
 		r = add_line(q, (uint32_t)n, end_of_line(t, line, n));
@@ -228,7 +242,7 @@ static int take_bytes(int slave, struct pty_queue *q)
 
 	for (;;) {
 		uint32_t at = q->input_length + length;
-		ssize_t n = read(slave, q->input + at, sizeof(q->input) - at);
+		ssize_t n = tried(read(slave, q->input + at, sizeof(q->input) - at));
 
 		if (n < 0 && errno != EAGAIN)
 			return -errno;
@@ -277,13 +291,13 @@ static int take_input(const struct pty_sides *p, const struct termios2 *t, struc
 
 	/* Waits for what is on its way, unless there is something already. */
 	ready(p->slave, POLLIN);
-	if (ioctl(p->slave, FIONREAD, &held) < 0)
+	if (tried(ioctl(p->slave, FIONREAD, &held)) < 0)
 		return -errno;
 	much = held >= MUCH;
 	if (much) {
 		/* What is still outside must not be looked at twice. */
 		pause_ms(20);
-		if (ioctl(p->slave, FIONREAD, &held) < 0)
+		if (tried(ioctl(p->slave, FIONREAD, &held)) < 0)
 			return -errno;
 		r = set(p->slave, &bytes);
 	}
@@ -307,7 +321,7 @@ int pty_queue_take(const struct pty_sides *p, struct pty_queue *q)
 
 	q->stopped = PTY_RUNS;
 	q->n_lines = q->input_length = q->output_length = 0;
-	if (ioctl(p->slave, TCGETS2, &t) < 0)
+	if (tried(ioctl(p->slave, TCGETS2, &t)) < 0)
 		return -errno;
 	/* What is on its way to the slave may be echoed. */
 	ready(p->slave, POLLIN);
@@ -345,7 +359,7 @@ static int put_stopped(const struct pty_sides *p, const struct termios2 *t, uint
 	if (stopped == PTY_RUNS)
 		return 0;
 	if (stopped == PTY_STOPPED_BY_CALL)
-		return ioctl(p->slave, TCXONC, TCOOFF) < 0 ? -errno : 0;
+		return tried(ioctl(p->slave, TCXONC, TCOOFF)) < 0 ? -errno : 0;
 	now.c_iflag |= IXON;
 	now.c_cc[VSTOP] = stop;
 	r = set(p->slave, &now);
@@ -425,7 +439,8 @@ static int wait_lines(const struct pty_sides *p, const struct special *s, bool m
 	r = write_all(p->master, &s->stop, 1);
 	if (r >= 0)
 		r = wait_stopped(p->slave);
-	if (r >= 0 && (ioctl(p->slave, TCXONC, TCOOFF) < 0 || ioctl(p->slave, TCXONC, TCOON) < 0))
+	if (r >= 0 && (tried(ioctl(p->slave, TCXONC, TCOOFF)) < 0 ||
+		       tried(ioctl(p->slave, TCXONC, TCOON)) < 0))
 		r = -errno;
 	return r;
 }
@@ -466,7 +481,7 @@ static int put_bytes(const struct pty_sides *p, const struct termios2 *t, const 
 	if (r >= 0)
 		r = write_all(p->master, q->input, (size_t)length);
 	for (int i = 0; r >= 0 && i < PATIENCE_MS; i++) {
-		if (ioctl(p->slave, FIONREAD, &held) < 0)
+		if (tried(ioctl(p->slave, FIONREAD, &held)) < 0)
 			return -errno;
 		if (held >= length || held >= ROOM)
 			return 0;
@@ -483,7 +498,7 @@ int pty_queue_put(const struct pty_sides *p, const struct pty_queue *q)
 
 	if (!last && !q->output_length && !q->stopped)
 		return 0;
-	if (ioctl(p->slave, TCGETS2, &t) < 0)
+	if (tried(ioctl(p->slave, TCGETS2, &t)) < 0)
 		return -errno;
 	now = transparent(&t);
 	r = set(p->slave, &now);

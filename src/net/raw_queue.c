@@ -23,9 +23,9 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "core/procfs.h"
 #include "net/gate.h"
 #include "net/inet.h"
@@ -35,7 +35,6 @@
 
 #define PACKETS_MAX    4096
 #define LOOPBACK_INDEX 1 /* the kernel's LOOPBACK_IFINDEX, in every network namespace */
-#define PATIENCE_MS    1000
 
 /* ---- checkpoint ---- */
 
@@ -374,7 +373,6 @@ static uint32_t memory_of(int fd)
 
 static int send_one(const struct sender *x, const ProtobufCBinaryData *packet)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
 	const struct sockaddr_in to4 = {.sin_family = AF_INET,
 					.sin_addr.s_addr =
 						htonl(x->to_all ? 0x7fffffff : INADDR_LOOPBACK)};
@@ -389,7 +387,7 @@ static int send_one(const struct sender *x, const ProtobufCBinaryData *packet)
 	for (int i = 0; memory_of(x->fd) <= before; i++) {
 		if (i >= PATIENCE_MS)
 			return -ETIMEDOUT;
-		nanosleep(&pause, NULL);
+		patience_pause();
 	}
 	return 0;
 }

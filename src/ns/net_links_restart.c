@@ -6,17 +6,16 @@
 #include <linux/veth.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "net/rtnl.h"
 #include "ns/net_kinds.h"
 #include "ns/net_links.h"
 #include "ns/net_outside.h"
 #include "ns/net_pairs.h"
 
-#define RUNNING_MS 30000
 #define CARRIER_MS 1000
 
 static int invalid(struct error *e, const char *what)
@@ -326,10 +325,9 @@ static int settle_one(int fd, const Reprise__NetLink *l, struct error *e)
  */
 static int await_running(int fd, const Reprise__NetLink *l, int carrier_ms)
 {
-	const struct timespec pause = {.tv_nsec = 1000000};
 	const struct ifinfomsg all = {};
 
-	for (int i = 0; i < RUNNING_MS && l->running; i++) {
+	for (int i = 0; i < PATIENCE_MS && l->running; i++) {
 		struct search q = {.index = l->index};
 		int r = rtnl_dump(fd, RTM_GETLINK, &all, sizeof(all), match_name, &q);
 
@@ -337,7 +335,7 @@ static int await_running(int fd, const Reprise__NetLink *l, int carrier_ms)
 			return r;
 		if (!(q.flags & IFF_LOWER_UP) && i >= carrier_ms)
 			break;
-		nanosleep(&pause, NULL);
+		patience_pause();
 	}
 	return 0;
 }
