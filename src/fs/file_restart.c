@@ -16,6 +16,7 @@
 #include "fs/fdinfo.h"
 #include "fs/file_private.h"
 #include "fs/setown.h"
+#include "net/tun.h"
 
 /* What F_SETFL can change (fs/fcntl.c, SETFL_MASK). */
 #define SETFL_MASK (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT | O_NOATIME)
@@ -347,7 +348,8 @@ static int name_error(const struct restart *r, const struct file_open *f, int re
 	return error_object(e, res, "open file %llu (%s)", (unsigned long long)f->id, f->ops->name);
 }
 
-enum turn { TURN_FIRST, TURN_LATE, TURN_LAST };
+/* Sockets (late) may have addresses of interfaces that descriptors of the tree make. */
+enum turn { TURN_FIRST, TURN_LINKS, TURN_LATE, TURN_LAST };
 
 static enum turn turn_of(const struct restart *r, const struct file_open *f)
 {
@@ -360,6 +362,8 @@ static enum turn turn_of(const struct restart *r, const struct file_open *f)
 	/* It hears what is put into the queues of other sockets. */
 	if (f->msg->packet)
 		return TURN_LAST;
+	if (f->msg->tun)
+		return TURN_LINKS;
 	/* A file with a lease for writing can be opened when nobody else has it open, such as an
 	 * original that is about to end. */
 	for (size_t i = 0; i < f->msg->n_locks; i++)
@@ -412,8 +416,12 @@ static int set_async_in_flight(struct restart *r, struct error *e)
 
 int files_restart_open_late(struct restart *r, struct error *e)
 {
-	int res = open_all(r, TURN_LATE, e);
+	int res = open_all(r, TURN_LINKS, e);
 
+	if (res >= 0)
+		res = tun_links_restore(r, e);
+	if (res >= 0)
+		res = open_all(r, TURN_LATE, e);
 	if (res >= 0)
 		res = open_all(r, TURN_LAST, e);
 	if (res < 0)

@@ -277,7 +277,7 @@ static int tun_restart(struct restart *r, uint64_t id, const Reprise__File *msg,
 	return res;
 }
 
-static int tun_restart_all(struct restart *r, struct error *e)
+int tun_links_restore(struct restart *r, struct error *e)
 {
 	vec_for_each (f, &r->files->files) {
 		int res = 0;
@@ -287,7 +287,12 @@ static int tun_restart_all(struct restart *r, struct error *e)
 		if (res < 0)
 			return error_object(e, res, "interface %s", f->msg->tun->name);
 	}
-	/* A queue that is detached is deaf to all else. */
+	return 0;
+}
+
+/* A queue that is detached is deaf to all else. */
+static int tun_restart_all(struct restart *r, struct error *e)
+{
 	vec_for_each (f, &r->files->files) {
 		struct ifreq detach = {.ifr_flags = IFF_DETACH_QUEUE};
 

@@ -14,5 +14,8 @@ int tun_link_validate(const Reprise__TunLink *m, struct error *e) must_check;
 /* Of an interface that has just been made. */
 int tun_link_restore(int fd, const char *name, const Reprise__TunLink *m,
 		     struct error *e) must_check;
+/* Settings, addresses and routes of all interfaces that were made, before sockets need them. */
+struct restart;
+int tun_links_restore(struct restart *r, struct error *e) must_check;
 
 #endif

@@ -152,11 +152,33 @@ static void check_tun(int fd)
 	}
 }
 
+/* A socket with an address that only the interface has. */
+static int bind_there(void)
+{
+	struct sockaddr_in at = {};
+	struct ifreq ifr = with_address(1);
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	memcpy(&at, &ifr.ifr_addr, sizeof(at));
+	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&at, sizeof(at)));
+	return fd;
+}
+
+static void check_bound(int fd)
+{
+	struct sockaddr_in is = {};
+	struct ifreq ifr = with_address(1);
+	socklen_t len = sizeof(is);
+
+	CHECK(!getsockname(fd, (struct sockaddr *)&is, &len) && is.sin_port);
+	CHECK(!memcmp(&is.sin_addr, &((struct sockaddr_in *)&ifr.ifr_addr)->sin_addr, 4));
+}
+
 int main(void)
 {
 	static const char mac[] = "\x02\x12\x34\x56\x78\x9a";
 	struct ifreq ifr = {}, detach = {.ifr_flags = IFF_DETACH_QUEUE};
-	int tap, second, tun, plain, index;
+	int tap, second, tun, plain, index, bound;
 	struct timespec now;
 
 	test_init();
@@ -174,6 +196,7 @@ int main(void)
 	index = ask(SIOCGIFINDEX, tap_name, (struct ifreq){}).ifr_ifindex;
 	tun = open_configured();
 	check_tun(tun);
+	bound = bind_there();
 
 	test_wait();
 	if (test_break(1)) {
@@ -193,6 +216,7 @@ int main(void)
 	CHECK(!ioctl(second, TUNGETIFF, &ifr) || errno == EBADFD);
 	detach.ifr_flags = IFF_ATTACH_QUEUE;
 	CHECK(!ioctl(second, TUNSETQUEUE, &detach));
+	check_bound(bound);
 	CHECK(ioctl(plain, TUNGETIFF, &ifr) < 0 && errno == EBADFD);
 	test_pass();
 }
