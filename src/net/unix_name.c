@@ -38,51 +38,75 @@ static bool same_file(const char *path, const struct unix_info *info, struct sta
 	       st->st_dev == makedev(info->file_dev >> 20, info->file_dev & 0xfffff);
 }
 
-/*
- * Where the kernel says that the file is: needs CAP_NET_ADMIN. Empty: it has been removed. (What
- * sock_diag tells of it may differ from stat(2), on overlayfs for instance.)
- */
-static int path_by_kernel(struct checkpoint *c, int socket, char **ret, struct error *e)
-{
-	_cleanup_(close_fd) int fd = ioctl(socket, SIOCUNIXFILE, 0);
-	_cleanup_(free_ptr) char *path = NULL;
-	struct stat is, there;
+typedef bool same_fn(const char *path, const void *arg);
 
-	if (fd < 0 || fstat(fd, &is) < 0)
-		return 0;
-	if (is.st_nlink && procfs_readlink(c->proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
-		return 0;
-	if (path &&
-	    (lstat(path, &there) < 0 || there.st_dev != is.st_dev || there.st_ino != is.st_ino))
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "its file %s cannot be reached: something is mounted over it",
-				 path);
-	*ret = path ? take_ptr(&path) : strdup("");
-	return 0;
+static bool is_seen(const char *path, const void *arg)
+{
+	struct stat st;
+
+	return same_file(path, arg, &st);
 }
 
-/* Renamed, it most likely is in the directory still. */
-static char *search_directory(const char *path, const struct unix_info *info)
+static bool is_file(const char *path, const void *arg)
+{
+	const struct stat *is = arg;
+	struct stat st;
+
+	return lstat(path, &st) == 0 && st.st_dev == is->st_dev && st.st_ino == is->st_ino;
+}
+
+/* A socket beside this path: renamed, it most likely is in the directory still. */
+static char *search_directory(const char *path, same_fn *same, const void *arg)
 {
 	_cleanup_(free_ptr) char *dir = strdup(path);
 	_cleanup_(close_directory) DIR *d = NULL;
 	char *slash = dir ? strrchr(dir, '/') : NULL, *found;
 	struct dirent *entry;
-	struct stat st;
 
 	if (!slash)
 		return NULL;
 	*slash = '\0';
 	d = opendir(dir[0] ? dir : "/");
 	while (d && (entry = readdir(d))) {
-		if ((uint32_t)entry->d_ino != info->file_ino ||
+		if ((entry->d_type != DT_SOCK && entry->d_type != DT_UNKNOWN) ||
 		    asprintf(&found, "%s/%s", dir, entry->d_name) < 0)
 			continue;
-		if (same_file(found, info, &st))
+		if (same(found, arg))
 			return found;
 		free(found);
 	}
 	return NULL;
+}
+
+/*
+ * Where the kernel says that the file is: needs CAP_NET_ADMIN. Empty: it has been removed. (What
+ * sock_diag tells of it may differ from stat(2), on overlayfs for instance.) A server may have made
+ * another name, and removed the one that it was bound to: link(2) lets nobody be in its way.
+ */
+static int path_by_kernel(struct checkpoint *c, int socket, char **ret, struct error *e)
+{
+	_cleanup_(close_fd) int fd = ioctl(socket, SIOCUNIXFILE, 0);
+	_cleanup_(free_ptr) char *path = NULL;
+	struct stat is;
+	char *other;
+
+	if (fd < 0 || fstat(fd, &is) < 0)
+		return 0;
+	if (is.st_nlink && procfs_readlink(c->proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
+		return 0;
+	if (path && !is_file(path, &is)) {
+		other = search_directory(path, is_file, &is);
+		if (!other)
+			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+					 "its file %s cannot be reached: something is mounted over "
+					 "it, or its name was removed, and another one (a hard "
+					 "link) is not in that directory",
+					 path);
+		free(path);
+		path = other;
+	}
+	*ret = path ? take_ptr(&path) : strdup("");
+	return 0;
 }
 
 /* A relative name was most likely bound in a directory in which some task still is. */
@@ -101,7 +125,7 @@ static char *path_by_name(struct checkpoint *c, const char *name, const struct u
 			return NULL;
 		if (same_file(path, info, &st))
 			return take_ptr(&path);
-		found = search_directory(path, info);
+		found = search_directory(path, is_seen, info);
 		if (found || name[0] == '/')
 			return found;
 	}

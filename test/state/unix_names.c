@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Names of Unix sockets: autobound, abstract with any bytes, as long as can be, relative to a
- * directory that has been left, renamed, removed and replaced; connections whose listener lives,
- * and whose client has gone.
+ * directory that has been left, renamed, linked to, removed and replaced; connections whose
+ * listener lives, and whose client has gone.
  *
  * not-in: both: names of sockets are taken by the original
  */
@@ -89,7 +89,7 @@ static void make_long(char *path, size_t size)
 
 int main(void)
 {
-	struct named automatic, odd, longest, left, renamed, removed, live, target;
+	struct named automatic, odd, longest, left, renamed, linked, removed, live, target;
 	char byte, path[108], abstract[40] = "\0reprise\0\1\2";
 	int client, server, gone, half, self, pair[2], elsewhere[2], other;
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -110,6 +110,8 @@ int main(void)
 	renamed = bind_to(SOCK_STREAM, "before", 7);
 	CHECK(!rename("before", "after"));
 	CHECK(!chmod("after", 0604));
+	linked = bind_to(SOCK_STREAM, "linked.1", 9);
+	CHECK(!link("linked.1", "linked") && !unlink("linked.1"));
 	removed = bind_to(SOCK_DGRAM, "removed", 8);
 	other = connect_to(SOCK_DGRAM, "removed");
 	CHECK(!unlink("removed"));
@@ -151,6 +153,8 @@ int main(void)
 	expect(self, "mine");
 	check_name(&odd);
 	check_name(&longest);
+	check_listener(&linked, "linked");
+	CHECK(lstat("linked.1", &st) < 0);
 	check_listener(&renamed, "after");
 	CHECK(!lstat("after", &st));
 	CHECK_EQUAL(st.st_mode & 0777, 0604);
