@@ -486,8 +486,9 @@ static int restore_identity(struct restart *r, struct restart_task *t, const Rep
 
 	cred_restart(&b, m->creds, now->creds);
 	/* The parent of the root would be who restarts it, and ends at once; with a pid namespace
-	 * it is the init of that. */
-	if (m->pdeath_signal && (t->process->parent || r->pidns || !r->detached))
+	 * it is the init of that, unless the root is that itself. */
+	if (m->pdeath_signal &&
+	    (t->process->parent || !r->detached || (r->pidns && t->process->vpid != 1)))
 		batch_must(&b, batch_call(&b, SYS_prctl, VAL(PR_SET_PDEATHSIG),
 					  VAL(m->pdeath_signal), VAL(0), VAL(0), VAL(0)));
 	/* 2 (dumpable by root only) cannot be asked for: it is what a change of credentials leaves

@@ -202,6 +202,14 @@ static int refuse_pinned(int at, struct error *e)
 			 : 0;
 }
 
+/* A network has one, however often it is mounted (sysfs_init_fs_context()): the rest of it need not
+ * be mounted anywhere (systemd-nspawn leaves its containers so). */
+static bool is_part_of_sysfs(const struct mounts_survey *sv, const struct mount_line *m,
+			     const Reprise__Mount *msg)
+{
+	return !sv->nested && !msg->file && !msg->hidden && !strcmp(m->type, "sysfs");
+}
+
 static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m, int at,
 		      Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
@@ -209,12 +217,30 @@ static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m
 
 	if (r < 0)
 		return r;
-	if (!mounts_is_fresh(m->type) || strcmp(m->root, "/"))
+	if (!mounts_is_fresh(m->type) || (strcmp(m->root, "/") && !is_part_of_sysfs(sv, m, msg)))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "no path outside the container leads to it");
 	msg->kind = MOUNT_FRESH;
 	msg->data = mounts_data(sv, s, m->super);
 	return msg->data ? 0 : no_memory(e);
+}
+
+static int look_own(struct mounts_survey *sv, const struct mount_line *m,
+		    const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
+		    struct error *e)
+{
+	return strcmp(m->type, "overlay") ? mounts_look_memory(sv, m, msg, s, e)
+					  : mounts_look_overlay(sv, m, at, msg, s, e);
+}
+
+/* A removed file, as the kernel tells it (dentry_path()), or a terminal: programs make containers
+ * so (systemd-nspawn; all of them a console). */
+static bool is_not_there_yet(const struct mount_line *m, const Reprise__Mount *msg)
+{
+	const size_t len = strlen(m->root), suffix = strlen("//deleted");
+
+	return (len > suffix && !strcmp(m->root + len - suffix, "//deleted")) ||
+	       (msg->file && !strcmp(m->type, "devpts") && strcmp(m->root, "/ptmx") != 0);
 }
 
 /* Where the contents of a mount come from. */
@@ -223,6 +249,7 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 {
 	const Reprise__Mount *other = same_fs(sv, m);
 	_cleanup_(close_fd) int at = -EBADF;
+	struct overlay_place place;
 	struct stat st;
 	int r;
 
@@ -231,11 +258,17 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return at;
 	if (fstat(at, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	place = (struct overlay_place){proc_fd, pid, at};
 	msg->file = !S_ISDIR(st.st_mode);
 	/* One that is outside as well is bound from there: here it may be hidden. */
 	if (other && other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT) {
 		const struct mount_line *line = by_id(&sv->theirs, other->id);
 
+		if (is_not_there_yet(m, msg))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "it shows a %s, which is not there when mounts are made",
+					 strcmp(m->type, "devpts") ? "file that has been removed"
+								   : "terminal of the container");
 		msg->kind = MOUNT_BIND;
 		msg->of = other->id;
 		/* relative to what that one shows */
@@ -248,6 +281,8 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return r < 0 ? r : look_fresh(sv, m, at, msg, s, e);
 	if (look_cgroup(sv, m, msg, s))
 		return msg->external && msg->root ? 0 : no_memory(e);
+	if (mounts_is_given(sv, m, &place))
+		return look_own(sv, m, &place, msg, s, e);
 	if ((msg->external = host_path(sv, proc_fd, m, &st, s))) {
 		msg->kind = MOUNT_EXTERNAL;
 		return 0;
@@ -259,13 +294,8 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 			       : error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					   "it holds a namespace, and is hidden by another one");
 	}
-	if (!strcmp(m->type, "overlay") && !strcmp(m->root, "/")) {
-		const struct overlay_place place = {proc_fd, pid, at};
-
-		return mounts_look_overlay(sv, m, &place, msg, s, e);
-	}
-	if (mounts_is_memory(m->type))
-		return mounts_look_memory(sv, m, msg, s, e);
+	if ((!strcmp(m->type, "overlay") && !strcmp(m->root, "/")) || mounts_is_memory(m->type))
+		return look_own(sv, m, &place, msg, s, e);
 	return look_fresh(sv, m, at, msg, s, e);
 }
 

@@ -161,6 +161,40 @@ static bool all_absolute(const char *list)
 	return true;
 }
 
+static char *uppermost_of(const char *upper, const char *lower)
+{
+	return upper ? strdup(upper) : strndup(lower, strcspn(lower, ":"));
+}
+
+static bool has_directories_of_host(const struct mount_line *m, const struct overlay_place *at)
+{
+	_cleanup_(free_ptr) char *lower = mount_option(m->super, "lowerdir");
+	_cleanup_(free_ptr) char *upper = mount_option(m->super, "upperdir");
+	_cleanup_(free_ptr) char *uppermost = lower ? uppermost_of(upper, lower) : NULL;
+
+	return uppermost && *uppermost == '/' && all_absolute(lower) &&
+	       is_directory_of(at, false, uppermost);
+}
+
+static bool is_of_host(const struct mounts_survey *sv, const char *point, dev_t dev)
+{
+	vec_for_each (h, &sv->ours)
+		if (h->dev == dev && !strcmp(h->point, point))
+			return true;
+	return false;
+}
+
+bool mounts_is_given(const struct mounts_survey *sv, const struct mount_line *m,
+		     const struct overlay_place *at)
+{
+	if (sv->derived || sv->nested || strcmp(m->root, "/") || is_of_host(sv, m->point, m->dev))
+		return false;
+	if (!strcmp(m->point, "/dev/shm"))
+		return mounts_is_memory(m->type);
+	return !strcmp(m->point, "/") && sv->with_overlays && !strcmp(m->type, "overlay") &&
+	       has_directories_of_host(m, at);
+}
+
 /*
  * The directories are told as whoever mounted it called them: they are of the host, or of the mount
  * namespace itself, which may have others of these names.
@@ -216,7 +250,7 @@ int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 	msg->lower = scratch_string(s, lower);
 	msg->external = scratch_string(s, upper ?: "");
 	msg->work = scratch_string(s, work ?: "");
-	uppermost = upper ? strdup(upper) : strndup(lower, strcspn(lower, ":"));
+	uppermost = uppermost_of(upper, lower);
 	if (!msg->lower || !msg->external || !msg->work || !uppermost)
 		return no_memory(e);
 	r = find_directories(sv, at, uppermost, msg, e);

@@ -14,6 +14,12 @@ struct overlay_place {
 int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 			const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
 			struct error *e) must_check;
+/*
+ * What a runtime has mounted outside to give it to its container, and unmounts when that ends
+ * (podman, containerd): the files of the root, and the memory in /dev/shm, unless it is the host's.
+ */
+bool mounts_is_given(const struct mounts_survey *sv, const struct mount_line *m,
+		     const struct overlay_place *at);
 /* Is one of its directories there? super: as mountinfo tells them. */
 bool mounts_overlay_needs(const char *super, const char *point);
 /* That an image names nothing but what an overlay can be made of. */

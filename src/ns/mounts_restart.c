@@ -42,6 +42,11 @@ bool mounts_absolute(const char *path)
 	       !(len >= 3 && !strcmp(path + len - 3, "/.."));
 }
 
+static bool is_part(const Reprise__Mount *m)
+{
+	return *m->root && strcmp(m->root, "/") != 0;
+}
+
 static int validate_mount(const Reprise__Container *msg, size_t i, const struct mount_place *places,
 			  struct error *e)
 {
@@ -66,6 +71,9 @@ static int validate_mount(const Reprise__Container *msg, size_t i, const struct 
 		return invalid(e, "a mount of no control group");
 	if (m->kind == MOUNT_OVERLAY && mounts_validate_overlay(m, e) < 0)
 		return -EBADMSG;
+	if (m->kind == MOUNT_FRESH && is_part(m) &&
+	    (m->file || strcmp(m->type, "sysfs") || !mounts_absolute(m->root)))
+		return invalid(e, "a part of a file system of which there are none");
 	if ((m->kind == MOUNT_FRESH && !mounts_is_fresh(m->type)) ||
 	    (m->kind == MOUNT_TMPFS && !mounts_is_memory(m->type)))
 		return invalid(e, "a new file system of a type that none can have");
@@ -242,7 +250,9 @@ const char *mounts_mapped(const struct mounts_place *place, const char *external
 static int bind(const char *from, const char *to, struct error *e)
 {
 	if (mount(from, to, NULL, MS_BIND, NULL) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s", from);
+		return error_errno(e, -errno,
+				   errno == ENOENT ? E_CONTAINER_SOURCE : E_CONTAINER_MOUNT,
+				   "cannot bind %s", from);
 	return 0;
 }
 
@@ -371,6 +381,21 @@ static int control_group(const struct build *b, const Reprise__Mount *m, const c
 	return bind(from, to, e);
 }
 
+/* Of what has just been mounted there. */
+static int leave_part(const Reprise__Mount *m, const char *to, struct error *e)
+{
+	_cleanup_(close_fd) int all = open(to, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(close_fd) int part = all < 0 ? -1 : mounts_open_in_root(all, m->root);
+	_cleanup_(close_fd) int copy =
+		part < 0 ? -1
+			 : open_tree(part, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (copy < 0 || umount2(to, MNT_DETACH) < 0)
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind %s of a new %s",
+				   m->root, m->type);
+	return attach(copy, to, e);
+}
+
 static int fresh(const struct build *b, const Reprise__Mount *m, const char *to, struct error *e)
 {
 	unsigned long flags = m->flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC);
@@ -384,7 +409,7 @@ static int fresh(const struct build *b, const Reprise__Mount *m, const char *to,
 		return attach(*b->place->fresh_fd, to, e);
 	if (mount(m->source, to, m->type, flags, m->data) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount a new %s", m->type);
-	return 0;
+	return m->kind == MOUNT_FRESH && is_part(m) ? leave_part(m, to, e) : 0;
 }
 
 /* Read-only comes last: layers are still to be filled. */

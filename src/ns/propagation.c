@@ -15,7 +15,10 @@
 
 /* ---- checkpoint ---- */
 
-/* Only a mount that shows no more can join (do_set_group()). */
+/*
+ * Only a mount that shows no more can join (do_set_group()). Members of a group that have nothing
+ * in common never exchange a mount (propagate_one()): they need not be in one.
+ */
 static const struct mount_line *widest(const struct mount_table *t, int group,
 				       const struct mount_line *of)
 {
@@ -24,11 +27,11 @@ static const struct mount_line *widest(const struct mount_table *t, int group,
 	if (!group)
 		return NULL;
 	vec_for_each (m, t)
-		if (m->shared == group && m->dev == of->dev &&
+		if (m->shared == group && m->dev == of->dev && mount_is_below(of->root, m->root) &&
 		    (!best ||
 		     (mount_is_below(best->root, m->root) && strcmp(best->root, m->root) != 0)))
 			best = m;
-	return best && mount_is_below(of->root, best->root) ? best : NULL;
+	return best;
 }
 
 static bool has_group(const struct mount_table *t, int group)

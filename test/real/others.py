@@ -3,6 +3,7 @@
 
 import json
 import os
+import stat
 import time
 
 from case import Failed, NOBODY, Skipped
@@ -32,7 +33,7 @@ def count(root):
         return 0
 
 
-def goes_on(case, first, *options):
+def goes_on(case, first, *options, look=None):
     """Saved and killed, and restarted twice: both count on, with what they had written."""
     case.until(lambda: count('/proc/%d/root' % first) > 2, 'it counts')
     case.checkpoint(first, '-q', '--kill', *options)
@@ -44,6 +45,8 @@ def goes_on(case, first, *options):
         if before < 2:
             raise Failed('it has forgotten')
         case.until(lambda: count('/proc/%d/root' % init) > before + 1, 'it goes on')
+        if look:
+            look(init)
         if 'tmpfs' not in good(case.reprise('exec', name, 'cat', '/proc/mounts')):
             raise Failed('nothing is mounted')
     good(case.reprise('stop', '-t', '0', 'one', 'two'))
@@ -177,12 +180,142 @@ def test_bubblewrap_renamed(case):
     bubblewrap(case, '--dev-bind', '/dev/null', '/dev/null', '--unshare-user', '--uid', '5', '--gid', '6', '--hostname', 'bubble')
 
 
-def configure(directory):
-    os.makedirs(directory + '/rootfs')
-    for name in 'usr', 'proc', 'sys', 'dev', 'tmp', 'etc':
-        os.mkdir(directory + '/rootfs/' + name)
+def make_root(root):
+    """Directories for a container that has the host's programs."""
+    for name in 'usr', 'proc', 'sys', 'dev/shm', 'tmp', 'etc', 'run', 'old':
+        os.makedirs(os.path.join(root, name))
     for name in 'bin', 'lib', 'lib64':
-        os.symlink('usr/' + name, directory + '/rootfs/' + name)
+        os.symlink('usr/' + name, os.path.join(root, name))
+    os.mknod(root + '/dev/null', 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    os.chmod(root + '/dev/null', 0o666)
+
+
+def moved(case, tool):
+    """Its first process, when it has a root of its own."""
+    first = only_child(case, tool)
+    case.until(lambda: os.path.isdir('/proc/%d/root/old' % first), 'the new root')
+    return first
+
+
+GIVEN = '''set -e
+mount --bind merged root; cd root
+mount --rbind /usr usr; mount -t proc proc proc; mount --bind ../shm dev/shm; mount -t tmpfs none run
+pivot_root . old; umount -l old
+echo kept > /dev/shm/kept; echo kept > /run/kept
+exec %s'''
+
+
+def test_given_files(case):
+    """A runtime has mounted files and memory outside, binds them, and unmounts them when the container ends. So each
+    copy has its own."""
+    begin(case, '/usr/bin/unshare')
+    here = os.path.join(case.directory, 'given')
+    for name in 'upper', 'work', 'merged', 'shm', 'root':
+        os.makedirs(os.path.join(here, name))
+    make_root(here + '/lower')
+    good(case.run(['/usr/bin/mount', '-t', 'overlay', 'overlay', '-o',
+                   'lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work' % (here, here, here), here + '/merged']))
+    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', 'shm', here + '/shm']))
+    # It ends with who has made it (as bubblewrap and lxc want it, too), and a copy not with who restarts it.
+    tool = case.spawn(['/usr/bin/unshare', '--kill-child', '-pfiun', 'unshare', '-m', 'sh', '-c',
+                       GIVEN % ("sh -c '%s'" % COUNT)], cwd=here, setsid=True)
+    first = moved(case, tool)
+    case.until(lambda: count('/proc/%d/root' % first) > 2, 'it counts')
+    case.checkpoint(first, '-q', '--kill')
+    case.wait(tool)
+    for name in 'merged', 'shm':
+        good(case.run(['/usr/bin/umount', os.path.join(here, name)]))
+    os.rename(here + '/upper', here + '/gone')
+    for name in 'one', 'two':
+        good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', name))
+    roots = ['/proc/%d/root' % c['init'] for c in json.loads(good(case.reprise('ps', '--json')))['containers']]
+    for root in roots:
+        before = count(root)
+        if before < 2:
+            raise Failed('it has forgotten')
+        case.until(lambda: count(root) > before + 1, 'it goes on')
+        for path in '/dev/shm/kept', '/run/kept':
+            with open(root + path) as file:
+                if file.read() != 'kept\n':
+                    raise Failed('%s has changed' % path)
+    with open(roots[0] + '/tmp/stop', 'w'):
+        pass
+    case.until(lambda: not os.path.exists(roots[0] + '/tmp'), 'the end of one')
+    if os.path.exists(roots[1] + '/tmp/stop'):
+        raise Failed('both have the same files')
+    good(case.reprise('stop', '-t', '0', 'one', 'two'))
+    good(case.reprise('rm', 'one', 'two'))
+
+
+PARTS = '''set -e
+cd root; mount --rbind /usr usr; mount -t proc proc proc; mount -t tmpfs none tmp; mount -t tmpfs none sys
+mkdir sys/all sys/class sys/bus; mount -t sysfs -o ro all sys/all; mount --make-shared sys/all
+for i in class bus; do mount --bind sys/all/$i sys/$i; done
+umount sys/all; rmdir sys/all; pivot_root . old; umount -l old
+exec %s'''
+
+
+def test_parts_of_sysfs(case):
+    """Of the container's network, and peers that have nothing in common."""
+    begin(case, '/usr/bin/unshare')
+    here = os.path.join(case.directory, 'parts')
+    make_root(here + '/root')
+    good(case.run(['/usr/bin/mount', '--bind', here + '/root', here + '/root']))
+    tool = case.spawn(['/usr/bin/unshare', '-pfiun', 'unshare', '-m', 'sh', '-c',
+                       PARTS % ("sh -c '%s'" % COUNT)], cwd=here, setsid=True)
+    first = moved(case, tool)
+    before = networks(first)
+
+    def look(init):
+        if networks(init) != before or not os.path.isdir('/proc/%d/root/sys/bus/cpu' % init):
+            raise Failed('it shows something else: %s, not %s' % (networks(init), before))
+    goes_on(case, first, look=look)
+    case.wait(tool)
+
+
+def networks(first):
+    """What its sysfs shows: links that lead to a part that it has not."""
+    return sorted(os.listdir('/proc/%d/root/sys/class/net' % first))
+
+
+def podman(case, driver):
+    begin(case, '/usr/bin/podman')
+    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', 'none', '/run']))
+    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', '-o', 'mode=1777', 'none', '/var/tmp']))
+    # crun knows version 1 or 2, and not both beside each other.
+    good(case.run(['/usr/bin/umount', '-R', '-l', '/sys/fs/cgroup']))
+    good(case.run(['/usr/bin/mount', '-t', 'cgroup2', 'none', '/sys/fs/cgroup']))
+    here = os.path.join(case.directory, 'podman')
+    make_root(here + '/base')
+    good(case.run(['/usr/bin/tar', '-C', here + '/base', '-cf', here + '/base.tar', '.']))
+    tool = ['/usr/bin/podman', '--root', here + '/root', '--runroot', here + '/run', '--tmpdir', here + '/tmp',
+            '--storage-driver', driver, '--cgroup-manager', 'cgroupfs', '--events-backend', 'file']
+    code, _, err = case.run(tool + ['import', '-q', here + '/base.tar', 'base'])
+    if not code:
+        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', '--cgroups', 'disabled',
+                                        '-v', '/usr:/usr:ro', 'base', 'sh', '-c', COUNT])
+    try:
+        if code:
+            raise Skipped('podman does not run here: %s' % err.strip()[-200:])
+        first = int(good(case.run(tool + ['inspect', '-f', '{{.State.Pid}}', 'it'])))
+        goes_on(case, first)
+    finally:
+        case.run(tool + ['rm', '-f', '-t', '0', 'it'])
+        case.kill_all()
+        case.reap()
+
+
+def test_podman(case):
+    """Its files are an overlay of podman's, which ends with the container."""
+    podman(case, 'overlay')
+
+
+def test_podman_directory(case):
+    podman(case, 'vfs')
+
+
+def configure(directory):
+    make_root(directory + '/rootfs')
     with open(directory + '/config.json') as file:
         config = json.load(file)
     config['process']['terminal'] = False
@@ -202,6 +335,7 @@ def test_runc(case):
     os.mkdir(directory)
     good(case.run(['/usr/sbin/runc', 'spec'], cwd=directory))
     configure(directory)
+    os.unlink(directory + '/rootfs/dev/null')
     name = 'reprise-test-%d' % time.monotonic_ns()
     runc = ['/usr/sbin/runc', '--root', directory + '/state']
     code, _, err = case.run(runc + ['run', '-d', '--pid-file', directory + '/pid', name],
