@@ -34,13 +34,27 @@ struct mark {
 #define MAGIC	   0x5c81b3d2f06e947aULL
 #define PAGES_MOST 32
 
+/* Without memory of ours: what is done to tasks has to be undone, whatever happens to us. */
+static int write_zeros(pid_t tid, uint64_t at, size_t size, struct error *e)
+{
+	static const uint8_t zeros[4 * PAGE];
+
+	for (size_t n; size; at += n, size -= n) {
+		int r;
+
+		n = size < sizeof(zeros) ? size : sizeof(zeros);
+		r = mem_write(tid, at, zeros, n, e);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
 /* Zeros again, but for the mark itself: it goes when all else has gone. */
 static bool clean(pid_t tid, uint64_t at, size_t pages)
 {
-	size_t size = pages * PAGE - sizeof(struct mark);
-	_cleanup_(free_ptr) uint8_t *zeros = calloc(1, size);
-
-	return zeros && mem_write(tid, at + sizeof(struct mark), zeros, size, NULL) == 0;
+	return write_zeros(tid, at + sizeof(struct mark), pages * PAGE - sizeof(struct mark),
+			   NULL) == 0;
 }
 
 /*
@@ -173,16 +187,12 @@ int slot_find(int proc_fd, pid_t tid, uint64_t sp, struct maps *maps, size_t siz
 int slot_clear(const struct slot *s, pid_t tid, struct error *e)
 {
 	const struct mark none = {};
-	_cleanup_(free_ptr) uint8_t *zeros = NULL;
 	size_t size = s->used < s->end - s->at ? s->used : s->end - s->at;
 	int r;
 
 	if (s->kept)
 		return mem_write(tid, s->at, s->kept, s->end - s->at, e);
-	zeros = calloc(1, size);
-	if (!zeros)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "cannot clear the stack of task %d", tid);
-	r = mem_write(tid, s->at, zeros, size, e);
+	r = write_zeros(tid, s->at, size, e);
 	return r < 0 ? r : mem_write(tid, s->mark, &none, sizeof(none), e);
 }
 
