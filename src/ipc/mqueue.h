@@ -27,6 +27,7 @@ struct mqueue_place {
 	uint64_t space; /* 0: the root's */
 	dev_t dev;
 	int dir;
+	int mount; /* of it, that nobody else sees; or negative */
 };
 
 struct mqueue_open {

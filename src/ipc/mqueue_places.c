@@ -37,15 +37,19 @@ static int open_root(int at)
 	return fd < 0 ? -errno : fd;
 }
 
-/* -ENODEV: a kernel without them. */
-static int mount_here(void)
+/*
+ * -ENODEV: a kernel without them. The mount ends with its descriptor, for which the kernel waits
+ * until all processors have passed a point of rest (dissolve_on_fput(), namespace_unlock()): of a
+ * busy machine milliseconds, which nobody should stand still for.
+ */
+static int mount_here(int *ret_mount)
 {
-	_cleanup_(close_fd) int fs = fsopen("mqueue", FSOPEN_CLOEXEC), at = -EBADF;
+	_cleanup_(close_fd) int fs = fsopen("mqueue", FSOPEN_CLOEXEC);
 
 	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		return -errno;
-	at = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-	return at < 0 ? -errno : open_root(at);
+	*ret_mount = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+	return *ret_mount < 0 ? -errno : open_root(*ret_mount);
 }
 
 static int mount_apart(void *arg, struct error *e)
@@ -70,9 +74,11 @@ static int open_apart(struct checkpoint *c, struct error *e)
 }
 
 /* 0: a kernel without them. */
-static int open_place(struct checkpoint *c, int *ret_dir, struct stat *st, struct error *e)
+static int open_place(struct checkpoint *c, int *ret_dir, int *ret_mount, struct stat *st,
+		      struct error *e)
 {
-	_cleanup_(close_fd) int dir = mount_here();
+	_cleanup_(close_fd) int mount = -EBADF;
+	_cleanup_(close_fd) int dir = mount_here(&mount);
 
 	if (dir == -ENODEV)
 		return 0;
@@ -83,23 +89,24 @@ static int open_place(struct checkpoint *c, int *ret_dir, struct stat *st, struc
 	if (fstat(dir, st) < 0)
 		return cannot_look(e, -errno);
 	*ret_dir = take_fd(&dir);
+	*ret_mount = take_fd(&mount);
 	return 1;
 }
 
 static int add_place(struct checkpoint *c, void *arg, struct error *e)
 {
 	const uint64_t *space = arg;
-	_cleanup_(close_fd) int dir = -EBADF;
+	_cleanup_(close_fd) int dir = -EBADF, mount = -EBADF;
 	struct mqueue_place *place;
 	struct stat st;
-	int r = open_place(c, &dir, &st, e);
+	int r = open_place(c, &dir, &mount, &st, e);
 
 	if (r <= 0)
 		return r;
 	place = vec_push(&c->ipc->places);
 	if (!place)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for message queues");
-	*place = (struct mqueue_place){*space, st.st_dev, take_fd(&dir)};
+	*place = (struct mqueue_place){*space, st.st_dev, take_fd(&dir), take_fd(&mount)};
 	return 0;
 }
 
@@ -123,8 +130,10 @@ int mqueue_find_places(struct checkpoint *c, struct error *e)
 
 void mqueue_places_free(struct ipc_checkpoint *x)
 {
-	vec_for_each (p, &x->places)
+	vec_for_each (p, &x->places) {
 		close_fd(&p->dir);
+		close_fd(&p->mount);
+	}
 	vec_free(&x->places);
 }
 
@@ -138,7 +147,7 @@ const struct mqueue_place *mqueue_place_of(const struct checkpoint *c, dev_t dev
 
 int mqueue_shows(struct checkpoint *c, dev_t dev, uint64_t space, struct error *e)
 {
-	_cleanup_(close_fd) int dir = -EBADF;
+	_cleanup_(close_fd) int dir = -EBADF, mount = -EBADF;
 	const struct mqueue_place *place;
 	struct stat st;
 	int r = mqueue_find_places(c, e);
@@ -148,7 +157,7 @@ int mqueue_shows(struct checkpoint *c, dev_t dev, uint64_t space, struct error *
 	place = mqueue_place_of(c, dev);
 	if (place || space || c->own_ipc)
 		return place && place->space == space;
-	r = open_place(c, &dir, &st, e);
+	r = open_place(c, &dir, &mount, &st, e);
 	return r <= 0 ? r : st.st_dev == dev;
 }
 
