@@ -179,7 +179,7 @@ static long unmap_by(struct agent *a, pid_t tid, const struct cpu_state *saved, 
 
 	if (r < 0)
 		return r;
-	r = live_single(&b, live_frame_at(&b), SYS_munmap, args, &result, e);
+	r = live_last(&b, live_frame_at(&b), SYS_munmap, args, &result, e);
 	if (r == 0)
 		a->keeper.tid = 0;
 	if (r == 0 && !is_error(result))

@@ -25,13 +25,23 @@
 size_t live_frame_size(const struct agent *a);
 uint64_t live_frame_at(const struct borrowed *b);
 
+#define STOP_TIMEOUT_MS 10000
+
 /* Takes a thread over; *b is set. Nothing has been changed in its course if it is not the keeper.
  */
 int live_begin(struct borrowed *b, struct agent *a, pid_t tid, const struct cpu_state *saved,
 	       struct error *e) must_check;
+/* The point at which the course of the task changes; its frame is complete by then. */
+int live_divert(struct borrowed *b, const struct user_regs_struct *regs, uint64_t mask,
+		struct error *e) must_check;
+/* Where a thread goes by itself after a call that it makes for us. */
+uint64_t live_back(const struct borrowed *b);
 /* One call, after which the thread would return to the frame at `back`. It is in a stop then. */
 int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
 		struct error *e) must_check;
+/* The same for its last one, which no signal interrupts: it stops where it can be let go. */
+int live_last(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+	      struct error *e) must_check;
 /* r: what became of it. It stays where it would unmap the agent, or goes back to where it was. */
 int live_finish(struct borrowed *b, int r, struct error *e) must_check;
 int live_end(struct borrowed *b, struct error *e) must_check;

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What runs in a borrowed task: one call after the other, or a batch by the agent. */
+#include <errno.h>
+#include <sys/syscall.h>
+
+#include "core/cleanup.h"
+#include "remote/live_private.h"
+
+static int is_gone(struct error *e, pid_t tid)
+{
+	return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
+}
+
+/*
+ * A signal that got through. Returns the one to deliver now, 0 for none, or an error:
+ * a fault of what runs on our behalf.
+ */
+static int pass_signal(struct borrowed *b, int signal, struct error *e)
+{
+	siginfo_t info;
+	int r;
+
+	if (!(SIGNAL_BIT(signal) & FAULT_SIGNALS))
+		return signal; /* it stops the process, or is ignored */
+	r = trace_get_siginfo(b->tid, &info, e);
+	if (r < 0)
+		return r;
+	if (info.si_code > 0)
+		return error_set(e, -EFAULT, E_REMOTE, "signal %d in what task %d ran for reprise",
+				 signal, b->tid);
+	/* Somebody sent it. Delivered while it is blocked it goes back into its queue. */
+	b->mask |= SIGNAL_BIT(signal);
+	r = trace_set_sigmask(b->tid, b->mask, e);
+	return r < 0 ? r : signal;
+}
+
+/* Waits for the wanted kind of stop, resuming by `resume` from others. */
+static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, uint64_t ip,
+		     int (*resume)(pid_t, int, struct error *), struct error *e)
+{
+	struct user_regs_struct regs;
+	int pass = 0;
+
+	for (;;) {
+		int r = resume(b->tid, pass, e);
+
+		if (r == 0)
+			r = trace_wait(b->tid, &b->stop, STOP_TIMEOUT_MS, e);
+		if (r == -ETIMEDOUT)
+			return error_set(
+				e, r, E_REMOTE,
+				"task %d did not finish a system call in %d ms (is it frozen?)",
+				b->tid, STOP_TIMEOUT_MS);
+		if (r < 0)
+			return r;
+		pass = 0;
+		if (b->stop.kind == TRACE_EXITED)
+			return is_gone(e, b->tid);
+		if (b->stop.kind == kind && kind != TRACE_SIGNAL)
+			return 0;
+		if (b->stop.kind == TRACE_GROUP_STOP && kind == TRACE_EVENT_STOP)
+			return 0; /* it serves as well, and would come again */
+		if (b->stop.kind != TRACE_SIGNAL)
+			continue;
+		if (kind == TRACE_SIGNAL && b->stop.signal == signal) {
+			r = trace_get_regs(b->tid, &regs, e);
+			if (r < 0 || arch_ip(&regs) == ip)
+				return r;
+		}
+		pass = pass_signal(b, b->stop.signal, e);
+		if (pass < 0)
+			return pass;
+	}
+}
+
+/* One call at the program's own `syscall; ret`; the task stops at its beginning. */
+static int enter_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6],
+			struct error *e)
+{
+	struct user_regs_struct regs = b->saved->regs;
+	int r;
+
+	arch_set_call(&regs, b->a->gadgets.syscall_ret, back, nr, args);
+	/* One that the application blocks may be pending. */
+	r = live_divert(b, &regs, live_quiet_mask(b), e);
+	return r < 0 ? r : run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
+}
+
+static int result_of(const struct borrowed *b, long *ret, struct error *e)
+{
+	struct user_regs_struct regs;
+	int r = trace_get_regs(b->tid, &regs, e);
+
+	if (r == 0)
+		*ret = arch_call_result(&regs);
+	return r;
+}
+
+/* The task stops at its end. */
+int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+		struct error *e)
+{
+	int r = enter_single(b, back, nr, args, e);
+
+	if (r == 0)
+		r = run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
+	return r < 0 ? r : result_of(b, ret, e);
+}
+
+/* The request stays pending while it makes its call: see trace_settle(). */
+static int go_to_rest(pid_t tid, int signal, struct error *e)
+{
+	int r = trace_interrupt(tid, e);
+
+	return r < 0 ? r : trace_cont(tid, signal, e);
+}
+
+/*
+ * The same, in a stop from which it can be let go: one stop less. A call that no signal interrupts.
+ */
+int live_last(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+	      struct error *e)
+{
+	int r = enter_single(b, back, nr, args, e);
+
+	if (r == 0)
+		r = run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, e);
+	return r < 0 ? r : result_of(b, ret, e);
+}
+
+static uint64_t argument(const struct batch *batch, const struct batch_wire_call *call,
+			 unsigned int i, uint64_t data_at)
+{
+	if (call->kinds[i] == WIRE_KIND_DATA)
+		return data_at + call->args[i];
+	if (call->kinds[i] == WIRE_KIND_RESULT)
+		return (uint64_t)batch->calls[call->args[i]].result;
+	return call->args[i];
+}
+
+/* Call by call, driven from here. */
+static int run_singly(struct borrowed *b, struct batch *batch, uint64_t data_at, struct error *e)
+{
+	int r = mem_write(b->tid, data_at, batch->data, batch->data_len, e);
+
+	for (uint32_t i = 0; r == 0 && i < batch->ncalls; i++) {
+		struct batch_wire_call *call = &batch->calls[i];
+		uint64_t args[6];
+		long result = 0;
+
+		for (unsigned int j = 0; j < 6; j++)
+			args[j] = argument(batch, call, j, data_at);
+		r = live_single(b, live_back(b), (long)call->nr, args, &result, e);
+		if (r < 0)
+			break;
+		call->result = result;
+		if (call->must && result < 0 && result >= -4095)
+			break;
+	}
+	return r < 0 ? r : mem_read(b->tid, data_at, batch->data, batch->data_len, e);
+}
+
+/* Without a mapping the data stand behind the frame: no other thread has any. */
+static int slot_data(struct borrowed *b, const struct batch *batch, uint64_t *ret, struct error *e)
+{
+	struct slot *slot = b->own.kept ? &b->own : &b->a->slot;
+	uint64_t at = live_frame_at(b) + live_frame_size(b->a);
+
+	if (at + batch->data_len > slot->end)
+		return error_set(e, -ENOSPC, E_REMOTE,
+				 "task %d has no room for %u bytes (its limits allow no mapping)",
+				 b->tid, batch->data_len);
+	live_use_slot(slot, at + batch->data_len);
+	*ret = at;
+	return 0;
+}
+
+/*
+ * The signal that ends a batch: one that the process ignores, so that it does nothing
+ * when there is no tracer any more, and that this thread neither blocks (it might
+ * wait for it in other ways) nor has pending. 0: none.
+ */
+static int choose_signal(const struct borrowed *b, uint64_t pending)
+{
+	uint64_t can = b->a->ignorable & ~pending & ~b->saved->sigmask;
+
+	if (can & SIGNAL_BIT(SIGURG))
+		return SIGURG;
+	return can ? __builtin_ctzll(can) + 1 : 0;
+}
+
+static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uint64_t pending,
+			struct error *e)
+{
+	struct agent *a = b->a;
+	struct user_regs_struct regs = b->saved->regs;
+	struct agent_header h = {
+		.signal = (uint64_t)signal,
+		.tail_ip = a->gadgets.syscall_ret,
+		.tail_sp = live_frame_at(b),
+		.unmap_at = a->mapping,
+		.unmap_len = AGENT_SIZE,
+	};
+	int r = agent_load(a, b->tid, batch, &h, e);
+
+	if (r < 0)
+		return r;
+	arch_set_run(&regs, a->mapping);
+	r = live_divert(b, &regs, ~(SIGNAL_BIT(signal) | (FAULT_SIGNALS & ~pending)), e);
+	if (r == 0)
+		r = run_until(b, TRACE_SIGNAL, signal, agent_raised_at(a), trace_cont, e);
+	return r < 0 ? r : agent_unload(a, b->tid, batch, e);
+}
+
+int live_run(struct agent *a, pid_t tid, const struct cpu_state *saved, struct batch *batch,
+	     struct error *e)
+{
+	uint64_t data_at = agent_data_at(a, batch), pending;
+	struct borrowed b;
+	int r = live_begin(&b, a, tid, saved, e), signal;
+
+	if (r < 0)
+		return r;
+	r = agent_pending(tid, &pending, e);
+	if (r == 0 && !a->mapping)
+		r = slot_data(&b, batch, &data_at, e);
+	if (r == 0)
+		r = batch_prepare(batch, data_at, e);
+	if (r < 0)
+		return live_finish(&b, r, e);
+	signal = choose_signal(&b, pending);
+	a->undo = 0;
+	if (a->mapping && !b.filtered && signal)
+		r = run_by_agent(&b, batch, signal, pending, e);
+	else
+		r = run_singly(&b, batch, data_at, e);
+	return live_finish(&b, r, e);
+}
+
+long live_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e,
+		  long nr, const uint64_t args[6])
+{
+	struct borrowed b;
+	long result = 0;
+	int r = live_begin(&b, a, tid, saved, e);
+
+	if (r < 0)
+		return r;
+	a->undo = 0;
+	r = live_single(&b, live_back(&b), nr, args, &result, e);
+	r = live_finish(&b, r, e);
+	return r < 0 ? r : result;
+}
