@@ -20,33 +20,9 @@ void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
 	c->trace(c->trace_arg, line);
 }
 
-int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
-		    const char **ret, struct error *e)
-{
-	ssize_t len;
-
-	free(take_ptr(&c->status));
-	c->status_of = 0;
-	len = procfs_read(c->proc_fd, &c->status, e, "%d/task/%d/status", p->frozen->pid, tid);
-	if (len < 0)
-		return (int)len;
-	c->status_of = tid;
-	*ret = c->status;
-	return 0;
-}
-
-int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
-		      const char **ret, struct error *e)
-{
-	if (c->status_of != tid)
-		return checkpoint_look(c, p, tid, ret, e);
-	*ret = c->status;
-	return 0;
-}
-
 static const char *const look_texts[LOOK_TEXTS] = {
-	[LOOK_LIMITS] = "limits", [LOOK_OOM] = "oom_score_adj", [LOOK_DUMP] = "coredump_filter",
-	[LOOK_TIMERS] = "timers", [LOOK_AUXV] = "auxv",
+	[LOOK_STATUS] = "status",	 [LOOK_LIMITS] = "limits", [LOOK_OOM] = "oom_score_adj",
+	[LOOK_DUMP] = "coredump_filter", [LOOK_TIMERS] = "timers", [LOOK_AUXV] = "auxv",
 };
 
 void checkpoint_read_texts(const struct checkpoint *c, const struct checkpoint_process *p,
@@ -67,6 +43,34 @@ ssize_t checkpoint_text(struct checkpoint *c, const struct checkpoint_process *p
 		return procfs_read(c->proc_fd, ret, e, "%d/%s", p->tid, look_texts[which]);
 	*ret = take_ptr(&p->look->texts[which]);
 	return p->look->lengths[which];
+}
+
+int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		    const char **ret, struct error *e)
+{
+	ssize_t len;
+
+	free(take_ptr(&c->status));
+	c->status_of = 0;
+	if (tid == p->tid && p->look)
+		len = checkpoint_text(c, p, LOOK_STATUS, &c->status, e);
+	else
+		len = procfs_read(c->proc_fd, &c->status, e, "%d/task/%d/status", p->frozen->pid,
+				  tid);
+	if (len < 0)
+		return (int)len;
+	c->status_of = tid;
+	*ret = c->status;
+	return 0;
+}
+
+int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+		      const char **ret, struct error *e)
+{
+	if (c->status_of != tid)
+		return checkpoint_look(c, p, tid, ret, e);
+	*ret = c->status;
+	return 0;
 }
 
 void checkpoint_look_free(struct process_look *l)

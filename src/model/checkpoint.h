@@ -98,7 +98,15 @@ struct checkpoint {
 };
 
 /* Files of /proc/PID that are read in advance while the tasks stand. */
-enum look_text { LOOK_LIMITS, LOOK_OOM, LOOK_DUMP, LOOK_TIMERS, LOOK_AUXV, LOOK_TEXTS };
+enum look_text {
+	LOOK_STATUS,
+	LOOK_LIMITS,
+	LOOK_OOM,
+	LOOK_DUMP,
+	LOOK_TIMERS,
+	LOOK_AUXV,
+	LOOK_TEXTS
+};
 
 /* What a process is compared with. */
 struct process_look {
@@ -118,7 +126,8 @@ struct checkpoint_process {
 	 * all of them wait in vfork(). NULL while checking, and for zombies.
 	 */
 	struct frozen_thread *speaker;
-	uint64_t mm; /* object id; equal for processes made with CLONE_VM */
+	uint64_t mm;	    /* object id; equal for processes made with CLONE_VM */
+	bool shares_memory; /* with such a process */
 	/* object ids of the tables of its first thread that lives; 0: not known yet */
 	uint64_t files, fs, undo;
 	uint64_t brk;	     /* where its heap ends, to the byte: only a task itself is told */
@@ -139,7 +148,7 @@ void checkpoint_trace(struct checkpoint *c, const char *fmt, ...)
  */
 int checkpoint_status(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		      const char **ret, struct error *e) must_check;
-/* The same, read anew. */
+/* The same, read anew: as it was when the thread was stopped, or now. */
 int checkpoint_look(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
 		    const char **ret, struct error *e) must_check;
 

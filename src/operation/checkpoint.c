@@ -69,9 +69,11 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 	checkpoint_trace(c, "saving process %d (%s)", cp->frozen->pid, cp->stat.comm);
 	report_at(p->rep, cp->frozen->pid);
 	r = process_check(c, &p->index, cp, e);
+	if (r >= 0 && by && !cp->agent)
+		r = agent_prepare(&cp->agent, c->proc_fd, by->tid, by->cpu,
+				  c->status_of == by->tid ? c->status : NULL, &p->found, e);
 	if (r >= 0 && by)
-		r = agent_borrow(&cp->agent, c->proc_fd, by->tid, by->cpu,
-				 c->status_of == by->tid ? c->status : NULL, &p->found, e);
+		r = agent_complete(&cp->agent, e);
 	if (r >= 0)
 		r = process_checkpoint(c, &p->index, cp, e);
 	if (r >= 0 && !cp->frozen->zombie)

@@ -195,6 +195,22 @@ void pass_awake(const struct pass *p, bool awake)
 		report_awake(p->rep, awake ? own_pid(p->container) : 0, limit);
 }
 
+/*
+ * Its memory is borrowed by this process only: whoever shares it comes later, and finds it as it
+ * was. What fails is tried again by whoever needs it, and then reported.
+ */
+static void prepare(struct pass *p, struct checkpoint_process *cp)
+{
+	const struct frozen_thread *by = cp->speaker;
+	struct error unused = {};
+
+	if (by && cp->look && !cp->shares_memory)
+		ignore(agent_prepare(&cp->agent, p->c.proc_fd, by->tid, by->cpu,
+				     by->tid == cp->tid ? cp->look->texts[LOOK_STATUS] : NULL,
+				     &p->found_ahead, &unused),
+		       "see above");
+}
+
 static void look_at(void *arg, size_t i)
 {
 	struct pass *p = arg;
@@ -202,6 +218,24 @@ static void look_at(void *arg, size_t i)
 
 	process_look(&p->c, &p->index, cp);
 	mm_look(&p->c, cp);
+	prepare(p, cp);
+}
+
+/* Without memory to find out they all do. */
+static void find_sharers(struct checkpoint *c)
+{
+	_cleanup_(free_ptr) size_t *users = NULL;
+	uint64_t most = 0;
+
+	vec_for_each (cp, &c->processes)
+		if (cp->mm > most)
+			most = cp->mm;
+	users = calloc(most + 1, sizeof(*users)); /* ids are counted from 1 on */
+	vec_for_each (cp, &c->processes)
+		if (users)
+			users[cp->mm]++;
+	vec_for_each (cp, &c->processes)
+		cp->shares_memory = !users || users[cp->mm] > 1;
 }
 
 /* The first one is looked at by who needs it: a thread takes longer to begin. */
@@ -212,8 +246,11 @@ void pass_look_ahead(struct pass *p)
 
 	vec_for_each (f, &c->freezer.processes)
 		tasks += f->threads.n;
-	if (c->jobs != 1 && tasks >= AHEAD_WORTH)
-		c->ahead = ahead_begin(1, c->processes.n, look_at, p);
+	if (c->jobs == 1 || tasks < AHEAD_WORTH)
+		return;
+	find_sharers(c);
+	p->found_ahead = p->found;
+	c->ahead = ahead_begin(1, c->processes.n, look_at, p);
 }
 
 void pass_await(struct pass *p, const struct checkpoint_process *cp)

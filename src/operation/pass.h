@@ -21,7 +21,7 @@
 struct pass {
 	struct checkpoint c;
 	struct process_index index;
-	struct agent_found found;
+	struct agent_found found, found_ahead; /* each by one thread only */
 	struct report *rep;
 	char *cpu_flags;
 	struct mm_vdso vdso;

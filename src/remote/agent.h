@@ -42,6 +42,7 @@ struct agent {
 	struct arch_gadgets gadgets;
 	struct slot slot;   /* where signal frame and, without a mapping, data stand */
 	uint64_t patched;   /* where gadgets had to be placed, 0: nowhere */
+	uint64_t hole;	    /* where the mapping will be, 0: wherever the kernel likes */
 	uint64_t ignorable; /* signals that the process ignores, by choice or by default */
 	uint64_t seccomp;   /* mode of tid, 0: none */
 	pid_t unfiltered;   /* a thread without seccomp filters and system call dispatch */

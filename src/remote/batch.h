@@ -120,6 +120,14 @@ struct agent_found {
 /* status: /proc/TID/status, if it has been read since the task was stopped; else NULL. */
 int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
 		 const char *status, struct agent_found *found, struct error *e) must_check;
+/*
+ * The same in two steps. Nothing is executed by the first one, which may be taken by a thread that
+ * is not the tracer. Nobody else may have borrowed that address space, until it is returned. When
+ * the second one fails nothing is left (*a is NULL).
+ */
+int agent_prepare(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
+		  const char *status, struct agent_found *found, struct error *e) must_check;
+int agent_complete(struct agent **a, struct error *e) must_check;
 /* The code of a captive agent, to be placed at `at` (page aligned, AGENT_SIZE bytes, rwx). */
 #define AGENT_SIZE (64 * 1024)
 void agent_place(void *at);

@@ -39,8 +39,9 @@ static int write_code(struct agent *a, pid_t tid, uint64_t at, struct error *e)
  * time) calls are made one by one. A thread with seccomp filters is no keeper: they may not allow
  * it to unmap anything.
  */
-static int map_agent(struct agent *a, uint64_t hole, struct error *e)
+static int map_agent(struct agent *a, struct error *e)
 {
+	const uint64_t hole = a->hole;
 	bool kept;
 	uint64_t args[6] = {0,
 			    AGENT_SIZE,
@@ -129,8 +130,7 @@ static int find_slot(struct agent *a, uint64_t sp, struct maps *maps, struct err
 	return slot_find(a->proc_fd, a->tid, sp, maps, frame + DATA_ROOM, &a->slot, e);
 }
 
-static int prepare(struct agent *a, const char *status, struct agent_found *found, uint64_t *hole,
-		   struct error *e)
+static int prepare(struct agent *a, const char *status, struct agent_found *found, struct error *e)
 {
 	_cleanup_(maps_free) struct maps maps = {};
 	uint64_t sp = arch_sp(&a->saved->regs) - arch_red_zone();
@@ -142,15 +142,14 @@ static int prepare(struct agent *a, const char *status, struct agent_found *foun
 		r = find_slot(a, sp, &maps, e);
 	if (r == 0)
 		r = find_gadgets(a, &maps, found, e);
-	*hole = maps.hole;
+	a->hole = maps.hole;
 	return r;
 }
 
-int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
-		 const char *status, struct agent_found *found, struct error *e)
+int agent_prepare(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
+		  const char *status, struct agent_found *found, struct error *e)
 {
 	struct agent *a = calloc(1, sizeof(*a));
-	uint64_t hole = 0;
 	int r;
 
 	if (!a)
@@ -159,15 +158,30 @@ int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_st
 	a->proc_fd = proc_fd;
 	a->tid = a->last_tid = tid;
 	a->saved = a->last_saved = saved;
-	r = prepare(a, status, found, &hole, e);
-	if (r == 0)
-		r = map_agent(a, hole, e);
+	r = prepare(a, status, found, e);
 	if (r < 0) {
 		ignore(agent_return(a, NULL), "the first error counts");
 		return r;
 	}
 	*ret = a;
 	return 0;
+}
+
+int agent_complete(struct agent **a, struct error *e)
+{
+	int r = map_agent(*a, e);
+
+	if (r < 0)
+		ignore(agent_return(take_ptr(a), NULL), "the first error counts");
+	return r;
+}
+
+int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
+		 const char *status, struct agent_found *found, struct error *e)
+{
+	int r = agent_prepare(ret, proc_fd, tid, saved, status, found, e);
+
+	return r < 0 ? r : agent_complete(ret, e);
 }
 
 static long unmap_by(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e)
