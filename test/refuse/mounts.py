@@ -116,3 +116,17 @@ def test_index(case):
     if case.ended(tool):
         raise Skipped('no such overlay')
     refused(case, names[3], 'index', who=first())
+
+
+def test_removed_file(case):
+    """Bound elsewhere, and removed: there is nothing to bind any more (systemd-nspawn does so)."""
+    container(case, ['sh', '-c', 'mount -t tmpfs mine /mnt; echo text > /mnt/a; touch /mnt/b; '
+                     'mount --bind /mnt/a /mnt/b; rm /mnt/a'])
+    refused(case, '/mnt/b', 'a file that has been removed')
+
+
+def test_terminal(case):
+    """As a console is bound."""
+    container(case, ['sh', '-c', 'mount -t tmpfs mine /mnt; touch /mnt/a; exec 3<>/dev/ptmx; '
+                     'for i in /dev/pts/[0-9]*; do mount --bind $i /mnt/a; done'])
+    refused(case, '/mnt/a', 'a terminal of the container')
