@@ -280,8 +280,9 @@ def networks(first):
 
 def podman(case, driver, *options):
     begin(case, '/usr/bin/podman')
-    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', 'none', '/run']))
-    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', '-o', 'mode=1777', 'none', '/var/tmp']))
+    # It keeps a cache beside its images.
+    for path in '/run', '/var/lib', '/var/tmp':
+        good(case.run(['/usr/bin/mount', '-t', 'tmpfs', 'none', path]))
     # crun knows version 1 or 2, and not both beside each other.
     good(case.run(['/usr/bin/umount', '-R', '-l', '/sys/fs/cgroup']))
     good(case.run(['/usr/bin/mount', '-t', 'cgroup2', 'none', '/sys/fs/cgroup']))
