@@ -106,6 +106,7 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #define URING_REGISTER_NAPI	 27	   /* IORING_REGISTER_NAPI, 6.9 */
 #define URING_MSG_FLAGS_PASS	 (1U << 1) /* IORING_MSG_RING_FLAGS_PASS, 6.3 */
 #define URING_OP_READ_MULTISHOT	 49	   /* 6.7 */
+#define URING_OP_WAITID		 50	   /* 6.7 */
 #define URING_OP_FUTEX_WAIT	 51	   /* 6.7 */
 #define URING_OP_FUTEX_WAITV	 53	   /* 6.7 */
 #define URING_OP_EPOLL_WAIT	 59	   /* 6.15 */

@@ -389,7 +389,7 @@ const struct file_ops uring_file_ops = {
 	.support =
 		"rings, also with a thread that submits, registered files (regular ones also where they "
 		"have been closed) and buffers, buffers to choose from, requests that wait for a file, "
-		"a futex or time; "
+		"a futex, a child or time; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,

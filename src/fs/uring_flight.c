@@ -165,24 +165,27 @@ static int take_polled(struct kernel_memory *k, uint64_t buckets, uint32_t bits,
 	return r;
 }
 
+/* One whose time comes meanwhile leaves the list, and is followed by itself (list_del_init()). */
 static int take_timed(struct kernel_memory *k, uint64_t list, struct uring_seen *s)
 {
 	int node = kernel_offset(k, "io_timeout", "list");
-	uint64_t at;
+	uint64_t at, next;
 	int r = node < 0 ? node : kernel_read(k, list, &at, sizeof(at));
 
-	while (r >= 0 && at != list) {
+	for (; r >= 0 && at != list; at = next) {
 		r = take_request(k, at - (uint64_t)node, s);
 		if (r >= 0)
-			r = kernel_read(k, at, &at, sizeof(at));
+			r = kernel_read(k, at, &next, sizeof(next));
+		if (r >= 0 && next == at)
+			r = -EAGAIN;
 	}
 	return r;
 }
 
-/* Those that wait for a futex (6.7). */
-static int take_waiting(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
+/* Those that wait for a futex or a child (6.7). `of`: a literal. */
+static int take_waiting(struct kernel_memory *k, uint64_t ctx, const char *of, struct uring_seen *s)
 {
-	int list = kernel_offset(k, "io_ring_ctx", "futex_list");
+	int list = kernel_offset(k, "io_ring_ctx", of);
 	int node = kernel_offset(k, "io_kiocb", "hash_node");
 
 	if (list == -ENOENT)
@@ -204,7 +207,9 @@ int uring_flight(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
 	if (r >= 0)
 		r = take_polled(k, buckets, bits, s);
 	if (r >= 0)
-		r = take_waiting(k, ctx, s);
+		r = take_waiting(k, ctx, "futex_list", s);
+	if (r >= 0)
+		r = take_waiting(k, ctx, "waitid_list", s);
 	if (r >= 0 && list < 0)
 		r = list;
 	return r < 0 ? r : take_timed(k, ctx + (uint64_t)list, s);

@@ -32,6 +32,7 @@ void uring_put_patch(struct flying *f, uint64_t address, uint32_t at, uint32_t s
 bool uring_take_epoll(struct flying *f, struct io_uring_sqe *sqe);
 bool uring_take_futex(struct flying *f, struct io_uring_sqe *sqe);
 bool uring_take_futexes(struct flying *f, struct io_uring_sqe *sqe);
+bool uring_take_waitid(struct flying *f, struct io_uring_sqe *sqe);
 bool uring_take_timeout(struct flying *f, struct io_uring_sqe *sqe);
 
 #endif

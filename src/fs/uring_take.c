@@ -379,6 +379,7 @@ static const struct kind {
 	{IORING_OP_SENDMSG, 0, false, take_send},
 	{IORING_OP_ACCEPT, 0, false, take_accept},
 	{URING_OP_EPOLL_WAIT, 0, false, uring_take_epoll},
+	{URING_OP_WAITID, 0, true, uring_take_waitid},
 	{URING_OP_FUTEX_WAIT, 0, true, uring_take_futex},
 	{URING_OP_FUTEX_WAITV, 0, true, uring_take_futexes},
 	{IORING_OP_TIMEOUT, 0, true, uring_take_timeout},

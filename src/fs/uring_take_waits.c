@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "fs/uring_flight.h"
@@ -89,7 +90,56 @@ bool uring_take_futexes(struct flying *f, struct io_uring_sqe *sqe)
 	return true;
 }
 
+/* ---- children ---- */
+
+/* The number of a struct pid, as a task has it. */
+static int number_of(struct flying *f, uint64_t pid, uint64_t task)
+{
+	uint64_t own = uring_get(f, task, "task_struct", "thread_pid", 8);
+	uint32_t level = (uint32_t)uring_get(f, own, "pid", "level", 4);
+	int numbers = kernel_offset(f->k, "pid", "numbers"), size = kernel_size(f->k, "upid");
+	int32_t n = 0;
+	int r = numbers < 0 ? numbers : size;
+
+	if (r >= 0)
+		r = kernel_read(f->k, pid + (uint32_t)numbers + (uint64_t)level * (uint32_t)size,
+				&n, sizeof(n));
+	f->failed = f->failed ? f->failed : r < 0 ? r : 0;
+	return n;
+}
+
+/*
+ * Whom it waits for is settled when its turn comes: the group that was the task's own then, the
+ * process of a pidfd. The end of a child would have ended it, but a stop that has been told of is
+ * told of again by those who wait for that only.
+ */
+bool uring_take_waitid(struct flying *f, struct io_uring_sqe *sqe)
+{
+	uint64_t data = uring_of_request(f, "async_data", 8);
+	uint64_t tctx = uring_of_request(f, "tctx", 8), pid = 0;
+	uint32_t options = (uint32_t)uring_of_kind(f, "io_waitid", "options", 4);
+
+	sqe->len = (uint32_t)uring_of_kind(f, "io_waitid", "which", 4);
+	sqe->fd = (int32_t)uring_of_kind(f, "io_waitid", "upid", 4);
+	sqe->addr2 = uring_of_kind(f, "io_waitid", "infop", 8);
+	sqe->file_index = options;
+	if (options & (WSTOPPED | WCONTINUED))
+		return false;
+	if (!f->issued || sqe->len == P_ALL)
+		return true;
+	if (data)
+		pid = uring_get(f, data, "io_waitid_async", "wo.wo_pid", 8);
+	if (!pid)
+		return false;
+	if (sqe->len == P_PIDFD)
+		sqe->len = P_PID;
+	sqe->fd = number_of(f, pid, uring_get(f, tctx, "io_uring_task", "task", 8));
+	return sqe->fd > 0;
+}
+
 /* ---- time ---- */
+
+#define TIMEOUT_MULTISHOT (1u << 6) /* IORING_TIMEOUT_MULTISHOT, 6.4 */
 
 /* As it was asked for: its turn has not come. */
 static bool take_later_timeout(struct flying *f, struct io_uring_sqe *sqe, uint64_t data)
@@ -102,6 +152,16 @@ static bool take_later_timeout(struct flying *f, struct io_uring_sqe *sqe, uint6
 	sqe->off = sqe->opcode == IORING_OP_TIMEOUT ? uring_of_kind(f, "io_timeout", "off", 4) : 0;
 	return !(sqe->timeout_flags & IORING_TIMEOUT_ABS) ||
 	       (sqe->timeout_flags & IORING_TIMEOUT_REALTIME);
+}
+
+/* One that goes on and on: a whole interval from now on, and so many times as are left. */
+static bool take_interval(struct flying *f, struct io_uring_sqe *sqe, uint64_t data)
+{
+	if (!take_later_timeout(f, sqe, data))
+		return false;
+	if (sqe->off && f->issued)
+		sqe->off = uring_of_kind(f, "io_timeout", "repeats", 4);
+	return sqe->opcode == IORING_OP_TIMEOUT;
 }
 
 /* How many completions are to come (io_timeout()). */
@@ -125,9 +185,11 @@ bool uring_take_timeout(struct flying *f, struct io_uring_sqe *sqe)
 
 	sqe->len = 1;
 	sqe->timeout_flags = flags;
-	if (flags &
-	    ~(IORING_TIMEOUT_ABS | IORING_TIMEOUT_CLOCK_MASK | IORING_TIMEOUT_ETIME_SUCCESS))
+	if (flags & ~(IORING_TIMEOUT_ABS | IORING_TIMEOUT_CLOCK_MASK |
+		      IORING_TIMEOUT_ETIME_SUCCESS | TIMEOUT_MULTISHOT))
 		return false;
+	if (flags & TIMEOUT_MULTISHOT)
+		return take_interval(f, sqe, data);
 	if (!f->issued)
 		return take_later_timeout(f, sqe, data);
 	if ((flags & (IORING_TIMEOUT_ABS | IORING_TIMEOUT_REALTIME)) ==

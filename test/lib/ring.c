@@ -2,8 +2,7 @@
 /*
  * A program for the tests in Python, with an io_uring in a state that cannot be saved.
  *
- *	waitid		a request waits for a child
- *	timeout		one waits for time to pass, again and again
+ *	waitid		a request waits for a child that stops
  *	header		one is to receive a message, with a header that is no longer mapped
  *	credentials	one that was asked for by another user than the task is by now
  *	buffer-changed	one for a registered buffer in whose slot is another one by now
@@ -26,7 +25,6 @@
 #include "harness.h"
 
 #include <linux/io_uring.h>
-#include <linux/time_types.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -87,7 +85,6 @@ static void ring_register(unsigned int op, const void *arg, unsigned int n)
 
 static void request(const char *what)
 {
-	static struct __kernel_timespec ts = {.tv_sec = 1000};
 	static char buf[8];
 	struct io_uring_sqe *sqe;
 	int ends[2];
@@ -100,13 +97,7 @@ static void request(const char *what)
 		}
 		sqe = next(50); /* IORING_OP_WAITID */
 		sqe->len = P_ALL;
-		sqe->file_index = WEXITED;
-		submit();
-	} else if (!strcmp(what, "timeout")) {
-		sqe = next(IORING_OP_TIMEOUT);
-		sqe->addr = (uintptr_t)&ts;
-		sqe->len = 1;
-		sqe->timeout_flags = 1u << 6; /* IORING_TIMEOUT_MULTISHOT */
+		sqe->file_index = WSTOPPED;
 		submit();
 	} else if (!strcmp(what, "header")) {
 		struct iovec vec = {buf, sizeof(buf)};

@@ -23,17 +23,13 @@ def refused(case, what, code, *words, check=True):
 
 
 def test_wait_in_flight(case):
-    """IORING_OP_WAITID."""
+    """IORING_OP_WAITID, for children that stop."""
     refused(case, 'waitid', 'file-state', 'in flight', 'cannot be asked for')
 
 
 def test_message_in_flight(case):
     """The kernel will write to a header that is not there."""
     refused(case, 'header', 'file-state', 'no longer has')
-
-
-def test_timeout_in_flight(case):
-    refused(case, 'timeout', 'file-state', 'in flight')
 
 
 def test_other_credentials(case):
