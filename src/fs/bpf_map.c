@@ -359,15 +359,34 @@ static int open_entry(struct restart *r, uint64_t id, int *ret, struct error *e)
 	return res;
 }
 
+static int fill_lru(int fd, const Reprise__BpfMap *m, uint64_t size)
+{
+	const struct bpf_contents all = {.key_size = m->key_size,
+					 .value_size = size,
+					 .count = m->count,
+					 .keys = m->keys.data,
+					 .values = m->values.data};
+
+	return bpf_lru_fill(fd, &all, m->flags);
+}
+
 /* Through a description of its own: those of the application may be for reading alone. */
 static int fill(struct restart *r, const Reprise__BpfMap *m, uint32_t id, struct error *e)
 {
 	_cleanup_(close_fd) int fd = bpf_map_open(id, O_RDWR);
 	uint64_t size = bpf_map_value_bytes(m->type, m->value_size, m->cpus);
 	int res = fd < 0 ? fd : 0, entry;
-	bool keys = bpf_map_shape(m->type) != SHAPE_QUEUE;
+	bool keys = bpf_map_shape(m->type) != SHAPE_QUEUE, lru = bpf_map_gives_up(m->type);
 
-	for (uint64_t i = 0; i < m->count && res >= 0; i++) {
+	if (res >= 0 && lru)
+		res = fill_lru(fd, m, size);
+	if (res == -ENOSPC)
+		return error_set(e, res, E_RESTORE,
+				 "a BPF map does not take all of the %llu entries that it had: it "
+				 "gives up some (LRU), perhaps since fewer processors may be used "
+				 "here",
+				 (unsigned long long)m->count);
+	for (uint64_t i = 0; i < m->count && res >= 0 && !lru; i++) {
 		const void *value = m->values.data + i * size;
 
 		if (m->n_entries) {

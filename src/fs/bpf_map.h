@@ -75,4 +75,8 @@ int bpf_contents_read(struct bpf_contents *c, struct kernel_memory *k, int fd,
 		      const struct bpf_map_info *info, uint32_t cpus);
 void bpf_contents_free(struct bpf_contents *c);
 
+/* Maps that give up entries; they are put in until all are there. -ENOSPC: they do not stay. */
+bool bpf_map_gives_up(uint32_t type);
+int bpf_lru_fill(int fd, const struct bpf_contents *all, uint32_t flags);
+
 #endif

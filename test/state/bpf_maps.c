@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -107,6 +108,52 @@ static void freeze(int fd)
 	CHECK(!bpf(BPF_MAP_FREEZE, &attr));
 }
 
+/* From all processors, as many as it takes. */
+static void put_all(int fd, uint32_t n)
+{
+	cpu_set_t own;
+
+	CHECK(!sched_getaffinity(0, sizeof(own), &own));
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		cpu_set_t only;
+
+		CPU_ZERO(&only);
+		CPU_SET(cpu, &only);
+		if (!CPU_ISSET(cpu, &own))
+			continue;
+		CHECK(!sched_setaffinity(0, sizeof(only), &only));
+		for (uint32_t i = 0; i < n; i++)
+			put(fd, (uint32_t)cpu * n + i, i);
+	}
+	CHECK(!sched_setaffinity(0, sizeof(own), &own));
+}
+
+struct held {
+	uint32_t n, keys[1000];
+};
+
+static void look(int fd, struct held *ret)
+{
+	uint32_t next = 0;
+
+	ret->n = 0;
+	for (const uint32_t *last = NULL; !map_do(BPF_MAP_GET_NEXT_KEY, fd, last, &next);) {
+		CHECK(ret->n < 1000);
+		ret->keys[ret->n++] = next;
+		last = &ret->keys[ret->n - 1];
+	}
+	CHECK(ret->n > 100);
+}
+
+static void holds(int fd, const struct held *want)
+{
+	uint64_t v;
+
+	CHECK_EQUAL(count(fd), want->n);
+	for (uint32_t i = 0; i < want->n; i++)
+		CHECK(!map_do(BPF_MAP_LOOKUP_ELEM, fd, &want->keys[i], &v));
+}
+
 struct prefix {
 	uint32_t bits;
 	uint8_t address[4];
@@ -116,7 +163,8 @@ int main(void)
 {
 	const struct prefix wide = {8, {10}}, narrow = {24, {10, 1, 2}},
 			    asked = {32, {10, 1, 2, 9}};
-	int hash, reader, copy, array, lru, trie, queue, stack, frozen, each, only;
+	static struct held in_full, in_apart;
+	int hash, reader, copy, array, lru, full, apart, trie, queue, stack, frozen, each, only;
 	static uint64_t values[CPUS], back[CPUS];
 	struct bpf_map_info info;
 	uint32_t seven = 7;
@@ -126,6 +174,8 @@ int main(void)
 	hash = map_make(BPF_MAP_TYPE_HASH, 4, 8, 3000, BPF_F_NO_PREALLOC);
 	array = map_make(BPF_MAP_TYPE_ARRAY, 4, 8, 100000, BPF_F_MMAPABLE);
 	lru = map_make(BPF_MAP_TYPE_LRU_HASH, 4, 8, 200, 0);
+	full = map_make(BPF_MAP_TYPE_LRU_HASH, 4, 8, 1000, 0);
+	apart = map_make(BPF_MAP_TYPE_LRU_HASH, 4, 8, 1000, BPF_F_NO_COMMON_LRU);
 	trie = map_make(BPF_MAP_TYPE_LPM_TRIE, sizeof(wide), 8, 10, BPF_F_NO_PREALLOC);
 	queue = map_make(BPF_MAP_TYPE_QUEUE, 0, 8, 5, 0);
 	stack = map_make(BPF_MAP_TYPE_STACK, 0, 8, 5, 0);
@@ -140,6 +190,11 @@ int main(void)
 	put(array, 99999, 1);
 	for (uint32_t i = 0; i < 50; i++)
 		put(lru, i, i);
+	for (uint32_t i = 0; i < 3000; i++)
+		put(full, i, i);
+	put_all(apart, 2000);
+	look(full, &in_full);
+	look(apart, &in_apart);
 	v = 1;
 	CHECK(!map_do(BPF_MAP_UPDATE_ELEM, trie, &wide, &v));
 	v = 2;
@@ -184,6 +239,12 @@ int main(void)
 	CHECK_EQUAL(count(lru), 50);
 	for (uint32_t i = 0; i < 50; i++)
 		is(lru, i, i);
+	if (test_break(3))
+		map_do(BPF_MAP_DELETE_ELEM, full, &in_full.keys[9], NULL);
+	if (test_break(4))
+		put(apart, 1u << 30, 1);
+	holds(full, &in_full);
+	holds(apart, &in_apart);
 	CHECK(!map_do(BPF_MAP_LOOKUP_ELEM, trie, &asked, &v));
 	CHECK_EQUAL(v, 2);
 	for (uint64_t i = 4; i <= 8; i++) {
