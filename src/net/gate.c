@@ -149,3 +149,15 @@ void gate_unblock_v6(int *policy, int fd, uint32_t mark)
 	ignore(setsockopt(fd, IPPROTO_IPV6, IPV6_XFRM_POLICY, NULL, 0), "it allows all");
 	close_fd(policy);
 }
+
+int gate_probe(bool v6)
+{
+	_cleanup_(close_fd) int root = root_of_cgroups(), program = load(0, 1), netlink = -EBADF;
+
+	if (root < 0 || program < 0)
+		return root < 0 ? root : program;
+	if (!v6)
+		return 0;
+	netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_XFRM);
+	return netlink < 0 ? -errno : 0;
+}

@@ -2,6 +2,7 @@
 #ifndef REPRISE_NET_GATE_H
 #define REPRISE_NET_GATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -16,6 +17,8 @@ uint32_t gate_mark(void);
  * open, whoever holds it. It takes the rights of root, and control groups with BPF.
  */
 int gate_open(int fd, uint32_t mark);
+/* Whether this kernel and these rights allow both; nothing is changed. 0, or a negative errno. */
+int gate_probe(bool v6);
 
 /*
  * Of IPv6: neither do the kernel's own protocols. For a minute at most, or until the descriptor is

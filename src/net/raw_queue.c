@@ -252,6 +252,12 @@ static int check_system(struct checkpoint *c, const Reprise__Socket *m, struct e
 				 "it holds packets that have not been read yet, which the kernel "
 				 "would answer if they were sent again "
 				 "(net.ipv4.icmp_echo_ignore_broadcasts is 0); try again");
+	if (gate_probe(m->family == AF_INET6 && !inet_is_ping(m)) < 0)
+		return error_set(
+			e, -EBUSY, E_FILE_STATE,
+			"it holds packets that have not been read yet, which cannot be led "
+			"to it alone here (that takes root, control groups of version 2 "
+			"with BPF and, of IPv6, IPsec); try again");
 	if (inet_is_ping(m) && m->program)
 		return too_odd("a BPF program is attached to the socket", e);
 	return 0;
