@@ -70,7 +70,11 @@ static int refuse_unsent(int fd, struct error *e)
 	int unsent = 0;
 
 	for (int i = 0; i < UNSENT_MS; i++) {
-		if (ioctl(fd, SIOCOUTQ, &unsent) < 0 || !unsent)
+		if (ioctl(fd, SIOCOUTQ, &unsent) < 0)
+			return socket_unsure(errno) ? error_errno(e, -errno, E_FILE_STATE,
+								  "cannot ask what is unsent")
+						    : 0;
+		if (!unsent)
 			return 0;
 		patience_pause();
 	}
@@ -114,7 +118,6 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 {
 	const struct inet_info *info = NULL;
 	int encap = 0, r;
-	socklen_t len = sizeof(encap);
 
 	m->state = m->remote.len ? INET_CONNECTED : INET_UNCONNECTED;
 	r = refuse_unsent(f->local, e);
@@ -124,7 +127,10 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 		r = refuse_router(c, f, m->socket, e);
 		return r < 0 ? r : raw_queue_save(c, f->local, m, s, e);
 	}
-	if (getsockopt(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, &len) == 0 && encap)
+	r = socket_number(f->local, IPPROTO_UDP, UDP_ENCAP, &encap, e);
+	if (r < 0)
+		return r;
+	if (encap)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
 	r = inet_queue_save(c, f->entry, f->local, m, s, e);

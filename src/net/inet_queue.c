@@ -27,6 +27,7 @@
 #include "net/kernel_sock.h"
 #include "net/loopback.h"
 #include "net/raw_queue.h"
+#include "net/socket.h"
 
 #define DATAGRAM_MAX	 65536
 #define PEEK_OFF_EMPTY	 (-2) /* empty datagrams were seen, behind the first */
@@ -306,13 +307,14 @@ int inet_queue_save(struct checkpoint *c, const struct file_entry *f, int fd,
 	struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
 	struct reader *rd;
 	int original = -1, r, none = -1;
-	socklen_t len = sizeof(original);
 
 	if (poll(&p, 1, 0) > 0 && (p.revents & POLLERR))
 		return save_error(c, fd, m, p.revents, e);
 	if (p.revents & POLLRDHUP)
 		m->shutdown = p.revents & POLLHUP ? 3 : 1;
-	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "taken as -1");
+	r = socket_number(fd, SOL_SOCKET, SO_PEEK_OFF, &original, e);
+	if (r < 0)
+		return r;
 	if (original < 0)
 		inet_drop_option(m->socket, SOL_SOCKET, SO_PEEK_OFF);
 	if (!(p.revents & POLLIN))

@@ -51,13 +51,15 @@ static int refuse_layers(int fd, struct error *e)
 {
 	char name[16] = "";
 	socklen_t len = sizeof(name);
-	int repair = 0;
+	int repair = 0, r;
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &len) == 0 && len)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "the protocol \"%.15s\" was put on top of it (TCP_ULP)", name);
-	len = sizeof(repair);
-	if (getsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &repair, &len) == 0 && repair)
+	r = socket_number(fd, IPPROTO_TCP, TCP_REPAIR, &repair, e);
+	if (r < 0)
+		return r;
+	if (repair)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "it is being repaired (TCP_REPAIR)");
 	return 0;
 }
@@ -93,7 +95,6 @@ static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f,
 			       const ProtobufCBinaryData *to, struct error *e)
 {
 	int original = -1, zero = 0, r;
-	socklen_t len = sizeof(original);
 	struct agent_promise undo = {
 		.nr = SYS_setsockopt,
 		.args = {(uint64_t)f->fd, SOL_SOCKET, SO_PEEK_OFF, 0, sizeof(int)},
@@ -101,7 +102,9 @@ static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f,
 	};
 	ssize_t n;
 
-	ignore(getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, &len), "older: none");
+	r = socket_number(fd, SOL_SOCKET, SO_PEEK_OFF, &original, e);
+	if (r < 0)
+		return r;
 	undo.value = original;
 	if (original < 0)
 		return recv(fd, to->data, to->len, MSG_PEEK | MSG_DONTWAIT);
@@ -124,7 +127,9 @@ static int save_unread(struct checkpoint *c, const struct file_seen *f, Reprise_
 	int fd = f->local, queued = 0;
 	ssize_t n;
 
-	if (ioctl(fd, FIONREAD, &queued) < 0 || queued <= 0)
+	if (ioctl(fd, FIONREAD, &queued) < 0 && socket_unsure(errno))
+		return error_errno(e, -errno, E_FILE_STATE, "cannot ask what is in its queue");
+	if (queued <= 0)
 		return 0;
 	if (queued > UNREAD_MAX)
 		return error_set(e, -EFBIG, E_FILE_STATE, "it holds %d bytes that were not read",

@@ -35,6 +35,21 @@ static int get_int(int fd, int name, int *ret, struct error *e)
 	return 0;
 }
 
+int socket_number(int fd, int level, int name, int *ret, struct error *e)
+{
+	int value;
+	socklen_t len = sizeof(value);
+
+	if (getsockopt(fd, level, name, &value, &len) < 0)
+		return socket_unsure(errno)
+			       ? error_errno(e, -errno, E_SYSTEM,
+					     "cannot read option %d of level %d of a socket", name,
+					     level)
+			       : 0;
+	*ret = value;
+	return 1;
+}
+
 /* The length is counted in instructions, in both directions (sk_get_filter()). */
 static int save_filter(struct checkpoint *c, const struct file_seen *f, Reprise__Socket *m,
 		       struct scratch *s, struct error *e)

@@ -2,6 +2,7 @@
 #ifndef REPRISE_NET_SOCKET_H
 #define REPRISE_NET_SOCKET_H
 
+#include <errno.h>
 #include <sys/socket.h>
 
 #include "core/scratch.h"
@@ -29,6 +30,14 @@ int socket_settle(int fd, const Reprise__Socket *m, struct error *e) must_check;
 /* What a Unix socket gets when its queue has been filled; socket_settle() includes it for others.
  */
 int socket_set_last(int fd, const Reprise__Socket *m, struct error *e) must_check;
+
+/* A look that failed like this says nothing about what is there. */
+static inline bool socket_unsure(int err)
+{
+	return err == ENOMEM || err == ENOBUFS || err == EIO || err == EINTR || err == EPERM;
+}
+/* An option that is a number: 1; 0 if there is no such option; or a negative errno. */
+int socket_number(int fd, int level, int name, int *ret, struct error *e) must_check;
 
 /* An address of a socket: getsockname() or getpeername(), empty if there is none. */
 int socket_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *),

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/socket.h"
 
 #define VALUE_MAX 128
 
@@ -274,12 +275,18 @@ struct value {
 	socklen_t len; /* 0: it cannot be read, or is empty */
 };
 
-static void read_value(int fd, const struct option *o, struct value *v)
+static int read_value(int fd, const struct option *o, struct value *v, struct error *e)
 {
 	memset(v, 0, sizeof(*v));
 	v->len = sizeof(v->bytes);
-	if (getsockopt(fd, o->level, o->name, v->bytes, &v->len) < 0)
-		v->len = 0;
+	if (getsockopt(fd, o->level, o->name, v->bytes, &v->len) == 0)
+		return 0;
+	v->len = 0;
+	return socket_unsure(errno) && errno != EPERM
+		       ? error_errno(e, -errno, E_SYSTEM,
+				     "cannot read option %d of level %d of a socket", o->name,
+				     o->level)
+		       : 0;
 }
 
 #define NOPTIONS (sizeof(options) / sizeof(options[0]))
@@ -296,6 +303,7 @@ static int get_defaults(struct sockopt_defaults **list, const Reprise__Socket *m
 {
 	_cleanup_(close_fd) int fresh = -EBADF;
 	struct sockopt_defaults *d;
+	int r = 0;
 
 	for (d = *list; d; d = d->next)
 		if (d->family == m->family && d->type == m->type && d->protocol == m->protocol) {
@@ -314,9 +322,13 @@ static int get_defaults(struct sockopt_defaults **list, const Reprise__Socket *m
 	d->family = m->family;
 	d->type = m->type;
 	d->protocol = m->protocol;
-	for (size_t i = 0; i < NOPTIONS; i++)
+	for (size_t i = 0; i < NOPTIONS && r >= 0; i++)
 		if (applies(m, &options[i]))
-			read_value(fresh, &options[i], &d->values[i]);
+			r = read_value(fresh, &options[i], &d->values[i], e);
+	if (r < 0) {
+		free(d);
+		return r;
+	}
 	d->next = *list;
 	*list = d;
 	*ret = d;
@@ -364,7 +376,9 @@ int sockopt_save(int fd, Reprise__Socket *m, struct sockopt_defaults **defaults,
 		/* What a new socket does not know this one does not either. */
 		if (!applies(m, &options[i]) || (!d->values[i].len && !empty_when_new(&options[i])))
 			continue;
-		read_value(fd, &options[i], &is);
+		r = read_value(fd, &options[i], &is, e);
+		if (r < 0)
+			return r;
 		if (!is.len ||
 		    (is.len == d->values[i].len && !memcmp(is.bytes, d->values[i].bytes, is.len)))
 			continue;

@@ -19,6 +19,7 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "fs/context.h"
+#include "net/socket.h"
 #include "net/unix.h"
 
 #define MESSAGE_MAX (1u << 20)
@@ -325,7 +326,9 @@ static int find_mark(struct reader *rd, int queued, int *ret, struct error *e)
 	int at_mark = 0, at = 0, r;
 	struct peeked p;
 
-	ignore(ioctl(rd->fd, SIOCATMARK, &at_mark), "kernels without MSG_OOB");
+	/* Kernels without MSG_OOB do not know. */
+	if (ioctl(rd->fd, SIOCATMARK, &at_mark) < 0 && socket_unsure(errno))
+		return error_errno(e, -errno, E_FILE_STATE, "cannot look for a byte out of band");
 	if (at_mark)
 		*ret = 0;
 	if (at_mark || rd->pieces < 2) /* one look has seen all */
@@ -405,45 +408,53 @@ static int promise(const struct reader *rd, const int was[NTOGGLES], struct erro
 	return file_promise(rd->c, rd->entry, calls, rd->stream ? NTOGGLES : NTOGGLES - 1, e);
 }
 
-static int toggle_all(const struct reader *rd, int was[NTOGGLES], struct error *e)
+static int look_all(const struct reader *rd, int was[NTOGGLES], struct error *e)
 {
-	int r = 0;
-
 	for (size_t i = 0; i < NTOGGLES; i++) {
-		socklen_t len = sizeof(was[i]);
+		int is = socket_number(rd->fd, SOL_SOCKET, toggles[i].name, &was[i], e);
 
-		if (getsockopt(rd->fd, SOL_SOCKET, toggles[i].name, &was[i], &len) < 0 ||
-		    (toggles[i].stream && !rd->stream))
-			was[i] = toggles[i].value; /* a kernel without it */
+		if (is < 0)
+			return is;
+		if (!is || (toggles[i].stream && !rd->stream))
+			was[i] = toggles[i].value;
 	}
-	r = promise(rd, was, e);
+	return 0;
+}
+
+static int toggle_all(const struct reader *rd, const int was[NTOGGLES], struct error *e)
+{
+	int r = promise(rd, was, e);
+
 	for (size_t i = 0; i < NTOGGLES && r >= 0; i++)
 		if (was[i] != toggles[i].value)
 			r = set_option(rd->fd, toggles[i].name, toggles[i].value, e);
 	return r;
 }
 
+/* All of them, whatever fails. */
 static int toggle_back(const struct reader *rd, const int was[NTOGGLES], struct error *e)
 {
 	int r = 0;
 
 	for (size_t i = 0; i < NTOGGLES; i++) {
-		int is = was[i];
-		socklen_t len = sizeof(is);
+		int is, known = socket_number(rd->fd, SOL_SOCKET, toggles[i].name, &is, e);
+		int set = 0;
 
-		ignore(getsockopt(rd->fd, SOL_SOCKET, toggles[i].name, &is, &len),
-		       "then it was not set either");
-		if (is != was[i] && r >= 0)
-			r = set_option(rd->fd, toggles[i].name, was[i], e);
+		if (known < 0 || (known && is != was[i]))
+			set = set_option(rd->fd, toggles[i].name, was[i], e);
+		r = set < 0 ? set : r;
 	}
 	return r;
 }
 
 static int save_all(struct reader *rd, int queued, uint64_t carried, struct error *e)
 {
-	int was[NTOGGLES], r = toggle_all(rd, was, e);
+	int was[NTOGGLES], r = look_all(rd, was, e);
 	struct error back = {};
 
+	if (r < 0)
+		return r;
+	r = toggle_all(rd, was, e);
 	if (r >= 0)
 		r = peek_all(rd, e);
 	if (r >= 0)
@@ -469,7 +480,7 @@ static bool is_empty(const struct reader *rd, int queued)
 	if (queued)
 		return false;
 	if (rd->stream)
-		return ioctl(rd->fd, SIOCATMARK, &at_mark) < 0 || !at_mark;
+		return ioctl(rd->fd, SIOCATMARK, &at_mark) < 0 ? !socket_unsure(errno) : !at_mark;
 	/* One that has its own offset may look beyond the end. */
 	if (getsockopt(rd->fd, SOL_SOCKET, SO_PEEK_OFF, &offset, &len) == 0 && offset >= 0)
 		return false;
@@ -487,7 +498,9 @@ int unix_queue_save(struct checkpoint *c, const struct file_entry *entry, int fd
 			    .stream = m->socket->type == SOCK_STREAM};
 	int queued = 0, r;
 
-	ignore(ioctl(fd, SIOCINQ, &queued), "not for sockets that are not connected");
+	/* Not for sockets that are not connected. */
+	if (ioctl(fd, SIOCINQ, &queued) < 0 && socket_unsure(errno))
+		return error_errno(e, -errno, E_FILE_STATE, "cannot ask what is in its queue");
 	if (is_empty(&rd, queued))
 		return 0;
 	/* All of a stream fits into one look. */

@@ -114,10 +114,10 @@ def test_kill_mask(case):
                         inject=['-p', str(PTRACE_SETSIGMASK), '-k', str(signal.SIGUSR2.value)])
 
 
-def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: []):
+def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: [], inject=()):
     victim = start(case, *size)
     options += tuple(more(case, victim))
-    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options])
+    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options], inject=inject)
     calls, status, _, said = harm.sample()
     if status:
         raise Failed('the checkpoint failed: %s' % said)
@@ -165,6 +165,14 @@ def test_fail_incremental(case):
 
 def test_fail_sockets(case):
     fail_checkpoint(case, size=('small', '1', 'sockets'))
+
+
+GETSOCKOPT = 55
+
+
+def test_fail_options(case):
+    """Where an option cannot be read it is put back all the same."""
+    fail_checkpoint(case, size=('small', '1', 'sockets'), inject=['-y', str(GETSOCKOPT)])
 
 
 def test_fail_pty(case):

@@ -3,7 +3,7 @@
  * Runs a command under ptrace, and does something to it at one of its system calls:
  *
  *	inject -o REPORT [-n N] [-a ACTION] [-s SEED] [-d DEPTH] [-t SECONDS]
- *	       [-p REQUEST] [-k SIGNAL] [-e PATH] [-c] [-r] -- COMMAND...
+ *	       [-y NUMBER] [-p REQUEST] [-k SIGNAL] [-e PATH] [-c] [-r] -- COMMAND...
  *
  * Calls are counted from 1, over all threads and processes down to DEPTH generations below the
  * command, from the moment at which its own code begins (of calls in which one waits only the
@@ -22,6 +22,8 @@
  * With -c calls do not count that nobody else can notice: to be killed before one of them is to be
  * killed before the next. With -r the fourth and later calls with the same arguments from the same
  * place do not count.
+ *
+ * With -y only calls of that number count.
  *
  * With -p only ptrace calls of that REQUEST count, each twice: its beginning, and its end. With -k
  * the task that is the object of that call gets a SIGNAL before anybody is killed.
@@ -71,7 +73,8 @@ static struct {
 	long n, calls, processes;
 	unsigned long seed;
 	int depth, err, signal;
-	long request;	  /* 0: all calls count */
+	long only;	  /* -y, -1: all calls count */
+	long request;	  /* 0: the same */
 	bool changes;	  /* -c */
 	bool distinct;	  /* -r */
 	const char *end;  /* a path, or NULL */
@@ -307,6 +310,8 @@ static bool is_repeated(const struct task *t, const struct __ptrace_syscall_info
 
 static bool is_passed_over(const struct task *t, const struct __ptrace_syscall_info *info)
 {
+	if (in.only >= 0 && info->entry.nr != (uint64_t)in.only)
+		return true;
 	return (in.changes && is_unseen(t->tid, info)) || (in.distinct && is_repeated(t, info));
 }
 
@@ -467,7 +472,8 @@ int main(int argc, char **argv)
 	FILE *f;
 
 	in.depth = 16;
-	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:p:k:e:cr")) >= 0) {
+	in.only = -1;
+	while ((c = getopt(argc, argv, "+o:n:a:s:d:t:y:p:k:e:cr")) >= 0) {
 		if (c == 'o')
 			report = optarg;
 		else if (c == 'n')
@@ -480,6 +486,8 @@ int main(int argc, char **argv)
 			in.depth = atoi(optarg);
 		else if (c == 't')
 			seconds = (unsigned int)atoi(optarg);
+		else if (c == 'y')
+			in.only = strtol(optarg, NULL, 0);
 		else if (c == 'p')
 			in.request = strtol(optarg, NULL, 0);
 		else if (c == 'k')
