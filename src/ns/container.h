@@ -125,9 +125,8 @@ int container_restart_first(void *arg, struct error *e) must_check;
 /* All tasks are made: they go into their control groups, with the limits that these have. */
 int container_restart_place(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;
-/* Fills what lies on new file systems in memory. */
-int container_restart_files(struct restart *r, struct container_restart *cr,
-			    struct error *e) must_check;
+/* We are where they are. */
+int container_restart_mounted(struct container_restart *cr, struct error *e) must_check;
 void container_restart_end(struct container_restart *cr);
 
 #endif

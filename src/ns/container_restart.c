@@ -103,25 +103,6 @@ int container_validate(const struct restart *r, struct error *e)
 	return res < 0 ? res : settings_validate(msg, e);
 }
 
-/* Files of a tmpfs come later than mounts: what is bound from there may be a device. */
-static bool find_device(const void *arg, const Reprise__Mount *in, const char *path, mode_t *mode,
-			dev_t *dev)
-{
-	const struct restart *r = arg;
-	const Reprise__Layer *layer = in->layer ? restart_find(r, RECORD_LAYER, in->layer) : NULL;
-
-	for (size_t i = 0; layer && i < layer->n_entries; i++) {
-		const Reprise__LayerEntry *m = layer->entries[i];
-
-		if (strcmp(m->path + 1, path) || (!S_ISCHR(m->mode) && !S_ISBLK(m->mode)))
-			continue;
-		*mode = (m->mode & S_IFMT) | 0600;
-		*dev = (dev_t)m->rdev;
-		return true;
-	}
-	return false;
-}
-
 static const char *find_cgroup(const void *made, const char *controllers)
 {
 	const struct cgroup_made *found = cgroup_made_find(made, controllers);
@@ -183,26 +164,21 @@ static int fill_overlays(struct restart *r, struct container_restart *cr, struct
 	return 0;
 }
 
-/* Nobody comes to them later, or what is made of them must find all there. */
-static int fill_early(struct restart *r, struct container_restart *cr, struct error *e)
+/* In the order of the image. */
+static int fill_layers(struct restart *r, struct container_restart *cr, struct error *e)
 {
 	int res = mounts_early_any(cr->msg) ? mounts_early_make(&cr->early, cr->msg, e) : 0;
 
 	cr->place.early_fds = cr->early.fds;
-	for (size_t i = 0; i < cr->early.n && res >= 0; i++) {
-		const Reprise__Mount *m = cr->msg->mounts[i];
-
-		if (cr->early.fds[i] < 0)
-			continue;
-		res = layer_restart(r, m->layer, cr->early.fds[i], e);
-		if (res >= 0 && m->super_readonly)
-			res = mounts_make_readonly(cr->early.fds[i], "", e);
-		if (res < 0)
-			error_object(e, res, "mount %s", m->point);
-	}
-	/* It was filled from within. */
-	if (res >= 0 && cr->early.n && chdir("/") < 0)
-		return error_errno(e, -errno, E_SYSTEM, "chdir");
+	if (res >= 0)
+		res = mounts_early_fill(&cr->early, r, cr->msg, true, NULL, NULL, e);
+	if (res >= 0)
+		res = fill_overlays(r, cr, e);
+	if (res >= 0)
+		res = mounts_early_fill(&cr->early, r, cr->msg, false, NULL, NULL, e);
+	/* Overlays were filled from within. */
+	if (res >= 0 && chdir("/") < 0)
+		res = error_errno(e, -errno, E_SYSTEM, "chdir");
 	return res;
 }
 
@@ -219,8 +195,6 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 				 "the image is of a container, which needs a directory of its own");
 	cr->place.cgroup = find_cgroup;
 	cr->place.cgroups = &cr->cgroups.made;
-	cr->place.device = find_device;
-	cr->place.arg = r;
 	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
 	if (res >= 0)
 		res = make_namespaces(r, cr->msg, cr->cgroups.made.n > 0, &n, e);
@@ -228,9 +202,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)
 		res = settings_restart(r->proc_fd, cr->msg, e);
-	if (res >= 0)
-		res = fill_overlays(r, cr, e);
-	return res < 0 ? res : fill_early(r, cr, e);
+	return res < 0 ? res : fill_layers(r, cr, e);
 }
 
 void container_restart_end(struct container_restart *cr)
@@ -255,36 +227,10 @@ int container_restart_place(struct restart *r, struct container_restart *cr, str
 	return cr->msg ? cgroups_restart_place(&cr->cgroups, r, cr->msg, e) : 0;
 }
 
-static int make_readonly(const Reprise__Mount *m, struct error *e)
-{
-	if (m->flags & MS_RDONLY &&
-	    mount(NULL, m->point, NULL, MS_REMOUNT | MS_BIND | m->flags, NULL) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot make it read-only");
-	return m->super_readonly ? mounts_make_readonly(AT_FDCWD, m->point, e) : 0;
-}
-
-int container_restart_files(struct restart *r, struct container_restart *cr, struct error *e)
+int container_restart_mounted(struct container_restart *cr, struct error *e)
 {
 	/* A mount that somebody else has open is not unmounted. */
 	mounts_early_free(&cr->early);
-	for (size_t i = 0; cr->msg && i < cr->msg->n_mounts; i++) {
-		const Reprise__Mount *m = cr->msg->mounts[i];
-		_cleanup_(close_fd) int fd = -EBADF;
-		int res = 0;
-
-		if (m->kind != MOUNT_TMPFS || !m->layer || m->early)
-			continue;
-		/* Alone, without what is mounted on it. */
-		fd = mounts_open_here(NULL, m->point, e);
-		if (fd < 0)
-			return fd;
-		res = layer_restart(r, m->layer, fd, e);
-		if (res >= 0)
-			res = make_readonly(m, e);
-		if (res < 0)
-			return error_object(e, res, "mount %s", m->point);
-	}
-	/* The layers were filled from within. */
 	if (cr->msg && chdir("/") < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot change to the new root");
 	return 0;

@@ -248,28 +248,58 @@ static int visit(struct layer *l, int parent, const char *name, const char *path
 	return r;
 }
 
-static int walk(struct layer *l, int dir_fd, const char *path, int depth, struct error *e)
+struct names {
+	VEC(char *);
+};
+
+static void free_names(struct names *names)
+{
+	vec_for_each (name, names)
+		free(*name);
+	vec_free(names);
+}
+
+static int read_names(int dir_fd, const char *path, struct names *ret, struct error *e)
 {
 	_cleanup_(close_directory) DIR *dir = NULL;
 	struct dirent *d;
-	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int copy = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), ended = 0;
 
-	if (depth > MAX_DEPTH)
-		return error_set(e, -ELOOP, E_FILE_STATE, "%s is nested too deeply", path);
 	dir = copy >= 0 ? fdopendir(copy) : NULL;
 	if (!dir)
 		return error_errno(e, -errno, E_FILE_OPEN, "cannot read the directory %s", path);
-	while (r >= 0 && (errno = 0, d = readdir(dir))) {
-		_cleanup_(free_ptr) char *below = NULL;
+	while ((d = next_entry(dir, &ended))) {
+		char **slot;
 
 		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, ".."))
 			continue;
-		if (asprintf(&below, "%s/%s", path, d->d_name) < 0)
+		slot = vec_push(ret);
+		if (!slot)
 			return no_memory(e);
-		r = visit(l, dir_fd, d->d_name, below, depth, e);
+		*slot = strdup(d->d_name);
+		if (!*slot)
+			return no_memory(e);
 	}
-	if (r >= 0 && errno)
-		return error_errno(e, -errno, E_FILE_OPEN, "cannot read the directory %s", path);
+	return ended < 0 ? error_errno(e, ended, E_FILE_OPEN, "cannot read the directory %s", path)
+			 : 0;
+}
+
+/* In memory what is newest is read first (offset_iterate_dir()): the oldest is made first. */
+static int walk(struct layer *l, int dir_fd, const char *path, int depth, struct error *e)
+{
+	_cleanup_(free_names) struct names names = {};
+	int r;
+
+	if (depth > MAX_DEPTH)
+		return error_set(e, -ELOOP, E_FILE_STATE, "%s is nested too deeply", path);
+	r = read_names(dir_fd, path, &names, e);
+	for (size_t i = names.n; i-- > 0 && r >= 0;) {
+		_cleanup_(free_ptr) char *below = NULL;
+
+		if (asprintf(&below, "%s/%s", path, names.v[i]) < 0)
+			return no_memory(e);
+		r = visit(l, dir_fd, names.v[i], below, depth, e);
+	}
 	return r;
 }
 

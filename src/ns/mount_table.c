@@ -100,6 +100,51 @@ static int parse_line(char *line, struct mount_line *m)
 	return m->root && m->point && m->options && m->type && m->source && m->super ? 0 : -ENOMEM;
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const struct mount_line *x = *(struct mount_line *const *)a,
+				*y = *(struct mount_line *const *)b;
+
+	return (x->id > y->id) - (x->id < y->id);
+}
+
+/* The one on which it is mounted, if that is at the same place. */
+static struct mount_line *below(struct mount_line **sorted, size_t n, const struct mount_line *m)
+{
+	const struct mount_line wanted = {.id = m->parent}, *key = &wanted;
+	struct mount_line **found = bsearch(&key, sorted, n, sizeof(*sorted), by_id);
+
+	return found && *found != m && !strcmp((*found)->point, m->point) ? *found : NULL;
+}
+
+/* Nobody keeps a user from mounting a hundred thousand at one place: each is visited twice. */
+static int find_heights(struct mount_table *t)
+{
+	_cleanup_(free_ptr) struct mount_line **sorted = calloc(t->n + 1, sizeof(*sorted));
+	_cleanup_(free_ptr) bool *known = calloc(t->n + 1, sizeof(*known));
+
+	if (!sorted || !known)
+		return -ENOMEM;
+	for (size_t i = 0; i < t->n; i++)
+		sorted[i] = &t->v[i];
+	qsort(sorted, t->n, sizeof(*sorted), by_id);
+	for (size_t i = 0; i < t->n; i++) {
+		struct mount_line *m = &t->v[i];
+		size_t height = 0;
+
+		/* A text of no kernel may lead in a circle. */
+		for (; m && !known[m - t->v] && height < t->n; m = below(sorted, t->n, m))
+			height++;
+		if (m)
+			height += m->height + known[m - t->v];
+		for (m = &t->v[i]; m && !known[m - t->v]; m = below(sorted, t->n, m)) {
+			known[m - t->v] = true;
+			m->height = --height;
+		}
+	}
+	return 0;
+}
+
 int mount_table_parse(const char *text, struct mount_table *ret)
 {
 	_cleanup_(free_ptr) char *copy = strdup(text);
@@ -114,7 +159,7 @@ int mount_table_parse(const char *text, struct mount_table *ret)
 		if (r < 0)
 			return r;
 	}
-	return 0;
+	return find_heights(ret);
 }
 
 int mount_table_read(int proc_fd, pid_t pid, struct mount_table *ret, struct error *e)

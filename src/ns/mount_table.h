@@ -17,6 +17,7 @@ struct mount_line {
 	int shared, master; /* peer groups; 0: none */
 	bool unbindable;
 	char *type, *source, *super;
+	size_t height; /* how many lie below it at the same place */
 };
 
 struct mount_table {

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The mounts of a container: where each comes from. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -19,6 +16,7 @@
 #include "ns/mounts_late.h"
 #include "ns/mounts_layers.h"
 #include "ns/mounts_overlay.h"
+#include "ns/mounts_refuse.h"
 #include "ns/propagation.h"
 #include "ns/spaces.h"
 
@@ -111,15 +109,67 @@ static char *host_path(const struct mounts_survey *sv, int proc_fd, const struct
 	return NULL;
 }
 
-static const Reprise__Mount *same_fs(const struct mounts_survey *sv, const struct mount_line *m)
+static bool is_outside(const struct mounts_survey *sv, dev_t dev)
+{
+	vec_for_each (m, &sv->ours)
+		if (m->dev == dev)
+			return true;
+	return false;
+}
+
+/* Of what is made anew one shows most, and the others are bound from it, whichever comes first. */
+static int wider_of(const struct mounts_survey *sv, const struct mount_line *m)
+{
+	const struct mount_line *best = m;
+
+	if ((!mounts_is_memory(m->type) && !mounts_is_fresh(m->type)) || !strcmp(m->type, "proc") ||
+	    is_outside(sv, m->dev))
+		return 0;
+	vec_for_each (other, &sv->theirs)
+		if (other->dev == m->dev && strlen(other->root) < strlen(best->root) &&
+		    mount_is_below(best->root, other->root))
+			best = other;
+	return best == m ? 0 : best->id;
+}
+
+/* Of which mount it is bound; 0: of none. */
+static int same_fs(const struct mounts_survey *sv, const struct mount_line *m)
 {
 	for (size_t i = 0; i < sv->mounts.n; i++) {
-		const struct mount_line *line = by_id(&sv->theirs, sv->mounts.v[i]->id);
+		const Reprise__Mount *other = sv->mounts.v[i];
+		const struct mount_line *line = by_id(&sv->theirs, other->id);
 
-		if (line && line->dev == m->dev && mount_is_below(m->root, line->root))
-			return sv->mounts.v[i];
+		/* What is outside as well is bound from there: here it may be hidden. */
+		if (line && line->dev == m->dev && mount_is_below(m->root, line->root) &&
+		    other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT &&
+		    other->kind != MOUNT_BIND && other->kind != MOUNT_NAMESPACE)
+			return other->id;
 	}
-	return NULL;
+	return wider_of(sv, m);
+}
+
+/* One that is mounted again, by another name, is the same to the kernel (get_tree_keyed()). */
+static bool is_new_name(const struct mounts_survey *sv, const struct mount_line *m, int of)
+{
+	const struct mount_line *other = by_id(&sv->theirs, of);
+
+	return (!strcmp(m->type, "sysfs") || !strcmp(m->type, "mqueue")) && other &&
+	       !strcmp(m->root, "/") && strcmp(m->source, other->source) != 0;
+}
+
+static int look_bound(const struct mounts_survey *sv, const struct mount_line *m, int of,
+		      Reprise__Mount *msg, struct scratch *s, struct error *e)
+{
+	const struct mount_line *line = by_id(&sv->theirs, of);
+	int r = msg->file ? mounts_check_terminal(m, e) : 0;
+
+	if (r < 0)
+		return r;
+	msg->kind = MOUNT_BIND;
+	msg->of = of;
+	/* relative to what that one shows */
+	msg->root = scratch_string(s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
+	return msg->root ? 0 : no_memory(e);
 }
 
 static bool is_one_of(const char *type, const char *const *list)
@@ -177,31 +227,6 @@ static bool look_cgroup(const struct mounts_survey *sv, const struct mount_line 
 	return true;
 }
 
-/* A bpffs lasts as long as its mounts, and so do maps and programs that have a name there only. The
- * first two names are made by the kernel (CONFIG_BPF_PRELOAD). */
-static int refuse_pinned(int at, struct error *e)
-{
-	int fd = openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	_cleanup_(close_directory) DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	struct statfs fs;
-	int ended = 0;
-
-	if (!d || fstatfs(dirfd(d), &fs) < 0 || fs.f_type != BPF_FS_MAGIC)
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "what is pinned in this file system (bpf) cannot be looked at");
-	while ((entry = next_entry(d, &ended)))
-		if (*entry->d_name != '.' && strcmp(entry->d_name, "maps.debug") &&
-		    strcmp(entry->d_name, "progs.debug"))
-			return error_set(
-				e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				"what is pinned in it (%s, of BPF) would be lost; remove it first",
-				entry->d_name);
-	return ended < 0 ? error_errno(e, ended, E_CONTAINER_MOUNT,
-				       "what is pinned in this file system (bpf) cannot be read")
-			 : 0;
-}
-
 /* A network has one, however often it is mounted (sysfs_init_fs_context()): the rest of it need not
  * be mounted anywhere (systemd-nspawn leaves its containers so). */
 static bool is_part_of_sysfs(const struct mounts_survey *sv, const struct mount_line *m,
@@ -213,7 +238,7 @@ static bool is_part_of_sysfs(const struct mounts_survey *sv, const struct mount_
 static int look_fresh(const struct mounts_survey *sv, const struct mount_line *m, int at,
 		      Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
-	int r = strcmp(m->type, "bpf") ? 0 : refuse_pinned(at, e);
+	int r = strcmp(m->type, "bpf") ? 0 : mounts_check_pinned(at, e);
 
 	if (r < 0)
 		return r;
@@ -233,21 +258,11 @@ static int look_own(struct mounts_survey *sv, const struct mount_line *m,
 					  : mounts_look_overlay(sv, m, at, msg, s, e);
 }
 
-/* A removed file, as the kernel tells it (dentry_path()), or a terminal: programs make containers
- * so (systemd-nspawn; all of them a console). */
-static bool is_not_there_yet(const struct mount_line *m, const Reprise__Mount *msg)
-{
-	const size_t len = strlen(m->root), suffix = strlen("//deleted");
-
-	return (len > suffix && !strcmp(m->root + len - suffix, "//deleted")) ||
-	       (msg->file && !strcmp(m->type, "devpts") && strcmp(m->root, "/ptmx") != 0);
-}
-
 /* Where the contents of a mount come from. */
 static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const struct mount_line *m,
 		       Reprise__Mount *msg, struct scratch *s, struct error *e)
 {
-	const Reprise__Mount *other = same_fs(sv, m);
+	const int of = same_fs(sv, m);
 	_cleanup_(close_fd) int at = -EBADF;
 	struct overlay_place place;
 	struct stat st;
@@ -260,22 +275,10 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 		return error_errno(e, -errno, E_SYSTEM, "fstat");
 	place = (struct overlay_place){proc_fd, pid, at};
 	msg->file = !S_ISDIR(st.st_mode);
-	/* One that is outside as well is bound from there: here it may be hidden. */
-	if (other && other->kind != MOUNT_EXTERNAL && other->kind != MOUNT_REMOUNT) {
-		const struct mount_line *line = by_id(&sv->theirs, other->id);
-
-		if (is_not_there_yet(m, msg))
-			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					 "it shows a %s, which is not there when mounts are made",
-					 strcmp(m->type, "devpts") ? "file that has been removed"
-								   : "terminal of the container");
-		msg->kind = MOUNT_BIND;
-		msg->of = other->id;
-		/* relative to what that one shows */
-		msg->root = scratch_string(
-			s, m->root + (strcmp(line->root, "/") ? strlen(line->root) : 0));
-		return msg->root ? 0 : no_memory(e);
-	}
+	if (of && is_new_name(sv, m, of))
+		return look_fresh(sv, m, at, msg, s, e);
+	if (of)
+		return look_bound(sv, m, of, msg, s, e);
 	r = mounts_look_proc(sv, proc_fd, pid, m, &msg->pid_namespace, e);
 	if (r < 0 || msg->pid_namespace)
 		return r < 0 ? r : look_fresh(sv, m, at, msg, s, e);
@@ -299,27 +302,12 @@ static int look_source(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	return look_fresh(sv, m, at, msg, s, e);
 }
 
-/* How many lie below it at the same place. */
-static size_t height_of(const struct mount_table *t, const struct mount_line *m)
-{
-	const struct mount_line *parent;
-	size_t n = 0;
-
-	while (n < t->n && (parent = by_id(t, m->parent)) && parent != m &&
-	       !strcmp(parent->point, m->point)) {
-		m = parent;
-		n++;
-	}
-	return n;
-}
-
 /* What is mounted over itself is there twice, the upper one read-only, for instance. */
-static const struct mount_line *find_same(const struct mount_table *t, const struct mount_table *of,
-					  const struct mount_line *m)
+static const struct mount_line *find_same(const struct mount_table *t, const struct mount_line *m)
 {
 	vec_for_each (x, t)
 		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point) &&
-		    height_of(t, x) == height_of(of, m))
+		    x->height == m->height)
 			return x;
 	return NULL;
 }
@@ -332,19 +320,10 @@ static int check_propagation(const struct mounts_survey *sv, const struct mount_
 		if (other != m &&
 		    ((m->master && other->shared == m->master) ||
 		     (m->shared && other->shared == m->shared)) &&
-		    find_same(&sv->ours, &sv->theirs, other))
+		    find_same(&sv->ours, other))
 			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 					 "mount %s shares its mounts with %s", m->point,
 					 other->point);
-	return 0;
-}
-
-/* Which ids it shows for which only its own user namespace knows (show_mnt_opts()). */
-static int check_ids(const struct mount_line *m, struct error *e)
-{
-	if (mount_has_option(m->options, "idmapped"))
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "it shows other owners than its files have (idmapped)");
 	return 0;
 }
 
@@ -366,7 +345,7 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	msg->flags = mount_flags(m->options);
 	msg->super_readonly = mount_has_option(m->super, "ro");
 	msg->hidden = mount_hidden_of(&sv->hidden, m->id) != NULL;
-	r = check_ids(m, e);
+	r = mounts_check_line(m, e);
 	if (r >= 0)
 		r = look_source(sv, proc_fd, pid, m, msg, s, e);
 	if (r >= 0 && sv->derived && !sv->nested)
@@ -410,7 +389,7 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 	for (size_t i = sv->ours.n; i-- > 0;) {
 		char **slot;
 
-		if (find_same(&sv->theirs, &sv->ours, &sv->ours.v[i]))
+		if (find_same(&sv->theirs, &sv->ours.v[i]))
 			continue;
 		/* It comes only when this namespace has been made as a copy, without it. */
 		if (sv->c && space_of_proc(sv->c, sv->ours.v[i].dev))
@@ -426,7 +405,7 @@ static int look_unmounted(struct mounts_survey *sv, struct error *e)
 static int look_at_difference(struct mounts_survey *sv, int proc_fd, pid_t pid,
 			      const struct mount_line *m, struct scratch *s, struct error *e)
 {
-	const struct mount_line *same = sv->derived ? find_same(&sv->ours, &sv->theirs, m) : NULL;
+	const struct mount_line *same = sv->derived ? find_same(&sv->ours, m) : NULL;
 	uint64_t space = 0;
 	int r = same && sv->c ? mounts_look_proc(sv, proc_fd, pid, m, &space, e) : 0;
 
@@ -456,7 +435,7 @@ static int find_hidden(struct mounts_survey *sv, int proc_fd, pid_t pid, struct 
 	vec_for_each (m, &sv->theirs) {
 		struct mount_hidden *h;
 
-		if ((sv->derived && find_same(&sv->ours, &sv->theirs, m)) ||
+		if ((sv->derived && find_same(&sv->ours, m)) ||
 		    (!mount_is_hidden(proc_fd, pid, m) && !is_covered(sv, m)))
 			continue;
 		if (!strcmp(m->point, "/"))
@@ -486,15 +465,23 @@ static bool stands_on(const struct mount_table *t, const struct mount_line *m, i
 	return false;
 }
 
-/* Would it lie over one that is not there yet? */
+/*
+ * Would it lie over one that is not there yet? Each is mounted on the one below it, but for those
+ * that stand on a mount that is there before: these are found by their paths.
+ */
 static bool comes_too_early(const struct mounts_survey *sv, const struct mount_line *m,
 			    const bool *done)
 {
-	vec_for_each (h, &sv->hidden) {
-		const struct mount_line *other = by_id(&sv->theirs, h->id);
+	vec_for_each (other, &sv->theirs) {
+		const struct mount_line *on;
 
-		if (other && other != m && !done[other - sv->theirs.v] &&
-		    mount_is_below(other->point, m->point) && !stands_on(&sv->theirs, other, m->id))
+		if (other == m || done[other - sv->theirs.v] || other->parent == m->id ||
+		    !mount_is_below(other->point, m->point))
+			continue;
+		on = sv->derived && other->parent != m->parent ? by_id(&sv->theirs, other->parent)
+							       : NULL;
+		if (other->parent == m->parent ||
+		    (on && find_same(&sv->ours, on) && !stands_on(&sv->theirs, other, m->id)))
 			return true;
 	}
 	return false;

@@ -78,6 +78,8 @@ void mounts_survey_free(struct mounts_survey *m);
 /* File systems that are made anew: whose contents the kernel makes up, or that are memory. */
 bool mounts_is_fresh(const char *type);
 bool mounts_is_memory(const char *type);
+/* Of a new file system: not all of it is mounted. */
+bool mounts_is_part(const Reprise__Mount *m);
 /* A path from the root that does not climb. */
 bool mounts_absolute(const char *path);
 int mounts_validate(const Reprise__Container *msg, struct error *e) must_check;
@@ -87,9 +89,6 @@ struct mounts_place {
 	const char *root;	/* an empty directory: the container's root is mounted there */
 	const char *layers;	/* directory for writable layers: N/upper and N/work */
 	const char *const *map; /* "A=B" pairs, NULL at the end; may be NULL */
-	/* Type and number of a device that will lie there in a tmpfs; false: there is none. */
-	bool (*device)(const void *arg, const Reprise__Mount *in, const char *path, mode_t *mode,
-		       dev_t *dev);
 	const void *arg;
 	/* The directory of the container's control group in a hierarchy; NULL: it has none. */
 	const char *(*cgroup)(const void *cgroups, const char *controllers);
@@ -104,7 +103,8 @@ struct mounts_place {
 	/* A copy of what is outside, for where it cannot be bound from; -1: there is none. May be
 	 * NULL. */
 	int (*external)(const void *arg, const Reprise__Mount *m);
-	bool apart; /* what they exchange with others is set by somebody else */
+	bool apart;	 /* what they exchange with others is set by somebody else */
+	bool one_by_one; /* what a mount is bound from is there already */
 };
 
 #define MOUNTS_PATH_SIZE 8192

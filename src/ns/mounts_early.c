@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "ns/layer.h"
+#include "ns/mounts.h"
 
 /* A list of nodes goes on behind a comma with a digit (shmem_parse_monolithic()). */
 static char *end_of(char *option)
@@ -62,7 +64,7 @@ int mounts_new(const Reprise__Mount *m)
 bool mounts_early_any(const Reprise__Container *msg)
 {
 	for (size_t i = 0; i < msg->n_mounts; i++)
-		if (msg->mounts[i]->early)
+		if (msg->mounts[i]->kind == MOUNT_TMPFS)
 			return true;
 	return false;
 }
@@ -85,15 +87,44 @@ int mounts_early_make(struct mounts_early *ret, const Reprise__Container *msg, s
 	for (size_t i = 0; i < msg->n_mounts; i++) {
 		const Reprise__Mount *m = msg->mounts[i];
 
-		if (m->early)
-			ret->fds[i] = mounts_new(m);
-		if (m->early && ret->fds[i] < 0)
+		if (m->kind != MOUNT_TMPFS)
+			continue;
+		ret->fds[i] = mounts_new(m);
+		if (ret->fds[i] < 0)
 			return error_object(e,
 					    error_errno(e, ret->fds[i], E_CONTAINER_MOUNT,
 							"cannot make a new %s", m->type),
 					    "mount %s", m->point);
 	}
 	return 0;
+}
+
+static int fill_one(int fd, struct restart *r, const Reprise__Mount *m,
+		    void (*become)(void *arg, bool on), void *arg, struct error *e)
+{
+	int ret = 0;
+
+	if (become)
+		become(arg, true);
+	if (m->layer)
+		ret = layer_restart(r, m->layer, fd, e);
+	if (become)
+		become(arg, false);
+	return ret;
+}
+
+int mounts_early_fill(struct mounts_early *early, struct restart *r, const Reprise__Container *msg,
+		      bool noted, void (*become)(void *arg, bool on), void *arg, struct error *e)
+{
+	for (size_t i = 0; i < early->n; i++) {
+		const Reprise__Mount *m = msg->mounts[i];
+
+		if (early->fds[i] >= 0 && m->early == noted &&
+		    fill_one(early->fds[i], r, m, become, arg, e) < 0)
+			return error_object(e, e->err, "mount %s", m->point);
+	}
+	/* They were filled from within. */
+	return early->n && chdir("/") < 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : 0;
 }
 
 int mounts_make_readonly(int dir_fd, const char *path, struct error *e)

@@ -6,8 +6,8 @@
 #include "ns.pb-c.h"
 
 /*
- * File systems in memory whose files are there before anything is mounted: something will lie over
- * them, or an overlay is made of what is in them.
+ * File systems in memory. Their files are there before anything is mounted: something will lie over
+ * them, parts of them are bound elsewhere, or an overlay is made of what is in them.
  */
 
 /* A new file system of the user namespace that we are in, mounted nowhere: a descriptor, or a
@@ -21,6 +21,13 @@ struct mounts_early {
 };
 bool mounts_early_any(const Reprise__Container *msg);
 int mounts_early_make(struct mounts_early *ret, const Reprise__Container *msg,
+		      struct error *e) must_check;
+/*
+ * Their files. Those that were noted as early when they were saved stand before the others in the
+ * image. become: makes us who owns them, and ends it again; may be NULL.
+ */
+int mounts_early_fill(struct mounts_early *early, struct restart *r, const Reprise__Container *msg,
+		      bool noted, void (*become)(void *arg, bool on), void *arg,
 		      struct error *e) must_check;
 /* No memory for them: a negative errno. */
 int mounts_early_init(struct mounts_early *ret, size_t n);

@@ -293,7 +293,8 @@ int mounts_restart_late(const Reprise__Container *msg, size_t i, int ns, struct 
 {
 	const Reprise__Mount *m = msg->mounts[i];
 	_cleanup_(close_fd) int from = -EBADF, proc = -EBADF;
-	const struct mounts_place place = {.external_fd = &from, .fresh_fd = &proc};
+	const struct mounts_place place = {
+		.external_fd = &from, .fresh_fd = &proc, .one_by_one = true};
 	int r;
 
 	/*

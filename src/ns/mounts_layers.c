@@ -79,7 +79,7 @@ int mounts_look_memory(struct mounts_survey *sv, const struct mount_line *m, Rep
 	msg->kind = MOUNT_TMPFS;
 	msg->data = mounts_data(sv, s, m->super);
 	msg->layer = 1;
-	msg->early = msg->hidden;
+	msg->early = true;
 	l = vec_push(&sv->layers);
 	if (!l || !msg->data)
 		return no_memory(e);

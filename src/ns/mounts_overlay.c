@@ -36,24 +36,6 @@ static int open_part(const struct overlay_place *at, bool inside, const char *di
 	return openat(at->proc_fd, path, flags | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* What is in the image, and the overlay is made of, is there before it. */
-static void note_early(struct mounts_survey *sv, int dir)
-{
-	struct statx st = {};
-
-	if (statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0)
-		return;
-	vec_for_each (m, &sv->mounts) {
-		int id = (*m)->kind == MOUNT_BIND ? (*m)->of : (*m)->id;
-
-		if ((*m)->id != (int)st.stx_mnt_id)
-			continue;
-		vec_for_each (of, &sv->mounts)
-			if ((*of)->id == id && (*of)->kind == MOUNT_TMPFS)
-				(*of)->early = true;
-	}
-}
-
 /* One that cannot be opened is not searched; inside it must be known on which mount it is. */
 static int add_part(struct mounts_survey *sv, dev_t dev, const struct overlay_place *at,
 		    bool inside, const char *dir, struct error *e)
@@ -70,8 +52,6 @@ static int add_part(struct mounts_survey *sv, dev_t dev, const struct overlay_pl
 	}
 	if (part)
 		*part = (struct overlay_part){dev, fd};
-	if (part && inside)
-		note_early(sv, fd);
 	return 0;
 }
 
@@ -360,8 +340,8 @@ static void forget_volatile(const char *work)
 }
 
 /* Where its directories are called what they are, which it tells from then on. */
-static int mount_inside(const char *below, const Reprise__Mount *m, const char *data,
-			struct error *e)
+static int mount_inside(const char *below, const Reprise__Mount *m, const char *data, int dir,
+			const char *name, struct error *e)
 {
 	_cleanup_(close_fd) int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	int r = 0;
@@ -370,7 +350,7 @@ static int mount_inside(const char *below, const Reprise__Mount *m, const char *
 		return error_errno(e, -errno, E_SYSTEM, "cannot change the root directory");
 	if (mount_has_option(m->data, "volatile"))
 		forget_volatile(m->work);
-	if (mount(m->source, m->point, "overlay", 0, data) < 0)
+	if (fchdir(dir) < 0 || mount(m->source, name, "overlay", 0, data) < 0)
 		r = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
 				data);
 	if (*below && (fchdir(root) < 0 || chroot(".") < 0))
@@ -378,7 +358,8 @@ static int mount_inside(const char *below, const Reprise__Mount *m, const char *
 	return r;
 }
 
-static int overlay_inside(const char *below, const Reprise__Mount *m, struct error *e)
+static int overlay_inside(const char *below, const Reprise__Mount *m, int dir, const char *name,
+			  struct error *e)
 {
 	_cleanup_(close_fd) int root = -EBADF, upper = -EBADF;
 	char data[MOUNTS_PATH_SIZE];
@@ -403,11 +384,11 @@ static int overlay_inside(const char *below, const Reprise__Mount *m, struct err
 	/* mount(2) takes a page of options. */
 	if (n >= 4096)
 		return error_set(e, -ENAMETOOLONG, E_CONTAINER_MOUNT, "too many lower directories");
-	return mount_inside(below, m, data, e);
+	return mount_inside(below, m, data, dir, name, e);
 }
 
 int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
-			   const char *below, const char *to, struct error *e)
+			   const char *below, int dir, const char *name, struct error *e)
 {
 	const char *upper = mounts_mapped(place, m->external);
 	char data[MOUNTS_PATH_SIZE];
@@ -415,7 +396,7 @@ int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *p
 	int r = m->inside || m->layer || !*m->external ? 0 : check_unused(upper, NULL, e);
 
 	if (r < 0 || m->inside)
-		return r < 0 ? r : overlay_inside(below, m, e);
+		return r < 0 ? r : overlay_inside(below, m, dir, name, e);
 	if (m->layer)
 		snprintf(data, sizeof(data),
 			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s",
@@ -427,7 +408,7 @@ int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *p
 	else
 		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mounts_mapped(place, m->lower),
 			 extra, m->data);
-	if (mount(m->source, to, "overlay", 0, data) < 0)
+	if (fchdir(dir) < 0 || mount(m->source, name, "overlay", 0, data) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
 				   data);
 	return 0;

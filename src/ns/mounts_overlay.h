@@ -24,8 +24,9 @@ bool mounts_is_given(const struct mounts_survey *sv, const struct mount_line *m,
 bool mounts_overlay_needs(const char *super, const char *point);
 /* That an image names nothing but what an overlay can be made of. */
 int mounts_validate_overlay(const Reprise__Mount *m, struct error *e) must_check;
-/* Mounts it. below: the root that is still to be, or "". */
+/* Mounts it on a name in a directory. below: the root that is still to be, or "". */
 int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
-			   const char *below, const char *to, struct error *e) must_check;
+			   const char *below, int dir, const char *name,
+			   struct error *e) must_check;
 
 #endif

@@ -178,7 +178,7 @@ int propagation_open_root(const Reprise__Container *msg, int *fds, struct error 
 	return 0;
 }
 
-/* One that is hidden is reached by a descriptor alone. */
+/* No path may lead there. */
 static int open_one(const Reprise__Container *msg, size_t i, const int *made, struct error *e)
 {
 	int fd;
@@ -189,13 +189,13 @@ static int open_one(const Reprise__Container *msg, size_t i, const int *made, st
 	return fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot open it") : fd;
 }
 
-static int change(const Reprise__Mount *m, int fd, unsigned long how, struct error *e)
+static int change(int fd, unsigned long how, struct error *e)
 {
 	struct mount_attr attr = {.propagation = how};
-	int r = m->hidden ? mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr))
-			  : mount(NULL, m->point, NULL, how, NULL);
 
-	return r < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set its propagation") : 0;
+	return mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0
+		       ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set its propagation")
+		       : 0;
 }
 
 /* As a peer it has the master of the others, too; a slave was a peer before. */
@@ -210,8 +210,8 @@ static int join(const Reprise__Mount *m, int fd, int with, bool as_slave, struct
 				   "cannot share its mounts with others");
 	if (!as_slave)
 		return 0;
-	r = change(m, fd, MS_SLAVE, e);
-	return r >= 0 && m->shared ? change(m, fd, MS_SHARED, e) : r;
+	r = change(fd, MS_SLAVE, e);
+	return r >= 0 && m->shared ? change(fd, MS_SHARED, e) : r;
 }
 
 static int set_one(const Reprise__Container *msg, size_t i, const int *root_fds, const int *made,
@@ -233,7 +233,7 @@ static int set_one(const Reprise__Container *msg, size_t i, const int *root_fds,
 	if (m->peer || m->master || *m->root_peer || *m->root_master)
 		return with < 0 ? (e->err ?: invalid(e))
 				: join(m, fd, with, m->master || *m->root_master, e);
-	return change(m, fd, m->unbindable ? MS_UNBINDABLE : MS_SHARED, e);
+	return change(fd, m->unbindable ? MS_UNBINDABLE : MS_SHARED, e);
 }
 
 /* Whoever is joined comes first. */

@@ -22,7 +22,7 @@ int propagation_validate(const Reprise__Container *msg, struct error *e) must_ch
 int propagation_open_root(const Reprise__Container *msg, int *fds, struct error *e) must_check;
 /*
  * When all are mounted; namespaces: those of them as well. root_fds: from the function above;
- * made: where no path leads, descriptors of them, or -1. NULL: none.
+ * made: descriptors of them, or -1 where a path leads there. NULL: none.
  */
 int propagation_restart(const Reprise__Container *msg, const int *root_fds, const int *made,
 			bool namespaces, struct error *e) must_check;

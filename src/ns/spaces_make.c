@@ -292,31 +292,6 @@ static void be_owner(struct restart *r, const Reprise__Container *msg, bool on)
 	ignore(syscall(SYS_capset, &head, data), "what is missing then, is told by who needs it");
 }
 
-static int fill_mounts(struct restart *r, struct resident *res, const Reprise__Container *msg,
-		       struct error *e)
-{
-	for (size_t i = 0; i < msg->n_mounts; i++) {
-		const Reprise__Mount *m = msg->mounts[i];
-		_cleanup_(close_fd) int fd = -EBADF;
-		int ret;
-
-		if (m->kind != MOUNT_TMPFS || m->early)
-			continue;
-		fd = resident_mount(res, m->point, e);
-		be_owner(r, msg, true);
-		ret = fd < 0 || !m->layer ? fd : layer_restart(r, m->layer, fd, e);
-		be_owner(r, msg, false);
-		if (ret >= 0 && m->super_readonly)
-			ret = mounts_make_readonly(fd, "", e);
-		if (ret >= 0 && (m->flags & MS_RDONLY))
-			ret = resident_flags(res, m->point, m->flags, e);
-		if (ret < 0)
-			return error_object(e, ret, "mount %s", m->point);
-	}
-	/* Layers are filled from within. */
-	return chdir("/") < 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : 0;
-}
-
 static int be_maker(void *arg, struct error *e)
 {
 	const struct making *making = arg;
@@ -349,7 +324,7 @@ static int make_early(struct making *making, struct error *e)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
 	ret = resident_begin(&res, &how, e);
 	for (size_t i = 0; i < msg->n_mounts && ret >= 0; i++) {
-		if (!msg->mounts[i]->early)
+		if (msg->mounts[i]->kind != MOUNT_TMPFS)
 			continue;
 		ret = making->early.fds[i] = resident_give(&res, i);
 		if (ret < 0)
@@ -359,25 +334,22 @@ static int make_early(struct making *making, struct error *e)
 	return ret;
 }
 
+static void be_owner_of(void *arg, bool on)
+{
+	const struct making *making = arg;
+
+	be_owner(making->r, making->msg, on);
+}
+
 /* Before anything is mounted on them. */
 static int fill_early(struct making *making, struct error *e)
 {
 	const Reprise__Container *msg = making->msg;
 	int ret = mounts_early_any(msg) ? make_early(making, e) : 0;
 
-	for (size_t i = 0; i < making->early.n && ret >= 0; i++) {
-		if (making->early.fds[i] < 0)
-			continue;
-		be_owner(making->r, msg, true);
-		ret = layer_restart(making->r, msg->mounts[i]->layer, making->early.fds[i], e);
-		be_owner(making->r, msg, false);
-		if (ret >= 0 && msg->mounts[i]->super_readonly)
-			ret = mounts_make_readonly(making->early.fds[i], "", e);
-		if (ret < 0)
-			error_object(e, ret, "mount %s", msg->mounts[i]->point);
-	}
-	if (ret >= 0 && making->early.n && chdir("/") < 0)
-		return error_errno(e, -errno, E_SYSTEM, "chdir");
+	for (int pass = 0; pass < 2 && ret >= 0; pass++)
+		ret = mounts_early_fill(&making->early, making->r, msg, pass == 0, be_owner_of,
+					making, e);
 	return ret;
 }
 
@@ -419,8 +391,6 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 	ret = fill_early(&making, e);
 	if (ret >= 0)
 		ret = resident_begin(&res, &how, e);
-	if (ret >= 0)
-		ret = fill_mounts(r, &res, msg, e);
 	if (ret >= 0)
 		ret = s->ns =
 			procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/mnt", res.pid);

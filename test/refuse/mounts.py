@@ -97,6 +97,12 @@ def test_overlay_unseen(case):
     refused(case, names[3], names[1], 'neither')
 
 
+def test_removed(case):
+    """A directory that has gone, and is mounted elsewhere."""
+    container(case, ['sh', '-ec', 'mount -t tmpfs mine /mnt; mkdir /mnt/a /mnt/b; mount --bind /mnt/a /mnt/b; rmdir /mnt/a'])
+    refused(case, '/mnt/b', 'removed')
+
+
 def test_overlay_relative(case):
     container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/l', '/mnt/u', '/mnt/w', '/mnt/m'],
               ['sh', '-c', 'cd /mnt && mount -t overlay -o lowerdir=l,upperdir=u,workdir=w over m'])

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mounts of a container: the whole tree is what it was, as mountinfo and the files in it tell."""
 
+import os
+import random
+
 from case import Failed
 from contained import begin, good, inside
 
@@ -82,3 +85,66 @@ echo upper >m/new; rm m/gone
 def test_overlay(case):
     """Mounted in the container, of directories of its own."""
     kept(case, LAYERS, probe='cd /mnt/m; ls; cat file new; ls ../u')
+
+
+PARTS = """
+mount -t tmpfs -o size=1m below /mnt
+mkdir -p /mnt/part/in /mnt/on /opt/part /opt/file; echo part >/mnt/part/text; touch /mnt/on/file /opt/file/a
+for name in c b a d; do echo $name >/mnt/$name; done
+mount --bind /mnt/part /mnt/on; mount --bind /mnt/part /opt/part; mount --bind /mnt/a /opt/file/a
+mount -t tmpfs -o size=1m over /mnt/part; echo over >/mnt/part/text
+mount -t sysfs again /mnt/part; mount -o remount,ro /mnt
+mount -t tmpfs -o size=1m last /mnt; mkdir /mnt/part
+echo of the layer >/opt/text
+"""
+
+
+def test_parts(case):
+    """Bound parts of what is covered since, in a file system that is read-only since; files of the layer, too."""
+    kept(case, PARTS, probe="""exec unshare -m sh -ec 'cat /opt/text /opt/part/text /opt/file/a; umount /mnt; ls -U /mnt; cat /mnt/on/text
+                               umount /mnt/part; cat /mnt/part/text; umount /mnt/part; cat /mnt/part/text; ! touch /mnt/new'""")
+
+
+def test_overlay_readonly(case):
+    """Of directories that nobody can write to any more, and itself read-only."""
+    kept(case, LAYERS, 'mount -o remount,bind,ro /mnt', probe='cat /mnt/m/file; echo 1 >/mnt/m/more; ! touch /mnt/x')
+    os.unlink(case.path('image'))
+    kept(case, LAYERS, 'mount -o remount,ro /mnt/m', probe='cat /mnt/m/file; ! touch /mnt/m/x')
+
+
+def at_random(seed, top):
+    """Commands that may fail."""
+    pick = random.Random(seed).choice
+    places = [top + place for place in ('/a', '/b', '/a/a', '/a/b', '/b/a', '/b/b', '/a/a/a')]
+    yield 'mkdir %s; mount -t tmpfs base %s; mkdir -p %s/a/a %s/a/b %s/b; echo base >%s/a/text' % ((top,) * 6)
+    for n in range(16):
+        one, other = pick(places), pick(places)
+        yield pick([
+            'mount -t tmpfs -o size=%dk m%d %s && mkdir -p %s/a/b %s/b/a && echo %d >%s/b/text' % (100 + n, n, one, one, one, n, one),
+            'mount -t %s m%d %s' % (pick(['sysfs', 'proc', 'mqueue', 'ramfs']), n, one),
+            'mount --bind %s %s' % (one, other),
+            'mount --bind %s %s' % (one, other),
+            'mount --move %s %s' % (one, other),
+            'mount --make-%s %s' % (pick(['private', 'shared', 'slave', 'rshared', 'rprivate']), one),
+            'mount -o remount,bind,%s %s' % (pick(['ro', 'nosuid', 'nodev', 'noexec', 'noatime', 'ro,nosuid']), one),
+            'mount -o remount,ro %s' % one,
+            'umount %s' % one])
+
+
+LOOK = """
+exec unshare -m sh -c 'for n in $(seq 8); do
+    for top in /mnt/*; do
+        find $top -xdev -not -path "*/proc/*" -not -fstype sysfs -not -fstype proc -printf "%%p %%y %%m %%s %%T@\\n" -name text -exec cat {} + | sort
+        for place in $top/a/a/a $top/a/b $top/a/a $top/b/b $top/b/a $top/a $top/b; do umount $place 2>/dev/null && break; done
+    done
+done; true'
+"""
+
+
+def test_random(case):
+    """Mounted, bound, moved and changed at random; looked at while one after the other is taken away."""
+    kept(case, 'mount -t tmpfs all /mnt', *['\n'.join('{ %s; } 2>/dev/null || true' % line for line in at_random(seed, '/mnt/%d' % seed)) for seed in SEEDS],
+         probe=LOOK.replace('%%', '%'))
+
+
+SEEDS = range(1, 7)
