@@ -45,20 +45,6 @@ static int check_ids(const struct mount_line *m, struct error *e)
 	return 0;
 }
 
-/* As the kernel tells it (dentry_path()). Programs make containers so (systemd-nspawn). */
-static int check_removed(const struct mount_line *m, struct error *e)
-{
-	static const char end[] = "//deleted";
-	const size_t n = strlen(m->root), len = sizeof(end) - 1;
-
-	return n < len || strcmp(m->root + n - len, end)
-		       ? 0
-		       : error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				   "it shows a file that has been removed (%s), which is not there "
-				   "when mounts are made",
-				   m->root);
-}
-
 int mounts_check_terminal(const struct mount_line *m, struct error *e)
 {
 	if (!strcmp(m->type, "devpts") && strcmp(m->root, "/ptmx") != 0)
@@ -66,6 +52,23 @@ int mounts_check_terminal(const struct mount_line *m, struct error *e)
 				 "it shows a terminal of the container, which is not there when "
 				 "mounts are made");
 	return 0;
+}
+
+/* As the kernel tells it (dentry_path()). Programs make containers so (systemd-nspawn). */
+static int check_removed(const struct mount_line *m, struct error *e)
+{
+	static const char end[] = "//deleted";
+	const size_t n = strlen(m->root), len = sizeof(end) - 1;
+	int r;
+
+	if (n < len || strcmp(m->root + n - len, end))
+		return 0;
+	r = mounts_check_terminal(m, e);
+	return r < 0 ? r
+		     : error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "it shows a file that has been removed (%s), which is not there "
+				 "when mounts are made",
+				 m->root);
 }
 
 int mounts_check_line(const struct mount_line *m, struct error *e)

@@ -227,7 +227,7 @@ def test_failed_restart(case):
     os.rename(case.control, case.control + '.moved')
     try:
         result = case.reprise('restart', '-i', case.control + '.moved/image')
-        case.refused(result, 'container-mount', case.control)
+        case.refused(result, 'container-source', case.control)
     finally:
         os.rename(case.control + '.moved', case.control)
     if listed(case):
