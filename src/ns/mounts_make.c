@@ -31,7 +31,7 @@ static int invalid(struct error *e, const char *what)
 struct build {
 	const Reprise__Container *msg;
 	const struct mounts_place *place;
-	const char *root; /* where all is mounted; "" for a copy of the host's */
+	const char *root; /* where all is mounted; "" where it is already */
 	struct mount_place *places;
 	int *sources; /* of a copy what it is bound from, as it was before; -1: it is not known */
 	int *made;    /* the roots of those on which others are, or that join others */
@@ -138,7 +138,7 @@ static int build_begin(struct build *b, const Reprise__Container *msg,
 {
 	b->msg = msg;
 	b->place = place;
-	b->root = msg->derived_mounts ? "" : place->root;
+	b->root = msg->derived_mounts || !place->root ? "" : place->root;
 	b->places = mounts_places(msg->n_mounts, msg->mounts);
 	b->sources = no_fds(msg->n_mounts);
 	b->made = no_fds(msg->n_mounts);

@@ -295,8 +295,12 @@ static void be_owner(struct restart *r, const Reprise__Container *msg, bool on)
 static int be_maker(void *arg, struct error *e)
 {
 	const struct making *making = arg;
+	int r = user_space_become(making->r, making->msg->user_namespace, e);
 
-	return user_space_become(making->r, making->msg->user_namespace, e);
+	/* File systems are made by who may mount them (may_mount()). */
+	if (r >= 0 && unshare(CLONE_NEWNS) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot make a mount namespace");
+	return r;
 }
 
 static int make_early_one(void *arg, size_t i)
