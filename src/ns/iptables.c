@@ -81,14 +81,16 @@ static uint16_t u16_at(const uint8_t *at)
 	return value;
 }
 
-/* An extension begins with its size, its name and its revision (struct xt_entry_match). */
+/* An extension begins with its size, its name and its revision (struct xt_entry_match), and stands
+ * where such a structure may (XT_ALIGN()). */
 static int check_extension(const uint8_t *at, size_t room, bool target, size_t *ret_size,
 			   struct error *e)
 {
 	const struct xt_entry_match *x = (const struct xt_entry_match *)at;
 	int r;
 
-	if (room < sizeof(*x) || x->u.user.match_size < sizeof(*x) || x->u.user.match_size > room ||
+	if ((uintptr_t)at % __alignof__(*x) || room < sizeof(*x) ||
+	    x->u.user.match_size < sizeof(*x) || x->u.user.match_size > room ||
 	    !memchr(x->u.user.name, 0, sizeof(x->u.user.name)))
 		return -EBADMSG;
 	*ret_size = x->u.user.match_size;
