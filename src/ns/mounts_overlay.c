@@ -327,15 +327,16 @@ static int check_unused(const char *upper, const struct stat *own, struct error 
 	return ended < 0 ? error_errno(e, ended, E_SYSTEM, "cannot read /proc") : 0;
 }
 
-/* It keeps a directory there that forbids to mount it again (ovl_make_workdir()). */
+/* One that is volatile keeps a file there that forbids to mount it again (ovl_make_workdir()). */
 static void forget_volatile(const char *work)
 {
-	static const char *const names[] = {"incompat/volatile", "incompat"};
+	static const char *const names[] = {"incompat/volatile/dirty", "incompat/volatile",
+					    "incompat"};
 	char path[MOUNTS_PATH_SIZE];
 
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		snprintf(path, sizeof(path), "%s/work/%s", work, names[i]);
-		ignore(rmdir(path), "then it is not there, or the mount fails");
+		ignore(remove(path), "then it is not there, or the mount fails");
 	}
 }
 
@@ -348,7 +349,8 @@ static int mount_inside(const char *below, const Reprise__Mount *m, const char *
 
 	if (root < 0 || (*below && (chroot(below) < 0 || chdir("/") < 0)))
 		return error_errno(e, -errno, E_SYSTEM, "cannot change the root directory");
-	if (mount_has_option(m->data, "volatile"))
+	/* Newer kernels call it fsync=volatile. */
+	if (mount_has_option(m->data, "volatile") || mount_has_option(m->data, "fsync=volatile"))
 		forget_volatile(m->work);
 	if (fchdir(dir) < 0 || mount(m->source, name, "overlay", 0, data) < 0)
 		r = error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",

@@ -87,6 +87,11 @@ def test_overlay(case):
     kept(case, LAYERS, probe='cd /mnt/m; ls; cat file new; ls ../u')
 
 
+def test_overlay_volatile(case):
+    """It forbids to be mounted again."""
+    kept(case, LAYERS.replace('workdir=/mnt/w', 'workdir=/mnt/w,volatile'), probe='cd /mnt/m; ls; cat file new')
+
+
 PARTS = """
 mount -t tmpfs -o size=1m below /mnt
 mkdir -p /mnt/part/in /mnt/on /opt/part /opt/file; echo part >/mnt/part/text; touch /mnt/on/file /opt/file/a
