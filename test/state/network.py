@@ -561,8 +561,7 @@ def test_tun(case):
     case.wait(tool)
     tool = case.restart('--pidns')
     case.until_handed_over(tool, 1, 'ready', True)
-    now = [pid for pid in map(int, filter(str.isdigit, os.listdir('/proc')))
-           if open('/proc/%d/comm' % pid).read() == 'ready\n']
+    now = [pid for pid, name in case.others() if name == 'ready']
     if seen(now[0]) != before:
         raise Failed('there was\n%s\nthere is\n%s' % (before, seen(now[0])))
     case.kill_all()
