@@ -445,6 +445,16 @@ int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret)
 	return r < 0 ? r : number ? 0 : -EINVAL;
 }
 
+int kernel_places(struct kernel_memory *k, const struct kernel_place *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		*list[i].at = kernel_offset(k, list[i].structure, list[i].member);
+		if (*list[i].at < 0)
+			return *list[i].at;
+	}
+	return 0;
+}
+
 int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
 		       int *ret_size)
 {

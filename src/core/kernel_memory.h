@@ -37,6 +37,12 @@ int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
 /* Where a member stands in a structure, in bytes: "task_struct", "sysvsem.undo_list". -ENOENT if
  * this kernel has no such thing. Both are literals, or live as long. */
 int kernel_offset(struct kernel_memory *k, const char *structure, const char *member);
+/* The same of several. */
+struct kernel_place {
+	int *at;
+	const char *structure, *member;
+};
+int kernel_places(struct kernel_memory *k, const struct kernel_place *list, size_t n) must_check;
 /* The same, and its size. */
 int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
 		       int *ret_size);

@@ -24,10 +24,7 @@ struct layout {
 
 static int read_layout(struct kernel_memory *k, struct layout *l)
 {
-	const struct {
-		int *to;
-		const char *structure, *member;
-	} members[] = {
+	const struct kernel_place members[] = {
 		{&l->f_inode, "file", "f_inode"},
 		{&l->i_ino, "inode", "i_ino"},
 		{&l->vfs_inode, "mqueue_inode_info", "vfs_inode"},
@@ -49,11 +46,10 @@ static int read_layout(struct kernel_memory *k, struct layout *l)
 	};
 
 	l->head_size = kernel_size(k, "msg_msg");
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		*members[i].to = kernel_offset(k, members[i].structure, members[i].member);
-		if (*members[i].to < 0)
-			return *members[i].to;
-	}
+	int r = kernel_places(k, members, sizeof(members) / sizeof(members[0]));
+
+	if (r < 0)
+		return r;
 	return l->head_size > 0 ? 0 : -ENOENT;
 }
 

@@ -64,10 +64,7 @@ struct layout {
 
 static bool read_layout(struct kernel_memory *k, struct layout *l)
 {
-	const struct {
-		int *to;
-		const char *structure, *member;
-	} members[] = {
+	const struct kernel_place members[] = {
 		{&l->f_inode, "file", "f_inode"},
 		{&l->private_data, "file", "private_data"},
 		{&l->i_mapping, "inode", "i_mapping"},
@@ -81,12 +78,7 @@ static bool read_layout(struct kernel_memory *k, struct layout *l)
 		{&l->number, "ipc_namespace", "ns.inum"},
 	};
 
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		*members[i].to = kernel_offset(k, members[i].structure, members[i].member);
-		if (*members[i].to < 0)
-			return false;
-	}
-	return true;
+	return kernel_places(k, members, sizeof(members) / sizeof(members[0])) >= 0;
 }
 
 struct search {

@@ -61,10 +61,7 @@ static int too_odd(const char *what, struct error *e)
 
 static int find_places(struct kernel_memory *k, struct places *p)
 {
-	const struct {
-		int *at;
-		const char *structure, *member;
-	} list[] = {
+	const struct kernel_place list[] = {
 		{&p->queue, "sock", "sk_receive_queue"},
 		{&p->next, "sk_buff_head", "next"},
 		{&p->qlen, "sk_buff_head", "qlen"},
@@ -78,12 +75,7 @@ static int find_places(struct kernel_memory *k, struct places *p)
 		{&p->cb, "sk_buff", "cb"},
 	};
 
-	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-		*list[i].at = kernel_offset(k, list[i].structure, list[i].member);
-		if (*list[i].at < 0)
-			return *list[i].at;
-	}
-	return 0;
+	return kernel_places(k, list, sizeof(list) / sizeof(list[0]));
 }
 
 static int get(const struct reader *rd, uint64_t from, int offset, void *buf, size_t len)

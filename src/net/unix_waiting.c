@@ -38,10 +38,7 @@ struct unix_kernel {
 
 static int find_places(struct kernel_memory *k, struct places *p)
 {
-	const struct {
-		int *at;
-		const char *structure, *member;
-	} list[] = {
+	const struct kernel_place list[] = {
 		{&p->files, "task_struct", "files"},
 		{&p->fdt, "files_struct", "fdt"},
 		{&p->fds, "fdtable", "fd"},
@@ -76,13 +73,10 @@ static int find_places(struct kernel_memory *k, struct places *p)
 		{&p->upid_ns, "upid", "ns"},
 	};
 
-	for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++) {
-		*list[i].at = kernel_offset(k, list[i].structure, list[i].member);
-		if (*list[i].at < 0)
-			return *list[i].at;
-	}
+	int r = kernel_places(k, list, sizeof(list) / sizeof(list[0]));
+
 	p->upid_size = kernel_size(k, "upid");
-	return p->upid_size;
+	return r < 0 ? r : p->upid_size;
 }
 
 static uint64_t follow(const struct unix_kernel *rd, uint64_t from, int offset)
