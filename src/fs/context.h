@@ -35,7 +35,8 @@ struct file_entry {
 struct inode_entry {
 	uint64_t id;
 	int fd;			 /* readable descriptor of contents that have to be saved, or -1 */
-	int root;		 /* where its path begins, see space_of_file() */
+	int root;		 /* where its path begins, see space_of_file(), */
+	size_t skip;		 /* and how far it is there already, see mounts_covered.h */
 	uint64_t bytes;		 /* of its pages, as the survey saw it; 0: not of interest */
 	struct page_runs runs;	 /* if they are kept: with positions in c->store */
 	struct page_runs copies; /* made in advance, which hold: with positions as well; sorted */

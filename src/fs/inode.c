@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
 #include "ipc/ipc.h"
+#include "ns/mounts_covered.h"
 
 const struct device_seen *inode_device(struct checkpoint *c, int fd, const struct stat *st)
 {
@@ -68,10 +69,11 @@ static bool is_output(const struct checkpoint *c, const struct stat *st)
 	       c->output.st_ino == st->st_ino;
 }
 
-/* The same path may lead elsewhere in another mount namespace. */
-static uint64_t name_hash(const char *path, const struct stat *st, uint64_t mounts)
+/* The same path may lead elsewhere in another mount namespace, and when something was mounted. */
+static uint64_t name_hash(const char *path, const struct stat *st, uint64_t mounts, int mount)
 {
-	return XXH3_64bits_withSeed(path, strlen(path), st->st_dev ^ (mounts << 32));
+	return XXH3_64bits_withSeed(path, strlen(path),
+				    st->st_dev ^ (mounts << 32) ^ ((uint64_t)mount << 16));
 }
 
 static int get_id(struct checkpoint *c, uint64_t a, const struct stat *st, uint64_t *ret_id,
@@ -83,13 +85,13 @@ static int get_id(struct checkpoint *c, uint64_t a, const struct stat *st, uint6
 }
 
 static int identify(struct checkpoint *c, const struct inode_entry *entry, const struct stat *st,
-		    uint64_t *ret_id, bool *ret_new, struct error *e)
+		    int mount, uint64_t *ret_id, bool *ret_new, struct error *e)
 {
 	uint64_t a = st->st_dev;
 
 	/* A file with two names that are both in use comes back under both. */
 	if (entry->msg.kind == INODE_NAMED)
-		a = name_hash(entry->msg.path, st, entry->msg.mounts);
+		a = name_hash(entry->msg.path, st, entry->msg.mounts, mount);
 	else if (entry->msg.kind != INODE_DELETED)
 		a += (uint64_t)entry->msg.kind << 40; /* ids of segments are not unique there */
 	return get_id(c, a, st, ret_id, ret_new, e);
@@ -123,27 +125,46 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	return r;
 }
 
+/* Where something is mounted over it. */
+static int find_below(struct checkpoint *c, int mount, const char *link, struct inode_entry *entry,
+		      struct error *e)
+{
+	struct mount_covered covered;
+	int r = mounts_look_covered(c, mount, entry->msg.mounts, link, &covered, e);
+
+	if (r < 0 || !covered.by)
+		return r;
+	entry->msg.under = covered.by;
+	entry->root = covered.root;
+	entry->skip = covered.skip;
+	return 0;
+}
+
 static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			   uint64_t *ret_id, struct error *e)
 {
 	struct inode_entry fresh = {.fd = -1}, *entry;
-	uint64_t mounts;
+	uint64_t mounts, name;
 	bool is_new;
-	int r;
+	int r, mount;
 
 	fresh.root = space_of_file(c, fd, &mounts);
+	mount = mount_of_file(c, fd, mounts);
+	name = name_hash(link, st, mounts, mount);
 
 	/* Known by this name, which has been seen to lead to it. */
-	if (objects_find(c->objects, RECORD_INODE, name_hash(link, st, mounts), st->st_ino))
-		return get_id(c, name_hash(link, st, mounts), st, ret_id, &is_new, e);
+	if (objects_find(c->objects, RECORD_INODE, name, st->st_ino))
+		return get_id(c, name, st, ret_id, &is_new, e);
 	reprise__inode__init(&fresh.msg);
 	fresh.msg.mounts = mounts;
 	if (!inode_memory_recognise(c, fd, st, link, &fresh)) {
-		r = inode_path_recognise(c, fd, st, link, &fresh, e);
+		r = find_below(c, mount, link, &fresh, e);
+		if (r >= 0)
+			r = inode_path_recognise(c, fd, st, link, &fresh, e);
 		if (r < 0)
 			return r;
 	}
-	r = identify(c, &fresh, st, ret_id, &is_new, e);
+	r = identify(c, &fresh, st, mount, ret_id, &is_new, e);
 	if (r < 0 || !is_new)
 		return r;
 	entry = vec_push(&c->files->inodes);
@@ -226,6 +247,12 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 	if (restart_space_missing(r, msg->mounts, CLONE_NEWNS))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu is in no mount namespace", (unsigned long long)id);
+	if (mounts_validate_under(r, msg->mounts, msg->under, msg->path, e) < 0)
+		return e->err;
+	if (msg->under && msg->kind != INODE_NAMED && msg->kind != INODE_DELETED)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "inode %llu is below a mount, and has no path",
+				 (unsigned long long)id);
 	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu has an impossible size or time",

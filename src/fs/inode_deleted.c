@@ -95,8 +95,8 @@ static int recognise_linked(struct checkpoint *c, int fd, const struct stat *st,
 	}
 	if (c->deleted == DELETED_LINK && nested)
 		return error_set(e, -EOPNOTSUPP, E_FILE_LINKED,
-				 "%s was removed, and is given no name in another mount namespace "
-				 "than the root task's",
+				 "%s was removed, and is given no name below another mount or in "
+				 "another mount namespace than the root task's",
 				 path);
 	if (c->deleted == DELETED_LINK && !c->checking)
 		return make_link(c, fd, path, entry, e);
@@ -208,12 +208,21 @@ static int make_tmpfile(int root, const char *path)
 
 /* ---- removed directories ---- */
 
+/* Where it begins, and from there on. */
+static int inode_root(const struct restart *r, const Reprise__Inode *msg, const char **path)
+{
+	*path = msg->path;
+	return restart_root_under(r, msg->mounts, msg->under, path);
+}
+
 static struct inode_open *removed_directory(struct restart *r, int root, const char *path)
 {
+	const char *own;
+
 	vec_for_each (inode, &r->files->inodes)
 		if (inode->msg->kind == INODE_DELETED && inode->fd < 0 &&
-		    S_ISDIR(inode->msg->mode) && !strcmp(inode->msg->path, path) &&
-		    restart_root(r, inode->msg->mounts) == root)
+		    S_ISDIR(inode->msg->mode) && inode_root(r, inode->msg, &own) == root &&
+		    !strcmp(own, path))
 			return inode;
 	return NULL;
 }
@@ -303,15 +312,16 @@ int inode_deleted_finish(struct restart *r, struct error *e)
 static int make(struct restart *r, const struct inode_open *inode)
 {
 	const Reprise__Inode *msg = inode->msg;
-	const int root = restart_root(r, msg->mounts);
-	int fd = make_parents(r, root, msg->path);
+	const char *path;
+	const int root = inode_root(r, msg, &path);
+	int fd = make_parents(r, root, path);
 
 	if (fd < 0)
 		return fd;
-	fd = msg->tmpfile ? make_tmpfile(root, msg->path) : -EOPNOTSUPP;
+	fd = msg->tmpfile ? make_tmpfile(root, path) : -EOPNOTSUPP;
 	if (fd < 0)
-		fd = make_unlinked(root, msg->path, msg->mode);
-	return fd == -EEXIST ? make_beside(root, msg->path, msg->mode, inode->id) : fd;
+		fd = make_unlinked(root, path, msg->mode);
+	return fd == -EEXIST ? make_beside(root, path, msg->mode, inode->id) : fd;
 }
 
 int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct error *e)
@@ -322,11 +332,12 @@ int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct er
 	if (inode->fd >= 0) /* a directory, made for the sake of what is in it */
 		return 0;
 	if (S_ISDIR(msg->mode)) {
-		const int root = restart_root(r, msg->mounts);
+		const char *path;
+		const int root = inode_root(r, msg, &path);
 
-		fd = make_parents(r, root, msg->path);
+		fd = make_parents(r, root, path);
 		if (fd >= 0)
-			fd = make_directory(r, root, msg->path);
+			fd = make_directory(r, root, path);
 		if (inode->fd >= 0)
 			return 0;
 	}

@@ -19,6 +19,7 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/inode_private.h"
+#include "ns/mounts_covered.h"
 #include "ns/spaces.h"
 
 #ifndef SYSFS_MAGIC
@@ -28,12 +29,18 @@
 #define ANONYMOUS      0xeffffff7u /* MNT_NS_ANON_INO, since 6.18; 0 before */
 #define DELETED_SUFFIX " (deleted)"
 
-static bool leads_to(int root, const char *path, const struct stat *st)
+static bool leads_to(const struct inode_entry *entry, const char *path, const struct stat *st)
 {
-	const struct rooted at = rooted_path(root, path);
+	struct rooted at = rooted_path(entry->root, path + entry->skip);
+	int flags = AT_SYMLINK_NOFOLLOW;
 	struct stat here;
 
-	return path[0] == '/' && fstatat(at.dir, at.path, &here, AT_SYMLINK_NOFOLLOW) == 0 &&
+	/* of what is mounted on a file */
+	if (entry->skip && !path[entry->skip]) {
+		at.path = "";
+		flags |= AT_EMPTY_PATH;
+	}
+	return path[0] == '/' && fstatat(at.dir, at.path, &here, flags) == 0 &&
 	       here.st_dev == st->st_dev && here.st_ino == st->st_ino &&
 	       ((here.st_mode ^ st->st_mode) & S_IFMT) == 0;
 }
@@ -90,7 +97,7 @@ static int recognise_deleted(struct checkpoint *c, int fd, const struct stat *st
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	memcpy(path, link, len);
 	/* Removed and linked again: another dentry. */
-	if (leads_to(entry->root, path, st))
+	if (leads_to(entry, path, st))
 		return set_path(c, entry, path, len, INODE_NAMED, e);
 	return inode_deleted_recognise(c, fd, st, link, path, entry, e);
 }
@@ -102,7 +109,7 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 	const struct device_seen *fs = inode_device(c, fd, st);
 	int r;
 
-	if (leads_to(entry->root, link, st)) {
+	if (leads_to(entry, link, st)) {
 		entry->msg.pseudo = is_pseudo(fs);
 		r = check_task(c, link, fs, e);
 		return r < 0 ? r : set_path(c, entry, link, len, INODE_NAMED, e);
@@ -175,8 +182,9 @@ int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool director
 	/* Nothing leads there any more; but its mount is there. */
 	if (directory && fstat(fd, &st) == 0 && inode_is_of_ended_task(fd, &st, link))
 		link = "/proc";
+	/* A task that has changed its root directory is not told of what is outside of it. */
 	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
-	    space_of_mount(c, (int)is) ||
+	    space_of_mount(c, (int)is) || mount_of_file(c, fd, 0) ||
 	    procfs_read(c->proc_fd, &text, NULL, "%d/mountinfo", tid) < 0)
 		return 0;
 	for (rest = text; (line = strsep(&rest, "\n"));)
@@ -248,15 +256,26 @@ static bool differs(const Reprise__Inode *msg, const struct stat *st, char *buf,
 	return false;
 }
 
+/* A file on which another one is mounted is the place itself. */
+static struct rooted inode_place(const struct restart *r, const Reprise__Inode *msg)
+{
+	const char *path = msg->path;
+	const int root = restart_root_under(r, msg->mounts, msg->under, &path);
+
+	if (msg->under && !*path && !S_ISDIR(msg->mode))
+		return (struct rooted){root, path};
+	return rooted_path(root, path);
+}
+
 int inode_named_check(struct restart *r, struct inode_open *inode, struct error *e)
 {
 	const Reprise__Inode *msg = inode->msg;
-	const struct rooted where = rooted_path(restart_root(r, msg->mounts), msg->path);
+	const struct rooted where = inode_place(r, msg);
 	struct error warning = {};
 	struct stat st;
 	char what[256];
 
-	if (fstatat(where.dir, where.path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
+	if (fstatat(where.dir, where.path, &st, AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) < 0) {
 		/* Files of tasks appear with the tasks. */
 		if (msg->pseudo && (errno == ENOENT || errno == ENOTDIR))
 			return 0;
@@ -284,12 +303,14 @@ int inode_named_open(struct restart *r, const struct inode_open *inode, int flag
 		     struct error *e)
 {
 	const char *path = inode->msg->path;
-	const struct rooted where = rooted_path(restart_root(r, inode->msg->mounts), path);
+	const struct rooted where = inode_place(r, inode->msg);
 	/*
 	 * First without effect, to see that it is the file that was checked; then
 	 * through the descriptor, so that nobody can put another in its place.
 	 */
-	_cleanup_(close_fd) int at = openat(where.dir, where.path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	_cleanup_(close_fd) int at =
+		*where.path ? openat(where.dir, where.path, O_PATH | O_NOFOLLOW | O_CLOEXEC)
+			    : fcntl(where.dir, F_DUPFD_CLOEXEC, 3);
 	struct stat st;
 	int fd;
 
@@ -301,7 +322,9 @@ int inode_named_open(struct restart *r, const struct inode_open *inode, int flag
 	if (inode->checked && (st.st_dev != inode->dev || st.st_ino != inode->ino))
 		return error_set(e, -ESTALE, E_FILE_CHANGED, "%s was replaced during the restart",
 				 path);
-	if (flags & (O_PATH | O_NOFOLLOW)) /* both are seen in F_GETFL */
+	if (!*where.path)
+		fd = reopen_fd(r->proc_fd, at, flags & ~O_NOFOLLOW);
+	else if (flags & (O_PATH | O_NOFOLLOW)) /* both are seen in F_GETFL */
 		fd = openat(where.dir, where.path, flags);
 	else
 		fd = reopen_fd(r->proc_fd, at, flags);

@@ -150,6 +150,18 @@ int restart_root(const struct restart *r, uint64_t id)
 	return AT_FDCWD;
 }
 
+int restart_root_under(const struct restart *r, uint64_t id, int under, const char **path)
+{
+	if (!under)
+		return restart_root(r, id);
+	vec_for_each (p, &r->spaces.places)
+		if (p->space == id && p->by == under) {
+			*path += p->skip;
+			return p->fd;
+		}
+	return -EBADF;
+}
+
 struct rooted rooted_path(int root, const char *path)
 {
 	if (root == AT_FDCWD)

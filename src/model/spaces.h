@@ -83,6 +83,14 @@ struct restart_network {
 	bool made;    /* it has its interfaces */
 };
 
+/* The place on which something was mounted: files below it are reached from there. */
+struct restart_place {
+	uint64_t space; /* of that mount namespace */
+	int by;		/* the number of what lies over it */
+	int fd;
+	size_t skip; /* so much of a path leads there */
+};
+
 struct restart_spaces {
 	uint64_t network;			/* in which this thread is now */
 	uint64_t ipc;				/* the same */
@@ -90,6 +98,7 @@ struct restart_spaces {
 	const struct cgroups_made *cgroups;	/* private to the room ns: where the root is */
 	struct restart_space root[SPACE_KINDS]; /* those of the root */
 	VEC(struct restart_network) networks;
+	VEC(struct restart_place) places;
 };
 
 struct restart;
@@ -104,6 +113,9 @@ int restart_enter_ipc(struct restart *r, uint64_t id, uint64_t *was);
 uint64_t restart_space_of(const struct restart *r, const struct restart_task *t, uint64_t flag);
 /* The directory from which paths of mount namespace `id` begin; AT_FDCWD of the root's. */
 int restart_root(const struct restart *r, uint64_t id);
+/* The same for what lies below mount `under` there: *path goes on from the result. 0: nothing is
+ * in the way. */
+int restart_root_under(const struct restart *r, uint64_t id, int under, const char **path);
 /*
  * A path and where it begins, for openat(2) and its like. path must be absolute.
  */

@@ -10,6 +10,7 @@
 #include "ns/cgroups.h"
 #include "ns/layer.h"
 #include "ns/mounts.h"
+#include "ns/mounts_covered.h"
 #include "ns/mounts_early.h"
 #include "ns/network.h"
 
@@ -102,6 +103,8 @@ struct container_restart {
 	const Reprise__Container *msg; /* NULL: the image is of none */
 	struct mounts_place place;
 	struct mounts_early early;
+	struct mounts_below below;
+	int channel[2];		  /* from who mounts to us */
 	const char *net;	  /* --net */
 	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */
 	struct cgroups_restart cgroups;
@@ -126,7 +129,8 @@ int container_restart_first(void *arg, struct error *e) must_check;
 int container_restart_place(struct restart *r, struct container_restart *cr,
 			    struct error *e) must_check;
 /* We are where they are. */
-int container_restart_mounted(struct container_restart *cr, struct error *e) must_check;
+int container_restart_mounted(struct restart *r, struct container_restart *cr,
+			      struct error *e) must_check;
 void container_restart_end(struct container_restart *cr);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -195,6 +196,12 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 				 "the image is of a container, which needs a directory of its own");
 	cr->place.cgroup = find_cgroup;
 	cr->place.cgroups = &cr->cgroups.made;
+	cr->place.below = &cr->below;
+	cr->channel[0] = cr->channel[1] = -EBADF;
+	if (mounts_below_begin(&cr->below, r, 0, cr->msg, e) < 0)
+		return e->err;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, cr->channel) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
 	if (res >= 0)
 		res = make_namespaces(r, cr->msg, cr->cgroups.made.n > 0, &n, e);
@@ -207,6 +214,11 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 
 void container_restart_end(struct container_restart *cr)
 {
+	mounts_below_end(&cr->below);
+	if (cr->msg) {
+		close_fd(&cr->channel[0]);
+		close_fd(&cr->channel[1]);
+	}
 	mounts_early_free(&cr->early);
 	cgroups_restart_end(&cr->cgroups);
 }
@@ -218,8 +230,10 @@ int container_restart_first(void *arg, struct error *e)
 
 	if (r < 0)
 		return r;
-	return cr->msg && cr->msg->own & CLONE_NEWNS ? mounts_restart(cr->msg, &cr->place, e)
-						     : pidns_mount_proc(NULL, e);
+	if (!cr->msg || !(cr->msg->own & CLONE_NEWNS))
+		return pidns_mount_proc(NULL, e);
+	r = mounts_restart(cr->msg, &cr->place, e);
+	return r < 0 ? r : mounts_below_send(cr->place.below, cr->channel[1], e);
 }
 
 int container_restart_place(struct restart *r, struct container_restart *cr, struct error *e)
@@ -227,11 +241,15 @@ int container_restart_place(struct restart *r, struct container_restart *cr, str
 	return cr->msg ? cgroups_restart_place(&cr->cgroups, r, cr->msg, e) : 0;
 }
 
-int container_restart_mounted(struct container_restart *cr, struct error *e)
+int container_restart_mounted(struct restart *r, struct container_restart *cr, struct error *e)
 {
+	int res = 0;
+
 	/* A mount that somebody else has open is not unmounted. */
 	mounts_early_free(&cr->early);
 	if (cr->msg && chdir("/") < 0)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot change to the new root");
-	return 0;
+	if (cr->msg)
+		res = mounts_below_receive(&cr->below, cr->channel[0], e);
+	return cr->msg && res >= 0 ? mounts_below_add(&cr->below, r, 0, cr->msg, e) : res;
 }

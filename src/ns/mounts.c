@@ -448,7 +448,7 @@ static int find_hidden(struct mounts_survey *sv, int proc_fd, pid_t pid, struct 
 		h = vec_push(&sv->hidden);
 		if (!h)
 			return no_memory(e);
-		*h = (struct mount_hidden){m->id, -EBADF};
+		*h = (struct mount_hidden){.id = m->id, .fd = -EBADF};
 	}
 	return mounts_hidden_find(proc_fd, pid, &sv->theirs, &sv->hidden, e);
 }

@@ -96,10 +96,11 @@ struct mounts_place {
 	/* For who knows them already: a descriptor of the namespace that is mounted there. */
 	int (*namespace)(const void *arg, const Reprise__Mount *m);
 	int proc_fd;
-	const int *external_fd; /* what is outside is this, and nowhere else; may be NULL */
-	const int *fresh_fd;	/* the same of a file system that is new */
-	const int *early_fds;	/* see ns/mounts_early.h; may be NULL */
-	const int *root_fds;	/* see propagation_open_root(); may be NULL */
+	const int *external_fd;	    /* what is outside is this, and nowhere else; may be NULL */
+	const int *fresh_fd;	    /* the same of a file system that is new */
+	const int *early_fds;	    /* see ns/mounts_early.h; may be NULL */
+	const int *root_fds;	    /* see propagation_open_root(); may be NULL */
+	struct mounts_below *below; /* see ns/mounts_covered.h; may be NULL */
 	/* A copy of what is outside, for where it cannot be bound from; -1: there is none. May be
 	 * NULL. */
 	int (*external)(const void *arg, const Reprise__Mount *m);

@@ -145,6 +145,10 @@ static void strip(struct copy *c, const struct mount_line *own, bool *done)
 		return;
 	if (m)
 		m->fd = open_tree(AT_FDCWD, own->point, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	/* What is locked there stays on it (has_locked_children()); the rest goes with this
+	 * namespace. */
+	if (m && m->fd < 0 && m->loose)
+		m->fd = open(own->point, O_PATH | O_CLOEXEC);
 	if (!is_root(&c->own, own))
 		ignore(umount2(own->point, MNT_DETACH | UMOUNT_NOFOLLOW),
 		       "what lies below is missed then");

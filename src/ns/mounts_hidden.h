@@ -9,7 +9,8 @@
 /* Mounts to which no path leads, since others were mounted over them. */
 struct mount_hidden {
 	int id;
-	int fd; /* a copy of it alone, attached nowhere; negative: it was not reached */
+	int fd;	    /* a copy of it alone, attached nowhere; negative: it was not reached */
+	bool loose; /* with mounts on it that are locked there, if need be; may only name it */
 };
 struct mounts_hidden {
 	VEC(struct mount_hidden);

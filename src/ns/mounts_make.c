@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "ns/mounts.h"
+#include "ns/mounts_covered.h"
 #include "ns/mounts_early.h"
 #include "ns/mounts_late.h"
 #include "ns/mounts_overlay.h"
@@ -462,11 +463,11 @@ static int mount_one(struct build *b, size_t i, struct error *e)
 {
 	const Reprise__Mount *m = b->msg->mounts[i];
 	_cleanup_(close_fd) int to = target(b, m, e), fd = -EBADF;
-	int r;
+	int r = to < 0 ? to : mounts_below_note(b->place->below, i, to, e);
 
 	/* Namespaces of the root's mounts are mounted when all of them are there. */
-	if (to < 0 || (m->kind == MOUNT_NAMESPACE && !b->place->namespace))
-		return to < 0 ? to : 0;
+	if (r < 0 || (m->kind == MOUNT_NAMESPACE && !b->place->namespace))
+		return r;
 	if (m->kind == MOUNT_REMOUNT)
 		fd = duplicate(to, e);
 	else

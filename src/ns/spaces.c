@@ -529,6 +529,9 @@ void spaces_end(struct checkpoint *c)
 		free(*x);
 	}
 	vec_free(&sp->list);
+	vec_for_each (m, &sp->mounts)
+		close_fd(&m->fd);
+	vec_free(&sp->mounts);
 	vec_free(&sp->procs);
 	vec_free(&sp->proxies);
 	for (int k = 0; k < SPACE_KINDS; k++)

@@ -152,7 +152,16 @@ struct space_proxy {
 	pid_t tid;
 };
 
+/* A mount on which a file is open. */
+struct space_mount {
+	int id;
+	uint64_t space;
+	const struct mount_line *line; /* NULL: it is not one of that namespace */
+	int fd;			       /* a copy of it alone; -1: was not needed yet */
+};
+
 struct spaces {
+	VEC(struct space_mount) mounts;
 	VEC(struct space_proc) procs;
 	VEC(struct space_proxy) proxies;
 	VEC(struct space_contents *) list; /* as c->spaces.list */

@@ -175,6 +175,7 @@ struct making {
 	struct restart *r;
 	const Reprise__Container *msg;
 	struct mounts_early early;
+	struct mounts_below below;
 	int *external; /* one for each of msg->mounts; NULL: none */
 	int ns;
 };
@@ -231,6 +232,7 @@ static int make_mounts(void *arg, struct error *e)
 				     .proc_fd = making->r->proc_fd,
 				     .root_fds = root_fds,
 				     .early_fds = making->early.fds,
+				     .below = &making->below,
 				     .external = owned ? external_of : NULL,
 				     .apart = owned};
 
@@ -357,9 +359,34 @@ static int fill_early(struct making *making, struct error *e)
 	return ret;
 }
 
-static void end_early(struct making *making)
+static void end_making(struct making *making)
 {
 	mounts_early_free(&making->early);
+	mounts_below_end(&making->below);
+}
+
+static int give_below(void *arg, size_t i)
+{
+	const struct making *making = arg;
+
+	return i < making->below.n ? making->below.fds[i] : -EINVAL;
+}
+
+/* From the process that has mounted. */
+static int take_below(struct making *making, struct resident *res, uint64_t id, struct error *e)
+{
+	struct mounts_below *b = &making->below;
+
+	for (size_t i = 0; i < b->n; i++) {
+		if (!b->wanted[i])
+			continue;
+		b->fds[i] = resident_give(res, i);
+		if (b->fds[i] < 0)
+			return error_errno(e, b->fds[i], E_CONTAINER_MOUNT,
+					   "what lies below mount %s was not found",
+					   making->msg->mounts[i]->point);
+	}
+	return mounts_below_add(b, making->r, id, making->msg, e);
 }
 
 static int make_there(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
@@ -367,11 +394,14 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 {
 	_cleanup_(resident_end) struct resident res = RESIDENT_INIT, other = RESIDENT_INIT;
 	_cleanup_(close_fd) int pidns = -EBADF;
-	_cleanup_(end_early) struct making making = {.r = r, .msg = msg};
+	_cleanup_(end_making) struct making making = {.r = r, .msg = msg};
 	const struct restart_space *above = msg->above ? space_made(r, msg->above) : NULL;
 	int within[SPACE_KINDS];
-	struct resident_begin how = {
-		.proc_fd = r->proc_fd, .enter = within, .first = make_mounts, .arg = &making};
+	struct resident_begin how = {.proc_fd = r->proc_fd,
+				     .enter = within,
+				     .first = make_mounts,
+				     .give = give_below,
+				     .arg = &making};
 	int ret;
 
 	for (size_t i = 0; i < msg->n_within; i++) {
@@ -392,7 +422,9 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 	if (r->pidns && pidns < 0)
 		return pidns;
 	how.pidns = pidns;
-	ret = fill_early(&making, e);
+	ret = mounts_below_begin(&making.below, r, s->id, msg, e);
+	if (ret >= 0)
+		ret = fill_early(&making, e);
 	if (ret >= 0)
 		ret = resident_begin(&res, &how, e);
 	if (ret >= 0)
@@ -401,6 +433,8 @@ static int make_there(struct restart *r, struct restart_space *s, const Reprise_
 	if (ret >= 0)
 		ret = s->root = procfs_open(r->proc_fd, O_PATH | O_DIRECTORY | O_CLOEXEC, e,
 					    "%d/root", res.pid);
+	if (ret >= 0)
+		ret = take_below(&making, &res, s->id, e);
 	if (ret < 0 || !msg->user_namespace)
 		return ret;
 	making.ns = s->ns;

@@ -341,6 +341,9 @@ void spaces_restart_end(struct restart *r)
 	for (int k = 0; k < SPACE_KINDS; k++)
 		if (r->spaces.root[k].ino)
 			close_fd(&r->spaces.root[k].ns);
+	vec_for_each (p, &r->spaces.places)
+		close_fd(&p->fd);
+	vec_free(&r->spaces.places);
 	vec_free(&r->spaces.list);
 	net_pairs_end(r);
 }

@@ -339,7 +339,7 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 	if (res >= 0)
 		res = pidns_restart_counter(r, e);
 	if (res >= 0)
-		res = container_restart_mounted(cr, e);
+		res = container_restart_mounted(r, cr, e);
 	return res < 0 ? res : spaces_restart(r, cr->msg, &cr->cgroups.made, e);
 }
 

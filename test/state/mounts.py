@@ -74,6 +74,23 @@ def test_hidden(case):
                                cat /mnt/text /mnt/deep/text; umount /mnt/deep; umount /mnt; ls -d /mnt'""")
 
 
+# What runs, and where it works, is on a file system that is covered; a file of the layer is, too.
+COVERED = """
+mount -t tmpfs below /mnt
+cp /bin/sleep /mnt/snore; echo below >/mnt/text; echo layer >/opt/text; mkdir -p /opt/deep; touch /opt/file
+cd /mnt; exec 3</mnt/text 4</opt/text 5</opt/deep 6</opt/file
+setsid /mnt/snore 1000 >/dev/null 2>&1 <&3 &
+until readlink /proc/$!/exe | grep -q snore; do :; done
+mount -t tmpfs over /mnt; mount --bind /bin/sh /opt/file; mount -t tmpfs over /opt
+"""
+
+
+def test_covered(case):
+    """Files that are open below what was mounted since."""
+    kept(case, COVERED, probe="""for p in /proc/[0-9]*; do readlink $p/exe | grep -q snore || continue
+        readlink $p/exe $p/cwd $p/fd/3 $p/fd/4 $p/fd/5 $p/fd/6; cat $p/fd/3 $p/fd/4 $p/cwd/text; stat -c %s $p/exe $p/fd/6; done""")
+
+
 LAYERS = """
 mount -t tmpfs -o size=4m base /mnt
 cd /mnt; mkdir l u w m; echo lower >l/file; echo gone >l/gone
