@@ -443,7 +443,7 @@ const struct file_ops fanotify_file_ops = {
 	.name = "fanotify",
 	.support =
 		"marks on files, mounts and file systems; by root, unread events of opening, reading, "
-		"writing and closing by tasks of the tree, others are refused, or reported as lost "
+		"writing, closing and attributes, others are refused, or reported as lost "
 		"(`--inotify=overflow`); groups for permission events are refused",
 	.match = fanotify_match,
 	.checkpoint = fanotify_checkpoint,

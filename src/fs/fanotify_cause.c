@@ -6,8 +6,12 @@
  *
  *	FAN_OPEN, FAN_CLOSE_*	open(2), close(2)
  *	FAN_ACCESS		readv(2) of nothing, which tells of success (vfs_readv());
- *getdents(2) FAN_MODIFY		a write of nothing by io_uring, which tells of that too
+ *				getdents(2)
+ *	FAN_MODIFY		a write of nothing by io_uring, which tells of that too
  *				(io_req_io_end()), while write(2) does not
+ *	FAN_ATTRIB		removexattr(2) of a default ACL where none is: of what is no
+ *				directory this works without asking the file system
+ *				(set_posix_acl())
  *	FAN_OPEN_EXEC		execve(2) with arguments that are nowhere: the file is opened before
  *				they are looked at (alloc_bprm())
  */
@@ -46,16 +50,36 @@ static int mark(const struct fanotify_cause *x, unsigned int how, struct error *
 	return 0;
 }
 
+static pid_t called(const struct fanotify_cause *x)
+{
+	return x->event->pid;
+}
+
 /* Calls none of which may fail. */
 static int run(const struct fanotify_cause *x, struct batch *b, int n, struct error *e)
 {
-	int r = agent_run(x->t->process->agent, x->t->tid, NULL, b, e);
+	int r = x->t ? agent_run(x->t->process->agent, x->t->tid, NULL, b, e)
+		     : batch_run_here(b, e);
 
 	for (int i = 0; i < n && r >= 0; i++)
 		if (batch_result(b, i) < 0)
 			r = error_errno(e, (int)batch_result(b, i), E_RESTORE,
-					"task %d cannot open or read a file again", x->t->vtid);
+					"task %d cannot open or read a file again", called(x));
 	return r;
+}
+
+/* Descriptors for whoever causes it, who closes them. */
+static int hand_over(const struct fanotify_cause *x, const int *fds, int n, int *remote,
+		     struct error *e)
+{
+	if (x->t)
+		return restart_send_fds(x->r, x->t, fds, (size_t)n, remote, e);
+	for (int i = 0; i < n; i++) {
+		remote[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+		if (remote[i] < 0)
+			return error_errno(e, -errno, E_SYSTEM, "F_DUPFD");
+	}
+	return 0;
 }
 
 /* ---- a write of nothing ---- */
@@ -104,7 +128,8 @@ static int write_nothing(const struct fanotify_cause *x, const struct there *the
 	const struct io_uring_cqe *done;
 
 	if (r >= 0)
-		r = give_fd(x->r, x->t, u.fd, &remote, e);
+		r = x->t ? give_fd(x->r, x->t, u.fd, &remote, e)
+			 : hand_over(x, &u.fd, 1, &remote, e);
 	if (r < 0)
 		return r;
 	batch_call(&b, SYS_io_uring_enter, VAL(remote), VAL(1), VAL(1), VAL(IORING_ENTER_GETEVENTS),
@@ -114,7 +139,7 @@ static int write_nothing(const struct fanotify_cause *x, const struct there *the
 	done = (const void *)(u.rings + u.params.cq_off.cqes);
 	if (r >= 0 && done->res < 0)
 		r = error_errno(e, done->res, E_RESTORE, "task %d cannot write nothing to a file",
-				x->t->vtid);
+				called(x));
 	return r;
 }
 
@@ -154,6 +179,21 @@ static int close_written(const struct fanotify_cause *x, const struct there *the
 	return run(x, &b, 2, e);
 }
 
+/* Not by the path, which would take a /proc that the task can name. */
+static int keep_attributes(const struct fanotify_cause *x, const struct there *there,
+			   struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	uint32_t path = put_path(&b, there->object);
+	uint32_t name = batch_data(&b, FANOTIFY_NO_ACL, sizeof(FANOTIFY_NO_ACL));
+	int fd = batch_call(&b, SYS_openat, VAL(there->proc), DATA(path), VAL(READ_FLAGS), VAL(0));
+
+	batch_must(&b, fd);
+	batch_call(&b, SYS_fremovexattr, RESULT(fd), DATA(name));
+	batch_call(&b, SYS_close, RESULT(fd));
+	return run(x, &b, 3, e);
+}
+
 static int execute(const struct fanotify_cause *x, const struct there *there, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
@@ -178,6 +218,8 @@ static int cause_all(const struct fanotify_cause *x, const struct there *there, 
 		r = read_it(x, there, e);
 	if (r >= 0 && (mask & FAN_MODIFY))
 		r = write_nothing(x, there, e);
+	if (r >= 0 && (mask & FAN_ATTRIB))
+		r = keep_attributes(x, there, e);
 	if (r >= 0 && (mask & FAN_CLOSE_WRITE))
 		r = close_written(x, there, e);
 	return r < 0 ? r : mark(x, FAN_MARK_REMOVE, e);
@@ -203,7 +245,7 @@ int fanotify_cause(struct fanotify_cause *x, struct error *e)
 		return r;
 	if (written >= 0)
 		fds[n++] = written;
-	r = restart_send_fds(x->r, x->t, fds, (size_t)n, remote, e);
+	r = hand_over(x, fds, n, remote, e);
 	if (r >= 0)
 		r = cause_all(x, &(struct there){remote[0], remote[1], remote[n - 1]}, e);
 	if (r < 0)

@@ -7,12 +7,16 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
+#include <sys/statvfs.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -176,15 +180,6 @@ int fanotify_events_read(struct kernel_memory *k, int fd, bool last, struct fano
 	return r < 0 ? r : read_list(k, &l, group + (uint64_t)at, last, ret);
 }
 
-int fanotify_pid(struct kernel_memory *k, pid_t tid, uint64_t *ret)
-{
-	uint64_t task;
-	int r = kernel_task(k, tid, &task);
-
-	*ret = 0;
-	return r < 0 ? r : kernel_member(k, task, "task_struct", "thread_pid", ret, sizeof(*ret));
-}
-
 int fanotify_handle_of(int fd, struct fanotify_handle *ret)
 {
 	union {
@@ -218,67 +213,18 @@ bool fanotify_handle_equal(const struct fanotify_handle *a, const struct fanotif
 
 /* ---- saving ---- */
 
-/* Who may have caused events, by struct pid. */
-struct causer {
-	uint64_t pid;
-	pid_t tid;
-};
-
 struct saving {
 	struct checkpoint *c;
 	const Reprise__Fanotify *m;
 	const dev_t *devices;
 	size_t n_devices;
-	VEC(struct causer) causers;
-	uint64_t own[2]; /* our process, and its parent */
+	struct fanotify_causers causers;
 };
 
-#define CAUSED_BY_FILE \
-	(FAN_OPEN | FAN_ACCESS | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_CLOSE_NOWRITE | FAN_OPEN_EXEC)
-#define CAUSED_BY_DIRECTORY (FAN_OPEN | FAN_ACCESS | FAN_CLOSE_NOWRITE)
-
-static int add_causer(struct saving *s, pid_t tid, struct error *e)
-{
-	struct causer *causer = vec_push(&s->causers);
-
-	if (!causer)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for events");
-	causer->tid = tid;
-	if (fanotify_pid(s->c->kernel, tid, &causer->pid) < 0)
-		return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS,
-				 "it holds unread events, and who has caused them is not known");
-	return 0;
-}
-
-/* Threads count if they are what is told. */
-static int list_causers(struct saving *s, struct error *e)
-{
-	const pid_t own[2] = {getpid(), getppid()};
-	int r = 0;
-
-	for (int i = 0; i < 2; i++)
-		if (own[i] && fanotify_pid(s->c->kernel, own[i], &s->own[i]) < 0)
-			s->own[i] = 0;
-	vec_for_each (p, &s->c->processes)
-		vec_for_each (t, &p->frozen->threads)
-			if (r >= 0 && !t->zombie &&
-			    (t->tid == p->tid || s->m->flags & FAN_REPORT_TID))
-				r = add_causer(s, t->tid, e);
-	return r;
-}
-
-static bool is_own(const struct saving *s, const struct fanotify_raw *raw)
-{
-	return raw->pid && (raw->pid == s->own[0] || raw->pid == s->own[1]);
-}
-
-static pid_t find_causer(const struct saving *s, uint64_t pid)
-{
-	vec_for_each (c, &s->causers)
-		if (pid && c->pid == pid)
-			return c->tid;
-	return 0;
-}
+#define CAUSED_BY_FILE                                                              \
+	(FAN_OPEN | FAN_ACCESS | FAN_MODIFY | FAN_CLOSE_WRITE | FAN_CLOSE_NOWRITE | \
+	 FAN_OPEN_EXEC | FAN_ATTRIB)
+#define CAUSED_BY_DIRECTORY (FAN_OPEN | FAN_ACCESS | FAN_CLOSE_NOWRITE | FAN_ATTRIB)
 
 /* By its handle, through a mount of a file system that the group watches. */
 static int open_handle(struct saving *s, uint64_t fsid, const struct fanotify_handle *handle)
@@ -334,12 +280,6 @@ static int open_named(struct saving *s, const struct fanotify_raw *raw, int dir,
 		       : -1;
 }
 
-static int refuse(const struct fanotify_raw *raw, const char *why, struct error *e)
-{
-	return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS, "it holds an unread event (%#x) %s",
-			 raw->mask, why);
-}
-
 /* What is opened, and the inode that the image has for it: the same, or its directory. */
 static int find_object(struct saving *s, const struct fanotify_raw *raw, int *ret_object,
 		       int *ret_inode, char *name, struct error *e)
@@ -350,7 +290,8 @@ static int find_object(struct saving *s, const struct fanotify_raw *raw, int *re
 		*ret_object = open_named(s, raw, *ret_inode, name);
 	else if (*ret_inode >= 0)
 		*ret_object = fcntl(*ret_inode, F_DUPFD_CLOEXEC, 0);
-	return *ret_object < 0 ? refuse(raw, "of a file that is no longer where it was", e) : 0;
+	return *ret_object < 0 ? fanotify_refuse(raw, "of a file that is no longer where it was", e)
+			       : 0;
 }
 
 /* Does the kernel know AT_EXECVE_CHECK? Since then (and some time before) a file is opened for
@@ -361,6 +302,29 @@ static bool exec_opens_first(void)
 	       errno == EBADF;
 }
 
+/*
+ * A change of attributes is told when a default ACL is removed from what has none. Of directories
+ * the file system is asked, and others than these change the time of change (simple_set_acl()).
+ */
+static bool tells_attributes(const struct saving *s, int object, bool directory)
+{
+	const long unchanged[] = {EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC};
+	char path[32];
+	struct statfs fs;
+	bool known = !directory;
+	struct statx st;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", object);
+	if (fstatfs(object, &fs) < 0 || fs.f_flags & ST_RDONLY ||
+	    statx(object, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &st) < 0 ||
+	    st.stx_attributes & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND) ||
+	    getxattr(path, FANOTIFY_NO_ACL, NULL, 0) >= 0 || errno != ENODATA)
+		return false;
+	for (size_t i = 0; i < sizeof(unchanged) / sizeof(*unchanged); i++)
+		known = known || fs.f_type == unchanged[i];
+	return known;
+}
+
 static int check_kind(const struct saving *s, const struct fanotify_raw *raw, int object,
 		      struct error *e)
 {
@@ -368,22 +332,30 @@ static int check_kind(const struct saving *s, const struct fanotify_raw *raw, in
 	struct stat st;
 
 	if (fstat(object, &st) < 0 || !(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
-		return refuse(raw, "of what is neither a file nor a directory", e);
+		return fanotify_refuse(raw, "of what is neither a file nor a directory", e);
 	known = S_ISDIR(st.st_mode) ? CAUSED_BY_DIRECTORY : CAUSED_BY_FILE;
 	if (S_ISDIR(st.st_mode) && raw->type == FANOTIFY_HANDLE) {
 		if (!(mask & FAN_ONDIR))
-			return refuse(raw, "of a file of which only the directory is told", e);
+			return fanotify_refuse(raw, "of a file of which only the directory is told",
+					       e);
 		known |= FAN_ONDIR;
 	} else if (raw->type == FANOTIFY_HANDLE && s->m->flags & FAN_REPORT_DIR_FID) {
-		return refuse(raw, "of a file whose directory was not known", e);
+		return fanotify_refuse(raw, "of a file whose directory was not known", e);
 	}
 	if (!mask || (mask & ~known))
-		return refuse(raw, "that cannot be caused again without changing the file", e);
+		return fanotify_refuse(raw, "that cannot be caused again without changing the file",
+				       e);
+	if ((mask & FAN_ATTRIB) && !tells_attributes(s, object, S_ISDIR(st.st_mode)))
+		return fanotify_refuse(raw,
+				       "of attributes that cannot be caused again without "
+				       "changing the file",
+				       e);
 	if ((mask & FAN_MODIFY) && (s->m->flags & FAN_REPORT_TID))
-		return refuse(raw, "of writing that tells of a thread (FAN_REPORT_TID)", e);
+		return fanotify_refuse(raw, "of writing that tells of a thread (FAN_REPORT_TID)",
+				       e);
 	if ((mask & FAN_OPEN_EXEC) && !exec_opens_first())
-		return refuse(raw, "of executing a file, which this kernel cannot be made to tell",
-			      e);
+		return fanotify_refuse(
+			raw, "of executing a file, which this kernel cannot be made to tell", e);
 	return 0;
 }
 
@@ -412,6 +384,7 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 {
 	Reprise__FanotifyEvent *m = scratch_message(&s->c->files->scratch, Reprise__FanotifyEvent,
 						    reprise__fanotify_event__init);
+	int r;
 
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for events");
@@ -421,11 +394,9 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 	if (raw->type == FANOTIFY_OVERFLOW)
 		return 0;
 	if (raw->type == FANOTIFY_STRANGE)
-		return refuse(raw, "that cannot be caused again", e);
-	m->pid = find_causer(s, raw->pid);
-	if (!m->pid)
-		return refuse(raw, "of a task that has ended or is not in the tree", e);
-	return save_object(s, raw, m, e);
+		return fanotify_refuse(raw, "that cannot be caused again", e);
+	r = fanotify_causer_save(&s->causers, raw, m, e);
+	return r < 0 ? r : save_object(s, raw, m, e);
 }
 
 int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
@@ -433,16 +404,16 @@ int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
 			 struct error *e)
 {
 	struct saving s = {.c = c, .m = m, .devices = devices, .n_devices = n};
-	int r = list_causers(&s, e);
+	int r = fanotify_causers_list(c, m, &s.causers, e);
 
 	m->events = scratch_alloc(&c->files->scratch, (events->all.n + 1) * sizeof(*m->events));
 	if (!m->events)
 		r = error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for events");
 	/* What we have done ourselves to look at the tree is left out: it is no event of its. */
 	vec_for_each (raw, &events->all)
-		if (r >= 0 && !is_own(&s, raw))
+		if (r >= 0 && !fanotify_causers_own(&s.causers, raw))
 			r = save_event(&s, raw, &m->events[m->n_events++], e);
-	vec_free(&s.causers);
+	fanotify_causers_free(&s.causers);
 	return r;
 }
 
@@ -461,7 +432,8 @@ static bool possible(const struct restart *r, const Reprise__FanotifyEvent *m)
 
 	if (m->type == FANOTIFY_OVERFLOW)
 		return m->mask == FAN_Q_OVERFLOW && !m->name.len;
-	if (m->type < FANOTIFY_PATH || m->type > FANOTIFY_NAME || m->pid <= 0 || !m->mask ||
+	if (m->type < FANOTIFY_PATH || m->type > FANOTIFY_NAME || m->pid < 0 ||
+	    (m->gone && !m->pid) || !m->mask ||
 	    (m->mask & ~(uint32_t)(CAUSED_BY_FILE | FAN_ONDIR)) ||
 	    ((m->mask & FAN_ONDIR) && (m->mask & ~(uint32_t)(CAUSED_BY_DIRECTORY | FAN_ONDIR))))
 		return false;

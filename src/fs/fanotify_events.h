@@ -38,6 +38,12 @@ struct fanotify_raw {
 	char name[NAME_MAX + 1];
 };
 
+/* One of the tree, by its struct pid. */
+struct fanotify_causer {
+	uint64_t pid;
+	pid_t tid;
+};
+
 struct fanotify_raws {
 	VEC(struct fanotify_raw) all;
 };
@@ -45,12 +51,32 @@ struct fanotify_raws {
 /* Those of a group of which we have a descriptor; or the last one alone. */
 int fanotify_events_read(struct kernel_memory *k, int fd, bool last,
 			 struct fanotify_raws *ret) must_check;
-/* The struct pid of a thread; 0: it has none. */
-int fanotify_pid(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
 /* The handle by which events tell of a file, and the number of its file system. */
 int fanotify_handle_of(int fd, struct fanotify_handle *ret) must_check;
 int fanotify_fsid_of(int fd, uint64_t *ret) must_check;
 bool fanotify_handle_equal(const struct fanotify_handle *a, const struct fanotify_handle *b);
+
+/* The struct pid of a thread; 0: it has none. */
+int fanotify_pid(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
+
+/* Who may have caused events: fanotify_who.c */
+struct fanotify_causers {
+	struct checkpoint *c;
+	const Reprise__Fanotify *m;
+	VEC(struct fanotify_causer) all;
+	uint64_t space;	  /* struct pid_namespace of the tree */
+	uint32_t level;	  /* and how deep it is */
+	uint64_t program; /* struct file of what we execute */
+};
+int fanotify_causers_list(struct checkpoint *c, const Reprise__Fanotify *m,
+			  struct fanotify_causers *ret, struct error *e) must_check;
+void fanotify_causers_free(struct fanotify_causers *s);
+/* What we have done ourselves to look at the tree. */
+bool fanotify_causers_own(const struct fanotify_causers *s, const struct fanotify_raw *raw);
+/* Who has caused it, as the image says it; refused if nobody could do so again. */
+int fanotify_causer_save(const struct fanotify_causers *s, const struct fanotify_raw *raw,
+			 Reprise__FanotifyEvent *m, struct error *e) must_check;
+int fanotify_refuse(const struct fanotify_raw *raw, const char *why, struct error *e);
 
 /*
  * Saves events that were read: finds what they are about, and who in the tree has caused them.
@@ -66,10 +92,13 @@ int fanotify_events_restart(struct restart *r, int fd, const Reprise__Fanotify *
 			    struct error *e) must_check;
 int fanotify_make_overflow(struct restart *r, int fd, struct error *e) must_check;
 
+/* An attribute that is not there, and may be removed. */
+#define FANOTIFY_NO_ACL "system.posix_acl_default"
+
 /* What one event takes to be caused again by its task. */
 struct fanotify_cause {
 	struct restart *r;
-	struct restart_task *t;
+	struct restart_task *t; /* NULL: this process */
 	int group;
 	int object; /* O_PATH: what is opened */
 	int marked; /* O_PATH: what is marked for that */
@@ -77,5 +106,17 @@ struct fanotify_cause {
 	bool directory;
 };
 int fanotify_cause(struct fanotify_cause *x, struct error *e) must_check;
+
+/*
+ * A process that has the number of a task that has ended, as the tasks see it, and causes events in
+ * its place.
+ */
+struct fanotify_stand_in;
+int fanotify_stand_in_begin(struct restart *r, pid_t vpid, struct fanotify_stand_in **ret,
+			    struct error *e) must_check;
+pid_t fanotify_stand_in_pid(const struct fanotify_stand_in *s);
+int fanotify_stand_in_cause(struct fanotify_stand_in *s, struct fanotify_cause *x,
+			    struct error *e) must_check;
+void fanotify_stand_in_end(struct fanotify_stand_in *s); /* accepts NULL */
 
 #endif

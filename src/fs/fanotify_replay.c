@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Unread events of fanotify, made anew: each by the task of the tree that has caused it, on the
- * very file (fanotify_cause.c), while the group has nothing but one mark for that. What the group
- * holds then is read from the memory of the kernel and compared: somebody else may have touched the
- * same file, or watch it. Then all is read away, and made once more.
+ * Unread events of fanotify, made anew: each by the task of the tree that has caused it, or one
+ * that stands for it, on the very file (fanotify_cause.c), while the group has nothing but one mark
+ * for that. What the group holds then is read from the memory of the kernel and compared: somebody
+ * else may have touched the same file, or watch it. Then all is read away, and made once more.
  *
  * An overflow is put into its place by a queue that is full, up to there, of events of files of
  * ours.
@@ -147,7 +147,9 @@ struct replay {
 	int fd; /* the group */
 	const Reprise__Fanotify *m;
 	struct kernel_memory *k;
-	uint64_t *pids; /* struct pid, of each event */
+	uint64_t *pids;			    /* struct pid, of each event */
+	struct fanotify_stand_in *stand_in; /* for the last that has ended, or NULL */
+	pid_t stands_for;
 };
 
 static int open_object(struct replay *p, const Reprise__FanotifyEvent *m, struct fanotify_cause *x,
@@ -214,26 +216,54 @@ static int check_last(const struct replay *p, const struct fanotify_cause *x, ui
 		       : -EAGAIN;
 }
 
+/* Those of one that has ended stand together, mostly. */
+static int stand_in_for(struct replay *p, pid_t vpid, struct error *e)
+{
+	int r;
+
+	if (p->stand_in && p->stands_for == vpid)
+		return 0;
+	fanotify_stand_in_end(take_ptr(&p->stand_in));
+	r = fanotify_stand_in_begin(p->r, vpid, &p->stand_in, e);
+	p->stands_for = vpid;
+	return r;
+}
+
+/* By the task, by who stands for it, or by us, whom the tasks do not see. */
+static int cause(struct replay *p, struct fanotify_cause *x, pid_t *ret, struct error *e)
+{
+	const Reprise__FanotifyEvent *m = x->event;
+	int r;
+
+	x->t = m->pid ? restart_task_by_vtid(p->r, m->pid) : NULL;
+	if (x->t ? x->t->msg->is_zombie : m->pid && !m->gone)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an event of task %d, which is not there", m->pid);
+	if (!m->pid && !p->r->pidns && !p->m->unprivileged)
+		return error_set(e, -EOPNOTSUPP, E_RESTORE,
+				 "it holds events of tasks in another pid namespace");
+	if (m->pid && !x->t) {
+		r = stand_in_for(p, m->pid, e);
+		*ret = r < 0 ? 0 : fanotify_stand_in_pid(p->stand_in);
+		return r < 0 ? r : fanotify_stand_in_cause(p->stand_in, x, e);
+	}
+	*ret = x->t ? x->t->tid : getpid();
+	return fanotify_cause(x, e);
+}
+
 static int make_event(struct replay *p, size_t i, struct error *e)
 {
 	const Reprise__FanotifyEvent *m = p->m->events[i];
-	_cleanup_(close_object) struct fanotify_cause x = {.r = p->r,
-							   .t = restart_task_by_vtid(p->r, m->pid),
-							   .group = p->fd,
-							   .object = -EBADF,
-							   .marked = -EBADF,
-							   .event = m};
-	int r;
+	_cleanup_(close_object) struct fanotify_cause x = {
+		.r = p->r, .group = p->fd, .object = -EBADF, .marked = -EBADF, .event = m};
+	pid_t pid = 0;
+	int r = open_object(p, m, &x, e);
 
-	if (!x.t || x.t->msg->is_zombie)
-		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-				 "an event of task %d, which is not there", m->pid);
-	r = open_object(p, m, &x, e);
 	if (r >= 0)
-		r = fanotify_cause(&x, e);
+		r = cause(p, &x, &pid, e);
 	if (r < 0)
 		return r;
-	r = fanotify_pid(p->k, x.t->tid, &p->pids[i]);
+	r = fanotify_pid(p->k, pid, &p->pids[i]);
 	return r < 0 ? r : check_last(p, &x, p->pids[i]);
 }
 
@@ -317,6 +347,7 @@ int fanotify_events_restart(struct restart *r, int fd, const Reprise__Fanotify *
 		if (again && i + 1 < ATTEMPTS)
 			res = drain(fd);
 	}
+	fanotify_stand_in_end(p.stand_in);
 	kernel_memory_free(p.k);
 	if (res == -EAGAIN)
 		return error_set(e, -EBUSY, E_RESTORE,

@@ -31,8 +31,17 @@ _Noreturn static void end_like(int status)
 		syscall(SYS_exit_group, WEXITSTATUS(status));
 }
 
+struct birth {
+	const struct restart *r;
+	int status;
+	pid_t wanted;
+	void (*live)(void *arg); /* may be NULL */
+	void *arg;
+	long result;
+};
+
 /* Without fork handlers, and without a SIGCHLD to the caller. */
-static long born(int status, pid_t wanted)
+static long born(const struct birth *b, pid_t wanted)
 {
 	struct clone_args args = {
 		.set_tid = (uint64_t)(uintptr_t)&wanted,
@@ -43,23 +52,18 @@ static long born(int status, pid_t wanted)
 	if (wanted <= 0)
 		args.set_tid = 0;
 	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid == 0 && b->live)
+		b->live(b->arg);
 	if (pid == 0)
-		end_like(status);
+		end_like(b->status);
 	return pid < 0 ? -errno : pid;
 }
 
-struct birth {
-	const struct restart *r;
-	int status;
-	pid_t wanted;
-	long result;
-};
-
 static void give_birth(struct birth *b)
 {
-	b->result = b->wanted > 0 ? born(b->status, b->wanted) : -EEXIST;
-	if (b->result < 0)
-		b->result = born(b->status, 0);
+	b->result = b->wanted > 0 ? born(b, b->wanted) : -EEXIST;
+	if (b->result < 0 && !b->live)
+		b->result = born(b, 0);
 }
 
 /* Children of this thread alone are born in the namespace of the tree; when it ends they are those
@@ -76,26 +80,39 @@ static void *give_birth_there(void *arg)
 	return NULL;
 }
 
-pid_t stand_in_begin(const struct restart *r, int status, pid_t wanted)
+static pid_t begin(struct birth *b)
 {
-	struct birth b = {.r = r, .status = status, .wanted = wanted};
-	siginfo_t info;
 	pthread_t thread;
 	int res = 0;
 
-	if (r->pidns) {
-		res = -pthread_create(&thread, NULL, give_birth_there, &b);
+	if (b->r->pidns) {
+		res = -pthread_create(&thread, NULL, give_birth_there, b);
 		if (res == 0)
 			pthread_join(thread, NULL);
 	} else {
-		give_birth(&b);
+		give_birth(b);
 	}
-	if (res < 0 || b.result < 0)
-		return res < 0 ? res : (pid_t)b.result;
-	while (waitid(P_PID, (id_t)b.result, &info, WEXITED | WNOWAIT | __WALL) < 0 &&
-	       errno == EINTR)
+	return res < 0 ? res : (pid_t)b->result;
+}
+
+pid_t stand_in_begin(const struct restart *r, int status, pid_t wanted)
+{
+	struct birth b = {.r = r, .status = status, .wanted = wanted};
+	pid_t pid = begin(&b);
+	siginfo_t info;
+
+	if (pid < 0)
+		return pid;
+	while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | __WALL) < 0 && errno == EINTR)
 		;
-	return (pid_t)b.result;
+	return pid;
+}
+
+pid_t stand_in_live(const struct restart *r, pid_t wanted, void (*live)(void *arg), void *arg)
+{
+	struct birth b = {.r = r, .wanted = wanted, .live = live, .arg = arg};
+
+	return begin(&b);
 }
 
 void stand_in_end(pid_t pid)

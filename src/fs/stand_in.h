@@ -16,6 +16,13 @@
  * negative errno.
  */
 pid_t stand_in_begin(const struct restart *r, int status, pid_t wanted) must_check;
+/*
+ * The same of one that lives, as a copy of this process, until `live` returns or this process ends
+ * what it waits for. wanted: no other number will do. No other thread of ours may be in the middle
+ * of something (malloc(3)).
+ */
+pid_t stand_in_live(const struct restart *r, pid_t wanted, void (*live)(void *arg),
+		    void *arg) must_check;
 void stand_in_end(pid_t pid);
 
 #endif

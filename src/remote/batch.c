@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "remote/agent.h"
 
@@ -160,6 +161,30 @@ int batch_prepare(struct batch *b, uint64_t data_at, struct error *e)
 		memcpy(b->data + b->pointers[i].at, &target, sizeof(target));
 	}
 	return 0;
+}
+
+int batch_run_here(struct batch *b, struct error *e)
+{
+	int r = batch_prepare(b, (uintptr_t)b->data, e);
+
+	for (uint32_t i = 0; i < b->ncalls && r >= 0; i++) {
+		struct batch_wire_call *call = &b->calls[i];
+		uint64_t args[6];
+
+		for (int k = 0; k < 6; k++)
+			args[k] = call->kinds[k] == WIRE_KIND_DATA
+					  ? (uintptr_t)b->data + call->args[k]
+				  : call->kinds[k] == WIRE_KIND_RESULT
+					  ? (uint64_t)b->calls[call->args[k]].result
+					  : call->args[k];
+		call->result =
+			syscall(call->nr, args[0], args[1], args[2], args[3], args[4], args[5]);
+		if (call->result < 0)
+			call->result = -errno;
+		if (call->must && is_failure(call->result))
+			break;
+	}
+	return r;
 }
 
 void batch_reset(struct batch *b)

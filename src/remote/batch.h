@@ -84,6 +84,8 @@ long batch_result(const struct batch *b, int call);
 int batch_failed(const struct batch *b);
 /* The system call number of a call, for messages. */
 long batch_number(const struct batch *b, int call);
+/* This thread executes it itself. */
+int batch_run_here(struct batch *b, struct error *e) must_check;
 /* Ready for the next use; keeps its memory. */
 void batch_reset(struct batch *b);
 void batch_free(struct batch *b);

@@ -2,6 +2,7 @@
 """Open files in a state that cannot be saved, and choices that there are."""
 
 import os
+import re
 
 from case import Failed, Skipped, system
 
@@ -118,7 +119,7 @@ def unread(case, what, *options, words=()):
     if case.reprise('check', str(pid))[0]:
         raise Failed('an obstacle for a check')
     case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), *options),
-                 'file-events', what.split('-')[0].split('=')[0], 'event', 'descriptor', *words)
+                 'file-events', re.split('[-=+]', what)[0], 'event', 'descriptor', *words)
     case.expect_files()
     case.finish(pid)
 
@@ -134,12 +135,12 @@ def test_events_unprivileged(case):
 
 
 def test_events_fanotify(case):
-    unread(case, 'fanotify', words=['has ended or is not in the tree'])
+    unread(case, 'fanotify', words=['neither a file nor a directory'])
 
 
-def test_events_fanotify_changed(case):
-    """What would change the file."""
-    unread(case, 'fanotify=chmod', words=['without changing the file'])
+def test_events_fanotify_created(case):
+    """A file that is there cannot be made once more."""
+    unread(case, 'fanotify+', words=['without changing'])
 
 
 def test_events_fanotify_removed(case):
