@@ -42,10 +42,16 @@ struct known_member {
 	int offset, size;
 };
 
+struct known_enumerator {
+	char *name;
+	int value;
+};
+
 struct kernel_memory {
 	struct btf *btf;
 	int iterator; /* the type of its function */
 	VEC(struct known_member) known;
+	VEC(struct known_enumerator) enumerators;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
 	int mappings;	       /* another program: see kernel_bpf_kept() */
@@ -366,6 +372,9 @@ void kernel_memory_free(struct kernel_memory *k)
 	close_fd(&k->program);
 	close_fd(&k->map);
 	vec_free(&k->known);
+	vec_for_each (x, &k->enumerators)
+		free(x->name);
+	vec_free(&k->enumerators);
 	btf_free(k->btf);
 	free(k);
 }
@@ -556,7 +565,23 @@ int kernel_percpu_offset(const struct kernel_memory *k, const char *name)
 	return btf_variable(k->btf, ".data..percpu", name);
 }
 
-int kernel_enumerator(const struct kernel_memory *k, const char *name)
+/* Kept as well: it is searched for among all names that there are, 60 us, and some are asked for of
+ * every file. */
+int kernel_enumerator(struct kernel_memory *k, const char *name)
 {
-	return btf_enumerator(k->btf, name);
+	struct known_enumerator *x;
+	int value;
+
+	vec_for_each (known, &k->enumerators)
+		if (!strcmp(known->name, name))
+			return known->value;
+	value = btf_enumerator(k->btf, name);
+	x = vec_push(&k->enumerators);
+	if (!x)
+		return -ENOMEM;
+	*x = (struct known_enumerator){strdup(name), value};
+	if (x->name)
+		return value;
+	k->enumerators.n--;
+	return -ENOMEM;
 }

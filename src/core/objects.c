@@ -160,7 +160,9 @@ struct kcmp_node {
 
 struct kcmp_bucket {
 	uint64_t hash;
-	struct kcmp_node *root; /* NULL: the slot is free */
+	struct kcmp_node *root;
+	struct kcmp_node *apart; /* linked by `less`: different from each other, not in order yet */
+	bool searched; /* some are there that were compared, and are not known to differ */
 };
 
 struct kcmp_index {
@@ -197,11 +199,16 @@ void kcmp_index_free(struct kcmp_index *k)
 	free(k);
 }
 
+static bool is_used(const struct kcmp_bucket *b)
+{
+	return b->root || b->apart;
+}
+
 static struct kcmp_bucket *find_bucket(struct kcmp_bucket *v, size_t n, uint64_t hash)
 {
 	size_t i = mix(hash) & (n - 1);
 
-	while (v[i].root && v[i].hash != hash)
+	while (is_used(&v[i]) && v[i].hash != hash)
 		i = (i + 1) & (n - 1);
 	return &v[i];
 }
@@ -214,7 +221,7 @@ static int grow_buckets(struct kcmp_index *k)
 	if (!v)
 		return -ENOMEM;
 	for (size_t i = 0; i < k->nbuckets; i++)
-		if (k->buckets[i].root)
+		if (is_used(&k->buckets[i]))
 			*find_bucket(v, n, k->buckets[i].hash) = k->buckets[i];
 	free(k->buckets);
 	k->buckets = v;
@@ -222,45 +229,106 @@ static int grow_buckets(struct kcmp_index *k)
 	return 0;
 }
 
-int kcmp_index_get(struct kcmp_index *k, uint64_t hash, pid_t tid, unsigned long index,
-		   uint64_t *ret_class, bool *ret_new)
+/* Where a thing stands in the tree, or belongs. */
+static int find_place(const struct kcmp_index *k, struct kcmp_bucket *bucket, pid_t tid,
+		      unsigned long index, struct kcmp_node ***ret)
 {
-	struct kcmp_bucket *bucket;
-	struct kcmp_node **at, *fresh;
+	struct kcmp_node **at = &bucket->root;
 
-	if (k->used >= k->nbuckets / 2 && grow_buckets(k) < 0)
-		return -ENOMEM;
-	bucket = find_bucket(k->buckets, k->nbuckets, hash);
-	at = &bucket->root;
 	while (*at) {
 		struct kcmp_node *n = *at;
 		long r = syscall(SYS_kcmp, tid, n->tid, k->type, index, n->index);
 
 		if (r < 0)
 			return -errno;
-		if (r == 0) {
-			*ret_class = n->class;
-			*ret_new = false;
-			return 0;
-		}
+		if (r == 0)
+			break;
 		/* 1 less, 2 greater; 3 (not equal, order unknown) is not returned by any kernel for
 		 * these types. */
 		if (r > 2)
 			return -EIO;
 		at = r == 1 ? &n->less : &n->greater;
 	}
-	fresh = scratch_alloc(&k->nodes, sizeof(*fresh));
-	if (!fresh)
-		return -ENOMEM;
-	fresh->tid = tid;
-	fresh->index = index;
-	fresh->class = ++k->classes;
-	if (at == &bucket->root) {
+	*ret = at;
+	return 0;
+}
+
+static int put_in_order(const struct kcmp_index *k, struct kcmp_bucket *bucket)
+{
+	while (bucket->apart) {
+		struct kcmp_node *n = bucket->apart, **at;
+		int r = find_place(k, bucket, n->tid, n->index, &at);
+
+		if (r < 0)
+			return r;
+		if (*at)
+			return -EIO;
+		bucket->apart = n->less;
+		n->less = NULL;
+		*at = n;
+	}
+	return 0;
+}
+
+static struct kcmp_node *new_node(struct kcmp_index *k, struct kcmp_bucket *bucket, uint64_t hash,
+				  pid_t tid, unsigned long index)
+{
+	struct kcmp_node *n = scratch_alloc(&k->nodes, sizeof(*n));
+
+	if (!n)
+		return NULL;
+	*n = (struct kcmp_node){.tid = tid, .index = index, .class = ++k->classes};
+	if (!is_used(bucket)) {
 		bucket->hash = hash;
 		k->used++;
 	}
-	*at = fresh;
-	*ret_class = fresh->class;
+	return n;
+}
+
+int kcmp_index_get(struct kcmp_index *k, uint64_t hash, pid_t tid, unsigned long index,
+		   uint64_t *ret_class, bool *ret_new)
+{
+	struct kcmp_bucket *bucket;
+	struct kcmp_node **at, *n;
+	int r;
+
+	if (k->used >= k->nbuckets / 2 && grow_buckets(k) < 0)
+		return -ENOMEM;
+	bucket = find_bucket(k->buckets, k->nbuckets, hash);
+	r = put_in_order(k, bucket);
+	if (r >= 0)
+		r = find_place(k, bucket, tid, index, &at);
+	if (r < 0)
+		return r;
+	*ret_new = !*at;
+	if (!*at) {
+		n = new_node(k, bucket, hash, tid, index);
+		if (!n)
+			return -ENOMEM;
+		bucket->searched = true;
+		*at = n;
+	}
+	*ret_class = (*at)->class;
+	return 0;
+}
+
+int kcmp_index_get_apart(struct kcmp_index *k, uint64_t hash, pid_t tid, unsigned long index,
+			 uint64_t *ret_class, bool *ret_new)
+{
+	struct kcmp_bucket *bucket;
+	struct kcmp_node *n;
+
+	if (k->used >= k->nbuckets / 2 && grow_buckets(k) < 0)
+		return -ENOMEM;
+	bucket = find_bucket(k->buckets, k->nbuckets, hash);
+	if (bucket->searched)
+		return kcmp_index_get(k, hash, tid, index, ret_class, ret_new);
+	n = new_node(k, bucket, hash, tid, index);
+	if (!n)
+		return -ENOMEM;
+	n->less = bucket->apart;
+	bucket->apart = n;
+	*ret_class = n->class;
 	*ret_new = true;
 	return 0;
 }

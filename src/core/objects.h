@@ -44,5 +44,10 @@ void kcmp_index_free(struct kcmp_index *k);
  * -EPERM, -ENOMEM). */
 int kcmp_index_get(struct kcmp_index *k, uint64_t hash, pid_t tid, unsigned long index,
 		   uint64_t *ret_class, bool *ret_new) must_check;
+/* The same of something which, as the caller knows, is none of those that were given to this
+ * function before: it is compared with what was given to the other one only, and with these when
+ * the other one needs them. */
+int kcmp_index_get_apart(struct kcmp_index *k, uint64_t hash, pid_t tid, unsigned long index,
+			 uint64_t *ret_class, bool *ret_new) must_check;
 
 #endif

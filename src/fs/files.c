@@ -295,57 +295,47 @@ static int add_seen(struct table *t, struct file_entry *f, int fd, const char *f
 	return r < 0 ? r : see_locks(t, f, fd, fdinfo, e);
 }
 
-/*
- * A description that was met with its address, in another table or in this one: it is the same, and
- * all that differs from descriptor to descriptor is the flag, and locks (fdinfo tells those that
- * the table has).
- */
+/* A description that was met with its address, in another table or in this one. */
 static struct file_entry *met_before(const struct files_checkpoint *fc,
 				     const struct glance_fd *glance)
 {
-	uint64_t id = glance && fc->addresses && !glance->locks
-			      ? objects_find(fc->addresses, 0, glance->file, 0)
-			      : 0;
+	uint64_t id = glance && fc->addresses ? objects_find(fc->addresses, 0, glance->file, 0) : 0;
 
 	return id && id <= fc->by_address.n ? fc->by_address.v[id - 1] : NULL;
 }
 
-/* What is not remembered is compared the next time. */
-static void remember(struct files_checkpoint *fc, const struct glance_fd *glance,
-		     struct file_entry *f)
+/* What is not remembered would be taken for another one the next time. */
+static int remember(struct files_checkpoint *fc, const struct glance_fd *glance,
+		    struct file_entry *f, struct error *e)
 {
 	struct file_entry **slot;
 	uint64_t id;
 	bool is_new;
 
-	if (!glance || (!fc->addresses && objects_new(&fc->addresses) < 0) ||
-	    objects_get(fc->addresses, 0, glance->file, 0, &id, &is_new) < 0 || !is_new)
-		return;
-	slot = id == fc->by_address.n + 1 ? vec_push(&fc->by_address) : NULL;
-	if (slot)
-		*slot = f;
+	if (!glance)
+		return 0;
+	slot = vec_push(&fc->by_address);
+	if (!slot || (!fc->addresses && objects_new(&fc->addresses) < 0) ||
+	    objects_get(fc->addresses, 0, glance->file, 0, &id, &is_new) < 0)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a descriptor");
+	*slot = f;
+	return 0;
 }
 
-static int see_fd(struct table *t, int fd, const char *name, struct error *e)
+/* Of what was not met yet: NULL without an error if there is nothing to be saved. */
+static int find_file(struct table *t, int fd, const char *name, char *fdinfo,
+		     const struct glance_fd *glance, struct file_entry **ret, struct error *e)
 {
 	struct files_checkpoint *fc = t->c->files;
-	_cleanup_(free_ptr) char *fdinfo = NULL;
-	const struct glance_fd *glance = glance_descriptor(t->c, t->tid, fd);
-	struct file_entry *f = met_before(fc, glance);
 	struct stat st;
 	uint64_t class;
 	bool is_new;
 	int r;
 
-	if (f)
-		return add_fd(t, f, fd, glance->cloexec, e);
 	if (fstatat(t->link_dir, name, &st, 0) < 0)
 		return gone(t, fd, -errno, e);
-	fdinfo = file_read_info(t->info_dir, name);
-	if (!fdinfo)
-		return gone(t, fd, -errno, e);
-	r = kcmp_index_get(fc->by_file, file_hash(&st, fdinfo), t->tid, (unsigned long)fd, &class,
-			   &is_new);
+	r = (glance ? kcmp_index_get_apart : kcmp_index_get)(
+		fc->by_file, file_hash(&st, fdinfo), t->tid, (unsigned long)fd, &class, &is_new);
 	if (r < 0)
 		return gone(t, fd, r, e);
 	if (is_new) {
@@ -353,11 +343,27 @@ static int see_fd(struct table *t, int fd, const char *name, struct error *e)
 		if (r < 0)
 			return r;
 	}
-	f = class <= fc->by_class.n ? fc->by_class.v[class - 1] : NULL;
+	*ret = class <= fc->by_class.n ? fc->by_class.v[class - 1] : NULL;
+	return *ret ? remember(fc, glance, *ret, e) : 0;
+}
+
+/* Of a description that was met all that differs from descriptor to descriptor is the flag, and
+ * locks: fdinfo tells those that the table has. */
+static int see_fd(struct table *t, int fd, const char *name, struct error *e)
+{
+	_cleanup_(free_ptr) char *fdinfo = NULL;
+	const struct glance_fd *glance = glance_descriptor(t->c, t->tid, fd);
+	struct file_entry *f = met_before(t->c->files, glance);
+	int r = 0;
+
+	if (f && !glance->locks)
+		return add_fd(t, f, fd, glance->cloexec, e);
+	fdinfo = file_read_info(t->info_dir, name);
+	if (!fdinfo)
+		return gone(t, fd, -errno, e);
 	if (!f)
-		return 0;
-	remember(fc, glance, f);
-	return add_seen(t, f, fd, fdinfo, glance, e);
+		r = find_file(t, fd, name, fdinfo, glance, &f, e);
+	return r < 0 || !f ? r : add_seen(t, f, fd, fdinfo, glance, e);
 }
 
 static int cannot_list(const struct table *t, struct error *e)

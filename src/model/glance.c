@@ -10,7 +10,8 @@
 #include "core/kernel_scan.h"
 #include "model/checkpoint.h"
 
-#define WORTH 4 /* threads: it takes as long as to ask so many */
+#define WORTH	 4  /* threads: it takes as long as to ask so many */
+#define A_THREAD 64 /* descriptors take as long */
 
 /*
  * All threads of our pid namespace are gone through, and all that they have open: 0.1 us each of
@@ -100,10 +101,11 @@ static size_t all_pids(const struct glance *g, struct kernel_memory *k)
 								       : n & ~PIDNS_ADDING;
 }
 
-void glance_prepare(struct checkpoint *c, size_t threads)
+void glance_prepare(struct checkpoint *c, size_t threads, size_t descriptors)
 {
 	struct kernel_path paths[VALUES] = {};
-	struct glance *g = c->kernel && threads >= WORTH ? calloc(1, sizeof(*g)) : NULL;
+	const size_t weight = threads + descriptors / A_THREAD;
+	struct glance *g = c->kernel && weight >= WORTH ? calloc(1, sizeof(*g)) : NULL;
 	uint64_t self;
 	int number;
 
@@ -119,9 +121,9 @@ void glance_prepare(struct checkpoint *c, size_t threads)
 		/* without System V IPC nobody has such a list */
 		for (int i = 0; i < VALUES; i++)
 			g->failed |= !paths[i].n && i != ADDRESSES + GLANCE_UNDO;
-		if (!g->failed && all <= MOST_THREADS(threads) &&
+		if (!g->failed && all <= MOST_THREADS(weight) &&
 		    kernel_scan_new_only(&g->scan, c->kernel, paths, VALUES, self) >= 0) {
-			if (all > MOST_TABLES(threads) ||
+			if (all > MOST_TABLES(weight) ||
 			    kernel_files_new(&g->files, c->kernel, self, number) < 0)
 				g->files = NULL;
 			c->glance = g;

@@ -26,9 +26,10 @@ enum glance_kind {
 
 struct checkpoint;
 struct glance;
-/* While everything runs, for this takes a while (threads: of the tree); then when all of the tree
- * has been stopped by this thread. If it cannot be done, or is not worth it, nothing is known. */
-void glance_prepare(struct checkpoint *c, size_t threads);
+/* While everything runs, for this takes a while (threads, descriptors: of the tree); then when all
+ * of the tree has been stopped by this thread. If it cannot be done, or is not worth it, nothing is
+ * known. */
+void glance_prepare(struct checkpoint *c, size_t threads, size_t descriptors);
 void glance_take(struct checkpoint *c);
 void glance_free(struct glance *g); /* accepts NULL */
 

@@ -239,6 +239,7 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	s->tasks = 0;
 	vec_for_each (f, &p.c.freezer.processes)
 		s->tasks += f->threads.n;
+	s->descriptors = files_checkpoint_count(&p.c);
 	s->pins = pass_pins_pages(&p.c);
 	s->pipes = files_hold_kind(&p.c, "pipe") || files_hold_kind(&p.c, "fifo");
 	s->faults = files_hold_kind(&p.c, "userfaultfd");

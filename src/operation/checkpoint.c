@@ -438,7 +438,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
-	glance_prepare(&p.c, s->tasks);
+	glance_prepare(&p.c, s->tasks, s->descriptors);
 	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
 	if (r >= 0)

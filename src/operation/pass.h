@@ -48,7 +48,7 @@ struct subject {
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
 	struct memory_objects shared; /* memory that stands for itself, of which there is much */
 	uint64_t shared_bytes;	      /* of it */
-	size_t tasks;		      /* threads */
+	size_t tasks, descriptors;    /* threads; in all tables */
 	bool pins;		      /* see pass_pins_pages() */
 	bool pipes;		      /* it has some */
 	bool faults;		      /* it may register memory with a userfaultfd at any time */

@@ -91,6 +91,58 @@ static void test_kcmp(void **state)
 	kcmp_index_free(k);
 }
 
+/* What is known to differ is compared when somebody comes of whom it is not known. */
+static void test_kcmp_apart(void **state)
+{
+	struct kcmp_index *k;
+	uint64_t class, classes[64];
+	pid_t pid = getpid();
+	int fd[64];
+	bool fresh;
+
+	assert_int_equal(kcmp_index_new(&k, KCMP_FILE), 0);
+	for (int i = 0; i < 64; i++) {
+		fd[i] = open("/dev/null", O_RDONLY);
+		assert_int_equal(
+			kcmp_index_get_apart(k, 1, pid, (unsigned long)fd[i], &class, &fresh), 0);
+		assert_true(fresh);
+		classes[i] = class;
+		if (i == 20) { /* one among them is met by somebody who does not know */
+			int copy = dup(fd[7]);
+
+			assert_int_equal(
+				kcmp_index_get(k, 1, pid, (unsigned long)copy, &class, &fresh), 0);
+			assert_false(fresh);
+			assert_int_equal(class, classes[7]);
+			close(copy);
+		}
+		if (i == 40) { /* and this one by him first */
+			int first = open("/dev/null", O_RDONLY), copy = dup(first);
+
+			assert_int_equal(
+				kcmp_index_get(k, 2, pid, (unsigned long)first, &class, &fresh), 0);
+			assert_true(fresh);
+			assert_int_equal(kcmp_index_get_apart(k, 2, pid, (unsigned long)copy,
+							      &class, &fresh),
+					 0);
+			assert_false(fresh);
+			close(first);
+			close(copy);
+		}
+	}
+	for (int i = 0; i < 64; i++) {
+		int copy = dup(fd[i]);
+
+		assert_int_equal(kcmp_index_get(k, 1, pid, (unsigned long)copy, &class, &fresh), 0);
+		assert_false(fresh);
+		assert_int_equal(class, classes[i]);
+		close(copy);
+	}
+	for (int i = 0; i < 64; i++)
+		close(fd[i]);
+	kcmp_index_free(k);
+}
+
 static void test_kcmp_task_gone(void **state)
 {
 	struct kcmp_index *k;
@@ -110,9 +162,8 @@ static void test_kcmp_task_gone(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_first_sight),
-		cmocka_unit_test(test_many),
-		cmocka_unit_test(test_kcmp),
+		cmocka_unit_test(test_first_sight),    cmocka_unit_test(test_many),
+		cmocka_unit_test(test_kcmp),	       cmocka_unit_test(test_kcmp_apart),
 		cmocka_unit_test(test_kcmp_task_gone),
 	};
 
