@@ -195,15 +195,18 @@ static void map_vdso(struct build *b, uint64_t vvar)
 		  VAL(b->want->compat ? ARCH_MAP_VDSO_32 : ARCH_MAP_VDSO_64), VAL(vvar));
 	calls_place(&b->calls, "mremap", vdso, vdso + own->len, __NR_mremap, VAL(vdso),
 		    VAL(own->len), VAL(own->len), VAL(0));
+	if (!b->want->vdso) /* the program had unmapped it */
+		calls_add(&b->calls, "munmap", vdso, vdso + own->len, __NR_munmap, VAL(vdso),
+			  VAL(own->len));
 }
 
 static void make_vdso(struct build *b)
 {
 	const struct mm_width *width = mm_width_of(b->r, b->want);
 
-	if (width->own.vdso && width->foreign_vdso)
+	if (width->own.vdso && width->foreign_vdso && b->want->vdso)
 		map_vdso(b, width->free_vdso);
-	else if (b->want->vdso)
+	else if (b->want->vvar && !width->foreign_vdso)
 		map_vdso(b, b->want->vvar);
 }
 

@@ -343,7 +343,7 @@ static int take_mm(struct checkpoint *c, const struct checkpoint_process *p, str
 	r = take_vmas(c, p, m, e);
 	if (r < 0)
 		return r;
-	r = mm_vdso_checkpoint(m->msg, e);
+	r = mm_vdso_checkpoint(c->proc_fd, m->msg, e);
 	if (r < 0)
 		r = checkpoint_refuse(c, r, e);
 	if (r >= 0 && m->msg->compat && m->msg->vdso && !c->checking)

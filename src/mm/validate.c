@@ -115,7 +115,8 @@ static int check_vmas(const struct restart *r, const Reprise__Mm *mm, struct err
 	return 0;
 }
 
-/* vvar and vdso adjoin, in this order, and there are no others. */
+/* vvar and vdso adjoin, in this order, and there are no others. The code may be missing, of 64-bit
+ * programs. */
 static int check_vdso(const struct restart *r, const Reprise__Mm *mm, struct error *e)
 {
 	uint64_t first = 0, code = 0, next = 0;
@@ -134,8 +135,12 @@ static int check_vdso(const struct restart *r, const Reprise__Mm *mm, struct err
 			code = v->start;
 		next = v->end;
 	}
-	if (mm->vvar != first || mm->vdso != code || !first != !code)
+	if (mm->vvar != first || mm->vdso != code || (code && !first))
 		return INVALID(e, "the vDSO is not where it is said to be");
+	if (first && !code &&
+	    (mm->compat || !mm_vdso_in_image(r, false, &of_image) ||
+	     next - first != of_image.vdso - of_image.vvar))
+		return INVALID(e, "the data of the vDSO is not that of the image");
 	if (code && (!mm_vdso_in_image(r, mm->compat, &of_image) ||
 		     code - first != of_image.vdso - of_image.vvar || next - code != of_image.len ||
 		     code - first < PAGE_BYTES))

@@ -71,9 +71,26 @@ int mm_vdso_of(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e)
 	return r;
 }
 
+static int in_pieces(struct error *e)
+{
+	return error_set(e, -EOPNOTSUPP, E_VMA_KIND, "has moved or unmapped parts of its vDSO");
+}
+
+/* Who has unmapped the code (valgrind does, to see all system calls) leaves the data behind: that
+ * it is all of it, and not a part, is told by how long it is. */
+static int check_data(int proc_fd, const Reprise__Mm *mm, uint64_t end, struct error *e)
+{
+	_cleanup_(mm_vdso_free) struct mm_vdso own = {};
+	int r = mm_vdso_own(proc_fd, &own, e);
+
+	if (r < 0)
+		return r;
+	return mm->compat || end - mm->vvar != own.vdso - own.vvar ? in_pieces(e) : 0;
+}
+
 /* The code finds its data relative to itself: apart from it, it is of no use, and cannot be made
  * again by the kernel. */
-int mm_vdso_checkpoint(Reprise__Mm *mm, struct error *e)
+int mm_vdso_checkpoint(int proc_fd, Reprise__Mm *mm, struct error *e)
 {
 	uint64_t next = 0;
 
@@ -83,18 +100,16 @@ int mm_vdso_checkpoint(Reprise__Mm *mm, struct error *e)
 		if (v->kind != VMA_VVAR && v->kind != VMA_VDSO)
 			continue;
 		if (mm->vdso || (next && v->start != next))
-			return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-					 "has moved or unmapped parts of its vDSO");
+			return in_pieces(e);
 		if (v->kind == VMA_VVAR && !mm->vvar)
 			mm->vvar = v->start;
 		if (v->kind == VMA_VDSO)
 			mm->vdso = v->start;
 		next = v->end;
 	}
-	if (!mm->vvar != !mm->vdso)
-		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-				 "has moved or unmapped parts of its vDSO");
-	return 0;
+	if (mm->vdso && !mm->vvar)
+		return in_pieces(e);
+	return mm->vvar && !mm->vdso ? check_data(proc_fd, mm, next, e) : 0;
 }
 
 /* ---- another kernel's vDSO ---- */

@@ -25,8 +25,9 @@ int mm_vdso_of(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e) mus
 #define VDSO_TAIL 64
 void mm_vdso_free(struct mm_vdso *v);
 
-/* Fills in the addresses from the list of mappings; a vDSO that was taken apart is refused. */
-int mm_vdso_checkpoint(Reprise__Mm *mm, struct error *e) must_check;
+/* Fills in the addresses from the list of mappings; a vDSO that was taken apart is refused. All of
+ * its data may be there without the code. */
+int mm_vdso_checkpoint(int proc_fd, Reprise__Mm *mm, struct error *e) must_check;
 
 /*
  * Makes the code of a vDSO of another kernel harmless: each of its entry points jumps to a
