@@ -59,6 +59,13 @@ struct pipe_asked {
 	Reprise__PipeFile *fresh;
 };
 
+/* A TCP socket that is about to be connected; claimed by who will connect it again. */
+struct tcp_connecting {
+	struct file_entry *entry;
+	int fd; /* ours */
+	bool claimed;
+};
+
 /* What is read once for each network namespace. */
 struct network_view {
 	uint64_t id;	 /* see model/spaces.h */
@@ -133,6 +140,7 @@ struct files_checkpoint {
 	uint64_t netns; /* SO_NETNS_COOKIE of sockets that are made here; 0: not known yet */
 	VEC(struct network_view) networks;
 	VEC(int) tcp_connections; /* ours: those that were saved as closed */
+	VEC(struct tcp_connecting) tcp_connecting;
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
 	VEC(struct mount_seen) mounts;

@@ -115,7 +115,7 @@ static bool is_calm(const struct uring_seen *s)
 			return false;
 	if ((s->flags & IORING_SETUP_SQPOLL) && s->sq_tail != s->sq_head && !s->obstacle)
 		return false;
-	return !s->strange && !s->waiting && s->in_flight == s->flight.n;
+	return !s->strange && !s->waiting && s->in_flight == s->flight.n + s->n_notices;
 }
 
 /* Looks until it is calm. While checking, what may end by itself is let be. */
@@ -277,10 +277,27 @@ static int find_owner(const struct checkpoint *c, const struct file_seen *f,
 	return checkpoint_refer(c, *ret, e);
 }
 
+/*
+ * A ring is made anew so that requests can be told to wait for all before them; not where
+ * counting takes requests without a completion (see count() in uring_restart.c), which forbid it.
+ */
+static bool can_hold(const struct uring_seen *s)
+{
+	uint32_t ended = s->sq_head - (uint32_t)s->flight.n;
+
+	return !s->drain_disabled && !s->given.n && !s->overflow.n && ended <= s->cq_tail;
+}
+
 static int refuse_state(const struct uring_seen *s, struct error *e)
 {
 	if (s->obstacle)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", s->obstacle);
+	if (s->holds && !can_hold(s))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "requests are in flight (%u) that wait for all before them "
+				 "(IOSQE_IO_DRAIN), which rings that have been given buffers by "
+				 "requests, or have been full, cannot be asked for again",
+				 s->in_flight);
 	if (s->flight.n > s->sq_head ||
 	    !uring_can_count(s->sq_entries, s->sq_head - (uint32_t)s->flight.n, s->cq_tail))
 		return error_set(
@@ -389,7 +406,7 @@ const struct file_ops uring_file_ops = {
 	.support =
 		"rings, also with a thread that submits, registered files (regular ones also where they "
 		"have been closed) and buffers, buffers to choose from, requests that wait for a file, "
-		"a futex, a child or time; "
+		"a connection, a futex, a child, time or each other; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,

@@ -95,6 +95,8 @@ struct uring_seen {
 	uint32_t in_flight;	   /* requests that are under way, of whatever kind */
 	uint32_t waiting;	   /* lists of those that wait for somebody: may be for ever */
 	VEC(struct uring_request) flight; /* those that can be submitted again, but for */
+	bool holds;			  /* of these: the last wait for all before them */
+	uint32_t n_notices;		  /* requests of the kernel's own that belong to these */
 	uint32_t strange;		  /* of these: cannot */
 	const char *why;		  /* that is, if it can be said of one; else NULL */
 	struct uring_bits bits;

@@ -88,8 +88,17 @@ static const char *look_at_changes(struct flying *f, uint64_t flags, struct urin
 
 /* ---- all of them ---- */
 
-static int take_one(struct kernel_memory *k, uint64_t at, bool linked, struct uring_seen *s,
-		    uint64_t *ret_link)
+/* What is held back has been given its turn by none, nor have those that are linked to it. */
+static bool is_issued(const struct uring_request *to, bool held)
+{
+	/* what a time-out limits is what stands before it, and goes on */
+	if (held || (to->linked && to->sqe.opcode != IORING_OP_LINK_TIMEOUT))
+		return false;
+	return !to->linked || !to[-1].linked;
+}
+
+static int take_one(struct kernel_memory *k, uint64_t at, bool linked, bool held,
+		    struct uring_seen *s, uint64_t *ret_link)
 {
 	struct uring_request *to = vec_push(&s->flight);
 	struct flying f = {.k = k, .at = at, .to = to, .seen = s};
@@ -103,36 +112,37 @@ static int take_one(struct kernel_memory *k, uint64_t at, bool linked, struct ur
 	to->linked = linked;
 	flags = uring_of_request(&f, "flags", 8);
 	sqe->opcode = (uint8_t)uring_of_request(&f, "opcode", 1);
-	sqe->flags = flags & SQE_FLAGS_MASK;
+	/* The kernel moves the mark to the head of a chain (io_init_drain()). */
+	sqe->flags = flags & (held && !linked ? SQE_FLAGS_MASK : SQE_FLAGS_MASK & ~IOSQE_IO_DRAIN);
 	sqe->user_data = uring_of_request(&f, "cqe.user_data", 8);
 	sqe->fd = -1;
-	/* what a time-out limits is what stands before it, and goes on */
-	f.issued = !linked || sqe->opcode == IORING_OP_LINK_TIMEOUT;
-	if (f.issued && linked && to[-1].linked)
-		f.issued = false;
+	f.issued = is_issued(to, held);
 	why = look_at_changes(&f, flags, s);
 	if (!uring_take(&f) || why)
 		s->strange++;
 	s->why = why ? why : s->why;
 	/* numbers of descriptors are looked at when the turn of a request has come */
-	if (uring_kind_has_file(sqe->opcode) && linked)
+	if (uring_kind_has_file(sqe->opcode) && (linked || held))
 		sqe->fd = (int32_t)uring_of_request(&f, "cqe.fd", 4);
 	else if (uring_kind_has_file(sqe->opcode))
 		look_at_file(&f, sqe);
 	to->task_struct =
 		uring_get(&f, uring_of_request(&f, "tctx", 8), "io_uring_task", "task", 8);
+	/* each has a second one, which tells that its memory is free again */
+	if (sqe->opcode == IORING_OP_SEND_ZC || sqe->opcode == IORING_OP_SENDMSG_ZC)
+		s->n_notices++;
 	*ret_link = uring_of_request(&f, "link", 8);
 	return f.failed < 0 ? f.failed : 0;
 }
 
 /* One and all that is linked to it. */
-static int take_request(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
+static int take_request(struct kernel_memory *k, uint64_t at, bool held, struct uring_seen *s)
 {
 	bool linked = false;
 	int r = 0;
 
 	for (uint64_t next = 0; at && r >= 0; at = next, linked = true)
-		r = s->flight.n < LIST_MAX ? take_one(k, at, linked, s, &next) : -EAGAIN;
+		r = s->flight.n < LIST_MAX ? take_one(k, at, linked, held, s, &next) : -EAGAIN;
 	return r;
 }
 
@@ -143,7 +153,7 @@ static int take_list(struct kernel_memory *k, uint64_t head, uint64_t node, stru
 	int r = kernel_read(k, head, &at, sizeof(at));
 
 	while (r >= 0 && at) {
-		r = take_request(k, at - node, s);
+		r = take_request(k, at - node, false, s);
 		if (r >= 0)
 			r = kernel_read(k, at, &at, sizeof(at));
 	}
@@ -173,7 +183,7 @@ static int take_timed(struct kernel_memory *k, uint64_t list, struct uring_seen 
 	int r = node < 0 ? node : kernel_read(k, list, &at, sizeof(at));
 
 	for (; r >= 0 && at != list; at = next) {
-		r = take_request(k, at - (uint64_t)node, s);
+		r = take_request(k, at - (uint64_t)node, false, s);
 		if (r >= 0)
 			r = kernel_read(k, at, &next, sizeof(next));
 		if (r >= 0 && next == at)
@@ -195,6 +205,32 @@ static int take_waiting(struct kernel_memory *k, uint64_t ctx, const char *of, s
 	return take_list(k, ctx + (uint64_t)list, (uint64_t)node, s);
 }
 
+/*
+ * Those that wait for all before them (IOSQE_IO_DRAIN), and what came after them, in their order.
+ * The first waits like one that was asked to, whether it was or not (io_queue_deferred()).
+ */
+static int take_held(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
+{
+	int list = kernel_offset(k, "io_ring_ctx", "defer_list");
+	int node = kernel_offset(k, "io_defer_entry", "list");
+	uint64_t end = ctx + (uint64_t)list, at, request;
+	size_t first = s->flight.n;
+	int r = list < 0 ? list : node < 0 ? node : kernel_read(k, end, &at, sizeof(at));
+
+	while (r >= 0 && at != end) {
+		r = kernel_member(k, at - (uint64_t)node, "io_defer_entry", "req", &request,
+				  sizeof(request));
+		if (r >= 0)
+			r = take_request(k, request, true, s);
+		if (r >= 0)
+			r = kernel_read(k, at, &at, sizeof(at));
+	}
+	s->holds = s->flight.n > first;
+	if (r >= 0 && s->holds)
+		s->flight.v[first].sqe.flags |= IOSQE_IO_DRAIN;
+	return r;
+}
+
 int uring_flight(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
 {
 	int list = kernel_offset(k, "io_ring_ctx", "timeout_list");
@@ -212,5 +248,7 @@ int uring_flight(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
 		r = take_waiting(k, ctx, "waitid_list", s);
 	if (r >= 0 && list < 0)
 		r = list;
-	return r < 0 ? r : take_timed(k, ctx + (uint64_t)list, s);
+	if (r >= 0)
+		r = take_timed(k, ctx + (uint64_t)list, s);
+	return r < 0 ? r : take_held(k, ctx, s);
 }

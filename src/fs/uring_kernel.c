@@ -126,7 +126,7 @@ static int look_at_requests(struct view *ctx, struct uring_seen *s)
 	if (unused > allocated)
 		return -EAGAIN;
 	s->in_flight = allocated - unused;
-	s->waiting = !list_empty(ctx, "defer_list") + (u64(ctx, "cancelable_uring_cmd") != 0);
+	s->waiting = u64(ctx, "cancelable_uring_cmd") != 0;
 	/* messages of other rings, and what else was left for the task to do */
 	if (u64(ctx, "work_llist") || u64(ctx, "retry_llist") || u64(ctx, "fallback_llist"))
 		s->in_flight++;

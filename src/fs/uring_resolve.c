@@ -14,6 +14,7 @@
 #include "fs/addresses.h"
 #include "fs/uring.h"
 #include "mm/state.h"
+#include "net/tcp.h"
 
 /* Also one that was refused. */
 static bool uring_is(const struct file_entry *f)
@@ -69,9 +70,13 @@ static int find_files(struct checkpoint *c, struct kernel_memory *k,
 	return 0;
 }
 
-static int find_requested(const struct file_addresses *all, Reprise__IoUring *m, struct error *e)
+static int find_requested(struct checkpoint *c, const struct file_addresses *all,
+			  Reprise__IoUring *m, struct error *e)
 {
-	for (size_t i = 0; i < m->n_requests; i++) {
+	int r = 0;
+
+	for (size_t i = 0; i < m->n_requests && r >= 0; i++) {
+		const uint8_t *sqe = m->requests[i]->sqe.data;
 		uint64_t file = m->requests[i]->file;
 
 		m->requests[i]->file = file ? id_of(all, file) : 0;
@@ -80,8 +85,10 @@ static int find_requested(const struct file_addresses *all, Reprise__IoUring *m,
 				e, -EOPNOTSUPP, E_FILE_STATE,
 				"a request is in flight for a file that nobody has open as "
 				"a descriptor");
+		if (file && sqe[offsetof(struct io_uring_sqe, opcode)] == IORING_OP_CONNECT)
+			r = inet_connecting_claim(c, m->requests[i]->file, e);
 	}
-	return 0;
+	return r;
 }
 
 static int find_buffers(struct checkpoint *c, struct kernel_memory *k,
@@ -143,7 +150,7 @@ static int resolve(struct checkpoint *c, const struct file_addresses *all,
 	int r = find_files(c, c->files->kernel, all, seen, f->msg->io_uring, e);
 
 	if (r >= 0)
-		r = find_requested(all, f->msg->io_uring, e);
+		r = find_requested(c, all, f->msg->io_uring, e);
 	if (r >= 0)
 		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
 	if (r >= 0)

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -93,6 +94,29 @@ static int save_request(const struct uring_request *f, Reprise__IoUring *m, stru
 	return save_memory(f, q, s, e);
 }
 
+/*
+ * A stop that its parent has been told of is told of again when the child is stopped at the
+ * restart: by then the request waits.
+ */
+static bool has_stopped_child(const struct checkpoint *c, pid_t tid)
+{
+	pid_t parent = 0;
+
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads)
+			if (t->tid == tid)
+				parent = p->frozen->pid;
+	vec_for_each (p, &c->processes)
+		if (p->frozen->ppid == parent && p->frozen->job_stopped)
+			return true;
+	return false;
+}
+
+static bool waits_for_stop(const struct io_uring_sqe *sqe)
+{
+	return sqe->opcode == URING_OP_WAITID && (sqe->file_index & WSTOPPED);
+}
+
 int uring_requests_save(const struct checkpoint *c, const struct uring_seen *seen,
 			Reprise__IoUring *m, struct scratch *s, struct error *e)
 {
@@ -106,6 +130,11 @@ int uring_requests_save(const struct checkpoint *c, const struct uring_seen *see
 			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
 					 "a request of task %d is in flight, which is not in the "
 					 "tree",
+					 f->task);
+		if (waits_for_stop(&f->sqe) && has_stopped_child(c, f->task))
+			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+					 "a request is in flight that waits for a child of task %d "
+					 "to stop, while one is stopped",
 					 f->task);
 		r = save_request(f, m, s, e);
 		if (r < 0)
@@ -147,7 +176,7 @@ static bool request_fits(const struct restart *r, const Reprise__IoUringRequest 
 	    (q->file && (q->linked || !restart_find(r, RECORD_FILE, q->file))) ||
 	    (is_timeout(sqe.opcode) && (q->timeout_ns > INT64_MAX || q->memory.len)))
 		return false;
-	return q->linked || sqe.opcode != IORING_OP_LINK_TIMEOUT;
+	return q->linked ? !(sqe.flags & IOSQE_IO_DRAIN) : sqe.opcode != IORING_OP_LINK_TIMEOUT;
 }
 
 bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m)

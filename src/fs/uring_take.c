@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -23,6 +24,12 @@
 #define RECV_MULTISHOT (1u << 1)
 #define RECV_FLAGS     (IORING_RECVSEND_POLL_FIRST | RECV_MULTISHOT | 1u << 4)
 #define RECV_OTHERS    0x0cu
+
+/* The same of sending without copies (6.0): from a registered buffer, and whether it was copied. */
+#define SEND_FIXED    (1u << 2)
+#define SEND_ZC_FLAGS (IORING_RECVSEND_POLL_FIRST | SEND_FIXED | 1u << 3)
+
+#define SIN6_LEN_RFC2133 24 /* without sin6_scope_id */
 
 /* struct iov_iter: of one place, of several (6.4). */
 #define ITER_UBUF  0
@@ -306,6 +313,18 @@ static uint32_t put_name(struct flying *f, uint64_t msg, uint32_t *ret_at)
 	return len;
 }
 
+static bool send_flags_fit(uint8_t opcode, uint32_t flags)
+{
+	switch (opcode) {
+	case IORING_OP_SEND_ZC:
+		return !(flags & ~SEND_ZC_FLAGS);
+	case IORING_OP_SENDMSG_ZC:
+		return !(flags & ~(SEND_ZC_FLAGS & ~SEND_FIXED));
+	default:
+		return !(flags & ~IORING_RECVSEND_POLL_FIRST);
+	}
+}
+
 static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 {
 	uint64_t data = uring_of_request(f, "async_data", 8);
@@ -315,11 +334,13 @@ static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 
 	sqe->msg_flags = (uint32_t)uring_of_kind(f, "io_sr_msg", "msg_flags", 4);
 	sqe->ioprio = (uint16_t)flags;
-	if (!data || (flags & ~IORING_RECVSEND_POLL_FIRST) ||
+	if (!data || !send_flags_fit(sqe->opcode, flags) ||
 	    uring_of_kind(f, "io_sr_msg", "done_io", 4))
 		return false;
+	if (flags & SEND_FIXED)
+		sqe->buf_index = (uint16_t)uring_of_request(f, "buf_index", 2);
 	len = put_name(f, msg, &at);
-	if (sqe->opcode == IORING_OP_SEND) {
+	if (sqe->opcode == IORING_OP_SEND || sqe->opcode == IORING_OP_SEND_ZC) {
 		sqe->addr = uring_of_kind(f, "io_sr_msg", "buf", 8);
 		sqe->len = (uint32_t)uring_of_kind(f, "io_sr_msg", "len", 4);
 		sqe->addr2 = at;
@@ -339,6 +360,32 @@ static bool take_send(struct flying *f, struct io_uring_sqe *sqe)
 	return true;
 }
 
+/*
+ * The address has been copied, and is all that has been: no structure describes it (6.18), so it
+ * must look like one.
+ * A socket that is about to be connected is saved as one that is not (net/inet_tcp.c), so that
+ * the request connects it, and not somebody before it: io_connect() takes EALREADY for an answer.
+ */
+static bool take_connect(struct flying *f, struct io_uring_sqe *sqe)
+{
+	uint64_t data = uring_of_request(f, "async_data", 8);
+	uint32_t len = (uint32_t)uring_of_kind(f, "io_connect", "addr_len", 4);
+	uint8_t name[sizeof(struct sockaddr_storage)] = {};
+	sa_family_t family;
+	int r;
+
+	if (!data || !len || len > sizeof(name))
+		return false;
+	r = kernel_read(f->k, data, name, len);
+	f->failed = f->failed ? f->failed : r;
+	sqe->addr = uring_put(f, name, len);
+	sqe->addr2 = len;
+	f->to->sqe_pointers = URING_POINTER_ADDR;
+	memcpy(&family, name, sizeof(family));
+	return (family == AF_INET && len >= sizeof(struct sockaddr_in)) ||
+	       (family == AF_INET6 && len >= SIN6_LEN_RFC2133);
+}
+
 static bool take_accept(struct flying *f, struct io_uring_sqe *sqe)
 {
 	sqe->addr = uring_of_kind(f, "io_accept", "addr", 8);
@@ -356,6 +403,29 @@ static bool take_nop(struct flying *f, struct io_uring_sqe *sqe)
 	return !uring_of_kind(f, "io_nop", "flags", 4);
 }
 
+/* ---- what runs at once when its turn comes ---- */
+
+static bool take_sync(struct flying *f, struct io_uring_sqe *sqe)
+{
+	sqe->off = uring_of_kind(f, "io_sync", "off", 8);
+	sqe->len = (uint32_t)uring_of_kind(f, "io_sync", "len", 8);
+	sqe->fsync_flags = (uint32_t)uring_of_kind(f, "io_sync", "flags", 4);
+	return !f->issued;
+}
+
+static bool take_close(struct flying *f, struct io_uring_sqe *sqe)
+{
+	sqe->fd = (int32_t)uring_of_kind(f, "io_close", "fd", 4);
+	sqe->file_index = (uint32_t)uring_of_kind(f, "io_close", "file_slot", 4);
+	return !f->issued;
+}
+
+static bool take_shutdown(struct flying *f, struct io_uring_sqe *sqe)
+{
+	sqe->len = (uint32_t)uring_of_kind(f, "io_shutdown", "how", 4);
+	return !f->issued;
+}
+
 /* ---- all of them ---- */
 
 static const struct kind {
@@ -364,7 +434,10 @@ static const struct kind {
 	bool no_file;
 	bool (*take)(struct flying *f, struct io_uring_sqe *sqe);
 } kinds[] = {
-	{IORING_OP_NOP, 0, true, take_nop}, /* in a chain */
+	{IORING_OP_NOP, 0, true, take_nop}, /* in a chain, or held back, as the next three */
+	{IORING_OP_FSYNC, 0, false, take_sync},
+	{IORING_OP_CLOSE, 0, true, take_close},
+	{IORING_OP_SHUTDOWN, 0, false, take_shutdown},
 	{IORING_OP_POLL_ADD, 0, false, take_poll},
 	{IORING_OP_READ, IOSQE_BUFFER_SELECT, false, take_rw},
 	{IORING_OP_READV, 0, false, take_rw},
@@ -377,6 +450,9 @@ static const struct kind {
 	{IORING_OP_RECVMSG, IOSQE_BUFFER_SELECT, false, take_recvmsg},
 	{IORING_OP_SEND, 0, false, take_send},
 	{IORING_OP_SENDMSG, 0, false, take_send},
+	{IORING_OP_SEND_ZC, 0, false, take_send},
+	{IORING_OP_SENDMSG_ZC, 0, false, take_send},
+	{IORING_OP_CONNECT, 0, false, take_connect},
 	{IORING_OP_ACCEPT, 0, false, take_accept},
 	{URING_OP_EPOLL_WAIT, 0, false, uring_take_epoll},
 	{URING_OP_WAITID, 0, true, uring_take_waitid},
@@ -397,7 +473,7 @@ static const struct kind *find_kind(uint8_t opcode)
 bool uring_kind_fits(uint8_t opcode, uint8_t flags)
 {
 	const uint8_t common = IOSQE_FIXED_FILE | IOSQE_ASYNC | IOSQE_CQE_SKIP_SUCCESS |
-			       IOSQE_IO_LINK | IOSQE_IO_HARDLINK;
+			       IOSQE_IO_LINK | IOSQE_IO_HARDLINK | IOSQE_IO_DRAIN;
 	const struct kind *k = find_kind(opcode);
 
 	return k && !(flags & ~(common | k->flags));

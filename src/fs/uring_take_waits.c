@@ -110,21 +110,17 @@ static int number_of(struct flying *f, uint64_t pid, uint64_t task)
 
 /*
  * Whom it waits for is settled when its turn comes: the group that was the task's own then, the
- * process of a pidfd. The end of a child would have ended it, but a stop that has been told of is
- * told of again by those who wait for that only.
+ * process of a pidfd. The end of a child would have ended it.
  */
 bool uring_take_waitid(struct flying *f, struct io_uring_sqe *sqe)
 {
 	uint64_t data = uring_of_request(f, "async_data", 8);
 	uint64_t tctx = uring_of_request(f, "tctx", 8), pid = 0;
-	uint32_t options = (uint32_t)uring_of_kind(f, "io_waitid", "options", 4);
 
 	sqe->len = (uint32_t)uring_of_kind(f, "io_waitid", "which", 4);
 	sqe->fd = (int32_t)uring_of_kind(f, "io_waitid", "upid", 4);
 	sqe->addr2 = uring_of_kind(f, "io_waitid", "infop", 8);
-	sqe->file_index = options;
-	if (options & (WSTOPPED | WCONTINUED))
-		return false;
+	sqe->file_index = (uint32_t)uring_of_kind(f, "io_waitid", "options", 4);
 	if (!f->issued || sqe->len == P_ALL)
 		return true;
 	if (data)

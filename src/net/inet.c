@@ -176,7 +176,9 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 
 static int inet_checkpoint_all(struct checkpoint *c, struct error *e)
 {
-	return reuseport_save_all(c, &inet_file_ops, e);
+	int r = reuseport_save_all(c, &inet_file_ops, e);
+
+	return r < 0 ? r : inet_connecting_check(c, e);
 }
 
 static void inet_checkpoint_end(struct checkpoint *c)
@@ -184,6 +186,7 @@ static void inet_checkpoint_end(struct checkpoint *c)
 	inet_diag_end(c);
 	multicast_checkpoint_end(c);
 	inet_tcp_checkpoint_end(c);
+	inet_connecting_end(c);
 }
 
 /* ---- restart ---- */

@@ -42,6 +42,13 @@ void inet_drop_option(Reprise__Socket *m, int level, int name);
 /* Addresses and socket of m have been filled in. */
 int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
 		  struct scratch *s, struct error *e) must_check;
+int inet_tcp_refuse(const Reprise__InetSocket *m, int state, struct error *e) must_check;
+/* One that is about to be connected: refused by inet_connecting_check(), unless somebody claims
+ * it (net/tcp.h). */
+int inet_connecting_add(struct checkpoint *c, const struct file_seen *f,
+			struct error *e) must_check;
+int inet_connecting_check(struct checkpoint *c, struct error *e) must_check;
+void inet_connecting_end(struct checkpoint *c);
 void inet_tcp_checkpoint_end(struct checkpoint *c);
 /* Whether it comes back as a connection that is over. */
 bool inet_tcp_is_over(const Reprise__InetSocket *m);

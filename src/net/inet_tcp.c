@@ -36,7 +36,7 @@ static const char *state_name(int state)
 	return (size_t)state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
 }
 
-static int refuse(const Reprise__InetSocket *m, int state, struct error *e)
+int inet_tcp_refuse(const Reprise__InetSocket *m, int state, struct error *e)
 {
 	char local[80], remote[80];
 
@@ -202,12 +202,16 @@ void inet_tcp_checkpoint_end(struct checkpoint *c)
 	vec_free(&c->files->tcp_connections);
 }
 
-static int save_connection(struct checkpoint *c, int fd, int state, int seen,
+static int save_connection(struct checkpoint *c, const struct file_seen *f, int state, int seen,
 			   Reprise__InetSocket *m, struct error *e)
 {
+	if (!c->tcp_closed && state == TCP_SYN_SENT) {
+		m->state = INET_UNCONNECTED;
+		return inet_connecting_add(c, f, e);
+	}
 	if (!c->tcp_closed)
-		return refuse(m, state, e);
-	remember(c, fd);
+		return inet_tcp_refuse(m, state, e);
+	remember(c, f->local);
 	if (state == TCP_SYN_SENT)
 		m->state = INET_REFUSED;
 	else
@@ -245,7 +249,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 	if (info.tcpi_state == TCP_CLOSE)
 		r = save_closed(c, f->local, p.revents, m, e);
 	else
-		r = save_connection(c, f->local, info.tcpi_state, p.revents, m, e);
+		r = save_connection(c, f, info.tcpi_state, p.revents, m, e);
 	if (r < 0 || !inet_tcp_is_over(m))
 		return r;
 	drop_options(m->socket);

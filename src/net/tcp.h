@@ -11,4 +11,8 @@
  */
 void inet_tcp_abort(struct checkpoint *c);
 
+/* This open file, if it is a socket that is about to be connected, will be by who asks: it is saved
+ * as it was before. Before inet_connecting_check(). */
+int inet_connecting_claim(struct checkpoint *c, uint64_t id, struct error *e) must_check;
+
 #endif

@@ -2,7 +2,7 @@
 /*
  * A program for the tests in Python, with an io_uring in a state that cannot be saved.
  *
- *	waitid		a request waits for a child that stops
+ *	waitid		a request waits for a child that stops, while one is stopped
  *	header		one is to receive a message, with a header that is no longer mapped
  *	credentials	one that was asked for by another user than the task is by now
  *	buffer-changed	one for a registered buffer in whose slot is another one by now
@@ -90,11 +90,14 @@ static void request(const char *what)
 	int ends[2];
 
 	if (!strcmp(what, "waitid")) {
-		if (!fork()) {
+		pid_t child = fork();
+
+		if (!child) {
 			CHECK(!prctl(PR_SET_PDEATHSIG, SIGKILL));
 			for (;;)
-				pause();
+				raise(SIGSTOP);
 		}
+		CHECK(!waitid(P_PID, (id_t)child, NULL, WSTOPPED));
 		sqe = next(50); /* IORING_OP_WAITID */
 		sqe->len = P_ALL;
 		sqe->file_index = WSTOPPED;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Requests in flight of io_uring that wait for children to end: for a certain one, for one of a
- * group, by a pidfd under whose number is something else by now, and for any; time-outs that go on.
+ * group, by a pidfd under whose number is something else by now, and for any; for one to stop, and
+ * to go on; time-outs that go on.
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -17,21 +18,26 @@
 #define TIMES		  40
 
 static struct ring ring;
-static siginfo_t told[4];
-static pid_t children[3];
+static siginfo_t told[6];
+static pid_t children[4];
 
-static void wait_for(uint64_t data, idtype_t which, int id)
+static void wait_until(uint64_t data, idtype_t which, int id, int what)
 {
 	struct io_uring_sqe *sqe = ring_sqe(&ring, OP_WAITID, data);
 
 	sqe->len = which;
 	sqe->fd = id;
-	sqe->file_index = WEXITED | (which == P_ALL ? WNOWAIT : 0);
+	sqe->file_index = (uint32_t)what;
 	sqe->addr2 = (uintptr_t)&told[data];
 	ring_enter(&ring, 1, 0);
 	if (ring_peek(&ring) && ring_peek(&ring)->res == -EINVAL)
 		test_skip("no IORING_OP_WAITID");
 	CHECK(!ring_peek(&ring));
+}
+
+static void wait_for(uint64_t data, idtype_t which, int id)
+{
+	wait_until(data, which, id, WEXITED);
 }
 
 static pid_t child_that_waits(void)
@@ -90,19 +96,33 @@ static void set_up(void)
 
 	/* room for what comes while nobody looks: a time-out that finds none ends */
 	ring_make(&ring, 4096, 0);
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 4; i++)
 		children[i] = child_that_waits();
 	CHECK(!setpgid(children[1], children[1]));
 	pidfd = (int)syscall(SYS_pidfd_open, children[2], 0);
 	wait_for(1, P_PID, children[0]);
 	wait_for(2, P_PGID, children[1]);
 	wait_for(3, P_PIDFD, pidfd);
+	wait_until(4, P_PID, children[3], WSTOPPED);
+	wait_until(5, P_PID, children[3], WCONTINUED);
 	CHECK(dup2(0, pidfd) == pidfd);
 	ring_nops(&ring, 3, 0);
 	pass_again(10, 0);
 	pass_again(11, TIMES);
 	while (passed[0] < 2 || passed[1] < 2)
 		expect(0, 0);
+}
+
+static void stop_and_go_on(void)
+{
+	CHECK(!kill(children[3], SIGSTOP));
+	expect(4, 0);
+	CHECK_EQUAL(told[4].si_code, CLD_STOPPED);
+	CHECK(!kill(children[3], SIGCONT));
+	expect(5, 0);
+	CHECK_EQUAL(told[5].si_code, CLD_CONTINUED);
+	CHECK(!kill(children[3], SIGKILL));
+	CHECK_EQUAL(waitpid(children[3], NULL, 0), children[3]);
 }
 
 static void end(int i, uint64_t data)
@@ -128,6 +148,7 @@ int main(void)
 	}
 	if (test_break(2))
 		CHECK_EQUAL(waitpid(children[1], NULL, WNOHANG), 1);
+	stop_and_go_on();
 	end(2, 3);
 	end(0, 1);
 	end(1, 2);
