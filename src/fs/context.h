@@ -144,7 +144,6 @@ struct files_checkpoint {
 	VEC(struct device_seen) devices;
 	VEC(struct made_link) links;
 	VEC(struct mount_seen) mounts;
-	int attached; /* number of a mount that is, the last that was looked at; 0: none */
 	struct inode_names *names; /* see inode_search.c */
 	uint64_t soft_limit;	   /* RLIMIT_NOFILE to go back to; 0: was not raised */
 	VEC(int) in_flight; /* ours, of descriptions that were met in a queue: kcmp(2) needs them */

@@ -31,6 +31,7 @@
 #include "fs/inode_private.h"
 #include "fs/inode_search.h"
 #include "net/sockopt.h"
+#include "ns/mounts_detached.h"
 
 int reopen_fd(int proc_fd, int fd, int flags)
 {
@@ -323,14 +324,14 @@ bool file_is_nameless(const struct file_seen *f)
 	return f->link[0] != '/';
 }
 
-static bool is_foreign(const struct checkpoint *c, const struct file_seen *f)
+static bool is_foreign(struct checkpoint *c, const struct file_seen *f)
 {
 	if (!c->mounts || file_is_nameless(f) || space_of_mount(c, f->mnt_id))
 		return false;
 	vec_for_each (id, &c->mounts->ids)
 		if (*id == f->mnt_id)
 			return false;
-	return true;
+	return !mount_is_nowhere(c, f->local);
 }
 
 /*
@@ -338,7 +339,7 @@ static bool is_foreign(const struct checkpoint *c, const struct file_seen *f)
  * done with it is done with the application's own description, so nothing is
  * that leaves a trace.
  */
-static int look(const struct checkpoint *c, struct file_seen *f, struct error *e)
+static int look(struct checkpoint *c, struct file_seen *f, struct error *e)
 {
 	struct fdinfo info;
 

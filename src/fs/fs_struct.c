@@ -46,7 +46,7 @@ static int save_directory(struct checkpoint *c, const struct checkpoint_process 
 	fd = procfs_open(c->proc_fd, O_PATH | O_DIRECTORY, e, "%d/%s", tid, which);
 	if (fd < 0)
 		return fd;
-	r = inode_refuse_detached(c, tid, fd, true, link, e);
+	r = inode_refuse_foreign(c, tid, fd, link, e);
 	if (r >= 0)
 		r = inode_checkpoint(c, p, fd, link, ret_id, e);
 	if (r < 0)

@@ -16,6 +16,7 @@
 #include "fs/inode_private.h"
 #include "ipc/ipc.h"
 #include "ns/mounts_covered.h"
+#include "ns/mounts_detached.h"
 
 const struct device_seen *inode_device(struct checkpoint *c, int fd, const struct stat *st)
 {
@@ -108,7 +109,7 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	int r = 0;
 
 	fill_common(&entry->msg, st);
-	entry->msg.brought = is_brought(c, fd, st);
+	entry->msg.brought |= is_brought(c, fd, st);
 	entry->msg.output = is_output(c, st);
 	if (entry->msg.kind != INODE_NAMED && entry->msg.kind != INODE_DELETED &&
 	    entry->msg.kind != INODE_ENDED)
@@ -140,25 +141,45 @@ static int find_below(struct checkpoint *c, int mount, const char *link, struct 
 	return 0;
 }
 
+/* On a mount that is attached nowhere. */
+static int find_detached(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			 int *mount, struct inode_entry *entry, struct error *e)
+{
+	struct space_detached d;
+	int r = mounts_look_detached(c, fd, st, link, &d, e);
+
+	if (r < 0 || !d.id)
+		return r;
+	*mount = d.mount;
+	entry->msg.detached = d.id;
+	entry->msg.brought = d.brought;
+	entry->root = d.root;
+	return 0;
+}
+
 static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			   uint64_t *ret_id, struct error *e)
 {
 	struct inode_entry fresh = {.fd = -1}, *entry;
 	uint64_t mounts, name;
-	bool is_new;
+	bool is_new, memory;
 	int r, mount;
 
+	reprise__inode__init(&fresh.msg);
+	memory = inode_memory_recognise(c, fd, st, link, &fresh);
 	fresh.root = space_of_file(c, fd, &mounts);
+	fresh.msg.mounts = mounts;
 	mount = mount_of_file(c, fd, mounts);
+	r = mount || memory ? 0 : find_detached(c, fd, st, link, &mount, &fresh, e);
+	if (r < 0)
+		return r;
 	name = name_hash(link, st, mounts, mount);
 
 	/* Known by this name, which has been seen to lead to it. */
 	if (objects_find(c->objects, RECORD_INODE, name, st->st_ino))
 		return get_id(c, name, st, ret_id, &is_new, e);
-	reprise__inode__init(&fresh.msg);
-	fresh.msg.mounts = mounts;
-	if (!inode_memory_recognise(c, fd, st, link, &fresh)) {
-		r = find_below(c, mount, link, &fresh, e);
+	if (!memory) {
+		r = fresh.msg.detached ? 0 : find_below(c, mount, link, &fresh, e);
 		if (r >= 0)
 			r = inode_path_recognise(c, fd, st, link, &fresh, e);
 		if (r < 0)
@@ -249,9 +270,13 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 				 "inode %llu is in no mount namespace", (unsigned long long)id);
 	if (mounts_validate_under(r, msg->mounts, msg->under, msg->path, e) < 0)
 		return e->err;
-	if (msg->under && msg->kind != INODE_NAMED && msg->kind != INODE_DELETED)
+	if (msg->detached &&
+	    (msg->under || msg->mounts || !restart_find(r, RECORD_MOUNT, msg->detached)))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu is on no mount",
+				 (unsigned long long)id);
+	if ((msg->under || msg->detached) && msg->kind != INODE_NAMED && msg->kind != INODE_DELETED)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-				 "inode %llu is below a mount, and has no path",
+				 "inode %llu is on a mount, and has no path",
 				 (unsigned long long)id);
 	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,

@@ -34,13 +34,10 @@ int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, i
 int inode_checkpoint_copy(struct checkpoint *c, const struct checkpoint_process *p, int fd,
 			  const char *link, uint64_t ino, uint64_t *ret_id,
 			  struct error *e) must_check;
-/*
- * Refuses a directory that is on no mount of the task, though a path may seem to lead to it; of
- * other files those on a mount that is attached nowhere, where the kernel's memory tells: many a
- * program has some from the mount namespace in which it was started.
- */
-int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool directory, const char *link,
-			  struct error *e) must_check;
+/* Refuses a directory that is on no mount of the task, though a path may seem to lead to it, unless
+ * it is on one that is attached nowhere. */
+int inode_refuse_foreign(struct checkpoint *c, pid_t tid, int fd, const char *link,
+			 struct error *e) must_check;
 /* Sum of the contents to come, and the page groups themselves, in the order of ids. */
 uint64_t inodes_page_bytes(struct checkpoint *c);
 

@@ -208,13 +208,6 @@ static int make_tmpfile(int root, const char *path)
 
 /* ---- removed directories ---- */
 
-/* Where it begins, and from there on. */
-static int inode_root(const struct restart *r, const Reprise__Inode *msg, const char **path)
-{
-	*path = msg->path;
-	return restart_root_under(r, msg->mounts, msg->under, path);
-}
-
 static struct inode_open *removed_directory(struct restart *r, int root, const char *path)
 {
 	const char *own;

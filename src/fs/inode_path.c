@@ -20,13 +20,13 @@
 #include "core/procfs.h"
 #include "fs/inode_private.h"
 #include "ns/mounts_covered.h"
+#include "ns/mounts_detached.h"
 #include "ns/spaces.h"
 
 #ifndef SYSFS_MAGIC
 #define SYSFS_MAGIC 0x62656572
 #endif
 
-#define ANONYMOUS      0xeffffff7u /* MNT_NS_ANON_INO, since 6.18; 0 before */
 #define DELETED_SUFFIX " (deleted)"
 
 static bool leads_to(const struct inode_entry *entry, const char *path, const struct stat *st)
@@ -36,7 +36,8 @@ static bool leads_to(const struct inode_entry *entry, const char *path, const st
 	struct stat here;
 
 	/* of what is mounted on a file */
-	if (entry->skip && !path[entry->skip]) {
+	if ((entry->skip && !path[entry->skip]) ||
+	    (entry->msg.detached && !strcmp(path, "/") && !S_ISDIR(st->st_mode))) {
 		at.path = "";
 		flags |= AT_EMPTY_PATH;
 	}
@@ -145,34 +146,7 @@ static uint64_t mount_of(int dir, const char *path, int flags)
 		       : 0;
 }
 
-/*
- * Nobody has the mount of a file but who has opened something on it: it is in no namespace
- * (umount_tree()), or in one without a number (open_tree(), alloc_mnt_ns()); not in that of others.
- * Only the kernel's memory tells.
- */
-static bool is_nowhere(struct checkpoint *c, int fd)
-{
-	struct kernel_memory *k = NULL;
-	struct error unused = {};
-	uint64_t mount, space = 0;
-	uint32_t number;
-	int at, inner, r;
-
-	if (c->files->kernel_hidden || files_kernel_memory(c, &k, &unused) < 0)
-		return false;
-	at = kernel_offset(k, "file", "f_path.mnt");
-	inner = kernel_offset(k, "mount", "mnt");
-	r = inner < 0 ? inner : kernel_of_file(k, fd, &at, 1, &mount, sizeof(mount));
-	if (r >= 0)
-		r = kernel_member(k, mount - (uint64_t)inner, "mount", "mnt_ns", &space,
-				  sizeof(space));
-	if (r >= 0 && space)
-		r = kernel_member(k, space, "mnt_namespace", "ns.inum", &number, sizeof(number));
-	return r >= 0 && (!space || !number || number == ANONYMOUS);
-}
-
-int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool directory, const char *link,
-			  struct error *e)
+int inode_refuse_foreign(struct checkpoint *c, pid_t tid, int fd, const char *link, struct error *e)
 {
 	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
 	struct stat st;
@@ -180,7 +154,7 @@ int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool director
 	char *line, *rest;
 
 	/* Nothing leads there any more; but its mount is there. */
-	if (directory && fstat(fd, &st) == 0 && inode_is_of_ended_task(fd, &st, link))
+	if (fstat(fd, &st) == 0 && inode_is_of_ended_task(fd, &st, link))
 		link = "/proc";
 	/* A task that has changed its root directory is not told of what is outside of it. */
 	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
@@ -190,12 +164,11 @@ int inode_refuse_detached(struct checkpoint *c, pid_t tid, int fd, bool director
 	for (rest = text; (line = strsep(&rest, "\n"));)
 		if (strtoull(line, NULL, 10) == is)
 			return 0;
-	if (!directory && !is_nowhere(c, fd))
+	if (mount_is_nowhere(c, fd))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-			 "it is on a mount that is attached nowhere (made by fsmount() or "
-			 "open_tree(), or unmounted lazily), which cannot be saved; attach it, or "
-			 "close it before the checkpoint");
+			 "it is on a mount of another mount namespace outside the tree, or on one "
+			 "that is attached nowhere (unmounted lazily)");
 }
 
 /* ---- restart ---- */
@@ -256,14 +229,23 @@ static bool differs(const Reprise__Inode *msg, const struct stat *st, char *buf,
 	return false;
 }
 
+int inode_root(const struct restart *r, const Reprise__Inode *msg, const char **path)
+{
+	*path = msg->path;
+	if (msg->detached)
+		return restart_root_detached(r, msg->detached);
+	return restart_root_under(r, msg->mounts, msg->under, path);
+}
+
 /* A file on which another one is mounted is the place itself. */
 static struct rooted inode_place(const struct restart *r, const Reprise__Inode *msg)
 {
 	const char *path = msg->path;
-	const int root = restart_root_under(r, msg->mounts, msg->under, &path);
+	const int root = inode_root(r, msg, &path);
 
-	if (msg->under && !*path && !S_ISDIR(msg->mode))
-		return (struct rooted){root, path};
+	if (((msg->under && !*path) || (msg->detached && !strcmp(path, "/"))) &&
+	    !S_ISDIR(msg->mode))
+		return (struct rooted){root, ""};
 	return rooted_path(root, path);
 }
 

@@ -25,6 +25,8 @@ int inode_sysv_restart(struct restart *r, struct inode_open *inode, struct error
 int inode_sysv_finish(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 void inode_sysv_release(struct inode_open *inode);
 
+/* Where the path of one begins, and from there on: *path, for rooted_path(). */
+int inode_root(const struct restart *r, const Reprise__Inode *msg, const char **path);
 struct inode_open *inode_find(const struct restart *r, uint64_t id);
 /* The file behind a mapping of ours, by /proc/self/map_files. `path` is scratch. */
 int inode_open_mapping(int proc_fd, const void *map, uint64_t size, char *path, size_t path_size);

@@ -14,6 +14,7 @@
 #include "fs/opener.h"
 #include "fs/pressure.h"
 #include "fs/unwatched.h"
+#include "ns/mounts_detached.h"
 
 static bool regular_match(const struct file_seen *f)
 {
@@ -61,18 +62,11 @@ static bool is_of_kernel(const struct checkpoint *c, const Reprise__File *msg)
 	return inode && inode->msg.pseudo;
 }
 
-/* Most files are on few mounts. Nameless ones are on one that nobody sees. */
-static int check_mount(struct checkpoint *c, const struct file_seen *f, struct error *e)
+static bool is_detached(const struct checkpoint *c, const Reprise__File *msg)
 {
-	const bool directory = S_ISDIR(f->st.st_mode);
-	int r;
+	const struct inode_entry *inode = vec_find_id(&c->files->inodes, msg->regular->inode);
 
-	if (!directory && (f->foreign || f->mnt_id == c->files->attached || file_is_nameless(f)))
-		return 0;
-	r = inode_refuse_detached(c, f->tid, f->local, directory, f->link, e);
-	if (r >= 0 && !directory)
-		c->files->attached = f->mnt_id;
-	return r;
+	return inode && inode->msg.detached;
 }
 
 static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
@@ -80,8 +74,8 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 {
 	int r = dnotify_checkpoint(c, f, msg, scratch, e);
 
-	if (r >= 0)
-		r = check_mount(c, f, e);
+	if (r >= 0 && S_ISDIR(f->st.st_mode))
+		r = inode_refuse_foreign(c, f->tid, f->local, f->link, e);
 	if (r < 0)
 		return r;
 	msg->regular = scratch_message(scratch, Reprise__RegularFile, reprise__regular_file__init);
@@ -94,9 +88,26 @@ static int regular_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	if (r < 0)
 		return r;
 	r = inode_checkpoint(c, f->process, f->local, f->link, &msg->regular->inode, e);
+	if (r >= 0 && is_detached(c, msg))
+		msg->regular->holds_mount = mount_is_held_by(c, f->local);
 	if (r >= 0 && is_of_kernel(c, msg))
 		r = opener_save(c, f, msg, scratch, e);
 	return r < 0 ? r : check_lease(c, msg, e);
+}
+
+/* The mount that it is on, if that is attached nowhere. */
+static uint64_t inode_detached(const struct restart *r, uint64_t id)
+{
+	const Reprise__Inode *inode = restart_find(r, RECORD_INODE, id);
+
+	return inode ? inode->detached : 0;
+}
+
+/* As long as it is open, the mount can be attached (FMODE_NEED_UNMOUNT). */
+static int take_mount(const struct restart *r, uint64_t inode, int *ret_fd, struct error *e)
+{
+	*ret_fd = fcntl(restart_root_detached(r, inode_detached(r, inode)), F_DUPFD_CLOEXEC, 3);
+	return *ret_fd < 0 ? error_errno(e, -errno, E_RESTORE, "cannot hold its mount") : 0;
 }
 
 static int regular_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
@@ -105,6 +116,8 @@ static int regular_validate(const struct restart *r, const Reprise__File *msg, s
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a file without its message");
 	if (dnotify_validate(r, msg, e) < 0 || pressure_validate(msg, e) < 0)
 		return -EBADMSG;
+	if (msg->regular->holds_mount && !inode_detached(r, msg->regular->inode))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a file holds no mount");
 	return inode_validate(r, msg->regular->inode, e);
 }
 
@@ -113,6 +126,8 @@ static int regular_restart(struct restart *r, uint64_t id, const Reprise__File *
 {
 	int flags = (int)msg->flags, res;
 
+	if (msg->regular->holds_mount)
+		return take_mount(r, msg->regular->inode, ret_fd, e);
 	if (msg->n_locks) /* not to wait until somebody gives up a lease; see set_flags() */
 		flags |= O_NONBLOCK;
 	res = narrow_inode_open(r, msg->regular->inode, flags, ret_fd, e);

@@ -27,6 +27,7 @@ enum record_type {
 	RECORD_NAMESPACE = 790,
 	RECORD_CLOCKS = 875,
 	RECORD_COMPAT_VDSO = 950,
+	RECORD_MOUNT = 1531,
 	/* 280-299: src/fs; 300-339: src/net; 362-: src/ns */
 };
 

@@ -32,6 +32,7 @@ static const struct record_schema schemas[] = {
 	{RECORD_CONTAINER, "container", &reprise__container__descriptor},
 	{RECORD_LAYER, "layer", &reprise__layer__descriptor},
 	{RECORD_CLOCKS, "clocks", &reprise__clocks__descriptor},
+	{RECORD_MOUNT, "mount", &reprise__mount__descriptor},
 	{RECORD_NAMESPACE, "namespace", &reprise__container__descriptor},
 	{RECORD_COMPAT_VDSO, "32-bit vDSO", &reprise__compat_vdso__descriptor},
 };

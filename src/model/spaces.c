@@ -162,6 +162,14 @@ int restart_root_under(const struct restart *r, uint64_t id, int under, const ch
 	return -EBADF;
 }
 
+int restart_root_detached(const struct restart *r, uint64_t id)
+{
+	vec_for_each (d, &r->spaces.detached)
+		if (d->id == id)
+			return d->fd;
+	return -EBADF;
+}
+
 struct rooted rooted_path(int root, const char *path)
 {
 	if (root == AT_FDCWD)

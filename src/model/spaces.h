@@ -91,7 +91,14 @@ struct restart_place {
 	size_t skip; /* so much of a path leads there */
 };
 
+/* A mount that is attached nowhere. */
+struct restart_detached {
+	uint64_t id;
+	int fd;
+};
+
 struct restart_spaces {
+	VEC(struct restart_detached) detached;
 	uint64_t network;			/* in which this thread is now */
 	uint64_t ipc;				/* the same */
 	VEC(struct restart_space) list;		/* in image order */
@@ -116,6 +123,8 @@ int restart_root(const struct restart *r, uint64_t id);
 /* The same for what lies below mount `under` there: *path goes on from the result. 0: nothing is
  * in the way. */
 int restart_root_under(const struct restart *r, uint64_t id, int under, const char **path);
+/* The root of a mount that is attached nowhere; -1: there is none. */
+int restart_root_detached(const struct restart *r, uint64_t id);
 /*
  * A path and where it begins, for openat(2) and its like. path must be absolute.
  */

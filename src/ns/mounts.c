@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -78,16 +79,24 @@ static char *join(struct scratch *s, const char *dir, const char *rest)
 	return path;
 }
 
-/* By a path in the mount namespace that is outside. */
-static int stat_outside(const struct mounts_survey *sv, int proc_fd, const char *path,
-			struct stat *st)
+/* By a path in the mount namespace that is outside: is it that file, on a mount that can be bound?
+ * Which one it is need not be the one that is looked at. */
+static bool is_there(const struct mounts_survey *sv, int proc_fd, const char *path,
+		     const struct stat *want)
 {
+	const unsigned int mask = STATX_INO | STATX_MNT_ID;
+	const struct mount_line *on;
+	struct statx st = {};
 	char at[4200];
+	int r;
 
-	if (!sv->above)
-		return stat(path, st);
 	snprintf(at, sizeof(at), "%d/root%s", sv->above, path);
-	return fstatat(proc_fd, at, st, 0);
+	r = sv->above ? statx(proc_fd, at, 0, mask, &st) : statx(AT_FDCWD, path, 0, mask, &st);
+	if (r < 0 || st.stx_ino != want->st_ino ||
+	    makedev(st.stx_dev_major, st.stx_dev_minor) != want->st_dev)
+		return false;
+	on = by_id(&sv->ours, (int)st.stx_mnt_id);
+	return !on || !on->unbindable;
 }
 
 /* A path by which the host reaches the same place of the same file system. */
@@ -95,15 +104,13 @@ static char *host_path(const struct mounts_survey *sv, int proc_fd, const struct
 		       const struct stat *want, struct scratch *s)
 {
 	vec_for_each (h, &sv->ours) {
-		struct stat st;
 		char *path;
 
 		if (h->dev != m->dev || !mount_is_below(m->root, h->root))
 			continue;
 		path = join(s, h->point,
 			    strcmp(h->root, "/") ? m->root + strlen(h->root) : m->root);
-		if (path && stat_outside(sv, proc_fd, path, &st) == 0 &&
-		    st.st_dev == want->st_dev && st.st_ino == want->st_ino)
+		if (path && is_there(sv, proc_fd, path, want))
 			return path;
 	}
 	return NULL;

@@ -127,6 +127,9 @@ int mounts_restart(const Reprise__Container *msg, const struct mounts_place *pla
 int mounts_restart_one(const Reprise__Container *msg, size_t i, const struct mounts_place *place,
 		       struct error *e) must_check;
 
+/* MS_* of a mount. */
+int mounts_set_flags(int fd, unsigned long flags, bool with_readonly, struct error *e) must_check;
+
 /* Mounts a namespace, of which fd is a descriptor. */
 int mounts_bind_namespace(int proc_fd, int fd, const char *to, struct error *e) must_check;
 

@@ -37,6 +37,7 @@ struct build {
 	int *sources; /* of a copy what it is bound from, as it was before; -1: it is not known */
 	int *made;    /* the roots of those on which others are, or that join others */
 	int *whole;   /* what others are bound from, without what is mounted on it */
+	bool *taken;  /* which of the sources is a mount of its own */
 	bool *kept, *bound; /* of which of them there is to be one */
 	int bench; /* a directory that nobody sees, where mounts are before they are put in place */
 };
@@ -70,6 +71,7 @@ static void build_end(struct build *b)
 	free(b->sources);
 	free(b->made);
 	free(b->whole);
+	free(b->taken);
 	free(b->kept);
 	free(b->bound);
 }
@@ -144,9 +146,11 @@ static int build_begin(struct build *b, const Reprise__Container *msg,
 	b->sources = no_fds(msg->n_mounts);
 	b->made = no_fds(msg->n_mounts);
 	b->whole = no_fds(msg->n_mounts);
+	b->taken = calloc(msg->n_mounts + 1, sizeof(*b->taken));
 	b->kept = calloc(msg->n_mounts + 1, sizeof(*b->kept));
 	b->bound = calloc(msg->n_mounts + 1, sizeof(*b->bound));
-	if (!b->places || !b->sources || !b->made || !b->whole || !b->kept || !b->bound)
+	if (!b->places || !b->sources || !b->made || !b->whole || !b->taken || !b->kept ||
+	    !b->bound)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the mounts");
 	note_used(b);
 	return set_bench_up(b, e);
@@ -262,6 +266,8 @@ static int make_external(const struct build *b, size_t i, struct error *e)
 
 	if (b->place->external_fd)
 		return duplicate(*b->place->external_fd, e);
+	if (b->taken[i])
+		return duplicate(source, e);
 	if (source >= 0 && !leads_to(from, source))
 		fd = open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 	else
@@ -429,7 +435,7 @@ static int make_copy(struct build *b, size_t i, struct error *e)
 }
 
 /* What is read-only by a lock of another user namespace stays so meanwhile. */
-static int set_flags(int fd, unsigned long flags, bool with_readonly, struct error *e)
+int mounts_set_flags(int fd, unsigned long flags, bool with_readonly, struct error *e)
 {
 	static const struct {
 		unsigned long flag;
@@ -477,7 +483,7 @@ static int mount_one(struct build *b, size_t i, struct error *e)
 	if (m->kind != MOUNT_REMOUNT &&
 	    move_mount(fd, "", to, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount it");
-	r = set_flags(fd, m->flags, false, e);
+	r = mounts_set_flags(fd, m->flags, false, e);
 	if (r >= 0 && b->kept[i])
 		b->made[i] = take_fd(&fd);
 	return r;
@@ -492,7 +498,7 @@ static int make_readonly(const struct build *b, size_t i, struct error *e)
 	if (b->made[i] < 0 || !is_readonly(m))
 		return 0;
 	if (m->flags & MS_RDONLY)
-		r = set_flags(b->made[i], m->flags, true, e);
+		r = mounts_set_flags(b->made[i], m->flags, true, e);
 	if (r >= 0 && has_readonly_files(m))
 		r = mounts_make_readonly(b->made[i], "", e);
 	return r < 0 ? error_object(e, r, "mount %s (%s)", m->point, m->type) : 0;
@@ -512,13 +518,30 @@ int mounts_restart_one(const Reprise__Container *msg, size_t i, const struct mou
 	return chdir("/") < 0 && r >= 0 ? error_errno(e, -errno, E_SYSTEM, "chdir") : r;
 }
 
-/* While nothing is mounted over them. */
+static bool is_unmounted(const Reprise__Container *msg, const char *path)
+{
+	for (size_t i = 0; i < msg->n_unmounted; i++)
+		if (mount_is_below(path, msg->unmounted[i]))
+			return true;
+	return false;
+}
+
+/* While nothing is mounted over them. What is unmounted has no copy any more. */
 static void open_sources(struct build *b)
 {
-	for (size_t i = 0; i < b->msg->n_mounts; i++)
-		if (b->msg->derived_mounts && b->msg->mounts[i]->kind == MOUNT_EXTERNAL)
-			b->sources[i] = open(mounts_mapped(b->place, b->msg->mounts[i]->external),
-					     O_PATH | O_CLOEXEC);
+	for (size_t i = 0; i < b->msg->n_mounts; i++) {
+		const char *from;
+
+		if (!b->msg->derived_mounts || b->msg->mounts[i]->kind != MOUNT_EXTERNAL)
+			continue;
+		from = mounts_mapped(b->place, b->msg->mounts[i]->external);
+		if (is_unmounted(b->msg, from))
+			b->sources[i] =
+				open_tree(AT_FDCWD, from, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+		b->taken[i] = b->sources[i] >= 0;
+		if (!b->taken[i])
+			b->sources[i] = open(from, O_PATH | O_CLOEXEC);
+	}
 }
 
 /*

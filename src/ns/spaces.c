@@ -532,6 +532,9 @@ void spaces_end(struct checkpoint *c)
 	vec_for_each (m, &sp->mounts)
 		close_fd(&m->fd);
 	vec_free(&sp->mounts);
+	vec_for_each (d, &sp->detached)
+		close_fd(&d->root);
+	vec_free(&sp->detached);
 	vec_free(&sp->procs);
 	vec_free(&sp->proxies);
 	for (int k = 0; k < SPACE_KINDS; k++)

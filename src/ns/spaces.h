@@ -160,7 +160,16 @@ struct space_mount {
 	int fd;			       /* a copy of it alone; -1: was not needed yet */
 };
 
+/* A mount that is none of the tree's. */
+struct space_detached {
+	int mount;
+	uint64_t id; /* of its record; 0: it is attached somewhere, */
+	int root;    /* else its root directory */
+	bool brought;
+};
+
 struct spaces {
+	VEC(struct space_detached) detached;
 	VEC(struct space_mount) mounts;
 	VEC(struct space_proc) procs;
 	VEC(struct space_proxy) proxies;

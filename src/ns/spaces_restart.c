@@ -14,6 +14,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "model/pids.h"
+#include "ns/mounts_detached.h"
 #include "ns/mounts_late.h"
 #include "ns/net_pairs.h"
 #include "ns/propagation.h"
@@ -111,6 +112,8 @@ int spaces_validate(const struct restart *r, struct error *e)
 			if (res >= 0)
 				res = validate_within(r, t->msg->n_namespaces, t->msg->namespaces,
 						      true, e);
+	if (res >= 0)
+		res = mounts_validate_detached(r, e);
 	/* The root is where all begin. */
 	if (res >= 0 && r->processes.v[0].tasks.n && r->processes.v[0].tasks.v[0].msg->n_namespaces)
 		res = invalid(e, "the root is not in its own namespaces");
@@ -268,7 +271,9 @@ int spaces_restart(struct restart *r, const Reprise__Container *root,
 		res = make_all(r, false, e);
 	if (res >= 0)
 		res = bind_all(r, root, e);
-	return res < 0 ? res : make_all(r, true, e);
+	if (res >= 0)
+		res = make_all(r, true, e);
+	return res < 0 ? res : mounts_restart_detached(r, e);
 }
 
 /* ---- mounts that wait for processes ---- */
@@ -344,6 +349,9 @@ void spaces_restart_end(struct restart *r)
 	vec_for_each (p, &r->spaces.places)
 		close_fd(&p->fd);
 	vec_free(&r->spaces.places);
+	vec_for_each (d, &r->spaces.detached)
+		close_fd(&d->fd);
+	vec_free(&r->spaces.detached);
 	vec_free(&r->spaces.list);
 	net_pairs_end(r);
 }

@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,7 +58,6 @@ static void set_up_fanotify(const char *how)
 
 static void set_up(const char *what)
 {
-	char path[4096];
 	int fd;
 
 	if (!strcmp(what, "linked")) {
@@ -69,17 +69,25 @@ static void set_up(const char *what)
 		linked = test_file("near/here", 5000, 3);
 		CHECK(!link("near/here", "there/other") && !unlink("near/here"));
 		CHECK(!rmdir("near"));
-	} else if (!strcmp(what, "detached")) {
-		CHECK(syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */) >= 0);
-	} else if (!strcmp(what, "detached-cwd")) {
-		fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
-		CHECK(!fchdir(fd) && !close(fd));
+	} else if (!strcmp(what, "detached-tree")) {
+		CHECK(syscall(SYS_open_tree, AT_FDCWD, "/",
+			      0x8001 /* OPEN_TREE_CLONE, AT_RECURSIVE */) >= 0);
 	} else if (!strcmp(what, "detached-file")) {
-		int tree = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
+		int tree;
 
-		test_file("file", 100, 1);
-		CHECK(getcwd(path, sizeof(path) - 5) && strcat(path, "/file"));
-		CHECK(openat(tree, path + 1, O_RDONLY) >= 0 && !close(tree));
+		fd = (int)syscall(SYS_fsopen, "tmpfs", 0);
+		CHECK(!syscall(SYS_fsconfig, fd, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0));
+		tree = (int)syscall(SYS_fsmount, fd, 0, 0);
+		CHECK(openat(tree, "file", O_RDWR | O_CREAT, 0600) >= 0 && !close(tree) &&
+		      !close(fd));
+	} else if (!strcmp(what, "detached-user")) {
+		close(test_file("file", 100, 1));
+		CHECK(!unshare(CLONE_NEWUSER | CLONE_NEWNS));
+		test_write("/proc/self/uid_map", "65534 65534 1", 13);
+		test_write("/proc/self/setgroups", "deny", 4);
+		test_write("/proc/self/gid_map", "65534 65534 1", 13);
+		fd = (int)syscall(SYS_open_tree, AT_FDCWD, ".", 1 /* OPEN_TREE_CLONE */);
+		CHECK(openat(fd, "file", O_RDONLY) >= 0 && !close(fd));
 	} else if (!strcmp(what, "fscontext")) {
 		CHECK(syscall(SYS_fsopen, "tmpfs", 0) >= 0);
 	} else if (!strcmp(what, "notify")) {

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Files on mounts that are attached nowhere: unmounted lazily, and never attached. A file system in
+ * memory, a part of another one, and a directory where work goes on; several processes have them.
+ *
+ * needs: root
+ */
+#include "harness.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static volatile int *ready;
+static int files[6];
+enum { LAZY, REMOVED, PART, MADE, HELD, SAME };
+
+static void say(const char *path, const char *text)
+{
+	test_write(path, text, strlen(text));
+}
+
+static int mount_id(int fd)
+{
+	struct statx st;
+
+	CHECK(!statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st));
+	return (int)st.stx_mnt_id;
+}
+
+static void check_text(int fd, const char *text)
+{
+	char now[64] = "";
+
+	CHECK(pread(fd, now, sizeof(now) - 1, 0) >= 0);
+	CHECKF(!strcmp(now, text), "it is '%s', not '%s'", now, text);
+}
+
+static void check_link(int fd, const char *is)
+{
+	char path[64], link[600];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	CHECK(n > 0);
+	link[n] = 0;
+	CHECKF(!strcmp(link, is), "it is %s", link);
+}
+
+static bool is_attached(int fd)
+{
+	char line[4096];
+	bool found = false;
+	FILE *f = fopen("/proc/self/mountinfo", "r");
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f))
+		found |= atoi(line) == mount_id(fd);
+	fclose(f);
+	return found;
+}
+
+static int child(void *arg)
+{
+	char name[400] = "";
+
+	/* the directory is known by this process alone */
+	CHECK(!chdir("lazy/in"));
+	ready[0] = 1;
+	test_hold();
+	check_text(files[LAZY], "lazy");
+	CHECK(readlink("/proc/self/cwd", name, sizeof(name) - 1) > 0);
+	CHECKF(!strcmp(name, "/in"), "it is %s", name);
+	say("more", "more");
+	CHECK(!access("../file", F_OK) && access("../removed", F_OK) < 0);
+	return 3;
+}
+
+static int other(void *arg)
+{
+	int fd;
+
+	CHECK(!unshare(CLONE_NEWNS) && !mount("real", "own", NULL, MS_BIND, NULL));
+	fd = open("own/in", O_RDONLY | O_DIRECTORY);
+	CHECK(!umount2("own", MNT_DETACH));
+	ready[1] = 1;
+	test_hold();
+	CHECK(!is_attached(fd));
+	check_link(fd, "/in");
+	return 4;
+}
+
+static int make(void)
+{
+	int fs = (int)syscall(SYS_fsopen, "tmpfs", 0), fd;
+
+	CHECK(fs >= 0 && !syscall(SYS_fsconfig, fs, 1, "size", "64k", 0) &&
+	      !syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0));
+	fd = (int)syscall(SYS_fsmount, fs, 0, 0);
+	CHECK(fd >= 0);
+	close(fs);
+	return fd;
+}
+
+int main(void)
+{
+	struct statfs fs;
+	struct stat st;
+	pid_t pid, second;
+	char *map;
+
+	test_init();
+	ready = test_shared(4096);
+	CHECK(!unshare(CLONE_NEWNS) && !mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL));
+	CHECK(!mkdir("lazy", 0755) && !mkdir("real", 0755) && !mkdir("real/in", 0755) &&
+	      !mkdir("part", 0755) && !mkdir("own", 0755) && !mkdir("later", 0755));
+	say("real/file", "real");
+
+	CHECK(!mount("lazy", "lazy", "tmpfs", MS_NOEXEC, "size=128k,mode=0751"));
+	CHECK(!mkdir("lazy/in", 0700));
+	say("lazy/file", "lazy");
+	say("lazy/unseen", "unseen");
+	files[LAZY] = open("lazy/file", O_RDWR);
+	files[SAME] = dup(files[LAZY]);
+	map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, files[LAZY], 0);
+	CHECK(map != MAP_FAILED && lseek(files[LAZY], 2, SEEK_SET) == 2);
+	files[REMOVED] = open("lazy/removed", O_RDWR | O_CREAT, 0600);
+	CHECK(write(files[REMOVED], "gone", 4) == 4 && !unlink("lazy/removed"));
+	pid = test_fork(child, NULL);
+	while (!ready[0])
+		usleep(1000);
+	CHECK(!umount2("lazy", MNT_DETACH));
+	second = test_fork(other, NULL);
+	while (!ready[1])
+		usleep(1000);
+	/* what a path seems to lead to is another mount, on which it could be written to */
+	CHECK(!mount("real", "part", NULL, MS_BIND, NULL));
+	CHECK(!mount(NULL, "part", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL));
+	files[PART] = open("part/file", O_RDONLY);
+	CHECK(!umount2("part", MNT_DETACH));
+	files[MADE] = make();
+	files[HELD] = openat(files[MADE], "held", O_RDWR | O_CREAT, 0600);
+	CHECK(write(files[HELD], "held", 4) == 4);
+
+	test_wait();
+	if (test_break(1))
+		CHECK(pwrite(files[LAZY], "x", 1, 0) == 1);
+	check_text(files[LAZY], "lazy");
+	check_link(files[LAZY], "/file");
+	CHECK(lseek(files[SAME], 1, SEEK_CUR) == 3 && lseek(files[LAZY], 0, SEEK_CUR) == 3);
+	map[0] = 'L';
+	check_text(files[LAZY], "Lazy");
+	map[0] = 'l';
+	check_text(files[REMOVED], "gone");
+	check_link(files[REMOVED], "/removed (deleted)");
+	CHECK(mount_id(files[REMOVED]) == mount_id(files[LAZY]) && !is_attached(files[LAZY]));
+	CHECK(!fstatfs(files[LAZY], &fs) && fs.f_blocks == 32 && fs.f_flags & 8);
+	check_text(files[PART], "real");
+	check_link(files[PART], "/file");
+	CHECK(!is_attached(files[PART]) && !fstatfs(files[PART], &fs) && fs.f_flags & 1);
+	check_text(files[HELD], "held");
+	CHECK(mount_id(files[HELD]) == mount_id(files[MADE]));
+	CHECK(!syscall(SYS_move_mount, files[MADE], "", AT_FDCWD, "later", 4));
+	CHECK(!stat("later/held", &st) && st.st_size == 4 && is_attached(files[HELD]));
+	test_reap(pid, 3);
+	test_reap(second, 4);
+	test_pass();
+}
