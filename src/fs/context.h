@@ -205,6 +205,7 @@ struct files_restart {
 	int stdio[3]; /* what stands in for outside streams, with flags adjusted; -1 not asked yet
 		       */
 	struct unix_restart *unix_sockets;
+	struct fanotify_double *fanotify_double; /* the last one, or NULL */
 	uint64_t soft_limit;
 };
 

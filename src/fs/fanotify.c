@@ -261,7 +261,7 @@ static int save_events(struct checkpoint *c, Reprise__Fanotify *m,
 		if (k == n)
 			devices[n++] = dev;
 	}
-	r = fanotify_events_save(c, m, &raws, devices, n, &why);
+	r = fanotify_events_save(c, m, &raws, &(struct fanotify_devices){devices, n}, &why);
 	if (r < 0 && why.code != E_FILE_EVENTS)
 		return error_set(e, r, why.code, "%s", why.text);
 	return r < 0 ? refuse_events(c, m, &why, e) : 0;
@@ -427,6 +427,11 @@ static int fanotify_restart_all(struct restart *r, struct error *e)
 	return res;
 }
 
+static void fanotify_restart_end(struct restart *r)
+{
+	fanotify_double_end(take_ptr(&r->files->fanotify_double));
+}
+
 static void fanotify_describe(const Reprise__File *msg, char *buf, size_t size)
 {
 	const Reprise__Fanotify *m = msg->fanotify;
@@ -442,8 +447,8 @@ const struct file_ops fanotify_file_ops = {
 	.kind = FILE_FANOTIFY,
 	.name = "fanotify",
 	.support =
-		"marks on files, mounts and file systems; by root, unread events of opening, reading, "
-		"writing, closing and attributes, others are refused, or reported as lost "
+		"marks on files, mounts and file systems; by root, unread events (of files that were made, "
+		"removed or renamed: on ext4), others are refused, or reported as lost "
 		"(`--inotify=overflow`); groups for permission events are refused",
 	.match = fanotify_match,
 	.checkpoint = fanotify_checkpoint,
@@ -452,5 +457,6 @@ const struct file_ops fanotify_file_ops = {
 	.restart = fanotify_restart,
 	.finish = fanotify_finish,
 	.restart_all = fanotify_restart_all,
+	.restart_end = fanotify_restart_end,
 	.describe = fanotify_describe,
 };

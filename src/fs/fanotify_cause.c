@@ -56,7 +56,7 @@ static pid_t called(const struct fanotify_cause *x)
 }
 
 /* Calls none of which may fail. */
-static int run(const struct fanotify_cause *x, struct batch *b, int n, struct error *e)
+int fanotify_cause_run(const struct fanotify_cause *x, struct batch *b, int n, struct error *e)
 {
 	int r = x->t ? agent_run(x->t->process->agent, x->t->tid, NULL, b, e)
 		     : batch_run_here(b, e);
@@ -69,8 +69,8 @@ static int run(const struct fanotify_cause *x, struct batch *b, int n, struct er
 }
 
 /* Descriptors for whoever causes it, who closes them. */
-static int hand_over(const struct fanotify_cause *x, const int *fds, int n, int *remote,
-		     struct error *e)
+int fanotify_cause_give(const struct fanotify_cause *x, const int *fds, int n, int *remote,
+			struct error *e)
 {
 	if (x->t)
 		return restart_send_fds(x->r, x->t, fds, (size_t)n, remote, e);
@@ -129,13 +129,13 @@ static int write_nothing(const struct fanotify_cause *x, const struct there *the
 
 	if (r >= 0)
 		r = x->t ? give_fd(x->r, x->t, u.fd, &remote, e)
-			 : hand_over(x, &u.fd, 1, &remote, e);
+			 : fanotify_cause_give(x, &u.fd, 1, &remote, e);
 	if (r < 0)
 		return r;
 	batch_call(&b, SYS_io_uring_enter, VAL(remote), VAL(1), VAL(1), VAL(IORING_ENTER_GETEVENTS),
 		   VAL(0), VAL(0));
 	batch_call(&b, SYS_close, VAL(remote));
-	r = run(x, &b, 2, e);
+	r = fanotify_cause_run(x, &b, 2, e);
 	done = (const void *)(u.rings + u.params.cq_off.cqes);
 	if (r >= 0 && done->res < 0)
 		r = error_errno(e, done->res, E_RESTORE, "task %d cannot write nothing to a file",
@@ -165,7 +165,7 @@ static int read_it(const struct fanotify_cause *x, const struct there *there, st
 	else
 		batch_call(&b, SYS_readv, RESULT(fd), DATA(room), VAL(0));
 	batch_call(&b, SYS_close, RESULT(fd));
-	return run(x, &b, 3, e);
+	return fanotify_cause_run(x, &b, 3, e);
 }
 
 static int close_written(const struct fanotify_cause *x, const struct there *there, struct error *e)
@@ -176,7 +176,7 @@ static int close_written(const struct fanotify_cause *x, const struct there *the
 
 	batch_must(&b, fd);
 	batch_call(&b, SYS_close, RESULT(fd));
-	return run(x, &b, 2, e);
+	return fanotify_cause_run(x, &b, 2, e);
 }
 
 /* Not by the path, which would take a /proc that the task can name. */
@@ -191,7 +191,7 @@ static int keep_attributes(const struct fanotify_cause *x, const struct there *t
 	batch_must(&b, fd);
 	batch_call(&b, SYS_fremovexattr, RESULT(fd), DATA(name));
 	batch_call(&b, SYS_close, RESULT(fd));
-	return run(x, &b, 3, e);
+	return fanotify_cause_run(x, &b, 3, e);
 }
 
 static int execute(const struct fanotify_cause *x, const struct there *there, struct error *e)
@@ -202,7 +202,7 @@ static int execute(const struct fanotify_cause *x, const struct there *there, st
 	/* no address of any program, whatever it has mapped */
 	batch_call(&b, SYS_execveat, VAL(there->object), DATA(none), VAL(-4096), VAL(0),
 		   VAL(AT_EMPTY_PATH));
-	return run(x, &b, 0, e);
+	return fanotify_cause_run(x, &b, 0, e);
 }
 
 static int cause_all(const struct fanotify_cause *x, const struct there *there, struct error *e)
@@ -239,18 +239,21 @@ int fanotify_cause(struct fanotify_cause *x, struct error *e)
 	_cleanup_(close_fd) int written = -EBADF;
 	_cleanup_(batch_free) struct batch b = {};
 	int fds[3] = {x->object, x->r->proc_fd}, remote[3], n = 2;
-	int r = open_written(x, &written, e);
+	int r;
 
+	if (x->step)
+		return fanotify_double_step(x, e);
+	r = open_written(x, &written, e);
 	if (r < 0)
 		return r;
 	if (written >= 0)
 		fds[n++] = written;
-	r = hand_over(x, fds, n, remote, e);
+	r = fanotify_cause_give(x, fds, n, remote, e);
 	if (r >= 0)
 		r = cause_all(x, &(struct there){remote[0], remote[1], remote[n - 1]}, e);
 	if (r < 0)
 		return r;
 	for (int i = 0; i < n; i++)
 		batch_call(&b, SYS_close, VAL(remote[i]));
-	return run(x, &b, n, e);
+	return fanotify_cause_run(x, &b, n, e);
 }

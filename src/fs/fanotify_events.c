@@ -92,7 +92,7 @@ static int read_handle(struct kernel_memory *k, uint64_t at, struct fanotify_han
 	return at ? kernel_read(k, at, ret->bytes, ret->len) : -EFAULT;
 }
 
-/* struct fanotify_info: the directory, that to which something was moved, the file, the name. */
+/* struct fanotify_info: the directory, that to which something was moved, the file, the names. */
 static int read_info(struct kernel_memory *k, uint64_t at, struct fanotify_raw *raw)
 {
 	struct {
@@ -101,15 +101,24 @@ static int read_info(struct kernel_memory *k, uint64_t at, struct fanotify_raw *
 	int r = kernel_read(k, at, &info, sizeof(info));
 
 	at += sizeof(info);
-	if (r >= 0 && (!info.dir || info.dir2 || info.name2))
+	if (r >= 0 && !info.dir && !info.dir2)
 		raw->type = FANOTIFY_STRANGE;
 	if (r < 0 || raw->type == FANOTIFY_STRANGE)
 		return r;
-	r = read_handle(k, at, &raw->object);
+	if (info.dir)
+		r = read_handle(k, at, &raw->object);
+	at += info.dir;
+	if (r >= 0 && info.dir2)
+		r = read_handle(k, at, &raw->to);
+	at += info.dir2;
 	if (r >= 0 && info.file)
-		r = read_handle(k, at + info.dir, &raw->child);
+		r = read_handle(k, at, &raw->child);
+	at += info.file;
 	if (r >= 0 && info.name)
-		r = kernel_read(k, at + info.dir + info.file, raw->name, info.name);
+		r = kernel_read(k, at, raw->name, info.name);
+	at += info.name + 1;
+	if (r >= 0 && info.name2)
+		r = kernel_read(k, at, raw->to_name, info.name2);
 	return r;
 }
 
@@ -216,8 +225,7 @@ bool fanotify_handle_equal(const struct fanotify_handle *a, const struct fanotif
 struct saving {
 	struct checkpoint *c;
 	const Reprise__Fanotify *m;
-	const dev_t *devices;
-	size_t n_devices;
+	const struct fanotify_devices *devices;
 	struct fanotify_causers causers;
 };
 
@@ -226,8 +234,8 @@ struct saving {
 	 FAN_OPEN_EXEC | FAN_ATTRIB)
 #define CAUSED_BY_DIRECTORY (FAN_OPEN | FAN_ACCESS | FAN_CLOSE_NOWRITE | FAN_ATTRIB)
 
-/* By its handle, through a mount of a file system that the group watches. */
-static int open_handle(struct saving *s, uint64_t fsid, const struct fanotify_handle *handle)
+int fanotify_open_handle(struct checkpoint *c, const struct fanotify_devices *devices,
+			 uint64_t fsid, const struct fanotify_handle *handle)
 {
 	struct watch_inode w = {.handle = (struct file_handle *)w.room};
 	uint64_t is = 0;
@@ -235,16 +243,21 @@ static int open_handle(struct saving *s, uint64_t fsid, const struct fanotify_ha
 	w.handle->handle_type = (int)handle->type;
 	w.handle->handle_bytes = handle->len;
 	memcpy(w.handle->f_handle, handle->bytes, handle->len);
-	for (size_t i = 0; i < s->n_devices; i++) {
+	for (size_t i = 0; i < devices->n; i++) {
 		int fd;
 
-		w.dev = s->devices[i];
-		fd = watch_open_handle(s->c, &w);
+		w.dev = devices->v[i];
+		fd = watch_open_handle(c, &w);
 		if (fd >= 0 && fanotify_fsid_of(fd, &is) >= 0 && is == fsid)
 			return fd;
 		close_fd(&fd);
 	}
 	return -1;
+}
+
+static int open_handle(struct saving *s, uint64_t fsid, const struct fanotify_handle *handle)
+{
+	return fanotify_open_handle(s->c, s->devices, fsid, handle);
 }
 
 /* The name that a file has in a directory, if only handles are told. */
@@ -384,6 +397,7 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 {
 	Reprise__FanotifyEvent *m = scratch_message(&s->c->files->scratch, Reprise__FanotifyEvent,
 						    reprise__fanotify_event__init);
+	struct error why = {}, ignored = {};
 	int r;
 
 	if (!m)
@@ -396,14 +410,22 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 	if (raw->type == FANOTIFY_STRANGE)
 		return fanotify_refuse(raw, "that cannot be caused again", e);
 	r = fanotify_causer_save(&s->causers, raw, m, e);
-	return r < 0 ? r : save_object(s, raw, m, e);
+	if (r < 0)
+		return r;
+	r = save_object(s, raw, m, &why);
+	if (r >= 0)
+		return 0;
+	if (why.code == E_FILE_EVENTS &&
+	    fanotify_double_save(s->c, s->m, s->devices, raw, m, &ignored) >= 0)
+		return 0;
+	return error_set(e, r, why.code, "%s", why.text);
 }
 
 int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
-			 const struct fanotify_raws *events, const dev_t *devices, size_t n,
+			 const struct fanotify_raws *events, const struct fanotify_devices *devices,
 			 struct error *e)
 {
-	struct saving s = {.c = c, .m = m, .devices = devices, .n_devices = n};
+	struct saving s = {.c = c, .m = m, .devices = devices};
 	int r = fanotify_causers_list(c, m, &s.causers, e);
 
 	m->events = scratch_alloc(&c->files->scratch, (events->all.n + 1) * sizeof(*m->events));
@@ -419,25 +441,28 @@ int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
 
 /* ---- validation ---- */
 
-static bool is_name(const ProtobufCBinaryData *name)
+bool fanotify_is_name(const ProtobufCBinaryData *name)
 {
 	return name->len && name->len <= NAME_MAX && !memchr(name->data, '\0', name->len) &&
 	       !memchr(name->data, '/', name->len) &&
 	       !(name->len <= 2 && !memcmp(name->data, "..", name->len));
 }
 
-static bool possible(const struct restart *r, const Reprise__FanotifyEvent *m)
+static bool possible(const struct restart *r, const Reprise__Fanotify *group,
+		     const Reprise__FanotifyEvent *m)
 {
 	struct error ignored = {};
 
 	if (m->type == FANOTIFY_OVERFLOW)
 		return m->mask == FAN_Q_OVERFLOW && !m->name.len;
+	if (m->doubled)
+		return fanotify_double_possible(r, group, m);
 	if (m->type < FANOTIFY_PATH || m->type > FANOTIFY_NAME || m->pid < 0 ||
 	    (m->gone && !m->pid) || !m->mask ||
 	    (m->mask & ~(uint32_t)(CAUSED_BY_FILE | FAN_ONDIR)) ||
 	    ((m->mask & FAN_ONDIR) && (m->mask & ~(uint32_t)(CAUSED_BY_DIRECTORY | FAN_ONDIR))))
 		return false;
-	if (m->type == FANOTIFY_NAME ? !is_name(&m->name) : m->name.len != 0)
+	if (m->type == FANOTIFY_NAME ? !fanotify_is_name(&m->name) : m->name.len != 0)
 		return false;
 	return inode_validate(r, m->inode, &ignored) >= 0;
 }
@@ -448,7 +473,7 @@ bool fanotify_events_possible(const struct restart *r, const Reprise__Fanotify *
 
 	for (size_t i = 0; i < m->n_events; i++) {
 		overflows += m->events[i]->type == FANOTIFY_OVERFLOW;
-		if (!possible(r, m->events[i]))
+		if (!possible(r, m, m->events[i]))
 			return false;
 	}
 	return m->n_events <= FANOTIFY_EVENTS_MAX && overflows <= 1 &&

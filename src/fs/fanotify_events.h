@@ -35,7 +35,9 @@ struct fanotify_raw {
 	uint64_t fsid;		       /* else */
 	struct fanotify_handle object; /* of FANOTIFY_NAME: the directory */
 	struct fanotify_handle child;  /* len 0: not told */
+	struct fanotify_handle to;     /* of FAN_RENAME */
 	char name[NAME_MAX + 1];
+	char to_name[NAME_MAX + 1];
 };
 
 /* One of the tree, by its struct pid. */
@@ -78,13 +80,22 @@ int fanotify_causer_save(const struct fanotify_causers *s, const struct fanotify
 			 Reprise__FanotifyEvent *m, struct error *e) must_check;
 int fanotify_refuse(const struct fanotify_raw *raw, const char *why, struct error *e);
 
+/* By its handle, through a mount of a file system that the group watches. */
+struct fanotify_devices {
+	const dev_t *v;
+	size_t n;
+};
+int fanotify_open_handle(struct checkpoint *c, const struct fanotify_devices *devices,
+			 uint64_t fsid, const struct fanotify_handle *handle);
+
 /*
  * Saves events that were read: finds what they are about, and who in the tree has caused them.
  * Refuses what could not be caused again. devices: on which the group has marks.
  */
 int fanotify_events_save(struct checkpoint *c, Reprise__Fanotify *m,
-			 const struct fanotify_raws *events, const dev_t *devices, size_t n,
+			 const struct fanotify_raws *events, const struct fanotify_devices *devices,
 			 struct error *e) must_check;
+bool fanotify_is_name(const ProtobufCBinaryData *name);
 bool fanotify_events_possible(const struct restart *r, const Reprise__Fanotify *m);
 
 /* Makes a group without marks hold the events of the image, or an overflow alone. */
@@ -104,8 +115,33 @@ struct fanotify_cause {
 	int marked; /* O_PATH: what is marked for that */
 	const Reprise__FanotifyEvent *event;
 	bool directory;
+	uint32_t step; /* of an event on a double, whose root `object` is; else 0 */
+	char path[32 + NAME_MAX], other[32 + NAME_MAX];
 };
 int fanotify_cause(struct fanotify_cause *x, struct error *e) must_check;
+
+/*
+ * What cannot be caused on the files themselves: on a double of their file system
+ * (fanotify_double.c).
+ */
+struct fanotify_double;
+int fanotify_double_save(struct checkpoint *c, const Reprise__Fanotify *group,
+			 const struct fanotify_devices *devices, const struct fanotify_raw *raw,
+			 Reprise__FanotifyEvent *m, struct error *e) must_check;
+bool fanotify_double_possible(const struct restart *r, const Reprise__Fanotify *group,
+			      const Reprise__FanotifyEvent *m);
+/* Calls `act` for each step of event i; *want: what the group holds then, but for who did it. */
+typedef int (*fanotify_act_fn)(void *arg, struct fanotify_cause *x, struct error *e);
+int fanotify_double_cause(struct restart *r, int fd, const Reprise__Fanotify *group, size_t i,
+			  fanotify_act_fn act, void *arg, struct fanotify_raw *want,
+			  struct error *e) must_check;
+int fanotify_double_step(struct fanotify_cause *x, struct error *e) must_check;
+void fanotify_double_end(struct fanotify_double *d); /* accepts NULL */
+/* In whoever causes it: for fanotify_cause.c and fanotify_double.c. */
+int fanotify_cause_run(const struct fanotify_cause *x, struct batch *b, int n,
+		       struct error *e) must_check;
+int fanotify_cause_give(const struct fanotify_cause *x, const int *fds, int n, int *remote,
+			struct error *e) must_check;
 
 /*
  * A process that has the number of a task that has ended, as the tasks see it, and causes events in

@@ -182,6 +182,15 @@ static void close_object(struct fanotify_cause *x)
 	close_fd(&x->marked);
 }
 
+static bool same_event(const struct fanotify_raw *a, const struct fanotify_raw *b)
+{
+	return a->type == b->type && a->pid == b->pid && a->fsid == b->fsid &&
+	       FANOTIFY_MASK(a->mask) == b->mask && fanotify_handle_equal(&a->object, &b->object) &&
+	       fanotify_handle_equal(&a->child, &b->child) &&
+	       fanotify_handle_equal(&a->to, &b->to) && !strcmp(a->name, b->name) &&
+	       !strcmp(a->to_name, b->to_name);
+}
+
 /* Is the last event that one? -EAGAIN: no. */
 static int check_last(const struct replay *p, const struct fanotify_cause *x, uint64_t pid)
 {
@@ -267,12 +276,42 @@ static int make_event(struct replay *p, size_t i, struct error *e)
 	return r < 0 ? r : check_last(p, &x, p->pids[i]);
 }
 
+struct acting {
+	struct replay *p;
+	pid_t pid;
+};
+
+static int act(void *arg, struct fanotify_cause *x, struct error *e)
+{
+	struct acting *a = arg;
+
+	return cause(a->p, x, &a->pid, e);
+}
+
+static int make_event_on_double(struct replay *p, size_t i, struct error *e)
+{
+	_cleanup_(free_raws) struct fanotify_raws raws = {};
+	struct acting a = {p, 0};
+	struct fanotify_raw want;
+	int r = fanotify_double_cause(p->r, p->fd, p->m, i, act, &a, &want, e);
+
+	if (r >= 0)
+		r = fanotify_pid(p->k, a.pid, &p->pids[i]);
+	if (r >= 0)
+		r = fanotify_events_read(p->k, p->fd, true, &raws);
+	if (r < 0)
+		return r;
+	want.pid = p->pids[i];
+	return raws.all.n == 1 && same_event(&raws.all.v[0], &want) ? 0 : -EAGAIN;
+}
+
 static int make_all(struct replay *p, size_t from, size_t to, struct error *e)
 {
 	int r = 0;
 
 	for (; from < to && r >= 0; from++)
-		r = make_event(p, from, e);
+		r = p->m->events[from]->doubled ? make_event_on_double(p, from, e)
+						: make_event(p, from, e);
 	return r;
 }
 

@@ -32,9 +32,10 @@ struct answer {
 static int cause_here(const struct fanotify_stand_in *s, struct fanotify_cause x, struct error *e)
 {
 	_cleanup_(close_fd) int object = (int)syscall(SYS_pidfd_getfd, s->maker, x.object, 0);
-	_cleanup_(close_fd) int marked = (int)syscall(SYS_pidfd_getfd, s->maker, x.marked, 0);
+	_cleanup_(close_fd) int marked =
+		x.marked < 0 ? -EBADF : (int)syscall(SYS_pidfd_getfd, s->maker, x.marked, 0);
 
-	if (object < 0 || marked < 0)
+	if (object < 0 || (x.marked >= 0 && marked < 0))
 		return error_errno(e, -errno, E_RESTORE, "a stand-in cannot take a file over");
 	x.object = object;
 	x.marked = marked;

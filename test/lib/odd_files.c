@@ -30,30 +30,26 @@ static int write_to_setuid(void *arg)
 	return 0;
 }
 
-/* Events that nobody can cause again; by default, of what is neither a file nor a directory. */
+/* Events that nobody can cause again; by default, of a file that has gone, told by a descriptor. */
 static void set_up_fanotify(const char *how)
 {
 	bool names = *how == '+', thread = !strcmp(how, "=thread");
 
-	group = fanotify_init(FAN_NONBLOCK | (*how == '-' ? FAN_UNLIMITED_QUEUE | FAN_REPORT_FID
+	group = fanotify_init(FAN_NONBLOCK | (*how == '-' ? FAN_UNLIMITED_QUEUE
 					      : names	  ? FAN_REPORT_DFID_NAME
 					      : thread	  ? FAN_REPORT_TID
-					      : *how	  ? 0
-							  : FAN_REPORT_FID),
+							  : 0),
 			      O_RDONLY);
-	CHECK(!fanotify_mark(group, FAN_MARK_ADD,
-			     FAN_MODIFY | FAN_EVENT_ON_CHILD |
-				     (names	    ? FAN_CREATE
-				      : *how != '=' ? FAN_ATTRIB
-						    : 0),
-			     AT_FDCWD, "."));
-	if (*how != '=' && !names) {
-		CHECK(!mkfifo("fifo", 0600) && !chmod("fifo", 0640));
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_MODIFY | FAN_EVENT_ON_CHILD, AT_FDCWD, "."));
+	if (!names) {
+		test_write("new", "contents", 8);
+		CHECK(thread || !unlink("new"));
 		return;
 	}
-	test_write("new", "contents", 8);
-	if (!strcmp(how, "=removed"))
-		CHECK(!unlink("new"));
+	/* where handles are not as on a disk */
+	CHECK(!mkdir("memory", 0700) && !mount("none", "memory", "tmpfs", 0, NULL));
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_CREATE, AT_FDCWD, "memory"));
+	test_write("memory/new", "", 0);
 }
 
 static void set_up(const char *what)

@@ -21,6 +21,11 @@
 #ifndef FAN_REPORT_TARGET_FID
 #define FAN_REPORT_TARGET_FID 0x1000
 #endif
+#ifndef FAN_RENAME
+#define FAN_RENAME			  0x10000000
+#define FAN_EVENT_INFO_TYPE_OLD_DFID_NAME 10
+#define FAN_EVENT_INFO_TYPE_NEW_DFID_NAME 12
+#endif
 #define ROOM 16384
 
 static void add(char *text, const char *format, ...)
@@ -39,6 +44,7 @@ static const char *by_handle(const struct file_handle *handle)
 		struct file_handle handle;
 		char room[sizeof(struct file_handle) + MAX_HANDLE_SZ];
 	} u;
+	static char unknown[80];
 	int mount;
 
 	for (size_t i = 0; i < NAMES; i++) {
@@ -52,7 +58,10 @@ static const char *by_handle(const struct file_handle *handle)
 		    !memcmp(u.handle.f_handle, handle->f_handle, handle->handle_bytes))
 			return names[i];
 	}
-	return "another";
+	/* it has gone */
+	for (unsigned int i = 0; i < handle->handle_bytes && i < 32; i++)
+		snprintf(unknown + 2 * i, sizeof(unknown) - 2 * i, "%02x", handle->f_handle[i]);
+	return unknown;
 }
 
 static const char *by_descriptor(int fd)
@@ -94,8 +103,11 @@ static void add_info(char *text, const char *at)
 		add(text, " pidfd of %d", of_pidfd(fd));
 		return;
 	}
-	add(text, " type %d: %s", fid->hdr.info_type, by_handle(handle));
-	if (fid->hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME)
+	add(text, " type %d: %x/%s", fid->hdr.info_type, fid->fsid.val[0] ^ fid->fsid.val[1],
+	    by_handle(handle));
+	if (fid->hdr.info_type == FAN_EVENT_INFO_TYPE_DFID_NAME ||
+	    fid->hdr.info_type == FAN_EVENT_INFO_TYPE_OLD_DFID_NAME ||
+	    fid->hdr.info_type == FAN_EVENT_INFO_TYPE_NEW_DFID_NAME)
 		add(text, "/%s", (const char *)handle->f_handle + handle->handle_bytes);
 }
 
