@@ -29,6 +29,8 @@ struct borrowed {
 	unsigned int side; /* where its frames are */
 	struct slot own;   /* or else it has them here */
 	struct trace_stop stop;
+	int lent;	 /* a signal that ends a batch though the application blocks it; 0: none */
+	siginfo_t guest; /* one of these that came from elsewhere meanwhile; si_signo 0: none */
 };
 
 struct agent {
@@ -60,6 +62,8 @@ struct agent {
 
 #define AGENT_ROOM    (AGENT_SIZE - AGENT_HEADER_AT - WIRE_HEADER_SIZE) /* for calls and data */
 #define SIGNAL_BIT(s) (1ULL << ((s)-1))
+
+#define IGNORED_BY_DEFAULT (SIGNAL_BIT(SIGURG) | SIGNAL_BIT(SIGWINCH) | SIGNAL_BIT(SIGCHLD))
 
 /* Signals by which a fault in the code itself is reported: blocking them would change their
  * actions. */

@@ -19,8 +19,7 @@
 #define JOB_SIGNALS                                                                              \
 	(SIGNAL_BIT(SIGKILL) | SIGNAL_BIT(SIGSTOP) | SIGNAL_BIT(SIGTSTP) | SIGNAL_BIT(SIGTTIN) | \
 	 SIGNAL_BIT(SIGTTOU) | SIGNAL_BIT(SIGCONT))
-#define STANDARD_SIGNALS   0x7fffffffULL
-#define IGNORED_BY_DEFAULT (SIGNAL_BIT(SIGURG) | SIGNAL_BIT(SIGWINCH) | SIGNAL_BIT(SIGCHLD))
+#define STANDARD_SIGNALS 0x7fffffffULL
 
 static bool is_error(long result)
 {

@@ -167,15 +167,17 @@ int live_divert(struct borrowed *b, const struct user_regs_struct *regs, uint64_
 		struct error *e)
 {
 	bool own = b->mask == b->saved->sigmask, change = b->mask != mask;
-	int r = 0;
+	/* What raises a signal that was lent must not run while it is blocked: it would stay. */
+	bool first = change && !own && b->lent;
+	int r = first ? trace_set_sigmask(b->tid, mask, e) : 0;
 
 	b->entered = true;
 	b->mask = mask;
-	if (change && own)
+	if (r == 0 && change && own)
 		r = change_mask(b, mask, e);
 	if (r == 0)
 		r = trace_set_regs(b->tid, regs, e);
-	if (r == 0 && change && !own)
+	if (r == 0 && change && !own && !first)
 		r = trace_set_sigmask(b->tid, mask, e);
 	return r;
 }

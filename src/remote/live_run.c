@@ -20,11 +20,15 @@ static int pass_signal(struct borrowed *b, int signal, struct error *e)
 	siginfo_t info;
 	int r;
 
-	if (!(SIGNAL_BIT(signal) & FAULT_SIGNALS))
+	if (!(SIGNAL_BIT(signal) & FAULT_SIGNALS) && signal != b->lent)
 		return signal; /* it stops the process, or is ignored */
 	r = trace_get_siginfo(b->tid, &info, e);
 	if (r < 0)
 		return r;
+	if (signal == b->lent) {
+		b->guest = info;
+		return 0;
+	}
 	if (info.si_code > 0)
 		return error_set(e, -EFAULT, E_REMOTE, "signal %d in what task %d ran for reprise",
 				 signal, b->tid);
@@ -34,12 +38,12 @@ static int pass_signal(struct borrowed *b, int signal, struct error *e)
 	return r < 0 ? r : signal;
 }
 
-/* Waits for the wanted kind of stop, resuming by `resume` from others. */
+/* Waits for the wanted kind of stop, resuming by `resume` from others, and with the signal `pass`
+ * from where it is. */
 static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, uint64_t ip,
-		     int (*resume)(pid_t, int, struct error *), struct error *e)
+		     int (*resume)(pid_t, int, struct error *), int pass, struct error *e)
 {
 	struct user_regs_struct regs;
-	int pass = 0;
 
 	for (;;) {
 		int r = resume(b->tid, pass, e);
@@ -83,7 +87,7 @@ static int enter_single(struct borrowed *b, uint64_t back, long nr, const uint64
 	arch_set_call(&regs, b->a->gadgets.syscall_ret, back, nr, args);
 	/* One that the application blocks may be pending. */
 	r = live_divert(b, &regs, live_quiet_mask(b), e);
-	return r < 0 ? r : run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
+	return r < 0 ? r : run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, 0, e);
 }
 
 static int result_of(const struct borrowed *b, long *ret, struct error *e)
@@ -103,7 +107,7 @@ int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[
 	int r = enter_single(b, back, nr, args, e);
 
 	if (r == 0)
-		r = run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, e);
+		r = run_until(b, TRACE_SYSCALL, 0, 0, trace_syscall, 0, e);
 	return r < 0 ? r : result_of(b, ret, e);
 }
 
@@ -124,7 +128,7 @@ int live_last(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6]
 	int r = enter_single(b, back, nr, args, e);
 
 	if (r == 0)
-		r = run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, e);
+		r = run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, 0, e);
 	return r < 0 ? r : result_of(b, ret, e);
 }
 
@@ -177,16 +181,41 @@ static int slot_data(struct borrowed *b, const struct batch *batch, uint64_t *re
 
 /*
  * The signal that ends a batch: one that the process ignores, so that it does nothing
- * when there is no tracer any more, and that this thread neither blocks (it might
- * wait for it in other ways) nor has pending. 0: none.
+ * when there is no tracer any more, and that this thread does not have pending. 0: none. Of those
+ * that it blocks one is lent, if there is no other: it might wait for it in other ways. Who blocks
+ * what is ignored by default will often do so, so SIGURG only, or what is ignored by choice.
  */
-static int choose_signal(const struct borrowed *b, uint64_t pending)
+static int choose_signal(struct borrowed *b, uint64_t pending)
 {
-	uint64_t can = b->a->ignorable & ~pending & ~b->saved->sigmask;
+	uint64_t can = b->a->ignorable & ~pending, own = can & ~b->saved->sigmask;
 
-	if (can & SIGNAL_BIT(SIGURG))
+	if (own & SIGNAL_BIT(SIGURG))
 		return SIGURG;
-	return can ? __builtin_ctzll(can) + 1 : 0;
+	if (own)
+		return __builtin_ctzll(own) + 1;
+	can &= ~(IGNORED_BY_DEFAULT & ~SIGNAL_BIT(SIGURG));
+	b->lent = can & SIGNAL_BIT(SIGURG) ? SIGURG : can ? __builtin_ctzll(can) + 1 : 0;
+	return b->lent;
+}
+
+/*
+ * A signal that was lent is taken off before the thread has its own mask again: blocked, it would
+ * stay there if we were killed then. In another stop nothing is left of it (get_signal()). One that
+ * somebody else sent in that short time is put back into the queue, as it is delivered while
+ * blocked (ptrace_signal()); it is only lost with us, should we be killed before.
+ */
+static int give_back_signal(struct borrowed *b, struct error *e)
+{
+	int pass = b->guest.si_signo, r = 0;
+
+	if (pass) {
+		b->mask |= SIGNAL_BIT(pass);
+		r = trace_set_siginfo(b->tid, &b->guest, e);
+		if (r == 0)
+			r = trace_set_sigmask(b->tid, b->mask, e);
+	}
+	b->guest.si_signo = b->lent = 0;
+	return r < 0 ? r : run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, pass, e);
 }
 
 static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uint64_t pending,
@@ -208,7 +237,9 @@ static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uin
 	arch_set_run(&regs, a->mapping);
 	r = live_divert(b, &regs, ~(SIGNAL_BIT(signal) | (FAULT_SIGNALS & ~pending)), e);
 	if (r == 0)
-		r = run_until(b, TRACE_SIGNAL, signal, agent_raised_at(a), trace_cont, e);
+		r = run_until(b, TRACE_SIGNAL, signal, agent_raised_at(a), trace_cont, 0, e);
+	if (r == 0 && b->lent)
+		r = give_back_signal(b, e);
 	return r < 0 ? r : agent_unload(a, b->tid, batch, e);
 }
 

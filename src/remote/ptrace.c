@@ -133,6 +133,11 @@ int trace_get_siginfo(pid_t tid, siginfo_t *ret, struct error *e)
 	return simple(PTRACE_GETSIGINFO, tid, 0, ret, e, "read the signal of");
 }
 
+int trace_set_siginfo(pid_t tid, const siginfo_t *info, struct error *e)
+{
+	return simple(PTRACE_SETSIGINFO, tid, 0, info, e, "change the signal of");
+}
+
 int trace_peek_siginfo(pid_t tid, bool shared, uint64_t offset, siginfo_t *buf, int n,
 		       struct error *e)
 {

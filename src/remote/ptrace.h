@@ -81,6 +81,7 @@ int trace_get_sigmask(pid_t tid, uint64_t *ret, struct error *e) must_check;
 int trace_set_sigmask(pid_t tid, uint64_t mask, struct error *e) must_check;
 int trace_get_event(pid_t tid, unsigned long *ret, struct error *e) must_check;
 int trace_get_siginfo(pid_t tid, siginfo_t *ret, struct error *e) must_check;
+int trace_set_siginfo(pid_t tid, const siginfo_t *info, struct error *e) must_check;
 /* Pending signals without taking them. shared: those of the whole process. Returns how many. */
 int trace_peek_siginfo(pid_t tid, bool shared, uint64_t offset, siginfo_t *buf, int n,
 		       struct error *e) must_check;

@@ -111,6 +111,17 @@ static void block_all(void)
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
 }
 
+/* What blocks everything would keep a signal that was meant for nobody. */
+static void check_pending(void)
+{
+	sigset_t set;
+
+	sigpending(&set);
+	for (int i = 1; i < SIGRTMIN; i++)
+		if (i != SIGUSR2 && sigismember(&set, i) == 1)
+			complain("signal %d waits, which nobody has sent", i);
+}
+
 static void *write_memory(void *arg)
 {
 	unsigned int seed = 1;
@@ -124,6 +135,7 @@ static void *write_memory(void *arg)
 		write_page(p, turn);
 		check_page(&pages[(size_t)rand_r(&seed) % npages]);
 		shared->written++;
+		check_pending();
 		if (turn % 8 == 0)
 			usleep(200);
 	}
