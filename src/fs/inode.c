@@ -86,13 +86,15 @@ static int get_id(struct checkpoint *c, uint64_t a, const struct stat *st, uint6
 }
 
 static int identify(struct checkpoint *c, const struct inode_entry *entry, const struct stat *st,
-		    int mount, uint64_t *ret_id, bool *ret_new, struct error *e)
+		    int mount, dev_t dev, uint64_t *ret_id, bool *ret_new, struct error *e)
 {
 	uint64_t a = st->st_dev;
 
 	/* A file with two names that are both in use comes back under both. */
 	if (entry->msg.kind == INODE_NAMED)
 		a = name_hash(entry->msg.path, st, entry->msg.mounts, mount);
+	else if (dev != st->st_dev) /* a copy of a file that was removed, as which it is known */
+		a = dev;
 	else if (entry->msg.kind != INODE_DELETED)
 		a += (uint64_t)entry->msg.kind << 40; /* ids of segments are not unique there */
 	return get_id(c, a, st, ret_id, ret_new, e);
@@ -158,7 +160,7 @@ static int find_detached(struct checkpoint *c, int fd, const struct stat *st, co
 }
 
 static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, const char *link,
-			   uint64_t *ret_id, struct error *e)
+			   dev_t dev, uint64_t *ret_id, struct error *e)
 {
 	struct inode_entry fresh = {.fd = -1}, *entry;
 	uint64_t mounts, name;
@@ -185,7 +187,7 @@ static int checkpoint_seen(struct checkpoint *c, int fd, const struct stat *st, 
 		if (r < 0)
 			return r;
 	}
-	r = identify(c, &fresh, st, mount, ret_id, &is_new, e);
+	r = identify(c, &fresh, st, mount, dev, ret_id, &is_new, e);
 	if (r < 0 || !is_new)
 		return r;
 	entry = vec_push(&c->files->inodes);
@@ -217,18 +219,19 @@ int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, i
 			return e->err;
 		st.st_ino = number;
 	}
-	return checkpoint_seen(c, fd, &st, link, ret_id, e);
+	return checkpoint_seen(c, fd, &st, link, st.st_dev, ret_id, e);
 }
 
 int inode_checkpoint_copy(struct checkpoint *c, const struct checkpoint_process *p, int fd,
-			  const char *link, uint64_t ino, uint64_t *ret_id, struct error *e)
+			  const char *link, dev_t dev, uint64_t ino, uint64_t *ret_id,
+			  struct error *e)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "fstat of %s", link);
 	st.st_ino = ino;
-	return checkpoint_seen(c, fd, &st, link, ret_id, e);
+	return checkpoint_seen(c, fd, &st, link, dev ? dev : st.st_dev, ret_id, e);
 }
 
 /* ---- restart ---- */

@@ -30,9 +30,10 @@ enum inode_kind { /* numbers stand in images: for ever */
  */
 int inode_checkpoint(struct checkpoint *c, const struct checkpoint_process *p, int fd,
 		     const char *link, uint64_t *ret_id, struct error *e) must_check;
-/* The same for a copy that stands for memory which may not be opened: that has the number `ino`. */
+/* The same for a copy that stands for memory which may not be opened: that has the number `ino`, on
+ * the device `dev` if that is not 0. */
 int inode_checkpoint_copy(struct checkpoint *c, const struct checkpoint_process *p, int fd,
-			  const char *link, uint64_t ino, uint64_t *ret_id,
+			  const char *link, dev_t dev, uint64_t ino, uint64_t *ret_id,
 			  struct error *e) must_check;
 /* Refuses a directory that is on no mount of the task, though a path may seem to lead to it, unless
  * it is on one that is attached nowhere. */

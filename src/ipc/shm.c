@@ -233,7 +233,8 @@ static int save_contents(struct checkpoint *c, const struct sysv_object *o, uint
 	if (fd < 0)
 		return may_not_read(e, fd);
 	snprintf(link, sizeof(link), "/SYSV%08x (deleted)", (unsigned int)o->key);
-	return inode_checkpoint_copy(c, c->processes.v, fd, link, sysv_number(c, o), ret_inode, e);
+	return inode_checkpoint_copy(c, c->processes.v, fd, link, 0, sysv_number(c, o), ret_inode,
+				     e);
 }
 
 /* Who that is, the search for leaks finds out. */

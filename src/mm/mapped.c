@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "fs/context.h"
 #include "fs/inode.h"
+#include "fs/inode_search.h"
 #include "ipc/ipc.h"
 #include "mm/state.h"
 
@@ -38,6 +43,7 @@ struct mapped_entry {
 	uint64_t ino, id;
 	uint32_t dev_major, dev_minor;
 	struct span_vec covered; /* of a copy: the offsets that are in it; else empty */
+	bool any_name;		 /* the numbers are enough */
 	char name[];
 };
 
@@ -81,7 +87,8 @@ static const struct mapped_entry *lookup(struct mapped_cache *cache, const struc
 
 	for (m = *slot_of(cache, v); m; m = m->next)
 		if (m->ino == v->ino && m->dev_major == v->dev_major &&
-		    m->dev_minor == v->dev_minor && strcmp(m->name, link_of(v)) == 0)
+		    m->dev_minor == v->dev_minor &&
+		    (m->any_name || strcmp(m->name, link_of(v)) == 0))
 			return m;
 	return NULL;
 }
@@ -167,6 +174,42 @@ static int open_of_task(struct checkpoint *c, const struct checkpoint_process *p
 	return -ENOENT;
 }
 
+static dev_t device_of(const struct vma *v)
+{
+	return makedev(v->dev_major, v->dev_minor);
+}
+
+/* Is it memory, of which a file in a tmpfs was the name? Else the directory is another one by now.
+ */
+static bool was_in_tmpfs(const struct vma *v, char *dir, size_t size)
+{
+	const char *slash = strrchr(v->name, '/');
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct statfs fs;
+	struct stat st;
+
+	if (!v->shared || v->name[0] != '/' || (size_t)(slash - v->name) >= size)
+		return false;
+	snprintf(dir, size, "%.*s", slash > v->name ? (int)(slash - v->name) : 1, v->name);
+	fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return fd >= 0 && fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC &&
+	       fstat(fd, &st) == 0 && st.st_dev == device_of(v);
+}
+
+/* Another name of a file whose first one has gone: sem_open() gives a new semaphore its name so. */
+static int open_other_name(struct checkpoint *c, const struct vma *v)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	char dir[4096];
+
+	if (!was_in_tmpfs(v, dir, sizeof(dir)))
+		return -ENOENT;
+	fd = inode_search_directory(c, dir, device_of(v), v->ino);
+	if (fd < 0)
+		fd = inode_search(c, 0, device_of(v), v->ino);
+	return fd < 0 ? -ENOENT : reopen_fd(c->proc_fd, fd, open_flags(link_of(v)));
+}
+
 /* Without CAP_CHECKPOINT_RESTORE map_files cannot be opened: other ways to the same inode. */
 static int open_unprivileged(struct checkpoint *c, const struct checkpoint_process *p,
 			     const struct vma *v)
@@ -192,7 +235,7 @@ static int open_unprivileged(struct checkpoint *c, const struct checkpoint_proce
 	for (size_t i = 0; fd < 0 && i < c->processes.n; i++)
 		if (&c->processes.v[i] != p && !c->processes.v[i].frozen->zombie)
 			fd = open_of_task(c, &c->processes.v[i], v);
-	return fd;
+	return fd < 0 && is_deleted(link_of(v)) ? open_other_name(c, v) : fd;
 }
 
 /* -EPERM, without an error text: there is no way to it. */
@@ -228,7 +271,10 @@ static int check_type(int fd, const struct vma *v, struct error *e)
 /* Memory that nobody can reach but by mappings: nobody can tell its copy from it. */
 static bool can_be_copied(const struct vma *v)
 {
-	return is_shared_anon(v) || (v->shared && strncmp(v->name, "/memfd:", 7) == 0);
+	char dir[4096];
+
+	return is_shared_anon(v) || (v->shared && strncmp(v->name, "/memfd:", 7) == 0) ||
+	       (is_deleted(v->name) && was_in_tmpfs(v, dir, sizeof(dir)));
 }
 
 /* Whoever may may attach it. */
@@ -270,6 +316,7 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 	_cleanup_(close_fd) int fd = open_mapped(c, p, v, e);
 	struct span_vec covered = {};
 	struct mapped_entry *m;
+	dev_t dev = 0;
 	int r = fd;
 
 	if (fd == -EPERM && is_segment(v)) {
@@ -279,6 +326,7 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 			return r;
 	} else if (fd == -EPERM && can_be_copied(v)) {
 		*ret_id = 0;
+		dev = device_of(v);
 		if (c->checking) /* nothing is copied, nothing is saved */
 			return 0;
 		r = mm_shadow(c, p, list, v, &covered, &fd, e);
@@ -288,11 +336,12 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 	if (r >= 0)
 		r = check_type(fd, v, e);
 	if (r >= 0)
-		r = inode_checkpoint_copy(c, p, fd, link_of(v), v->ino, ret_id, e);
+		r = inode_checkpoint_copy(c, p, fd, link_of(v), dev, v->ino, ret_id, e);
 	m = r >= 0 ? remember(c->mm->mapped, v, *ret_id) : NULL;
-	if (m)
+	if (m) {
 		m->covered = covered;
-	else
+		m->any_name = dev != 0;
+	} else
 		vec_free(&covered);
 	if (r >= 0 && !m)
 		r = error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for mapped files");
