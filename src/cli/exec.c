@@ -33,6 +33,12 @@ static int parse(struct cli *cli, struct reprise_run_options *opt, int argc, cha
 	return common_begin(cli, argv);
 }
 
+/* The command may stand behind `--` there, as it may for others. */
+static char **command_in(char **after_name)
+{
+	return strcmp(after_name[0], "--") == 0 && after_name[1] ? after_name + 1 : after_name;
+}
+
 /* A terminal of the container takes the place of the standard streams while the command starts. */
 static int start_in_terminal(pid_t init, char **command, const struct reprise_run_options *opt,
 			     struct reprise_restarted *result, int *ret_master,
@@ -89,7 +95,7 @@ static int run(struct cli *cli, int argc, char **argv)
 		return r;
 	init = c.init;
 	container_entry_free(&c);
-	r = start(cli, init, argv + 1, &opt, &result, &master);
+	r = start(cli, init, command_in(argv + 1), &opt, &result, &master);
 	if (r >= 0)
 		return r;
 	result.init = 0;

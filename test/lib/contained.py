@@ -31,7 +31,7 @@ def ip(case, *args):
 
 
 def inside(case, name, *args):
-    return good(case.reprise('exec', name, *args))
+    return good(case.reprise('exec', name, '--', *args))
 
 
 def links(case):
