@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * Groups of fanotify with their marks on inodes, mounts and file systems. Where a group decides
- * about the accesses of others, somebody may wait for an answer that nobody can see: refused.
- */
+/* Groups of fanotify with their marks on inodes, mounts and file systems. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -203,10 +200,8 @@ static int fanotify_checkpoint(struct checkpoint *c, struct file_seen *f, Repris
 		return r;
 	msg->fanotify->unprivileged = made_unprivileged(c, f->local);
 	if (msg->fanotify->flags & CLASSES)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "it decides about accesses (permission events), and somebody may "
-				 "be waiting for its answer");
-	return look_at_events(c, f, msg->fanotify, group, scratch, e);
+		r = fanotify_permission_save(c, f->local, e);
+	return r < 0 ? r : look_at_events(c, f, msg->fanotify, group, scratch, e);
 }
 
 /* The root of a mount, by its number or that of its device. */
@@ -296,7 +291,6 @@ static int fanotify_checkpoint_all(struct checkpoint *c, struct error *e)
 static int fanotify_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
 	if (!msg->fanotify || !fanotify_events_possible(r, msg->fanotify) ||
-	    msg->fanotify->flags & CLASSES ||
 	    (msg->fanotify->overflow && msg->fanotify->flags & FAN_UNLIMITED_QUEUE))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper fanotify group");
 	for (size_t i = 0; i < msg->fanotify->n_marks; i++) {
@@ -306,25 +300,35 @@ static int fanotify_validate(const struct restart *r, const Reprise__File *msg, 
 		if (res < 0)
 			return res;
 		if ((m->on && m->on != FAN_MARK_MOUNT && m->on != FAN_MARK_FILESYSTEM) ||
-		    (m->flags & ~(unsigned int)MARK_FLAGS) || (m->mask & PERMISSION_EVENTS))
+		    (m->flags & ~(unsigned int)MARK_FLAGS) ||
+		    ((m->mask | m->ignored) & PERMISSION_EVENTS &&
+		     !(msg->fanotify->flags & CLASSES)))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper mark");
 	}
 	return 0;
 }
 
-static int mark(struct restart *r, int fd, unsigned int flags, uint64_t mask, const char *path)
+/* Those of a group that decides wait until all is opened. */
+static int mark(struct restart *r, int fd, bool late, unsigned int flags, uint64_t mask, int target,
+		struct error *e)
 {
+	char path[32];
+
 	if (!mask)
 		return 0;
+	if (late)
+		return fanotify_mark_late(r, fd, flags, mask, target, e);
+	snprintf(path, sizeof(path), "self/fd/%d", target);
 	return fanotify_mark(fd, FAN_MARK_ADD | flags, mask, r->proc_fd, path) < 0 ? -errno : 0;
 }
 
-static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, struct error *e)
+static int add_mark(struct restart *r, int fd, bool late, const Reprise__FanotifyMark *m,
+		    struct error *e)
 {
 	_cleanup_(close_fd) int target = -EBADF;
 	unsigned int flags = m->on | (m->flags & FAN_MARK_EVICTABLE);
 	unsigned int ignore = m->flags & FAN_MARK_IGNORE ? FAN_MARK_IGNORE : FAN_MARK_IGNORED_MASK;
-	uint32_t mask = m->mask;
+	uint32_t told = m->mask;
 	struct stat st;
 	char path[32];
 	int res = watch_open(r, m->inode, &target, path, sizeof(path), e);
@@ -333,11 +337,11 @@ static int add_mark(struct restart *r, int fd, const Reprise__FanotifyMark *m, s
 		return res;
 	/* Of other files the kernel adds it where it reports parents, and refuses it from us. */
 	if (fstat(target, &st) >= 0 && !S_ISDIR(st.st_mode))
-		mask &= ~(uint32_t)FAN_EVENT_ON_CHILD;
-	res = mark(r, fd, flags, mask, path);
+		told &= ~(uint32_t)FAN_EVENT_ON_CHILD;
+	res = mark(r, fd, late, flags, told, target, e);
 	if (res >= 0)
-		res = mark(r, fd, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
-			   m->ignored, path);
+		res = mark(r, fd, late, flags | ignore | (m->flags & FAN_MARK_IGNORED_SURV_MODIFY),
+			   m->ignored, target, e);
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot mark %s", watch_name(r, m->inode))
 		       : 0;
 }
@@ -412,7 +416,7 @@ static int add_marks(struct restart *r, int fd, const Reprise__Fanotify *m, stru
 	int res = 0;
 
 	for (size_t i = 0; i < m->n_marks && res >= 0; i++)
-		res = add_mark(r, fd, m->marks[i], e);
+		res = add_mark(r, fd, m->flags & CLASSES, m->marks[i], e);
 	return res;
 }
 
@@ -449,7 +453,7 @@ const struct file_ops fanotify_file_ops = {
 	.support =
 		"marks on files, mounts and file systems; by root, unread events (of files that were made, "
 		"removed or renamed: on ext4), others are refused, or reported as lost "
-		"(`--inotify=overflow`); groups for permission events are refused",
+		"(`--inotify=overflow`); groups for permission events if nobody waits for an answer",
 	.match = fanotify_match,
 	.checkpoint = fanotify_checkpoint,
 	.checkpoint_all = fanotify_checkpoint_all,

@@ -29,7 +29,7 @@
 struct layout {
 	int list, mask, pid, mount, dentry, fsid, handle, name_fsid, info, info_size;
 	uint32_t type_mask;
-	int path, fid, name, overflow; /* enum fanotify_event_type */
+	int path, fid, name, overflow, permission; /* enum fanotify_event_type */
 };
 
 /* The type is a bit-field behind the mask, of as many bits as there are types. */
@@ -41,6 +41,7 @@ static int find_types(struct kernel_memory *k, struct layout *l)
 	l->fid = kernel_enumerator(k, "FANOTIFY_EVENT_TYPE_FID");
 	l->name = kernel_enumerator(k, "FANOTIFY_EVENT_TYPE_FID_NAME");
 	l->overflow = kernel_enumerator(k, "FANOTIFY_EVENT_TYPE_OVERFLOW");
+	l->permission = kernel_enumerator(k, "FANOTIFY_EVENT_TYPE_PATH_PERM");
 	if (n < 2 || l->path < 0 || l->fid < 0 || l->name < 0 || l->overflow < 0)
 		return -EOPNOTSUPP;
 	for (l->type_mask = 1; l->type_mask < (uint32_t)n; l->type_mask *= 2)
@@ -138,7 +139,9 @@ static int read_event(struct kernel_memory *k, const struct layout *l, uint64_t 
 	raw->pid = head.pid;
 	raw->type = FANOTIFY_STRANGE;
 	type = (int)(head.type & l->type_mask);
-	if (type == l->overflow) {
+	if (type == l->permission) {
+		raw->type = FANOTIFY_PERMISSION;
+	} else if (type == l->overflow) {
 		raw->type = FANOTIFY_OVERFLOW;
 	} else if (type == l->path) {
 		raw->type = FANOTIFY_PATH;
@@ -407,7 +410,7 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 	m->mask = FANOTIFY_MASK(raw->mask);
 	if (raw->type == FANOTIFY_OVERFLOW)
 		return 0;
-	if (raw->type == FANOTIFY_STRANGE)
+	if (raw->type == FANOTIFY_STRANGE || raw->type == FANOTIFY_PERMISSION)
 		return fanotify_refuse(raw, "that cannot be caused again", e);
 	r = fanotify_causer_save(&s->causers, raw, m, e);
 	if (r < 0)

@@ -15,7 +15,9 @@ enum fanotify_type { /* numbers stand in images: for ever */
 		     FANOTIFY_HANDLE = 2,
 		     FANOTIFY_NAME = 3,
 		     FANOTIFY_OVERFLOW = 4,
-		     FANOTIFY_STRANGE = 5, /* never in an image */
+		     /* never in an image: */
+		     FANOTIFY_STRANGE = 5,
+		     FANOTIFY_PERMISSION = 6,
 };
 
 /* FS_EVENT_ON_CHILD stands in events, too, and nobody is told. */
@@ -119,6 +121,11 @@ struct fanotify_cause {
 	char path[32 + NAME_MAX], other[32 + NAME_MAX];
 };
 int fanotify_cause(struct fanotify_cause *x, struct error *e) must_check;
+
+/* Groups that decide about accesses: fanotify_permission.c */
+int fanotify_permission_save(struct checkpoint *c, int fd, struct error *e) must_check;
+int fanotify_mark_late(struct restart *r, int group, unsigned int flags, uint64_t mask, int target,
+		       struct error *e) must_check;
 
 /*
  * What cannot be caused on the files themselves: on a double of their file system

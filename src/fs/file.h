@@ -150,6 +150,12 @@ uint64_t files_checkpoint_count(const struct checkpoint *c);
 int files_restart_validate(const struct restart *r, struct error *e) must_check;
 int files_restart_begin(struct restart *r, struct error *e) must_check;
 void files_restart_end(struct restart *r); /* closes all of ours */
+/*
+ * Marks of groups of fanotify that decide about accesses: the last that is done before the tasks
+ * run. Who opens a file that is watched, us as well, waits from here on.
+ */
+int files_restart_watch(struct restart *r, struct error *e) must_check;
+void files_restart_watch_end(struct restart *r);
 /* Opens every description; the second call, after the tasks were made, those with after_tasks, and
  * runs finish(). */
 int files_restart_open(struct restart *r, struct error *e) must_check;

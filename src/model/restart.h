@@ -29,6 +29,13 @@ struct restart_address {
 	uint32_t from, to;
 };
 
+/* A mark of a group of fanotify, both as descriptors. */
+struct restart_mark {
+	int group, target;
+	unsigned int flags;
+	uint64_t mask;
+};
+
 /* What takes the place of an open file: see struct reprise_replacement. */
 struct restart_replacement {
 	const char *object, *with;
@@ -69,6 +76,8 @@ struct restart {
 	void *trace_arg;
 	void (*warn)(void *arg, const struct error *problem); /* changed files that are allowed */
 	void *warn_arg;
+
+	VEC(struct restart_mark) late_marks; /* see files_restart_watch() */
 
 	/* private state of the rooms */
 	struct files_restart *files;

@@ -219,6 +219,7 @@ void restart_unload(struct loaded *l)
 	spaces_restart_end(r);
 	mm_restart_end(r);
 	files_restart_end(r);
+	files_restart_watch_end(r);
 	ipc_restart_end(r);
 	records_free(r->records);
 	image_reader_free(r->image);

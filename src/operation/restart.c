@@ -561,6 +561,8 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	if (res >= 0)
 		res = ask_caller(&l, &ns, rep, result, e);
 	if (res >= 0)
+		res = files_restart_watch(&l.r, e);
+	if (res >= 0)
 		res = resume_all(&l.r, opt->leave_stopped != 0, e);
 	if (res < 0) {
 		kill_all(&l.r, root, &ns);

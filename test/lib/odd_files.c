@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/fanotify.h>
+#include <sys/ioctl.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -50,6 +51,36 @@ static void set_up_fanotify(const char *how)
 	CHECK(!mkdir("memory", 0700) && !mount("none", "memory", "tmpfs", 0, NULL));
 	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_CREATE, AT_FDCWD, "memory"));
 	test_write("memory/new", "", 0);
+}
+
+/* When its parent has ended it is outside of our tree. */
+static int open_outside(void *arg)
+{
+	pid_t parent = getpid();
+
+	if (fork())
+		return 0;
+	while (getppid() == parent)
+		usleep(1000);
+	test_write("waiting", "", 0);
+	_exit(open("guarded", O_RDONLY) < 0);
+}
+
+/* Somebody waits for an answer: not yet told, or told. */
+static void set_up_permission(const char *how)
+{
+	struct fanotify_event_metadata event;
+	int queued = 0;
+
+	test_write("guarded", "", 0);
+	group = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+	CHECK(group >= 0);
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_OPEN_PERM, AT_FDCWD, "guarded"));
+	test_reap(test_fork(open_outside, NULL), 0);
+	while (!queued)
+		CHECK(!ioctl(group, FIONREAD, &queued));
+	if (*how)
+		CHECK_EQUAL(read(group, &event, sizeof(event)), (ssize_t)sizeof(event));
 }
 
 static void set_up(const char *what)
@@ -101,8 +132,8 @@ static void set_up(const char *what)
 		test_write("new", "", 0);
 	} else if (!strncmp(what, "fanotify", 8)) {
 		set_up_fanotify(what + 8);
-	} else if (!strcmp(what, "permission")) {
-		CHECK(fanotify_init(FAN_CLASS_CONTENT, O_RDONLY) >= 0);
+	} else if (!strncmp(what, "permission", 10)) {
+		set_up_permission(what + 10);
 	} else if (!strcmp(what, "mounts")) {
 		/* FAN_REPORT_MNT, FAN_MARK_MNTNS, FAN_MNT_ATTACH of 6.15 */
 		fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);

@@ -26,8 +26,24 @@ def test_f_notify(case):
     case.finish(refused(case, 'notify', 'file-state', 'F_NOTIFY', 'descriptor'))
 
 
+def deciding(case, what):
+    """While it runs it may answer: no obstacle for a check."""
+    pid = odd(case, what)
+    if case.reprise('check', str(pid))[0]:
+        raise Failed('an obstacle for a check')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'file-state',
+                 'permission events', 'is waiting for its answer', 'descriptor')
+    case.expect_files()
+    case.kill_all()
+    case.wait(pid)
+
+
 def test_permission_events(case):
-    case.finish(refused(case, 'permission', 'file-state', 'permission events', 'descriptor'))
+    deciding(case, 'permission')
+
+
+def test_permission_events_told(case):
+    deciding(case, 'permission+')
 
 
 def test_watched_mounts(case):
