@@ -331,6 +331,7 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 		res = set_async(r, t, msg, e);
 	if (res >= 0)
 		res = take_leases(r, t, msg, e);
+	t->control = socket;
 	for (const struct file_ops *const *k = file_kinds; *k && res >= 0; k++)
 		if ((*k)->restart_table)
 			res = (*k)->restart_table(r, t, msg, e);

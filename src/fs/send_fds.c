@@ -121,7 +121,7 @@ int send_fds_over(struct restart *r, struct restart_task *t, int socket, const i
 int restart_send_fds(struct restart *r, struct restart_task *t, const int *fds, size_t n,
 		     int *remote, struct error *e)
 {
-	return send_fds_over(r, t, r->control_remote, fds, n, remote, e);
+	return send_fds_over(r, t, t->control ? t->control : r->control_remote, fds, n, remote, e);
 }
 
 /* ---- what sockets do not carry ---- */

@@ -418,5 +418,6 @@ const struct file_ops uring_file_ops = {
 	.after_tasks = true,
 	.finish = uring_finish,
 	.restart_all = uring_restart_all,
+	.restart_table = uring_restart_table,
 	.describe = uring_describe,
 };

@@ -225,8 +225,12 @@ bool uring_in_tree(const struct checkpoint *c, pid_t tid);
 int uring_requests_save(const struct checkpoint *c, const struct uring_seen *seen,
 			Reprise__IoUring *m, struct scratch *s, struct error *e) must_check;
 bool uring_requests_fit(const struct restart *r, const Reprise__IoUring *m);
-/* In the rings of `fd`, which have their contents. What was done with them is to be undone. */
-int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e) must_check;
+int uring_requests_check(struct restart *r, const Reprise__IoUring *m, struct error *e) must_check;
+bool uring_requests_of(struct restart *r, const Reprise__IoUring *m, uint64_t table);
+/* Those of tasks that have the table of t, in the rings of `fd`, which have their contents. What
+ * was done with them is to be undone. */
+int uring_submit_all(struct restart *r, struct restart_task *t, struct uring_shared *x, int fd,
+		     struct error *e) must_check;
 
 /* Two struct cred: the same ids, capabilities and namespace? */
 int uring_same_credentials(struct kernel_memory *k, uint64_t a, uint64_t b, bool *ret) must_check;
@@ -277,6 +281,8 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 		  struct error *e);
 int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd, struct error *e);
 int uring_restart_all(struct restart *r, struct error *e);
+int uring_restart_table(struct restart *r, struct restart_task *t, const Reprise__Files *table,
+			struct error *e);
 /* Maps the memory of all rings in all processes. */
 int uring_map_all(struct restart *r, struct error *e) must_check;
 /* Registers files, buffers and the like, by the task that it belongs to. */

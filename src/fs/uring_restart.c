@@ -411,7 +411,8 @@ int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int f
 	return res < 0 ? res : close_there(t, remote, e);
 }
 
-static int submit(struct restart *r, const struct file_open *f, struct error *e)
+static int submit(struct restart *r, struct restart_task *t, const struct file_open *f,
+		  struct error *e)
 {
 	struct uring_shared x = {.m = f->msg->io_uring};
 	int res;
@@ -419,7 +420,7 @@ static int submit(struct restart *r, const struct file_open *f, struct error *e)
 	layout_of(x.m, &x.layout);
 	res = open_here(&x, f->fd, e);
 	if (res >= 0)
-		res = uring_submit_all(r, &x, f->fd, e);
+		res = uring_submit_all(r, t, &x, f->fd, e);
 	if (res >= 0)
 		res = fill_submitted(&x, e);
 	close_here(&x);
@@ -433,9 +434,25 @@ int uring_restart_all(struct restart *r, struct error *e)
 	vec_for_each (f, &r->files->files) {
 		if (res < 0 || f->ops->kind != FILE_IO_URING)
 			continue;
-		res = uring_numbers_restart(r, f->msg->io_uring, f->fd, e);
-		if (res >= 0 && f->msg->io_uring->n_requests)
-			res = submit(r, f, e);
+		res = uring_requests_check(r, f->msg->io_uring, e);
+		if (res >= 0)
+			res = uring_numbers_restart(r, f->msg->io_uring, f->fd, e);
+	}
+	return res;
+}
+
+/* Not before its table is filled: the turn of those that are linked, or held back, and know files
+ * by number may come at once. */
+int uring_restart_table(struct restart *r, struct restart_task *t, const Reprise__Files *table,
+			struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (f, &r->files->files) {
+		if (res < 0 || f->ops->kind != FILE_IO_URING)
+			continue;
+		if (uring_requests_of(r, f->msg->io_uring, t->msg->files))
+			res = submit(r, t, f, e);
 	}
 	return res;
 }

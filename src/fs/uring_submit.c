@@ -94,22 +94,37 @@ static int save_request(const struct uring_request *f, Reprise__IoUring *m, stru
 	return save_memory(f, q, s, e);
 }
 
+static pid_t process_of(const struct checkpoint *c, pid_t tid)
+{
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads)
+			if (t->tid == tid)
+				return p->frozen->pid;
+	return 0;
+}
+
 /*
  * A stop that its parent has been told of is told of again when the child is stopped at the
  * restart: by then the request waits.
  */
 static bool has_stopped_child(const struct checkpoint *c, pid_t tid)
 {
-	pid_t parent = 0;
+	pid_t parent = process_of(c, tid);
 
-	vec_for_each (p, &c->processes)
-		vec_for_each (t, &p->frozen->threads)
-			if (t->tid == tid)
-				parent = p->frozen->pid;
 	vec_for_each (p, &c->processes)
 		if (p->frozen->ppid == parent && p->frozen->job_stopped)
 			return true;
 	return false;
+}
+
+/* What waits for all before it is submitted last: those of a process are submitted together. */
+static bool can_follow(const struct checkpoint *c, const struct uring_seen *s)
+{
+	if (s->holds)
+		vec_for_each (f, &s->flight)
+			if (process_of(c, f->task) != process_of(c, s->flight.v[0].task))
+				return false;
+	return true;
 }
 
 static bool waits_for_stop(const struct io_uring_sqe *sqe)
@@ -125,6 +140,10 @@ int uring_requests_save(const struct checkpoint *c, const struct uring_seen *see
 	m->requests = scratch_alloc(s, (seen->flight.n + 1) * sizeof(*m->requests));
 	if (!m->requests)
 		return no_memory(e);
+	if (!can_follow(c, seen))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "requests of several processes are in flight, some of which wait "
+				 "for all before them (IOSQE_IO_DRAIN)");
 	vec_for_each (f, &seen->flight) {
 		if (!uring_in_tree(c, f->task))
 			return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
@@ -438,24 +457,67 @@ static int submit_in(struct chain *c, struct error *e)
 	return r;
 }
 
-int uring_submit_all(struct restart *r, struct uring_shared *x, int fd, struct error *e)
+static uint64_t table_of(struct restart *r, int32_t task)
 {
-	uint32_t number = x->m->sq_head - (uint32_t)x->m->n_requests, n;
+	const struct restart_task *t = restart_task_by_vtid(r, task);
+
+	return t && !t->msg->is_zombie ? t->msg->files : 0;
+}
+
+static bool waits_for_all(const Reprise__IoUringRequest *q)
+{
+	return q->sqe.data[offsetof(struct io_uring_sqe, flags)] & IOSQE_IO_DRAIN;
+}
+
+/* Their tasks must be there; what waits for all others is submitted with these. */
+int uring_requests_check(struct restart *r, const Reprise__IoUring *m, struct error *e)
+{
+	bool apart = false, held = false;
+
+	for (size_t i = 0; i < m->n_requests; i++) {
+		uint64_t table = table_of(r, m->requests[i]->task);
+
+		if (!table)
+			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+					 "a request of task %d, which is not there",
+					 m->requests[i]->task);
+		apart |= table != table_of(r, m->requests[0]->task);
+		held |= waits_for_all(m->requests[i]);
+	}
+	if (apart && held)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "requests of several tables, some of which wait for the others");
+	return 0;
+}
+
+bool uring_requests_of(struct restart *r, const Reprise__IoUring *m, uint64_t table)
+{
+	for (size_t i = 0; i < m->n_requests; i++)
+		if (table_of(r, m->requests[i]->task) == table)
+			return true;
+	return false;
+}
+
+int uring_submit_all(struct restart *r, struct restart_task *t, struct uring_shared *x, int fd,
+		     struct error *e)
+{
 	int res = 0;
 
-	for (size_t i = 0; i < x->m->n_requests && res >= 0; i += n, number += n) {
-		struct chain c = {
-			.r = r, .x = x, .requests = x->m->requests + i, .file = -1, .fd = fd};
+	for (size_t i = 0, n; i < x->m->n_requests && res >= 0; i += n) {
+		struct chain c = {.r = r,
+				  .x = x,
+				  .requests = x->m->requests + i,
+				  .number = *uring_word(x, x->layout.sq.head),
+				  .file = -1,
+				  .fd = fd};
 
 		for (n = 1; i + n < x->m->n_requests && x->m->requests[i + n]->linked; n++)
 			;
+		if (table_of(r, x->m->requests[i]->task) != t->msg->files)
+			continue;
 		c.t = restart_task_by_vtid(r, x->m->requests[i]->task);
-		c.n = n;
-		c.number = number;
-		if (!c.t || c.t->msg->is_zombie)
-			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-					 "a request of task %d, which is not there",
-					 x->m->requests[i]->task);
+		c.t->control = t->control;
+		c.n = (uint32_t)n;
 		res = submit_in(&c, e);
 	}
 	return res;

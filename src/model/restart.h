@@ -105,6 +105,7 @@ struct restart_task {
 	const Reprise__Task *msg;
 	struct restart_process *process;
 	bool asleep; /* the kernel holds the time-out of the call that it was in */
+	int control; /* number of the control socket in it, where that had to move; else 0 */
 };
 
 void restart_trace(struct restart *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

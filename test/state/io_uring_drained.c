@@ -2,7 +2,7 @@
 /*
  * Requests in flight of io_uring that are held back until all before them have ended
  * (IOSQE_IO_DRAIN), what came after them, chains among them, and what runs at once when its turn
- * comes.
+ * comes; and what is linked to a time that passes at any moment of the checkpoint and the restart.
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -10,9 +10,13 @@
 #include "ring.h"
 
 #include <fcntl.h>
+#include <linux/time_types.h>
 #include <sys/socket.h>
 
-static struct ring ring, in_chain;
+#define TIMED 100
+
+static struct ring ring, in_chain, timed;
+static int of_timed[2];
 static int first[2], second[2], third[2], pair[2], plain, closed;
 static char into[4][16];
 
@@ -62,6 +66,41 @@ static void set_up(void)
 	CHECK(!ring_peek(&in_chain));
 }
 
+/* Every two milliseconds a byte comes. */
+static void timed_set_up(void)
+{
+	ring_make(&timed, 256, 0);
+	CHECK(!pipe(of_timed));
+	for (int i = 0; i < TIMED; i++) {
+		struct __kernel_timespec ts = {.tv_nsec = 2000000 * i + 1};
+
+		ask(&timed, IORING_OP_TIMEOUT, 20, -1, &ts, 1, IOSQE_IO_LINK)->timeout_flags =
+			IORING_TIMEOUT_ETIME_SUCCESS;
+		ask(&timed, IORING_OP_WRITE, 21, of_timed[1], "x", 1, 0);
+		ring_enter(&timed, 2, 0);
+	}
+}
+
+static void timed_check(void)
+{
+	char all[TIMED + 1];
+	int written = 0;
+
+	for (int i = 0; i < 2 * TIMED; i++) {
+		while (!ring_peek(&timed))
+			ring_enter(&timed, 0, 1);
+		if (ring_peek(&timed)->user_data == 20)
+			CHECK_EQUAL(ring_peek(&timed)->res, -ETIME);
+		else
+			CHECK_EQUAL(ring_peek(&timed)->res, 1);
+		written += ring_peek(&timed)->user_data == 21;
+		ring_taken(&timed);
+	}
+	CHECK_EQUAL(written, TIMED);
+	CHECK_EQUAL(read(of_timed[0], all, sizeof(all)), TIMED);
+	ring_empty(&timed);
+}
+
 static void written(const char *what)
 {
 	char is[16] = "";
@@ -74,6 +113,7 @@ int main(void)
 {
 	test_init();
 	set_up();
+	timed_set_up();
 	test_wait();
 	CHECK(!ring_peek(&ring) && !ring_peek(&in_chain));
 	CHECK_EQUAL(write(second[1], "early", 5), 5);
@@ -109,5 +149,6 @@ int main(void)
 	expect(&in_chain, 14, 0);
 	ring_empty(&ring);
 	ring_empty(&in_chain);
+	timed_check();
 	test_pass();
 }
