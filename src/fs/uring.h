@@ -244,8 +244,10 @@ int uring_poll_check(struct kernel_memory *k, const struct uring_seen *s,
 		     struct error *e) must_check;
 /* Wakes that thread. */
 void uring_poll_wake(int fd);
-/* Refuses where it would have other credentials than it had. */
-int uring_poll_may(struct restart *r, const struct restart_task *t, struct error *e) must_check;
+/* Refuses where what a thread of the kernel does for it (`what`) would be done with other
+ * credentials than those that the task had. */
+int uring_poll_may(struct restart *r, const struct restart_task *t, const char *what,
+		   struct error *e) must_check;
 /* Lets it take requests until so many have been taken. */
 int uring_poll_submit(struct uring_shared *x, int fd, uint32_t count, struct error *e) must_check;
 

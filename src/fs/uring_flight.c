@@ -117,6 +117,9 @@ static int take_one(struct kernel_memory *k, uint64_t at, bool linked, bool held
 	sqe->user_data = uring_of_request(&f, "cqe.user_data", 8);
 	sqe->fd = -1;
 	f.issued = is_issued(to, held);
+	/* A worker would have the credentials of the restart; who waits needs none. */
+	if (f.issued)
+		sqe->flags &= (uint8_t)~IOSQE_ASYNC;
 	why = look_at_changes(&f, flags, s);
 	if (!uring_take(&f) || why)
 		s->strange++;

@@ -157,7 +157,8 @@ int uring_poll_save(struct kernel_memory *k, const struct uring_seen *s, Reprise
 /* ---- restart ---- */
 
 /* The thread gets the credentials that the task has now, before it gets its own. */
-int uring_poll_may(struct restart *r, const struct restart_task *t, struct error *e)
+int uring_poll_may(struct restart *r, const struct restart_task *t, const char *what,
+		   struct error *e)
 {
 	_cleanup_(scratch_free) struct scratch s = {};
 	_cleanup_(batch_free) struct batch b = {};
@@ -172,11 +173,11 @@ int uring_poll_may(struct restart *r, const struct restart_task *t, struct error
 	wanted.no_new_privs = now.no_new_privs;
 	cred_restart(&b, &wanted, &now);
 	if (b.ncalls)
-		return error_set(e, -EOPNOTSUPP, E_RESTORE,
-				 "an io_uring has a thread of the kernel that submits "
-				 "(IORING_SETUP_SQPOLL) with the credentials of task %d, which are "
-				 "not those of the restart",
-				 t->vtid);
+		return error_set(
+			e, -EOPNOTSUPP, E_RESTORE,
+			"an io_uring has %s with the credentials of task %d, which are not "
+			"those of the restart",
+			what, t->vtid);
 	return 0;
 }
 

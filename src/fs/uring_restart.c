@@ -377,7 +377,11 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring of task %d, which is not there", m->owner);
 	layout_of(m, &c.x.layout);
-	res = m->flags & IORING_SETUP_SQPOLL ? uring_poll_may(r, t, e) : 0;
+	res = m->flags & IORING_SETUP_SQPOLL
+		      ? uring_poll_may(r, t,
+				       "a thread of the kernel that submits (IORING_SETUP_SQPOLL)",
+				       e)
+		      : 0;
 	if (res >= 0)
 		res = make(t, m, &c.remote, e);
 	if (res < 0)

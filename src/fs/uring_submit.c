@@ -484,6 +484,10 @@ int uring_requests_check(struct restart *r, const Reprise__IoUring *m, struct er
 		apart |= table != table_of(r, m->requests[0]->task);
 		held |= waits_for_all(m->requests[i]);
 	}
+	/* which workers of the kernel carry out, as whoever submits them (io_prep_async_work()) */
+	if (held && !apart)
+		return uring_poll_may(r, restart_task_by_vtid(r, m->requests[0]->task),
+				      "requests that wait for all before them (IOSQE_IO_DRAIN)", e);
 	if (apart && held)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "requests of several tables, some of which wait for the others");
