@@ -290,8 +290,10 @@ static bool can_hold(const struct uring_seen *s)
 
 static int refuse_state(const struct uring_seen *s, struct error *e)
 {
-	if (s->obstacle)
-		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", s->obstacle);
+	const char *obstacle = s->obstacle ? s->obstacle : uring_restrict_obstacle(s);
+
+	if (obstacle)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "%s", obstacle);
 	if (s->holds && !can_hold(s))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "requests are in flight (%u) that wait for all before them "
@@ -342,6 +344,8 @@ static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file
 	if (!m->overflow.data)
 		return no_memory(e);
 	r = uring_poll_save(k, s, m, e);
+	if (r >= 0)
+		r = uring_restrict_save(s, m, scratch, e);
 	if (r >= 0)
 		r = uring_requests_save(c, s, m, scratch, e);
 	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);

@@ -82,6 +82,13 @@ struct uring_bits {
 	uint64_t creds, buffer_node, buffer_held;
 };
 
+/* Operations by bits, and IOSQE_*. */
+struct uring_restricted {
+	bool registered;
+	uint64_t registrations[2], operations[2];
+	uint8_t allowed, required;
+};
+
 /*
  * What the kernel keeps of a ring, as far as it concerns us (struct io_ring_ctx). All but what is
  * shared with the application is told in no other way.
@@ -128,7 +135,8 @@ struct uring_seen {
 	uint32_t n_provided;
 	VEC(struct uring_given) given;
 	VEC(struct io_uring_cqe) overflow; /* completions for which there was no room */
-	struct uring_pages pages;	   /* if buffers are registered or provided */
+	struct uring_restricted restricted;
+	struct uring_pages pages; /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };
 
@@ -231,6 +239,17 @@ bool uring_requests_of(struct restart *r, const Reprise__IoUring *m, uint64_t ta
  * was done with them is to be undone. */
 int uring_submit_all(struct restart *r, struct restart_task *t, struct uring_shared *x, int fd,
 		     struct error *e) must_check;
+
+int uring_restrict_look(struct kernel_memory *k, uint64_t ctx,
+			struct uring_restricted *ret) must_check;
+/* What keeps them from being registered anew; NULL: nothing. */
+const char *uring_restrict_obstacle(const struct uring_seen *s);
+int uring_restrict_save(const struct uring_seen *s, Reprise__IoUring *m, struct scratch *scratch,
+			struct error *e) must_check;
+bool uring_restrict_fits(const Reprise__IoUring *m);
+/* With everything else registered: restricts the ring, and enables it if it was. */
+int uring_restrict_restart(const struct restart_task *t, const Reprise__IoUring *m, int ring,
+			   struct error *e) must_check;
 
 /* Two struct cred: the same ids, capabilities and namespace? */
 int uring_same_credentials(struct kernel_memory *k, uint64_t a, uint64_t b, bool *ret) must_check;

@@ -161,8 +161,6 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 	if ((flags & IORING_SETUP_CQE32) && !list_empty(ctx, "cq_overflow_list"))
 		return "large completions (IORING_SETUP_CQE32) wait outside of the ring, which is "
 		       "full";
-	if (number(ctx, "restrictions.registered", 1))
-		return "restrictions are registered";
 	if (number(ctx, "personalities.xa_head", 8))
 		return "a personality is registered";
 	if (has(ctx, "zcrx_ctxs") && number(ctx, "zcrx_ctxs.xa_head", 8))
@@ -431,6 +429,8 @@ static int look(struct view *ctx, struct uring_seen *s)
 		r = uring_poll_look(ctx->k, ctx->at, u64(ctx, "rings"), s, &leader);
 	if (r >= 0)
 		r = look_at_users(ctx, leader, s);
+	if (r >= 0)
+		r = uring_restrict_look(ctx->k, ctx->at, &s->restricted);
 	return ctx->failed ? ctx->failed : r;
 }
 

@@ -104,7 +104,8 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 	    (m->overflow.len && (m->flags & IORING_SETUP_CQE32)) || m->cq_tail < uring_full(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
-	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m))
+	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m) ||
+	    !uring_restrict_fits(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible files or buffers");
 	return 0;
@@ -112,13 +113,20 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 
 /* ---- making ---- */
 
+/* Restrictions come after all that is registered, and before it can be used. */
+static bool is_enabled_late(const Reprise__IoUring *m)
+{
+	return m->restrictions && !(m->flags & IORING_SETUP_R_DISABLED);
+}
+
 static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
-	struct io_uring_params params = {.flags = m->flags,
-					 .cq_entries = m->cq_entries,
-					 .sq_thread_cpu = m->poller_cpu,
-					 .sq_thread_idle = m->poller_idle_ms};
+	struct io_uring_params params = {
+		.flags = is_enabled_late(m) ? m->flags | IORING_SETUP_R_DISABLED : m->flags,
+		.cq_entries = m->cq_entries,
+		.sq_thread_cpu = m->poller_cpu,
+		.sq_thread_idle = m->poller_idle_ms};
 	uint32_t at = batch_data(&b, &params, sizeof(params));
 	int call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
 	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
@@ -365,6 +373,26 @@ static int fill_submitted(struct uring_shared *x, struct error *e)
 	return 0;
 }
 
+/* Brings it to where it was. */
+static int bring(struct restart *r, struct uring_counting *c, struct error *e)
+{
+	const Reprise__IoUring *m = c->x.m;
+	int res = open_here(&c->x, c->fd, e);
+
+	/* of what is counted, an eventfd that is registered by now is not to tell; until fill_all()
+	 */
+	if (res >= 0 && is_enabled_late(m))
+		*uring_word(&c->x, c->x.layout.cq.flags) |= IORING_CQ_EVENTFD_DISABLED;
+	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))
+		res = count_mapped(r, c, e);
+	if (res >= 0)
+		res = fill_all(&c->x, e);
+	if (res >= 0 && m->overflow.len)
+		res = uring_overflow_restart(&c->x, c->fd, c->task, c->remote, e);
+	close_here(&c->x);
+	return res;
+}
+
 int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		  struct error *e)
 {
@@ -387,17 +415,10 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	if (res < 0)
 		return res;
 	res = uring_take_over(t, c.remote, &c.fd, e);
-	if (res >= 0)
-		res = open_here(&c.x, c.fd, e);
-	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))
-		res = count_mapped(r, &c, e);
-	if (res >= 0)
-		res = fill_all(&c.x, e);
-	if (res >= 0 && m->overflow.len)
-		res = uring_overflow_restart(&c.x, c.fd, t, c.remote, e);
+	if (res >= 0 && !is_enabled_late(m))
+		res = bring(r, &c, e);
 	if (res >= 0)
 		res = close_there(t, c.remote, e);
-	close_here(&c.x);
 	if (res < 0)
 		close_fd(&c.fd);
 	else
@@ -407,12 +428,21 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 
 int uring_finish(struct restart *r, uint64_t id, const Reprise__File *msg, int fd, struct error *e)
 {
-	struct restart_task *t = restart_task_by_vtid(r, msg->io_uring->owner);
-	int remote, res = give_fd(r, t, fd, &remote, e);
+	const Reprise__IoUring *m = msg->io_uring;
+	struct restart_task *t = restart_task_by_vtid(r, m->owner);
+	struct uring_counting c = {.task = t, .x.m = m, .fd = fd};
+	int res = give_fd(r, t, fd, &c.remote, e);
 
+	layout_of(m, &c.x.layout);
 	if (res >= 0)
-		res = uring_register_all(r, t, msg->io_uring, remote, e);
-	return res < 0 ? res : close_there(t, remote, e);
+		res = uring_register_all(r, t, m, c.remote, e);
+	if (res >= 0 && m->restrictions)
+		res = uring_numbers_restart(r, m, fd, e);
+	if (res >= 0 && m->restrictions)
+		res = uring_restrict_restart(t, m, c.remote, e);
+	if (res >= 0 && is_enabled_late(m))
+		res = bring(r, &c, e);
+	return res < 0 ? res : close_there(t, c.remote, e);
 }
 
 static int submit(struct restart *r, struct restart_task *t, const struct file_open *f,
@@ -439,7 +469,7 @@ int uring_restart_all(struct restart *r, struct error *e)
 		if (res < 0 || f->ops->kind != FILE_IO_URING)
 			continue;
 		res = uring_requests_check(r, f->msg->io_uring, e);
-		if (res >= 0)
+		if (res >= 0 && !f->msg->io_uring->restrictions)
 			res = uring_numbers_restart(r, f->msg->io_uring, f->fd, e);
 	}
 	return res;

@@ -14,7 +14,7 @@
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
  *	provided-mmap	one is in memory of the kernel
- *	restricted	only some operations are allowed
+ *	restricted	only some operations are allowed, and there are buffers to choose from
  *	number		a thread knows it by a number of its own, and nobody by a descriptor
  *	slot		a registered file that is no descriptor any more; slot-locked: a regular
  *			one with a lock, slot-removed: without a name, slot-mapped: one that is
@@ -194,9 +194,12 @@ static void registered(const char *what)
 		changed(what, &vec);
 	else if (!strcmp(what, "personality"))
 		ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
-	else if (!strcmp(what, "restricted"))
+	else if (!strcmp(what, "restricted")) {
+		*(char *)vec.iov_base = 1;
+		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
 		ring_register(IORING_REGISTER_RESTRICTIONS, &only, 1);
-	else if (!strcmp(what, "number")) {
+		ring_register(IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	} else if (!strcmp(what, "number")) {
 		ring_register(IORING_REGISTER_RING_FDS, &self, 1);
 		CHECK(!close(ring) && !munmap(sqes, 4096) && !munmap(rings, 4096));
 	} else if (!strcmp(what, "provided")) {
