@@ -107,8 +107,10 @@ struct uring_seen {
 	uint32_t strange;		  /* of these: cannot */
 	const char *why;		  /* that is, if it can be said of one; else NULL */
 	struct uring_bits bits;
-	uint64_t poller;     /* struct task_struct of the thread of the kernel that submits */
-	pid_t poller_leader; /* of its process */
+	uint64_t poller;      /* struct task_struct of the thread of the kernel that submits */
+	pid_t poller_leader;  /* of its process */
+	uint64_t poller_data; /* struct io_sq_data, of so many rings */
+	uint32_t poller_users;
 	int32_t poller_cpu;
 	uint32_t poller_idle; /* jiffies */
 	uint32_t sq_tail;     /* with a poller: what it is going to take */
@@ -189,7 +191,9 @@ static inline bool uring_offset_known(uint64_t offset)
 	 IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL |                \
 	 IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SQE128 |           \
 	 IORING_SETUP_CQE32 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |          \
-	 IORING_SETUP_NO_SQARRAY)
+	 IORING_SETUP_NO_SQARRAY | URING_SETUP_HYBRID_IOPOLL | URING_SETUP_CQE_MIXED)
+/* Completions may be of twice the size. */
+#define URING_LARGE_CQES     (IORING_SETUP_CQE32 | URING_SETUP_CQE_MIXED)
 #define URING_ENTRIES_MAX    32768u
 #define URING_CQ_ENTRIES_MAX (2 * URING_ENTRIES_MAX)
 #define URING_SLOTS_MAX	     (1u << 20)
@@ -260,6 +264,8 @@ int uring_poll_save(struct kernel_memory *k, const struct uring_seen *s, Reprise
 		    struct error *e) must_check;
 /* Has it done anything since? All that requests may have come from has been saved by now. */
 int uring_poll_check(struct kernel_memory *k, const struct uring_seen *s,
+		     struct error *e) must_check;
+int uring_poll_share(struct checkpoint *c, const struct file_entry *ring,
 		     struct error *e) must_check;
 /* Wakes that thread. */
 void uring_poll_wake(int fd);

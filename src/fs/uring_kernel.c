@@ -158,8 +158,8 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 {
 	if (flags & ~(URING_FLAGS | IORING_SETUP_ATTACH_WQ))
 		return "it was made with flags of io_uring_setup() that cannot be set anew";
-	if ((flags & IORING_SETUP_CQE32) && !list_empty(ctx, "cq_overflow_list"))
-		return "large completions (IORING_SETUP_CQE32) wait outside of the ring, which is "
+	if ((flags & URING_LARGE_CQES) && !list_empty(ctx, "cq_overflow_list"))
+		return "completions of other sizes (IORING_SETUP_CQE32) wait outside of the ring, which is "
 		       "full";
 	if (number(ctx, "personalities.xa_head", 8))
 		return "a personality is registered";

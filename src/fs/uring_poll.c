@@ -70,7 +70,6 @@ int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struc
 		    uint64_t *ret_leader)
 {
 	uint64_t data = 0;
-	uint32_t users = 0;
 	int r = kernel_member(k, ctx, "io_ring_ctx", "sq_data", &data, 8);
 
 	if (r >= 0)
@@ -82,10 +81,8 @@ int uring_poll_look(struct kernel_memory *k, uint64_t ctx, uint64_t rings, struc
 			      "(IORING_SETUP_SQPOLL) has ended";
 		return 0;
 	}
-	r = kernel_member(k, data, "io_sq_data", "refs", &users, 4);
-	if (r >= 0 && users != 1)
-		s->obstacle = "it shares the thread of the kernel that submits its requests with "
-			      "another ring (IORING_SETUP_ATTACH_WQ)";
+	s->poller_data = data;
+	r = kernel_member(k, data, "io_sq_data", "refs", &s->poller_users, 4);
 	if (r >= 0)
 		r = kernel_member(k, data, "io_sq_data", "sq_cpu", &s->poller_cpu, 4);
 	if (r >= 0)
@@ -117,6 +114,36 @@ int uring_poll_check(struct kernel_memory *k, const struct uring_seen *s, struct
 				 "tasks stood still, for something that came from outside; try "
 				 "again");
 	return 0;
+}
+
+/* The rings that share its thread are known by now; the first of them makes it. */
+int uring_poll_share(struct checkpoint *c, const struct file_entry *ring, struct error *e)
+{
+	const struct uring_seen *s = (const struct uring_seen *)(uintptr_t)ring->private;
+	Reprise__IoUring *m = ring->msg->io_uring;
+	uint32_t users = 0;
+
+	if (!s->poller || s->poller_users == 1)
+		return 0;
+	vec_for_each (f, &c->files->files) {
+		const struct uring_seen *other =
+			(const struct uring_seen *)(uintptr_t)(*f)->private;
+
+		if ((*f)->ops != ring->ops)
+			continue;
+		if (!other && c->checking) /* in motion */
+			return 0;
+		if (!other || other->poller_data != s->poller_data)
+			continue;
+		if (!users++ && *f != ring)
+			m->poller_of = (*f)->id;
+	}
+	if (users == s->poller_users)
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+			 "it shares the thread of the kernel that submits its requests with "
+			 "another ring (IORING_SETUP_ATTACH_WQ), which nobody in the tree has as a "
+			 "descriptor");
 }
 
 void uring_poll_wake(int fd)

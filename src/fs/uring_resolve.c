@@ -154,6 +154,8 @@ static int resolve(struct checkpoint *c, const struct file_addresses *all,
 	if (r >= 0)
 		r = find_buffers(c, c->files->kernel, seen, f->msg->io_uring, e);
 	if (r >= 0)
+		r = uring_poll_share(c, f, e);
+	if (r >= 0)
 		r = uring_numbers_resolve(c, seen->kept, seen->n_kept, id_of, all, e);
 	return r < 0 ? r : find_eventfd(c->files->kernel, all, seen, f->msg->io_uring, e);
 }

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_private.h"
 #include "fs/send_fds.h"
 #include "fs/uring_provided.h"
 
@@ -93,7 +94,8 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 	if (!m || !power_of_two(m->sq_entries, URING_ENTRIES_MAX) ||
 	    !power_of_two(m->cq_entries, URING_CQ_ENTRIES_MAX) || m->cq_entries < m->sq_entries)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an io_uring of an impossible size");
-	if ((m->flags & ~URING_FLAGS) || !(m->flags & IORING_SETUP_CQSIZE))
+	if ((m->flags & ~URING_FLAGS) || !(m->flags & IORING_SETUP_CQSIZE) ||
+	    (m->poller_of && !(m->flags & IORING_SETUP_SQPOLL)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an io_uring with flags %#x",
 				 m->flags);
 	if (m->n_requests > m->sq_head || !uring_can_count(m->sq_entries, counted(m), m->cq_tail) ||
@@ -101,7 +103,7 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring with impossible counters");
 	if (!layout_fits(m) || m->overflow.len % sizeof(struct io_uring_cqe) ||
-	    (m->overflow.len && (m->flags & IORING_SETUP_CQE32)) || m->cq_tail < uring_full(m))
+	    (m->overflow.len && (m->flags & URING_LARGE_CQES)) || m->cq_tail < uring_full(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
 	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m) ||
@@ -119,12 +121,25 @@ static bool is_enabled_late(const Reprise__IoUring *m)
 	return m->restrictions && !(m->flags & IORING_SETUP_R_DISABLED);
 }
 
-static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, struct error *e)
+static int close_there(const struct restart_task *t, int remote, struct error *e)
+{
+	const uint64_t args[6] = {(uint64_t)remote};
+
+	if (agent_syscall(t->process->agent, t->tid, NULL, e, SYS_close, args) < 0)
+		return error_set(e, -EIO, E_RESTORE, "cannot close a descriptor in a task");
+	return 0;
+}
+
+/* wq_fd: number in the task of the ring whose thread submits for it, too; -1: it has its own. */
+static int make_with(struct restart_task *t, const Reprise__IoUring *m, int wq_fd, int *ret,
+		     struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	struct io_uring_params params = {
-		.flags = is_enabled_late(m) ? m->flags | IORING_SETUP_R_DISABLED : m->flags,
+		.flags = m->flags | (is_enabled_late(m) ? IORING_SETUP_R_DISABLED : 0) |
+			 (wq_fd >= 0 ? IORING_SETUP_ATTACH_WQ : 0),
 		.cq_entries = m->cq_entries,
+		.wq_fd = (uint32_t)(wq_fd >= 0 ? wq_fd : 0),
 		.sq_thread_cpu = m->poller_cpu,
 		.sq_thread_idle = m->poller_idle_ms};
 	uint32_t at = batch_data(&b, &params, sizeof(params));
@@ -155,6 +170,23 @@ static int make(struct restart_task *t, const Reprise__IoUring *m, int *ret, str
 	return 0;
 }
 
+static int make(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int *ret,
+		struct error *e)
+{
+	const struct file_open *f = m->poller_of ? file_open_find(r, m->poller_of) : NULL;
+	int other, res;
+
+	if (!m->poller_of)
+		return make_with(t, m, -1, ret, e);
+	if (!f || f->fd < 0 || f->ops->kind != FILE_IO_URING)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "an io_uring with the thread of one that does not come before it");
+	res = give_fd(r, t, f->fd, &other, e);
+	if (res >= 0)
+		res = make_with(t, m, other, ret, e);
+	return res < 0 ? res : close_there(t, other, e);
+}
+
 int uring_take_over(const struct restart_task *t, int remote, int *ret, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = files_pidfd(t->tid);
@@ -163,15 +195,6 @@ int uring_take_over(const struct restart_task *t, int remote, int *ret, struct e
 	if (fd < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot take over an io_uring");
 	*ret = fd;
-	return 0;
-}
-
-static int close_there(const struct restart_task *t, int remote, struct error *e)
-{
-	const uint64_t args[6] = {(uint64_t)remote};
-
-	if (agent_syscall(t->process->agent, t->tid, NULL, e, SYS_close, args) < 0)
-		return error_set(e, -EIO, E_RESTORE, "cannot close a descriptor in a task");
 	return 0;
 }
 
@@ -411,7 +434,7 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 				       e)
 		      : 0;
 	if (res >= 0)
-		res = make(t, m, &c.remote, e);
+		res = make(r, t, m, &c.remote, e);
 	if (res < 0)
 		return res;
 	res = uring_take_over(t, c.remote, &c.fd, e);

@@ -9,7 +9,7 @@
  *	file-changed	one for a registered file in whose slot is another one by now, and that
  *			nobody has as a descriptor
  *	drain		the next request waits for all before it, after a chain that asked for that
- *	sqpoll-shared	a thread of the kernel submits, for another ring too
+ *	sqpoll-shared	a thread of the kernel submits, for another ring too, that is no descriptor
  *	sqpoll-changed	one does that has other credentials by now
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
@@ -222,8 +222,14 @@ static void polled(const char *what)
 	params.sq_thread_idle = 10;
 	ring_make(IORING_SETUP_SQPOLL);
 	if (!strcmp(what, "sqpoll-shared")) {
+		struct io_uring_rsrc_update self = {.offset = -1U, .data = (uint64_t)ring};
+		int first = ring;
+
+		ring_register(IORING_REGISTER_RING_FDS, &self, 1);
+		CHECK(!munmap(sqes, 4096) && !munmap(rings, 4096));
 		params.wq_fd = (uint32_t)ring;
 		ring_make(IORING_SETUP_SQPOLL | IORING_SETUP_ATTACH_WQ);
+		CHECK(!close(first));
 	} else {
 		CHECK(!setresgid(1, 1, 1));
 	}

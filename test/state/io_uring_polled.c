@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rings whose requests are submitted by a thread of the kernel (IORING_SETUP_SQPOLL), with some in
- * flight, some that it has not seen yet, and some whose completions wait; one that polls for
- * completions (IORING_SETUP_IOPOLL), and one for which interfaces are polled (NAPI).
+ * flight, some that it has not seen yet, and some whose completions wait; several with one thread;
+ * one that polls for completions (IORING_SETUP_IOPOLL), and one for which interfaces are polled
+ * (NAPI).
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -12,7 +13,7 @@
 #include <stdlib.h>
 #include <sched.h>
 
-static struct ring polled, bound, completed, busy;
+static struct ring polled, bound, completed, busy, second_ring, third_ring;
 static char first[16], second[16], third[16];
 static int plain[2], slot[2], linked[2];
 
@@ -104,6 +105,38 @@ static void polled_set_up(void)
 	ring_sqe(&polled, IORING_OP_NOP, 6);
 }
 
+/* One thread for three rings, of which one is idle and one has a request in flight. */
+static int shared_ends[2];
+static char shared_into[16];
+
+static void shared_set_up(void)
+{
+	struct io_uring_sqe *sqe;
+
+	second_ring.p.wq_fd = third_ring.p.wq_fd = (uint32_t)polled.fd;
+	make_polled(&second_ring, 4, IORING_SETUP_ATTACH_WQ, 0);
+	make_polled(&third_ring, 16, IORING_SETUP_ATTACH_WQ, 0);
+	nops(&second_ring, 5);
+	CHECK(!pipe(shared_ends));
+	sqe = ring_sqe(&third_ring, IORING_OP_READ, 70);
+	sqe->fd = shared_ends[0];
+	sqe->addr = (uintptr_t)shared_into;
+	sqe->len = sizeof(shared_into);
+	wait_taken(&third_ring);
+}
+
+static void shared_check(void)
+{
+	nops(&second_ring, 7);
+	ring_empty(&second_ring);
+	CHECK_EQUAL(write(shared_ends[1], "shared", 6), 6);
+	wait_for(&third_ring, 1);
+	ring_take(&third_ring, 70, 6);
+	CHECK(!memcmp(shared_into, "shared", 6));
+	nops(&third_ring, 3);
+	ring_empty(&third_ring);
+}
+
 static void polled_check(void)
 {
 	wait_for(&polled, 2);
@@ -162,22 +195,69 @@ static long told(int fd, const char *name)
 	return strtol(value, NULL, 10);
 }
 
+#define HYBRID_IOPOLL (1u << 17) /* IORING_SETUP_HYBRID_IOPOLL, 6.13 */
+#define CQE_MIXED     (1u << 18) /* IORING_SETUP_CQE_MIXED, 6.18 */
+#define NOP_CQE32     (1u << 5)	 /* IORING_NOP_CQE32 */
+
+static struct ring hybrid_ring, mixed_ring;
+
+static bool make_if_known(struct ring *r, unsigned int flags)
+{
+	struct io_uring_params p = {.flags = flags};
+	int fd = (int)syscall(SYS_io_uring_setup, 4, &p);
+
+	if (fd < 0)
+		return false;
+	CHECK(!close(fd));
+	ring_make(r, 4, flags);
+	ring_nops(r, 7, 0);
+	return true;
+}
+
+/* A completion of twice the size takes two places. */
+static void large_nop(struct ring *r)
+{
+	const struct io_uring_cqe *cqe;
+
+	ring_sqe(r, IORING_OP_NOP, 40)->rw_flags = NOP_CQE32;
+	ring_enter(r, 1, 1);
+	cqe = ring_peek(r);
+	CHECK(cqe);
+	if (cqe->flags & 1u << 5) { /* IORING_CQE_F_SKIP: to the beginning */
+		ring_taken(r);
+		cqe = ring_peek(r);
+		CHECK(cqe);
+	}
+	CHECK_EQUAL(cqe->user_data, 40);
+	CHECK(cqe->flags & 1u << 15); /* IORING_CQE_F_32 */
+	ring_taken(r);
+	ring_taken(r);
+}
+
 int main(void)
 {
 	struct napi other = {.timeout_us = 13};
-	bool napi;
+	bool napi, hybrid, mixed;
 
 	test_init();
 	napi = napi_set_up();
 	polled_set_up();
+	shared_set_up();
 	make_polled(&bound, 4, IORING_SETUP_SQ_AFF | IORING_SETUP_SINGLE_ISSUER,
 		    (uint32_t)sched_getcpu());
 	nops(&bound, 6);
 	completed.p.wq_fd = (uint32_t)polled.fd;
 	ring_make(&completed, 4, IORING_SETUP_IOPOLL | IORING_SETUP_ATTACH_WQ);
 	ring_nops(&completed, 9, 0);
+	hybrid = make_if_known(&hybrid_ring, IORING_SETUP_IOPOLL | HYBRID_IOPOLL);
+	mixed = make_if_known(&mixed_ring, CQE_MIXED);
+	if (mixed)
+		large_nop(&mixed_ring);
 	test_wait();
 	CHECK(told(polled.fd, "SqThread") > 0 && told(bound.fd, "SqThread") > 0);
+	CHECK_EQUAL(told(second_ring.fd, "SqThread"), told(polled.fd, "SqThread"));
+	CHECK_EQUAL(told(third_ring.fd, "SqThread"), told(polled.fd, "SqThread"));
+	CHECK(told(bound.fd, "SqThread") != told(polled.fd, "SqThread"));
 	if (test_break(1))
 		CHECK_EQUAL(write(plain[1], "broken", 6), 6);
 	if (test_break(2))
@@ -188,7 +268,14 @@ int main(void)
 		ring_register(&busy, 27, &other, 1);
 	if (napi)
 		napi_check();
+	if (hybrid)
+		ring_nops(&hybrid_ring, 9, 0);
+	if (mixed)
+		large_nop(&mixed_ring);
+	if (mixed)
+		ring_nops(&mixed_ring, 3, 0);
 	polled_check();
+	shared_check();
 	nops(&bound, 6);
 	ring_empty(&bound);
 	ring_nops(&completed, 9, 0);
