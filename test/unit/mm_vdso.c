@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "core/cleanup.h"
 #include "core/procfs.h"
 #include "mm/vdso.h"
 #include "mm/vma.h"
@@ -115,6 +117,7 @@ static Reprise__Vma part(uint64_t start, uint64_t end, uint32_t kind)
 
 static int layout(Reprise__Vma *vmas, size_t n, Reprise__Mm *mm)
 {
+	_cleanup_(close_fd) int proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	Reprise__Vma *list[4];
 
 	*mm = (Reprise__Mm)REPRISE__MM__INIT;
@@ -122,7 +125,7 @@ static int layout(Reprise__Vma *vmas, size_t n, Reprise__Mm *mm)
 		list[i] = &vmas[i];
 	mm->vmas = list;
 	mm->n_vmas = n;
-	return mm_vdso_checkpoint(mm, NULL);
+	return mm_vdso_checkpoint(proc_fd, mm, NULL);
 }
 
 static void test_layout(void **state)
@@ -145,12 +148,30 @@ static void test_layout(void **state)
 	assert_int_equal(mm.vdso, 0);
 }
 
+/* The data without the code: all of it, by our own. */
+static void test_data_alone(void **state)
+{
+	_cleanup_(close_fd) int proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	_cleanup_(mm_vdso_free) struct mm_vdso own = {};
+	Reprise__Vma data;
+	Reprise__Mm mm;
+
+	assert_int_equal(mm_vdso_own(proc_fd, &own, NULL), 0);
+	data = part(own.vvar, own.vdso, VMA_VVAR);
+	assert_int_equal(layout(&data, 1, &mm), 0);
+	assert_int_equal(mm.vvar, own.vvar);
+	assert_int_equal(mm.vdso, 0);
+	data.end -= 0x1000;
+	assert_int_equal(layout(&data, 1, &mm), -EOPNOTSUPP);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_patched),
 		cmocka_unit_test(test_damaged),
 		cmocka_unit_test(test_layout),
+		cmocka_unit_test(test_data_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
