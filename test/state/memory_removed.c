@@ -44,7 +44,7 @@ static sem_t *semaphore(const char *of)
 /* Takes the one and gives the other back. */
 static int child(void *arg)
 {
-	char path[80];
+	char path[160];
 
 	(void)arg;
 	snprintf(path, sizeof(path), "/sem.%s", name[0] + 1);
