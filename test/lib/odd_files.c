@@ -3,6 +3,7 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -115,6 +117,16 @@ static void set_up(const char *what)
 		test_write("/proc/self/gid_map", "65534 65534 1", 13);
 		fd = (int)syscall(SYS_open_tree, AT_FDCWD, ".", 1 /* OPEN_TREE_CLONE */);
 		CHECK(openat(fd, "file", O_RDONLY) >= 0 && !close(fd));
+	} else if (!strcmp(what, "detached-given-up")) {
+		char path[4096];
+
+		/* the same path leads to the same file, on a mount that is there */
+		close(test_file("file", 100, 1));
+		fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/", 1 /* OPEN_TREE_CLONE */);
+		CHECK(getcwd(path, sizeof(path) - 5) && strcat(path, "/file"));
+		CHECK(!chmod("file", 0666) && openat(fd, path + 1, O_RDONLY) >= 0 && !close(fd));
+		CHECK(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534) &&
+		      !setresuid(65534, 65534, 65534) && !prctl(PR_SET_DUMPABLE, 1));
 	} else if (!strcmp(what, "fscontext")) {
 		CHECK(syscall(SYS_fsopen, "tmpfs", 0) >= 0);
 	} else if (!strcmp(what, "notify")) {

@@ -76,6 +76,17 @@ def test_detached_mount_of_a_user(case):
     case.finish(refused(case, 'detached-user', 'file-outside', 'descriptor', '/file'))
 
 
+def test_detached_mount_and_users(case):
+    """To whom its path seems to lead to the file."""
+    if os.stat('/').st_dev != os.stat(case.directory).st_dev:
+        raise Skipped('the directory of the test is on a mount of its own')
+    pid = odd(case, 'detached-given-up')
+    case.uid = 65534
+    result = case.reprise('check', str(pid))
+    case.refused((result[0], '', result[2]), 'file-state', 'attached nowhere', 'only root', 'descriptor')
+    case.finish(pid)
+
+
 def test_mount_that_is_being_made(case):
     case.finish(refused(case, 'fscontext', 'file-kind', 'fsopen', 'descriptor'))
 
