@@ -213,6 +213,24 @@ bool mounts_overlay_needs(const char *super, const char *point)
 	return false;
 }
 
+/* Made read-only since, it is so already when this is mounted again. */
+static int check_writable(const struct mounts_survey *sv, const struct overlay_place *at,
+			  const char *upper, struct error *e)
+{
+	_cleanup_(close_fd) int fd = open_part(at, true, upper, O_PATH);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return 0;
+	vec_for_each (h, &sv->ours)
+		if (h->dev == st.st_dev && mount_has_option(h->super, "ro"))
+			return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+					 "its writable directory %s is on a file system of outside "
+					 "that has been made read-only since",
+					 upper);
+	return 0;
+}
+
 int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 			const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
 			struct error *e)
@@ -234,6 +252,8 @@ int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 	if (!msg->lower || !msg->external || !msg->work || !uppermost)
 		return no_memory(e);
 	r = find_directories(sv, at, uppermost, msg, e);
+	if (r >= 0 && msg->inside && upper)
+		r = check_writable(sv, at, upper, e);
 	if (r >= 0)
 		r = take_overlay_options(m, msg, s, e);
 	if (r >= 0)

@@ -74,6 +74,23 @@ def test_hidden(case):
                                cat /mnt/text /mnt/deep/text; umount /mnt/deep; umount /mnt; ls -d /mnt'""")
 
 
+# In a mount namespace of its own, which has two of these mounts elsewhere, and a part of a third that it has not any more.
+MOVED = """
+mkdir -p /mnt/a /mnt/b; mount -t tmpfs all /mnt; mkdir /mnt/a /mnt/b /mnt/c /mnt/d /mnt/e
+for name in a b c; do mount -t tmpfs $name /mnt/$name; mkdir /mnt/$name/part; echo $name >/mnt/$name/part/text; done
+setsid unshare -m --propagation private sh -ec 'cd /; mount --move /mnt/a /mnt/d; mount --move /mnt/b /mnt/a
+    mount --bind /mnt/c/part /mnt/e; umount /mnt/c; touch /tmp/ready; exec sleep 2000' >/dev/null 2>&1 </dev/null &
+until test -e /tmp/ready; do :; done
+"""
+
+
+def test_moved(case):
+    """What a copy of the mounts has at other places than the original."""
+    kept(case, MOVED, probe="""for p in /proc/[0-9]*; do grep -aq 2000 $p/cmdline && grep -q sleep $p/comm || continue
+        cat $p/root/mnt/a/part/text $p/root/mnt/d/part/text $p/root/mnt/e/text; ls $p/root/mnt/c; cut -d' ' -f5- $p/mountinfo | grep ^/mnt; done
+        cat /mnt/a/part/text /mnt/b/part/text /mnt/c/part/text""")
+
+
 # What runs, and where it works, is on a file system that is covered; a file of the layer is, too.
 COVERED = """
 mount -t tmpfs below /mnt
