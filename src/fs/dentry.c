@@ -16,6 +16,8 @@
 #include "core/procfs.h"
 #include "fs/fdinfo.h"
 
+#define DEPTH_MAX 4096
+
 int dentry_of(struct kernel_memory *k, int fd, uint64_t *ret_mount, uint64_t *ret_dentry)
 {
 	const int mount = kernel_offset(k, "file", "f_path.mnt");
@@ -61,6 +63,23 @@ static int read_path(struct kernel_memory *k, uint64_t mount, uint64_t dentry, c
 		dentry = parent;
 	}
 	return r;
+}
+
+int dentry_path(struct kernel_memory *k, uint64_t dentry, char *path, size_t size, const char **ret)
+{
+	size_t at = size - 1;
+	uint64_t parent = 0;
+	int r = 0;
+
+	path[at] = '\0';
+	for (int i = 0; i < DEPTH_MAX && r >= 0; i++, dentry = parent) {
+		r = kernel_member(k, dentry, "dentry", "d_parent", &parent, sizeof(parent));
+		if (r < 0 || parent == dentry)
+			break;
+		r = put_name(k, dentry, path, &at);
+	}
+	*ret = path[at] ? path + at : "/";
+	return r < 0 ? r : parent == dentry ? 0 : -ELOOP;
 }
 
 /* Where a mount stands, as mountinfo has it. */

@@ -10,4 +10,8 @@ int dentry_of(struct kernel_memory *k, int fd, uint64_t *ret_mount,
 /* The other way: an O_PATH descriptor, if it still has a path; c->kernel has been opened. */
 int dentry_open(struct checkpoint *c, uint64_t mount, uint64_t dentry);
 
+/* The names up to the root of the file system: *ret is in the room, "/" the root itself. */
+int dentry_path(struct kernel_memory *k, uint64_t dentry, char *path, size_t size,
+		const char **ret) must_check;
+
 #endif

@@ -138,34 +138,6 @@ static int is_nowhere(struct checkpoint *c, int fd, int mount, const struct stat
 	return refuse(e, "of which only root is told what it shows");
 }
 
-/* The names up to the root of the file system: at the end of the room. */
-static int path_of(struct kernel_memory *k, uint64_t dentry, char *path, size_t size,
-		   const char **ret)
-{
-	const int name_at = kernel_offset(k, "dentry", "d_name.name");
-	size_t at = size - 1;
-	uint64_t parent = 0;
-	uint32_t len;
-	int r = name_at < 0 ? name_at : 0;
-
-	path[at] = '\0';
-	for (int i = 0; i < DEPTH_MAX && r >= 0; i++, dentry = parent) {
-		r = kernel_member(k, dentry, "dentry", "d_parent", &parent, sizeof(parent));
-		if (r < 0 || parent == dentry)
-			break;
-		r = kernel_member(k, dentry, "dentry", "d_name.len", &len, sizeof(len));
-		if (r >= 0 && (!len || len > NAME_MAX || len + 1 > at))
-			r = -ENAMETOOLONG;
-		if (r < 0)
-			break;
-		at -= len;
-		r = kernel_read(k, kernel_pointer(k, dentry + (uint64_t)name_at), path + at, len);
-		path[--at] = '/';
-	}
-	*ret = path[at] ? path + at : "/";
-	return r < 0 ? r : parent == dentry ? 0 : -ELOOP;
-}
-
 struct detached {
 	struct kernel_memory *k;
 	int fd; /* a file on it */
@@ -223,7 +195,7 @@ static int find_seen(struct checkpoint *c, const struct detached *d, const struc
 	const char *root;
 	struct stat st;
 
-	if (path_of(d->k, d->root, room, sizeof(room), &root) < 0)
+	if (dentry_path(d->k, d->root, room, sizeof(room), &root) < 0)
 		return refuse(e, "and where it begins is not told");
 	vec_for_each (m, t) {
 		const char *rest;

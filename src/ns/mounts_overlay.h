@@ -29,4 +29,9 @@ int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *p
 			   const char *below, int dir, const char *name,
 			   struct error *e) must_check;
 
+/* Are those that were mounted inside made of what their directories are at the restart? pid: of a
+ * task that is there. */
+int mounts_check_lower(struct checkpoint *c, const struct mounts_survey *sv, pid_t pid,
+		       struct error *e) must_check;
+
 #endif

@@ -17,6 +17,7 @@
 #include "core/procfs.h"
 #include "model/glance.h"
 #include "ns/mounts_late.h"
+#include "ns/mounts_overlay.h"
 
 const struct space_kind space_kinds[SPACE_KINDS] = {
 	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},
@@ -392,6 +393,8 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 		r = look_at_tasks(c, e);
 	if (r >= 0)
 		r = look_at_bound(c, ct, e);
+	if (r >= 0)
+		r = mounts_check_lower(c, &ct->mounts, c->freezer.root, e);
 	if (r < 0)
 		return r;
 	if (!c->spaces.list.n)

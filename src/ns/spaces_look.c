@@ -12,6 +12,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/cgroupns.h"
+#include "ns/mounts_overlay.h"
 #include "ns/net_pairs.h"
 #include "ns/resident.h"
 #include "ns/settings.h"
@@ -326,6 +327,8 @@ static int survey_mounts(struct checkpoint *c, size_t i, struct resident *res, s
 		r = check_apart(c, i, e);
 	if (r >= 0)
 		r = check_hidden(c, i, e);
+	if (r >= 0)
+		r = mounts_check_lower(c, &x->mounts, res->pid, e);
 	return r < 0 ? r : mounts_open_layers(&x->mounts, open_inside, res, e);
 }
 

@@ -136,3 +136,10 @@ def test_terminal(case):
     container(case, ['sh', '-c', 'mount -t tmpfs mine /mnt; touch /mnt/a; exec 3<>/dev/ptmx; '
                      'for i in /dev/pts/[0-9]*; do mount --bind $i /mnt/a; done'])
     refused(case, '/mnt/a', 'a terminal of the container')
+
+
+def test_overlay_moved(case):
+    """Made of a file system that is elsewhere now; another one has its place. Only root is told."""
+    container(case, ['sh', '-ec', 'mount -t tmpfs mine /mnt; cd /mnt; mkdir l o u w m; mount -t tmpfs lower l; echo lower > l/file; '
+                     'mount -t overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w over m; mount --move l o'])
+    refused(case, '/mnt/m', '/mnt/l', 'is not there any more')
