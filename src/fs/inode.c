@@ -277,6 +277,10 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 	    (msg->under || msg->mounts || !restart_find(r, RECORD_MOUNT, msg->detached)))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu is on no mount",
 				 (unsigned long long)id);
+	if (msg->alone && (!msg->detached || msg->kind != INODE_DELETED ||
+			   (!S_ISREG(msg->mode) && !S_ISFIFO(msg->mode))))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu has no name of its own",
+				 (unsigned long long)id);
 	if ((msg->under || msg->detached) && msg->kind != INODE_NAMED && msg->kind != INODE_DELETED)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu is on a mount, and has no path",

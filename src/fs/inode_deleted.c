@@ -302,13 +302,35 @@ int inode_deleted_finish(struct restart *r, struct error *e)
 	return res;
 }
 
+/* With its name, and what there must be above it. */
+static int make_named(int root, const char *path, mode_t mode)
+{
+	_cleanup_(free_ptr) char *prefix = strdup(path);
+
+	if (!prefix)
+		return -ENOMEM;
+	for (char *slash = strchr(prefix + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		struct rooted at;
+
+		*slash = '\0';
+		at = rooted_path(root, prefix);
+		if (mkdirat(at.dir, at.path, 0755) < 0 && errno != EEXIST)
+			return -errno;
+		*slash = '/';
+	}
+	return make_at(root, path, mode);
+}
+
 static int make(struct restart *r, const struct inode_open *inode)
 {
 	const Reprise__Inode *msg = inode->msg;
 	const char *path;
 	const int root = inode_root(r, msg, &path);
-	int fd = make_parents(r, root, path);
+	int fd;
 
+	if (msg->alone)
+		return make_named(root, path, msg->mode);
+	fd = make_parents(r, root, path);
 	if (fd < 0)
 		return fd;
 	fd = msg->tmpfile ? make_tmpfile(root, path) : -EOPNOTSUPP;
@@ -337,7 +359,7 @@ int inode_deleted_restart(struct restart *r, struct inode_open *inode, struct er
 	if (fd < 0)
 		fd = make(r, inode);
 	first = fd;
-	if (fd < 0) {
+	if (fd < 0 && !msg->detached) {
 		restart_trace(r, "%s cannot be made again in its directory: %s", msg->path,
 			      strerrordesc_np(-fd));
 		fd = make_elsewhere(msg->mode, inode->id);

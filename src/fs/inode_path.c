@@ -103,6 +103,22 @@ static int recognise_deleted(struct checkpoint *c, int fd, const struct stat *st
 	return inode_deleted_recognise(c, fd, st, link, path, entry, e);
 }
 
+/* On a mount that is attached nowhere, and of which nobody has a directory. */
+static int recognise_alone(struct checkpoint *c, int fd, const struct stat *st, const char *link,
+			   size_t len, struct inode_entry *entry, struct error *e)
+{
+	const size_t suffix = strlen(DELETED_SUFFIX);
+
+	if (!st->st_nlink && len > suffix && !strcmp(link + len - suffix, DELETED_SUFFIX))
+		return recognise_deleted(c, fd, st, link, len - suffix, entry, e);
+	if (!st->st_nlink || (!S_ISREG(st->st_mode) && !S_ISFIFO(st->st_mode)))
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it is on a mount that is attached nowhere, no directory of that "
+				 "is open, and it is a special file");
+	entry->msg.alone = true;
+	return set_path(c, entry, link, len, INODE_DELETED, e);
+}
+
 int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			 struct inode_entry *entry, struct error *e)
 {
@@ -110,6 +126,8 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 	const struct device_seen *fs = inode_device(c, fd, st);
 	int r;
 
+	if (entry->msg.detached && entry->root < 0)
+		return recognise_alone(c, fd, st, link, len, entry, e);
 	if (leads_to(entry, link, st)) {
 		entry->msg.pseudo = is_pseudo(fs);
 		r = check_task(c, link, fs, e);

@@ -324,8 +324,6 @@ static int look_memory(struct checkpoint *c, const struct detached *d, const str
 	if (user_of(d) != space_number(c->proc_fd, e, "%d/ns/user", c->freezer.root))
 		return refuse(e, "and belongs to another user namespace than the root task's");
 	ret->root = open_root(c, d);
-	if (ret->root < 0)
-		return refuse(e, "and no directory of it is open, by which its files are found");
 	msg->kind = MOUNT_TMPFS;
 	msg->type = (char *)(fs->f_type == TMPFS_MAGIC ? "tmpfs" : "ramfs");
 	msg->source = (char *)"none";
@@ -339,7 +337,8 @@ static int look_memory(struct checkpoint *c, const struct detached *d, const str
 	ret->brought = true;
 	if (!msg->data)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mount");
-	if (c->checking)
+	/* Nobody comes to other files than those that are open. */
+	if (c->checking || ret->root < 0)
 		return 0;
 	slot = vec_push(&ct->layers);
 	if (!slot)
@@ -461,8 +460,9 @@ int mounts_validate_detached(const struct restart *r, struct error *e)
 
 	for (size_t i = 0; (m = restart_nth(r, RECORD_MOUNT, i, NULL)); i++)
 		if ((m->kind == MOUNT_EXTERNAL && (!mounts_absolute(m->external) || m->layer)) ||
-		    (m->kind == MOUNT_TMPFS && (!mounts_is_memory(m->type) || !m->layer ||
-						!restart_find(r, RECORD_LAYER, m->layer))) ||
+		    (m->kind == MOUNT_TMPFS &&
+		     (!mounts_is_memory(m->type) ||
+		      (m->layer && !restart_find(r, RECORD_LAYER, m->layer)))) ||
 		    (m->kind != MOUNT_EXTERNAL && m->kind != MOUNT_TMPFS))
 			return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 					 "an impossible mount that is attached nowhere");
@@ -481,14 +481,27 @@ static int make(struct restart *r, const Reprise__Mount *m, int *ret, struct err
 		return error_errno(e, m->kind == MOUNT_TMPFS ? *ret : -errno, E_CONTAINER_MOUNT,
 				   "cannot make a mount of %s",
 				   m->kind == MOUNT_TMPFS ? m->type : m->external);
-	if (m->kind == MOUNT_TMPFS)
+	if (m->layer)
 		res = layer_restart(r, m->layer, *ret, e);
 	/* It was filled from within. */
-	if (m->kind == MOUNT_TMPFS && chdir("/") < 0 && res >= 0)
+	if (m->layer && chdir("/") < 0 && res >= 0)
 		res = error_errno(e, -errno, E_SYSTEM, "chdir");
-	if (res >= 0)
-		res = mounts_set_flags(*ret, m->flags, true, e);
-	return res >= 0 && m->super_readonly ? mounts_make_readonly(*ret, "", e) : res;
+	return res < 0 ? res : mounts_set_flags(*ret, m->flags, false, e);
+}
+
+int mounts_settle_detached(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (d, &r->spaces.detached) {
+		const Reprise__Mount *m = restart_find(r, RECORD_MOUNT, d->id);
+
+		if (res >= 0 && m->flags & MS_RDONLY)
+			res = mounts_set_flags(d->fd, m->flags, true, e);
+		if (res >= 0 && m->super_readonly)
+			res = mounts_make_readonly(d->fd, "", e);
+	}
+	return res < 0 ? error_object(e, res, "a mount that is attached nowhere") : 0;
 }
 
 int mounts_restart_detached(struct restart *r, struct error *e)

@@ -26,5 +26,7 @@ bool mount_is_held_by(struct checkpoint *c, int fd);
 int mounts_validate_detached(const struct restart *r, struct error *e) must_check;
 /* Made, with their files, when all namespaces are there. */
 int mounts_restart_detached(struct restart *r, struct error *e) must_check;
+/* What had been removed has been made on them: they are read-only, if they were. */
+int mounts_settle_detached(struct restart *r, struct error *e) must_check;
 
 #endif

@@ -164,7 +164,7 @@ struct space_mount {
 struct space_detached {
 	int mount;
 	uint64_t id; /* of its record; 0: it is attached somewhere, */
-	int root;    /* else its root directory */
+	int root;    /* else its root directory; -1: nobody has a directory of it */
 	bool brought;
 };
 

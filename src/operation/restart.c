@@ -30,6 +30,7 @@
 #include "mm/mm.h"
 #include "ns/apart.h"
 #include "ns/container.h"
+#include "ns/mounts_detached.h"
 #include "ns/pidns.h"
 #include "ns/spaces.h"
 #include "operation/load.h"
@@ -269,6 +270,8 @@ static int open_everything(struct restart *r, struct error *e)
 
 	if (res >= 0)
 		res = inodes_restart(r, e);
+	if (res >= 0)
+		res = mounts_settle_detached(r, e);
 	return res < 0 ? res : files_restart_open(r, e);
 }
 

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static int linked = -1, watcher = -1, group = -1;
@@ -107,8 +108,8 @@ static void set_up(const char *what)
 		fd = (int)syscall(SYS_fsopen, "tmpfs", 0);
 		CHECK(!syscall(SYS_fsconfig, fd, 6 /* FSCONFIG_CMD_CREATE */, NULL, NULL, 0));
 		tree = (int)syscall(SYS_fsmount, fd, 0, 0);
-		CHECK(openat(tree, "file", O_RDWR | O_CREAT, 0600) >= 0 && !close(tree) &&
-		      !close(fd));
+		CHECK(!mknodat(tree, "null", S_IFCHR | 0600, makedev(1, 3)) &&
+		      openat(tree, "null", O_RDWR) >= 0 && !close(tree) && !close(fd));
 	} else if (!strcmp(what, "detached-user")) {
 		close(test_file("file", 100, 1));
 		CHECK(!unshare(CLONE_NEWUSER | CLONE_NEWNS));

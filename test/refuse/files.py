@@ -66,7 +66,7 @@ def test_detached_mounts(case):
 
 
 def test_file_on_a_detached_mount(case):
-    """What else is there nobody can tell."""
+    """Of which nobody has a directory."""
     case.finish(refused(case, 'detached-file', 'file-state', 'attached nowhere', 'no directory', 'descriptor'))
 
 

@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 static volatile int *ready;
-static int files[6];
-enum { LAZY, REMOVED, PART, MADE, HELD, SAME };
+static int files[10];
+enum { LAZY, REMOVED, PART, MADE, HELD, SAME, ALONE, GONE, FIFO, READ };
 
 static void say(const char *path, const char *text)
 {
@@ -115,7 +115,8 @@ int main(void)
 	struct statfs fs;
 	struct stat st;
 	pid_t pid, second;
-	char *map;
+	int fd;
+	char *map, byte;
 
 	test_init();
 	ready = test_shared(4096);
@@ -141,10 +142,27 @@ int main(void)
 	second = test_fork(other, NULL);
 	while (!ready[1])
 		usleep(1000);
+	/* there is no way to anything but these files */
+	CHECK(!mount("lazy", "lazy", "tmpfs", 0, "size=128k") && !mkdir("lazy/deep", 0700));
+	say("lazy/deep/file", "alone");
+	files[ALONE] = open("lazy/deep/file", O_RDWR);
+	files[GONE] = open("lazy/deep/gone", O_RDWR | O_CREAT, 0600);
+	CHECK(write(files[GONE], "gone", 4) == 4 && !unlink("lazy/deep/gone"));
+	CHECK(!mkfifo("lazy/fifo", 0600));
+	files[FIFO] = open("lazy/fifo", O_RDWR);
+	CHECK(write(files[FIFO], "x", 1) == 1 && !umount2("lazy", MNT_DETACH));
 	/* what a path seems to lead to is another mount, on which it could be written to */
 	CHECK(!mount("real", "part", NULL, MS_BIND, NULL));
 	CHECK(!mount(NULL, "part", NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL));
 	files[PART] = open("part/file", O_RDONLY);
+	files[READ] = make();
+	fd = openat(files[READ], "gone", O_RDWR | O_CREAT, 0600);
+	CHECK(write(fd, "read", 4) == 4 && !close(fd));
+	CHECK((fd = openat(files[READ], "gone", O_RDONLY)) >= 0 &&
+	      !unlinkat(files[READ], "gone", 0));
+	CHECK(!syscall(SYS_mount_setattr, files[READ], "", AT_EMPTY_PATH, (uint64_t[4]){1}, 32));
+	close(files[READ]);
+	files[READ] = fd;
 	CHECK(!umount2("part", MNT_DETACH));
 	files[MADE] = make();
 	files[HELD] = openat(files[MADE], "held", O_RDWR | O_CREAT, 0600);
@@ -163,6 +181,19 @@ int main(void)
 	check_link(files[REMOVED], "/removed (deleted)");
 	CHECK(mount_id(files[REMOVED]) == mount_id(files[LAZY]) && !is_attached(files[LAZY]));
 	CHECK(!fstatfs(files[LAZY], &fs) && fs.f_blocks == 32 && fs.f_flags & 8);
+	check_text(files[ALONE], "alone");
+	check_link(files[ALONE], "/deep/file");
+	CHECK(!fstat(files[ALONE], &st) && st.st_nlink == 1);
+	CHECK(pwrite(files[ALONE], "A", 1, 0) == 1 && !is_attached(files[ALONE]));
+	check_text(files[GONE], "gone");
+	check_link(files[GONE], "/deep/gone (deleted)");
+	check_text(files[READ], "read");
+	CHECK(!fstatfs(files[READ], &fs) && fs.f_flags & 1);
+	check_link(files[FIFO], "/fifo");
+	CHECK(read(files[FIFO], &byte, 1) == 1 && byte == 'x');
+	CHECK(mount_id(files[GONE]) == mount_id(files[ALONE]) &&
+	      mount_id(files[FIFO]) == mount_id(files[ALONE]) &&
+	      mount_id(files[ALONE]) != mount_id(files[LAZY]));
 	check_text(files[PART], "real");
 	check_link(files[PART], "/file");
 	CHECK(!is_attached(files[PART]) && !fstatfs(files[PART], &fs) && fs.f_flags & 1);
