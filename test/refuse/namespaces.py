@@ -230,3 +230,9 @@ def test_hidden(case):
     case.run(['/bin/mount', '--make-rshared', '/'])
     refused(case, 'container-mount', '--mount --propagation slave', ':', 'shares its mounts',
             'hidden')
+
+
+def test_hidden_of_a_user_namespace(case):
+    """What mounts share with others is set from outside, and no path leads to this one."""
+    refused(case, 'container-mount', '--user --map-root-user --mount', 'mount -t tmpfs one /mnt; mount --make-shared /mnt; mount -t tmpfs two /mnt',
+            'mount /mnt', 'hidden', 'user namespace')
