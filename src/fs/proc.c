@@ -21,6 +21,7 @@
 #include "fs/opener.h"
 #include "fs/pressure.h"
 #include "ns/spaces.h"
+#include "ns/mounts_covered.h"
 
 #define PROC "/proc"
 
@@ -67,6 +68,19 @@ static int check_state(struct checkpoint *c, const struct file_seen *f, const Re
 	return checkpoint_refer(c, pid, e);
 }
 
+/* Something may be mounted over it since. In other mount namespaces it is opened by the root's. */
+static int look_covered(struct checkpoint *c, const struct file_seen *f, Reprise__ProcFile *m,
+			struct error *e)
+{
+	struct mount_covered covered;
+	int r = mounts_look_covered(c, mount_of_file(c, f->local, m->mounts), m->mounts, f->link,
+				    &covered, e);
+
+	if (r >= 0 && covered.by)
+		m->under = covered.by;
+	return r;
+}
+
 static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			   struct scratch *scratch, struct error *e)
 {
@@ -85,6 +99,9 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	msg->proc->pid_namespace = space_of_proc(c, f->st.st_dev);
 	if (msg->proc->pid_namespace)
 		space_of_file(c, f->local, &msg->proc->mounts);
+	r = look_covered(c, f, msg->proc, e);
+	if (r < 0)
+		return r;
 	msg->proc->path = scratch_string(scratch, *rest == '/' ? rest + 1 : ".");
 	if (!msg->proc->path)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a file of /proc");
@@ -92,6 +109,14 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 	if (r >= 0)
 		r = opener_save(c, f, msg, scratch, e);
 	return r < 0 ? r : check_state(c, f, msg->proc, e);
+}
+
+static void path_of(const Reprise__ProcFile *m, char *path, size_t size)
+{
+	if (m->pid)
+		snprintf(path, size, PROC "/%d/%s", m->pid, m->path);
+	else
+		snprintf(path, size, PROC "/%s", m->path);
 }
 
 /* It leads nowhere but below that directory. */
@@ -109,11 +134,16 @@ static bool is_below(const char *path)
 
 static int proc_validate(const struct restart *r, const Reprise__File *msg, struct error *e)
 {
+	char path[4200];
+
 	if (!msg->proc || msg->proc->pid < 0 || !is_below(msg->proc->path) ||
 	    restart_space_missing(r, msg->proc->pid_namespace, CLONE_NEWPID) ||
 	    restart_space_missing(r, msg->proc->mounts, CLONE_NEWNS) ||
 	    (msg->proc->pid_namespace && !msg->proc->mounts))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an improper file of /proc");
+	path_of(msg->proc, path, sizeof(path));
+	if (mounts_validate_under(r, msg->proc->mounts, msg->proc->under, path, e) < 0)
+		return -EBADMSG;
 	return pressure_validate(msg, e);
 }
 
@@ -123,6 +153,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	const Reprise__ProcFile *m = msg->proc;
 	_cleanup_(close_fd) int fd = -EBADF;
 	struct rooted at;
+	const char *from;
 	char path[4200];
 	int root;
 	int res;
@@ -135,11 +166,11 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	 * namespace of who mounted it.
 	 */
 	root = m->pid_namespace ? restart_root(r, m->mounts) : AT_FDCWD;
-	if (m->pid)
-		snprintf(path, sizeof(path), PROC "/%d/%s", m->pid, m->path);
-	else
-		snprintf(path, sizeof(path), PROC "/%s", m->path);
-	at = rooted_path(root, path);
+	path_of(m, path, sizeof(path));
+	from = path;
+	if (m->under)
+		root = restart_root_under(r, m->mounts, m->under, &from);
+	at = rooted_path(root, from);
 	fd = openat(at.dir, at.path,
 		    (int)(msg->flags & ~(unsigned int)(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC |
 			    O_NOCTTY);

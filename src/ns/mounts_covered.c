@@ -198,11 +198,20 @@ int mounts_validate_under(const struct restart *r, uint64_t space, int under, co
 		     : 0;
 }
 
+static void want(struct mounts_below *b, const struct mount_place *places, int under)
+{
+	size_t at = under ? mounts_place(places, b->n, under) : SIZE_MAX;
+
+	if (at != SIZE_MAX)
+		b->wanted[at] = true;
+}
+
 int mounts_below_begin(struct mounts_below *ret, struct restart *r, uint64_t space,
 		       const Reprise__Container *msg, struct error *e)
 {
 	_cleanup_(free_ptr) struct mount_place *places = mounts_places(msg->n_mounts, msg->mounts);
 	const Reprise__Inode *inode;
+	const Reprise__File *file;
 
 	*ret = (struct mounts_below){.wanted = calloc(msg->n_mounts + 1, sizeof(bool)),
 				     .fds = calloc(msg->n_mounts + 1, sizeof(int)),
@@ -211,14 +220,12 @@ int mounts_below_begin(struct mounts_below *ret, struct restart *r, uint64_t spa
 		return no_memory(e);
 	for (size_t i = 0; i < ret->n; i++)
 		ret->fds[i] = -EBADF;
-	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++) {
-		size_t at = inode->under && inode->mounts == space
-				    ? mounts_place(places, msg->n_mounts, inode->under)
-				    : SIZE_MAX;
-
-		if (at != SIZE_MAX)
-			ret->wanted[at] = true;
-	}
+	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
+		if (inode->mounts == space)
+			want(ret, places, inode->under);
+	for (size_t i = 0; (file = restart_nth(r, RECORD_FILE, i, NULL)); i++)
+		if (file->proc && file->proc->mounts == space)
+			want(ret, places, file->proc->under);
 	return 0;
 }
 

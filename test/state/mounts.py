@@ -95,17 +95,17 @@ def test_moved(case):
 COVERED = """
 mount -t tmpfs below /mnt
 cp /bin/sleep /mnt/snore; echo below >/mnt/text; echo layer >/opt/text; mkdir -p /opt/deep; touch /opt/file
-cd /mnt; exec 3</mnt/text 4</opt/text 5</opt/deep 6</opt/file
+cd /mnt; exec 3</mnt/text 4</opt/text 5</opt/deep 6</opt/file 7</proc/sys/kernel/ostype
 setsid /mnt/snore 1000 >/dev/null 2>&1 <&3 &
 until readlink /proc/$!/exe | grep -q snore; do :; done
-mount -t tmpfs over /mnt; mount --bind /bin/sh /opt/file; mount -t tmpfs over /opt
+mount -t tmpfs over /mnt; mount --bind /bin/sh /opt/file; mount -t tmpfs over /opt; mount -t tmpfs over /proc/sys
 """
 
 
 def test_covered(case):
     """Files that are open below what was mounted since."""
     kept(case, COVERED, probe="""for p in /proc/[0-9]*; do readlink $p/exe | grep -q snore || continue
-        readlink $p/exe $p/cwd $p/fd/3 $p/fd/4 $p/fd/5 $p/fd/6; cat $p/fd/3 $p/fd/4 $p/cwd/text; stat -c %s $p/exe $p/fd/6; done""")
+        readlink $p/exe $p/cwd $p/fd/3 $p/fd/4 $p/fd/5 $p/fd/6 $p/fd/7; cat $p/fd/3 $p/fd/4 $p/fd/7 $p/cwd/text; stat -c %s $p/exe $p/fd/6; done""")
 
 
 LAYERS = """
