@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/fdinfo.h"
+#include "fs/watch.h"
 
 #define DEPTH_MAX 4096
 
@@ -127,4 +128,58 @@ int dentry_open(struct checkpoint *c, uint64_t mount, uint64_t dentry)
 	if (r >= 0 && (mount_is != mount || dentry_is != dentry))
 		r = -ESTALE;
 	return r < 0 ? r : take_fd(&fd);
+}
+
+/* generic_encode_ino32_fh() */
+static int find_inode(struct kernel_memory *k, uint64_t dentry, struct watch_inode *ret)
+{
+	uint64_t inode = 0, super = 0, number = 0;
+	uint32_t device = 0, generation = 0, low;
+	int r = kernel_member(k, dentry, "dentry", "d_inode", &inode, sizeof(inode));
+
+	if (r >= 0 && !inode)
+		r = -ESTALE;
+	if (r >= 0)
+		r = kernel_member(k, inode, "inode", "i_ino", &number, sizeof(number));
+	if (r >= 0)
+		r = kernel_member(k, inode, "inode", "i_generation", &generation,
+				  sizeof(generation));
+	if (r >= 0)
+		r = kernel_member(k, inode, "inode", "i_sb", &super, sizeof(super));
+	if (r >= 0)
+		r = kernel_member(k, super, "super_block", "s_dev", &device, sizeof(device));
+	if (r < 0)
+		return r;
+	low = (uint32_t)number;
+	*ret = (struct watch_inode){.ino = number, .dev = watch_dev(device)};
+	ret->handle = (struct file_handle *)ret->room;
+	ret->handle->handle_type = 1; /* FILEID_INO32_GEN */
+	ret->handle->handle_bytes = 8;
+	memcpy(ret->handle->f_handle, &low, sizeof(low));
+	memcpy(ret->handle->f_handle + sizeof(low), &generation, sizeof(generation));
+	return 0;
+}
+
+/* What is kept by its entry alone is found by that (d_obtain_alias()). */
+int dentry_open_removed(struct checkpoint *c, uint64_t mount, uint64_t dentry)
+{
+	struct watch_inode w;
+	int r = find_inode(c->kernel, dentry, &w);
+
+	if (r >= 0)
+		r = watch_find_mounts(c, w.dev);
+	if (r < 0)
+		return r;
+	vec_for_each (m, &c->files->mounts) {
+		_cleanup_(close_fd) int fd = -EBADF;
+		uint64_t mount_is, dentry_is;
+
+		if (m->dev != w.dev || m->fd < 0)
+			continue;
+		fd = open_by_handle_at(m->fd, w.handle, O_PATH | O_CLOEXEC);
+		if (fd >= 0 && dentry_of(c->kernel, fd, &mount_is, &dentry_is) >= 0 &&
+		    mount_is == mount && dentry_is == dentry)
+			return take_fd(&fd);
+	}
+	return -ESTALE;
 }

@@ -296,12 +296,24 @@ static int open_named(struct saving *s, const struct fanotify_raw *raw, int dir,
 		       : -1;
 }
 
+/* Its contents are saved with it. */
+static int open_removed(struct saving *s, const struct fanotify_raw *raw)
+{
+	_cleanup_(close_fd) int fd = dentry_open_removed(s->c, raw->mount, raw->dentry);
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) >= 0 && S_ISREG(st.st_mode) && !st.st_nlink ? take_fd(&fd)
+										     : -1;
+}
+
 /* What is opened, and the inode that the image has for it: the same, or its directory. */
 static int find_object(struct saving *s, const struct fanotify_raw *raw, int *ret_object,
 		       int *ret_inode, char *name, struct error *e)
 {
 	*ret_inode = raw->type == FANOTIFY_PATH ? dentry_open(s->c, raw->mount, raw->dentry)
 						: open_handle(s, raw->fsid, &raw->object);
+	if (raw->type == FANOTIFY_PATH && *ret_inode < 0)
+		*ret_inode = open_removed(s, raw);
 	if (raw->type == FANOTIFY_NAME && *ret_inode >= 0)
 		*ret_object = open_named(s, raw, *ret_inode, name);
 	else if (*ret_inode >= 0)

@@ -73,8 +73,7 @@ static bool has_path(struct checkpoint *c, int fd)
 	       there.st_dev == here.st_dev;
 }
 
-/* Descriptors on all mounts of a device, opened once; the last is -1. */
-static int find_mounts(struct checkpoint *c, dev_t dev)
+int watch_find_mounts(struct checkpoint *c, dev_t dev)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	struct mount_seen *last;
@@ -109,7 +108,7 @@ static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
 {
 	int any = -1;
 
-	if (!w->handle || find_mounts(c, w->dev) < 0)
+	if (!w->handle || watch_find_mounts(c, w->dev) < 0)
 		return -1;
 	vec_for_each (m, &c->files->mounts) {
 		_cleanup_(close_fd) int fd = -1;
@@ -131,7 +130,7 @@ static int open_by_handle(struct checkpoint *c, struct watch_inode *w)
 
 int watch_open_handle(struct checkpoint *c, const struct watch_inode *w)
 {
-	if (find_mounts(c, w->dev) < 0)
+	if (watch_find_mounts(c, w->dev) < 0)
 		return -1;
 	vec_for_each (m, &c->files->mounts) {
 		int fd = m->dev == w->dev && m->fd >= 0

@@ -22,6 +22,8 @@ int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_in
 	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
 /* By its handle on its device alone, if it has a path there: an O_PATH descriptor, or -1. */
 int watch_open_handle(struct checkpoint *c, const struct watch_inode *w);
+/* Descriptors on all mounts of a device, in c->files->mounts, opened once; the last is -1. */
+int watch_find_mounts(struct checkpoint *c, dev_t dev) must_check;
 /* What is watched on an overlay of a container: an O_PATH descriptor, or -1. Needs
  * CAP_DAC_READ_SEARCH. */
 int watch_overlay_open(struct checkpoint *c, const struct watch_inode *w);

@@ -45,15 +45,17 @@ static void set_up_fanotify(const char *how)
 							  : 0),
 			      O_RDONLY);
 	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_MODIFY | FAN_EVENT_ON_CHILD, AT_FDCWD, "."));
-	if (!names) {
+	if (thread) {
 		test_write("new", "contents", 8);
-		CHECK(thread || !unlink("new"));
 		return;
 	}
 	/* where handles are not as on a disk */
 	CHECK(!mkdir("memory", 0700) && !mount("none", "memory", "tmpfs", 0, NULL));
-	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_CREATE, AT_FDCWD, "memory"));
-	test_write("memory/new", "", 0);
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD,
+			     names ? FAN_CREATE : FAN_MODIFY | FAN_EVENT_ON_CHILD, AT_FDCWD,
+			     "memory"));
+	test_write("memory/new", "contents", 8);
+	CHECK(names || !unlink("memory/new"));
 }
 
 /* When its parent has ended it is outside of our tree. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Unread events of fanotify by whom nobody can ask any more: processes and threads that have ended.
- * And changes of attributes, by these and by us. A second group of each kind has had the same
- * events and was read: it says what should be there. The files are not changed.
+ * And changes of attributes, by these and by us; and on files that have been removed, with their
+ * contents. A second group of each kind has had the same events and was read: it says what should
+ * be there. The files are not changed.
  *
  * not-in: both: each copy would see what the other does
  * not-in: user: needs root
@@ -42,6 +43,8 @@ static struct kind kinds[] = {
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
 static struct stat before[NAMES];
+static int removed; /* a group that is told of files that are */
+static pid_t remover;
 
 static void do_all(void)
 {
@@ -66,6 +69,37 @@ static void *in_thread(void *arg)
 {
 	do_all();
 	return NULL;
+}
+
+static int remove_one(void *arg)
+{
+	int fd = open("else/removed", O_RDWR | O_CREAT | O_EXCL, 0600);
+
+	CHECK(fd >= 0 && write(fd, "contents", 8) == 8 && !close(fd) && !unlink("else/removed"));
+	return 3;
+}
+
+static void check_removed(uint64_t mask)
+{
+	struct fanotify_event_metadata event;
+	char data[16];
+	struct stat st;
+
+	CHECK_EQUAL(read(removed, &event, sizeof(event)), (ssize_t)sizeof(event));
+	CHECK_EQUAL(event.mask, mask);
+	CHECK_EQUAL(event.pid, remover);
+	CHECK(!fstat(event.fd, &st));
+	CHECK_EQUAL(st.st_nlink, 0);
+	CHECK_EQUAL(read(event.fd, data, sizeof(data)), 8);
+	CHECK(!memcmp(data, "contents", 8));
+	close(event.fd);
+	CHECK(read(removed, &event, sizeof(event)) < 0 && errno == EAGAIN);
+}
+
+static void cause_removed(void)
+{
+	remover = test_fork(remove_one, NULL);
+	test_reap(remover, 3);
 }
 
 static int in_thread_of_child(void *arg)
@@ -130,13 +164,17 @@ int main(void)
 	struct kind *k = kinds;
 
 	test_init();
-	CHECK(!mkdir("in", 0700) && !mkdir("in/sub", 0700));
+	CHECK(!mkdir("in", 0700) && !mkdir("in/sub", 0700) && !mkdir("else", 0700));
 	test_write("in/read", "read", 4);
 	test_write("in/written", "", 0);
 	test_write("alone", "alone", 5);
 	for (size_t i = 0; i < KINDS; i++)
 		watch(&kinds[i]);
 	cause_all();
+	removed = fanotify_init(FAN_CLOEXEC | FAN_NONBLOCK, O_RDONLY);
+	CHECK(!fanotify_mark(removed, FAN_MARK_ADD, FAN_MODIFY | FAN_CLOSE | FAN_EVENT_ON_CHILD,
+			     AT_FDCWD, "else"));
+	cause_removed();
 	for (size_t i = 0; i < KINDS; i++) {
 		tell(kinds[i].groups[1], kinds[i].expected);
 		CHECK(strlen(kinds[i].expected) > 30);
@@ -152,6 +190,12 @@ int main(void)
 		tell(kinds[1].groups[0], kinds[1].expected + ROOM / 2);
 	for (k = kinds; k < kinds + KINDS; k++)
 		check(k);
+	check_removed(FAN_MODIFY | FAN_CLOSE_WRITE);
+	cause_removed();
+	check_removed(FAN_MODIFY | FAN_CLOSE_WRITE);
+	for (k = kinds; k < kinds + KINDS; k++)
+		for (int i = 0; i < 2; i++)
+			tell(k->groups[i], k->expected);
 	cause_all();
 	for (k = kinds; k < kinds + KINDS; k++) {
 		tell(k->groups[1], k->expected);
