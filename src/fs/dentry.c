@@ -48,6 +48,15 @@ static int put_name(struct kernel_memory *k, uint64_t dentry, char *path, size_t
 	return r;
 }
 
+void dentry_name(struct kernel_memory *k, uint64_t dentry, char name[NAME_MAX + 1])
+{
+	char text[NAME_MAX + 2] = "";
+	size_t at = sizeof(text) - 1;
+
+	snprintf(name, NAME_MAX + 1, "%s",
+		 put_name(k, dentry, text, &at) < 0 ? "?" : text + at + 1);
+}
+
 /* The path below the root of the mount: stands at the end of the room, from *at on. */
 static int read_path(struct kernel_memory *k, uint64_t mount, uint64_t dentry, char *path,
 		     size_t *at)

@@ -306,6 +306,20 @@ static int open_removed(struct saving *s, const struct fanotify_raw *raw)
 										     : -1;
 }
 
+static int refuse_gone(struct saving *s, const struct fanotify_raw *raw, struct error *e)
+{
+	char name[NAME_MAX + 1], why[NAME_MAX + 96];
+
+	snprintf(name, sizeof(name), "%s", raw->name);
+	if (raw->type == FANOTIFY_PATH)
+		dentry_name(s->c->kernel, raw->dentry, name);
+	snprintf(why, sizeof(why),
+		 "of a file that is no longer where it was, or not in this mount "
+		 "namespace%s%s%s",
+		 *name ? " (" : "", name, *name ? ")" : "");
+	return fanotify_refuse(raw, why, e);
+}
+
 /* What is opened, and the inode that the image has for it: the same, or its directory. */
 static int find_object(struct saving *s, const struct fanotify_raw *raw, int *ret_object,
 		       int *ret_inode, char *name, struct error *e)
@@ -318,8 +332,7 @@ static int find_object(struct saving *s, const struct fanotify_raw *raw, int *re
 		*ret_object = open_named(s, raw, *ret_inode, name);
 	else if (*ret_inode >= 0)
 		*ret_object = fcntl(*ret_inode, F_DUPFD_CLOEXEC, 0);
-	return *ret_object < 0 ? fanotify_refuse(raw, "of a file that is no longer where it was", e)
-			       : 0;
+	return *ret_object < 0 ? refuse_gone(s, raw, e) : 0;
 }
 
 /* Does the kernel know AT_EXECVE_CHECK? Since then (and some time before) a file is opened for
