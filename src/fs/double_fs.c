@@ -277,6 +277,21 @@ static int open_node(int dir, const char *name, mode_t type, dev_t dev)
 	return fd < 0 ? -errno : fd;
 }
 
+static int open_control(int dir)
+{
+	return open_node(dir, "control", S_IFCHR, makedev(10, 237));
+}
+
+/* Either may be a module, which is loaded by this. */
+bool double_fs_possible(void)
+{
+	_cleanup_(close_fd) int dir = watch_make_fs();
+	_cleanup_(close_fd) int fs = fsopen("ext4", FSOPEN_CLOEXEC);
+	_cleanup_(close_fd) int control = dir < 0 ? -EBADF : open_control(dir);
+
+	return fs >= 0 && control >= 0;
+}
+
 #define LOOP_TRIES 20
 
 /* Its node is "loop" in the directory; the device is let go with the last who has it open. */
@@ -284,7 +299,7 @@ static int attach(const struct making *m, int dir)
 {
 	const struct loop_config config = {
 		.fd = (uint32_t)m->fd, .block_size = BLOCK, .info.lo_flags = LO_FLAGS_AUTOCLEAR};
-	_cleanup_(close_fd) int control = open_node(dir, "control", S_IFCHR, makedev(10, 237));
+	_cleanup_(close_fd) int control = open_control(dir);
 	int r = control < 0 ? control : -EBUSY;
 
 	for (int i = 0; i < LOOP_TRIES && r == -EBUSY; i++) {

@@ -21,6 +21,8 @@ struct double_inode {
 #define DOUBLE_INODES_MAX 100
 #define DOUBLE_ROOT	  2
 
+/* Is there what it takes, loop devices and ext4? */
+bool double_fs_possible(void);
 /* No number twice. Returns the root, a mount that is attached nowhere, as a descriptor. Takes
  * CAP_SYS_ADMIN in the initial user namespace. */
 int double_fs_make(uint64_t fsid, const struct double_inode *inodes, size_t n,

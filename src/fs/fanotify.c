@@ -18,6 +18,7 @@
 #include "core/kabi.h"
 #include "core/procfs.h"
 #include "fs/context.h"
+#include "fs/double_fs.h"
 #include "fs/fanotify_events.h"
 #include "fs/fdinfo.h"
 #include "fs/file_kinds.h"
@@ -256,7 +257,8 @@ static int save_events(struct checkpoint *c, Reprise__Fanotify *m,
 		if (k == n)
 			devices[n++] = dev;
 	}
-	r = fanotify_events_save(c, m, &raws, &(struct fanotify_devices){devices, n}, &why);
+	r = fanotify_events_save(
+		c, m, &raws, &(struct fanotify_devices){devices, n, !double_fs_possible()}, &why);
 	if (r < 0 && why.code != E_FILE_EVENTS)
 		return error_set(e, r, why.code, "%s", why.text);
 	return r < 0 ? refuse_events(c, m, &why, e) : 0;

@@ -41,7 +41,7 @@ static bool is_directory(const Reprise__FanotifyEvent *m)
 
 static bool proper(const Reprise__FanotifyObject *o)
 {
-	return o && (o->number == DOUBLE_ROOT || o->number > 11);
+	return o && (o->number == DOUBLE_ROOT || o->number > 10);
 }
 
 /* By names: `to` alone, or both, of FAN_RENAME, which is never merged. */

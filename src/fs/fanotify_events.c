@@ -443,7 +443,8 @@ static int save_event(struct saving *s, const struct fanotify_raw *raw,
 	r = save_object(s, raw, m, &why);
 	if (r >= 0)
 		return 0;
-	if (why.code == E_FILE_EVENTS &&
+	if (why.code == E_FILE_EVENTS && !s->devices->no_double &&
+	    (!(raw->mask & FAN_OPEN_EXEC) || exec_opens_first()) &&
 	    fanotify_double_save(s->c, s->m, s->devices, raw, m, &ignored) >= 0)
 		return 0;
 	return error_set(e, r, why.code, "%s", why.text);

@@ -82,10 +82,11 @@ int fanotify_causer_save(const struct fanotify_causers *s, const struct fanotify
 			 Reprise__FanotifyEvent *m, struct error *e) must_check;
 int fanotify_refuse(const struct fanotify_raw *raw, const char *why, struct error *e);
 
-/* By its handle, through a mount of a file system that the group watches. */
+/* File systems that the group watches, on which files are found by their handles. */
 struct fanotify_devices {
 	const dev_t *v;
 	size_t n;
+	bool no_double; /* of a file system can be made: see fanotify_double.c */
 };
 int fanotify_open_handle(struct checkpoint *c, const struct fanotify_devices *devices,
 			 uint64_t fsid, const struct fanotify_handle *handle);
