@@ -113,8 +113,7 @@ static pid_t member_of(const struct checkpoint *c, uint64_t id)
 
 int pid_spaces_look(struct checkpoint *c, struct error *e)
 {
-	uint64_t own = space_number(c->proc_fd, e, "self/ns/pid");
-	int r = own ? look_at_processes(c, own, e) : e->err;
+	int r = look_at_processes(c, c->spaces.looked->own_pid, e);
 
 	for (size_t i = 0; i < c->spaces.list.n && r >= 0; i++) {
 		pid_t pid = member_of(c, c->spaces.list.v[i].id);
@@ -124,7 +123,7 @@ int pid_spaces_look(struct checkpoint *c, struct error *e)
 		c->spaces.looked->list.v[i]->looked = true;
 		r = space_find_owner(c, i, e);
 		if (r >= 0)
-			r = find_above(c, i, own, e);
+			r = find_above(c, i, c->spaces.looked->own_pid, e);
 		if (r >= 0)
 			r = find_init(c, i, e);
 		if (r < 0)

@@ -270,7 +270,15 @@ static int check_vfork(struct checkpoint *c, struct error *e)
 	return 0;
 }
 
-static int begin(struct checkpoint *c, struct error *e)
+/* Not every kernel has every kind. */
+static uint64_t number_of(const struct checkpoint *c, pid_t pid, int kind)
+{
+	struct error unused = {};
+
+	return space_number(c->proc_fd, &unused, "%d/ns/%s", pid, space_kinds[kind].name);
+}
+
+int spaces_prepare(struct checkpoint *c, struct error *e)
 {
 	struct spaces *sp = calloc(1, sizeof(*sp));
 
@@ -278,15 +286,13 @@ static int begin(struct checkpoint *c, struct error *e)
 		return no_memory(e);
 	c->spaces.looked = sp;
 	for (int k = 0; k < SPACE_KINDS; k++) {
-		pid_t who = k == SPACE_TIME ? c->freezer.root : c->self;
-		struct error unused = {};
-
-		/* Not every kernel has every kind. */
-		sp->own[k] =
-			space_number(c->proc_fd, &unused, "%d/ns/%s", who, space_kinds[k].name);
+		if (k != SPACE_TIME)
+			sp->own[k] = number_of(c, c->self, k);
 		sp->fds[k] = -EBADF;
 	}
-	return 0;
+	sp->own_user = space_number(c->proc_fd, e, "self/ns/user");
+	sp->own_pid = sp->own_user ? space_number(c->proc_fd, e, "self/ns/pid") : 0;
+	return sp->own_pid ? 0 : e->err;
 }
 
 /* Once there is anything to be looked at, we must find back. */
@@ -379,10 +385,11 @@ static int look_at_bound(struct checkpoint *c, struct container *ct, struct erro
 
 int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 {
-	int r = begin(c, e);
+	int r = c->spaces.looked ? 0 : spaces_prepare(c, e);
 
 	if (r < 0)
 		return r;
+	c->spaces.looked->own[SPACE_TIME] = number_of(c, c->freezer.root, SPACE_TIME);
 	c->spaces.looked->ct = ct;
 	r = user_spaces_look(c, e);
 	if (r >= 0)

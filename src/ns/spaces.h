@@ -17,6 +17,9 @@
  * root, but for clocks.
  */
 int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e) must_check;
+/* What does not depend on the tree, before that stands still; else it is done by spaces_survey().
+ */
+int spaces_prepare(struct checkpoint *c, struct error *e) must_check;
 /*
  * What a file of nsfs stands for: at first sight, one that no task is in is looked at, and saved.
  * *ret_id: 0 is the root's. A refusal for those of other kinds that are not.
@@ -178,7 +181,8 @@ struct spaces {
 	struct container *ct;
 	bool joined; /* where networks lead to is known: who comes later is asked at once */
 	bool saved;  /* the records are written: who comes later writes his own */
-	uint64_t own[SPACE_KINDS]; /* numbers of ours */
+	uint64_t own[SPACE_KINDS]; /* numbers of ours, that of time of the root task */
+	uint64_t own_user, own_pid;
 	int fds[SPACE_KINDS];
 };
 

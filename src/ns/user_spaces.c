@@ -105,15 +105,13 @@ static int look(struct checkpoint *c, size_t i, struct error *e)
 
 int user_space_get(struct checkpoint *c, int fd, uint64_t *ret_id, struct error *e)
 {
-	uint64_t own = space_number(c->proc_fd, e, "self/ns/user"), above = 0;
+	uint64_t own = c->spaces.looked->own_user, above = 0;
 	_cleanup_(close_fd) int ns = fd, parent = -EBADF;
 	const struct checkpoint_space *s;
 	struct stat st;
 	size_t i;
 	int r;
 
-	if (!own)
-		return e->err;
 	if (ns < 0 || fstat(ns, &st) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot open a user namespace");
 	s = space_by_number(c, CLONE_NEWUSER, st.st_ino);
@@ -169,13 +167,9 @@ static int look_at_process(struct checkpoint *c, const struct checkpoint_process
 
 int user_spaces_look(struct checkpoint *c, struct error *e)
 {
-	uint64_t own = space_number(c->proc_fd, e, "self/ns/user");
-
-	if (!own)
-		return e->err;
 	vec_for_each (p, &c->processes) {
 		bool none = p->frozen->zombie || glance_at_home(c, p->frozen->pid);
-		int r = none ? 0 : look_at_process(c, p, own, e);
+		int r = none ? 0 : look_at_process(c, p, c->spaces.looked->own_user, e);
 
 		/* Of whom nothing can be learnt: that is refused elsewhere. */
 		if (r < 0 && (e->code == E_PERMISSION || (r == -ESRCH && c->checking))) {

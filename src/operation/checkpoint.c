@@ -439,6 +439,10 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
 	glance_prepare(&p.c, s->tasks, s->descriptors);
+	r = spaces_prepare(&p.c, e);
+	if (r < 0)
+		return r;
+	agent_look_ahead(p.c.proc_fd, pid, &p.found);
 	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
 	if (r >= 0)

@@ -119,6 +119,9 @@ struct agent;
 struct agent_found {
 	uint64_t syscall_ret, sigreturn;
 };
+/* What is likely to be found when the task stands still, of one that runs; nothing is changed in
+ * it, and nothing is said if it cannot be found out. */
+void agent_look_ahead(int proc_fd, pid_t tid, struct agent_found *found);
 /* status: /proc/TID/status, if it has been read since the task was stopped; else NULL. */
 int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
 		 const char *status, struct agent_found *found, struct error *e) must_check;

@@ -91,6 +91,26 @@ static int place(int proc_fd, pid_t tid, struct maps *maps, struct arch_gadgets 
 			 "task %d has no `syscall; ret` or no rt_sigreturn in its text", tid);
 }
 
+static void search(pid_t tid, const struct maps *maps, struct arch_gadgets *g)
+{
+	for (int wanted = 0; wanted <= RANK_LAST && !complete(g); wanted++)
+		vec_for_each (m, &maps->entries)
+			if (!complete(g) && rank(m) == wanted)
+				scan(tid, m, g);
+}
+
+void agent_look_ahead(int proc_fd, pid_t tid, struct agent_found *found)
+{
+	_cleanup_(maps_free) struct maps maps = {};
+	struct arch_gadgets g = {};
+
+	if (maps_read(proc_fd, tid, 0, &maps, NULL) < 0)
+		return;
+	search(tid, &maps, &g);
+	if (complete(&g))
+		*found = (struct agent_found){g.syscall_ret, g.sigreturn};
+}
+
 int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, bool compat,
 		      const struct arch_gadgets *likely, struct arch_gadgets *ret,
 		      uint64_t *patched, struct error *e)
@@ -104,11 +124,7 @@ int text_find_gadgets(int proc_fd, pid_t tid, struct maps *maps, bool compat,
 	}
 	scan_at(tid, maps, likely->syscall_ret, &g);
 	scan_at(tid, maps, likely->sigreturn, &g);
-	for (int wanted = 0; wanted <= RANK_LAST && !complete(&g); wanted++) {
-		vec_for_each (m, &maps->entries)
-			if (!complete(&g) && rank(m) == wanted)
-				scan(tid, m, &g);
-	}
+	search(tid, maps, &g);
 	*patched = 0;
 	if (!complete(&g)) {
 		int r = place(proc_fd, tid, maps, &g, patched, e);
