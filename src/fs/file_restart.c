@@ -182,18 +182,25 @@ bool files_restart_patience(struct restart *r)
 	return true;
 }
 
-/* All are open here before the tasks have them. */
-static int check_limit(const struct files_restart *fr, struct error *e)
+/* All are open here before the tasks have them, and what has no name once more. Who may raises the
+ * limit. */
+static int check_limit(const struct restart *r, struct error *e)
 {
-	size_t needed = fr->files.n + 32;
-	struct rlimit limit;
+	size_t needed = r->files->files.n + 32;
+	const Reprise__Inode *inode;
+	struct rlimit limit, more;
 
+	for (size_t i = 0; (inode = restart_nth(r, RECORD_INODE, i, NULL)); i++)
+		needed += inode->kind != INODE_NAMED;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || needed <= limit.rlim_cur)
+		return 0;
+	more = (struct rlimit){needed, needed};
+	if (setrlimit(RLIMIT_NOFILE, &more) == 0)
 		return 0;
 	return error_set(
 		e, -EMFILE, E_CREDENTIALS,
 		"%zu open files are to be made, and the limit of open files (ulimit -Hn) here is %llu",
-		fr->files.n, (unsigned long long)limit.rlim_cur);
+		needed, (unsigned long long)limit.rlim_cur);
 }
 
 int files_restart_begin(struct restart *r, struct error *e)
@@ -208,7 +215,7 @@ int files_restart_begin(struct restart *r, struct error *e)
 	fr->stdio[0] = fr->stdio[1] = fr->stdio[2] = -1;
 	fr->soft_limit = nofile_raise();
 	res = collect(r, e);
-	return res < 0 ? res : check_limit(fr, e);
+	return res < 0 ? res : check_limit(r, e);
 }
 
 void files_restart_end(struct restart *r)

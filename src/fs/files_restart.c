@@ -2,11 +2,11 @@
 /*
  * Filling the descriptor table of a task.
  *
- * The table holds nothing but the control socket, which first moves above the
- * highest number that is wanted. Descriptors are received in ascending order of
- * their targets, so that the k-th arrives at number k, at or below its target. Moving
- * begins with the highest: whatever stands on its target has been moved before. The cost is
- * a batch for some hundred descriptors, whatever their numbers.
+ * The table holds nothing but the control socket, which first moves above as many numbers as
+ * descriptors are wanted. These are received in ascending order of
+ * their targets, so that the k-th arrives at number k, at or below its target. The socket is
+ * closed, and they move. Moving begins with the highest: whatever stands on its target has been
+ * moved before. The cost is a batch for some hundred descriptors, whatever their numbers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,39 +51,48 @@ static int calls_added(struct calls *c, struct error *e)
 	return ++c->n < CALLS_MAX ? 0 : calls_run(c, e);
 }
 
-/* Another number for the control socket, above all targets: raises the soft limit of the task if it
- * must. */
-static int move_socket(struct restart *r, struct restart_task *t, int highest, int *ret,
-		       struct error *e)
+/* The task may need more than it had, since it could have lowered its limit: the soft one is
+ * raised, and the hard one by who may do that. Both are set to what they were later. */
+static int make_room(struct restart_task *t, unsigned int highest, struct error *e)
 {
 	struct rlimit limit = {};
-	int res = 0;
+	unsigned long long here;
 
-	for (int attempt = 0; attempt < 2; attempt++) {
-		_cleanup_(batch_free) struct batch b = {};
-		int dup = batch_call(&b, SYS_fcntl, VAL(r->control_remote), VAL(F_DUPFD_CLOEXEC),
-				     VAL(highest + 1));
+	if (prlimit(t->process->pid, RLIMIT_NOFILE, NULL, &limit) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "cannot read the limits of task %d",
+				   t->vtid);
+	here = limit.rlim_max;
+	if (limit.rlim_cur > highest)
+		return 0;
+	limit.rlim_cur = limit.rlim_max = limit.rlim_max > highest ? limit.rlim_max : highest + 1;
+	if (prlimit(t->process->pid, RLIMIT_NOFILE, &limit, NULL) == 0)
+		return 0;
+	return error_set(e, -EMFILE, E_CREDENTIALS,
+			 "task %d needs %u descriptors, and the limit of open files (ulimit -Hn) "
+			 "here is %llu",
+			 t->vtid, highest + 1, here);
+}
 
-		batch_must(&b, dup);
-		batch_call(&b, SYS_close, VAL(r->control_remote));
-		res = agent_run(t->process->agent, t->tid, NULL, &b, e);
-		if (res < 0)
-			return res;
-		res = (int)batch_result(&b, dup);
-		if (res >= 0) {
-			*ret = res;
-			return 0;
-		}
-		if (prlimit(t->process->pid, RLIMIT_NOFILE, NULL, &limit) < 0 ||
-		    limit.rlim_cur == limit.rlim_max)
-			break;
-		limit.rlim_cur = limit.rlim_max;
-		if (prlimit(t->process->pid, RLIMIT_NOFILE, &limit, NULL) < 0)
-			break;
-	}
-	return error_errno(e, res, E_CREDENTIALS,
-			   "task %d has a descriptor %d, and the limit of open files here is %llu",
-			   t->vtid, highest, (unsigned long long)limit.rlim_max);
+/* Another number for the control socket, above those at which descriptors arrive. */
+static int move_socket(struct restart *r, struct restart_task *t, size_t above, int *ret,
+		       struct error *e)
+{
+	_cleanup_(batch_free) struct batch b = {};
+	int dup =
+		batch_call(&b, SYS_fcntl, VAL(r->control_remote), VAL(F_DUPFD_CLOEXEC), VAL(above));
+	int res;
+
+	batch_must(&b, dup);
+	batch_call(&b, SYS_close, VAL(r->control_remote));
+	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
+	if (res < 0)
+		return res;
+	res = (int)batch_result(&b, dup);
+	if (res < 0)
+		return error_errno(e, res, E_RESTORE, "cannot move the control socket of task %d",
+				   t->vtid);
+	*ret = res;
+	return 0;
 }
 
 static int receive(struct restart *r, struct restart_task *t, const Reprise__Files *msg, int socket,
@@ -316,13 +325,18 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 {
 	const Reprise__Files *msg = restart_find(r, RECORD_FILES, t->msg->files);
 	int highest = msg->n_fds ? msg->fds[msg->n_fds - 1]->fd : -1;
-	int socket = r->control_remote, res = 0;
-
+	int socket = r->control_remote, res;
 	/* Numbers below it must all be free, so it may not stand among them either. */
-	if (socket <= highest)
-		res = move_socket(r, t, highest, &socket, e);
+	bool moves = socket < (int)msg->n_fds;
+	int above = moves && highest < (int)msg->n_fds ? (int)msg->n_fds : highest;
+
+	res = above < 0 ? 0 : make_room(t, (unsigned int)above, e);
+	if (res >= 0 && moves)
+		res = move_socket(r, t, msg->n_fds, &socket, e);
 	if (res >= 0)
 		res = receive(r, t, msg, socket, e);
+	if (res >= 0) /* its number may be wanted */
+		res = close_socket(t, socket, e);
 	if (res >= 0)
 		res = move(t, msg, e);
 	if (res >= 0)
@@ -337,5 +351,5 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 			res = (*k)->restart_table(r, t, msg, e);
 	if (res >= 0)
 		res = take_locks(r, t, msg, e);
-	return res < 0 ? res : close_socket(t, socket, e);
+	return res;
 }
