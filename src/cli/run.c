@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/attach.h"
@@ -28,6 +30,7 @@ struct request {
 	bool detach, remove;
 	bool complained; /* by ourselves, while the library was at work */
 	char given[64];
+	char rootfs[PATH_MAX];
 	int lock;
 	struct reprise_run_options opt;
 	const char *volumes[64];
@@ -126,6 +129,20 @@ static int parse_option(struct cli *cli, struct request *q, int c, char **argv)
 	}
 }
 
+static int find_rootfs(struct cli *cli, struct request *q)
+{
+	struct stat st;
+
+	if (!realpath(q->opt.rootfs, q->rootfs) || stat(q->rootfs, &st) < 0)
+		return usage_error(cli, "--rootfs takes a directory, and %s cannot be found: %s",
+				   q->opt.rootfs, strerror(errno));
+	if (!S_ISDIR(st.st_mode))
+		return usage_error(cli, "--rootfs takes a directory, and %s is none",
+				   q->opt.rootfs);
+	q->opt.rootfs = q->rootfs;
+	return -1;
+}
+
 static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -159,9 +176,8 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	if (q->name && !container_good_name(q->name))
 		return usage_error(cli, "'%s' cannot be a name: letters, digits and . _ - only",
 				   q->name);
-	if (q->opt.rootfs && *q->opt.rootfs != '/')
-		return usage_error(cli, "--rootfs takes a path from the root, not '%s'",
-				   q->opt.rootfs);
+	if (q->opt.rootfs && (r = find_rootfs(cli, q)) >= 0)
+		return r;
 	if (q->opt.terminal && q->opt.is_init)
 		return usage_error(cli,
 				   "--init and --tty exclude each other: nobody would hold the "

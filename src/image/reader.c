@@ -34,11 +34,31 @@ int reader_take(struct image_reader *r, void *buf, size_t len, uint64_t offset, 
 	return 0;
 }
 
+static const char *compressed_by(const uint8_t *start)
+{
+	static const struct {
+		const char *name;
+		uint8_t magic[4], len;
+	} programs[] = {
+		{"gzip", {0x1f, 0x8b}, 2},
+		{"zstd", {0x28, 0xb5, 0x2f, 0xfd}, 4},
+		{"xz", {0xfd, '7', 'z', 'X'}, 4},
+		{"bzip2", {'B', 'Z', 'h'}, 3},
+		{"lz4", {0x04, 0x22, 0x4d, 0x18}, 4},
+	};
+
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++)
+		if (memcmp(start, programs[i].magic, programs[i].len) == 0)
+			return programs[i].name;
+	return NULL;
+}
+
 /* Text mode turns line ends, drops what follows a control-Z or the eighth bit. */
 static int check_magic(const struct image_header *h, size_t got, struct error *e)
 {
 	static const uint8_t magic[] = IMAGE_MAGIC;
 	size_t n = got < sizeof(h->magic) ? got : sizeof(h->magic);
+	const char *program;
 
 	if (got == 0)
 		return error_set(e, -ENODATA, E_IMAGE_EMPTY, "the image is empty");
@@ -49,6 +69,11 @@ static int check_magic(const struct image_header *h, size_t got, struct error *e
 	if (got >= 4 && (magic[0] & 0x7f) == (h->magic[0] & 0x7f) &&
 	    memcmp(h->magic + 1, magic + 1, 3) == 0)
 		return reader_damaged(0, "it was changed on its way, as by a transfer as text", e);
+	program = got >= 4 ? compressed_by((const uint8_t *)h->magic) : NULL;
+	if (program)
+		return error_set(e, -EINVAL, E_IMAGE_FORMAT,
+				 "this was compressed by %s, and has to be decompressed first",
+				 program);
 	return error_set(e, -EINVAL, E_IMAGE_FORMAT, "this is no image of reprise");
 }
 

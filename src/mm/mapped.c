@@ -285,8 +285,10 @@ static bool is_segment(const struct vma *v)
 
 static int not_permitted(struct error *e)
 {
-	return error_set(e, -EPERM, E_PERMISSION,
-			 "only a user with CAP_CHECKPOINT_RESTORE may open the file behind it");
+	return error_set(
+		e, -EPERM, E_PERMISSION,
+		"the file behind it was removed or is hidden, and nobody in the tree has it "
+		"open: only a user with CAP_CHECKPOINT_RESTORE may open it");
 }
 
 /* A copy is made of what the first task to map it sees; another may see more. */

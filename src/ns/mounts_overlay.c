@@ -409,6 +409,15 @@ static int overlay_inside(const char *below, const Reprise__Mount *m, int dir, c
 	return mount_inside(below, m, data, dir, name, e);
 }
 
+static int not_mounted(const char *lower, const char *data, struct error *e)
+{
+	int err = errno;
+
+	if (err == ENOENT && access(lower, F_OK) < 0)
+		return error_errno(e, -err, E_CONTAINER_SOURCE, "cannot find %s below it", lower);
+	return error_errno(e, -err, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)", data);
+}
+
 int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
 			   const char *below, int dir, const char *name, struct error *e)
 {
@@ -431,7 +440,7 @@ int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *p
 		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mounts_mapped(place, m->lower),
 			 extra, m->data);
 	if (fchdir(dir) < 0 || mount(m->source, name, "overlay", 0, data) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
-				   data);
+		return strchr(m->lower, ':') ? not_mounted("/", data, e)
+					     : not_mounted(mounts_mapped(place, m->lower), data, e);
 	return 0;
 }

@@ -220,8 +220,11 @@ static int mount_volume(const struct run *run, const char *volume, struct error 
 	mode = inside ? strtok_r(NULL, ":", &save) : NULL;
 	readonly = mode && !strcmp(mode, "ro");
 	if (!inside || *from != '/' || *inside != '/' || (mode && !readonly && strcmp(mode, "rw")))
-		return error_set(e, -EINVAL, E_USAGE,
-				 "a volume is HOST:INSIDE or HOST:INSIDE:ro, not %s", volume);
+		return error_set(
+			e, -EINVAL, E_USAGE,
+			"a volume is HOST:INSIDE or HOST:INSIDE:ro, with paths from the root, "
+			"not %s",
+			volume);
 	snprintf(to, sizeof(to), "%s%s", run->place.root, inside);
 	r = make_place(from, to, strlen(run->place.root), e);
 	if (r < 0)

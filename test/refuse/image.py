@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images that are none, or not whole, or of somewhere else: refused, and nothing is left."""
 
+import bz2
+import gzip
+import lzma
 import os
 import random
 import struct
@@ -84,6 +87,15 @@ def test_not_ours(case):
         bad(case, data, ['image-format', 'image-cut'], what)
     with open('/bin/true', 'rb') as file:
         bad(case, file.read(), ['image-format'], 'a program')
+
+
+def test_compressed(case):
+    """By another program, as by a pipe: that is told."""
+    data = image(case)
+    for name, packed in (('gzip', gzip.compress(data)), ('xz', lzma.compress(data)), ('bzip2', bz2.compress(data))):
+        path = put(case, packed)
+        for args in (('restart', '-i', path), ('verify', path), ('inspect', path)):
+            case.refused(case.reprise(*args), 'image-format', 'compressed by ' + name)
 
 
 def test_cut_short(case):

@@ -143,3 +143,21 @@ def test_overlay_moved(case):
     container(case, ['sh', '-ec', 'mount -t tmpfs mine /mnt; cd /mnt; mkdir l o u w m; mount -t tmpfs lower l; echo lower > l/file; '
                      'mount -t overlay -o lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w over m; mount --move l o'])
     refused(case, '/mnt/m', '/mnt/l', 'is not there any more')
+
+
+def test_rootfs(case):
+    """A directory that is given from where one is, one that is none, and one that has gone."""
+    begin(case)
+    for wrong, word in (('nowhere', 'cannot be found'), ('passwd', 'is none')):
+        case.refused(case.reprise('run', '--rootfs', wrong, '--', 'true', cwd='/etc'), 'usage', wrong, word, status=2)
+    top = case.path('top')
+    os.mkdir(top)
+    good(case.run(['/bin/mount', '--bind', '/', top]))
+    good(case.reprise('run', '-d', '--name', 'c', '--rootfs', 'top', '--', 'sleep', '1000', cwd=os.path.dirname(top)))
+    good(case.reprise('checkpoint', 'c', '-q', '--kill', '-o', case.path('image')))
+    good(case.reprise('rm', 'c'))
+    good(case.run(['/bin/umount', top]))
+    os.rmdir(top)
+    case.refused(case.reprise('restart', '-i', case.path('image'), '-d'), 'container-source', top, '--map-mount')
+    good(case.reprise('restart', '-i', case.path('image'), '-d', '--name', 'c', '--map-mount', top + '=/'))
+    good(case.reprise('stop', 'c'))
