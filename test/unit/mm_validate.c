@@ -170,6 +170,14 @@ static void test_mappings(void **state)
 	INVALID(image.mm[PARENT].last_stage = 1000);
 }
 
+static void without_code(void)
+{
+	image.mm[CHILD].parent = 0;
+	image.page[CHILD][0].kind = PAGE_OWN;
+	image.vma[PARENT][3].kind = VMA_ANON;
+	image.mm[PARENT].vdso = 0;
+}
+
 static void test_vdso(void **state)
 {
 	Reprise__Vma *v = image.vma[PARENT];
@@ -183,6 +191,12 @@ static void test_vdso(void **state)
 	INVALID(image.mm[PARENT].vdso = 0x40000);
 	INVALID(image.mm[PARENT].vvar = 0);
 	INVALID(image.tree.vdso_address_delta = 0x2000);
+	without_code();
+	assert_int_equal(validate(), 0);
+	INVALID((without_code(), image.mm[PARENT].compat = true));
+	INVALID((without_code(), image.tree.vdso_address_delta = 0x2000));
+	INVALID((without_code(), image.mm[PARENT].vvar = 0));
+	INVALID((without_code(), v[3].kind = VMA_VVAR));
 }
 
 static void test_pages(void **state)
