@@ -6,11 +6,14 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "operation/hold.h"
+
+enum { PATIENCE_MS = 3000, PAUSE_MS = 20 };
 
 /*
  * The file is opened by those only who may trace the task (mem_open() of the kernel), so that
@@ -60,6 +63,20 @@ static int busy(int proc_fd, pid_t pid, pid_t who, struct error *e)
 			 who, comm);
 }
 
+/* Most checkpoints are short: that of a watch, for instance, is worth waiting for. */
+static bool lock(int fd)
+{
+	const struct timespec pause = {.tv_nsec = PAUSE_MS * 1000000L};
+
+	for (int waited = 0;; waited += PAUSE_MS) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK)
+			return true;
+		if (waited >= PATIENCE_MS)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+}
+
 int hold_target(pid_t pid, int *ret, struct error *e)
 {
 	_cleanup_(close_fd) int proc_fd = -EBADF;
@@ -67,7 +84,7 @@ int hold_target(pid_t pid, int *ret, struct error *e)
 
 	if (proc_fd < 0)
 		return fd;
-	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+	if (fd >= 0 && !lock(fd))
 		return busy(proc_fd, pid, holder(proc_fd, fd), e);
 	*ret = take_fd(&fd);
 	return 0;

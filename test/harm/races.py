@@ -198,6 +198,27 @@ def test_two_at_once(case):
     case.finish(pid)
 
 
+def test_one_after_the_other(case):
+    """Who comes while another one is about to be ready waits for that."""
+    pid = case.start('pipes')
+    reading, writing = os.pipe()
+    first = case.start_reprise('checkpoint', str(pid), '-q', '-o', '-', '--stop', stdout=writing)
+    os.close(writing)
+    case.until(lambda: status_of(pid)['TracerPid'] != '0', 'the first')
+    second = case.start_reprise('checkpoint', str(pid), '-q', '-o', case.path('image'))
+    patience = time.monotonic() + .3
+    while time.monotonic() < patience and not case.ended(second):
+        time.sleep(.01)
+    while os.read(reading, 1 << 20):
+        pass
+    os.close(reading)
+    if case.wait(first) or case.wait(second):
+        raise Failed('exit status %d and %d' % (case.exit_code(first), case.exit_code(second)))
+    for other, _ in case.others():
+        os.kill(other, signal.SIGCONT)
+    case.finish(pid)
+
+
 def test_many_at_once(case):
     """Each has an image, or is told who was faster; also where memory is copied in advance."""
     pid = case.spawn([os.path.join(case.build, 'test/harm/victim'), 'small', '12'], setsid=True,
