@@ -329,6 +329,9 @@ static int first_sight(struct checkpoint *c, const struct checkpoint_process *p,
 	} else if (fd == -EPERM && can_be_copied(v)) {
 		*ret_id = 0;
 		dev = device_of(v);
+		r = mm_shadow_check(list, v, e);
+		if (r < 0)
+			return r;
 		if (c->checking) /* nothing is copied, nothing is saved */
 			return 0;
 		r = mm_shadow(c, p, list, v, &covered, &fd, e);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -84,6 +85,71 @@ static int copy_mapping(struct checkpoint *c, const struct checkpoint_process *p
 		at += n * PAGE_BYTES;
 	}
 	return 0;
+}
+
+static int by_start(const void *a, const void *b)
+{
+	const struct span *x = a, *y = b;
+
+	return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* All offsets from the first to the last, each equally often, as far as the sum tells. */
+static bool is_even(struct span_vec *offsets)
+{
+	uint64_t end, total = 0;
+
+	qsort(offsets->v, offsets->n, sizeof(*offsets->v), by_start);
+	end = offsets->v[0].start;
+	vec_for_each (s, offsets) {
+		if (s->start > end)
+			return false;
+		if (s->end > end)
+			end = s->end;
+		total += s->end - s->start;
+	}
+	return total % (end - offsets->v[0].start) == 0;
+}
+
+/*
+ * Where remap_file_pages() has put pages in another order there may be some that are mapped nowhere
+ * now, and that the program will have mapped again. Then mappings of the object adjoin, and are not
+ * in order.
+ */
+int mm_shadow_check(const struct vma_list *list, const struct vma *v, struct error *e)
+{
+	struct span_vec run = {};
+	const struct vma *last = NULL;
+	bool in_order = true, good = true, room = true;
+
+	for (size_t i = 0; i <= list->vmas.n && good && room; i++) {
+		const struct vma *w = i < list->vmas.n ? &list->vmas.v[i] : NULL;
+		struct span *s;
+
+		if (w && !same_object(v, w))
+			w = NULL;
+		if (last && (!w || w->start != last->end)) {
+			good = in_order || is_even(&run);
+			run.n = 0;
+			in_order = true;
+		} else if (last) {
+			in_order =
+				in_order && w->offset == last->offset + (last->end - last->start);
+		}
+		s = w ? vec_push(&run) : NULL;
+		if (s)
+			*s = (struct span){w->offset, w->offset + (w->end - w->start)};
+		room = s || !w;
+		last = w;
+	}
+	vec_free(&run);
+	if (!room)
+		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for mapped files");
+	return good ? 0
+		    : error_set(e, -EPERM, E_PERMISSION,
+				"some pages of the memory behind it may be mapped nowhere for the "
+				"moment (remap_file_pages), and only a user with "
+				"CAP_CHECKPOINT_RESTORE may open it");
 }
 
 int mm_shadow(struct checkpoint *c, const struct checkpoint_process *p, const struct vma_list *list,

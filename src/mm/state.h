@@ -113,6 +113,8 @@ int mapped_inode(struct checkpoint *c, const struct checkpoint_process *p,
 int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_t *ret_id,
 	       struct error *e) must_check;
 
+/* Whether all of such memory can be seen through the mappings of that task. */
+int mm_shadow_check(const struct vma_list *list, const struct vma *v, struct error *e) must_check;
 /*
  * A copy of shared anonymous memory, as far as the mappings of a task show it: *ret_covered
  * (offsets). For users who may not open it.
