@@ -385,7 +385,7 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	if (r >= 0 && (s->n_buffers || s->n_provided))
 		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
 	if (r >= 0)
-		r = uring_provided_save(c, k, s, msg->io_uring, scratch, e);
+		r = uring_provided_save(c, k, f->local, s, msg->io_uring, scratch, e);
 	if (r >= 0)
 		r = keep_numbers(s, scratch, e);
 	uring_seen_free(s);

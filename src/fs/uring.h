@@ -24,7 +24,7 @@ struct uring_pages {
 struct uring_provided {
 	uint16_t group, head;
 	uint32_t entries;
-	bool incremental;
+	bool incremental, in_kernel;
 	uint32_t min_left; /* of a buffer that is used bit by bit: with less it is used up */
 	uint64_t pages;	   /* array of struct page * */
 	uint32_t n_pages;
@@ -181,6 +181,11 @@ void uring_layout(uint32_t flags, uint32_t sq_entries, uint32_t cq_entries,
 /* What may be mapped: whole, from its beginning. */
 static inline bool uring_offset_known(uint64_t offset)
 {
+	uint64_t group = (offset - URING_OFF_PBUF_RING) >> URING_OFF_PBUF_SHIFT;
+
+	if (offset >= URING_OFF_PBUF_RING)
+		return group < URING_OFF_PBUF_GROUPS &&
+		       offset == URING_OFF_PBUF_RING + (group << URING_OFF_PBUF_SHIFT);
 	return offset == IORING_OFF_SQ_RING || offset == IORING_OFF_CQ_RING ||
 	       offset == IORING_OFF_SQES;
 }

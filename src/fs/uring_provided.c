@@ -2,9 +2,10 @@
 /*
  * Rings of buffers from which requests choose (IORING_REGISTER_PBUF_RING). Such a ring is memory of
  * the application, whose pages the kernel holds: it comes back with that memory, and is registered
- * at the address where the pages are found. The kernel's own place in it, of which it tells the
- * application only if asked, is moved by nothing but requests: so as many buffers are taken as had
- * been.
+ * at the address where the pages are found. Or it is memory of the kernel that the application may
+ * map (IOU_PBUF_RING_MMAP), and its contents are saved. The kernel's own place in it, of which it
+ * tells the application only if asked, is moved by nothing but requests: so as many buffers are
+ * taken as had been.
  */
 #include "fs/uring_provided.h"
 
@@ -28,6 +29,7 @@
 #define REGION_USER    2u  /* IO_REGION_F_USER_PROVIDED */
 #define PAGES_MAX      128 /* 32768 entries of 16 bytes */
 #define FRAMES_AT_ONCE 512
+#define REGISTER_MMAP  1u /* IOU_PBUF_RING_MMAP, 6.4 */
 #define REGISTER_INC   2u /* IOU_PBUF_RING_INC, 6.12 */
 
 /* ---- checkpoint ---- */
@@ -63,10 +65,12 @@ static int take_list(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
 	p.min_left = p.min_left ? p.min_left + 1 : 0;
 	p.entries = entries;
 	p.incremental = flags & LIST_INC;
+	p.in_kernel = !(region & REGION_USER);
 	if (flags & ~(LIST_RING | LIST_INC))
 		s->obstacle = "buffers are provided in a way that is not known";
-	else if (!(region & REGION_USER))
-		s->obstacle = "a ring of buffers is in memory of the kernel (IOU_PBUF_RING_MMAP)";
+	else if (p.in_kernel && p.group >= URING_OFF_PBUF_GROUPS)
+		s->obstacle = "a ring of buffers is in memory of the kernel (IOU_PBUF_RING_MMAP), "
+			      "and its group has a number by which it cannot be mapped";
 	else if (s->n_provided == URING_GROUPS_MAX || p.n_pages > PAGES_MAX)
 		s->obstacle = "more rings of buffers are registered than can be made anew";
 	else
@@ -170,6 +174,35 @@ static int find_address(struct kernel_memory *k, const struct uring_seen *seen,
 	return r;
 }
 
+/* Memory of the kernel, as whoever has the ring may map it. */
+static void *map_kernels(int fd, uint32_t group, size_t size, struct error *e)
+{
+	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+			(off_t)(URING_OFF_PBUF_RING + ((uint64_t)group << URING_OFF_PBUF_SHIFT)));
+
+	if (at == MAP_FAILED)
+		error_errno(e, -errno, E_SYSTEM, "cannot map the ring of buffers of group %u",
+			    group);
+	return at == MAP_FAILED ? NULL : at;
+}
+
+static int save_contents(int fd, const struct uring_provided *p, Reprise__IoUringProvided *to,
+			 struct scratch *s, struct error *e)
+{
+	size_t size = p->entries * sizeof(struct io_uring_buf);
+	void *at = map_kernels(fd, p->group, size, e);
+
+	if (!at)
+		return -EIO;
+	to->in_kernel = true;
+	to->contents.len = size;
+	to->contents.data = scratch_copy(s, at, size);
+	munmap(at, size);
+	return to->contents.data
+		       ? 0
+		       : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a ring of buffers");
+}
+
 static int check_taken(const Reprise__IoUring *m, uint32_t taken, struct error *e)
 {
 	uint32_t ended = m->sq_head - (uint32_t)m->n_requests;
@@ -183,7 +216,7 @@ static int check_taken(const Reprise__IoUring *m, uint32_t taken, struct error *
 	return 0;
 }
 
-int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
+int uring_provided_save(struct checkpoint *c, struct kernel_memory *k, int fd,
 			const struct uring_seen *seen, Reprise__IoUring *m, struct scratch *s,
 			struct error *e)
 {
@@ -206,7 +239,10 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 
 		if (!m->provided || !to)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
-		if (find_address(k, seen, p, maps, pagemap, &to->address) < 0 || !to->address)
+		if (p->in_kernel && save_contents(fd, p, to, s, e) < 0)
+			return -EIO;
+		if (!p->in_kernel &&
+		    (find_address(k, seen, p, maps, pagemap, &to->address) < 0 || !to->address))
 			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 					 "the ring of buffers of group %u is no longer in the "
 					 "memory of task %d",
@@ -224,6 +260,13 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
 
 /* ---- restart ---- */
 
+static bool place_fits(const Reprise__IoUringProvided *p)
+{
+	return p->in_kernel ? !p->address && p->group < URING_OFF_PBUF_GROUPS &&
+				      p->contents.len == p->entries * sizeof(struct io_uring_buf)
+			    : !p->contents.len;
+}
+
 bool uring_provided_fits(const Reprise__IoUring *m)
 {
 	uint64_t taken = 0;
@@ -233,7 +276,7 @@ bool uring_provided_fits(const Reprise__IoUring *m)
 
 		if (p->group > UINT16_MAX || p->head > UINT16_MAX || !p->entries ||
 		    p->entries > 32768 || (p->entries & (p->entries - 1)) || p->address % 4096 ||
-		    (p->min_left && !p->incremental))
+		    (p->min_left && !p->incremental) || !place_fits(p))
 			return false;
 		taken += p->head;
 	}
@@ -248,13 +291,19 @@ struct buf { /* struct io_uring_buf; the tail of the ring stands in the last mem
 	uint16_t id, tail;
 };
 
-static int copy(const struct restart_task *t, uint64_t there, void *here, size_t size, bool write,
-		struct error *e)
+/* at: of ours, where it is memory of the kernel; else NULL. */
+static int copy(const struct restart_task *t, uint64_t there, void *at, void *here, size_t size,
+		bool write, struct error *e)
 {
 	struct iovec own = {here, size}, its = {(void *)(uintptr_t)there, size};
-	ssize_t n = write ? process_vm_writev(t->process->pid, &own, 1, &its, 1, 0)
-			  : process_vm_readv(t->process->pid, &own, 1, &its, 1, 0);
+	ssize_t n;
 
+	if (at) {
+		memcpy(write ? at : here, write ? here : at, size);
+		return 0;
+	}
+	n = write ? process_vm_writev(t->process->pid, &own, 1, &its, 1, 0)
+		  : process_vm_readv(t->process->pid, &own, 1, &its, 1, 0);
 	return n == (ssize_t)size
 		       ? 0
 		       : error_errno(e, n < 0 ? -errno : -EFAULT, E_RESTORE,
@@ -295,7 +344,7 @@ static void prepare(struct uring_counting *c, const Reprise__IoUringProvided *p,
 
 /* Buffers of one byte, all of them at `page`; one taken after the other. */
 static int take_buffers(struct uring_counting *c, const Reprise__IoUringProvided *p, uint64_t page,
-			struct buf *bufs, struct error *e)
+			void *at, struct buf *bufs, struct error *e)
 {
 	uint32_t done = 0;
 	int r = 0;
@@ -306,7 +355,7 @@ static int take_buffers(struct uring_counting *c, const Reprise__IoUringProvided
 		for (uint32_t i = 0; i < p->entries; i++)
 			bufs[i] = (struct buf){.address = page, .length = 1};
 		bufs[0].tail = (uint16_t)(done + n);
-		r = copy(c->task, p->address, bufs, p->entries * sizeof(*bufs), true, e);
+		r = copy(c->task, p->address, at, bufs, p->entries * sizeof(*bufs), true, e);
 		if (r >= 0)
 			r = uring_count_further(c, n, e);
 		done += n;
@@ -330,7 +379,7 @@ static int check_head(const struct uring_counting *c, const Reprise__IoUringProv
 
 /* With what the application has in it kept aside. */
 static int move_head(struct uring_counting *c, const Reprise__IoUringProvided *p, uint64_t page,
-		     int zero, struct error *e)
+		     void *at, int zero, struct error *e)
 {
 	size_t size = p->entries * sizeof(struct buf);
 	_cleanup_(free_ptr) struct buf *kept = malloc(size);
@@ -340,11 +389,11 @@ static int move_head(struct uring_counting *c, const Reprise__IoUringProvided *p
 	if (!kept || !bufs)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a ring of buffers");
 	prepare(c, p, zero);
-	r = copy(c->task, p->address, kept, size, false, e);
+	r = copy(c->task, p->address, at, kept, size, false, e);
 	if (r >= 0)
-		r = take_buffers(c, p, page, bufs, e);
+		r = take_buffers(c, p, page, at, bufs, e);
 	if (r >= 0)
-		r = copy(c->task, p->address, kept, size, true, e);
+		r = copy(c->task, p->address, at, kept, size, true, e);
 	return r < 0 ? r : check_head(c, p, e);
 }
 
@@ -354,11 +403,32 @@ static int register_one(const struct uring_counting *c, const Reprise__IoUringPr
 	struct io_uring_buf_reg reg = {.ring_addr = p->address,
 				       .ring_entries = p->entries,
 				       .bgid = (uint16_t)p->group,
-				       .pad = p->incremental ? REGISTER_INC
-							     : 0 /* flags since 6.4 */,
+				       /* flags since 6.4 */
+				       .pad = (p->incremental ? REGISTER_INC : 0) |
+					      (p->in_kernel ? REGISTER_MMAP : 0),
 				       .resv[0] = p->min_left};
 
 	return call(c, IORING_REGISTER_PBUF_RING, &reg, sizeof(reg), e);
+}
+
+static int restart_one(struct uring_counting *c, const Reprise__IoUringProvided *p, uint64_t page,
+		       int zero, struct error *e)
+{
+	size_t size = p->entries * sizeof(struct buf);
+	void *at = NULL;
+	int r = register_one(c, p, e);
+
+	if (r >= 0 && p->in_kernel) {
+		at = map_kernels(c->fd, p->group, size, e);
+		r = at ? 0 : -EIO;
+	}
+	if (r >= 0 && p->head)
+		r = move_head(c, p, page, at, zero, e);
+	if (r >= 0 && at)
+		memcpy(at, p->contents.data, size);
+	if (at)
+		munmap(at, size);
+	return r;
 }
 
 int uring_provided_restart(struct restart *r, struct uring_counting *c, struct error *e)
@@ -380,11 +450,8 @@ int uring_provided_restart(struct restart *r, struct uring_counting *c, struct e
 	if (page < 0)
 		return error_errno(e, (int)page, E_RESTORE, "no memory in task %d", c->task->vtid);
 	res = restart_send_fds(r, c->task, &zero, 1, &there, e);
-	for (size_t i = 0; i < m->n_provided && res >= 0; i++) {
-		res = register_one(c, m->provided[i], e);
-		if (res >= 0 && m->provided[i]->head)
-			res = move_head(c, m->provided[i], (uint64_t)page, there, e);
-	}
+	for (size_t i = 0; i < m->n_provided && res >= 0; i++)
+		res = restart_one(c, m->provided[i], (uint64_t)page, there, e);
 	unmap[0] = (uint64_t)page;
 	close_it[0] = (uint64_t)there;
 	if (res >= 0 && (agent_syscall(agent, c->task->tid, NULL, e, SYS_close, close_it) < 0 ||

@@ -23,7 +23,7 @@ int uring_poll_count(struct uring_counting *c, uint32_t n, struct error *e) must
 /* Adds those of a ring, or says what is in the way (s->obstacle). */
 int uring_provided_look(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s) must_check;
 /* Where they are in the memory of the owner. */
-int uring_provided_save(struct checkpoint *c, struct kernel_memory *k,
+int uring_provided_save(struct checkpoint *c, struct kernel_memory *k, int fd,
 			const struct uring_seen *seen, Reprise__IoUring *m, struct scratch *s,
 			struct error *e) must_check;
 bool uring_provided_fits(const Reprise__IoUring *m);

@@ -13,7 +13,7 @@
  *	sqpoll-changed	one does that has other credentials by now
  *	personality	credentials are registered
  *	provided	a ring of buffers to choose from is no longer mapped
- *	provided-mmap	one is in memory of the kernel
+ *	provided-mmap	one is in memory of the kernel, under a number by which nobody maps it
  *	restricted	only some operations are allowed, and there are buffers to choose from
  *	number		a thread knows it by a number of its own, and nobody by a descriptor
  *	slot		a registered file that is no descriptor any more; slot-locked: a regular
@@ -209,6 +209,7 @@ static void registered(const char *what)
 	} else if (!strcmp(what, "provided-mmap")) {
 		reg.ring_addr = 0;
 		reg.pad = 1; /* IOU_PBUF_RING_MMAP */
+		reg.bgid = 5000;
 		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
 	} else if (!strcmp(what, "buffer")) {
 		ring_register(IORING_REGISTER_BUFFERS, &vec, 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rings of buffers from which requests of an io_uring choose: one that has been used and filled up
- * again, one of several pages that nobody has used, one whose buffers are taken bit by bit; a
- * request that receives again and again and waits.
+ * again, one of several pages that nobody has used, one whose buffers are taken bit by bit, one in
+ * memory of the kernel; a request that receives again and again and waits.
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -14,7 +14,9 @@
 #define ENTRIES	    8
 #define SIZE	    64
 #define PBUF_STATUS 26 /* IORING_REGISTER_PBUF_STATUS, 6.8 */
-#define GROUPS	    3
+#define GROUPS	    4
+#define IN_KERNEL   1 /* IOU_PBUF_RING_MMAP */
+#define OF_GROUP(n) (0x80000000ll + ((n) << 16))
 #define AROUND	    (4 << 20)
 
 struct group {
@@ -52,9 +54,14 @@ static bool make_group(struct group *g, uint16_t id, uint16_t entries, uint16_t 
 	g->buffers = mmap(NULL, (size_t)entries * SIZE, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(g->buffers != MAP_FAILED);
-	reg.ring_addr = (uintptr_t)g->ring;
+	if (!(flags & IN_KERNEL))
+		reg.ring_addr = (uintptr_t)g->ring;
 	if (syscall(SYS_io_uring_register, ring.fd, IORING_REGISTER_PBUF_RING, &reg, 1) < 0)
 		return false;
+	if (flags & IN_KERNEL)
+		g->ring = mmap(NULL, entries * 16ul, PROT_READ | PROT_WRITE, MAP_SHARED, ring.fd,
+			       OF_GROUP(id));
+	CHECK(g->ring != MAP_FAILED);
 	for (uint16_t i = 0; i < entries; i++)
 		provide(g, i);
 	return true;
@@ -110,8 +117,9 @@ static void say(int fd, const char *text)
 
 int main(void)
 {
-	struct group *used = &groups[0], *large = &groups[1], *bits = &groups[2];
-	bool with_bits;
+	struct group *used = &groups[0], *large = &groups[1], *bits = &groups[2],
+		     *kernels = &groups[3];
+	bool with_bits, with_kernels;
 
 	test_init();
 	ring_make(&ring, 16, 0);
@@ -123,6 +131,7 @@ int main(void)
 		test_skip("no IORING_REGISTER_PBUF_STATUS");
 	CHECK(make_group(large, 5, 512, 0));
 	with_bits = make_group(bits, 700, ENTRIES, 2 /* IOU_PBUF_RING_INC */);
+	with_kernels = make_group(kernels, 9, ENTRIES, IN_KERNEL);
 	ring_nops(&ring, 20, 0);
 	/* Once around, and a bit. */
 	for (uint16_t i = 0; i < 11; i++) {
@@ -130,6 +139,12 @@ int main(void)
 		receive(pair[0], used, 0, i);
 		expect(used, i, i % ENTRIES, "before", 0);
 		provide(used, i % ENTRIES);
+	}
+	for (uint16_t i = 0; with_kernels && i < 10; i++) {
+		say(pair[1], "kernel's");
+		receive(pair[0], kernels, 0, 300);
+		expect(kernels, 300, i % ENTRIES, "kernel's", 0);
+		provide(kernels, i % ENTRIES);
 	}
 	receive(again[0], used, 2 /* IORING_RECV_MULTISHOT */, 100);
 	say(again[1], "first");
@@ -147,6 +162,8 @@ int main(void)
 		say(again[1], "x");
 		expect(used, 100, 4, "x", 0);
 	}
+	if (test_break(3) && with_kernels)
+		kernels->ring->bufs[2].bid = 3;
 	CHECK_EQUAL(head_of(used), 12);
 	CHECK_EQUAL(head_of(large), 0);
 	CHECK_EQUAL(used->ring->tail, ENTRIES + 11);
@@ -163,6 +180,15 @@ int main(void)
 		say(pair[1], "third");
 		receive(pair[0], bits, 0, 103);
 		expect(bits, 103, 0, "third", 6);
+	}
+	if (with_kernels) {
+		CHECK_EQUAL(head_of(kernels), 10);
+		CHECK_EQUAL(kernels->ring->tail, ENTRIES + 10);
+		say(pair[1], "later");
+		receive(pair[0], kernels, 0, 104);
+		expect(kernels, 104, 2, "later", 0);
+		provide(kernels, 2);
+		CHECK_EQUAL(head_of(kernels), 11);
 	}
 	ring_empty(&ring);
 	test_pass();
