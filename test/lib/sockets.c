@@ -81,6 +81,18 @@ static void tcp_backlog(void)
 	CHECK_EQUAL(poll(&(struct pollfd){.fd = listener, .events = POLLIN}, 1, 5000), 1);
 }
 
+/* The listener takes no packet. */
+static void tcp_connecting(void)
+{
+	struct sock_filter nothing = {BPF_RET | BPF_K, 0, 0, 0};
+	struct sock_fprog program = {1, &nothing};
+	int listener = bound(SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	CHECK(!listen(listener, 1));
+	CHECK(!setsockopt(listener, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)));
+	CHECK(connect(fd, (struct sockaddr *)&at, sizeof(at)) < 0 && errno == EINPROGRESS);
+}
+
 static void tcp_failed(void)
 {
 	int listener = bound(SOCK_STREAM, 0), client;
@@ -440,6 +452,7 @@ static const struct {
 } states[] = {
 	{"tcp-established", tcp_established},
 	{"tcp-backlog", tcp_backlog},
+	{"tcp-connecting", tcp_connecting},
 	{"tcp-failed", tcp_failed},
 	{"udp-error", udp_error},
 	{"udp-empty", udp_empty},

@@ -38,6 +38,11 @@ def test_tcp_backlog(case):
     refused(case, 'tcp-backlog', 'tcp-connection', '1 connections', '--tcp=closed')
 
 
+def test_tcp_connecting(case):
+    """By no request of an io_uring."""
+    refused(case, 'tcp-connecting', 'tcp-connection', '127.0.0.1', 'connecting', '--tcp=closed')
+
+
 def test_tcp_failed(case):
     refused(case, 'tcp-failed', 'tcp-connection', '--tcp=closed')
 
