@@ -7,6 +7,8 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "fs/uring_flight.h"
 
@@ -58,16 +60,31 @@ static void look_at_file(struct flying *f, struct io_uring_sqe *sqe)
 		f->to->file = uring_of_request(f, "file", 8);
 }
 
-static bool has_credentials(struct flying *f)
+static bool are_of_task(struct flying *f, uint64_t creds)
 {
 	uint64_t tctx = uring_of_request(f, "tctx", 8);
 	uint64_t task = uring_get(f, tctx, "io_uring_task", "task", 8);
 	uint64_t cred = uring_get(f, task, "task_struct", "cred", 8);
 	bool same = false;
-	int r = uring_same_credentials(f->k, uring_of_request(f, "creds", 8), cred, &same);
+	int r = uring_same_credentials(f->k, creds, cred, &same);
 
 	f->failed = f->failed ? f->failed : r;
 	return same;
+}
+
+static bool has_credentials(struct flying *f)
+{
+	return are_of_task(f, uring_of_request(f, "creds", 8));
+}
+
+/* Of a restart they will be ours, for workers of the kernel carry out what is held back. */
+static bool has_ours(struct flying *f)
+{
+	uint64_t self = 0;
+	int r = kernel_task(f->k, (pid_t)syscall(SYS_gettid), &self);
+
+	f->failed = f->failed ? f->failed : r;
+	return are_of_task(f, uring_get(f, self, "task_struct", "cred", 8));
 }
 
 /* Returns what is in the way, or NULL. */
@@ -121,6 +138,9 @@ static int take_one(struct kernel_memory *k, uint64_t at, bool linked, bool held
 	if (f.issued)
 		sqe->flags &= (uint8_t)~IOSQE_ASYNC;
 	why = look_at_changes(&f, flags, s);
+	if (held && !why && !has_ours(&f))
+		why = "that waits for all before it (IOSQE_IO_DRAIN), of a task that has other "
+		      "credentials than reprise";
 	if (!uring_take(&f) || why)
 		s->strange++;
 	s->why = why ? why : s->why;

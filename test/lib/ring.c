@@ -5,6 +5,7 @@
  *	waitid		a request waits for a child that stops, while one is stopped
  *	header		one is to receive a message, with a header that is no longer mapped
  *	credentials	one that was asked for by another user than the task is by now
+ *	drained		one that waits for all before it, of another user
  *	buffer-changed	one for a registered buffer in whose slot is another one by now
  *	file-changed	one for a registered file in whose slot is another one by now, and that
  *			nobody has as a descriptor
@@ -124,6 +125,16 @@ static void request(const char *what)
 		submit();
 		/* when it waits for the pipe the thread of the kernel that has asked is done */
 		CHECK(!setresgid(1, 1, 1));
+	} else if (!strcmp(what, "drained")) {
+		CHECK(!setresgid(1, 1, 1) && !prctl(PR_SET_DUMPABLE, 1));
+		CHECK(!pipe(ends));
+		sqe = next(IORING_OP_READ);
+		sqe->fd = ends[0];
+		sqe->addr = (uintptr_t)buf;
+		sqe->len = 1;
+		submit();
+		next(IORING_OP_NOP)->flags = IOSQE_IO_DRAIN;
+		submit();
 	} else if (!strcmp(what, "drain")) {
 		next(IORING_OP_NOP)->flags = IOSQE_IO_LINK;
 		*word(params.sq_off.tail) = ++tail;

@@ -44,6 +44,10 @@ def test_other_file(case):
     refused(case, 'file-changed', 'file-state', 'in flight for a file that nobody has')
 
 
+def test_drained_of_another_user(case):
+    refused(case, 'drained', 'file-state', 'IOSQE_IO_DRAIN', 'other credentials than reprise')
+
+
 def test_drain_after_chain(case):
     refused(case, 'drain', 'file-state', 'IOSQE_IO_DRAIN')
 
