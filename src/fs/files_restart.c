@@ -2,11 +2,11 @@
 /*
  * Filling the descriptor table of a task.
  *
- * The table holds nothing but the control socket, which first moves above as many numbers as
- * descriptors are wanted. These are received in ascending order of
- * their targets, so that the k-th arrives at number k, at or below its target. The socket is
- * closed, and they move. Moving begins with the highest: whatever stands on its target has been
- * moved before. The cost is a batch for some hundred descriptors, whatever their numbers.
+ * The table holds nothing but the control socket, which first moves to a number that is not wanted,
+ * above as many as descriptors are. These are received in ascending order of
+ * their targets, so that the k-th arrives at number k, at or below its target. Moving begins with
+ * the highest: whatever stands on its target has been moved before. The cost is a batch for some
+ * hundred descriptors, whatever their numbers.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -73,13 +73,29 @@ static int make_room(struct restart_task *t, unsigned int highest, struct error 
 			 t->vtid, highest + 1, here);
 }
 
-/* Another number for the control socket, above those at which descriptors arrive. */
-static int move_socket(struct restart *r, struct restart_task *t, size_t above, int *ret,
+/*
+ * A number for the control socket: its own, if it is above those at which descriptors arrive, and
+ * none of them has it for a target; else the lowest such, which is no more than one above the
+ * highest target.
+ */
+static int place_of_socket(const Reprise__Files *msg, int own)
+{
+	int place = (int)msg->n_fds;
+	bool wanted = own < place;
+
+	for (size_t i = 0; i < msg->n_fds; i++) {
+		wanted |= msg->fds[i]->fd == own;
+		place += msg->fds[i]->fd == place;
+	}
+	return wanted ? place : own;
+}
+
+static int move_socket(struct restart *r, struct restart_task *t, int place, int *ret,
 		       struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
 	int dup =
-		batch_call(&b, SYS_fcntl, VAL(r->control_remote), VAL(F_DUPFD_CLOEXEC), VAL(above));
+		batch_call(&b, SYS_fcntl, VAL(r->control_remote), VAL(F_DUPFD_CLOEXEC), VAL(place));
 	int res;
 
 	batch_must(&b, dup);
@@ -325,18 +341,13 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 {
 	const Reprise__Files *msg = restart_find(r, RECORD_FILES, t->msg->files);
 	int highest = msg->n_fds ? msg->fds[msg->n_fds - 1]->fd : -1;
-	int socket = r->control_remote, res;
-	/* Numbers below it must all be free, so it may not stand among them either. */
-	bool moves = socket < (int)msg->n_fds;
-	int above = moves && highest < (int)msg->n_fds ? (int)msg->n_fds : highest;
+	int socket = r->control_remote, place = place_of_socket(msg, socket), res;
 
-	res = above < 0 ? 0 : make_room(t, (unsigned int)above, e);
-	if (res >= 0 && moves)
-		res = move_socket(r, t, msg->n_fds, &socket, e);
+	res = make_room(t, (unsigned int)(place > highest ? place : highest), e);
+	if (res >= 0 && place != socket)
+		res = move_socket(r, t, place, &socket, e);
 	if (res >= 0)
 		res = receive(r, t, msg, socket, e);
-	if (res >= 0) /* its number may be wanted */
-		res = close_socket(t, socket, e);
 	if (res >= 0)
 		res = move(t, msg, e);
 	if (res >= 0)
@@ -351,5 +362,5 @@ int files_restart_fill(struct restart *r, struct restart_task *t, struct error *
 			res = (*k)->restart_table(r, t, msg, e);
 	if (res >= 0)
 		res = take_locks(r, t, msg, e);
-	return res;
+	return res < 0 ? res : close_socket(t, socket, e);
 }
