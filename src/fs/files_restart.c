@@ -51,26 +51,24 @@ static int calls_added(struct calls *c, struct error *e)
 	return ++c->n < CALLS_MAX ? 0 : calls_run(c, e);
 }
 
-/* The task may need more than it had, since it could have lowered its limit: the soft one is
- * raised, and the hard one by who may do that. Both are set to what they were later. */
+/*
+ * The task may need more than it had, since it could have lowered its limit. It has inherited ours,
+ * of which the soft one was raised (nofile_raise()); the hard one is by who may do that. Both are
+ * set to what they were later.
+ */
 static int make_room(struct restart_task *t, unsigned int highest, struct error *e)
 {
-	struct rlimit limit = {};
-	unsigned long long here;
+	const struct rlimit more = {highest + 1ul, highest + 1ul};
+	struct rlimit here;
 
-	if (prlimit(t->process->pid, RLIMIT_NOFILE, NULL, &limit) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "cannot read the limits of task %d",
-				   t->vtid);
-	here = limit.rlim_max;
-	if (limit.rlim_cur > highest)
-		return 0;
-	limit.rlim_cur = limit.rlim_max = limit.rlim_max > highest ? limit.rlim_max : highest + 1;
-	if (prlimit(t->process->pid, RLIMIT_NOFILE, &limit, NULL) == 0)
+	if (getrlimit(RLIMIT_NOFILE, &here) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "getrlimit");
+	if (here.rlim_cur > highest || prlimit(t->process->pid, RLIMIT_NOFILE, &more, NULL) == 0)
 		return 0;
 	return error_set(e, -EMFILE, E_CREDENTIALS,
 			 "task %d needs %u descriptors, and the limit of open files (ulimit -Hn) "
 			 "here is %llu",
-			 t->vtid, highest + 1, here);
+			 t->vtid, highest + 1, (unsigned long long)here.rlim_max);
 }
 
 /*
