@@ -340,11 +340,15 @@ static void *mount_it(void *arg)
 	return NULL;
 }
 
+static void making_free(struct making *m)
+{
+	close_fd(&m->fd);
+}
+
 int double_fs_make(uint64_t fsid, const struct double_inode *inodes, size_t n, struct error *e)
 {
-	struct making m = {.fd = -EBADF};
+	_cleanup_(making_free) struct making m = {.fd = -EBADF};
 	int r = make_file(&m, fsid, inodes, n);
-	_cleanup_(close_fd) int file = m.fd;
 	_cleanup_(close_fd) int dir = watch_make_fs();
 	_cleanup_(close_fd) int loop = -EBADF;
 	struct mounting mounting = {.dir = dir, .result = -EIO};

@@ -241,13 +241,11 @@ int mounts_below_note(struct mounts_below *b, size_t i, int on, struct error *e)
 #define AT_ONCE 250
 
 struct message {
-	union {
-		char buf[CMSG_SPACE(AT_ONCE * sizeof(int))];
-		struct cmsghdr align;
-	} control;
 	char byte;
 	struct iovec iov;
 	struct msghdr head;
+	char control[CMSG_SPACE(AT_ONCE * sizeof(int))]
+		__attribute__((aligned(_Alignof(struct cmsghdr))));
 };
 
 static struct cmsghdr *prepare(struct message *m)
@@ -256,8 +254,8 @@ static struct cmsghdr *prepare(struct message *m)
 	m->iov = (struct iovec){&m->byte, 1};
 	m->head = (struct msghdr){.msg_iov = &m->iov,
 				  .msg_iovlen = 1,
-				  .msg_control = m->control.buf,
-				  .msg_controllen = sizeof(m->control.buf)};
+				  .msg_control = m->control,
+				  .msg_controllen = sizeof(m->control)};
 	return CMSG_FIRSTHDR(&m->head);
 }
 
