@@ -454,12 +454,15 @@ uint64_t container_layer(const struct container *ct, size_t i)
 	return i < ct->layers.n ? layer_id(ct->layers.v[i]) : 0;
 }
 
-/* Those of the mounts of tasks stand behind those of the container. */
-static bool comes_first(const struct container *ct, size_t i)
+/* Those of the mounts of tasks stand behind those of the container, and before those of mounts that
+ * are attached nowhere, though one may be met when such a mount has been saved. */
+static int turn_of(const struct container *ct, size_t i)
 {
 	const Reprise__Mount *m = i < ct->mounts.layers.n ? ct->mounts.layers.v[i].mount : NULL;
 
-	return m && (m->kind == MOUNT_OVERLAY || m->early);
+	if (layer_is_last(ct->layers.v[i]))
+		return 2;
+	return m && (m->kind == MOUNT_OVERLAY || m->early) ? 0 : 1;
 }
 
 /* In the order in which a restart needs them: first what lies below an overlay. */
@@ -467,9 +470,9 @@ int container_save_pages(struct checkpoint *c, struct container *ct, struct erro
 {
 	int r = 0;
 
-	for (int pass = 0; pass < 2; pass++)
+	for (int turn = 0; turn < 3; turn++)
 		for (size_t i = 0; i < ct->layers.n && r >= 0; i++)
-			if (comes_first(ct, i) == (pass == 0))
+			if (turn_of(ct, i) == turn)
 				r = layer_save_pages(c, ct->layers.v[i], e);
 	return r;
 }

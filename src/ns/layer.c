@@ -28,6 +28,7 @@ struct layer {
 	VEC(Reprise__LayerEntry *) entries;
 	VEC(struct known) linked; /* inodes with several names */
 	VEC(struct page_run) runs;
+	bool last;
 };
 
 struct known {
@@ -349,6 +350,16 @@ int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct 
 uint64_t layer_id(const struct layer *l)
 {
 	return l->id;
+}
+
+void layer_set_last(struct layer *l)
+{
+	l->last = true;
+}
+
+bool layer_is_last(const struct layer *l)
+{
+	return l->last;
 }
 
 uint64_t layer_page_bytes(const struct layer *l)

@@ -28,6 +28,9 @@ struct layer;
 int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct layer **ret,
 		     uint64_t *ret_id, struct error *e) must_check;
 uint64_t layer_id(const struct layer *l);
+/* A restart fills it when all others are filled. */
+void layer_set_last(struct layer *l);
+bool layer_is_last(const struct layer *l);
 uint64_t layer_page_bytes(const struct layer *l);
 int layer_save_pages(struct checkpoint *c, struct layer *l, struct error *e) must_check;
 void layer_free(struct layer *l); /* accepts NULL */

@@ -392,7 +392,7 @@ static void find_above(struct checkpoint *c, size_t i)
 {
 	struct space_contents *x = contents(c, i);
 	const struct frozen_process *f = process_of(c, x->tid);
-	uint64_t is = c->spaces.list.v[i].id;
+	uint64_t is = f ? c->spaces.list.v[i].id : 0; /* or nobody is in it */
 
 	while (f && is == c->spaces.list.v[i].id) {
 		f = f->pid == c->freezer.root ? NULL : process_of(c, f->ppid);

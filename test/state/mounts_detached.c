@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 static volatile int *ready;
-static int files[10];
-enum { LAZY, REMOVED, PART, MADE, HELD, SAME, ALONE, GONE, FIFO, READ };
+static int files[11];
+enum { LAZY, REMOVED, PART, MADE, HELD, SAME, ALONE, GONE, FIFO, READ, SPACE };
 
 static void say(const char *path, const char *text)
 {
@@ -55,17 +55,24 @@ static void check_link(int fd, const char *is)
 	CHECKF(!strcmp(link, is), "it is %s", link);
 }
 
-static bool is_attached(int fd)
+/* Its line in mountinfo. */
+static bool find_attached(int fd, char line[4096])
 {
-	char line[4096];
 	bool found = false;
 	FILE *f = fopen("/proc/self/mountinfo", "r");
 
 	CHECK(f);
-	while (fgets(line, sizeof(line), f))
-		found |= atoi(line) == mount_id(fd);
+	while (!found && fgets(line, 4096, f))
+		found = atoi(line) == mount_id(fd);
 	fclose(f);
 	return found;
+}
+
+static bool is_attached(int fd)
+{
+	char line[4096];
+
+	return find_attached(fd, line);
 }
 
 static int child(void *arg)
@@ -98,6 +105,31 @@ static int other(void *arg)
 	return 4;
 }
 
+/* A mount namespace that only a descriptor holds, with a file system in memory. */
+static int brief(void *arg)
+{
+	CHECK(!unshare(CLONE_NEWNS) && !mount("space", "own", "tmpfs", 0, NULL));
+	say("own/file", "in a space");
+	ready[2] = 1;
+	while (ready[2] < 2)
+		usleep(1000);
+	return 5;
+}
+
+static char own[4096];
+
+/* Relative names are of no use after setns(): the working directory is its root. */
+static int enter(void *arg)
+{
+	int fd;
+
+	CHECK(!setns(files[SPACE], CLONE_NEWNS));
+	fd = open(own, O_RDONLY);
+	CHECK(fd >= 0);
+	check_text(fd, "in a space");
+	return 6;
+}
+
 static int make(void)
 {
 	int fs = (int)syscall(SYS_fsopen, "tmpfs", 0), fd;
@@ -114,9 +146,9 @@ int main(void)
 {
 	struct statfs fs;
 	struct stat st;
-	pid_t pid, second;
+	pid_t pid, second, third;
 	int fd;
-	char *map, byte;
+	char *map, byte, line[4096];
 
 	test_init();
 	ready = test_shared(4096);
@@ -167,6 +199,17 @@ int main(void)
 	files[MADE] = make();
 	files[HELD] = openat(files[MADE], "held", O_RDWR | O_CREAT, 0600);
 	CHECK(write(files[HELD], "held", 4) == 4);
+	/* met last */
+	CHECK(getcwd(own, sizeof(own) - 10));
+	strcat(own, "/own/file");
+	third = test_fork(brief, NULL);
+	while (!ready[2])
+		usleep(1000);
+	snprintf(line, sizeof(line), "/proc/%d/ns/mnt", third);
+	files[SPACE] = open(line, O_RDONLY);
+	CHECK(files[SPACE] > files[HELD]);
+	ready[2] = 2;
+	test_reap(third, 5);
 
 	test_wait();
 	if (test_break(1))
@@ -201,6 +244,7 @@ int main(void)
 	CHECK(mount_id(files[HELD]) == mount_id(files[MADE]));
 	CHECK(!syscall(SYS_move_mount, files[MADE], "", AT_FDCWD, "later", 4));
 	CHECK(!stat("later/held", &st) && st.st_size == 4 && is_attached(files[HELD]));
+	test_reap(test_fork(enter, NULL), 6);
 	test_reap(pid, 3);
 	test_reap(second, 4);
 	test_pass();
