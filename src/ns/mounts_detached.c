@@ -23,6 +23,7 @@
 #include "ns/mounts_early.h"
 
 #define ANONYMOUS    0xeffffff7u /* MNT_NS_ANON_INO, since 6.18; 0 before */
+#define USER_INITIAL 0xeffffffdu /* PROC_USER_INIT_INO */
 #define NEED_UNMOUNT 0x10000000u /* FMODE_NEED_UNMOUNT */
 #define DEPTH_MAX    4096
 
@@ -311,7 +312,17 @@ static uint64_t user_of(const struct detached *d)
 	return number;
 }
 
-/* The rest of its options is not told of it any more. */
+static int look_options(struct checkpoint *c, const struct detached *d, const struct statfs *fs,
+			char *data, size_t size, struct error *e)
+{
+	const bool initial = c->spaces.looked->own_user == USER_INITIAL;
+	int r = fs->f_type == TMPFS_MAGIC
+			? mounts_tmpfs_options(d->k, d->super, initial, fs, data, size)
+			: mounts_ramfs_options(d->k, d->super, data, size);
+
+	return r < 0 ? refuse(e, "and has options that are not told (mpol, quota, casefold)") : 0;
+}
+
 static int look_memory(struct checkpoint *c, const struct detached *d, const struct statfs *fs,
 		       struct space_detached *ret, Reprise__Mount *msg, struct error *e)
 {
@@ -319,18 +330,17 @@ static int look_memory(struct checkpoint *c, const struct detached *d, const str
 	struct scratch *s = &c->spaces.looked->s;
 	struct layer **slot;
 	uint64_t flags = 0;
-	char data[96] = "";
+	char data[256] = "";
 
 	if (user_of(d) != space_number(c->proc_fd, e, "%d/ns/user", c->freezer.root))
 		return refuse(e, "and belongs to another user namespace than the root task's");
 	ret->root = open_root(c, d);
+	ret->dev = d->dev;
 	msg->kind = MOUNT_TMPFS;
 	msg->type = (char *)(fs->f_type == TMPFS_MAGIC ? "tmpfs" : "ramfs");
 	msg->source = (char *)"none";
-	if (fs->f_type == TMPFS_MAGIC)
-		snprintf(data, sizeof(data), "size=%llu,nr_inodes=%llu",
-			 (unsigned long long)fs->f_blocks * (unsigned long long)fs->f_bsize,
-			 (unsigned long long)fs->f_files);
+	if (look_options(c, d, fs, data, sizeof(data), e) < 0)
+		return e->err;
 	msg->data = scratch_string(s, data);
 	if (kernel_member(d->k, d->super, "super_block", "s_flags", &flags, sizeof(flags)) >= 0)
 		msg->super_readonly = flags & MS_RDONLY;

@@ -3,6 +3,7 @@
 #define REPRISE_NS_MOUNTS_DETACHED_H
 
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "model/checkpoint.h"
 #include "model/restart.h"
@@ -22,6 +23,13 @@ int mounts_look_detached(struct checkpoint *c, int fd, const struct stat *st, co
 bool mount_is_nowhere(struct checkpoint *c, int fd);
 /* Is this the descriptor as which it was made? It can be attached as long as that is open. */
 bool mount_is_held_by(struct checkpoint *c, int fd);
+
+/* Options of a file system in memory, as mount(2) takes them, from its struct super_block. initial:
+ * we are in the initial user namespace. -EOPNOTSUPP where it has some that are not told. */
+int mounts_tmpfs_options(struct kernel_memory *k, uint64_t super, bool initial,
+			 const struct statfs *fs, char *buf, size_t size) must_check;
+int mounts_ramfs_options(struct kernel_memory *k, uint64_t super, char *buf,
+			 size_t size) must_check;
 
 int mounts_validate_detached(const struct restart *r, struct error *e) must_check;
 /* Made, with their files, when all namespaces are there. */

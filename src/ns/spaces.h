@@ -169,6 +169,7 @@ struct space_detached {
 	uint64_t id; /* of its record; 0: it is attached somewhere, */
 	int root;    /* else its root directory; -1: nobody has a directory of it */
 	bool brought;
+	dev_t dev; /* of what is brought */
 };
 
 struct spaces {

@@ -135,6 +135,10 @@ static int make(void)
 	int fs = (int)syscall(SYS_fsopen, "tmpfs", 0), fd;
 
 	CHECK(fs >= 0 && !syscall(SYS_fsconfig, fs, 1, "size", "64k", 0) &&
+	      !syscall(SYS_fsconfig, fs, 1, "mode", "0711", 0) &&
+	      !syscall(SYS_fsconfig, fs, 1, "uid", "1000", 0) &&
+	      !syscall(SYS_fsconfig, fs, 1, "gid", "1001", 0) &&
+	      !syscall(SYS_fsconfig, fs, 0, "inode64", NULL, 0) &&
 	      !syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0));
 	fd = (int)syscall(SYS_fsmount, fs, 0, 0);
 	CHECK(fd >= 0);
@@ -244,6 +248,11 @@ int main(void)
 	CHECK(mount_id(files[HELD]) == mount_id(files[MADE]));
 	CHECK(!syscall(SYS_move_mount, files[MADE], "", AT_FDCWD, "later", 4));
 	CHECK(!stat("later/held", &st) && st.st_size == 4 && is_attached(files[HELD]));
+	CHECK(find_attached(files[HELD], line));
+	CHECKF(strstr(line, "size=64k") && strstr(line, "mode=711") && strstr(line, "uid=1000") &&
+		       strstr(line, "gid=1001") && strstr(line, "inode64"),
+	       "it is %s", line);
+	CHECK(!stat("later", &st) && (st.st_mode & 07777) == 0711 && st.st_uid == 1000);
 	test_reap(test_fork(enter, NULL), 6);
 	test_reap(pid, 3);
 	test_reap(second, 4);
