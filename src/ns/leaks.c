@@ -187,6 +187,14 @@ static int note_devices(struct leak_search *s, struct error *e)
 			return no_memory(e);
 		*dev = p->dev;
 	}
+	vec_for_each (d, &s->c->spaces.looked->detached) {
+		dev_t *dev = d->brought ? vec_push(&s->devices) : NULL;
+
+		if (d->brought && !dev)
+			return no_memory(e);
+		if (dev)
+			*dev = d->dev;
+	}
 	return 0;
 }
 

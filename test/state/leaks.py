@@ -249,3 +249,34 @@ def test_streams(case):
     case.wait(maker)
     if found:
         raise Failed('found without a leak: %s' % found)
+
+
+# A file system in memory that was never attached: its root is descriptor 3, a file of it 4.
+DETACHED = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+fs = libc.syscall(430, b'tmpfs', 0)
+assert fs == 3 and libc.syscall(431, fs, 6, None, None, 0) == 0
+assert libc.syscall(432, fs, 0, 0) == 4
+os.dup2(4, 3)
+os.close(4)
+assert os.open('file', os.O_RDWR | os.O_CREAT, dir_fd=3) == 4
+open('/tmp/ready', 'w').close()
+time.sleep(1000)
+"""
+
+
+def test_detached(case):
+    """A file of such a mount that the container has not open itself."""
+    begin(case)
+    expect(case, case.reprise('run', '-d', '--name', 'web', '--', '/usr/bin/python3', '-c', DETACHED), 'web\n')
+    entry = listed(case)['web']
+    case.until(lambda: os.path.exists('/proc/%d/root/tmp/ready' % entry['pid']), 'the program')
+    if leaks(case, entry['init']):
+        raise Failed('found without a leak: %s' % leaks(case, entry['init']))
+    expect_found(case, entry, """
+at = take(3)
+kept = os.open('other', os.O_RDWR | os.O_CREAT, dir_fd=at)
+os.close(at)
+""", '/other', 'as descriptor')
+    finish(case)
