@@ -66,7 +66,8 @@ static int mount_address(struct kernel_memory *k, int fd, uint64_t *ret)
 	uint64_t unused;
 	int r = in < 0 ? in : dentry_of(k, fd, ret, &unused);
 
-	*ret -= r < 0 ? 0 : (uint64_t)in;
+	if (r >= 0)
+		*ret -= (uint64_t)in;
 	return r;
 }
 
