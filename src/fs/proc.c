@@ -68,7 +68,7 @@ static int check_state(struct checkpoint *c, const struct file_seen *f, const Re
 	return checkpoint_refer(c, pid, e);
 }
 
-/* Something may be mounted over it since. In other mount namespaces it is opened by the root's. */
+/* Something may be mounted over it since. */
 static int look_covered(struct checkpoint *c, const struct file_seen *f, Reprise__ProcFile *m,
 			struct error *e)
 {
@@ -97,8 +97,7 @@ static int proc_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		rest = end;
 	}
 	msg->proc->pid_namespace = space_of_proc(c, f->st.st_dev);
-	if (msg->proc->pid_namespace)
-		space_of_file(c, f->local, &msg->proc->mounts);
+	space_of_file(c, f->local, &msg->proc->mounts);
 	r = look_covered(c, f, msg->proc, e);
 	if (r < 0)
 		return r;
@@ -165,7 +164,7 @@ static int proc_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 	 * has the numbers that the tasks know. That of a pid namespace below is found in the mount
 	 * namespace of who mounted it.
 	 */
-	root = m->pid_namespace ? restart_root(r, m->mounts) : AT_FDCWD;
+	root = m->mounts ? restart_root(r, m->mounts) : AT_FDCWD;
 	path_of(m, path, sizeof(path));
 	from = path;
 	if (m->under)
