@@ -20,6 +20,7 @@
 
 static volatile int *ready;
 static int files[11];
+static bool noswap, huge;
 enum { LAZY, REMOVED, PART, MADE, HELD, SAME, ALONE, GONE, FIFO, READ, SPACE };
 
 static void say(const char *path, const char *text)
@@ -138,8 +139,11 @@ static int make(void)
 	      !syscall(SYS_fsconfig, fs, 1, "mode", "0711", 0) &&
 	      !syscall(SYS_fsconfig, fs, 1, "uid", "1000", 0) &&
 	      !syscall(SYS_fsconfig, fs, 1, "gid", "1001", 0) &&
-	      !syscall(SYS_fsconfig, fs, 0, "inode64", NULL, 0) &&
-	      !syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0));
+	      !syscall(SYS_fsconfig, fs, 0, "inode64", NULL, 0));
+	/* not every kernel has these */
+	noswap = !syscall(SYS_fsconfig, fs, 0, "noswap", NULL, 0);
+	huge = !syscall(SYS_fsconfig, fs, 1, "huge", "advise", 0);
+	CHECK(!syscall(SYS_fsconfig, fs, 6, NULL, NULL, 0));
 	fd = (int)syscall(SYS_fsmount, fs, 0, 0);
 	CHECK(fd >= 0);
 	close(fs);
@@ -250,7 +254,9 @@ int main(void)
 	CHECK(!stat("later/held", &st) && st.st_size == 4 && is_attached(files[HELD]));
 	CHECK(find_attached(files[HELD], line));
 	CHECKF(strstr(line, "size=64k") && strstr(line, "mode=711") && strstr(line, "uid=1000") &&
-		       strstr(line, "gid=1001") && strstr(line, "inode64"),
+		       strstr(line, "gid=1001") && strstr(line, "inode64") &&
+		       (!noswap || strstr(line, "noswap")) &&
+		       (!huge || strstr(line, "huge=advise")),
 	       "it is %s", line);
 	CHECK(!stat("later", &st) && (st.st_mode & 07777) == 0711 && st.st_uid == 1000);
 	test_reap(test_fork(enter, NULL), 6);
