@@ -507,6 +507,41 @@ static void kill_all(struct restart *r, pid_t root, const struct pidns *ns)
 		kill(ns->init, SIGKILL);
 }
 
+/* The tasks are all there. From now on we hold nothing of what they see. */
+static int finish_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns,
+		       struct image_totals *totals, struct error *e)
+{
+	struct restart *r = &l->r;
+	int res = container_restart_place(r, cr, e);
+
+	if (res >= 0)
+		res = image_read_end(r->image, totals, e);
+	if (res >= 0)
+		res = resume_prepare(r, &l->plan, e);
+	if (res < 0)
+		return res;
+	ipc_restart_keep(r);
+	/* A reader or writer less is what the tasks see of what we hold. */
+	files_restart_end(r);
+	close_fd(&r->tty_fd);
+	return pidns_release(ns, e);
+}
+
+static int let_go(struct loaded *l, struct container_restart *cr, struct pidns *ns,
+		  const struct reprise_restart_options *opt, struct report *rep,
+		  struct reprise_restarted *result, struct error *e)
+{
+	int res = mm_lazy_ready(&l->r, e);
+
+	if (res >= 0)
+		res = cgroups_restart_freeze(&cr->cgroups, e);
+	if (res >= 0)
+		res = ask_caller(l, ns, rep, result, e);
+	if (res >= 0)
+		res = files_restart_watch(&l->r, e);
+	return res < 0 ? res : resume_all(&l->r, opt->leave_stopped != 0, e);
+}
+
 int operation_restart(int fd, const struct reprise_restart_options *opt, int messages,
 		      struct report *rep, struct reprise_stats *stats,
 		      struct reprise_restarted *result, struct error *e)
@@ -545,29 +580,12 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	if (res >= 0)
 		res = build_tree(&l, messages, e);
 	if (res >= 0)
-		res = container_restart_place(&l.r, &cr, e);
+		res = finish_tree(&l, &cr, &ns, &totals, e);
 	if (res >= 0)
-		res = image_read_end(l.r.image, &totals, e);
-	if (res >= 0)
-		res = resume_prepare(&l.r, &l.plan, e);
-	if (res >= 0)
-		ipc_restart_keep(&l.r);
-	/* A reader or writer less is what the tasks see of what we hold. */
-	files_restart_end(&l.r);
-	close_fd(&l.r.tty_fd);
-	if (res >= 0)
-		res = pidns_release(&ns, e);
-	if (res >= 0)
-		res = mm_lazy_ready(&l.r, e);
-	if (res >= 0)
-		res = cgroups_restart_freeze(&cr.cgroups, e);
-	if (res >= 0)
-		res = ask_caller(&l, &ns, rep, result, e);
-	if (res >= 0)
-		res = files_restart_watch(&l.r, e);
-	if (res >= 0)
-		res = resume_all(&l.r, opt->leave_stopped != 0, e);
+		res = let_go(&l, &cr, &ns, opt, rep, result, e);
 	if (res < 0) {
+		files_restart_end(&l.r);
+		close_fd(&l.r.tty_fd);
 		kill_all(&l.r, root, &ns);
 		result->pid = root;
 		result->init = ns.init;
