@@ -137,7 +137,7 @@ static int put_directory(struct making *m, uint32_t number, uint32_t generation,
 	for (size_t i = 0; i < n; i++) {
 		if (inside[i].number == DOUBLE_ROOT)
 			continue;
-		snprintf(name, sizeof(name), "%u", inside[i].number);
+		snprintf(name, sizeof(name), DOUBLE_PREFIX "%u", inside[i].number);
 		last = at;
 		at = add_entry(dir, at, inside[i].number, inside[i].directory ? 2 : 1, name);
 		inode.links = (uint16_t)(inode.links + inside[i].directory);
@@ -243,19 +243,28 @@ static int put_superblock(const struct making *m, uint64_t fsid)
 	return put(m, 1024, &s, sizeof(s));
 }
 
+bool double_fs_has(uint32_t number)
+{
+	return number == DOUBLE_ROOT ||
+	       (number >= FIRST_FREE && number < GROUPS_MAX * GROUP_INODES);
+}
+
 static int make_file(struct making *m, uint64_t fsid, const struct double_inode *v, size_t n)
 {
 	uint32_t highest = 0;
 	int r;
 
-	for (size_t i = 0; i < n; i++)
+	if (n > DOUBLE_INODES_MAX)
+		return -ERANGE;
+	for (size_t i = 0; i < n; i++) {
+		if (!double_fs_has(v[i].number))
+			return -ERANGE;
 		if (v[i].number > highest)
 			highest = v[i].number;
+	}
 	m->groups = highest / GROUP_INODES + 1;
 	m->tables = (uint32_t)((m->groups * sizeof(struct group) + BLOCK - 1) / BLOCK);
 	m->used = 1 + m->tables + 2 + TABLE;
-	if (m->groups > GROUPS_MAX || n > DOUBLE_INODES_MAX)
-		return -ERANGE;
 	m->fd = memfd_create("double", MFD_CLOEXEC);
 	if (m->fd < 0 || ftruncate(m->fd, (off_t)block((uint64_t)m->groups * GROUP_BLOCKS)) < 0)
 		return -errno;

@@ -11,7 +11,8 @@
 /*
  * A file system in memory, seen by nobody else, that has the number of another one (f_fsid) and
  * inodes with the numbers and generations of inodes there: what is told of these by file handles is
- * as if it had happened to those. Their names in the root are their numbers; number 2 is the root.
+ * as if it had happened to those. Their names in the root are their numbers behind a prefix that
+ * no name of the root has for anybody else; number 2 is the root.
  */
 struct double_inode {
 	uint32_t number, generation;
@@ -20,6 +21,10 @@ struct double_inode {
 
 #define DOUBLE_INODES_MAX 100
 #define DOUBLE_ROOT	  2
+#define DOUBLE_PREFIX	  "\1"
+
+/* Can it have an inode of that number? */
+bool double_fs_has(uint32_t number);
 
 /* Is there what it takes, loop devices and ext4? */
 bool double_fs_possible(void);

@@ -41,7 +41,14 @@ static bool is_directory(const Reprise__FanotifyEvent *m)
 
 static bool proper(const Reprise__FanotifyObject *o)
 {
-	return o && (o->number == DOUBLE_ROOT || o->number > 10);
+	return o && double_fs_has(o->number);
+}
+
+/* None that is ours there. */
+static bool is_name_in(const Reprise__FanotifyObject *directory, const ProtobufCBinaryData *name)
+{
+	return fanotify_is_name(name) &&
+	       !(directory && directory->number == DOUBLE_ROOT && *name->data == *DOUBLE_PREFIX);
 }
 
 /* By names: `to` alone, or both, of FAN_RENAME, which is never merged. */
@@ -56,10 +63,11 @@ static bool possible_by_name(const Reprise__FanotifyEvent *m)
 	if (mask == FAN_RENAME)
 		return (m->object || m->to) && (!m->object || proper(m->object)) &&
 		       (!m->to || proper(m->to)) && !m->object == !m->name.len &&
-		       !m->to == !m->to_name.len && (!m->name.len || fanotify_is_name(&m->name)) &&
-		       (!m->to_name.len || fanotify_is_name(&m->to_name));
+		       !m->to == !m->to_name.len &&
+		       (!m->name.len || is_name_in(m->object, &m->name)) &&
+		       (!m->to_name.len || is_name_in(m->to, &m->to_name));
 	return proper(m->object) && !m->to && !m->to_name.len && mask && !(mask & ~known) &&
-	       (!m->name.len || fanotify_is_name(&m->name));
+	       (!m->name.len || is_name_in(m->object, &m->name));
 }
 
 /* Something in the directory, though no name is told? */
@@ -216,12 +224,14 @@ static int resolve_one(struct restart *r, const Reprise__FanotifyObject *o, bool
 		res = fanotify_fsid_of(fd, fsid);
 	if (res >= 0 && (h.type != INO32_GEN || h.len != 8))
 		res = -EOPNOTSUPP;
-	if (res < 0)
-		return error_errno(e, res, E_RESTORE, "%s is on another kind of file system now",
-				   watch_name(r, o->inode));
-	memcpy(&ret->number, h.bytes, 4);
-	memcpy(&ret->generation, h.bytes + 4, 4);
-	return 0;
+	if (res >= 0) {
+		memcpy(&ret->number, h.bytes, 4);
+		memcpy(&ret->generation, h.bytes + 4, 4);
+		res = double_fs_has(ret->number) ? 0 : -EOPNOTSUPP;
+	}
+	return res < 0 ? error_errno(e, res, E_RESTORE, "%s is on another kind of file system now",
+				     watch_name(r, o->inode))
+		       : 0;
 }
 
 static int resolve(struct restart *r, const Reprise__Fanotify *group,
@@ -294,9 +304,9 @@ static void forget(struct fanotify_double *d, const Reprise__FanotifyEvent *m,
 static int make_spare(int root)
 {
 	_cleanup_(close_fd) int fd =
-		openat(root, "spare", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
+		openat(root, DOUBLE_PREFIX "spare", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0700);
 
-	return fd < 0 || mkdirat(root, "aux", 0700) < 0 ? -errno : 0;
+	return fd < 0 || mkdirat(root, DOUBLE_PREFIX "aux", 0700) < 0 ? -errno : 0;
 }
 
 #define LOOK_AHEAD 1000 /* events */
@@ -309,7 +319,10 @@ static int look_ahead(struct fanotify_double *d, struct restart *r, struct error
 	vec_for_each (f, &r->files->files) {
 		const Reprise__Fanotify *group = f->msg->fanotify;
 
-		for (size_t i = 0; group && i < group->n_events && seen < LOOK_AHEAD; i++) {
+		/* of another kind it would not have been validated */
+		if (f->ops->kind != FILE_FANOTIFY)
+			continue;
+		for (size_t i = 0; i < group->n_events && seen < LOOK_AHEAD; i++) {
 			struct resolved is;
 			int res;
 
@@ -371,13 +384,13 @@ static void path_of(const struct double_inode *inode, char *path, size_t size)
 	if (inode->number == DOUBLE_ROOT)
 		snprintf(path, size, ".");
 	else
-		snprintf(path, size, "%u", inode->number);
+		snprintf(path, size, DOUBLE_PREFIX "%u", inode->number);
 }
 
 static void path_in(const struct double_inode *directory, const ProtobufCBinaryData *name,
 		    char *path, size_t size)
 {
-	char above[16] = "aux";
+	char above[16] = DOUBLE_PREFIX "aux";
 
 	if (directory->number)
 		path_of(directory, above, sizeof(above));
@@ -456,11 +469,11 @@ static int do_rename(struct doing *d, struct error *e)
 
 static int do_self(struct doing *d, uint32_t step, struct error *e)
 {
-	int r = act(d, step, d->directory, "aux/self", d->directory, NULL, e);
+	int r = act(d, step, d->directory, DOUBLE_PREFIX "aux/self", d->directory, NULL, e);
 
 	return r < 0 || step != FAN_MOVE_SELF
 		       ? r
-		       : result(renameat(d->root, "aux/self", d->root, d->directory));
+		       : result(renameat(d->root, DOUBLE_PREFIX "aux/self", d->root, d->directory));
 }
 
 static int do_inside(struct doing *d, uint32_t step, struct error *e)
@@ -473,16 +486,17 @@ static int do_inside(struct doing *d, uint32_t step, struct error *e)
 	else if (!d->there && !comes)
 		r = put_there(d, d->place);
 	if (r >= 0 && step == FAN_MOVED_TO)
-		r = put_there(d, "aux/moved");
+		r = put_there(d, DOUBLE_PREFIX "aux/moved");
 	if (r < 0)
 		return r;
 	if (step == FAN_MOVED_TO)
-		r = act(d, step, "aux/moved", d->place, d->directory, NULL, e);
+		r = act(d, step, DOUBLE_PREFIX "aux/moved", d->place, d->directory, NULL, e);
 	else
-		r = act(d, step, d->place, step == FAN_MOVED_FROM ? "aux/moved" : d->source,
+		r = act(d, step, d->place,
+			step == FAN_MOVED_FROM ? DOUBLE_PREFIX "aux/moved" : d->source,
 			d->directory, NULL, e);
 	d->there = !(step & (FAN_DELETE | FAN_MOVED_FROM));
-	return r >= 0 && step == FAN_MOVED_FROM ? take_away(d, "aux/moved") : r;
+	return r >= 0 && step == FAN_MOVED_FROM ? take_away(d, DOUBLE_PREFIX "aux/moved") : r;
 }
 
 /* What is removed is removed last. */
@@ -546,7 +560,7 @@ int fanotify_double_cause(struct restart *r, int fd, const Reprise__Fanotify *gr
 	path_of(&d.is.object, d.directory, sizeof(d.directory));
 	path_in(&d.is.object, &m->name, d.place, sizeof(d.place));
 	path_in(&d.is.to, &m->to_name, d.to, sizeof(d.to));
-	snprintf(d.source, sizeof(d.source), "spare");
+	snprintf(d.source, sizeof(d.source), DOUBLE_PREFIX "spare");
 	if (d.is.child.number)
 		path_of(&d.is.child, d.source, sizeof(d.source));
 	res = do_all(&d, e);

@@ -483,7 +483,7 @@ static bool possible(const struct restart *r, const Reprise__Fanotify *group,
 	struct error ignored = {};
 
 	if (m->type == FANOTIFY_OVERFLOW)
-		return m->mask == FAN_Q_OVERFLOW && !m->name.len;
+		return m->mask == FAN_Q_OVERFLOW && !m->name.len && !m->doubled;
 	if (m->doubled)
 		return fanotify_double_possible(r, group, m);
 	if (m->type < FANOTIFY_PATH || m->type > FANOTIFY_NAME || m->pid < 0 ||

@@ -19,16 +19,20 @@
  *   proc-tmpfs      it is none
  *   options=TEXT    of overlays, and
  *   lower=TEXT      their lower directories;
- *   type=TEXT       of file systems that are new
+ *   type=TEXT       of file systems that are new;
+ *   event-inode=N   of which unread events of fanotify tell by handle, and
+ *   event-overflow  they tell of an overflow as well
  */
 #include <err.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fanotify.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/fanotify_events.h"
 #include "image/frame.h"
 #include "model/records.h"
 #include "fs.pb-c.h"
@@ -113,6 +117,23 @@ static void edit_container(Reprise__Container *c, const char *edit)
 	}
 }
 
+static void edit_events(Reprise__Fanotify *m, const char *edit)
+{
+	for (size_t i = 0; i < m->n_events; i++) {
+		Reprise__FanotifyEvent *event = m->events[i];
+
+		if (!event->object)
+			continue;
+		sscanf(edit, "event-inode=%u", &event->object->number);
+		if (strcmp(edit, "event-overflow"))
+			continue;
+		event->type = FANOTIFY_OVERFLOW;
+		event->mask = FAN_Q_OVERFLOW;
+		event->name.len = 0;
+		return;
+	}
+}
+
 static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 {
 	Reprise__Task *t = (Reprise__Task *)msg;
@@ -136,6 +157,8 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 	if (type == RECORD_FILE && ((Reprise__File *)msg)->regular &&
 	    !strncmp(edit, "pressure=", 9))
 		((Reprise__File *)msg)->pressure = strdup(edit + 9);
+	if (type == RECORD_FILE && ((Reprise__File *)msg)->fanotify)
+		edit_events(((Reprise__File *)msg)->fanotify, edit);
 	if (type == RECORD_INODE)
 		edit_inode((Reprise__Inode *)msg, edit);
 }

@@ -136,6 +136,12 @@ def test_proc(case):
     refused_below(case, 'pid_proc', 'proc=1', 'proc-mounts=1', 'proc-mounts=0', 'proc-tmpfs')
 
 
+def test_events(case):
+    """A file system that is made for events has the inodes that it may have, and no other."""
+    refused_below(case, 'fanotify_names', 'event-inode=0', 'event-inode=7', 'event-inode=268435456', 'event-inode=4294967295',
+                  'event-overflow')
+
+
 def test_mounts(case):
     """An overlay is made of what stands in its fields, and a new file system of nothing that is there."""
     begin(case)
