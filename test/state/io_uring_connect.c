@@ -2,7 +2,8 @@
 /*
  * Requests in flight of io_uring that connect TCP sockets whose peers do not answer yet: one that
  * nobody has bound, one that is bound, with options, and one that is registered only later; and a
- * chain that connects, sends without copies, and receives.
+ * chain that connects, sends without copies, from a registered buffer and by a message, and
+ * receives.
  *
  * network: own
  * not-in: both: the ports are those of the original
@@ -16,11 +17,14 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
-#define OP_SEND_ZC 47
+#define OP_SEND_ZC    47
+#define OP_SENDMSG_ZC 48
+#define SEND_FIXED    (1u << 2) /* IORING_RECVSEND_FIXED_BUF */
 
 static struct ring ring;
 static int listener, six, plain, bound, chained, of_six, bound_port;
-static char sent[] = "sent without copies", into[32];
+static char sent[] = "sent without copies", second[] = "and a message", into[64];
+static const struct iovec registered[] = {{second, sizeof(second)}, {sent, sizeof(sent)}};
 
 static const struct sockaddr_in loopback = {.sin_family = AF_INET, .sin_addr.s_addr = 0x0100007f};
 static const struct sockaddr_in6 loopback6 = {.sin6_family = AF_INET6,
@@ -85,19 +89,31 @@ static void ask_connect(int fd, int family, uint64_t data, uint8_t flags)
 
 static void ask_chain(void)
 {
+	struct iovec place = {second, sizeof(second)};
+	struct msghdr message = {.msg_iov = &place, .msg_iovlen = 1};
 	struct io_uring_sqe *sqe;
 
+	ring_register(&ring, IORING_REGISTER_BUFFERS, registered, 2);
 	ask_connect(chained, AF_INET, 3, IOSQE_IO_LINK);
 	sqe = ring_sqe(&ring, OP_SEND_ZC, 4);
 	sqe->fd = chained;
 	sqe->addr = (uintptr_t)sent;
 	sqe->len = sizeof(sent);
+	sqe->ioprio = SEND_FIXED;
+	sqe->buf_index = 1;
+	sqe->flags = IOSQE_IO_LINK;
+	sqe = ring_sqe(&ring, OP_SENDMSG_ZC, 7);
+	sqe->fd = chained;
+	sqe->addr = (uintptr_t)&message;
+	sqe->len = 1;
 	sqe->flags = IOSQE_IO_LINK;
 	sqe = ring_sqe(&ring, IORING_OP_RECV, 5);
 	sqe->fd = chained;
 	sqe->addr = (uintptr_t)into;
 	sqe->len = sizeof(into);
-	ring_enter(&ring, 3, 0);
+	ring_enter(&ring, 4, 0);
+	memset(&message, 0, sizeof(message));
+	memset(&place, 0, sizeof(place));
 }
 
 static void set_up(void)
@@ -138,7 +154,7 @@ static void take_one(void)
 		ring_enter(&ring, 0, 1);
 	CHECK(cqe->user_data < 8);
 	if (cqe->flags & (1u << 3)) { /* IORING_CQE_F_NOTIF */
-		CHECK_EQUAL(cqe->user_data, 4);
+		CHECK(cqe->user_data == 4 || cqe->user_data == 7);
 		notices++;
 	} else {
 		CHECK_EQUAL(results[cqe->user_data], INT32_MAX);
@@ -203,17 +219,20 @@ int main(void)
 	open_up(listener);
 	open_up(six);
 	while (results[1] == INT32_MAX || results[2] == INT32_MAX || results[4] == INT32_MAX ||
-	       results[6] == INT32_MAX || !notices)
+	       results[6] == INT32_MAX || results[7] == INT32_MAX || notices < 2)
 		take_one();
 	CHECK_EQUAL(results[1], 0);
 	CHECK_EQUAL(results[2], 0);
 	CHECK_EQUAL(results[3], 0);
 	CHECK_EQUAL(results[4], sizeof(sent));
 	CHECK_EQUAL(results[6], 0);
+	CHECK_EQUAL(results[7], sizeof(second));
 	CHECK_EQUAL(port_of(bound), bound_port);
 	server = accept_from(listener, port_of(chained));
-	CHECK_EQUAL(read(server, into, sizeof(into)), sizeof(sent));
+	CHECK_EQUAL(recv(server, into, sizeof(sent) + sizeof(second), MSG_WAITALL),
+		    sizeof(sent) + sizeof(second));
 	CHECK(!memcmp(into, sent, sizeof(sent)));
+	CHECK(!memcmp(into + sizeof(sent), second, sizeof(second)));
 	CHECK_EQUAL(write(server, "answer", 6), 6);
 	while (results[5] == INT32_MAX)
 		take_one();
