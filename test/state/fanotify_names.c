@@ -61,18 +61,26 @@ static void add_mark(int group, uint64_t mask, const char *path)
 		CHECK(!fanotify_mark(group, FAN_MARK_ADD, mask, AT_FDCWD, path));
 }
 
-static void watch(struct kind *k)
+static int watch(const struct kind *k)
 {
-	for (int i = 0; i < 2; i++) {
-		k->groups[i] = fanotify_init(FAN_CLOEXEC | FAN_NONBLOCK | k->flags, O_RDONLY);
-		if (k->groups[i] < 0 && (errno == EPERM || errno == EINVAL))
-			test_skip("fanotify: %s", strerror(errno));
-		CHECK(k->groups[i] >= 0);
-		add_mark(k->groups[i],
-			 k->of_files | (k->of_files & OF_FILE ? FAN_EVENT_ON_CHILD : 0), "in");
-		add_mark(k->groups[i], k->of_out, "out");
-		add_mark(k->groups[i], k->of_sub, "in/sub/gone");
-	}
+	int group = fanotify_init(FAN_CLOEXEC | FAN_NONBLOCK | k->flags, O_RDONLY);
+
+	if (group < 0 && (errno == EPERM || errno == EINVAL))
+		test_skip("fanotify: %s", strerror(errno));
+	CHECK(group >= 0);
+	add_mark(group, k->of_files | (k->of_files & OF_FILE ? FAN_EVENT_ON_CHILD : 0), "in");
+	add_mark(group, k->of_out, "out");
+	return group;
+}
+
+/* A user may have 128 groups, in all tests that run at once: but for the first, what has told what
+ * is expected is given up meanwhile. */
+static void give_up(struct kind *k)
+{
+	if (k == kinds)
+		return;
+	CHECK(!close(k->groups[1]));
+	k->groups[1] = -1;
 }
 
 /* What is removed in the end, and what stays. */
@@ -135,13 +143,17 @@ int main(void)
 	CHECK(!mkdir("in", 0700) && !mkdir("in/sub", 0700) && !mkdir("in/sub/gone", 0700));
 	CHECK(!mkdir("out", 0700));
 	test_write("in/kept", "kept", 4);
-	for (size_t i = 0; i < KINDS; i++)
-		watch(&kinds[i]);
+	for (k = kinds; k < kinds + KINDS; k++)
+		for (int i = 0; i < 2; i++) {
+			k->groups[i] = watch(k);
+			add_mark(k->groups[i], k->of_sub, "in/sub/gone");
+		}
 	cause_all();
 	make_and_remove();
 	for (size_t i = 0; i < KINDS; i++) {
 		tell(kinds[i].groups[1], kinds[i].expected);
 		CHECKF(strlen(kinds[i].expected) > 30, "group %zu: %s", i, kinds[i].expected);
+		give_up(&kinds[i]);
 	}
 	for (size_t i = 0; i < NAMES; i++)
 		CHECK(!stat(names[i], &before[i]));
@@ -154,6 +166,8 @@ int main(void)
 		tell(kinds[1].groups[0], kinds[1].expected + ROOM / 2);
 	for (k = kinds; k < kinds + KINDS; k++)
 		check(k);
+	for (k = kinds + 1; k < kinds + KINDS; k++)
+		k->groups[1] = watch(k);
 	cause_all();
 	for (k = kinds; k < kinds + KINDS; k++) {
 		tell(k->groups[1], k->expected);
