@@ -382,12 +382,6 @@ static int add_remount(struct mounts_survey *sv, int proc_fd, pid_t pid, const s
 	msg->parent = m->parent;
 	msg->point = m->point;
 	msg->flags = mount_flags(m->options);
-	if (mount_is_hidden(proc_fd, pid, m))
-		return error_object(e,
-				    error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-					      "it is hidden by another one, and has other flags "
-					      "than outside, or shares its mounts"),
-				    "mount %s (%s)", m->point, m->type);
 	return sv->nested ? propagation_look(sv, proc_fd, pid, m, msg, e) : 0;
 }
 

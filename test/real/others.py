@@ -63,6 +63,16 @@ BUBBLE = '--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --sy
          '--proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --unshare-uts --unshare-net'
 
 
+# All of the host, in which /dev, /proc and /tmp are hidden: all of it is read-only, what is hidden as well.
+WHOLE = '--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid'
+
+
+def mounts_of(pid):
+    """Where, with which options and from where in the file system each mount is."""
+    with open('/proc/%d/mountinfo' % pid) as file:
+        return sorted(line.split()[4:6] + line.split()[3:4] for line in file)
+
+
 def bubblewrap(case, *options):
     begin(case, '/usr/bin/bwrap')
     tool = case.spawn(['/usr/bin/bwrap'] + BUBBLE.split() + list(options) + ['sh', '-c', COUNT],
@@ -167,6 +177,26 @@ def test_bubblewrap_all_in_a_container(case):
 
 def test_bubblewrap(case):
     bubblewrap(case, '--dev', '/dev')
+
+
+def test_bubblewrap_whole(case):
+    """Its mounts are a copy of the host's, with other flags, and some of them are hidden."""
+    begin(case, '/usr/bin/bwrap')
+    tool = case.spawn(['/usr/bin/bwrap'] + WHOLE.split() + ['sh', '-c', COUNT], setsid=True)
+    first = only_child(case, tool)
+    case.until(lambda: count('/proc/%d/root' % first) > 2, 'it counts')
+    before = mounts_of(first)
+    case.checkpoint(first, '-q', '--kill', '--allow-leak', 'file')
+    case.wait(tool)
+    for path in case.path('one'), case.path('two'):
+        good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--pidfile', path))
+        with open(path) as file:
+            init = int(file.read())
+        at = count('/proc/%d/root' % init)
+        if at < 2 or mounts_of(init) != before:
+            raise Failed('at %d, mounts %s instead of %s' % (at, mounts_of(init), before))
+        case.until(lambda: count('/proc/%d/root' % init) > at + 1, 'it goes on')
+    case.kill_all()
 
 
 def test_bubblewrap_user(case):
