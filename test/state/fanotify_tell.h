@@ -141,4 +141,31 @@ static void tell(int group, char *text)
 	CHECK_EQUAL(errno, EAGAIN);
 }
 
+static struct stat before[NAMES];
+
+static void note_files(void)
+{
+	for (size_t i = 0; i < NAMES; i++)
+		CHECK(!stat(names[i], &before[i]));
+}
+
+/* Nothing that was done to tell of the events is to be seen of the files; times: also not when
+ * they were read. */
+static void check_unchanged(bool times)
+{
+	for (size_t i = 0; i < NAMES; i++) {
+		struct stat st;
+
+		CHECK(!stat(names[i], &st));
+		CHECK_EQUAL(st.st_size, before[i].st_size);
+		CHECK_EQUAL(st.st_mode, before[i].st_mode);
+		CHECK_EQUAL(st.st_nlink, before[i].st_nlink);
+		CHECK_EQUAL(st.st_mtim.tv_nsec, before[i].st_mtim.tv_nsec);
+		if (times)
+			CHECK_EQUAL(st.st_atim.tv_nsec, before[i].st_atim.tv_nsec);
+		if (!test_mode_is("container"))
+			CHECK_EQUAL(st.st_ctim.tv_nsec, before[i].st_ctim.tv_nsec);
+	}
+}
+
 #endif
