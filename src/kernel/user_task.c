@@ -333,7 +333,7 @@ static int validate_process(const struct restart *r, const struct restart_proces
 		return invalid(e, "who is waited for in vfork() is in another user namespace");
 	if (!p->msg->user_namespace)
 		return 0;
-	if (!p->parent || !by)
+	if (!by)
 		return invalid(e, "a process that cannot be in a user namespace of its own");
 	/* Who is made there has not to go there. */
 	first = beginners[p - r->processes.v];

@@ -2,14 +2,17 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -156,7 +159,8 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 	return 0;
 }
 
-static int enter_all(struct container *ct, pid_t pid, struct error *e)
+/* user: that of the container; its tasks may be in one below it. */
+static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	int r = 0, flags;
@@ -164,8 +168,9 @@ static int enter_all(struct container *ct, pid_t pid, struct error *e)
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
 	/* Our clocks stay what they are, by which times in the kernel's memory are told. */
-	flags = (int)(ct->own & ~(uint64_t)CLONE_NEWTIME);
-	if (flags && setns(pidfd, flags) < 0)
+	flags = (int)(ct->own & ~(uint64_t)(CLONE_NEWTIME | CLONE_NEWUSER));
+	if ((ct->own & CLONE_NEWUSER && setns(user, CLONE_NEWUSER) < 0) ||
+	    (flags && setns(pidfd, flags) < 0))
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
 				   pid);
 	if (ct->own & CLONE_NEWPID)
@@ -254,6 +259,42 @@ static bool sees_cgroups(const struct container *ct)
 	return !(ct->own & CLONE_NEWNS);
 }
 
+/* They are made together with the user namespace, and so belong to it. */
+static int check_owner(const struct container *ct, pid_t pid, int user, struct error *e)
+{
+	struct stat is, want;
+
+	if (fstat(user, &want) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		_cleanup_(close_fd) int ns = -EBADF, owner = -EBADF;
+
+		if (kinds[i].flag == CLONE_NEWUSER || !(ct->own & (uint64_t)kinds[i].flag))
+			continue;
+		ns = procfs_open(ct->host_proc, O_RDONLY | O_CLOEXEC, e, "%d/ns/%s", pid,
+				 kinds[i].name);
+		if (ns < 0)
+			return ns;
+		owner = ioctl(ns, NS_GET_USERNS);
+		if (owner < 0 || fstat(owner, &is) < 0 || is.st_ino != want.st_ino)
+			return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+					 "is in a %s namespace that does not belong to the "
+					 "user namespace of its container",
+					 kinds[i].name);
+	}
+	return 0;
+}
+
+/* *user: that of the container, which may be above that of its tasks. */
+static int look_at_user(struct container *ct, pid_t pid, int *user, struct error *e)
+{
+	int r = *user = userns_open(ct->host_proc, pid, e);
+
+	if (r >= 0)
+		r = check_owner(ct, pid, *user, e);
+	return r < 0 ? r : userns_checkpoint(ct->host_proc, *user, &ct->msg, &ct->s, e);
+}
+
 /* Saved with the one that only cares for it; any other is not the whole of its namespace. */
 static int first_process(int proc_fd, pid_t *pid, struct error *e)
 {
@@ -270,6 +311,7 @@ static int first_process(int proc_fd, pid_t *pid, struct error *e)
 
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
+	_cleanup_(close_fd) int user = -EBADF;
 	pid_t inner = 0;
 	int r = procfs_open_root(&ct->host_proc, e), proc_fd = ct->host_proc;
 
@@ -289,7 +331,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r < 0)
 		return r;
 	if (ct->own & CLONE_NEWUSER)
-		r = userns_checkpoint(proc_fd, *pid, &ct->msg, &ct->s, e);
+		r = look_at_user(ct, *pid, &user, e);
 	if (r < 0)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
@@ -304,7 +346,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r >= 0 && ct->own & CLONE_NEWNET)
 		r = network_begin(&ct->network, proc_fd, e);
 	if (r >= 0)
-		r = enter_all(ct, *pid, e);
+		r = enter_all(ct, *pid, user, e);
 	if (r >= 0)
 		r = mounts_open_layers(&ct->mounts, mounts_open_here, NULL, e);
 	if (r >= 0)

@@ -74,7 +74,9 @@ static int note_namespaces(struct leak_search *s, struct error *e)
 			return no_memory(e);
 		l->name = ns_names[i];
 		l->children = children_link(l->name);
-		r = procfs_readlink(s->c->proc_fd, &l->link, e, "%d/ns/%s", s->c->freezer.root,
+		/* Tasks may be in one below that of the container, in which we are. */
+		r = procfs_readlink(s->c->proc_fd, &l->link, e, "%d/ns/%s",
+				    ns_flags[i] == CLONE_NEWUSER ? s->c->self : s->c->freezer.root,
 				    l->name);
 		if (r < 0)
 			return r;

@@ -192,6 +192,9 @@ int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e)
 		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/pid", init->pid);
 	if (id && (!s || s->ns < 0))
 		return invalid(e, "a namespace is held that is not made yet");
+	/* The first process may go into one below that of the container, in which we are. */
+	if (!id && flag == CLONE_NEWUSER)
+		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "thread-self/ns/user");
 	if (!id)
 		return procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/%s",
 				   r->processes.v[0].pid, space_kind_name(flag));

@@ -15,6 +15,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "ns/resident.h"
 
 /* ---- checkpoint ---- */
 
@@ -60,24 +61,47 @@ bool userns_is_first(int proc_fd)
 	       n == UINT32_MAX;
 }
 
-/* In a namespace of a namespace ids mean something else again. */
-static int check_parent(int proc_fd, pid_t pid, struct error *e)
+static int number_of(int fd, ino_t *ret)
 {
-	_cleanup_(close_fd) int ns =
-		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", pid);
-	_cleanup_(close_fd) int parent = -EBADF, own = -EBADF;
-	struct stat a, b;
+	struct stat st;
 
-	if (ns < 0)
-		return ns;
-	parent = ioctl(ns, NS_GET_PARENT);
-	own = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", getpid());
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -1;
+	*ret = st.st_ino;
+	return 0;
+}
+
+int userns_open(int proc_fd, pid_t pid, struct error *e)
+{
+	_cleanup_(close_fd) int own =
+		procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", getpid());
+	_cleanup_(close_fd) int ns = -EBADF;
+	ino_t home, at;
+
 	if (own < 0)
 		return own;
-	if (parent < 0 || fstat(parent, &a) < 0 || fstat(own, &b) < 0 || a.st_ino != b.st_ino)
-		return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-				 "is in a user namespace inside another one");
-	return 0;
+	ns = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", pid);
+	if (ns < 0)
+		return ns;
+	if (number_of(own, &home) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "fstat");
+	for (;;) {
+		int parent = ioctl(ns, NS_GET_PARENT);
+
+		/* Whoever is not above it is not told (ns_get_owner()). */
+		if (number_of(parent, &at) < 0) {
+			close_fd(&parent);
+			return error_set(
+				e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				"is in a user namespace that is not below that of reprise");
+		}
+		if (at == home) {
+			close_fd(&parent);
+			return take_fd(&ns);
+		}
+		close_fd(&ns);
+		ns = parent;
+	}
 }
 
 int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
@@ -99,13 +123,16 @@ int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scr
 	return 0;
 }
 
-int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+/* By a process of ours that is there: none of the tree need be. */
+int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scratch *s,
 		      struct error *e)
 {
-	int r = check_parent(proc_fd, pid, e);
+	_cleanup_(resident_end) struct resident res = RESIDENT_INIT;
+	const struct resident_begin how = {.proc_fd = proc_fd, .pidns = -1, .enter = &ns, .n = 1};
+	int r = resident_begin(&res, &how, e);
 
 	if (r >= 0)
-		r = userns_read_maps(proc_fd, pid, msg, s, e);
+		r = userns_read_maps(proc_fd, res.pid, msg, s, e);
 	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
 		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 			      "is in a user namespace without a map of ids");

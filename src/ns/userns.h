@@ -13,8 +13,11 @@
  * A user namespace of its own. A map of one id is that of whoever makes it, whatever he is called
  * inside; others are as they were, and take privilege.
  */
-int userns_checkpoint(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
+int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scratch *s,
 		      struct error *e) must_check;
+/* A descriptor of the user namespace directly below ours in which a process is, itself or in one
+ * below that: sandboxes give up their power by going into another one. */
+int userns_open(int proc_fd, pid_t pid, struct error *e) must_check;
 #define USERNS_EXTENTS_MAX 340 /* UID_GID_MAP_MAX_EXTENTS */
 /* All that is in the maps of a process; ids as we call them. */
 int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,

@@ -16,6 +16,8 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/run.h"
+#include "ns/spaces.h"
+#include "ns/userns.h"
 #include "operation/operation.h"
 
 static pid_t only_child(int proc_fd, pid_t parent)
@@ -113,18 +115,45 @@ static int namespaces_of(pid_t pid)
 	return flags;
 }
 
+/* It may be in a user namespace below that to which its other namespaces belong. */
+static int enter_all(pid_t init, int pidfd, int flags, struct error *e)
+{
+	_cleanup_(close_fd) int proc_fd = -EBADF, user = -EBADF;
+	struct stat own;
+	uint64_t its;
+	int r;
+
+	if (!(flags & CLONE_NEWUSER))
+		return !flags || setns(pidfd, flags) == 0 ? 0 : -errno;
+	r = procfs_open_root(&proc_fd, e);
+	if (r >= 0)
+		r = user = userns_open(proc_fd, init, e);
+	if (r < 0)
+		return r;
+	its = space_number(proc_fd, e, "%d/ns/user", init);
+	if (!its)
+		return e->err;
+	flags &= ~CLONE_NEWUSER;
+	if (fstat(user, &own) < 0 || setns(user, CLONE_NEWUSER) < 0 ||
+	    (flags && setns(pidfd, flags) < 0) ||
+	    (own.st_ino != its && setns(pidfd, CLONE_NEWUSER) < 0))
+		return -errno;
+	return 0;
+}
+
 static int enter(pid_t init, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, init, 0);
-	int flags = namespaces_of(init);
+	int r;
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_PID_NONE, "task %d", init);
-	if (!flags || setns(pidfd, flags) == 0)
-		return 0;
-	if (errno == ESRCH)
+	r = enter_all(init, pidfd, namespaces_of(init), e);
+	if (r >= 0 || e->err)
+		return r;
+	if (r == -ESRCH)
 		return error_set(e, -ESRCH, E_CONTAINER_STATE, "the container has ended");
-	return error_errno(e, -errno, E_NAMESPACE, "cannot enter the container");
+	return error_errno(e, r, E_NAMESPACE, "cannot enter the container");
 }
 
 static void __attribute__((noreturn))

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that other programs have made."""
 
+import array
+import fcntl
 import json
 import os
 import stat
@@ -73,15 +75,46 @@ def mounts_of(pid):
         return sorted(line.split()[4:6] + line.split()[3:4] for line in file)
 
 
+def users_of(pid):
+    """The maps of ids of a process, as it sees them, and who its user namespace and those above belong to."""
+    with open('/proc/%d/uid_map' % pid) as file:
+        found = [file.read().split()[:1]]
+    at = os.open('/proc/%d/ns/user' % pid, os.O_RDONLY)
+    while True:
+        owner = array.array('I', [0])
+        fcntl.ioctl(at, 0xb704, owner)  # NS_GET_OWNER_UID
+        found.append(owner[0])
+        try:
+            above = fcntl.ioctl(at, 0xb702)  # NS_GET_PARENT
+        except OSError:
+            os.close(at)
+            return found
+        os.close(at)
+        at = above
+
+
 def bubblewrap(case, *options):
     begin(case, '/usr/bin/bwrap')
     tool = case.spawn(['/usr/bin/bwrap'] + BUBBLE.split() + list(options) + ['sh', '-c', COUNT],
                       setsid=True)
     first = only_child(case, tool)
+    case.until(lambda: count('/proc/%d/root' % first) > 2, 'it counts')
+
+    def described(pid):
+        # the root of a file system in memory may have been a directory of it
+        mounts = [line[:2] for line in mounts_of(pid)]
+        with open('/proc/%d/status' % pid) as file:
+            return users_of(pid), mounts, [line for line in file if line.startswith(('Uid', 'Gid', 'Cap', 'NoNew'))]
+    before = described(first)
+
+    def look(init):
+        if described(init) != before:
+            raise Failed('it is %s, and was %s' % (described(init), before))
     # The tool outside reads from it how the program has ended.
-    goes_on(case, first, '--allow-leak', 'file')
+    goes_on(case, first, '--allow-leak', 'file', look=look)
     case.wait(tool)
     case.kill_all()
+    return before[0]
 
 
 def inner_shell(case, name, kind='pid'):
@@ -208,6 +241,13 @@ def test_bubblewrap_renamed(case):
     """In a user namespace, as somebody else."""
     case.uid = NOBODY
     bubblewrap(case, '--dev-bind', '/dev/null', '/dev/null', '--unshare-user', '--uid', '5', '--gid', '6', '--hostname', 'bubble')
+
+
+def test_bubblewrap_user_devices(case):
+    """It needs power to mount these, and gives it up by going into another user namespace."""
+    case.uid = NOBODY
+    if len(bubblewrap(case, '--dev', '/dev')) != 4:
+        raise Skipped('it is in one user namespace only')
 
 
 def make_root(root):
