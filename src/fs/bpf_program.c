@@ -90,8 +90,8 @@ static int read_flag(struct kernel_memory *k, int fd, const char *member, uint32
 	return r == -ENOENT ? 0 : r;
 }
 
-static int read_source(struct kernel_memory *k, int fd, const struct bpf_prog_info *info,
-		       struct bpf_source *ret)
+int bpf_source_read(struct kernel_memory *k, int fd, const struct bpf_prog_info *info,
+		    struct bpf_source *ret)
 {
 	int r;
 
@@ -201,7 +201,7 @@ static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,
 	size_t n = 0;
 	int r = files_kernel_memory(c, &k, e);
 
-	if (r >= 0 && read_source(k, fd, info, &what) < 0)
+	if (r >= 0 && bpf_source_read(k, fd, info, &what) < 0)
 		r = error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
 			      "this kernel does not tell how a BPF program was loaded");
 	if (r >= 0)

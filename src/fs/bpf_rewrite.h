@@ -12,7 +12,7 @@
 #include "fs/bpf_map.h"
 
 /*
- * What a BPF program was before the kernel has rewritten it. Private to the files bpf_*.c.
+ * What a BPF program was before the kernel has rewritten it. For those who save some.
  */
 
 #define BPF_INSNS_MAX 4096u /* of one program */
@@ -26,6 +26,8 @@ struct bpf_source {
 	bool gpl;
 	char name[BPF_OBJ_NAME_LEN];
 };
+int bpf_source_read(struct kernel_memory *k, int fd, const struct bpf_prog_info *info,
+		    struct bpf_source *ret) must_check;
 
 /* Type information that a program was given, and which instructions it is about. */
 struct bpf_debug {

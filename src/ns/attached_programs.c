@@ -17,38 +17,6 @@ struct place {
 	const char *name;
 };
 
-static const struct place of_groups[] = {
-	{BPF_CGROUP_DEVICE, "which devices may be opened"},
-	{BPF_CGROUP_INET_INGRESS, "packets that arrive"},
-	{BPF_CGROUP_INET_EGRESS, "packets that are sent"},
-	{BPF_CGROUP_INET_SOCK_CREATE, "new sockets"},
-	{BPF_CGROUP_INET_SOCK_RELEASE, "sockets that are closed"},
-	{BPF_CGROUP_SOCK_OPS, "what happens to TCP sockets"},
-	{BPF_CGROUP_INET4_BIND, "bind()"},
-	{BPF_CGROUP_INET6_BIND, "bind()"},
-	{BPF_CGROUP_INET4_POST_BIND, "bind()"},
-	{BPF_CGROUP_INET6_POST_BIND, "bind()"},
-	{BPF_CGROUP_INET4_CONNECT, "connect()"},
-	{BPF_CGROUP_INET6_CONNECT, "connect()"},
-	{BPF_AT_UNIX_CONNECT, "connect()"},
-	{BPF_CGROUP_UDP4_SENDMSG, "sendmsg()"},
-	{BPF_CGROUP_UDP6_SENDMSG, "sendmsg()"},
-	{BPF_AT_UNIX_SENDMSG, "sendmsg()"},
-	{BPF_CGROUP_UDP4_RECVMSG, "recvmsg()"},
-	{BPF_CGROUP_UDP6_RECVMSG, "recvmsg()"},
-	{BPF_AT_UNIX_RECVMSG, "recvmsg()"},
-	{BPF_CGROUP_INET4_GETPEERNAME, "getpeername()"},
-	{BPF_CGROUP_INET6_GETPEERNAME, "getpeername()"},
-	{BPF_AT_UNIX_GETPEERNAME, "getpeername()"},
-	{BPF_CGROUP_INET4_GETSOCKNAME, "getsockname()"},
-	{BPF_CGROUP_INET6_GETSOCKNAME, "getsockname()"},
-	{BPF_AT_UNIX_GETSOCKNAME, "getsockname()"},
-	{BPF_CGROUP_GETSOCKOPT, "getsockopt()"},
-	{BPF_CGROUP_SETSOCKOPT, "setsockopt()"},
-	{BPF_CGROUP_SYSCTL, "files of /proc/sys"},
-	{BPF_LSM_CGROUP, "hooks of the security modules"},
-};
-
 static const struct place of_networks[] = {
 	{BPF_FLOW_DISSECTOR, "a BPF program that takes packets apart (BPF_FLOW_DISSECTOR)"},
 	{BPF_SK_LOOKUP, "a BPF program that chooses sockets (BPF_SK_LOOKUP)"},
@@ -72,18 +40,6 @@ static uint32_t count(uint32_t target, uint32_t type)
 	attr.query.target_fd = target;
 	attr.query.attach_type = type;
 	return kernel_bpf(BPF_PROG_QUERY, &attr) < 0 ? 0 : attr.query.prog_cnt;
-}
-
-int attached_to_cgroup(int dir, const char *path, struct error *e)
-{
-	for (size_t i = 0; i < sizeof(of_groups) / sizeof(of_groups[0]); i++)
-		if (count((uint32_t)dir, of_groups[i].type))
-			return error_set(
-				e, -EOPNOTSUPP, E_CONTAINER_PROGRAM,
-				"a BPF program is attached to control group %s (it decides about "
-				"%s, attach type %u), and would not come back",
-				path, of_groups[i].name, of_groups[i].type);
-	return 0;
 }
 
 const char *attached_to_network(int proc_fd)

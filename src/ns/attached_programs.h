@@ -5,13 +5,11 @@
 #include "ns/net_links.h"
 
 /*
- * BPF programs that are attached to something of a container. They live without any descriptor, and
- * only the thing itself tells of them, to who may attach some (CAP_NET_ADMIN or CAP_SYS_ADMIN, in
- * the first user namespace).
+ * BPF programs that are attached to the network of a container. They live without any descriptor,
+ * and only the thing itself tells of them, to who may attach some (CAP_NET_ADMIN or CAP_SYS_ADMIN,
+ * in the first user namespace).
  */
 
-/* Refuses a control group of version 2 that has some; `dir`: its directory. */
-int attached_to_cgroup(int dir, const char *path, struct error *e) must_check;
 /* What there is in the network namespace where we are, and at its interfaces; NULL: nothing. */
 const char *attached_to_network(int proc_fd);
 const char *attached_to_interface(int index);

@@ -60,6 +60,9 @@ static int validate_tree(const struct restart *r, const Reprise__CgroupTree *t, 
 			return invalid(e, "a control group has an impossible path");
 		if (!cgroup_values_valid(t->groups[i]))
 			return invalid(e, "a control group has an impossible file");
+		if ((*t->controllers && t->groups[i]->n_programs) ||
+		    !cgroup_programs_valid(t->groups[i]))
+			return invalid(e, "a control group has an impossible BPF program");
 	}
 	for (size_t i = 0; i < t->n_members; i++)
 		if (t->members[i]->group >= t->n_groups ||
@@ -89,7 +92,8 @@ int cgroups_validate(const struct restart *r, const Reprise__Container *msg, str
 /* Nothing is lost with it but an empty group. */
 static bool says_nothing(const Reprise__CgroupTree *t)
 {
-	if (t->n_groups > 1 || t->groups[0]->frozen || t->groups[0]->n_xattrs)
+	if (t->n_groups > 1 || t->groups[0]->frozen || t->groups[0]->n_xattrs ||
+	    t->groups[0]->n_programs)
 		return false;
 	for (size_t i = 0; i < t->groups[0]->n_files; i++)
 		if (!cgroup_value_is_default(t->groups[0]->files[i]))
@@ -249,6 +253,8 @@ static int set_limits(const struct cgroup_made *made, const Reprise__CgroupTree 
 						   "controller %s cannot be handed down", c);
 		}
 		r = cgroup_values_write(dir, g, e);
+		if (r >= 0)
+			r = cgroup_programs_attach(dir, g, e);
 		if (r < 0)
 			return error_object(e, r, "control group %s/%s", made->path, g->path);
 	}

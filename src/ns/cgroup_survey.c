@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "ns/attached_programs.h"
 #include "ns/cgroups.h"
 #include "ns/mount_table.h"
 
@@ -35,6 +34,7 @@ void cgroups_free(struct cgroups *cg)
 	vec_for_each (f, &cg->frozen)
 		close_fd(&f->fd);
 	vec_free(&cg->frozen);
+	cgroup_programs_free(&cg->programs);
 }
 
 static bool is_below(const char *group, const char *top, const char **rest)
@@ -200,8 +200,9 @@ static int add_group(struct cgroups *cg, struct cgroup_tree *t, int dir, const c
 			!strcmp(type, "threaded");
 	(*list)[t->msg.n_groups++] = msg;
 	r = first ? note_frozen(cg, dir, v2, msg, e) : 0;
-	if (r >= 0 && v2 && !cg->without_programs)
-		r = attached_to_cgroup(dir, *below ? below : t->group, e);
+	if (r >= 0 && v2)
+		r = cgroup_programs_read(&cg->programs, dir, *below ? below : t->group, msg, cg->s,
+					 e);
 	/* Files that can be read by nobody, or have gone with their group, are looked at again. */
 	return r < 0 ? r : cgroup_values_read(dir, v2, msg, cg->s, e);
 }
@@ -312,6 +313,7 @@ int cgroups_survey(struct cgroups *cg, int proc_fd, pid_t pid, struct error *e)
 	if (cg->own_namespace)
 		inside = read_from_inside(proc_fd, pid);
 	cg->settled = true;
+	cg->programs.proc_fd = proc_fd;
 	vec_for_each (h, &all) {
 		_cleanup_(free_ptr) char *there = NULL, *here = NULL;
 
@@ -323,6 +325,7 @@ int cgroups_survey(struct cgroups *cg, int proc_fd, pid_t pid, struct error *e)
 		if (r < 0)
 			return r;
 	}
+	cgroup_programs_end(&cg->programs);
 	vec_for_each (t, &cg->trees)
 		cg->settled &= (*t)->msg.n_groups == 1;
 	return cg->frozen.n ? cgroups_guard(cg, e) : 0;
@@ -456,6 +459,7 @@ int cgroups_checkpoint(struct cgroups *cg, struct checkpoint *c, Reprise__Contai
 	if (!msg->cgroups)
 		return no_memory(e);
 	msg->n_cgroups = 0;
+	cg->programs.proc_fd = c->proc_fd;
 	vec_for_each (t, &cg->trees) {
 		int r = cg->settled ? 0 : look_again(cg, *t, e);
 

@@ -6,6 +6,7 @@
 #include "model/restart.h"
 #include "ns/cgroup.h"
 #include "ns/cgroup_make.h"
+#include "ns/cgroup_programs.h"
 
 /*
  * The control groups of a container: in each hierarchy one that it has for itself, with all that
@@ -33,7 +34,7 @@ struct cgroups {
 	VEC(struct cgroup_tree *) trees;
 	VEC(struct cgroup_frozen) frozen;
 	bool own_namespace, own_user; /* the container has such a namespace */
-	bool without_programs;	      /* BPF programs of its groups need not come back */
+	struct cgroup_programs programs;
 	int guard;    /* to a process that holds what was frozen when we are gone; -1: none */
 	bool settled; /* nobody in the container can change anything of it */
 	struct scratch *s;

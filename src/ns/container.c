@@ -243,7 +243,7 @@ static int look_at_cgroups(struct container *ct, int proc_fd, pid_t pid, struct 
 	ct->cgroups.own_namespace = ct->own & CLONE_NEWCGROUP;
 	ct->cgroups.own_user = ct->own & CLONE_NEWUSER;
 	for (const char *const *a = ct->allow_leaks; a && *a; a++)
-		ct->cgroups.without_programs |= !strcmp(*a, "program") || !strcmp(*a, "all");
+		ct->cgroups.programs.optional |= !strcmp(*a, "program") || !strcmp(*a, "all");
 	ct->mounts.cgroups = &ct->cgroups;
 	if (ct->own & CLONE_NEWPID)
 		return cgroups_survey(&ct->cgroups, proc_fd, pid, e);

@@ -8,7 +8,8 @@ import struct
 from case import Skipped
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-PROG_LOAD, OBJ_PIN, PROG_ATTACH = 5, 6, 8
+MAP_CREATE, PROG_LOAD, OBJ_PIN, PROG_ATTACH = 0, 5, 6, 8
+PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD, PROG_QUERY = 13, 15, 16
 SYS_BPF = 321
 
 
@@ -21,15 +22,38 @@ def call(command, attr):
     return result
 
 
-def load(kind, attach=0):
-    """A program that says yes to everything."""
-    code = ctypes.create_string_buffer(struct.pack('<BBhiBBhi', 0xb7, 0, 0, 1, 0x95, 0, 0, 0))
-    licence = ctypes.create_string_buffer(b'GPL')
+YES = (0xb7, 0, 0, 1), (0x95, 0, 0, 0)  # r0 = 1; exit
+
+
+def load(kind, attach=0, code=YES):
+    """A program: instructions of a code, registers, an offset and a number. This one says yes to everything."""
+    text = b''.join(struct.pack('<BBhi', *insn) for insn in code)
+    insns, licence = ctypes.create_string_buffer(text), ctypes.create_string_buffer(b'GPL')
     try:
-        return call(PROG_LOAD, struct.pack('<IIQQIIQII16sII', kind, 2, ctypes.addressof(code),
+        return call(PROG_LOAD, struct.pack('<IIQQIIQII16sII', kind, len(code), ctypes.addressof(insns),
                                            ctypes.addressof(licence), 0, 0, 0, 0, 0, b'yes', 0, attach))
     except OSError as error:
         raise Skipped('no BPF here: %s' % error) from error
+
+
+def array():
+    """A map of one value."""
+    return call(MAP_CREATE, struct.pack('<IIIII', 2, 4, 8, 1, 0))
+
+
+def attached(target, kind):
+    """(flags, [(name, tag)]) of what is attached there."""
+    ids = (ctypes.c_uint32 * 64)()
+    attr = ctypes.create_string_buffer(struct.pack('<IIIIQI', target, kind, 0, 0, ctypes.addressof(ids), 64), 128)
+    if LIBC.syscall(SYS_BPF, PROG_QUERY, attr, 128) < 0:
+        raise OSError(ctypes.get_errno(), 'BPF_PROG_QUERY')
+    found = []
+    for number in ids[:struct.unpack_from('<I', attr, 24)[0]]:
+        fd, info = call(PROG_GET_FD_BY_ID, struct.pack('<I', number)), ctypes.create_string_buffer(232)
+        call(OBJ_GET_INFO_BY_FD, struct.pack('<IIQ', fd, len(info), ctypes.addressof(info)))
+        os.close(fd)
+        found.append((info.raw[64:80].rstrip(b'\0'), info.raw[8:16]))
+    return struct.unpack_from('<I', attr, 12)[0], found
 
 
 def pin(fd, path):

@@ -247,37 +247,83 @@ def test_below(case):
     end(case, 'b')
 
 
-def attach_program(path, program_type, place):
+def attach_program(path, program_type, place, code=bpf.YES, flags=0):
     """It stays with the group, and no descriptor of it."""
-    program, group = bpf.load(program_type, place), os.open(path, os.O_RDONLY)
+    program, group = bpf.load(program_type, place, code), os.open(path, os.O_RDONLY)
     try:
-        bpf.attach(group, program, place)
+        bpf.attach(group, program, place, flags)
+    except OSError as error:
+        raise Skipped('none can be attached: %s' % error) from error
     finally:
         os.close(program)
         os.close(group)
 
 
+# r0 = 1; if it is 1:7 (/dev/full), r0 = 0; exit
+NOT_FULL = ((0xb7, 0, 0, 1), (0x61, 0x12, 4, 0), (0x55, 2, 3, 1), (0x61, 0x12, 8, 0), (0x55, 2, 1, 7), (0xb7, 0, 0, 0),
+            (0x95, 0, 0, 0))
+MULTI = 2
+
+
+def programs_of(top):
+    found = {}
+    for path in '', '/below':
+        group = os.open(top + path, os.O_RDONLY)
+        for place in 1, 6:
+            found[path, place] = bpf.attached(group, place)
+        os.close(group)
+    return found
+
+
 def test_programs(case):
-    """BPF programs of groups, of the first and of one below, are told of, and left out by choice."""
+    """BPF programs of groups, of the first and of one below: they do there what they did."""
     made = start(case, 'a', command=('sleep', '1000'))
     if 'unified' not in made:
         end(case, 'a')
         raise Skipped('there are no control groups of version 2')
     top = made['unified']
     os.mkdir(top + '/below')
-    for path, program, place, what in ((top + '/below', 8, 1, 'packets that are sent'), (top, 15, 6, 'devices')):
-        try:
-            attach_program(path, program, place)
-        except OSError as error:
-            raise Skipped('none can be attached: %s' % error) from error
-        for command in (['check', 'a'], ['checkpoint', 'a', '-o', case.path('image')]):
-            status, _, err = case.reprise(*command)
-            if status != 1 or 'container-program' not in err or what not in err or path.split('/')[-1] not in err:
-                raise Failed('%s: %d, %s' % (command[0], status, err))
-        case.expect_files()
-    expect(case, case.reprise('check', 'a', '-q', '--allow-leak', 'program'))
-    move(case, 'a', 'b', '--allow-leak', 'program')
+    attach_program(top + '/below', 8, 1)
+    attach_program(top, 15, 6, flags=MULTI)
+    attach_program(top, 15, 6, NOT_FULL, MULTI)
+    before = programs_of(top)
+    if [len(found[1]) for found in before.values()] != [0, 2, 1, 0]:
+        raise Failed('there is %s' % before)
+    for name in 'a', 'b':
+        code, _, err = case.reprise('exec', name, 'sh', '-c', 'echo >/dev/null; exec cat /dev/full')
+        if not code or 'Operation not permitted' not in err:
+            raise Failed('the device can be opened: %d, %s' % (code, err))
+        if name == 'a':
+            move(case, 'a', 'b')
+    if programs_of(groups(case, 'b')['unified']) != before:
+        raise Failed('there was %s, there is %s' % (before, programs_of(groups(case, 'b')['unified'])))
     case.checkpoint('b', '-q', image='again')
+    end(case, 'b')
+
+
+def test_programs_with_maps(case):
+    """They are told of, and left out by choice; the others are not."""
+    made = start(case, 'a', command=('sleep', '1000'))
+    if 'unified' not in made:
+        end(case, 'a')
+        raise Skipped('there are no control groups of version 2')
+    top = made['unified']
+    os.mkdir(top + '/below')
+    number = bpf.array()
+    attach_program(top + '/below', 8, 1, ((0x18, 0x11, 0, number), (0, 0, 0, 0)) + bpf.YES)
+    attach_program(top, 15, 6, NOT_FULL, MULTI)
+    os.close(number)
+    for command in (['check', 'a'], ['checkpoint', 'a', '-o', case.path('image')]):
+        status, _, err = case.reprise(*command)
+        if status != 1 or 'container-program' not in err or 'packets that are sent' not in err or 'below' not in err:
+            raise Failed('%s: %d, %s' % (command[0], status, err))
+    case.expect_files()
+    expect(case, case.reprise('check', 'a', '-q', '--allow-leak', 'program'))
+    before = programs_of(top)
+    move(case, 'a', 'b', '--allow-leak', 'program')
+    after = programs_of(groups(case, 'b')['unified'])
+    if after.pop(('/below', 1))[1] or len(before.pop(('/below', 1))[1]) != 1 or after != before:
+        raise Failed('there was %s, there is %s' % (before, after))
     end(case, 'b')
 
 
