@@ -236,14 +236,21 @@ static int note_mounts(struct container *ct, struct error *e)
 	return 0;
 }
 
+static bool is_allowed(const struct container *ct, const char *kind)
+{
+	for (const char *const *a = ct->allow_leaks; a && *a; a++)
+		if (!strcmp(*a, kind) || !strcmp(*a, "all"))
+			return true;
+	return false;
+}
+
 /* Before its mounts are looked at, of which some may show control groups. */
 static int look_at_cgroups(struct container *ct, int proc_fd, pid_t pid, struct error *e)
 {
 	ct->cgroups.s = &ct->s;
 	ct->cgroups.own_namespace = ct->own & CLONE_NEWCGROUP;
 	ct->cgroups.own_user = ct->own & CLONE_NEWUSER;
-	for (const char *const *a = ct->allow_leaks; a && *a; a++)
-		ct->cgroups.programs.optional |= !strcmp(*a, "program") || !strcmp(*a, "all");
+	ct->cgroups.programs.optional = is_allowed(ct, "program");
 	ct->mounts.cgroups = &ct->cgroups;
 	if (ct->own & CLONE_NEWPID)
 		return cgroups_survey(&ct->cgroups, proc_fd, pid, e);
@@ -335,6 +342,8 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r < 0)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
+	/* Whoever has the other end of the terminal goes on having it. */
+	ct->mounts.without_consoles = is_allowed(ct, "file");
 	if (ct->own & CLONE_NEWPID) {
 		inner = 1;
 	}

@@ -341,6 +341,8 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	Reprise__Mount **slot;
 	int r;
 
+	if (sv->without_consoles && mounts_is_terminal(m))
+		return 0;
 	if (!msg)
 		return no_memory(e);
 	msg->id = m->id;

@@ -47,8 +47,9 @@ struct mounts_survey {
 	bool nested; /* of a task; what is outside is the root's mount namespace, */
 	pid_t above; /* or that of this one; 0 */
 	const struct cgroups *cgroups; /* of the container */
-	struct checkpoint *c; /* pid namespaces below the root's are known there; NULL: none is */
-	bool with_overlays;   /* the writable layers of overlays go into the image */
+	struct checkpoint *c;  /* pid namespaces below the root's are known there; NULL: none is */
+	bool without_consoles; /* those that show a terminal are left out */
+	bool with_overlays;    /* the writable layers of overlays go into the image */
 };
 
 /*

@@ -45,9 +45,14 @@ static int check_ids(const struct mount_line *m, struct error *e)
 	return 0;
 }
 
+bool mounts_is_terminal(const struct mount_line *m)
+{
+	return !strcmp(m->type, "devpts") && strcmp(m->root, "/") && strcmp(m->root, "/ptmx");
+}
+
 int mounts_check_terminal(const struct mount_line *m, struct error *e)
 {
-	if (!strcmp(m->type, "devpts") && strcmp(m->root, "/ptmx") != 0)
+	if (mounts_is_terminal(m))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "it shows a terminal of the container, which is not there when "
 				 "mounts are made");

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 
+import bpf
 from case import Failed, NOBODY, Skipped
 
 COUNT = 'i=0; while :; do i=$((i+1)); printf $i | dd of=/tmp/draft 2>/dev/null; mv /tmp/draft /tmp/n; ' \
@@ -348,8 +349,9 @@ def networks(first):
     return sorted(os.listdir('/proc/%d/root/sys/class/net' % first))
 
 
-def podman(case, driver, *options):
+def podman(case, driver, *options, said=(), look=None):
     begin(case, '/usr/bin/podman')
+    parent = 'reprise-test-%d' % time.monotonic_ns()
     # It keeps a cache beside its images.
     for path in '/run', '/var/lib', '/var/tmp':
         good(case.run(['/usr/bin/mount', '-t', 'tmpfs', 'none', path]))
@@ -363,22 +365,40 @@ def podman(case, driver, *options):
             '--storage-driver', driver, '--cgroup-manager', 'cgroupfs', '--events-backend', 'file']
     code, _, err = case.run(tool + ['import', '-q', here + '/base.tar', 'base'])
     if not code:
-        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', '--cgroups', 'disabled',
-                                        '-v', '/usr:/usr:ro', *options, 'base', 'sh', '-c', COUNT])
+        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', '--cgroup-parent', parent,
+                                        # where version 1 has the controllers, there are none
+                                        '--pids-limit', '-1', '-v', '/usr:/usr:ro', *options, 'base', 'sh', '-c', COUNT])
     try:
         if code:
             raise Skipped('podman does not run here: %s' % err.strip()[-200:])
         first = int(good(case.run(tool + ['inspect', '-f', '{{.State.Pid}}', 'it'])))
-        goes_on(case, first)
+        goes_on(case, first, *said, look=look)
     finally:
         case.run(tool + ['rm', '-f', '-t', '0', 'it'])
         case.kill_all()
         case.reap()
+        for path, _, _ in os.walk('/sys/fs/cgroup/' + parent, topdown=False):
+            os.rmdir(path)
 
 
 def test_podman(case):
-    """Its files are an overlay of podman's, which ends with the container."""
-    podman(case, 'overlay')
+    """Its files are an overlay of podman's, which ends with the container. A program tells which devices it may use."""
+    def look(init):
+        group = os.open('/proc/%d/root/sys/fs/cgroup' % init, os.O_RDONLY)
+        found = bpf.attached(group, 6)
+        os.close(group)
+        if len(found[1]) != 1:
+            raise Failed('there is %s' % (found,))
+    podman(case, 'overlay', look=look)
+
+
+def test_podman_terminal(case):
+    """Its other end is podman's: a restart has another one, and no console is mounted."""
+    def look(init):
+        points = [line[0] for line in mounts_of(init)]
+        if '/dev/console' in points or '/dev/pts' not in points:
+            raise Failed('there is %s' % points)
+    podman(case, 'overlay', '-t', said=('--allow-leak', 'file'), look=look)
 
 
 def test_podman_directory(case):
