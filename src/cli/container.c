@@ -398,12 +398,26 @@ int container_target(struct cli *cli, const char *s, pid_t *ret,
 	return -1;
 }
 
+#define REMOVE_FLAGS (FTW_DEPTH | FTW_PHYS | FTW_MOUNT)
+
+/* A directory of an ordinary user may forbid him what root of the container was allowed. */
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
+	char above[CONTAINER_PATH];
+
 	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path) < 0 && errno != ENOENT ? -1 : 0;
+	if (remove(path) == 0 || errno == ENOENT)
+		return 0;
+	if (errno == EACCES && ftw->base > 1 && (size_t)ftw->base < sizeof(above)) {
+		memcpy(above, path, (size_t)ftw->base);
+		above[ftw->base - 1] = '\0';
+		if (chmod(above, 0700) == 0 && (remove(path) == 0 || errno == ENOENT))
+			return 0;
+	}
+	if ((type != FTW_DNR && type != FTW_NS) || (errno != ENOTEMPTY && errno != EEXIST) ||
+	    chmod(path, 0700) < 0)
+		return -1;
+	return nftw(path, remove_one, 32, REMOVE_FLAGS);
 }
 
 int container_remove(const char *name)
@@ -414,7 +428,7 @@ int container_remove(const char *name)
 	if (r < 0)
 		return r;
 	container_path(name, "", path);
-	return nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) < 0 ? -errno : 0;
+	return nftw(path, remove_one, 32, REMOVE_FLAGS) < 0 ? -errno : 0;
 }
 
 static int by_name(const void *a, const void *b)

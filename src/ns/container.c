@@ -302,6 +302,18 @@ static int look_at_user(struct container *ct, pid_t pid, int *user, struct error
 	return r < 0 ? r : userns_checkpoint(ct->host_proc, *user, &ct->msg, &ct->s, e);
 }
 
+/* What the ids of the host are called in the user namespace to which its mounts belong. */
+static int look_at_ids(struct container *ct, struct error *e)
+{
+	if (ct->own & CLONE_NEWUSER)
+		ct->mounts.ids = &ct->msg;
+	if (ct->mounts.ids || userns_is_first(ct->host_proc))
+		return 0;
+	reprise__container__init(&ct->here);
+	ct->mounts.ids = &ct->here;
+	return userns_read_maps(ct->host_proc, getpid(), &ct->here, &ct->s, e);
+}
+
 /* Saved with the one that only cares for it; any other is not the whole of its namespace. */
 static int first_process(int proc_fd, pid_t *pid, struct error *e)
 {
@@ -342,6 +354,9 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r < 0)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
+	r = look_at_ids(ct, e);
+	if (r < 0)
+		return r;
 	/* Whoever has the other end of the terminal goes on having it. */
 	ct->mounts.without_consoles = is_allowed(ct, "file");
 	if (ct->own & CLONE_NEWPID) {

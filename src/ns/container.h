@@ -53,6 +53,7 @@ struct container {
 	void (*leave)(
 		void *arg); /* called in that one: lets go of what else it must not; or NULL */
 	void *leave_arg;
+	Reprise__Container here;	/* of our own user namespace: its maps */
 	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
 #define CONTAINER_INIT                                                           \

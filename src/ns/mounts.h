@@ -43,9 +43,11 @@ struct mounts_survey {
 	struct mounts_hidden hidden;   /* of theirs, where they are not ours */
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
-	bool user;   /* in a user namespace of their own */
-	bool nested; /* of a task; what is outside is the root's mount namespace, */
-	pid_t above; /* or that of this one; 0 */
+	bool user; /* in a user namespace of their own */
+	const Reprise__Container
+		*ids; /* what the host's are called there; NULL: as the host does */
+	bool nested;  /* of a task; what is outside is the root's mount namespace, */
+	pid_t above;  /* or that of this one; 0 */
 	const struct cgroups *cgroups; /* of the container */
 	struct checkpoint *c;  /* pid namespaces below the root's are known there; NULL: none is */
 	bool without_consoles; /* those that show a terminal are left out */

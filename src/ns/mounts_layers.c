@@ -17,20 +17,47 @@ static int no_memory(struct error *e)
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of mounts");
 }
 
+static bool name_inside(size_t n, Reprise__IdMap *const *map, uint32_t id, uint32_t *ret)
+{
+	for (size_t i = 0; i < n; i++)
+		if (id >= map[i]->outside && id - map[i]->outside < map[i]->count) {
+			*ret = map[i]->inside + (id - map[i]->outside);
+			return true;
+		}
+	return false;
+}
+
+/*
+ * mountinfo has the ids of the host, and mount(2) takes those of the user namespace. Whose a file
+ * is comes with the files, but a devpts has more and more of them.
+ */
+static void add_id(const struct mounts_survey *sv, const char *option, char *out)
+{
+	const Reprise__Container *ids = sv->ids;
+	const bool user = *option == 'u';
+	uint32_t id = (uint32_t)strtoul(option + 4, NULL, 10);
+
+	if (ids && name_inside(user ? ids->n_uid_map : ids->n_gid_map,
+			       user ? ids->uid_map : ids->gid_map, id, &id))
+		sprintf(out + strlen(out), "%s%.4s%u", *out ? "," : "", option, id);
+}
+
 /* Options that mount(2) takes as flags, or that tell what the kernel chose. */
 char *mounts_data(const struct mounts_survey *sv, struct scratch *s, const char *super)
 {
 	_cleanup_(free_ptr) char *copy = strdup(super);
-	char *save = NULL, *out = scratch_alloc(s, strlen(super) + 2);
+	/* a number may get longer */
+	char *save = NULL, *out = scratch_alloc(s, strlen(super) * 2 + 32);
 
 	if (!copy || !out)
 		return NULL;
 	for (char *w = strtok_r(copy, ",", &save); w; w = strtok_r(NULL, ",", &save)) {
 		if (!strcmp(w, "rw") || !strcmp(w, "ro") || !strncmp(w, "seclabel", 8))
 			continue;
-		/* Told by the ids of the host; whose a file is comes with the files. */
-		if (sv->user && (!strncmp(w, "uid=", 4) || !strncmp(w, "gid=", 4)))
+		if ((sv->user || sv->ids) && (!strncmp(w, "uid=", 4) || !strncmp(w, "gid=", 4))) {
+			add_id(sv, w, out);
 			continue;
+		}
 		if (*out)
 			strcat(out, ",");
 		strcat(out, w);

@@ -138,12 +138,13 @@ static int mount_plain(const struct run *run, struct error *e)
 		const struct plain_mount *m = &plain_mounts[i];
 		char path[PATH_SIZE];
 
-		if (!run->own_user && !strcmp(m->point, "var/tmp"))
+		snprintf(path, sizeof(path), "%s/%s", run->place.root, m->point);
+		/* which a --rootfs may lack */
+		if (!strcmp(m->point, "var/tmp") && (!run->own_user || access(path, F_OK) < 0))
 			continue;
 		/* sysfs_init_fs_context(): who mounts it must have power over the network. */
 		if (run->own_user && run->host_network && !strcmp(m->type, "sysfs"))
 			continue;
-		snprintf(path, sizeof(path), "%s/%s", run->place.root, m->point);
 		if (!strncmp(m->point, "dev/", 4) && mkdir(path, 0755) < 0)
 			return error_errno(e, -errno, E_NAMESPACE, "cannot make /%s", m->point);
 		if (mount(m->type, path, m->type, m->flags, plain_data(run, m)) < 0)

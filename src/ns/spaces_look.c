@@ -506,6 +506,7 @@ static int look_mounts(struct checkpoint *c, size_t i, struct error *e)
 	if (r >= 0)
 		r = find_nearer(c, i, e);
 	x->mounts.nested = true;
+	x->mounts.ids = x->mounts.user ? NULL : c->spaces.looked->ct->mounts.ids;
 	x->mounts.without_consoles = c->spaces.looked->ct->mounts.without_consoles;
 	x->mounts.c = c->spaces.nested.n ? c : NULL;
 	if (r >= 0)

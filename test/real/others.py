@@ -5,6 +5,7 @@ import array
 import fcntl
 import json
 import os
+import re
 import stat
 import time
 
@@ -71,9 +72,9 @@ WHOLE = '--ro-bind / / --dev /dev --proc /proc --tmpfs /tmp --unshare-pid'
 
 
 def mounts_of(pid):
-    """Where, with which options and from where in the file system each mount is."""
+    """Where, with which options and from where in the file system each mount is, and whose new files are."""
     with open('/proc/%d/mountinfo' % pid) as file:
-        return sorted(line.split()[4:6] + line.split()[3:4] for line in file)
+        return sorted(line.split()[4:6] + line.split()[3:4] + re.findall('[ug]id=[0-9]+', line) for line in file)
 
 
 def users_of(pid):
@@ -103,7 +104,7 @@ def bubblewrap(case, *options):
 
     def described(pid):
         # the root of a file system in memory may have been a directory of it
-        mounts = [line[:2] for line in mounts_of(pid)]
+        mounts = [line[:2] + line[3:] for line in mounts_of(pid)]
         with open('/proc/%d/status' % pid) as file:
             return users_of(pid), mounts, [line for line in file if line.startswith(('Uid', 'Gid', 'Cap', 'NoNew'))]
     before = described(first)
@@ -404,6 +405,44 @@ def test_podman_terminal(case):
 def test_podman_directory(case):
     """All use the same directory: what they write is elsewhere."""
     podman(case, 'vfs', '--tmpfs', '/tmp')
+
+
+def test_podman_rootless(case):
+    """In podman's user namespace, where the user is root."""
+    begin(case, '/usr/bin/podman')
+    case.uid = NOBODY
+    good(case.run(['/usr/bin/umount', '-R', '-l', '/sys/fs/cgroup'], uid=0))
+    good(case.run(['/usr/bin/mount', '-t', 'cgroup2', 'none', '/sys/fs/cgroup'], uid=0))
+    good(case.run(['/usr/bin/mount', '-t', 'tmpfs', '-o', 'mode=1777', 'none', '/var/tmp'], uid=0))
+    here = os.path.join(case.control, 'podman')
+    make_root(here + '/base')
+    good(case.run(['/usr/bin/tar', '-C', here + '/base', '--exclude', './dev/null', '-cf', here + '/base.tar', '.'], uid=0))
+    good(case.run(['/usr/bin/chown', '-R', '%d:%d' % (NOBODY, NOBODY), here], uid=0))
+    case.environment.update(HOME=here, XDG_RUNTIME_DIR=here)
+    tool = ['/usr/bin/podman', '--cgroup-manager', 'cgroupfs', '--events-backend', 'file']
+    code, _, err = case.run(tool + ['import', '-q', here + '/base.tar', 'base'])
+    if not code:
+        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', '--security-opt', 'seccomp=unconfined',
+                                        '-v', '/usr:/usr:ro', 'base', 'sh', '-c', COUNT])
+    try:
+        if code:
+            raise Skipped('podman does not run here: %s' % err.strip()[-200:])
+        first = int(good(case.run(tool + ['inspect', '-f', '{{.State.Pid}}', 'it'])))
+        before = [line[:2] + line[3:] for line in mounts_of(first)], os.readlink('/proc/%d/ns/user' % first)
+
+        def look(init):
+            now = [line[:2] + line[3:] for line in mounts_of(init)], os.readlink('/proc/%d/ns/user' % init)
+            if now != before:
+                raise Failed('there is %s, there was %s' % (now, before))
+        case.reprise_path = case.path('unshared')
+        with open(case.reprise_path, 'w') as file:
+            file.write('#!/bin/sh\nexec %s unshare %s "$@"\n' % (' '.join(tool), os.path.join(case.build, 'src/cli/reprise')))
+        os.chmod(case.reprise_path, 0o755)
+        goes_on(case, first, look=look)
+    finally:
+        case.run(tool + ['rm', '-f', '-t', '0', 'it'])
+        case.kill_all()
+        case.reap()
 
 
 def configure(directory):

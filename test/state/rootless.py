@@ -157,6 +157,27 @@ def test_files(case):
         raise Failed('a container wrote /etc/x of the host')
 
 
+def test_locked_files(case):
+    """Directories in which their owner may do nothing, or not all."""
+    begin(case)
+    root = case.path('root')
+    for name in 'usr', 'proc', 'sys', 'dev', 'tmp', 'run', 'srv':
+        os.makedirs(os.path.join(root, name))
+    for name in 'bin', 'lib', 'lib64':
+        os.symlink('usr/' + name, os.path.join(root, name))
+    for where, _, _ in os.walk(root):
+        os.chown(where, NOBODY, NOBODY)
+    good(case.reprise('run', '--name', 'web', '--rootfs', root, '-V', '/usr:/usr:ro', '--', 'sh', '-ec', """cd /srv
+        for i in 0 555 444 333; do mkdir -p d$i/in/deep; echo text >d$i/in/file; chmod $i d$i/in/deep d$i/in d$i; done"""))
+    found = [os.path.join(where, name) for where, names, _ in os.walk(os.path.join(case.environment['REPRISE_DIR'], 'web'))
+             for name in names if name == 'd555']
+    if len(found) != 1 or not os.path.exists(found[0] + '/in/file'):
+        raise Failed('it is not there: %s' % found)
+    good(case.reprise('rm', 'web'))
+    if os.listdir(case.environment['REPRISE_DIR']):
+        raise Failed('rm left %s' % os.listdir(case.environment['REPRISE_DIR']))
+
+
 def test_refused(case):
     begin(case)
     code, _, err = case.reprise('run', '--net', 'veth', '--', 'true')
