@@ -33,6 +33,7 @@ static void search_free(struct leak_search *s)
 	vec_free(&s->networks);
 	vec_free(&s->seen);
 	vec_free(&s->makers);
+	vec_free(&s->taps);
 }
 
 static int no_memory(struct error *e)
@@ -214,7 +215,7 @@ int leak_unlisted(const struct outsider *o, int err, const char *what, struct er
 	return leak_unless_hidden(err, e);
 }
 
-static bool allowed(const struct leak_search *s, const char *kind, const char *link)
+bool leak_allowed(const struct leak_search *s, const char *kind, const char *link)
 {
 	for (const char *const *a = s->ct->allow_leaks; a && *a; a++)
 		if (!strcmp(*a, kind) || (link && !strcmp(*a, link)) || !strcmp(*a, "all"))
@@ -227,7 +228,7 @@ int leak_report(struct leak_search *s, const struct outsider *o, const char *kin
 {
 	int r;
 
-	if (allowed(s, kind, link))
+	if (leak_allowed(s, kind, link))
 		return 0;
 	r = error_set(e, -EBUSY, E_CONTAINER_LEAK, "the %s %s is in use by %s %d (%s) outside%s",
 		      kind, link, o->tid == o->pid ? "process" : "thread", o->tid, o->comm, how);
@@ -509,7 +510,7 @@ static int check_segments(struct leak_search *s, struct error *e)
 	int r = 0;
 
 	vec_for_each (l, &s->c->ipc->leaked) {
-		if (r < 0 || l->found || allowed(s, "memory", NULL))
+		if (r < 0 || l->found || leak_allowed(s, "memory", NULL))
 			continue;
 		r = error_set(
 			e, -EBUSY, E_CONTAINER_LEAK,
@@ -526,8 +527,10 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	_cleanup_(search_free) struct leak_search s = {.c = c, .ct = ct};
 	int r;
 
-	if (!(ct->own & CLONE_NEWPID))
-		return 0;
+	r = leak_note_taps(&s, e);
+	/* Others are not looked for. */
+	if (r < 0 || !(ct->own & CLONE_NEWPID))
+		return r < 0 ? r : leak_check_taps(&s, e);
 	r = note_namespaces(&s, e);
 	if (r >= 0)
 		r = note_spaces(&s, e);
@@ -543,5 +546,7 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 		r = note_makers(&s, e);
 	if (r >= 0)
 		r = look_at_all(&s, false, e);
+	if (r >= 0)
+		r = leak_check_taps(&s, e);
 	return r < 0 ? r : check_segments(&s, e);
 }

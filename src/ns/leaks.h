@@ -19,6 +19,12 @@ struct ns_link {
 	char *link;		     /* as /proc shows it */
 };
 
+/* An interface that lives by a descriptor outside. */
+struct leak_tap {
+	char name[IFNAMSIZ];
+	bool found;
+};
+
 struct leak_search {
 	struct checkpoint *c;
 	struct container *ct;
@@ -28,6 +34,7 @@ struct leak_search {
 	VEC(uint64_t) networks;	   /* SO_NETNS_COOKIE */
 	VEC(uint64_t) seen;	   /* mount namespaces outside that have been looked at */
 	VEC(pid_t) makers;	   /* who made it, and waits */
+	VEC(struct leak_tap) taps;
 	const char *pid_link;
 };
 
@@ -41,6 +48,7 @@ struct outsider {
  * used, " as descriptor 3". */
 int leak_report(struct leak_search *s, const struct outsider *o, const char *kind, const char *link,
 		const struct inside *x, const char *how, struct error *e) must_check;
+bool leak_allowed(const struct leak_search *s, const char *kind, const char *link);
 /* Who has ended, or is kept from us, is left out. */
 int leak_unless_hidden(ssize_t r, struct error *e) must_check;
 /* The same where a directory of it could not be read. */
@@ -59,6 +67,13 @@ bool leak_is_own_device(const struct leak_search *s, uint64_t dev);
 struct inside *leak_first(const struct leak_search *s, uint64_t dev, uint64_t ino);
 struct inside *leak_next(const struct leak_search *s, struct inside *x);
 struct inside *leak_find(const struct leak_search *s, uint64_t dev, uint64_t ino);
+
+int leak_note_taps(struct leak_search *s, struct error *e) must_check;
+/* A descriptor of /dev/net/tun outside. */
+int leak_look_at_tap(struct leak_search *s, const struct outsider *o, int fd, const char *link,
+		     struct error *e) must_check;
+/* Those whose descriptor was not found. */
+int leak_check_taps(struct leak_search *s, struct error *e) must_check;
 
 /* What a task outside has open, and where it stands; what it has mapped. */
 int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e) must_check;

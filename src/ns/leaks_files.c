@@ -209,6 +209,8 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 		return 0;
 	snprintf(how, sizeof(how), " as descriptor %d", u.fd);
 	r = look_at_use(s, o, o->tid, &u, how, e);
+	if (!r && S_ISCHR(u.mode) && u.rdev == makedev(MISC_MAJOR, 200)) /* /dev/net/tun */
+		return leak_look_at_tap(s, o, u.fd, u.link, e);
 	if (r || !S_ISSOCK(u.mode))
 		return r < 0 ? r : 0;
 	sockets->fds[sockets->n++] = u.fd;

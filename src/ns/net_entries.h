@@ -39,6 +39,7 @@ int net_list_add(struct net_list *list, const struct rtnl_message *m, struct scr
 struct net_other {
 	int index;
 	char name[IFNAMSIZ];
+	bool tun; /* or tap: it is that of a descriptor */
 };
 
 struct net_others {

@@ -159,13 +159,14 @@ static int take_parts(struct look *l, Reprise__NetLink *m, const struct ifinfoms
 	return r;
 }
 
-static int leave(struct look *l, int index, const char *name)
+static int leave(struct look *l, int index, const char *name, bool tun)
 {
 	struct net_other *other = vec_push(&l->ret->others.list);
 
 	if (!other)
 		return -ENOMEM;
 	other->index = index;
+	other->tun = tun;
 	snprintf(other->name, sizeof(other->name), "%s", name);
 	return 1;
 }
@@ -178,7 +179,7 @@ static int take_tun(struct look *l, const Reprise__NetLink *m, const void *info,
 
 	if (!data || rtnl_number(data, n, 0, IFLA_TUN_PERSIST))
 		return refuse(l, m, "a persistent tun or tap device cannot be saved");
-	return leave(l, m->index, m->name);
+	return leave(l, m->index, m->name, true);
 }
 
 static int take_kind(struct look *l, Reprise__NetLink *m, const struct ifinfomsg *i, size_t len)
@@ -220,7 +221,7 @@ static int take_link(void *arg, const struct nlmsghdr *h)
 	if (h->nlmsg_type != RTM_NEWLINK || !name || !n || name[n - 1])
 		return 0;
 	if (made_by_kernel(name, i)) {
-		r = leave(l, i->ifi_index, name);
+		r = leave(l, i->ifi_index, name, false);
 		return r < 0 ? r : 0;
 	}
 	m = scratch_message(l->s, Reprise__NetLink, reprise__net_link__init);

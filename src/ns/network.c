@@ -19,6 +19,7 @@ void network_free(struct network *n)
 {
 	net_host_close(&n->host);
 	vec_free(&n->fresh.list);
+	vec_free(&n->others.list);
 	net_files_free(&n->files);
 	scratch_free(&n->s);
 }
@@ -162,7 +163,8 @@ int network_checkpoint(struct network *n, int proc_fd, Reprise__Container *msg, 
 		return error_errno(e, fd, E_SYSTEM, "cannot ask about interfaces");
 	r = save_all(n, fd, proc_fd, &links, msg->network, s, e);
 	vec_free(&links.list);
-	vec_free(&links.others.list);
+	vec_free(&n->others.list);
+	n->others = links.others;
 	return r;
 }
 

@@ -14,6 +14,7 @@ struct network {
 	struct net_host host;
 	struct net_settings fresh; /* of a new namespace */
 	struct net_files files;	   /* of this one */
+	struct net_others others;  /* interfaces that do not come with it */
 	struct scratch s;
 };
 #define NETWORK_INIT                   \

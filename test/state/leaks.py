@@ -4,7 +4,7 @@
 import os
 import signal
 
-from case import Failed
+from case import Failed, Skipped
 from contained import begin, expect, listed
 
 # What a process outside does, given a task of the container; then it says so, and waits.
@@ -279,4 +279,22 @@ at = take(3)
 kept = os.open('other', os.O_RDWR | os.O_CREAT, dir_fd=at)
 os.close(at)
 """, '/other', 'as descriptor')
+    finish(case)
+
+
+TAP = """
+import fcntl, struct
+enter('net')
+tap = os.open('/dev/net/tun', os.O_RDWR)
+fcntl.ioctl(tap, 0x400454ca, struct.pack('16sH22x', b'tap0', 0x1002))
+enter('net', os.getppid())
+"""
+
+
+def test_tap(case):
+    """An interface of its network that a program outside serves, as those of ordinary users are (slirp4netns)."""
+    if not os.path.exists('/dev/net/tun'):
+        raise Skipped('no tun')
+    entry = run_inside(case)
+    expect_found(case, entry, TAP, '/dev/net/tun', 'interface tap0')
     finish(case)
