@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -321,14 +322,12 @@ static int look_at_namespaces(struct leak_search *s, const struct outsider *o, b
 	return 0;
 }
 
-/* One line of mountinfo: a namespace that a file holds. */
-static int look_at_mount(struct leak_search *s, const struct outsider *o, const char *line,
-			 struct error *e)
+/* A namespace that a file holds. */
+static int look_at_bound(struct leak_search *s, const struct outsider *o, const char *root,
+			 const char *point, struct error *e)
 {
-	char root[64], point[512], how[600];
+	char how[600];
 
-	if (sscanf(line, "%*d %*d %*s %63s %511s", root, point) != 2)
-		return 0;
 	vec_for_each (l, &s->links) {
 		if (strcmp(root, l->link))
 			continue;
@@ -338,36 +337,31 @@ static int look_at_mount(struct leak_search *s, const struct outsider *o, const 
 	return 0;
 }
 
-/* Once for each mount namespace. */
-static int look_at_mounts(struct leak_search *s, const struct outsider *o, struct error *e)
+/* What the host itself has mounted it has given to the container, see mounts_is_given(). */
+static bool is_given(const struct leak_search *s, dev_t dev)
 {
-	uint64_t ns = space_number(s->ct->host_proc, e, "%d/ns/mnt", o->pid), *seen;
-	_cleanup_(free_ptr) char *text = NULL;
-	int r = 0;
+	vec_for_each (m, &s->ct->mounts.ours)
+		if (m->dev == dev)
+			return true;
+	return false;
+}
 
-	if (!ns) {
-		error_clear(e);
+/* One line of mountinfo: a namespace, or a file system of the container. */
+static int look_at_mount(struct leak_search *s, const struct outsider *o, const char *line,
+			 struct error *e)
+{
+	const bool bound = strstr(line, " - nsfs ");
+	char root[64], point[512];
+	unsigned int major, minor;
+
+	if (sscanf(line, "%*d %*d %u:%u %63s", &major, &minor, root) != 3 ||
+	    sscanf(line, "%*d %*d %*s %*s %511s", point) != 1)
 		return 0;
-	}
-	vec_for_each (n, &s->seen)
-		if (*n == ns)
-			return 0;
-	seen = vec_push(&s->seen);
-	if (!seen)
-		return no_memory(e);
-	*seen = ns;
-	if (procfs_read(s->ct->host_proc, &text, e, "%d/mountinfo", o->pid) < 0) {
-		error_clear(e);
+	if (bound)
+		return look_at_bound(s, o, root, point, e);
+	if (!leak_is_own_device(s, makedev(major, minor)) || is_given(s, makedev(major, minor)))
 		return 0;
-	}
-	for (char *line = text, *end; r >= 0 && line && *line; line = end) {
-		end = strchr(line, '\n');
-		if (end)
-			*end++ = '\0';
-		if (strstr(line, " - nsfs "))
-			r = look_at_mount(s, o, line, e);
-	}
-	return r;
+	return leak_report(s, o, "file", point, NULL, ", which has it mounted", e);
 }
 
 /* Whoever made the container may have come with its namespaces, and waits for its end. */
@@ -396,6 +390,55 @@ static bool made_it(const struct leak_search *s, pid_t pid)
 		if (*m == pid)
 			return true;
 	return false;
+}
+
+enum sight { OF_NAMESPACES, OF_FILES };
+
+/* 1: for the first time. */
+static int see_first(struct leak_search *s, uint64_t ns, enum sight what, struct error *e)
+{
+	const uint64_t sight = ns * 2 + what;
+	uint64_t *slot;
+
+	vec_for_each (n, &s->seen)
+		if (*n == sight)
+			return 0;
+	slot = vec_push(&s->seen);
+	if (!slot)
+		return no_memory(e);
+	*slot = sight;
+	return 1;
+}
+
+/* Once for each mount namespace. Who has made the container has its mounts as he has its
+ * namespaces. */
+static int look_at_mounts(struct leak_search *s, const struct outsider *o, struct error *e)
+{
+	uint64_t ns = space_number(s->ct->host_proc, e, "%d/ns/mnt", o->pid);
+	_cleanup_(free_ptr) char *text = NULL;
+	int r, first, files = 0;
+
+	if (!ns) {
+		error_clear(e);
+		return 0;
+	}
+	r = first = see_first(s, ns, OF_NAMESPACES, e);
+	if (r >= 0 && !made_it(s, o->pid))
+		r = files = see_first(s, ns, OF_FILES, e);
+	if (r < 0 || (!first && !files))
+		return r;
+	if (procfs_read(s->ct->host_proc, &text, e, "%d/mountinfo", o->pid) < 0) {
+		error_clear(e);
+		return 0;
+	}
+	for (char *line = text, *end; r >= 0 && line && *line; line = end) {
+		end = strchr(line, '\n');
+		if (end)
+			*end++ = '\0';
+		if (strstr(line, " - nsfs ") ? first : files)
+			r = look_at_mount(s, o, line, e);
+	}
+	return r;
 }
 
 /* A thread may have left what it shared with the first one. */

@@ -32,7 +32,7 @@ struct leak_search {
 	VEC(dev_t) devices;	   /* file systems that are the container's alone */
 	VEC(struct ns_link) links; /* its namespaces */
 	VEC(uint64_t) networks;	   /* SO_NETNS_COOKIE */
-	VEC(uint64_t) seen;	   /* mount namespaces outside that have been looked at */
+	VEC(uint64_t) seen;	   /* mount namespaces outside: by number and enum sight */
 	VEC(pid_t) makers;	   /* who made it, and waits */
 	VEC(struct leak_tap) taps;
 	const char *pid_link;

@@ -126,6 +126,54 @@ enter('ipc', os.getppid())
     finish(case)
 
 
+def test_opened(case):
+    """Anew, through /proc: the file is another description of the same thing."""
+    entry = run_inside(case)
+    expect_found(case, entry, "kept = os.open('/proc/%d/fd/3' % pid, os.O_RDONLY | os.O_NONBLOCK)", 'pipe', 'descriptor')
+    expect_found(case, entry, "kept = os.open('/proc/%d/fd/6' % pid, os.O_RDWR)", 'memfd', 'descriptor 6')
+    expect_found(case, entry, "kept = os.open('/proc/%d/root/tmp/ready' % pid, os.O_RDONLY)", '/tmp/ready', 'descriptor')
+    expect_found(case, entry, "kept = os.open('/proc/%d/root/dev/ptmx' % pid, os.O_RDWR)", 'ptmx', 'descriptor')
+    finish(case)
+
+
+# In a pid namespace of its own it has what it had before; descriptors of streams are meant to lead outside.
+INHERITED = """
+import ctypes, mmap, os, sys, time
+kind = sys.argv[1]
+if kind == 'pipe':
+    os.pipe()
+elif kind == 'eventfd':
+    os.eventfd(0)
+elif kind == 'regular':
+    os.open('/etc/passwd', os.O_RDONLY)
+elif kind == 'memory':
+    kept = mmap.mmap(-1, 4096)
+elif kind == 'stack':
+    kept = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+assert ctypes.CDLL(None).unshare(0x20000000) == 0
+if os.fork():
+    os.wait()
+    os._exit(0)
+time.sleep(1000)
+"""
+
+
+def test_inherited(case):
+    """From who has made the container."""
+    for kind, word in ('pipe', 'pipe:['), ('eventfd', 'eventfd'), ('regular', '/etc/passwd'), ('memory', '/dev/zero'), ('stack', None):
+        maker = case.spawn(['/usr/bin/python3', '-c', INHERITED, kind])
+        children = '/proc/%d/task/%d/children' % (maker, maker)
+        case.until(lambda: open(children).read(), 'the first process')
+        pid = int(open(children).read())
+        found = leaks(case, pid)
+        os.kill(pid, signal.SIGKILL)
+        case.wait(maker)
+        if not found if word else found:
+            raise Failed('%s: found %s' % (kind, found))
+        if word and not all(word in line for line in found):
+            raise Failed('%s: found %s' % (kind, found))
+
+
 def test_sockets(case):
     """Sockets belong to the network in which they were made."""
     entry = run_inside(case)
@@ -251,6 +299,26 @@ def test_streams(case):
         raise Failed('found without a leak: %s' % found)
 
 
+ATTACHED = """
+held = os.path.dirname(sys.argv[2]) + '/attached'
+os.mkdir(held)
+own = os.open('/proc/self/ns/mnt', os.O_RDONLY)
+enter('mnt')
+tree = libc.syscall(428, -100, b'/tmp', 1)
+assert tree >= 0 and libc.setns(own, 0) == 0, ctypes.get_errno()
+assert libc.unshare(0x20000) == 0 and libc.mount(None, b'/', None, 0x44000, None) == 0
+assert libc.syscall(429, tree, b'', -100, held.encode(), 4) == 0, ctypes.get_errno()
+os.close(tree)
+"""
+
+
+def test_mounted(case):
+    """A file system of the container that is mounted outside, too, where nobody has a file of it."""
+    entry = run_inside(case)
+    expect_found(case, entry, ATTACHED, '/attached', 'has it mounted')
+    finish(case)
+
+
 # A file system in memory that was never attached: its root is descriptor 3, a file of it 4.
 DETACHED = """
 import ctypes, os, time
@@ -263,6 +331,15 @@ os.close(4)
 assert os.open('file', os.O_RDWR | os.O_CREAT, dir_fd=3) == 4
 open('/tmp/ready', 'w').close()
 time.sleep(1000)
+"""
+
+
+# Of what is attached nowhere there are copies since Linux 6.15.
+DETACHED_TREE = """
+at = take(3)
+tree = libc.syscall(428, at, b'', 0x1001)
+os.close(at)
+assert tree >= 0, ctypes.get_errno()
 """
 
 
@@ -279,6 +356,17 @@ at = take(3)
 kept = os.open('other', os.O_RDWR | os.O_CREAT, dir_fd=at)
 os.close(at)
 """, '/other', 'as descriptor')
+    code, _, err = case.run(['/usr/bin/python3', '-c', PRELUDE + DETACHED_TREE, str(entry['pid']), case.path('ready')])
+    if code and 'AssertionError: 22' not in err:
+        raise Failed(err)
+    if not code:
+        expect_found(case, entry, DETACHED_TREE + """
+held = os.path.dirname(sys.argv[2]) + '/attached'
+os.mkdir(held)
+assert libc.unshare(0x20000) == 0 and libc.mount(None, b'/', None, 0x44000, None) == 0
+assert libc.syscall(429, tree, b'', -100, held.encode(), 4) == 0, ctypes.get_errno()
+os.close(tree)
+""", '/attached', 'has it mounted')
     finish(case)
 
 
