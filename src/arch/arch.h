@@ -89,6 +89,8 @@ struct arch_gadgets;
 void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t sp,
 			   uint64_t sigmask, const struct user_regs_struct *regs, long nr,
 			   const uint64_t args[6]);
+/* Where a thread is right behind that system call. */
+uint64_t arch_call_end(const struct arch_gadgets *g);
 /* Goes on as by a return with the stack pointer at `at`, where such a frame stands. */
 void arch_set_return(struct user_regs_struct *regs, uint64_t sigreturn, uint64_t at);
 

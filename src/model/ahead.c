@@ -69,6 +69,18 @@ void ahead_wait(struct ahead *a, size_t i)
 	pthread_mutex_unlock(&a->lock);
 }
 
+bool ahead_is_done(struct ahead *a, size_t i)
+{
+	bool done = false;
+
+	if (a) {
+		pthread_mutex_lock(&a->lock);
+		done = i < a->done;
+		pthread_mutex_unlock(&a->lock);
+	}
+	return done;
+}
+
 void ahead_end(struct ahead *a)
 {
 	if (!a)

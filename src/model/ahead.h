@@ -2,6 +2,7 @@
 #ifndef REPRISE_MODEL_AHEAD_H
 #define REPRISE_MODEL_AHEAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /*
@@ -18,6 +19,8 @@ struct ahead;
 struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i), void *arg);
 /* Returns when item i is done. NULL: nothing to wait for. Items are asked for in their order. */
 void ahead_wait(struct ahead *a, size_t i);
+/* NULL: nothing is. */
+bool ahead_is_done(struct ahead *a, size_t i);
 /* Waits for the item that is being worked on, leaves out the others, and frees. NULL is allowed. */
 void ahead_end(struct ahead *a);
 

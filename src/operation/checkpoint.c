@@ -74,12 +74,14 @@ static int save_process(struct pass *p, struct checkpoint_process *cp, struct er
 				  c->status_of == by->tid ? c->status : NULL, &p->found, e);
 	if (r >= 0 && by)
 		r = agent_complete(&cp->agent, e);
+	if (r >= 0 && by)
+		pass_overlap(p, cp);
 	if (r >= 0)
 		r = process_checkpoint(c, &p->index, cp, e);
 	if (r >= 0 && !cp->frozen->zombie)
 		r = mm_checkpoint(c, cp, e);
 	if (r >= 0 && cp->agent)
-		r = agent_return(take_ptr(&cp->agent), e);
+		r = pass_leave(p, cp, e);
 	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm) : 0;
 }
 
@@ -107,6 +109,8 @@ static int save_state(struct pass *p, struct error *e)
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
+	if (r >= 0)
+		r = pass_join(p, e);
 	/* The end of a pid namespace waits for all that are in it. */
 	security_probes_free(take_ptr(&c->probes));
 	if (r >= 0)

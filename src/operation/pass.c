@@ -258,6 +258,52 @@ void pass_await(struct pass *p, const struct checkpoint_process *cp)
 	ahead_wait(p->c.ahead, (size_t)(cp - p->c.processes.v));
 }
 
+int pass_join(struct pass *p, struct error *e)
+{
+	struct checkpoint_process *cp = p->leaving;
+	int r = cp ? agent_return(take_ptr(&cp->agent), e) : 0;
+
+	p->leaving = NULL;
+	if (r < 0)
+		return error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm);
+	if (p->meanwhile.err < 0)
+		*e = p->meanwhile;
+	return p->meanwhile.err;
+}
+
+static void overlap(void *arg)
+{
+	struct pass *p = arg;
+	struct checkpoint *c = &p->c;
+	size_t next = (size_t)(p->overlapped - c->processes.v) + 1;
+	struct checkpoint_process *cp = &c->processes.v[next];
+
+	if (next < c->processes.n && ahead_is_done(c->ahead, next) && cp->agent &&
+	    agent_begin(cp->agent, &p->meanwhile) < 0)
+		ignore(error_object(&p->meanwhile, p->meanwhile.err, "task %d (%s)",
+				    cp->frozen->pid, cp->stat.comm),
+		       "told by who joins");
+	ignore(pass_join(p, &p->meanwhile), "told by who joins next");
+}
+
+void pass_overlap(struct pass *p, struct checkpoint_process *cp)
+{
+	p->overlapped = cp;
+	if (p->c.ahead)
+		agent_meanwhile(cp->agent, overlap, p);
+}
+
+int pass_leave(struct pass *p, struct checkpoint_process *cp, struct error *e)
+{
+	int r = pass_join(p, e);
+
+	if (r < 0)
+		return r;
+	p->leaving = cp;
+	/* whoever shares its memory is to find that as it was */
+	return p->c.ahead && !cp->shares_memory ? agent_leave(cp->agent, e) : pass_join(p, e);
+}
+
 bool pass_pins_pages(const struct checkpoint *c)
 {
 	return mm_pins_pages(c) || files_hold_kind(c, "io_uring");

@@ -33,6 +33,9 @@ struct pass {
 	uint64_t who;	     /* was there when memory was copied in advance */
 	int *hold;	     /* the subject's */
 	uint64_t later;	     /* bytes that are read from copies: mm_make_copies() */
+	struct checkpoint_process *overlapped; /* that executes something */
+	struct checkpoint_process *leaving;    /* whose agent is on its way out, or NULL */
+	struct error meanwhile;		       /* of what was done while another one ran */
 };
 
 /* What is to be saved, and what is known of it in advance. */
@@ -79,6 +82,14 @@ void pass_look_ahead(struct pass *p);
 void pass_awake(const struct pass *p, bool awake);
 /* To be called before a process is looked at, and before calls are executed in it. */
 void pass_await(struct pass *p, const struct checkpoint_process *cp);
+/*
+ * To map an agent and to unmap it takes a task some time, in which there is something to do for
+ * others: while `cp` executes what it is asked, the next one begins and the one before it ends.
+ * pass_leave() lets go of what pass_join() waits for.
+ */
+void pass_overlap(struct pass *p, struct checkpoint_process *cp);
+int pass_leave(struct pass *p, struct checkpoint_process *cp, struct error *e) must_check;
+int pass_join(struct pass *p, struct error *e) must_check;
 /* Does the kernel hold pages of the tree for input and output, past its page tables? */
 bool pass_pins_pages(const struct checkpoint *c);
 

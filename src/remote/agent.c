@@ -135,6 +135,12 @@ long agent_syscall(struct agent *a, pid_t tid, const struct cpu_state *saved, st
 	return r < 0 ? r : batch_result(&b, call);
 }
 
+void agent_meanwhile(struct agent *a, void (*fn)(void *arg), void *arg)
+{
+	a->meanwhile = fn;
+	a->meanwhile_arg = arg;
+}
+
 int agent_return(struct agent *a, struct error *e)
 {
 	int r = 0;

@@ -33,6 +33,9 @@ struct borrowed {
 	siginfo_t guest; /* one of these that came from elsewhere meanwhile; si_signo 0: none */
 };
 
+/* What a thread is doing for us while nobody waits for it. */
+enum errand { ERRAND_NONE, ERRAND_MAP, ERRAND_UNMAP };
+
 struct agent {
 	bool live;
 	pid_t tid;	  /* whose address space it is */
@@ -56,6 +59,11 @@ struct agent {
 	uint64_t leave; /* frames of calls: see live_private.h; 0: no room for them */
 	bool abandoned; /* a thread could not be brought back: it goes on by itself */
 	uint64_t undo;	/* the frame of a call that undoes something and comes first; 0: none */
+	pid_t own_pid;	/* of the process, in its own pid namespace; 0: not known */
+	enum errand errand;
+	struct borrowed sent;	      /* on that errand */
+	void (*meanwhile)(void *arg); /* to be called while the next batch runs, or NULL */
+	void *meanwhile_arg;
 	pid_t last_tid; /* another one that was borrowed, in case tid dies */
 	const struct cpu_state *last_saved;
 };

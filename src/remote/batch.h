@@ -133,6 +133,15 @@ int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_st
 int agent_prepare(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_state *saved,
 		  const char *status, struct agent_found *found, struct error *e) must_check;
 int agent_complete(struct agent **a, struct error *e) must_check;
+/*
+ * Two steps that take a task some time, begun without waiting for their ends: that of
+ * agent_complete(), and that of agent_return(). Where there is nothing to gain these do nothing.
+ * Only what needs no task may be done with it until then.
+ */
+int agent_begin(struct agent *a, struct error *e) must_check;
+int agent_leave(struct agent *a, struct error *e) must_check;
+/* fn is called once, while the next batch of a live agent runs. It may deal with other agents. */
+void agent_meanwhile(struct agent *a, void (*fn)(void *arg), void *arg);
 /* The code of a captive agent, to be placed at `at` (page aligned, AGENT_SIZE bytes, rwx). */
 #define AGENT_SIZE (64 * 1024)
 void agent_place(void *at);

@@ -2,8 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
@@ -11,8 +9,8 @@
 #include "remote/maps.h"
 
 /*
- * A live agent from its beginning to its end: what it needs of a process, its mapping, and how all
- * of that goes away again.
+ * A live agent from its beginning to its end: what it needs of a process, and how all of that goes
+ * away again.
  */
 
 /* Generating these does more than to queue them. */
@@ -21,60 +19,16 @@
 	 SIGNAL_BIT(SIGTTOU) | SIGNAL_BIT(SIGCONT))
 #define STANDARD_SIGNALS 0x7fffffffULL
 
-static bool is_error(long result)
+/* As the innermost pid namespace has it; 0: not told. */
+static pid_t last_number(const char *status, const char *field)
 {
-	return result < 0 && result >= -4095;
-}
+	size_t len;
+	const char *at = proc_field(status, field, &len), *last = at;
 
-static int write_code(struct agent *a, pid_t tid, uint64_t at, struct error *e)
-{
-	return mem_write(tid, at, arch_agent_code, (size_t)(arch_agent_code_end - arch_agent_code),
-			 e);
-}
-
-/*
- * Memory for the agent, at a place that is chosen here, so that what takes it away again is there
- * before it is. Where there can be none (RLIMIT_AS, a policy against code that is written at run
- * time) calls are made one by one. A thread with seccomp filters is no keeper: they may not allow
- * it to unmap anything.
- */
-static int map_agent(struct agent *a, struct error *e)
-{
-	const uint64_t hole = a->hole;
-	bool kept;
-	uint64_t args[6] = {0,
-			    AGENT_SIZE,
-			    PROT_READ | PROT_WRITE | PROT_EXEC,
-			    MAP_PRIVATE | MAP_ANONYMOUS,
-			    (uint64_t)-1,
-			    0};
-	struct borrowed b;
-	long at = 0;
-	int r = live_begin(&b, a, a->tid, a->saved, e);
-
-	if (r < 0)
-		return r;
-	kept = a->leave && hole && !b.filtered;
-	if (hole) {
-		args[0] = hole;
-		args[3] |= MAP_FIXED_NOREPLACE;
-	}
-	a->mapping = hole;
-	if (kept)
-		r = live_write_leave(&b, e);
-	if (r < 0)
-		a->mapping = 0;
-	else
-		r = live_single(&b, kept ? live_leave_at(&b) : live_frame_at(&b), SYS_mmap, args,
-				&at, e);
-	if (r < 0) /* it may be there or not: what is not there can be removed as well */
-		return live_finish(&b, r, e);
-	a->mapping = is_error(at) ? 0 : (uint64_t)at;
-	if (kept && a->mapping)
-		a->keeper = b;
-	if (a->mapping)
-		r = write_code(a, b.tid, a->mapping, e);
-	return live_finish(&b, r, e);
+	for (; at && *at && *at != '\n'; at++)
+		if (*at == ' ' || *at == '\t')
+			last = at + 1;
+	return last ? (pid_t)strtol(last, NULL, 10) : 0;
 }
 
 static int read_process(struct agent *a, const char *status, struct error *e)
@@ -93,6 +47,7 @@ static int read_process(struct agent *a, const char *status, struct error *e)
 		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood",
 				 a->tid);
 	ignore(proc_field_u64(status, "Seccomp", 10, &a->seccomp), "absent without CONFIG_SECCOMP");
+	a->own_pid = last_number(status, "NStgid");
 	a->ignorable = (ignored | IGNORED_BY_DEFAULT) & ~caught & STANDARD_SIGNALS & ~JOB_SIGNALS &
 		       ~FAULT_SIGNALS;
 	/* Our return addresses are not on the shadow stack. */
@@ -168,7 +123,7 @@ int agent_prepare(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_s
 
 int agent_complete(struct agent **a, struct error *e)
 {
-	int r = map_agent(*a, e);
+	int r = live_map(*a, e);
 
 	if (r < 0)
 		ignore(agent_return(take_ptr(a), NULL), "the first error counts");
@@ -183,50 +138,11 @@ int agent_borrow(struct agent **ret, int proc_fd, pid_t tid, const struct cpu_st
 	return r < 0 ? r : agent_complete(ret, e);
 }
 
-static long unmap_by(struct agent *a, pid_t tid, const struct cpu_state *saved, struct error *e)
-{
-	const uint64_t args[6] = {a->mapping, AGENT_SIZE};
-	struct borrowed b;
-	long result = 0;
-	int r = live_begin(&b, a, tid, saved, e);
-
-	if (r < 0)
-		return r;
-	r = live_last(&b, live_frame_at(&b), SYS_munmap, args, &result, e);
-	if (r == 0)
-		a->keeper.tid = 0;
-	if (r == 0 && !is_error(result))
-		a->mapping = 0;
-	r = live_finish(&b, r, e);
-	return r < 0 ? r : result;
-}
-
-static int unmap_agent(struct agent *a, struct error *e)
-{
-	const struct borrowed keeper = a->keeper;
-	long result;
-
-	if (!a->mapping)
-		return 0;
-	result = keeper.tid ? unmap_by(a, keeper.tid, keeper.saved, e)
-			    : unmap_by(a, a->tid, a->saved, e);
-	if (result == -ESRCH && a->mapping && a->last_tid != a->tid) {
-		error_clear(e);
-		result = unmap_by(a, keeper.tid == a->last_tid ? a->tid : a->last_tid,
-				  keeper.tid == a->last_tid ? a->saved : a->last_saved, e);
-	}
-	if (result == -ESRCH)
-		return -ESRCH;
-	return result < 0 ? error_errno(e, (int)result, E_REMOTE,
-					"cannot remove what ran system calls in task %d", a->tid)
-			  : 0;
-}
-
 int live_return(struct agent *a, struct error *e)
 {
-	int r = unmap_agent(a, e), cleared;
+	int r = live_unmap(a, e), cleared;
 
-	if (r < 0 && r != -ESRCH && !a->abandoned && unmap_agent(a, NULL) == 0)
+	if (r < 0 && r != -ESRCH && !a->abandoned && live_unmap(a, NULL) == 0)
 		a->mapping = 0;
 	if (a->abandoned) {
 		slot_free(&a->slot);

@@ -218,6 +218,11 @@ static uint64_t leave_frame_at(const struct agent *a, unsigned int i)
 	return a->leave + i * ARCH_CALL_FRAME;
 }
 
+uint64_t live_errand_at(const struct agent *a)
+{
+	return leave_frame_at(a, 2);
+}
+
 uint64_t live_leave_at(const struct borrowed *b)
 {
 	return b->a->undo ? b->a->undo : leave_frame_at(b->a, b->side);

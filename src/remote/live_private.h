@@ -11,6 +11,7 @@
  *
  *	leave + 0    by which the thread of side 0 goes on
  *	leave + 1    by which that of side 1 does
+ *	leave + 2    where one goes that is on an errand, when its call has ended
  *
  * and behind that page the frames of calls that undo something before (promise.c).
  *
@@ -39,9 +40,14 @@ uint64_t live_back(const struct borrowed *b);
 /* One call, after which the thread would return to the frame at `back`. It is in a stop then. */
 int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
 		struct error *e) must_check;
-/* The same for its last one, which no signal interrupts: it stops where it can be let go. */
-int live_last(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
+/*
+ * The same without waiting for it: see live_map.c. It stops where it can be let go, and what the
+ * call has returned is not told. No signal interrupts it.
+ */
+bool live_can_post(const struct borrowed *b);
+int live_post(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6],
 	      struct error *e) must_check;
+int live_meet(struct borrowed *b, struct error *e) must_check;
 /* r: what became of it. It stays where it would unmap the agent, or goes back to where it was. */
 int live_finish(struct borrowed *b, int r, struct error *e) must_check;
 int live_end(struct borrowed *b, struct error *e) must_check;
@@ -55,5 +61,10 @@ void live_use_slot(struct slot *slot, uint64_t end);
 /* Before the mapping exists: whoever is killed behind this takes it away. */
 int live_write_leave(struct borrowed *b, struct error *e) must_check;
 uint64_t live_leave_at(const struct borrowed *b);
+uint64_t live_errand_at(const struct agent *a);
+
+/* live_map.c. Where there can be no mapping a->mapping stays 0. */
+int live_map(struct agent *a, struct error *e) must_check;
+int live_unmap(struct agent *a, struct error *e) must_check;
 
 #endif

@@ -38,18 +38,15 @@ static int pass_signal(struct borrowed *b, int signal, struct error *e)
 	return r < 0 ? r : signal;
 }
 
-/* Waits for the wanted kind of stop, resuming by `resume` from others, and with the signal `pass`
- * from where it is. */
-static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, uint64_t ip,
-		     int (*resume)(pid_t, int, struct error *), int pass, struct error *e)
+/* Waits for the wanted kind of stop, resuming by `resume` from others. */
+static int meet(struct borrowed *b, enum trace_stop_kind kind, int signal, uint64_t ip,
+		int (*resume)(pid_t, int, struct error *), struct error *e)
 {
 	struct user_regs_struct regs;
 
 	for (;;) {
-		int r = resume(b->tid, pass, e);
+		int pass = 0, r = trace_wait(b->tid, &b->stop, STOP_TIMEOUT_MS, e);
 
-		if (r == 0)
-			r = trace_wait(b->tid, &b->stop, STOP_TIMEOUT_MS, e);
 		if (r == -ETIMEDOUT)
 			return error_set(
 				e, r, E_REMOTE,
@@ -57,24 +54,33 @@ static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, 
 				b->tid, STOP_TIMEOUT_MS);
 		if (r < 0)
 			return r;
-		pass = 0;
 		if (b->stop.kind == TRACE_EXITED)
 			return is_gone(e, b->tid);
 		if (b->stop.kind == kind && kind != TRACE_SIGNAL)
 			return 0;
 		if (b->stop.kind == TRACE_GROUP_STOP && kind == TRACE_EVENT_STOP)
 			return 0; /* it serves as well, and would come again */
-		if (b->stop.kind != TRACE_SIGNAL)
-			continue;
-		if (kind == TRACE_SIGNAL && b->stop.signal == signal) {
+		if (b->stop.kind == TRACE_SIGNAL && kind == TRACE_SIGNAL &&
+		    b->stop.signal == signal) {
 			r = trace_get_regs(b->tid, &regs, e);
 			if (r < 0 || arch_ip(&regs) == ip)
 				return r;
 		}
-		pass = pass_signal(b, b->stop.signal, e);
-		if (pass < 0)
-			return pass;
+		if (b->stop.kind == TRACE_SIGNAL)
+			pass = pass_signal(b, b->stop.signal, e);
+		r = pass < 0 ? pass : resume(b->tid, pass, e);
+		if (r < 0)
+			return r;
 	}
+}
+
+/* The same, and first it goes on with the signal `pass` from where it is. */
+static int run_until(struct borrowed *b, enum trace_stop_kind kind, int signal, uint64_t ip,
+		     int (*resume)(pid_t, int, struct error *), int pass, struct error *e)
+{
+	int r = resume(b->tid, pass, e);
+
+	return r < 0 ? r : meet(b, kind, signal, ip, resume, e);
 }
 
 /* One call at the program's own `syscall; ret`; the task stops at its beginning. */
@@ -111,25 +117,49 @@ int live_single(struct borrowed *b, uint64_t back, long nr, const uint64_t args[
 	return r < 0 ? r : result_of(b, ret, e);
 }
 
-/* The request stays pending while it makes its call: see trace_settle(). */
-static int go_to_rest(pid_t tid, int signal, struct error *e)
+/*
+ * The signal by which one on an errand says that it has come to its end: one that the process
+ * ignores, and the thread does not block.
+ */
+static int errand_signal(const struct borrowed *b)
 {
-	int r = trace_interrupt(tid, e);
+	uint64_t can = b->a->ignorable & ~b->saved->sigmask;
 
-	return r < 0 ? r : trace_cont(tid, signal, e);
+	return can & SIGNAL_BIT(SIGURG) ? SIGURG : can ? __builtin_ctzll(can) + 1 : 0;
+}
+
+bool live_can_post(const struct borrowed *b)
+{
+	return b->a->leave && b->a->own_pid && !b->filtered && !b->own.kept && errand_signal(b);
 }
 
 /*
- * The same, in a stop from which it can be let go: one stop less. A call that no signal interrupts.
+ * kill(2) names the process alone; of its threads this one runs, so that it takes the signal
+ * (complete_signal()). One of that number that comes from elsewhere before the call is passed on,
+ * and is ignored; one that comes right behind it serves as well.
  */
-int live_last(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], long *ret,
-	      struct error *e)
+int live_post(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], struct error *e)
 {
-	int r = enter_single(b, back, nr, args, e);
+	struct agent *a = b->a;
+	struct user_regs_struct regs = b->saved->regs;
+	int signal = errand_signal(b), r;
+	const uint64_t end[6] = {(uint64_t)a->own_pid, (uint64_t)signal};
+	uint64_t mask = live_quiet_mask(b) & ~SIGNAL_BIT(signal);
+	uint8_t buf[ARCH_CALL_FRAME];
 
+	arch_call_frame_build(buf, &a->gadgets, back, mask, &regs, SYS_kill, end);
+	live_use_slot(&a->slot, a->leave + LEAVE_ALIGN);
+	r = mem_write(b->tid, live_errand_at(a), buf, sizeof(buf), e);
+	arch_set_call(&regs, a->gadgets.syscall_ret, live_errand_at(a), nr, args);
 	if (r == 0)
-		r = run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, 0, e);
-	return r < 0 ? r : result_of(b, ret, e);
+		r = live_divert(b, &regs, mask, e);
+	return r < 0 ? r : trace_cont(b->tid, 0, e);
+}
+
+int live_meet(struct borrowed *b, struct error *e)
+{
+	return meet(b, TRACE_SIGNAL, errand_signal(b), arch_call_end(&b->a->gadgets), trace_cont,
+		    e);
 }
 
 static uint64_t argument(const struct batch *batch, const struct batch_wire_call *call,
@@ -198,6 +228,14 @@ static int choose_signal(struct borrowed *b, uint64_t pending)
 	return b->lent;
 }
 
+/* The request stays pending while it goes on: see trace_settle(). */
+static int go_to_rest(pid_t tid, int signal, struct error *e)
+{
+	int r = trace_interrupt(tid, e);
+
+	return r < 0 ? r : trace_cont(tid, signal, e);
+}
+
 /*
  * A signal that was lent is taken off before the thread has its own mask again: blocked, it would
  * stay there if we were killed then. In another stop nothing is left of it (get_signal()). One that
@@ -216,6 +254,15 @@ static int give_back_signal(struct borrowed *b, struct error *e)
 	}
 	b->guest.si_signo = b->lent = 0;
 	return r < 0 ? r : run_until(b, TRACE_EVENT_STOP, 0, 0, go_to_rest, pass, e);
+}
+
+static void do_meanwhile(struct agent *a)
+{
+	void (*fn)(void *) = a->meanwhile;
+
+	a->meanwhile = NULL;
+	if (fn)
+		fn(a->meanwhile_arg);
 }
 
 static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uint64_t pending,
@@ -237,7 +284,11 @@ static int run_by_agent(struct borrowed *b, struct batch *batch, int signal, uin
 	arch_set_run(&regs, a->mapping);
 	r = live_divert(b, &regs, ~(SIGNAL_BIT(signal) | (FAULT_SIGNALS & ~pending)), e);
 	if (r == 0)
-		r = run_until(b, TRACE_SIGNAL, signal, agent_raised_at(a), trace_cont, 0, e);
+		r = trace_cont(b->tid, 0, e);
+	if (r == 0)
+		do_meanwhile(a);
+	if (r == 0)
+		r = meet(b, TRACE_SIGNAL, signal, agent_raised_at(a), trace_cont, e);
 	if (r == 0 && b->lent)
 		r = give_back_signal(b, e);
 	return r < 0 ? r : agent_unload(a, b->tid, batch, e);

@@ -91,6 +91,11 @@ void arch_reissue(struct user_regs_struct *regs, long nr)
 	regs->orig_rax = -1UL;
 }
 
+uint64_t arch_call_end(const struct arch_gadgets *g)
+{
+	return g->syscall_ret + SYSCALL_INSN_SIZE;
+}
+
 void arch_unreissue(struct user_regs_struct *regs, long nr, int code)
 {
 	regs->rip += SYSCALL_INSN_SIZE;
