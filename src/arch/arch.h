@@ -83,12 +83,13 @@ void arch_frame_build(uint8_t *buf, size_t size, uint64_t at, uint64_t sigreturn
 		      uint32_t xstate_len);
 
 /* The same for a system call alone, at the `system call; return` at `ip`, which returns to the word
- * at `sp`. All signals of `sigmask` are blocked meanwhile. `buf` has ARCH_CALL_FRAME bytes. */
+ * at `sp`. All signals of `sigmask` are blocked meanwhile. The extended state is that of the frame
+ * at `whole`, or (0) that of a task that has just begun. `buf` has ARCH_CALL_FRAME bytes. */
 #define ARCH_CALL_FRAME 320
 struct arch_gadgets;
 void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t sp,
-			   uint64_t sigmask, const struct user_regs_struct *regs, long nr,
-			   const uint64_t args[6]);
+			   uint64_t sigmask, const struct user_regs_struct *regs, uint64_t whole,
+			   long nr, const uint64_t args[6]);
 /* Where a thread is right behind that system call. */
 uint64_t arch_call_end(const struct arch_gadgets *g);
 /* Goes on as by a return with the stack pointer at `at`, where such a frame stands. */

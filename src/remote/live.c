@@ -233,7 +233,7 @@ static void build_leave(const struct borrowed *b, bool keeper, uint8_t *buf)
 	const uint64_t unmap[6] = {b->a->mapping, AGENT_SIZE}, none[6] = {};
 
 	arch_call_frame_build(buf, &b->a->gadgets, live_frame_at(b), live_quiet_mask(b),
-			      &b->saved->regs, keeper ? SYS_munmap : SYS_getpid,
+			      &b->saved->regs, 0, keeper ? SYS_munmap : SYS_getpid,
 			      keeper ? unmap : none);
 }
 

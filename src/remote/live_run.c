@@ -128,9 +128,21 @@ static int errand_signal(const struct borrowed *b)
 	return can & SIGNAL_BIT(SIGURG) ? SIGURG : can ? __builtin_ctzll(can) + 1 : 0;
 }
 
+/*
+ * Behind the call comes a return from a signal: no sleep could be restarted any more as the kernel
+ * has noted it (rt_sigreturn() forgets the restart block).
+ */
+static bool sleeps_by_note(const struct borrowed *b)
+{
+	const struct user_regs_struct *regs = &b->saved->regs;
+
+	return arch_call_nr(regs) >= 0 && arch_call_result(regs) == -ARCH_ERESTART_RESTARTBLOCK;
+}
+
 bool live_can_post(const struct borrowed *b)
 {
-	return b->a->leave && b->a->own_pid && !b->filtered && !b->own.kept && errand_signal(b);
+	return b->a->leave && !sleeps_by_note(b) && b->a->own_pid && !b->filtered && !b->own.kept &&
+	       errand_signal(b);
 }
 
 /*
@@ -147,7 +159,7 @@ int live_post(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6]
 	uint64_t mask = live_quiet_mask(b) & ~SIGNAL_BIT(signal);
 	uint8_t buf[ARCH_CALL_FRAME];
 
-	arch_call_frame_build(buf, &a->gadgets, back, mask, &regs, SYS_kill, end);
+	arch_call_frame_build(buf, &a->gadgets, back, mask, &regs, live_frame_at(b), SYS_kill, end);
 	live_use_slot(&a->slot, a->leave + LEAVE_ALIGN);
 	r = mem_write(b->tid, live_errand_at(a), buf, sizeof(buf), e);
 	arch_set_call(&regs, a->gadgets.syscall_ret, live_errand_at(a), nr, args);

@@ -35,7 +35,7 @@ static int write_all(const struct borrowed *b, const struct agent_promise *calls
 			args[calls[i].value_arg] = value_at(a, i);
 		arch_call_frame_build(buf + i * ARCH_CALL_FRAME, &a->gadgets,
 				      i + 1 < n ? frame_at(a, i + 1) : live_leave_at(b),
-				      live_quiet_mask(b), &b->saved->regs, calls[i].nr, args);
+				      live_quiet_mask(b), &b->saved->regs, 0, calls[i].nr, args);
 		memcpy(buf + PROMISES_MAX * ARCH_CALL_FRAME + i * sizeof(uint64_t), &calls[i].value,
 		       sizeof(calls[i].value));
 	}

@@ -116,10 +116,9 @@ void arch_frame_build(uint8_t *buf, size_t size, uint64_t at, uint64_t sigreturn
 	fill_fpstate(buf + FPSTATE_AT, xstate, xstate_len);
 }
 
-/* Without an extended state: the frame behind it brings that of the task. */
 void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t sp,
-			   uint64_t sigmask, const struct user_regs_struct *regs, long nr,
-			   const uint64_t args[6])
+			   uint64_t sigmask, const struct user_regs_struct *regs, uint64_t whole,
+			   long nr, const uint64_t args[6])
 {
 	struct kernel_frame frame = plain_frame(g->sigreturn, sigmask);
 	struct user_regs_struct call = *regs;
@@ -128,6 +127,10 @@ void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t 
 		      "frames of calls stand one behind the other");
 	arch_set_call(&call, g->syscall_ret, sp, nr, args);
 	fill_sigcontext(&frame.sc, &call);
+	if (whole) {
+		frame.uc_flags |= UC_FP_XSTATE;
+		frame.sc.fpstate = whole + FPSTATE_AT;
+	}
 	memset(buf, 0, ARCH_CALL_FRAME);
 	memcpy(buf, &frame, sizeof(frame));
 }
