@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A program for the iterator over the threads of a process (kernel/bpf/task_iter.c), made for the
+ * A program for an iterator over threads or what they have (kernel/bpf/task_iter.c), made for the
  * paths that are asked for: a reading after the other, without a branch. What it finds is what a
  * read of the iterator returns.
  */
@@ -23,6 +23,13 @@ struct kernel_scan {
 struct program {
 	VEC(struct bpf_insn) insns;
 	bool failed;
+};
+
+/* Which are left out. */
+struct condition {
+	bool any;
+	bool zero;   /* whose first value is 0 */
+	uint64_t is; /* or is not this */
 };
 
 static void emit(struct program *p, struct bpf_insn insn)
@@ -49,6 +56,19 @@ void kernel_path_add_offset(struct kernel_path *p, int offset)
 		p->offsets[p->n++] = offset;
 }
 
+int kernel_number_offset(struct kernel_memory *k, uint64_t own_task, uint32_t *level)
+{
+	const int to_level[] = {kernel_offset(k, "task_struct", "thread_pid"),
+				kernel_offset(k, "pid", "level")};
+	int numbers = kernel_offset(k, "pid", "numbers"), size = kernel_size(k, "upid");
+	int nr = kernel_offset(k, "upid", "nr");
+	int r = kernel_chase(k, own_task, to_level, 2, level, sizeof(*level));
+
+	if (numbers < 0 || size < 0 || nr < 0)
+		return -ENOENT;
+	return r < 0 ? r : numbers + (int)*level * size + nr;
+}
+
 /* Where value i stands on the stack of the program. */
 static int16_t slot(size_t n, size_t i)
 {
@@ -58,10 +78,17 @@ static int16_t slot(size_t n, size_t i)
 /* bpf_probe_read_kernel() leaves zeros where it fails; nothing is at low addresses. */
 static void emit_path(struct program *p, const struct kernel_path *path, int16_t at)
 {
-	emit(p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, at, 0));
+	static const int begins[] = {[KERNEL_FROM_TASK] = BPF_REG_7,
+				     [KERNEL_FROM_OBJECT] = BPF_REG_8,
+				     [KERNEL_FROM_NUMBER] = BPF_REG_9};
+
+	if (path->n == 0 && path->from != KERNEL_FROM_TASK)
+		emit(p, STORE(BPF_REG_10, at, begins[path->from]));
+	else
+		emit(p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, at, 0));
 	for (unsigned int i = 0; i < path->n; i++) {
 		if (i == 0)
-			emit(p, MOVE(BPF_REG_3, BPF_REG_7));
+			emit(p, MOVE(BPF_REG_3, begins[path->from]));
 		else
 			emit(p, LOAD(BPF_REG_3, BPF_REG_10, at));
 		emit(p, ADD(BPF_REG_3, path->offsets[i]));
@@ -72,55 +99,67 @@ static void emit_path(struct program *p, const struct kernel_path *path, int16_t
 	}
 }
 
-/* Past the others, if that is not the value: returns the place of the jump. */
-static size_t emit_only(struct program *p, int16_t at, uint64_t is)
+/* Past what is left out: returns the place of the jump. */
+static size_t emit_condition(struct program *p, int16_t at, const struct condition *which)
 {
 	emit(p, LOAD(BPF_REG_1, BPF_REG_10, at));
-	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_2, 0, 0, (int32_t)(uint32_t)is));
-	emit(p, INSN(0, 0, 0, 0, (int32_t)(uint32_t)(is >> 32)));
-	emit(p, INSN(BPF_JMP | BPF_JNE | BPF_X, BPF_REG_1, BPF_REG_2, 0, 0));
+	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_2, 0, 0, (int32_t)(uint32_t)which->is));
+	emit(p, INSN(0, 0, 0, 0, (int32_t)(uint32_t)(which->is >> 32)));
+	emit(p,
+	     INSN(BPF_JMP | (which->zero ? BPF_JEQ : BPF_JNE) | BPF_X, BPF_REG_1, BPF_REG_2, 0, 0));
 	return p->insns.n - 1;
 }
 
-/* only: NULL, or what the first value must be. */
-static void emit_all(struct program *p, const struct kernel_path *paths, size_t n,
-		     const uint64_t *only)
+/* What the program is called with: meta, the task, and what that has. Returns places of jumps to
+ * the end, since it is called once more then. */
+static size_t emit_begin(struct program *p, enum kernel_iterator over, size_t ends[2])
 {
-	size_t jump, other = 0;
-
-	emit(p, LOAD(BPF_REG_6, BPF_REG_1, 0)); /* struct bpf_iter__task: meta, task */
+	emit(p, LOAD(BPF_REG_6, BPF_REG_1, 0));
 	emit(p, LOAD(BPF_REG_7, BPF_REG_1, 8));
-	jump = p->insns.n;
-	emit(p, IF_ZERO(BPF_REG_7, 0)); /* called once more at the end */
+	if (over == KERNEL_FILES)
+		emit(p, INSN(BPF_LDX | BPF_MEM | BPF_W, BPF_REG_9, BPF_REG_1, 16, 0));
+	if (over != KERNEL_TASKS)
+		emit(p, LOAD(BPF_REG_8, BPF_REG_1, over == KERNEL_FILES ? 24 : 16));
+	ends[0] = p->insns.n;
+	emit(p, IF_ZERO(BPF_REG_7, 0));
+	ends[1] = p->insns.n;
+	if (over != KERNEL_TASKS)
+		emit(p, IF_ZERO(BPF_REG_8, 0));
+	return over == KERNEL_TASKS ? 1 : 2;
+}
+
+static void emit_all(struct program *p, enum kernel_iterator over, const struct kernel_path *paths,
+		     size_t n, const struct condition *which)
+{
+	size_t ends[3], nends = emit_begin(p, over, ends);
+
 	for (size_t i = 0; i < n; i++) {
 		emit_path(p, &paths[i], slot(n, i));
-		if (only && i == 0)
-			other = emit_only(p, slot(n, i), *only);
+		if (!which->any && i == 0)
+			ends[nends++] = emit_condition(p, slot(n, i), which);
 	}
 	emit(p, LOAD(BPF_REG_1, BPF_REG_6, 0)); /* struct bpf_iter_meta: seq */
 	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
 	emit(p, ADD(BPF_REG_2, slot(n, 0)));
 	emit(p, SET(BPF_REG_3, (int)(n * 8)));
 	emit(p, CALL(BPF_FUNC_seq_write));
-	if (!p->failed)
-		p->insns.v[jump].off = (int16_t)(p->insns.n - jump - 1);
-	if (!p->failed && only)
-		p->insns.v[other].off = (int16_t)(p->insns.n - other - 1);
+	for (size_t i = 0; i < nends && !p->failed; i++)
+		p->insns.v[ends[i]].off = (int16_t)(p->insns.n - ends[i] - 1);
 	emit(p, SET(BPF_REG_0, 0));
 	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
 }
 
-static int new_scan(struct kernel_scan **ret, struct kernel_memory *k,
-		    const struct kernel_path *paths, size_t n, const uint64_t *only)
+static int new_scan(struct kernel_scan **ret, struct kernel_memory *k, enum kernel_iterator over,
+		    const struct kernel_path *paths, size_t n, struct condition which)
 {
 	struct kernel_scan *s = calloc(1, sizeof(*s));
 	struct program p = {};
 	int r = -ENOMEM;
 
 	if (n && n <= KERNEL_SCAN_VALUES)
-		emit_all(&p, paths, n, only);
+		emit_all(&p, over, paths, n, &which);
 	if (s && !p.failed && p.insns.n)
-		r = kernel_bpf_load(k, KERNEL_TASKS, p.insns.v, p.insns.n);
+		r = kernel_bpf_load(k, over, p.insns.v, p.insns.n);
 	vec_free(&p.insns);
 	if (r < 0) {
 		free(s);
@@ -135,13 +174,19 @@ static int new_scan(struct kernel_scan **ret, struct kernel_memory *k,
 int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
 		    const struct kernel_path *paths, size_t n)
 {
-	return new_scan(ret, k, paths, n, NULL);
+	return new_scan(ret, k, KERNEL_TASKS, paths, n, (struct condition){.any = true});
 }
 
 int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
 			 const struct kernel_path *paths, size_t n, uint64_t is)
 {
-	return new_scan(ret, k, paths, n, &is);
+	return new_scan(ret, k, KERNEL_TASKS, paths, n, (struct condition){.is = is});
+}
+
+int kernel_scan_new_over(struct kernel_scan **ret, struct kernel_memory *k,
+			 enum kernel_iterator over, const struct kernel_path *paths, size_t n)
+{
+	return new_scan(ret, k, over, paths, n, (struct condition){.zero = true});
 }
 
 void kernel_scan_free(struct kernel_scan *s)

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "core/kernel_bpf.h"
 #include "core/kernel_memory.h"
 
 /*
@@ -13,10 +14,15 @@
 #define KERNEL_PATH_MAX	   4
 #define KERNEL_SCAN_VALUES 12
 
-/* From struct task_struct on, each offset but the last leads to a pointer that is followed. */
+/* Where a path begins: at the thread; or at what it has, which without an offset is the value
+ * itself, or the number of that. */
+enum kernel_from { KERNEL_FROM_TASK, KERNEL_FROM_OBJECT, KERNEL_FROM_NUMBER };
+
+/* Each offset but the last leads to a pointer that is followed. */
 struct kernel_path {
+	enum kernel_from from;
 	int offsets[KERNEL_PATH_MAX];
-	unsigned int n; /* 0: the value is 0 */
+	unsigned int n; /* 0: the value of a thread is 0 */
 	bool broken;	/* this kernel has no such thing: nothing is added any more */
 };
 /* Adds a step; a member that this kernel does not have, or a negative offset, empties the path. */
@@ -24,6 +30,11 @@ void kernel_path_add(struct kernel_memory *k, struct kernel_path *p, const char 
 		     const char *member);
 
 void kernel_path_add_offset(struct kernel_path *p, int offset);
+/*
+ * Where the number by which this process calls a thread stands in its struct pid (to be followed
+ * from task_struct.thread_pid). *level: how far its pid namespace is below the first one.
+ */
+int kernel_number_offset(struct kernel_memory *k, uint64_t own_task, uint32_t *level) must_check;
 
 struct kernel_scan;
 int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
@@ -34,6 +45,13 @@ int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
  */
 int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
 			 const struct kernel_path *paths, size_t n, uint64_t is) must_check;
+/*
+ * The same of what threads have: struct vm_area_struct, or struct file by its number. Of threads
+ * with one table only the leader is asked. Those whose first value is 0 are left out.
+ */
+int kernel_scan_new_over(struct kernel_scan **ret, struct kernel_memory *k,
+			 enum kernel_iterator over, const struct kernel_path *paths,
+			 size_t n) must_check;
 void kernel_scan_free(struct kernel_scan *s); /* accepts NULL */
 
 /* The eight bytes at the end of each path; 0 where a pointer on the way leads nowhere. */

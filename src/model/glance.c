@@ -71,23 +71,19 @@ static const struct {
 /* Ourselves, and where the number that we give to a task stands in its struct pid. */
 static int ask_own(struct glance *g, struct kernel_memory *k, uint64_t *ret_task, int *ret_number)
 {
-	const int to_level[] = {kernel_offset(k, "task_struct", "thread_pid"),
-				kernel_offset(k, "pid", "level")};
 	const int to_user[] = {kernel_offset(k, "task_struct", "real_cred"),
 			       kernel_offset(k, "cred", "user_ns")};
-	int numbers = kernel_offset(k, "pid", "numbers"), size = kernel_size(k, "upid");
 	int nr = kernel_offset(k, "upid", "nr"), ns = kernel_offset(k, "upid", "ns");
-	int to_pids[2] = {to_level[0]};
+	int to_pids[2] = {kernel_offset(k, "task_struct", "thread_pid")};
 	int r = kernel_task(k, (pid_t)syscall(SYS_gettid), ret_task);
 
-	if (numbers < 0 || size < 0 || nr < 0 || ns < 0)
-		return -ENOENT;
 	if (r >= 0)
-		r = kernel_chase(k, *ret_task, to_level, 2, &g->level, sizeof(g->level));
-	if (r >= 0)
-		r = kernel_chase(k, *ret_task, to_user, 2, &g->user, sizeof(g->user));
-	*ret_number = numbers + (int)g->level * size + nr;
-	to_pids[1] = numbers + (int)g->level * size + ns;
+		r = kernel_number_offset(k, *ret_task, &g->level);
+	if (r < 0)
+		return r;
+	*ret_number = r;
+	to_pids[1] = r - nr + ns;
+	r = ns < 0 ? ns : kernel_chase(k, *ret_task, to_user, 2, &g->user, sizeof(g->user));
 	return r < 0 ? r : kernel_chase(k, *ret_task, to_pids, 2, &g->pids, sizeof(g->pids));
 }
 

@@ -22,6 +22,7 @@
 #include "ns/container.h"
 #include "ns/first.h"
 #include "ns/network.h"
+#include "ns/outside.h"
 #include "ns/outsider.h"
 #include "ns/settings.h"
 #include "ns/spaces.h"
@@ -54,6 +55,7 @@ void container_free(struct container *ct)
 	close_fd(&ct->proc_fd);
 	close_fd(&ct->host_proc);
 	close_fd(&ct->outside);
+	outside_free(ct->all);
 }
 
 static int no_memory(struct error *e)
@@ -125,7 +127,7 @@ static int open_proc(struct container *ct, struct error *e)
 			       : 0;
 }
 
-static int go_on_inside(struct container *ct, int pidfd, struct error *e)
+static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct error *e)
 {
 	int pair[2];
 	pid_t child;
@@ -134,6 +136,7 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	ct->outsider = getpid();
+	ct->all = outside_new();
 	child = fork();
 	if (child < 0) {
 		close(pair[0]);
@@ -148,7 +151,7 @@ static int go_on_inside(struct container *ct, int pidfd, struct error *e)
 			ct->leave(ct->leave_arg);
 		if (send(pair[0], "", 1, MSG_NOSIGNAL) != 1)
 			_exit(1);
-		outsider_stay(pair[0], ct->host_proc, pidfd, child);
+		outsider_stay(pair[0], ct->host_proc, pidfd, first, child, ct->all);
 	}
 	close(pair[0]);
 	ct->outside = pair[1];
@@ -174,7 +177,7 @@ static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
 				   pid);
 	if (ct->own & CLONE_NEWPID)
-		r = go_on_inside(ct, pidfd, e);
+		r = go_on_inside(ct, pidfd, pid, e);
 	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
 		r = open_proc(ct, e);
 	return r;
@@ -458,12 +461,30 @@ int container_add_layers(struct checkpoint *c, struct container *ct, struct moun
 	return 0;
 }
 
+static void begin_scan(struct container *ct)
+{
+	ct->scanning = ct->all && outsider_begin_scan(ct->outside) == 0;
+}
+
+void container_end_scan(struct container *ct, struct outside **all)
+{
+	if (!ct->scanning)
+		begin_scan(ct);
+	*all = ct->scanning && outsider_end_scan(ct->outside) == 0 ? ct->all : NULL;
+	ct->scanning = false;
+}
+
 int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 {
+	struct outside *unused;
+
 	/* of a checkpoint that is made once more */
 	if (ct->looking)
 		pthread_join(ct->looker, NULL);
 	ct->looking = false;
+	if (ct->scanning)
+		container_end_scan(ct, &unused);
+	begin_scan(ct);
 	if (ct->own & CLONE_NEWNET)
 		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;
 	/* Those of an attempt before this one. */

@@ -44,10 +44,12 @@ struct container {
 	int network_result;
 	struct error network_error;
 	struct cgroups cgroups;
-	int proc_fd;	/* of the namespace; -1: ours */
-	int host_proc;	/* of the namespace that we came from */
-	int outside;	/* to whoever sends signals for us; -1: none */
-	pid_t outsider; /* its pid outside */
+	int proc_fd;	     /* of the namespace; -1: ours */
+	int host_proc;	     /* of the namespace that we came from */
+	int outside;	     /* to whoever sends signals for us; -1: none */
+	pid_t outsider;	     /* its pid outside */
+	struct outside *all; /* shared with it, or NULL */
+	bool scanning;	     /* it looks at all */
 	VEC(struct container_pid) pids;
 	int output; /* that one must not hold it open; -1: none */
 	void (*leave)(
@@ -79,6 +81,10 @@ void container_hold(void *arg, bool frozen);
 /* kcmp(2) of tasks by their pids outside; a negative errno. */
 int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
 		      unsigned long index_b);
+/* What runs outside: container_look() has begun to look at it, or it is looked at now. NULL: each
+ * process has to be asked. */
+struct outside;
+void container_end_scan(struct container *ct, struct outside **all);
 /*
  * What the container shares with processes outside, each a refusal that names
  * both: files that are open on both sides, its memory, its file systems, its namespaces. Once all

@@ -384,7 +384,7 @@ static int note_makers(struct leak_search *s, struct error *e)
 	return 0;
 }
 
-static bool made_it(const struct leak_search *s, pid_t pid)
+bool leak_made_it(const struct leak_search *s, pid_t pid)
 {
 	vec_for_each (m, &s->makers)
 		if (*m == pid)
@@ -445,7 +445,7 @@ static int look_at_mounts(struct leak_search *s, const struct outsider *o, struc
 static int look_at_thread(struct leak_search *s, const struct outsider *o, bool apart,
 			  struct error *e)
 {
-	int r = made_it(s, o->pid) ? 0 : look_at_namespaces(s, o, apart, e);
+	int r = leak_made_it(s, o->pid) ? 0 : look_at_namespaces(s, o, apart, e);
 
 	return r < 0 || !apart ? r : leak_look_at_files(s, o, e);
 }
@@ -480,18 +480,38 @@ static int look_at_threads(struct leak_search *s, const struct outsider *first, 
 	return r;
 }
 
-static int look_at_process(struct leak_search *s, pid_t pid, struct error *e)
+/* Returns 1, or 0: it is not there (any more), or a thread of the kernel. */
+static int begin_process(struct leak_search *s, pid_t pid, struct outsider *o, struct proc_stat *st,
+			 struct error *e)
 {
-	struct outsider o = {.pid = pid, .tid = pid};
-	struct proc_stat st;
-	int r;
+	int r = proc_stat_read(s->ct->host_proc, pid, pid, st, e);
 
-	r = proc_stat_read(s->ct->host_proc, pid, pid, &st, e);
 	if (r < 0)
 		return leak_unless_hidden(r, e);
-	if (st.flags & PF_KTHREAD)
-		return 0;
-	memcpy(o.comm, st.comm, sizeof(o.comm) - 1);
+	*o = (struct outsider){.pid = pid, .tid = pid};
+	memcpy(o->comm, st->comm, sizeof(o->comm) - 1);
+	return !(st->flags & PF_KTHREAD);
+}
+
+int leak_look_at_spaces(struct leak_search *s, pid_t pid, struct error *e)
+{
+	struct outsider o;
+	struct proc_stat st;
+	int r = begin_process(s, pid, &o, &st, e);
+
+	if (r > 0)
+		r = look_at_namespaces(s, &o, true, e);
+	return r < 0 ? r : look_at_mounts(s, &o, e);
+}
+
+int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e)
+{
+	struct outsider o;
+	struct proc_stat st;
+	int r = begin_process(s, pid, &o, &st, e);
+
+	if (r <= 0)
+		return r;
 	r = look_at_thread(s, &o, true, e);
 	if (r >= 0)
 		r = look_at_mounts(s, &o, e);
@@ -528,7 +548,7 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 			r = leak_translate(s, pid, depth, e);
 		/* Whoever stays outside for us came with our namespaces. */
 		if (!inside && depth < 0 && pid != s->ct->outsider)
-			r = look_at_process(s, pid, e);
+			r = leak_look_at_process(s, pid, e);
 	}
 	if (r >= 0 && ended < 0)
 		return error_errno(e, ended, E_SYSTEM, "cannot read /proc");
@@ -568,12 +588,14 @@ static int check_segments(struct leak_search *s, struct error *e)
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e)
 {
 	_cleanup_(search_free) struct leak_search s = {.c = c, .ct = ct};
+	struct outside *all;
 	int r;
 
 	r = leak_note_taps(&s, e);
 	/* Others are not looked for. */
 	if (r < 0 || !(ct->own & CLONE_NEWPID))
 		return r < 0 ? r : leak_check_taps(&s, e);
+	container_end_scan(ct, &all);
 	r = note_namespaces(&s, e);
 	if (r >= 0)
 		r = note_spaces(&s, e);
@@ -588,6 +610,8 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	if (r >= 0)
 		r = note_makers(&s, e);
 	if (r >= 0)
+		r = all ? leak_look_at_suspects(&s, all, e) : 0;
+	if (r == 0)
 		r = look_at_all(&s, false, e);
 	if (r >= 0)
 		r = leak_check_taps(&s, e);

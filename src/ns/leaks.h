@@ -44,6 +44,16 @@ struct outsider {
 	char comm[16];
 };
 
+/* leaks.c, for leaks_glance.c. A process, all that is of it. */
+int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e) must_check;
+/* Its namespaces, and those that are mounted where it is. */
+int leak_look_at_spaces(struct leak_search *s, pid_t pid, struct error *e) must_check;
+bool leak_made_it(const struct leak_search *s, pid_t pid);
+
+/* leaks_glance.c: all that run outside; only those that may have something are looked at. Returns
+ * 1; or 0: nothing can be said. */
+int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct error *e) must_check;
+
 /* One leak: 0 if it is allowed, or noted by `check`. x may be NULL, fd -1; `how` says how it is
  * used, " as descriptor 3". */
 int leak_report(struct leak_search *s, const struct outsider *o, const char *kind, const char *link,

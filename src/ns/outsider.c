@@ -17,11 +17,12 @@
 #include "core/cleanup.h"
 #include "core/kabi.h"
 #include "core/procfs.h"
+#include "ns/outside.h"
 #include "ns/outsider.h"
 
 #define KILL_TIMEOUT_MS 10000
 
-enum question { ASK_KILL, ASK_COMPARE, ASK_SOCKETS, ASK_THREADS, ASK_PEEK };
+enum question { ASK_KILL, ASK_COMPARE, ASK_SOCKETS, ASK_THREADS, ASK_PEEK, ASK_SCAN };
 
 struct request {
 	enum question what;
@@ -208,42 +209,66 @@ static int reply(int socket, const struct answer *a, const int *fds)
 	return sendmsg(socket, &m, MSG_NOSIGNAL) == sizeof(*a) ? 0 : -EPIPE;
 }
 
-static int serve(int socket, int proc_fd, const struct request *q, int init)
+static void scan(struct outside_scanner *s, struct outside *all, struct answer *a)
+{
+	a->r = -EOPNOTSUPP;
+	if (s && all) {
+		outside_scan(s, all);
+		a->r = all->result;
+	}
+}
+
+/* What serves needs: descriptors, and what looks at all, or NULL. */
+struct server {
+	int socket, proc_fd, init;
+	struct outside_scanner *scanner;
+	struct outside *all;
+};
+
+static int serve(const struct server *v, const struct request *q)
 {
 	int fds[OUTSIDER_PEEKED], r;
 	struct answer a = {};
 	long done = 0;
 
 	if (q->what == ASK_KILL && q->sig != SIGKILL)
-		done = syscall(SYS_pidfd_send_signal, init, q->sig, NULL, 0);
+		done = syscall(SYS_pidfd_send_signal, v->init, q->sig, NULL, 0);
 	else if (q->what == ASK_COMPARE)
 		done = syscall(SYS_kcmp, q->a, q->b, q->type, q->index_a, q->index_b);
 	a.r = done < 0 ? -errno : (int)done;
 	if (q->what == ASK_SOCKETS)
-		look_at_sockets(proc_fd, &q->sockets, &a);
+		look_at_sockets(v->proc_fd, &q->sockets, &a);
+	if (q->what == ASK_SCAN)
+		scan(v->scanner, v->all, &a);
 	if (q->what == ASK_THREADS)
 		look_at_threads(&q->threads, &a);
 	if (q->what != ASK_PEEK)
-		return reply(socket, &a, NULL);
+		return reply(v->socket, &a, NULL);
 	a.r = peek(q->a, (int)q->index_a, fds);
-	r = reply(socket, &a, fds);
+	r = reply(v->socket, &a, fds);
 	for (int i = 0; i < a.r; i++)
 		close(fds[i]);
 	return r;
 }
 
-void outsider_stay(int socket, int proc_fd, int init, pid_t child)
+void outsider_stay(int socket, int proc_fd, int init, pid_t first, pid_t child, struct outside *all)
 {
+	struct server v = {.socket = socket, .proc_fd = proc_fd, .init = init, .all = all};
+	struct error unused = {};
 	struct request q;
 	bool kills = false;
 	int status = 0;
 	ssize_t n;
 
+	/* While the other one looks at the container. */
+	if (all)
+		ignore(outside_scanner_new(&v.scanner, proc_fd, first, &unused),
+		       "then each process is asked");
 	while ((n = recv(socket, &q, sizeof(q), 0)) == sizeof(q) || (n < 0 && errno == EINTR)) {
 		if (n < 0)
 			continue; /* a signal that whoever called us catches */
 		kills |= q.what == ASK_KILL && q.sig == SIGKILL;
-		if (serve(socket, proc_fd, &q, init) < 0)
+		if (serve(&v, &q) < 0)
 			break;
 	}
 	/* Nobody waits for an answer from here on. */
@@ -257,19 +282,43 @@ void outsider_stay(int socket, int proc_fd, int init, pid_t child)
 
 /* ---- who asks ---- */
 
-static int ask(int socket, const struct request *q, struct answer *a, int *fds)
+static int put(int socket, const struct request *q)
 {
 	ssize_t sent;
-	int n;
 
-	a->r = -EPIPE;
 	do
 		sent = send(socket, q, sizeof(*q), MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
-	if (sent != sizeof(*q))
-		return -EPIPE;
+	return sent == sizeof(*q) ? 0 : -EPIPE;
+}
+
+static int get(int socket, struct answer *a, int *fds)
+{
+	int n;
+
+	a->r = -EPIPE;
 	n = receive(socket, a, sizeof(*a), fds, 0);
 	return n < 0 ? n : a->r;
+}
+
+static int ask(int socket, const struct request *q, struct answer *a, int *fds)
+{
+	int r = put(socket, q);
+
+	return r < 0 ? r : get(socket, a, fds);
+}
+
+int outsider_begin_scan(int socket)
+{
+	return put(socket, &(struct request){.what = ASK_SCAN});
+}
+
+int outsider_end_scan(int socket)
+{
+	int fds[OUTSIDER_PEEKED];
+	struct answer a;
+
+	return get(socket, &a, fds);
 }
 
 int outsider_kill(int socket, int sig)

@@ -16,14 +16,24 @@
 #define OUTSIDER_THREADS  64
 #define OUTSIDER_PEEKED	  253 /* SCM_MAX_FD of the kernel */
 
-/* proc_fd is of its pid namespace. Serves until the other side closes its end; `child` has it, and
- * its status is passed on. */
-void __attribute__((noreturn)) outsider_stay(int socket, int proc_fd, int init, pid_t child);
+/* proc_fd is of its pid namespace; init and first are the first process of the container. Serves
+ * until the other side closes its end; `child` has it, and its status is passed on. `all` is shared
+ * with it, or NULL. */
+struct outside;
+void __attribute__((noreturn))
+outsider_stay(int socket, int proc_fd, int init, pid_t first, pid_t child, struct outside *all);
 
 /* As kill(2) of the first process, and kcmp(2) of tasks by their pids outside; a negative errno. */
 int outsider_kill(int socket, int sig);
 int outsider_compare(int socket, int type, pid_t a, unsigned long index_a, pid_t b,
 		     unsigned long index_b);
+
+/*
+ * Looks at all that runs outside (outside_scan()), while the caller goes on. What it finds is in
+ * the shared memory by the end, if that returns 0; no other question may be asked in between.
+ */
+int outsider_begin_scan(int socket);
+int outsider_end_scan(int socket);
 
 /* Sockets of a process outside. */
 struct outsider_sockets {
