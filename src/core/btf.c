@@ -16,8 +16,9 @@ struct btf {
 	const char *types, *types_end;
 	const char *names;
 	uint32_t names_len;
-	const struct btf_type **by_id; /* by_id[0] is void: NULL */
-	uint32_t n;
+	const struct btf *base;
+	const struct btf_type **own; /* own[0] of the kernel's is void: NULL */
+	uint32_t first, n;	     /* ids, those of the base with them */
 };
 
 /* Bytes behind the common part. */
@@ -60,31 +61,32 @@ static int extra_bytes(const struct btf_type *t)
 
 static int index_types(struct btf *b)
 {
-	uint32_t cap = 0;
+	uint32_t cap = 0, n = b->base ? 0 : 1;
 
-	b->n = 1;
 	for (const char *at = b->types; at < b->types_end;) {
 		const struct btf_type *t = (const struct btf_type *)at;
 		int extra;
 
-		if (b->n >= cap) {
+		if (n >= cap) {
 			const struct btf_type **more;
 
-			cap = cap ? cap * 2 : 1 << 16;
-			more = reallocarray(b->by_id, cap, sizeof(*more));
+			cap = cap ? cap * 2 : b->base ? 1 << 10 : 1 << 16;
+			more = reallocarray(b->own, cap, sizeof(*more));
 			if (!more)
 				return -ENOMEM;
-			b->by_id = more;
-			b->by_id[0] = NULL;
+			b->own = more;
+			b->own[0] = NULL;
 		}
 		if ((size_t)(b->types_end - at) < sizeof(*t))
 			return -EINVAL;
 		extra = extra_bytes(t);
 		if (extra < 0 || (size_t)(b->types_end - at) < sizeof(*t) + (size_t)extra)
 			return -EINVAL;
-		b->by_id[b->n++] = t;
+		b->own[n++] = t;
 		at += sizeof(*t) + (size_t)extra;
 	}
+	b->first = b->base ? b->base->n : 0;
+	b->n = b->first + n;
 	return 0;
 }
 
@@ -113,7 +115,7 @@ static void let_go(void *data, size_t mapped)
 		free(data);
 }
 
-int btf_new(struct btf **ret, void *data, size_t size, bool mapped)
+int btf_new(struct btf **ret, const struct btf *base, void *data, size_t size, bool mapped)
 {
 	struct btf *b = calloc(1, sizeof(*b));
 	int r;
@@ -122,6 +124,7 @@ int btf_new(struct btf **ret, void *data, size_t size, bool mapped)
 		let_go(data, mapped ? size : 0);
 		return -ENOMEM;
 	}
+	b->base = base;
 	b->data = data;
 	b->mapped = mapped ? size : 0;
 	r = parse(b, size);
@@ -138,19 +141,29 @@ void btf_free(struct btf *b)
 	if (!b)
 		return;
 	let_go(b->data, b->mapped);
-	free(b->by_id);
+	free(b->own);
 	free(b);
 }
 
 static const char *name_at(const struct btf *b, uint32_t offset)
 {
-	return offset < b->names_len ? b->names + offset : "";
+	const uint32_t before = b->base ? b->base->names_len : 0;
+
+	if (offset < before)
+		return name_at(b->base, offset);
+	return offset - before < b->names_len ? b->names + (offset - before) : "";
+}
+
+/* NULL: void. */
+static const struct btf_type *type_at(const struct btf *b, uint32_t id)
+{
+	return id < b->first ? b->base->own[id] : b->own[id - b->first];
 }
 
 static const struct btf_type *type_of(const struct btf *b, uint32_t id)
 {
 	for (int depth = 0; depth < DEPTH_MAX && id && id < b->n; depth++) {
-		const struct btf_type *t = b->by_id[id];
+		const struct btf_type *t = type_at(b, id);
 
 		switch (BTF_INFO_KIND(t->info)) {
 		case BTF_KIND_TYPEDEF:
@@ -173,15 +186,17 @@ static const struct btf_type *type_of(const struct btf *b, uint32_t id)
  */
 static uint32_t offset_of_name(const struct btf *b, const char *name)
 {
+	const uint32_t before = b->base ? b->base->names_len : 0;
+	const uint32_t known = b->base ? offset_of_name(b->base, name) : 0;
 	size_t len = strlen(name) + 1;
 	const char *at = b->names, *end = b->names + b->names_len;
 
-	while ((at = memmem(at, (size_t)(end - at), name, len))) {
-		if (at > b->names && !at[-1])
-			return (uint32_t)(at - b->names);
+	while (!known && (at = memmem(at, (size_t)(end - at), name, len))) {
+		if (at > b->names ? !at[-1] : before)
+			return before + (uint32_t)(at - b->names);
 		at++;
 	}
-	return 0;
+	return known;
 }
 
 static bool is_structure(const struct btf_type *t)
@@ -195,7 +210,7 @@ static int find(const struct btf *b, const char *name, bool structure)
 	uint32_t offset = offset_of_name(b, name);
 
 	for (uint32_t i = 1; i < b->n && offset; i++) {
-		const struct btf_type *t = b->by_id[i];
+		const struct btf_type *t = type_at(b, i);
 
 		if (t->name_off == offset &&
 		    (structure ? is_structure(t) : BTF_INFO_KIND(t->info) == BTF_KIND_FUNC))
@@ -209,7 +224,7 @@ int btf_enumerator(const struct btf *b, const char *name)
 	uint32_t offset = offset_of_name(b, name);
 
 	for (uint32_t i = 1; i < b->n && offset; i++) {
-		const struct btf_type *t = b->by_id[i];
+		const struct btf_type *t = type_at(b, i);
 		const struct btf_enum *v = (const struct btf_enum *)(t + 1);
 
 		if (BTF_INFO_KIND(t->info) != BTF_KIND_ENUM)
@@ -345,7 +360,7 @@ int btf_bit(const struct btf *b, int structure, const char *member)
 int btf_variable(const struct btf *b, const char *section, const char *name)
 {
 	for (uint32_t i = 1; i < b->n; i++) {
-		const struct btf_type *t = b->by_id[i];
+		const struct btf_type *t = type_at(b, i);
 		const struct btf_var_secinfo *v = (const struct btf_var_secinfo *)(t + 1);
 
 		if (BTF_INFO_KIND(t->info) != BTF_KIND_DATASEC ||
@@ -353,7 +368,7 @@ int btf_variable(const struct btf *b, const char *section, const char *name)
 			continue;
 		for (uint32_t k = 0; k < BTF_INFO_VLEN(t->info); k++)
 			if (v[k].type < b->n && v[k].type &&
-			    !strcmp(name_at(b, b->by_id[v[k].type]->name_off), name))
+			    !strcmp(name_at(b, type_at(b, v[k].type)->name_off), name))
 				return (int)v[k].offset;
 	}
 	return -ENOENT;

@@ -12,8 +12,11 @@
  */
 struct btf;
 
-/* Takes the bytes, which free() (mapped: munmap()) must release. -EINVAL if they make no sense. */
-int btf_new(struct btf **ret, void *data, size_t size, bool mapped);
+/*
+ * Takes the bytes, which free() (mapped: munmap()) must release. -EINVAL if they make no sense.
+ * Those of a module go on where those of the kernel (its base, which has to stay) end.
+ */
+int btf_new(struct btf **ret, const struct btf *base, void *data, size_t size, bool mapped);
 void btf_free(struct btf *b); /* accepts NULL */
 
 /* The id of a function or of a structure (or union), -ENOENT if there is none. */

@@ -7,20 +7,17 @@
 #include "core/kernel_memory.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/bpf.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/btf.h"
 #include "core/cleanup.h"
 #include "core/clocks.h"
 #include "core/kernel_bpf.h"
-#include "core/vec.h"
+#include "core/kernel_types.h"
 
 #define COPY_MAX  4096
 #define STEPS_MAX 12
@@ -36,22 +33,9 @@ struct window {
 	uint8_t data[COPY_MAX];
 };
 
-/* Members that were asked for: to search all types for them takes a while. */
-struct known_member {
-	const char *structure, *member;
-	int offset, size;
-};
-
-struct known_enumerator {
-	char *name;
-	int value;
-};
-
 struct kernel_memory {
-	struct btf *btf;
+	struct kernel_types types;
 	int iterator; /* the type of its function */
-	VEC(struct known_member) known;
-	VEC(struct known_enumerator) enumerators;
 	struct window *window;
 	int map, program, own; /* own: a link to a thread of ours */
 	int mappings;	       /* another program: see kernel_bpf_kept() */
@@ -159,7 +143,7 @@ int kernel_bpf_load(struct kernel_memory *k, enum kernel_iterator over,
 		    const struct bpf_insn *insns, size_t n)
 {
 	const char *name = over == KERNEL_FILES ? "bpf_iter_task_file" : "bpf_iter_task_vma";
-	int type = over == KERNEL_TASKS ? k->iterator : btf_function(k->btf, name);
+	int type = over == KERNEL_TASKS ? k->iterator : btf_function(k->types.btf, name);
 	union bpf_attr attr = {
 		.prog_type = BPF_PROG_TYPE_TRACING,
 		.expected_attach_type = BPF_TRACE_ITER,
@@ -207,84 +191,6 @@ static int run(struct kernel_memory *k, int link)
 	return k->window->task ? 0 : -ESRCH;
 }
 
-static int read_file(int fd, char *data, size_t size)
-{
-	size_t done = 0;
-
-	while (done < size) {
-		ssize_t n = read(fd, data + done, size - done);
-
-		if (n <= 0)
-			return -EIO;
-		done += (size_t)n;
-	}
-	return 0;
-}
-
-/* Without a /sys, in the mount namespace of a container: the kernel's own types have the lowest
- * number. */
-static int ask_for_btf(void **ret, size_t *ret_size)
-{
-	union bpf_attr next = {}, get = {}, info_of = {};
-	struct bpf_btf_info info = {};
-	_cleanup_(close_fd) int fd = -EBADF;
-	_cleanup_(free_ptr) void *data = NULL;
-	int r = kernel_bpf(BPF_BTF_GET_NEXT_ID, &next);
-
-	if (r < 0)
-		return r;
-	get.btf_id = next.next_id;
-	fd = kernel_bpf(BPF_BTF_GET_FD_BY_ID, &get);
-	if (fd < 0)
-		return fd;
-	info_of.info.bpf_fd = (uint32_t)fd;
-	info_of.info.info_len = sizeof(info);
-	info_of.info.info = kernel_bpf_pointer(&info);
-	r = kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
-	if (r < 0)
-		return r;
-	*ret_size = info.btf_size;
-	data = malloc(*ret_size + 1);
-	if (!data)
-		return -ENOMEM;
-	memset(&info, 0, sizeof(info));
-	info.btf = kernel_bpf_pointer(data);
-	info.btf_size = (uint32_t)*ret_size;
-	r = kernel_bpf(BPF_OBJ_GET_INFO_BY_FD, &info_of);
-	if (r < 0)
-		return r;
-	*ret = take_ptr(&data);
-	return 0;
-}
-
-static int read_btf(struct kernel_memory *k)
-{
-	_cleanup_(close_fd) int fd = open("/sys/kernel/btf/vmlinux", O_RDONLY | O_CLOEXEC);
-	void *data = NULL;
-	size_t size = 0;
-	struct stat st;
-	int r;
-
-	if (fd < 0) {
-		r = ask_for_btf(&data, &size);
-		return r < 0 ? r : btf_new(&k->btf, data, size, false);
-	}
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	size = (size_t)st.st_size;
-	data = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0); /* 6.16 */
-	if (data != MAP_FAILED)
-		return btf_new(&k->btf, data, size, true);
-	data = malloc(size + 1);
-	if (!data)
-		return -ENOMEM;
-	r = read_file(fd, data, size);
-	if (r >= 0)
-		return btf_new(&k->btf, data, size, false);
-	free(data);
-	return r;
-}
-
 static int open_window(struct kernel_memory *k)
 {
 	union bpf_attr attr = {
@@ -311,10 +217,10 @@ static int open_all(struct kernel_memory *k)
 	int r = open_window(k);
 
 	if (r >= 0)
-		r = read_btf(k);
+		r = kernel_types_open(&k->types);
 	if (r < 0)
 		return r;
-	k->iterator = btf_function(k->btf, "bpf_iter_task");
+	k->iterator = btf_function(k->types.btf, "bpf_iter_task");
 	if (k->iterator < 0)
 		return -EOPNOTSUPP;
 	k->program = load_program(k);
@@ -371,11 +277,7 @@ void kernel_memory_free(struct kernel_memory *k)
 	close_fd(&k->own);
 	close_fd(&k->program);
 	close_fd(&k->map);
-	vec_free(&k->known);
-	vec_for_each (x, &k->enumerators)
-		free(x->name);
-	vec_free(&k->enumerators);
-	btf_free(k->btf);
+	kernel_types_free(&k->types);
 	free(k);
 }
 
@@ -464,38 +366,6 @@ int kernel_places(struct kernel_memory *k, const struct kernel_place *list, size
 	return 0;
 }
 
-int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
-		       int *ret_size)
-{
-	struct known_member *m;
-	int size = 0, offset;
-
-	vec_for_each (known, &k->known)
-		if (!strcmp(known->member, member) && !strcmp(known->structure, structure)) {
-			*ret_size = known->size;
-			return known->offset;
-		}
-	offset = btf_member(k->btf, btf_structure(k->btf, structure), member, &size);
-	m = vec_push(&k->known);
-	if (!m)
-		return -ENOMEM;
-	*m = (struct known_member){structure, member, offset, size};
-	*ret_size = size;
-	return offset;
-}
-
-int kernel_offset(struct kernel_memory *k, const char *structure, const char *member)
-{
-	int unused;
-
-	return kernel_offset_size(k, structure, member, &unused);
-}
-
-int kernel_bit(const struct kernel_memory *k, const char *structure, const char *member)
-{
-	return btf_bit(k->btf, btf_structure(k->btf, structure), member);
-}
-
 int kernel_member(struct kernel_memory *k, uint64_t address, const char *structure,
 		  const char *member, void *buf, size_t size)
 {
@@ -543,45 +413,35 @@ int kernel_file(struct kernel_memory *k, int fd, uint64_t *ret)
 	return kernel_of_file(k, fd, NULL, 0, ret, sizeof(*ret));
 }
 
-/* Kept like a member without a name: to search for a structure takes a while, too. */
+int kernel_offset_size(struct kernel_memory *k, const char *structure, const char *member,
+		       int *ret_size)
+{
+	return kernel_types_member(&k->types, structure, member, ret_size);
+}
+
+int kernel_offset(struct kernel_memory *k, const char *structure, const char *member)
+{
+	int unused;
+
+	return kernel_types_member(&k->types, structure, member, &unused);
+}
+
+int kernel_bit(const struct kernel_memory *k, const char *structure, const char *member)
+{
+	return btf_bit(k->types.btf, btf_structure(k->types.btf, structure), member);
+}
+
 int kernel_size(struct kernel_memory *k, const char *structure)
 {
-	struct known_member *m;
-	int size;
-
-	vec_for_each (known, &k->known)
-		if (!*known->member && !strcmp(known->structure, structure))
-			return known->size;
-	size = btf_size(k->btf, btf_structure(k->btf, structure));
-	m = vec_push(&k->known);
-	if (!m)
-		return -ENOMEM;
-	*m = (struct known_member){structure, "", -ENOENT, size};
-	return size;
+	return kernel_types_size(&k->types, structure);
 }
 
 int kernel_percpu_offset(const struct kernel_memory *k, const char *name)
 {
-	return btf_variable(k->btf, ".data..percpu", name);
+	return btf_variable(k->types.btf, ".data..percpu", name);
 }
 
-/* Kept as well: it is searched for among all names that there are, 60 us, and some are asked for of
- * every file. */
 int kernel_enumerator(struct kernel_memory *k, const char *name)
 {
-	struct known_enumerator *x;
-	int value;
-
-	vec_for_each (known, &k->enumerators)
-		if (!strcmp(known->name, name))
-			return known->value;
-	value = btf_enumerator(k->btf, name);
-	x = vec_push(&k->enumerators);
-	if (!x)
-		return -ENOMEM;
-	*x = (struct known_enumerator){strdup(name), value};
-	if (x->name)
-		return value;
-	k->enumerators.n--;
-	return -ENOMEM;
+	return kernel_types_enumerator(&k->types, name);
 }

@@ -35,7 +35,8 @@ uint64_t kernel_pointer(struct kernel_memory *k, uint64_t address);
 /* Address of the struct task_struct of a thread, which has to be kept alive by other means. */
 int kernel_task(struct kernel_memory *k, pid_t tid, uint64_t *ret) must_check;
 /* Where a member stands in a structure, in bytes: "task_struct", "sysvsem.undo_list". -ENOENT if
- * this kernel has no such thing. Both are literals, or live as long. */
+ * this kernel has no such thing. Both are literals, or live as long. A structure that may be in a
+ * module is called "overlay:ovl_fs". */
 int kernel_offset(struct kernel_memory *k, const char *structure, const char *member);
 /* The same of several. */
 struct kernel_place {

@@ -69,12 +69,11 @@ static bool is_file(struct kernel_memory *k, const uint8_t *all, size_t size)
 
 /*
  * The file below that of an overlay. It was what belongs to the description (ovl_open()), and since
- * 6.13 it stands in front of a structure that does (struct ovl_file). That is told where overlays
- * are not in a module.
+ * 6.13 it stands in front of a structure that does (struct ovl_file).
  */
 static int read_below(struct kernel_memory *k, const struct file_seen *f, uint8_t *all, size_t size)
 {
-	const int known = kernel_offset(k, "ovl_file", "realfile"),
+	const int known = kernel_offset(k, "overlay:ovl_file", "realfile"),
 		  belongs = kernel_offset(k, "file", "private_data");
 	const int direct[] = {belongs, 0}, within[] = {belongs, known < 0 ? 0 : known, 0};
 	int r = known < 0 ? read_file(k, f, direct, 2, all, size) : -ENOENT;

@@ -46,17 +46,18 @@ static int find_layers(struct lower_check *x, int fd)
 	int r = kernel_of_file(x->k, fd, at, 3, &x->overlay, sizeof(x->overlay));
 
 	if (r >= 0)
-		r = kernel_member(x->k, x->overlay, "ovl_fs", "numlayer", &x->n, sizeof(x->n));
+		r = kernel_member(x->k, x->overlay, "overlay:ovl_fs", "numlayer", &x->n,
+				  sizeof(x->n));
 	if (r >= 0)
-		r = kernel_member(x->k, x->overlay, "ovl_fs", "layers", &x->layers,
+		r = kernel_member(x->k, x->overlay, "overlay:ovl_fs", "layers", &x->layers,
 				  sizeof(x->layers));
 	return r >= 0 && x->n > LAYERS_MAX + 1 ? -EINVAL : r;
 }
 
 static int read_layer(const struct lower_check *x, uint32_t i, struct layer_seen *ret)
 {
-	const int size = kernel_size(x->k, "ovl_layer");
-	const int mnt = kernel_offset(x->k, "ovl_layer", "mnt");
+	const int size = kernel_size(x->k, "overlay:ovl_layer");
+	const int mnt = kernel_offset(x->k, "overlay:ovl_layer", "mnt");
 	uint64_t mount, root, super, inode, number;
 	uint32_t dev;
 	int r = size < 0 || mnt < 0 ? -ENOENT : 0;

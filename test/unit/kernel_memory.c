@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btf.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -212,9 +213,59 @@ static void test_nonsense(void **state)
 		unsigned char *data = malloc(sizes[i] + 1);
 
 		memset(data, 0xeb, sizes[i]);
-		assert_true(btf_new(&b, data, sizes[i], false) < 0);
+		assert_true(btf_new(&b, NULL, data, sizes[i], false) < 0);
 		assert_null(b);
 	}
+}
+
+static struct btf *make_types(const struct btf *base, const uint32_t *types, uint32_t types_len,
+			      const char *names, uint32_t names_len)
+{
+	const struct btf_header head = {.magic = BTF_MAGIC,
+					.version = 1,
+					.hdr_len = sizeof(head),
+					.type_len = types_len,
+					.str_off = types_len,
+					.str_len = names_len};
+	const size_t size = sizeof(head) + types_len + names_len;
+	char *data = malloc(size);
+	struct btf *b = NULL;
+
+	memcpy(data, &head, sizeof(head));
+	memcpy(data + sizeof(head), types, types_len);
+	memcpy(data + sizeof(head) + types_len, names, names_len);
+	assert_int_equal(btf_new(&b, base, data, size, false), 0);
+	return b;
+}
+
+/* Numbers of the types and places of the names of a module go on where those of the kernel end. */
+static void test_module(void **state)
+{
+	static const char base_names[] = "\0int\0one\0x", module_names[] = "two\0y";
+	const uint32_t structure = BTF_KIND_STRUCT << 24, two = sizeof(base_names);
+	/* int; struct one { int x; }, x at bit 32 */
+	const uint32_t base_types[] = {1, BTF_KIND_INT << 24, 4, 32, 5, structure | 1, 8, 9, 1, 32};
+	/* struct two { struct one y; struct one *x; }, at bits 64 and 128 */
+	const uint32_t module_types[] = {two, structure | 2,	  24, two + 4, 2, 64, 9, 4, 128,
+					 0,   BTF_KIND_PTR << 24, 2};
+	struct btf *base =
+		make_types(NULL, base_types, sizeof(base_types), base_names, sizeof(base_names));
+	struct btf *module = make_types(base, module_types, sizeof(module_types), module_names,
+					sizeof(module_names));
+	int size = 0;
+
+	assert_int_equal(btf_structure(base, "two"), -ENOENT);
+	assert_int_equal(btf_structure(module, "one"), 2);
+	assert_int_equal(btf_structure(module, "two"), 3);
+	assert_int_equal(btf_size(module, 3), 24);
+	assert_int_equal(btf_member(module, 3, "y.x", &size), 12);
+	assert_int_equal(size, 4);
+	assert_int_equal(btf_member(module, 3, "x", &size), 16);
+	assert_int_equal(size, 8);
+	assert_int_equal(btf_member(module, 3, "y.y", &size), -ENOENT);
+	assert_int_equal(btf_offset(module, 2, "x"), 4);
+	btf_free(module);
+	btf_free(base);
 }
 
 int main(void)
@@ -222,7 +273,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_own_task), cmocka_unit_test(test_scan),
 		cmocka_unit_test(test_mappings), cmocka_unit_test(test_letters),
-		cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_module),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
