@@ -148,14 +148,33 @@ struct detached {
 	uint64_t address, root, super; /* struct mount, dentry, super_block */
 };
 
+/*
+ * Those of a mount are mapped by what it does not share with a mount of proc (nop_mnt_idmap).
+ * Before 6.2 that is a user namespace, and may be that of its file system (no_idmapping()).
+ */
+static int is_idmapped(struct checkpoint *c, const struct detached *d)
+{
+	static const char now[] = "mnt.mnt_idmap", before[] = "mnt.mnt_userns";
+	const bool older = kernel_offset(d->k, "mount", now) < 0;
+	uint64_t of_proc, is = 0, usual = 0, own = 0;
+	int r = mount_address(d->k, c->proc_fd, &of_proc);
+
+	if (r >= 0)
+		r = kernel_member(d->k, d->address, "mount", older ? before : now, &is, sizeof(is));
+	if (r >= 0)
+		r = kernel_member(d->k, of_proc, "mount", older ? before : now, &usual,
+				  sizeof(usual));
+	if (r >= 0 && older)
+		r = kernel_member(d->k, d->super, "super_block", "s_user_ns", &own, sizeof(own));
+	return r < 0 ? r : is != usual && is != own;
+}
+
 static int look_into(struct checkpoint *c, struct detached *d, struct error *e)
 {
 	const int children = kernel_offset(d->k, "mount", "mnt_mounts");
-	uint64_t parent = 0, idmap = 0, usual = 0, of_proc;
+	uint64_t parent = 0;
 	int r = mount_address(d->k, d->fd, &d->address);
 
-	if (r >= 0)
-		r = mount_address(d->k, c->proc_fd, &of_proc);
 	if (r >= 0)
 		r = kernel_member(d->k, d->address, "mount", "mnt_parent", &parent, sizeof(parent));
 	if (r >= 0)
@@ -165,13 +184,10 @@ static int look_into(struct checkpoint *c, struct detached *d, struct error *e)
 		r = kernel_member(d->k, d->address, "mount", "mnt.mnt_sb", &d->super,
 				  sizeof(d->super));
 	if (r >= 0)
-		r = kernel_member(d->k, d->address, "mount", "mnt.mnt_idmap", &idmap,
-				  sizeof(idmap));
-	if (r >= 0)
-		r = kernel_member(d->k, of_proc, "mount", "mnt.mnt_idmap", &usual, sizeof(usual));
+		r = is_idmapped(c, d);
 	if (r < 0 || children < 0)
 		return refuse(e, "and what it shows is not found in the kernel's memory");
-	if (idmap != usual)
+	if (r)
 		return refuse(e, "and shows other owners than its files have (idmapped)");
 	if (parent != d->address || kernel_pointer(d->k, d->address + (uint64_t)children) !=
 					    d->address + (uint64_t)children)
