@@ -12,6 +12,8 @@ from case import Failed, expect_killed
 def refusal_allowed(case, meta, code, err):
     for allowed in meta.get('may-refuse', []):
         if code == 1 and '[%s]' % allowed.split()[0] in err:
+            with open(case.path('refused'), 'w') as file:
+                file.write(err.strip())
             return True
     return False
 
