@@ -242,6 +242,7 @@ static void on_interruption(int sig)
 	volatile char room[2048];
 
 	memset((char *)room, sig, sizeof(room));
+	patient_interrupted();
 }
 
 static void start_timer(void)

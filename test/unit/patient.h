@@ -28,6 +28,8 @@ enum patient_size { PATIENT_SMALL, PATIENT_FULL };
 struct patient *patient_start(enum patient_size size);
 /* The same in threads of the calling process, which goes on beside them. */
 struct patient *patient_inhabit(enum patient_size size);
+/* To be called by a handler of the caller's: what the thread does is not expected to last. */
+void patient_interrupted(void);
 /* Do all threads go on and has none complained? Waits for a while. */
 bool patient_is_well(struct patient *p);
 /* Ends it; returns whether it was well until the end. */
