@@ -186,6 +186,13 @@ static void remember(struct checkpoint *c, int fd)
 		close_fd(&copy);
 }
 
+void inet_tcp_checkpoint_end(struct checkpoint *c)
+{
+	vec_for_each (fd, &c->files->tcp_connections)
+		close_fd(fd);
+	vec_free(&c->files->tcp_connections);
+}
+
 void inet_tcp_abort(struct checkpoint *c)
 {
 	const struct linger now = {.l_onoff = 1};
@@ -193,13 +200,8 @@ void inet_tcp_abort(struct checkpoint *c)
 	vec_for_each (fd, &c->files->tcp_connections)
 		ignore(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)),
 		       "it ends in an orderly way, later");
-}
-
-void inet_tcp_checkpoint_end(struct checkpoint *c)
-{
-	vec_for_each (fd, &c->files->tcp_connections)
-		close_fd(fd);
-	vec_free(&c->files->tcp_connections);
+	inet_tcp_checkpoint_end(c);
+	inet_connecting_end(c);
 }
 
 static int save_connection(struct checkpoint *c, const struct file_seen *f, int state, int seen,

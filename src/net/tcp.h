@@ -6,8 +6,10 @@
 
 /*
  * Before the tasks are killed: their connections, saved as closed ones, are to be reset instead of
- * shut down, so that nothing of them keeps the ports in use. The other end learns that the
- * connection is broken, where an orderly end could look like the end of the data.
+ * shut down, so that nothing of them keeps the ports in use; nor do copies of ours, also of those
+ * that are about to be connected. (A restart that reads a stream may already wait for the ports.)
+ * The other end learns that the connection is broken, where an orderly end could look like the end
+ * of the data.
  */
 void inet_tcp_abort(struct checkpoint *c);
 
