@@ -29,6 +29,11 @@
 #define LEAD_PROTOCOL  0x88b5 /* for local experiments (IEEE 802) */
 #define NO_PROTOCOL    0xffff /* that nobody has */
 #define LEAD_BYTES     60
+#define LEAD_MAX       60000
+/* What the kernel has in front: of a block, with alignment, and of a packet (TPACKET3_HDRLEN, the
+ * header of the device, that of virtio). */
+#define BLOCK_HEAD     64
+#define FRAME_HEAD     128
 
 enum { RECEIVE, SEND };
 
@@ -413,12 +418,30 @@ static int lead_frames(const struct rings *x, int from, uint32_t head, uint32_t 
 	return r;
 }
 
+/*
+ * One that fills a block, so that another one does not fit. But it must: what is cut to the size of
+ * an empty block is put into the next one (__packet_lookup_frame_in_block()), and then none would
+ * come to the last block if the time of the one before is up meanwhile.
+ */
+static size_t lead_size(int fd, const Reprise__PacketRing *ring)
+{
+	size_t taken = BLOCK_HEAD + FRAME_HEAD + ring->private_size, size = ring->block_size;
+	socklen_t len = sizeof(int);
+	int reserved = 0;
+
+	if (getsockopt(fd, SOL_PACKET, PACKET_RESERVE, &reserved, &len) == 0 && reserved > 0)
+		taken += (size_t)reserved;
+	if (size < taken + LEAD_BYTES)
+		return LEAD_BYTES;
+	return size - taken < LEAD_MAX ? size - taken : LEAD_MAX;
+}
+
 /* A packet that does not fit ends a block and begins the next; the last one ends by itself, so that
  * the one in which the kernel stood is empty. */
-static int lead_blocks(const struct rings *x, int from, uint32_t head, uint32_t mark)
+static int lead_blocks(int fd, const struct rings *x, int from, uint32_t head, uint32_t mark)
 {
 	struct sockaddr_ll to = lead_to(LEAD_PROTOCOL);
-	size_t size = x->ring[RECEIVE]->block_size < 60000 ? x->ring[RECEIVE]->block_size : 60000;
+	size_t size = lead_size(fd, x->ring[RECEIVE]);
 	_cleanup_(free_ptr) char *data = calloc(1, size);
 	int r = 0;
 
@@ -462,7 +485,7 @@ static int lead_receiver(int fd, const struct rings *x)
 	if (r >= 0 && bind(fd, (struct sockaddr *)&at, sizeof(at)) < 0)
 		r = -errno;
 	if (r >= 0)
-		r = by_block(x, RECEIVE) ? lead_blocks(x, from, head, mark)
+		r = by_block(x, RECEIVE) ? lead_blocks(fd, x, from, head, mark)
 					 : lead_frames(x, from, head, mark);
 	/* Until it is bound to what it was bound to. */
 	if (r >= 0 && (bind(fd, (struct sockaddr *)&nowhere, sizeof(nowhere)) < 0 ||

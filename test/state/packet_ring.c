@@ -55,7 +55,7 @@ static struct ring make(int version, int what, int protocol)
 				   .tp_block_nr = BLOCKS,
 				   .tp_frame_size = FRAME,
 				   .tp_frame_nr = FRAMES,
-				   .tp_retire_blk_tov = 5};
+				   .tp_retire_blk_tov = 1};
 	struct ring r = {.version = version, .protocol = protocol};
 	/* One that sends without a protocol receives nothing. */
 	struct sockaddr_ll at = address(what == PACKET_TX_RING ? 0 : protocol);
