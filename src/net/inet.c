@@ -418,9 +418,10 @@ static void inet_describe(const Reprise__File *msg, char *buf, size_t size)
 	inet_format(&m->local, local, sizeof(local));
 	inet_format(&m->remote, remote, sizeof(remote));
 	snprintf(buf, size, "%s %s, local %s, remote %s, %zu %s unread",
-		 inet_is_tcp(m->socket)		 ? "TCP"
-		 : m->socket->type == SOCK_DGRAM ? "UDP"
-						 : "raw",
+		 m->socket->protocol == IPPROTO_MPTCP ? "MPTCP"
+		 : inet_is_tcp(m->socket)	      ? "TCP"
+		 : m->socket->type == SOCK_DGRAM      ? "UDP"
+						      : "raw",
 		 states[m->state <= INET_REFUSED ? m->state : 0], local, remote,
 		 m->unread.len ?: m->n_queue, inet_is_tcp(m->socket) ? "bytes" : "datagrams");
 }
@@ -429,7 +430,7 @@ const struct file_ops inet_file_ops = {
 	.kind = FILE_INET,
 	.name = "internet socket",
 	.support =
-		"TCP that listens, is not connected or was closed; established TCP comes back closed "
+		"TCP (MPTCP, too) that listens, is not connected or was closed; established TCP comes back closed "
 		"(`--tcp=closed`), or is refused; UDP and UDP-Lite with queued datagrams and their "
 		"senders; ICMP and raw sockets with what they have not read; options, filters and multicast groups",
 	.match = inet_match,

@@ -17,9 +17,11 @@ enum inet_state { /* numbers stand in images: for ever */
 		  INET_REFUSED = 6,   /* TCP: was never connected, ECONNREFUSED waits to be read */
 };
 
+/* With several paths (262, IPPROTO_MPTCP) or without: to who has the socket it is the same. */
 static inline bool inet_is_tcp(const Reprise__Socket *m)
 {
-	return m->type == SOCK_STREAM && m->protocol == IPPROTO_TCP;
+	return m->type == SOCK_STREAM &&
+	       (m->protocol == IPPROTO_TCP || m->protocol == IPPROTO_MPTCP);
 }
 
 static inline bool inet_is_udp(const Reprise__Socket *m)

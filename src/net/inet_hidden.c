@@ -212,7 +212,9 @@ static int find_obstacle(struct reader *rd, int fd, const Reprise__Socket *sock,
 	}
 	if (labels)
 		*ret = "it has labels of flows (IPV6_FLOWLABEL_MGR), which others may have too";
-	return r >= 0 && inet_is_tcp(sock) ? find_keys(rd, fd, ret) : r;
+	/* struct mptcp_sock is none, and such a socket takes no keys. */
+	return r >= 0 && sock->protocol == IPPROTO_TCP && inet_is_tcp(sock) ? find_keys(rd, fd, ret)
+									    : r;
 }
 
 static int set_size(struct image *ret, int size)

@@ -46,14 +46,15 @@ int inet_tcp_refuse(const Reprise__InetSocket *m, int state, struct error *e)
 			 remote, state_name(state));
 }
 
-/* What sits on top of TCP has state of its own. */
-static int refuse_layers(int fd, struct error *e)
+/* What sits on top of TCP has state of its own. Each path of MPTCP has "mptcp" there. */
+static int refuse_layers(int fd, const Reprise__Socket *m, struct error *e)
 {
 	char name[16] = "";
 	socklen_t len = sizeof(name);
 	int repair = 0, r;
 
-	if (getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &len) == 0 && len)
+	if (m->protocol != IPPROTO_MPTCP && getsockopt(fd, IPPROTO_TCP, TCP_ULP, name, &len) == 0 &&
+	    len)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "the protocol \"%.15s\" was put on top of it (TCP_ULP)", name);
 	r = socket_number(fd, IPPROTO_TCP, TCP_REPAIR, &repair, e);
@@ -120,17 +121,25 @@ static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f,
 	return r < 0 ? -1 : n;
 }
 
-/* All that has been received, without taking it. */
-static int save_unread(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
-		       struct scratch *s, struct error *e)
+/*
+ * All that has been received, without taking it. One of MPTCP that is over tells of a byte where
+ * there is none (mptcp_inq_hint()), and who looks for it takes the error.
+ */
+static int save_unread(struct checkpoint *c, const struct file_seen *f, int seen,
+		       Reprise__InetSocket *m, struct scratch *s, struct error *e)
 {
+	bool several = m->socket->protocol == IPPROTO_MPTCP;
 	int fd = f->local, queued = 0;
 	ssize_t n;
 
 	if (ioctl(fd, FIONREAD, &queued) < 0 && socket_unsure(errno))
 		return error_errno(e, -errno, E_FILE_STATE, "cannot ask what is in its queue");
-	if (queued <= 0)
+	if (queued <= 0 || (several && !(seen & POLLIN)))
 		return 0;
+	if (several && queued == 1 && (seen & POLLERR))
+		return error_set(e, -EBUSY, E_TCP_CONNECTION,
+				 "the connection has failed, and a byte before the error may wait "
+				 "to be read");
 	if (queued > UNREAD_MAX)
 		return error_set(e, -EFBIG, E_FILE_STATE, "it holds %d bytes that were not read",
 				 queued);
@@ -207,7 +216,7 @@ void inet_tcp_abort(struct checkpoint *c)
 static int save_connection(struct checkpoint *c, const struct file_seen *f, int state, int seen,
 			   Reprise__InetSocket *m, struct error *e)
 {
-	if (!c->tcp_closed && state == TCP_SYN_SENT) {
+	if (!c->tcp_closed && state == TCP_SYN_SENT && m->socket->protocol == IPPROTO_TCP) {
 		m->state = INET_UNCONNECTED;
 		return inet_connecting_add(c, f, e);
 	}
@@ -243,7 +252,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 
 	if (getsockopt(f->local, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
-	r = refuse_layers(f->local, e);
+	r = refuse_layers(f->local, m->socket, e);
 	if (r < 0 || info.tcpi_state == TCP_LISTEN)
 		return r < 0 ? r : save_listener(c, f, &info, m, e);
 	if (poll(&p, 1, 0) < 0)
@@ -255,7 +264,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 	if (r < 0 || !inet_tcp_is_over(m))
 		return r;
 	drop_options(m->socket);
-	return m->state == INET_REFUSED ? 0 : save_unread(c, f, m, s, e);
+	return m->state == INET_REFUSED ? 0 : save_unread(c, f, p.revents, m, s, e);
 }
 
 /* ---- restart ---- */
@@ -325,6 +334,29 @@ static int cut(int *peer, int fd)
 	return wait_for(fd, 0); /* for POLLHUP: both directions are shut */
 }
 
+/*
+ * The same for MPTCP, of which a reset leaves no end to be read. Some options can be set when it is
+ * closed altogether, which is later than poll() tells (__mptcp_nmpc_sk()).
+ */
+static int end(int *peer, int fd)
+{
+	const int off = 0;
+	int r;
+
+	close_fd(peer);
+	r = wait_for(fd, POLLRDHUP);
+	if (r >= 0 && shutdown(fd, SHUT_WR) < 0)
+		r = -errno;
+	if (r >= 0)
+		r = wait_for(fd, 0);
+	for (int i = 0; i < PATIENCE_MS && r >= 0; i++) {
+		if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)) == 0)
+			return 0;
+		patience_pause();
+	}
+	return r < 0 ? r : -ETIMEDOUT;
+}
+
 static int connect_and_cut(int fd, const Reprise__InetSocket *m)
 {
 	int family = m->socket->family, r, pending;
@@ -343,6 +375,8 @@ static int connect_and_cut(int fd, const Reprise__InetSocket *m)
 	r = send_all(peer, &m->unread);
 	if (r >= 0)
 		r = wait_for_data(fd, m->unread.len);
+	if (r >= 0 && m->state == INET_CLOSED && m->socket->protocol == IPPROTO_MPTCP)
+		return end(&peer, fd);
 	if (r >= 0)
 		r = cut(&peer, fd);
 	if (r < 0 || m->state == INET_RESET)

@@ -236,8 +236,8 @@ static int get_filter(int fd, const struct group *of, struct group_filter *f, st
 	f->gf_numsrc = SOURCES_MAX;
 	if (getsockopt(fd, level_of(&of->address), MCAST_MSFILTER, f, &len) == 0)
 		return 1;
-	/* The latter: a raw socket of IPv6 has no options of IPv4. */
-	if (errno == EADDRNOTAVAIL || errno == ENOPROTOOPT)
+	/* A raw socket of IPv6 has no options of IPv4, one of MPTCP has no groups. */
+	if (errno == EADDRNOTAVAIL || errno == ENOPROTOOPT || errno == EOPNOTSUPP)
 		return 0;
 	return error_errno(e, -errno, E_SYSTEM, "cannot ask for the multicast groups of a socket");
 }

@@ -225,15 +225,15 @@ static const struct option options[] = {
 static bool applies(const Reprise__Socket *m, const struct option *o)
 {
 	switch (o->level) {
-	case SOL_SOCKET:
-		return true;
+	case SOL_SOCKET: /* that one can be read and not be set (mptcp_setsockopt_sol_socket()) */
+		return o->name != OPT_SO_BUF_LOCK || m->protocol != IPPROTO_MPTCP;
 	case IPPROTO_IP:
 		return m->family == AF_INET || m->family == AF_INET6;
 	case IPPROTO_IPV6:
 		return m->family == AF_INET6;
 	case IPPROTO_TCP:
 		return (m->family == AF_INET || m->family == AF_INET6) && m->type == SOCK_STREAM &&
-		       (!m->protocol || m->protocol == IPPROTO_TCP);
+		       (!m->protocol || m->protocol == IPPROTO_TCP || m->protocol == IPPROTO_MPTCP);
 	case IPPROTO_UDP:
 		return (m->family == AF_INET || m->family == AF_INET6) && m->type == SOCK_DGRAM &&
 		       (!m->protocol || m->protocol == IPPROTO_UDP ||

@@ -54,12 +54,30 @@ static void send_to_self(int fd, size_t len)
 	CHECK_EQUAL(sendto(fd, "data", len, 0, (struct sockaddr *)&at, sizeof(at)), len);
 }
 
-static int connect_to(void)
+static int connect_by(int protocol)
 {
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, protocol);
 
 	CHECK(!connect(fd, (struct sockaddr *)&at, sizeof(at)));
 	return fd;
+}
+
+static int connect_to(void)
+{
+	return connect_by(0);
+}
+
+static void mptcp_established(void)
+{
+	int listener;
+
+	if (socket(AF_INET, SOCK_STREAM, IPPROTO_MPTCP) < 0)
+		test_skip("no MPTCP here: %s", strerror(errno));
+	listener = bound(SOCK_STREAM, IPPROTO_MPTCP);
+	CHECK(!listen(listener, 1));
+	connect_by(IPPROTO_MPTCP);
+	CHECK(accept(listener, NULL, NULL) >= 0);
+	close(listener);
 }
 
 static void tcp_established(void)
@@ -451,6 +469,7 @@ static const struct {
 	void (*make)(void);
 } states[] = {
 	{"tcp-established", tcp_established},
+	{"mptcp-established", mptcp_established},
 	{"tcp-backlog", tcp_backlog},
 	{"tcp-connecting", tcp_connecting},
 	{"tcp-failed", tcp_failed},

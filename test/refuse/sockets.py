@@ -34,6 +34,10 @@ def test_tcp_established(case):
     refused(case, 'tcp-established', 'tcp-connection', '127.0.0.1', 'established', '--tcp=closed')
 
 
+def test_mptcp_established(case):
+    refused(case, 'mptcp-established', 'tcp-connection', '127.0.0.1', 'established', '--tcp=closed')
+
+
 def test_tcp_backlog(case):
     refused(case, 'tcp-backlog', 'tcp-connection', '1 connections', '--tcp=closed')
 
