@@ -26,10 +26,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MOST   64
+#define MOST   96
 #define COPY   100 /* numbers of the copies, in the one who made them */
 #define SENT   200 /* and in the relative that received them */
 #define ABROAD 300 /* and of those that had been in flight */
@@ -81,6 +82,7 @@ static void make_sockets(void)
 	} list[] = {
 		{AF_INET, SOCK_STREAM, 0},
 		{AF_INET6, SOCK_STREAM, 0},
+		{AF_INET, SOCK_STREAM, IPPROTO_MPTCP},
 		{AF_INET, SOCK_DGRAM, 0},
 		{AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE},
 		{AF_INET, SOCK_RAW, 253},
@@ -110,6 +112,66 @@ static void make_terminal(void)
 	add(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY));
 }
 
+/* Their names are those of the original. */
+static void make_listeners(void)
+{
+	const struct sockaddr automatic = {.sa_family = AF_UNIX};
+	int client, listener;
+
+	if (test_mode_is("both"))
+		return;
+	listener = socket(AF_UNIX, SOCK_STREAM, 0);
+	CHECK(!bind(listener, &automatic, sizeof(automatic.sa_family)) && !listen(listener, 5));
+	add(listener);
+	client = socket(AF_UNIX, SOCK_STREAM, 0);
+	{
+		struct sockaddr_un un;
+		socklen_t len = sizeof(un);
+
+		CHECK(!getsockname(listener, (struct sockaddr *)&un, &len));
+		CHECK(!connect(client, (struct sockaddr *)&un, len));
+	}
+	add(client);
+	add(accept(listener, NULL, NULL));
+	listener = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(!listen(listener, 5));
+	add(listener);
+}
+
+/* Rarer ones: paths to what cannot be opened, what is removed or closed on the other side. */
+static void make_more(void)
+{
+	struct sockaddr_un un = {AF_UNIX, "socket file"};
+	int master, ends[2], of_file = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	CHECK(!symlink("nowhere", "link"));
+	add(open("link", O_PATH | O_NOFOLLOW));
+	CHECK(!bind(of_file, (struct sockaddr *)&un, sizeof(un)));
+	close(of_file);
+	add(open("socket file", O_PATH));
+	CHECK(!mkdir("removed directory", 0700));
+	add(open("removed directory", O_RDONLY | O_DIRECTORY));
+	CHECK(!rmdir("removed directory"));
+	add(open("/dev/zero", O_RDWR));
+	add(open("/dev/full", O_WRONLY));
+	add(open("/proc/self/ns/uts", O_RDONLY));
+	CHECK(!pipe(ends));
+	close(ends[0]);
+	add(ends[1]);
+	CHECK(!pipe2(ends, O_DIRECT));
+	close(ends[1]);
+	add(ends[0]);
+	CHECK(!socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends));
+	close(ends[1]);
+	add(ends[0]);
+	master = posix_openpt(O_RDWR | O_NOCTTY);
+	CHECK(master >= 0 && !unlockpt(master));
+	add(ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY));
+	close(master);
+	/* one that is locked */
+	add(posix_openpt(O_RDWR | O_NOCTTY));
+}
+
 static void make_odd_files(void)
 {
 	struct epoll_event event = {.events = EPOLLIN};
@@ -134,6 +196,8 @@ static void make_odd_files(void)
 	CHECK(!mkfifo("removed fifo", 0600));
 	add(open("removed fifo", O_RDONLY | O_NONBLOCK));
 	CHECK(!unlink("removed fifo"));
+	make_listeners();
+	make_more();
 }
 
 static void make_privileged(void)

@@ -8,11 +8,15 @@
 #include "ring.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define TAKEN 90
 
 /* ---- with unread completions and requests that wait to be submitted ---- */
 
@@ -145,21 +149,61 @@ static int shared_child(void *arg)
 	return 5;
 }
 
+/* Made before there was a ring, which no socket carries: it is taken. */
+static int taker(void *arg)
+{
+	int *turn = arg, parent = (int)syscall(SYS_pidfd_open, getppid(), 0), fd;
+
+	while (!__atomic_load_n(turn + 1, __ATOMIC_ACQUIRE))
+		test_sleep(0.01);
+	fd = (int)syscall(SYS_pidfd_getfd, parent, turn[1], 0);
+	CHECK(fd >= 0 && dup2(fd, TAKEN) == TAKEN);
+	close(fd);
+	close(parent);
+	__atomic_store_n(turn + 2, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(turn, __ATOMIC_ACQUIRE))
+		test_sleep(0.01);
+	return 6;
+}
+
+static void owned_set_up(int fd)
+{
+	CHECK(!fcntl(fd, F_SETOWN, getpid()) && !fcntl(fd, F_SETSIG, SIGUSR1));
+	CHECK(!fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK));
+	CHECK(!fcntl(fd, F_SETFD, 0));
+}
+
+static void owned_check(int fd, int copy, pid_t taken_by)
+{
+	CHECK_EQUAL(fcntl(fd, F_GETOWN), getpid());
+	CHECK_EQUAL(fcntl(fd, F_GETSIG), SIGUSR1);
+	CHECK(fcntl(fd, F_GETFL) & O_NONBLOCK);
+	CHECK_EQUAL(fcntl(fd, F_GETFD), 0);
+	CHECK_EQUAL(fcntl(copy, F_GETFD), FD_CLOEXEC);
+	CHECK_EQUAL(syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, fd, copy), 0);
+	CHECK_EQUAL(syscall(SYS_kcmp, getpid(), taken_by, KCMP_FILE, fd, TAKEN), 0);
+}
+
 int main(void)
 {
 	static struct ring plain, busy, disabled;
 	int *turn, copy, number, other;
-	pid_t pid;
+	pid_t pid, taken_by;
 
 	test_init();
 	turn = test_shared(4096);
+	taken_by = test_fork(taker, turn);
 	plain_set_up(&plain);
 	busy_set_up(&busy);
 	CHECK(!madvise(plain.rings, plain.rings_size, MADV_DONTFORK));
 	ring_make(&shared, 4, IORING_SETUP_SQE128 | IORING_SETUP_CQE32);
 	ring_nops(&shared, 9, 0);
 	ring_make(&disabled, 4, IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER);
-	copy = dup(shared.fd);
+	copy = fcntl(shared.fd, F_DUPFD_CLOEXEC, 3);
+	owned_set_up(shared.fd);
+	__atomic_store_n(turn + 1, shared.fd, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(turn + 2, __ATOMIC_ACQUIRE))
+		test_sleep(0.01);
 	number = number_of(&plain, -1U);
 	other = number_of(&shared, 7);
 	pid = test_fork(shared_child, turn);
@@ -171,13 +215,17 @@ int main(void)
 		plain.tail--;
 	if (test_break(3))
 		ring_register(&busy, IORING_UNREGISTER_EVENTFD, NULL, 0);
+	if (test_break(4))
+		CHECK(!fcntl(shared.fd, F_SETOWN, 0));
 	CHECK(test_vm_flag(plain.rings, "dc"));
+	owned_check(shared.fd, copy, taken_by);
 	plain_check(&plain);
 	numbers_check(&plain, number, other);
 	busy_check(&busy);
 
 	__atomic_store_n(turn, 1, __ATOMIC_RELEASE);
 	test_reap(pid, 5);
+	test_reap(taken_by, 6);
 	shared.tail++;
 	ring_take(&shared, 77, 0);
 	shared.fd = copy;

@@ -2,7 +2,7 @@
 /*
  * What is queued in pseudo-terminals: output that the master has not read, lines that the slave has
  * not read, a line that is half typed, bytes, more than the line discipline holds, output that is
- * stopped in both ways; slaves never opened, closed again, and hung up.
+ * stopped in both ways; slaves never opened, closed again, and hung up; a lock.
  *
  * settle: 0.1
  */
@@ -354,6 +354,7 @@ static void flying_check(void)
 /* ---- settings ---- */
 
 static struct pair settings;
+static int locked;
 
 static void settings_set(void)
 {
@@ -363,12 +364,18 @@ static void settings_set(void)
 	CHECK(!ioctl(settings.slave, TIOCEXCL));
 	CHECK(!ioctl(settings.master, TIOCPKT, &on));
 	put(settings.slave, "data", 4);
+	/* nobody opens its slave by name */
+	locked = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+	CHECK(locked >= 0);
 }
 
 static void settings_check(void)
 {
 	int value = 0;
 
+	CHECK(!ioctl(locked, TIOCGPTLCK, &value) && value);
+	CHECK(open(ptsname(locked), O_RDWR | O_NOCTTY) < 0 && errno == EIO);
+	CHECK(!ioctl(never, TIOCGPTLCK, &value) && !value);
 	CHECK(!ioctl(settings.master, TIOCGEXCL, &value) && !value);
 	CHECK(!ioctl(settings.slave, TIOCGEXCL, &value) && value);
 	CHECK(!ioctl(settings.master, TIOCGPKT, &value) && value);
@@ -396,6 +403,8 @@ int main(void)
 		put(bytes.slave, "z", 1);
 	if (test_break(4))
 		close(open_peer(never));
+	if (test_break(5))
+		CHECK(!unlockpt(locked));
 	lines_check();
 	bytes_check();
 	full_check();
