@@ -156,7 +156,7 @@ void error_format(const struct error *e, char *buf, size_t size)
 	}
 	put(&o, e->text);
 	if (info->advice[0]) {
-		put(&o, "; ");
+		put(&o, strstr(e->text, "; ") ? ", or " : "; ");
 		put(&o, info->advice);
 	}
 	if (size > 64)

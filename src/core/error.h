@@ -13,6 +13,9 @@
  *
  *	<object>: <sentence>; <advice> [<code>]
  *
+ * A sentence may end with advice of its own, behind a semicolon: that of the code is another way
+ * then ("; try again, or close it").
+ *
  * The advice and the longer explanation belong to the code (error_codes.def),
  * so that a code always means the same thing.
  */

@@ -42,7 +42,7 @@ static int refuse_kind(const struct bpf_prog_info *info, struct error *e)
 	if (info->attach_btf_id || info->attach_btf_obj_id)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "a BPF program that is tied to a function or structure of the "
-				 "kernel (attach_btf_id) cannot be saved; close it first");
+				 "kernel (attach_btf_id) cannot be saved");
 	if (info->ifindex)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "a BPF program of a network interface cannot be saved");
@@ -183,11 +183,11 @@ static int not_found(int fd, struct error *e)
 	if (calls_kernel(fd))
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "a BPF program that calls a function of the kernel (kfunc) cannot "
-				 "be saved; close it first");
+				 "be saved");
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 			 "the kernel keeps this BPF program as rewritten for this machine, and the "
 			 "instructions that it was loaded with cannot be found from that (it may "
-			 "have had some that are never reached); close it first");
+			 "have had some that are never reached)");
 }
 
 static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,

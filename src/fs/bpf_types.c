@@ -122,7 +122,7 @@ static int types_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	if (r >= 0 && info.kernel_btf)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "it is the type information (BTF) of this kernel or of one of its "
-				 "modules; close it first");
+				 "modules");
 	if (r >= 0)
 		r = get_data(f->local, &data, &info);
 	if (r < 0)

@@ -286,7 +286,7 @@ int inotify_events_possible(const Reprise__Inotify *m, struct error *e)
 		    (i + 1 == m->n_events || m->events[i + 1]->mask != IN_IGNORED ||
 		     m->events[i + 1]->wd != event->wd))
 			return error_set(e, -EBUSY, E_FILE_EVENTS,
-					 "a file that it watches is being removed; try again");
+					 "a file that it watches is being removed");
 		overflows += event->mask == IN_Q_OVERFLOW;
 		if (is_odd(m, i, facts) || overflows > 1)
 			return error_set(e, -EOPNOTSUPP, E_FILE_EVENTS,

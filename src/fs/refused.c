@@ -16,23 +16,22 @@ static const struct {
 } refused[] = {
 	{"anon_inode:[perf_event]",
 	 "a performance counter (perf_event_open) counts what has run on this machine, and nobody "
-	 "can set a counter to what it was; close it first"},
+	 "can set a counter to what it was"},
 	{"anon_inode:bpf_link",
-	 "a BPF link ties a program to the running kernel; close it first, or pin it in a file "
-	 "system (bpffs) and open it again afterwards"},
+	 "a BPF link ties a program to the running kernel; pin it in a file system (bpffs) and "
+	 "open it again afterwards"},
 	{"anon_inode:bpf-link",
-	 "a BPF link ties a program to the running kernel; close it first, or pin it in a file "
-	 "system (bpffs) and open it again afterwards"},
+	 "a BPF link ties a program to the running kernel; pin it in a file system (bpffs) and "
+	 "open it again afterwards"},
 	{"anon_inode:bpf_iter",
-	 "an iterator of BPF stands amid the state of the running kernel; read it to its end and "
-	 "close it first"},
+	 "an iterator of BPF stands amid the state of the running kernel; read it to its end"},
 	{"anon_inode:bpf-stats",
-	 "it asks for statistics of BPF on this machine (BPF_ENABLE_STATS); close it first"},
+	 "it asks for statistics of BPF on this machine (BPF_ENABLE_STATS)"},
 	{"anon_inode:bpf_token", "a token of BPF belongs to a mount of this machine"},
 	{"anon_inode:[fscontext]",
 	 "a mount that is being made (fsopen() or fspick()) cannot be saved; finish it first"},
 	{"anon_inode:[landlock-ruleset]",
-	 "a set of rules of landlock that is being made cannot be read back; close it first"},
+	 "a set of rules of landlock that is being made cannot be read back"},
 	{"anon_inode:seccomp notify",
 	 "it hears of system calls of other tasks (SECCOMP_RET_USER_NOTIF), whose filter would have "
 	 "to be tied to it again"},
@@ -50,10 +49,27 @@ static const struct {
 	int family;
 	const char *name;
 } families[] = {
-	{AF_XDP, " (AF_XDP)"},	{AF_ALG, " (AF_ALG)"}, {AF_BLUETOOTH, " (Bluetooth)"},
-	{AF_CAN, " (CAN)"},	{AF_TIPC, " (TIPC)"},  {AF_KCM, " (KCM)"},
-	{AF_RXRPC, " (RxRPC)"}, {AF_SMC, " (SMC)"},    {AF_QIPCRTR, " (Qualcomm IPC router)"},
+	{AF_XDP, " (AF_XDP)"},
+	{AF_ALG, " (AF_ALG)"},
+	{AF_BLUETOOTH, " (Bluetooth)"},
+	{AF_CAN, " (CAN)"},
+	{AF_TIPC, " (TIPC)"},
+	{AF_KCM, " (KCM)"},
+	{AF_RXRPC, " (RxRPC)"},
+	{AF_SMC, " (SMC)"},
+	{AF_QIPCRTR, " (Qualcomm IPC router)"},
 	{AF_PPPOX, " (PPP)"},
+	{AF_AX25, " (AX.25)"},
+	{AF_ATMPVC, " (ATM)"},
+	{AF_ATMSVC, " (ATM)"},
+	{AF_X25, " (X.25)"},
+	{AF_KEY, " (AF_KEY)"},
+	{AF_RDS, " (RDS)"},
+	{AF_LLC, " (LLC)"},
+	{AF_PHONET, " (Phonet)"},
+	{AF_IEEE802154, " (IEEE 802.15.4)"},
+	{AF_NFC, " (NFC)"},
+	{45 /* AF_MCTP */, " (MCTP)"},
 };
 
 static const char *family_name(int family)

@@ -143,8 +143,8 @@ static int only_one(struct checkpoint *c, int id, const char *name, uint64_t *re
 		if (found)
 			return error_set(e, -EOPNOTSUPP, E_PERMISSION,
 					 "is a System V segment, and several IPC namespaces of "
-					 "the tree have one of that number; which it is only root "
-					 "can tell");
+					 "the tree have one of that number, and which it is only "
+					 "root can tell");
 		found = o;
 	}
 	if (!found)

@@ -64,7 +64,7 @@ static struct aio_checkpoint *get_kernel(struct checkpoint *c, struct error *e)
 	if (r < 0) {
 		error_clear(e);
 		error_errno(e, r, E_VMA_KIND,
-			    "is the ring of an asynchronous I/O context (io_setup); whether "
+			    "is the ring of an asynchronous I/O context (io_setup), and whether "
 			    "requests are in flight is told by the memory of the kernel alone, "
 			    "which cannot be read (BPF)");
 		aio_checkpoint_free(x);

@@ -143,6 +143,22 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 	return r;
 }
 
+static const char *protocol_name(int protocol)
+{
+	switch (protocol) {
+	case IPPROTO_DCCP:
+		return " (DCCP)";
+	case IPPROTO_SCTP:
+		return " (SCTP)";
+	case 115:
+		return " (L2TP)";
+	case 256:
+		return " (SMC)";
+	default:
+		return "";
+	}
+}
+
 static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__File *msg,
 			   struct scratch *scratch, struct error *e)
 {
@@ -168,9 +184,10 @@ static int inet_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__F
 		return r;
 	if (inet_is_tcp(m->socket))
 		return inet_tcp_save(c, f, m, scratch, e);
-	if (m->socket->type == SOCK_STREAM || m->socket->type == SOCK_SEQPACKET)
-		return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "protocol %d cannot be saved",
-				 m->socket->protocol);
+	if (m->socket->type != SOCK_RAW && !inet_is_udp(m->socket) && !inet_is_ping(m->socket))
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "internet sockets of protocol %d%s cannot be saved",
+				 m->socket->protocol, protocol_name(m->socket->protocol));
 	return save_datagrams(c, f, m, scratch, e);
 }
 

@@ -62,6 +62,24 @@ static pid_t audit_daemon(void)
 	return take_daemon(fd);
 }
 
+static const char *protocol_name(int protocol)
+{
+	switch (protocol) {
+	case NETLINK_USERSOCK:
+		return " (between programs)";
+	case NETLINK_SELINUX:
+		return " (SELinux)";
+	case NETLINK_CONNECTOR:
+		return " (events of processes and the like)";
+	case NETLINK_NETFILTER:
+		return " (netfilter)";
+	case NETLINK_CRYPTO:
+		return " (cryptography)";
+	default:
+		return "";
+	}
+}
+
 /*
  * Families in which a socket is nothing but a place to ask and to listen. Others bind state of the
  * kernel to its port, such as the queues of nfnetlink, and do not tell.
@@ -85,7 +103,8 @@ static int check_protocol(const struct checkpoint *c, const Reprise__Socket *m, 
 				 "task %d is the audit daemon of this machine", daemon);
 	default:
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "netlink sockets of protocol %d cannot be saved", m->protocol);
+				 "netlink sockets of protocol %d%s cannot be saved", m->protocol,
+				 protocol_name(m->protocol));
 	}
 }
 

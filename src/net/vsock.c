@@ -58,13 +58,12 @@ static int refuse_states(int fd, const Reprise__VsockSocket *m, struct error *e)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE, "it is for datagrams");
 	if (getpeername(fd, (struct sockaddr *)&peer, &len) == 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "it is connected to port %u of machine %u; close it before the "
-				 "checkpoint",
-				 peer.svm_port, peer.svm_cid);
+				 "it is connected to port %u of machine %u", peer.svm_port,
+				 peer.svm_cid);
 	if (poll(&p, 1, 0) < 0 || p.revents != (m->listening ? 0 : POLLOUT))
 		return error_set(e, -EBUSY, E_FILE_STATE,
 				 "a connection waits to be accepted or made there, has ended or "
-				 "has failed; close it before the checkpoint");
+				 "has failed");
 	return 0;
 }
 

@@ -37,8 +37,7 @@ static int refuse(struct error *e, const char *why)
 {
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 			 "it is on a mount that is attached nowhere (made by fsmount() or "
-			 "open_tree(), or unmounted lazily), %s; attach it, or close it before the "
-			 "checkpoint",
+			 "open_tree(), or unmounted lazily), %s; attach it",
 			 why);
 }
 

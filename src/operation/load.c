@@ -269,7 +269,7 @@ int restart_check_machine(const struct loaded *l, struct error *e)
 		int bit = __builtin_ctzll(lacking);
 
 		return error_set(e, -ENOEXEC, E_IMAGE_CPU,
-				 "the processor here has no %s state; the image is from %s",
+				 "the processor here has no %s state, the image is from %s",
 				 bit < (int)(sizeof(xfeatures) / sizeof(xfeatures[0]))
 					 ? xfeatures[bit]
 					 : "such extended",
@@ -281,7 +281,7 @@ int restart_check_machine(const struct loaded *l, struct error *e)
 	missing = target_missing_cpu_flag(l->tree->cpu_flags, here_flags);
 	if (missing)
 		return error_set(e, -ENOEXEC, E_IMAGE_CPU,
-				 "the processor here lacks the feature %s; the image is from %s",
+				 "the processor here lacks the feature %s, the image is from %s",
 				 missing, info->cpu);
 	if (l->tree->page_size != 4096)
 		return error_set(e, -ENOEXEC, E_IMAGE_ARCH, "pages of %u bytes",

@@ -19,6 +19,18 @@ static void test_one_line(void **state)
 				  "(--external) [file-kind]");
 }
 
+static void test_own_advice(void **state)
+{
+	struct error e = {};
+	char line[2048];
+
+	error_set(&e, -EBUSY, E_FILE_STATE, "it holds messages; try again");
+	error_format(&e, line, sizeof(line));
+	assert_string_equal(line,
+			    "it holds messages; try again, or close it before the checkpoint, "
+			    "or declare it external (--external) [file-state]");
+}
+
 static void test_first_cause_stays(void **state)
 {
 	struct error e = {};
@@ -117,6 +129,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_one_line),
+		cmocka_unit_test(test_own_advice),
 		cmocka_unit_test(test_first_cause_stays),
 		cmocka_unit_test(test_never_success),
 		cmocka_unit_test(test_errno),
