@@ -192,6 +192,9 @@ void files_checkpoint_end(struct checkpoint *c)
 
 static const struct file_ops *kind_of(const struct file_seen *f)
 {
+	/* A pipe, a socket or the like, which it does not hold open. */
+	if (f->flags & O_PATH && f->link[0] != '/')
+		return NULL;
 	for (const struct file_ops *const *k = file_kinds; *k; k++)
 		if ((*k)->match && (*k)->match(f))
 			return *k;

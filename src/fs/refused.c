@@ -85,12 +85,15 @@ int file_refuse_kind(const struct file_seen *f, struct error *e)
 	int family;
 	socklen_t len = sizeof(family);
 
+	if (f->flags & O_PATH)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "it is no more than a path (O_PATH) to what has none");
 	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
 		if (!strncmp(f->link, refused[i].link, strlen(refused[i].link)))
 			return error_set(e, -EOPNOTSUPP, E_FILE_KIND, "%s", refused[i].why);
 	if (S_ISCHR(f->st.st_mode) || S_ISBLK(f->st.st_mode))
 		return device_refuse(f, e);
-	if (S_ISSOCK(f->st.st_mode) && !(f->flags & O_PATH) &&
+	if (S_ISSOCK(f->st.st_mode) &&
 	    getsockopt(f->local, SOL_SOCKET, SO_DOMAIN, &family, &len) == 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "sockets of address family %d%s cannot be saved", family,

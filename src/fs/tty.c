@@ -77,6 +77,10 @@ static int tty_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	int r;
 
 	f->entry->private = (uint64_t)(uintptr_t)seen;
+	/* The terminal may have another name after the restart, and another one this name. */
+	if (f->flags & O_PATH)
+		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
+				 "it is no more than a path (O_PATH) to a terminal");
 	msg->tty = scratch_message(scratch, Reprise__TtyFile, reprise__tty_file__init);
 	if (!seen || !msg->tty)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a terminal");

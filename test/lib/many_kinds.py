@@ -104,8 +104,19 @@ def others():
     yield call(434, os.getpid(), 0)
     yield bpf(32, b'')  # statistics
     yield call(323, 1)  # userfaultfd()
-    yield from os.pipe()
-    yield call(290, 5, 0)  # eventfd2()
+    ends = os.pipe()
+    yield from ends
+    yield os.open('/proc/self/fd/%d' % ends[0], os.O_PATH)
+    counter = call(290, 5, 0)  # eventfd2()
+    yield counter
+    yield os.open('/proc/self/fd/%d' % counter, os.O_PATH)
+    with socket.socket() as unnamed:
+        yield os.open('/proc/self/fd/%d' % unnamed.fileno(), os.O_PATH)
+    try:
+        master, slave = os.openpty()
+        yield from (master, slave, os.open(os.ttyname(slave), os.O_PATH))
+    except OSError:
+        pass
     yield call(283, 1, 0)  # timerfd_create()
     yield call(291, 0)  # epoll_create1()
     yield call(294, 0)  # inotify_init1()
