@@ -19,6 +19,7 @@
 #include "core/procfs.h"
 #include "fs/bpf_attached.h"
 #include "net/inet.h"
+#include "net/inet_chosen.h"
 #include "net/inet_diag.h"
 #include "net/inet_hidden.h"
 #include "net/inet_numbers.h"
@@ -134,6 +135,8 @@ static int save_datagrams(struct checkpoint *c, const struct file_seen *f, Repri
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "it is the end of a tunnel (UDP_ENCAP %d)", encap);
 	r = inet_queue_save(c, f->entry, f->local, m, s, e);
+	if (r >= 0)
+		r = inet_chosen_save(c, f->local, m, s, e);
 	if (r >= 0)
 		r = inet_diag_find(c, m->socket->family, m->socket->protocol, f->st.st_ino, &info,
 				   e);
@@ -305,6 +308,23 @@ static int bind_local(struct restart *r, int fd, const Reprise__InetSocket *m, s
 	return error_errno(e, -errno, E_RESTORE, "cannot bind a socket to %s", text);
 }
 
+/* With an address that nobody has bound: 1 if it has been connected. */
+static int connect_chosen(struct restart *r, int fd, const Reprise__InetSocket *m)
+{
+	struct sockaddr_storage local, remote;
+	int res;
+
+	if (m->state != INET_CONNECTED || !m->local.len)
+		return 0;
+	address_now(r, &m->local, &local);
+	address_now(r, &m->remote, &remote);
+	do
+		res = inet_chosen_restore(fd, m, (const struct sockaddr *)&local,
+					  (const struct sockaddr *)&remote);
+	while (res == -EADDRINUSE && files_restart_patience(r));
+	return res == -EADDRINUSE ? 0 : res; /* bind_local() says it better */
+}
+
 static int set_state(const struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
 {
 	struct sockaddr_storage a;
@@ -362,6 +382,20 @@ static int fill_queue(struct restart *r, int fd, const Reprise__InetSocket *m, s
 	return inet_is_ping(m->socket) ? 0 : inet_queue_fill(fd, m, find_address, r, e);
 }
 
+/* Its address, and whether it listens or is connected. */
+static int set_place(struct restart *r, int fd, const Reprise__InetSocket *m, struct error *e)
+{
+	int res = connect_chosen(r, fd, m);
+
+	if (res)
+		return res < 0 ? error_errno(e, res, E_RESTORE, "cannot connect a socket") : 0;
+	res = bind_local(r, fd, m, e);
+	/* Answers to a ping find the socket by its number. */
+	if (res >= 0 && inet_is_ping(m->socket))
+		res = raw_queue_fill(fd, m, e);
+	return res < 0 ? res : set_state(r, fd, m, e);
+}
+
 static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd, struct error *e)
 {
 	int res = socket_make(m->socket, fd, e);
@@ -381,12 +415,7 @@ static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd
 	if (res >= 0)
 		res = inet_hidden_restore(*fd, m, e);
 	if (res >= 0)
-		res = bind_local(r, *fd, m, e);
-	/* Answers to a ping find the socket by its number. */
-	if (res >= 0 && inet_is_ping(m->socket))
-		res = raw_queue_fill(*fd, m, e);
-	if (res >= 0)
-		res = set_state(r, *fd, m, e);
+		res = set_place(r, *fd, m, e);
 	if (res >= 0)
 		res = reuseport_restore(r, *fd, m, e);
 	if (res >= 0)

@@ -17,10 +17,6 @@
 #include "net/kernel_sock.h"
 #include "net/tcp.h"
 
-/* sk_userlocks (include/net/sock.h) */
-#define BINDADDR_LOCK 4
-#define BINDPORT_LOCK 8
-
 int inet_connecting_add(struct checkpoint *c, const struct file_seen *f, struct error *e)
 {
 	struct tcp_connecting *slot = vec_push(&c->files->tcp_connecting);
@@ -38,11 +34,11 @@ static void keep_bound(Reprise__InetSocket *m, uint8_t locks)
 	struct sockaddr_in *in = (struct sockaddr_in *)m->local.data;
 	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)m->local.data;
 
-	if (!(locks & (BINDADDR_LOCK | BINDPORT_LOCK)))
+	if (!(locks & (SOCK_BINDADDR_LOCK | SOCK_BINDPORT_LOCK)))
 		m->local.len = 0;
-	else if (!(locks & BINDADDR_LOCK) && m->socket->family == AF_INET)
+	else if (!(locks & SOCK_BINDADDR_LOCK) && m->socket->family == AF_INET)
 		in->sin_addr.s_addr = 0;
-	else if (!(locks & BINDADDR_LOCK))
+	else if (!(locks & SOCK_BINDADDR_LOCK))
 		memset(&in6->sin6_addr, 0, sizeof(in6->sin6_addr));
 }
 

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 
 #include "net/inet.h"
+#include "net/inet_chosen.h"
 #include "net/inet_numbers.h"
 #include "net/kernel_sock.h"
 
@@ -291,7 +292,9 @@ int inet_hidden_validate(const Reprise__InetSocket *m, struct error *e)
 
 	for (size_t i = 0; good && h && i < h->n_anycast; i++)
 		good = h->anycast[i]->address.len == sizeof(struct in6_addr);
-	return good ? 0 : error_set(e, -EBADMSG, E_IMAGE_INVALID, "improper options of a socket");
+	return good && inet_chosen_valid(m)
+		       ? 0
+		       : error_set(e, -EBADMSG, E_IMAGE_INVALID, "improper options of a socket");
 }
 
 static int set(int fd, int level, int name, const void *value, size_t len)

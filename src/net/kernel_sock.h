@@ -4,6 +4,10 @@
 
 #include "fs/context.h"
 
+/* sk_userlocks (include/net/sock.h): what the application itself has bound. */
+#define SOCK_BINDADDR_LOCK 4
+#define SOCK_BINDPORT_LOCK 8
+
 /* For what can do without: -EPERM where it may not be read, which is found out once. */
 int kernel_sock_memory(struct checkpoint *c, struct kernel_memory **ret) must_check;
 /* The struct sock of a socket of ours, with which the structures of all families begin. */
