@@ -164,25 +164,35 @@ static uint64_t mount_of(int dir, const char *path, int flags)
 		       : 0;
 }
 
+/* As a task is told of it, or we are: "thread-self". Of one that has ended nothing is known. */
+static bool is_mounted(const struct checkpoint *c, uint64_t mount, const char *whose)
+{
+	_cleanup_(free_ptr) char *text = NULL;
+	char *line, *rest;
+
+	if (procfs_read(c->proc_fd, &text, NULL, "%s/mountinfo", whose) < 0)
+		return true;
+	for (rest = text; (line = strsep(&rest, "\n"));)
+		if (strtoull(line, NULL, 10) == mount)
+			return true;
+	return false;
+}
+
 int inode_refuse_foreign(struct checkpoint *c, pid_t tid, int fd, const char *link, struct error *e)
 {
 	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
 	struct stat st;
-	_cleanup_(free_ptr) char *text = NULL;
-	char *line, *rest;
+	char whose[16];
 
+	snprintf(whose, sizeof(whose), "%d", tid);
 	/* Nothing leads there any more; but its mount is there. */
 	if (fstat(fd, &st) == 0 && inode_is_of_ended_task(fd, &st, link))
 		link = "/proc";
-	/* A task that has changed its root directory is not told of what is outside of it. */
+	/* A task that has changed its root directory is not told of what is outside of it, nor, if
+	 * that was removed, of anything. */
 	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
-	    space_of_mount(c, (int)is) || mount_of_file(c, fd, 0) ||
-	    procfs_read(c->proc_fd, &text, NULL, "%d/mountinfo", tid) < 0)
-		return 0;
-	for (rest = text; (line = strsep(&rest, "\n"));)
-		if (strtoull(line, NULL, 10) == is)
-			return 0;
-	if (mount_is_nowhere(c, fd))
+	    space_of_mount(c, (int)is) || mount_of_file(c, fd, 0) || is_mounted(c, is, whose) ||
+	    is_mounted(c, is, "thread-self") || mount_is_nowhere(c, fd))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 			 "it is on a mount of another mount namespace outside the tree, or on one "

@@ -35,6 +35,8 @@ static const struct {
 	{CLOCK_MONOTONIC, 0, 0.001, 0.001},
 	{CLOCK_MONOTONIC, TFD_TIMER_ABSTIME, -10, 0},
 	{CLOCK_MONOTONIC, 0, 0, 0},
+	/* Not set, and told how often it would come. */
+	{CLOCK_MONOTONIC, 0, 0, 6},
 };
 #define COUNT	(int)(sizeof(timers) / sizeof(timers[0]))
 #define EXPIRED 9

@@ -12,7 +12,7 @@
 
 int main(void)
 {
-	int fd, again, read_only, replaced, linked, sparse, temporary, null;
+	int fd, again, read_only, replaced, linked, sparse, temporary, null, log;
 	char path[64], link[500], *data = malloc(SIZE);
 	struct stat before, now;
 	ssize_t n;
@@ -37,6 +37,9 @@ int main(void)
 	CHECK(!ftruncate(sparse, 1L << 33));
 	CHECK_EQUAL(pwrite(sparse, "x", 1, 1L << 32), 1);
 	CHECK(!unlink("sparse"));
+	/* Nobody can read it: a log that was removed. */
+	log = open("log", O_WRONLY | O_APPEND | O_CREAT, 0200);
+	CHECK(log >= 0 && write(log, "first", 5) == 5 && !unlink("log"));
 	temporary = open(".", O_TMPFILE | O_RDWR, 0600);
 	if (temporary >= 0)
 		CHECK_EQUAL(write(temporary, "temporary", 9), 9);
@@ -81,6 +84,12 @@ int main(void)
 		CHECK_EQUAL(lseek(temporary, 0, SEEK_CUR), 9);
 		CHECK(pread(temporary, data, 9, 0) == 9 && !memcmp(data, "temporary", 9));
 	}
+	CHECK_EQUAL(fcntl(log, F_GETFL) & (O_ACCMODE | O_APPEND), O_WRONLY | O_APPEND);
+	CHECK_EQUAL(write(log, "second", 6), 6);
+	CHECK(!fchmod(log, 0600));
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", log);
+	CHECK_EQUAL(read(open(path, O_RDONLY), data, SIZE), 11);
+	CHECK(!memcmp(data, "firstsecond", 11));
 	CHECK(access("deleted", F_OK) < 0 && access("sparse", F_OK) < 0);
 	test_pass();
 }
