@@ -274,7 +274,8 @@ static int leave_writing(struct restart *r, struct pipe_open *p, const Reprise__
 static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 			struct error *e)
 {
-	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK | O_DIRECT)) | O_CLOEXEC;
+	/* open() takes no O_DIRECT for them (do_dentry_open()); F_SETFL does, later. */
+	int flags = (int)(msg->flags & (O_ACCMODE | O_NONBLOCK)) | O_CLOEXEC;
 	struct pipe_open *p;
 	int res, end = msg->pipe->write_end, fd;
 
@@ -289,8 +290,8 @@ static int pipe_restart(struct restart *r, uint64_t id, const Reprise__File *msg
 		if (res < 0)
 			return res;
 		/* Both ends are held open, so that no open waits for the other. */
-		return narrow_inode_open(r, msg->pipe->inode, (int)msg->flags | O_NONBLOCK, ret_fd,
-					 e);
+		return narrow_inode_open(r, msg->pipe->inode,
+					 ((int)msg->flags & ~O_DIRECT) | O_NONBLOCK, ret_fd, e);
 	}
 	/* pipe2() never sets O_LARGEFILE, and open() always does. */
 	if (!p->taken[end] && (flags & O_ACCMODE) != O_RDWR && !(msg->flags & KERNEL_O_LARGEFILE)) {

@@ -113,7 +113,7 @@ static void drain(int fd)
 
 int main(void)
 {
-	int again, both, gone, number = 1;
+	int again, both, packed, gone, number = 1;
 	struct f_owner_ex owner;
 	struct pollfd p;
 	pid_t pids[4];
@@ -137,6 +137,9 @@ int main(void)
 	fill(full[1]);
 	again = reopen(slow[0], O_WRONLY);
 	both = reopen(ring[0][0], O_RDWR | O_NONBLOCK);
+	/* of packets, which open() cannot say */
+	packed = reopen(slow[0], O_WRONLY);
+	packets(packed, true);
 	CHECK(!fcntl(slow[1], F_SETOWN, getpid()) && !fcntl(slow[1], F_SETSIG, SIGUSR2));
 	CHECK(!mkfifo("fifo", 0600) && !mkfifo("gone", 0600));
 	gone = open("gone", O_RDWR);
@@ -172,6 +175,8 @@ int main(void)
 	CHECK(!fcntl(slow[1], F_GETOWN_EX, &owner));
 	CHECK_EQUAL(owner.pid, getpid());
 	CHECK_EQUAL(fcntl(slow[1], F_GETSIG), SIGUSR2);
+	CHECK_EQUAL(fcntl(packed, F_GETFL) & O_DIRECT, O_DIRECT);
+	close(packed);
 	close(slow[1]);
 	CHECK_EQUAL(write(again, "hello", 5), 5);
 	CHECK_EQUAL(fcntl(both, F_GETFL) & (O_ACCMODE | O_NONBLOCK), O_RDWR | O_NONBLOCK);

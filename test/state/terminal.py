@@ -255,3 +255,36 @@ def test_progress(case):
     if text:
         raise Failed('-q, and yet: %r' % text)
     case.finish(pid)
+
+
+def test_given(case):
+    """A terminal that nobody works at: the restart is begun there, by no shell."""
+    first = Terminal(case)
+    pid = victim(case, first)
+    image = case.checkpoint(pid, '--kill', '-q')
+    first.expect('ready> ')
+    first.end()
+    master, slave = pty.openpty()
+    name = os.ttyname(slave).encode()
+    tool = case.spawn([case.reprise_path, 'restart', '-i', image], stdin=slave, stdout=slave, stderr=slave, setsid=True,
+                      before=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(slave)
+
+    def answers(line, answer):
+        os.write(master, line)
+        text = b''
+        while answer not in text:
+            if not select.select([master], [], [], 20)[0]:
+                raise Failed('%r instead of %r' % (text, answer))
+            try:
+                text += os.read(master, 4096)
+            except OSError as error:
+                raise Failed('%r, then the end' % text) from error
+
+    answers(b'hello\n', b'talk 1: <hello>')
+    if name not in [os.readlink('/proc/%d/fd/0' % other).encode() for other, comm in case.others() if comm.startswith('victim')]:
+        raise Failed('its input is not the terminal that was given')
+    answers(b'quit\n', b'talk 2: <quit>')
+    os.close(master)
+    if case.wait(tool) != 42:
+        raise Failed('status %d' % case.exit_code(tool))
