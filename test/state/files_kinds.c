@@ -325,6 +325,11 @@ static void set_up(int i)
 
 	if (i % 2 && !(fcntl(fds[i], F_GETFL) & O_PATH))
 		CHECK(!fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_NONBLOCK));
+	/* Where a kind takes them; signals that come are blocked. */
+	if (i % 3 == 0)
+		(void)!fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_APPEND);
+	if (i % 5 == 0)
+		(void)!fcntl(fds[i], F_SETFL, fcntl(fds[i], F_GETFL) | O_ASYNC);
 	/* Of a directory it may mean F_NOTIFY, which an ordinary user cannot tell. */
 	CHECK(!fstat(fds[i], &st));
 	if (!S_ISDIR(st.st_mode) || !geteuid())
@@ -384,9 +389,15 @@ static void check(int i, pid_t child, pid_t other)
 int main(void)
 {
 	pid_t child, other;
+	sigset_t set;
 	char byte;
 
 	test_init();
+	sigemptyset(&set);
+	for (int i = 0; i < 8; i++)
+		sigaddset(&set, SIGRTMIN + i);
+	sigaddset(&set, SIGIO);
+	CHECK(!sigprocmask(SIG_BLOCK, &set, NULL));
 	CHECK(!socketpair(AF_UNIX, SOCK_STREAM, 0, carrier));
 	CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, flight));
 	other = test_fork(relative, NULL);
