@@ -423,7 +423,7 @@ static int look_at_mounts(struct leak_search *s, const struct outsider *o, struc
 		return 0;
 	}
 	r = first = see_first(s, ns, OF_NAMESPACES, e);
-	if (r >= 0 && !made_it(s, o->pid))
+	if (r >= 0 && !leak_made_it(s, o->pid))
 		r = files = see_first(s, ns, OF_FILES, e);
 	if (r < 0 || (!first && !files))
 		return r;
