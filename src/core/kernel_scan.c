@@ -17,6 +17,7 @@
 
 struct kernel_scan {
 	int program;
+	int last; /* a map of one struct last; negative: none */
 	size_t n;
 };
 
@@ -30,6 +31,12 @@ struct condition {
 	bool any;
 	bool zero;   /* whose first value is 0 */
 	uint64_t is; /* or is not this */
+	int last;    /* a map, or negative: whose first value is that of the one before */
+};
+
+/* What was written last. */
+struct last {
+	uint64_t task, value;
 };
 
 static void emit(struct program *p, struct bpf_insn insn)
@@ -75,21 +82,40 @@ static int16_t slot(size_t n, size_t i)
 	return (int16_t)(-8 * (int)(n - i));
 }
 
-/* bpf_probe_read_kernel() leaves zeros where it fails; nothing is at low addresses. */
-static void emit_path(struct program *p, const struct kernel_path *path, int16_t at)
+/* R3: where a path begins. */
+static void emit_from(struct program *p, const struct kernel_path *path, size_t n)
 {
-	static const int begins[] = {[KERNEL_FROM_TASK] = BPF_REG_7,
-				     [KERNEL_FROM_OBJECT] = BPF_REG_8,
-				     [KERNEL_FROM_NUMBER] = BPF_REG_9};
+	switch (path->from) {
+	case KERNEL_FROM_TASK:
+		emit(p, MOVE(BPF_REG_3, BPF_REG_7));
+		break;
+	case KERNEL_FROM_OBJECT:
+		emit(p, MOVE(BPF_REG_3, BPF_REG_8));
+		break;
+	case KERNEL_FROM_NUMBER:
+		emit(p, MOVE(BPF_REG_3, BPF_REG_9));
+		break;
+	case KERNEL_FROM_VALUE:
+		emit(p, LOAD(BPF_REG_3, BPF_REG_10, slot(n, path->value)));
+		break;
+	}
+}
 
-	if (path->n == 0 && path->from != KERNEL_FROM_TASK)
-		emit(p, STORE(BPF_REG_10, at, begins[path->from]));
+/* bpf_probe_read_kernel() leaves zeros where it fails; nothing is at low addresses. */
+static void emit_path(struct program *p, const struct kernel_path *path, size_t n, int16_t at)
+{
+	if (path->n == 0 && path->from == KERNEL_FROM_TASK) {
+		emit(p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, at, 0));
+		return;
+	}
+	emit_from(p, path, n);
+	/* what is read into is to be there */
+	if (path->n == 0)
+		emit(p, STORE(BPF_REG_10, at, BPF_REG_3));
 	else
 		emit(p, INSN(BPF_ST | BPF_MEM | BPF_DW, BPF_REG_10, 0, at, 0));
 	for (unsigned int i = 0; i < path->n; i++) {
-		if (i == 0)
-			emit(p, MOVE(BPF_REG_3, begins[path->from]));
-		else
+		if (i > 0)
 			emit(p, LOAD(BPF_REG_3, BPF_REG_10, at));
 		emit(p, ADD(BPF_REG_3, path->offsets[i]));
 		emit(p, MOVE(BPF_REG_1, BPF_REG_10));
@@ -97,6 +123,25 @@ static void emit_path(struct program *p, const struct kernel_path *path, int16_t
 		emit(p, SET(BPF_REG_2, 8));
 		emit(p, CALL(BPF_FUNC_probe_read_kernel));
 	}
+}
+
+/* Past one that is like the one before. Returns the place of the jump. */
+static size_t emit_unlike(struct program *p, int16_t at, int last)
+{
+	size_t jump;
+
+	emit(p, INSN(BPF_LD | BPF_IMM | BPF_DW, BPF_REG_1, BPF_PSEUDO_MAP_VALUE, 0, last));
+	emit(p, INSN(0, 0, 0, 0, 0));
+	emit(p, LOAD(BPF_REG_2, BPF_REG_1, offsetof(struct last, task)));
+	emit(p, LOAD(BPF_REG_3, BPF_REG_1, offsetof(struct last, value)));
+	emit(p, LOAD(BPF_REG_4, BPF_REG_10, at));
+	emit(p, MOVE(BPF_REG_5, BPF_REG_7));
+	emit(p, STORE(BPF_REG_1, offsetof(struct last, task), BPF_REG_5));
+	emit(p, STORE(BPF_REG_1, offsetof(struct last, value), BPF_REG_4));
+	emit(p, INSN(BPF_JMP | BPF_JNE | BPF_X, BPF_REG_3, BPF_REG_4, 1, 0));
+	jump = p->insns.n;
+	emit(p, INSN(BPF_JMP | BPF_JEQ | BPF_X, BPF_REG_2, BPF_REG_5, 0, 0));
+	return jump;
 }
 
 /* Past what is left out: returns the place of the jump. */
@@ -131,12 +176,14 @@ static size_t emit_begin(struct program *p, enum kernel_iterator over, size_t en
 static void emit_all(struct program *p, enum kernel_iterator over, const struct kernel_path *paths,
 		     size_t n, const struct condition *which)
 {
-	size_t ends[3], nends = emit_begin(p, over, ends);
+	size_t ends[4], nends = emit_begin(p, over, ends);
 
 	for (size_t i = 0; i < n; i++) {
-		emit_path(p, &paths[i], slot(n, i));
+		emit_path(p, &paths[i], n, slot(n, i));
 		if (!which->any && i == 0)
 			ends[nends++] = emit_condition(p, slot(n, i), which);
+		if (which->last >= 0 && i == 0)
+			ends[nends++] = emit_unlike(p, slot(n, i), which->last);
 	}
 	emit(p, LOAD(BPF_REG_1, BPF_REG_6, 0)); /* struct bpf_iter_meta: seq */
 	emit(p, MOVE(BPF_REG_2, BPF_REG_10));
@@ -147,6 +194,28 @@ static void emit_all(struct program *p, enum kernel_iterator over, const struct 
 		p->insns.v[ends[i]].off = (int16_t)(p->insns.n - ends[i] - 1);
 	emit(p, SET(BPF_REG_0, 0));
 	emit(p, INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));
+}
+
+static int new_last(void)
+{
+	union bpf_attr attr = {.map_type = BPF_MAP_TYPE_ARRAY,
+			       .key_size = sizeof(uint32_t),
+			       .value_size = sizeof(struct last),
+			       .max_entries = 1};
+
+	return kernel_bpf(BPF_MAP_CREATE, &attr);
+}
+
+/* From here on. */
+static int forget_last(int map)
+{
+	const struct last none = {};
+	const uint32_t key = 0;
+	union bpf_attr attr = {.map_fd = (uint32_t)map,
+			       .key = kernel_bpf_pointer(&key),
+			       .value = kernel_bpf_pointer(&none)};
+
+	return map < 0 ? 0 : kernel_bpf(BPF_MAP_UPDATE_ELEM, &attr);
 }
 
 static int new_scan(struct kernel_scan **ret, struct kernel_memory *k, enum kernel_iterator over,
@@ -166,6 +235,7 @@ static int new_scan(struct kernel_scan **ret, struct kernel_memory *k, enum kern
 		return r;
 	}
 	s->program = r;
+	s->last = which.last;
 	s->n = n;
 	*ret = s;
 	return 0;
@@ -174,19 +244,31 @@ static int new_scan(struct kernel_scan **ret, struct kernel_memory *k, enum kern
 int kernel_scan_new(struct kernel_scan **ret, struct kernel_memory *k,
 		    const struct kernel_path *paths, size_t n)
 {
-	return new_scan(ret, k, KERNEL_TASKS, paths, n, (struct condition){.any = true});
+	return new_scan(ret, k, KERNEL_TASKS, paths, n,
+			(struct condition){.any = true, .last = -EBADF});
 }
 
 int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
 			 const struct kernel_path *paths, size_t n, uint64_t is)
 {
-	return new_scan(ret, k, KERNEL_TASKS, paths, n, (struct condition){.is = is});
+	return new_scan(ret, k, KERNEL_TASKS, paths, n,
+			(struct condition){.is = is, .last = -EBADF});
 }
 
 int kernel_scan_new_over(struct kernel_scan **ret, struct kernel_memory *k,
 			 enum kernel_iterator over, const struct kernel_path *paths, size_t n)
 {
-	return new_scan(ret, k, over, paths, n, (struct condition){.zero = true});
+	struct condition which = {.zero = true, .last = -EBADF};
+	int r;
+
+	if (over == KERNEL_MAPPINGS)
+		which.last = new_last();
+	if (over == KERNEL_MAPPINGS && which.last < 0)
+		return which.last;
+	r = new_scan(ret, k, over, paths, n, which);
+	if (r < 0)
+		close_fd(&which.last);
+	return r;
 }
 
 void kernel_scan_free(struct kernel_scan *s)
@@ -194,6 +276,7 @@ void kernel_scan_free(struct kernel_scan *s)
 	if (!s)
 		return;
 	close_fd(&s->program);
+	close_fd(&s->last);
 	free(s);
 }
 
@@ -205,8 +288,8 @@ static int scan(struct kernel_scan *s, pid_t pid, pid_t tid, kernel_scan_fn fn, 
 	size_t row = s->n * sizeof(*rows), have = 0;
 	bool any = false;
 
-	if (fd < 0)
-		return fd;
+	if (fd < 0 || forget_last(s->last) < 0)
+		return fd < 0 ? fd : -EIO;
 	for (;;) {
 		ssize_t n = read(fd, (char *)rows + have, sizeof(rows) / row * row - have);
 

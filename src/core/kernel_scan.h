@@ -15,12 +15,13 @@
 #define KERNEL_SCAN_VALUES 12
 
 /* Where a path begins: at the thread; or at what it has, which without an offset is the value
- * itself, or the number of that. */
-enum kernel_from { KERNEL_FROM_TASK, KERNEL_FROM_OBJECT, KERNEL_FROM_NUMBER };
+ * itself, or the number of that; or at the pointer that is one of the values before. */
+enum kernel_from { KERNEL_FROM_TASK, KERNEL_FROM_OBJECT, KERNEL_FROM_NUMBER, KERNEL_FROM_VALUE };
 
 /* Each offset but the last leads to a pointer that is followed. */
 struct kernel_path {
 	enum kernel_from from;
+	unsigned int value; /* which */
 	int offsets[KERNEL_PATH_MAX];
 	unsigned int n; /* 0: the value of a thread is 0 */
 	bool broken;	/* this kernel has no such thing: nothing is added any more */
@@ -47,7 +48,8 @@ int kernel_scan_new_only(struct kernel_scan **ret, struct kernel_memory *k,
 			 const struct kernel_path *paths, size_t n, uint64_t is) must_check;
 /*
  * The same of what threads have: struct vm_area_struct, or struct file by its number. Of threads
- * with one table only the leader is asked. Those whose first value is 0 are left out.
+ * with one table only the leader is asked. Those whose first value is 0 are left out, and mappings
+ * with that of the one before, in the same thread.
  */
 int kernel_scan_new_over(struct kernel_scan **ret, struct kernel_memory *k,
 			 enum kernel_iterator over, const struct kernel_path *paths,

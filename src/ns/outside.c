@@ -31,8 +31,22 @@ enum {
 	T_PIDNS,
 	T_VALUES
 };
-enum { F_FILE, F_FD, F_TID, F_MODE, F_DEV, F_INO, F_RDEV, F_FAMILY, F_QUEUE, F_NETWORK, F_VALUES };
-enum { M_FILE, M_TID, M_DEV, M_INO, M_USER, M_VALUES };
+enum {
+	F_FILE,
+	F_FD,
+	F_TID,
+	F_INODE,
+	F_MODE,
+	F_DEV,
+	F_INO,
+	F_RDEV,
+	F_SOCK,
+	F_FAMILY,
+	F_QUEUE,
+	F_NETWORK,
+	F_VALUES
+};
+enum { M_FILE, M_TID, M_INODE, M_DEV, M_INO, M_USER, M_VALUES };
 
 struct step {
 	int value;
@@ -54,39 +68,51 @@ static const struct step task_steps[] = {
 
 static const struct step file_steps[] = {
 	{F_TID, "task_struct", "thread_pid"},
-	{F_MODE, "file", "f_inode"},
+	{F_INODE, "file", "f_inode"},
 	{F_MODE, "inode", "i_mode"},
-	{F_DEV, "file", "f_inode"},
 	{F_DEV, "inode", "i_sb"},
 	{F_DEV, "super_block", "s_dev"},
-	{F_INO, "file", "f_inode"},
 	{F_INO, "inode", "i_ino"},
-	{F_RDEV, "file", "f_inode"},
 	{F_RDEV, "inode", "i_rdev"},
-	{F_FAMILY, "file", "private_data"},
-	{F_FAMILY, "socket", "sk"},
+	{F_SOCK, "file", "private_data"},
+	{F_SOCK, "socket", "sk"},
 	{F_FAMILY, "sock", "__sk_common.skc_family"},
-	{F_QUEUE, "file", "private_data"},
-	{F_QUEUE, "socket", "sk"},
 	{F_QUEUE, "sock", "sk_receive_queue.qlen"},
-	{F_NETWORK, "file", "private_data"},
-	{F_NETWORK, "socket", "sk"},
 	{F_NETWORK, "sock", "__sk_common.skc_net"},
 	{F_NETWORK, "net", "net_cookie"},
 	{-1},
 };
 
+static const struct kernel_path file_begins[F_VALUES] = {
+	[F_FILE] = {.from = KERNEL_FROM_OBJECT},
+	[F_FD] = {.from = KERNEL_FROM_NUMBER},
+	[F_INODE] = {.from = KERNEL_FROM_OBJECT},
+	[F_MODE] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
+	[F_DEV] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
+	[F_INO] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
+	[F_RDEV] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
+	[F_SOCK] = {.from = KERNEL_FROM_OBJECT},
+	[F_FAMILY] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
+	[F_QUEUE] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
+	[F_NETWORK] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
+};
+
 static const struct step map_steps[] = {
 	{M_FILE, "vm_area_struct", "vm_file"},
 	{M_TID, "task_struct", "thread_pid"},
-	{M_DEV, "vm_area_struct", "vm_file"},
-	{M_DEV, "file", "f_inode"},
+	{M_INODE, "file", "f_inode"},
 	{M_DEV, "inode", "i_sb"},
 	{M_DEV, "super_block", "s_dev"},
-	{M_INO, "vm_area_struct", "vm_file"},
-	{M_INO, "file", "f_inode"},
 	{M_INO, "inode", "i_ino"},
 	{-1},
+};
+
+static const struct kernel_path map_begins[M_VALUES] = {
+	[M_FILE] = {.from = KERNEL_FROM_OBJECT},
+	[M_INODE] = {.from = KERNEL_FROM_VALUE, .value = M_FILE},
+	[M_DEV] = {.from = KERNEL_FROM_VALUE, .value = M_INODE},
+	[M_INO] = {.from = KERNEL_FROM_VALUE, .value = M_INODE},
+	[M_USER] = {.from = KERNEL_FROM_VALUE, .value = M_FILE},
 };
 
 struct outside_scanner {
@@ -156,12 +182,9 @@ static int new_tasks(struct outside_scanner *s, int number, int pidns)
 
 static int new_files(struct outside_scanner *s, int number)
 {
-	struct kernel_path paths[F_VALUES] = {};
+	struct kernel_path paths[F_VALUES];
 
-	for (int i = 0; i < F_VALUES; i++)
-		paths[i].from = i == F_TID  ? KERNEL_FROM_TASK
-				: i == F_FD ? KERNEL_FROM_NUMBER
-					    : KERNEL_FROM_OBJECT;
+	memcpy(paths, file_begins, sizeof(paths));
 	add_steps(s->k, paths, file_steps);
 	kernel_path_add_offset(&paths[F_TID], number);
 	return all_found(paths, F_TID, F_VALUES)
@@ -174,7 +197,6 @@ static void add_user(struct kernel_memory *k, struct kernel_path *p)
 {
 	int beside = kernel_offset(k, "backing_file", "user_path.mnt");
 
-	kernel_path_add(k, p, "vm_area_struct", "vm_file");
 	kernel_path_add_offset(p, beside >= 0 ? beside : kernel_offset(k, "file", "f_path.mnt"));
 	kernel_path_add(k, p, "vfsmount", "mnt_sb");
 	kernel_path_add(k, p, "super_block", "s_dev");
@@ -182,10 +204,9 @@ static void add_user(struct kernel_memory *k, struct kernel_path *p)
 
 static int new_maps(struct outside_scanner *s, int number)
 {
-	struct kernel_path paths[M_VALUES] = {};
+	struct kernel_path paths[M_VALUES];
 
-	for (int i = 0; i < M_VALUES; i++)
-		paths[i].from = i == M_TID ? KERNEL_FROM_TASK : KERNEL_FROM_OBJECT;
+	memcpy(paths, map_begins, sizeof(paths));
 	add_steps(s->k, paths, map_steps);
 	kernel_path_add_offset(&paths[M_TID], number);
 	add_user(s->k, &paths[M_USER]);
@@ -292,11 +313,6 @@ static void note_file(void *arg, const uint64_t *v)
 	};
 }
 
-static bool is_same(const struct outside_map *a, const struct outside_map *b)
-{
-	return a->tid == b->tid && a->dev == b->dev && a->ino == b->ino && a->user == b->user;
-}
-
 static void note_map(void *arg, const uint64_t *v)
 {
 	struct outside *o = ((const struct noting *)arg)->o;
@@ -307,8 +323,6 @@ static void note_map(void *arg, const uint64_t *v)
 		.user = device(v[M_USER]),
 	};
 
-	if (o->n_maps && is_same(&o->maps[o->n_maps - 1], &map))
-		return; /* a library has several */
 	if (o->n_maps == OUTSIDE_MAPS)
 		o->result = -E2BIG;
 	else
