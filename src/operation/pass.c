@@ -137,6 +137,10 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 
 static int name_process(struct checkpoint *c, struct checkpoint_process *cp, struct error *e)
 {
+	if (!c->checking) {
+		cp->stat = cp->frozen->stat;
+		return 0;
+	}
 	return proc_stat_read(c->proc_fd, cp->frozen->pid, cp->frozen->pid, &cp->stat, e);
 }
 

@@ -8,6 +8,7 @@
 
 #include "arch/arch.h"
 #include "core/error.h"
+#include "core/procfs.h"
 #include "core/vec.h"
 #include "remote/ptrace.h"
 
@@ -65,6 +66,7 @@ struct frozen_process {
 	int stop_signal;
 	int exit_code;			   /* wait status of a zombie */
 	uint64_t start_time;		   /* /proc/PID/stat field 22, clock ticks */
+	struct proc_stat stat;		   /* since all stand still */
 	VEC(struct frozen_thread) threads; /* the leader first, if it lives; then by tid */
 };
 

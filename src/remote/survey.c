@@ -205,6 +205,7 @@ static int look_at_process(struct freezer *now, struct frozen_process *p, bool *
 	*gone = r == -ESRCH;
 	if (r < 0)
 		return r;
+	p->stat = st;
 	p->start_time = st.start_time;
 	p->ppid = st.ppid;
 	p->exit_code = st.exit_code;
