@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import time
 
 from place import Failed
@@ -48,6 +49,7 @@ def measure_container(work, tool, place):
     environment(place)
     ready = 'ready.container'
     place.remove(ready, ready + '.alive')
+    outside = [place.spawn(['/bin/sleep', '1000']) for _ in range(work.outside)]
     place.run(tool.argv + ['run', '--detach', '--name', NAME, '--volume',
                            '%s:%s' % (place.directory, place.directory),
                            '--volume', '%s:%s' % (place.build, place.build), '--',
@@ -63,4 +65,7 @@ def measure_container(work, tool, place):
         raise Failed('after the restart there are %s, before the checkpoint %s' % (after, before))
     place.check_alive(pid, ready)
     end(tool, place)
+    for one in outside:
+        os.kill(one, signal.SIGKILL)
+        os.waitpid(one, 0)
     return {(tool.name, figure): value for figure, value in found.items()}

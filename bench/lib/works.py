@@ -70,7 +70,11 @@ class Work:
 
 
 class Container(Work):
-    """The same in a container of its own."""
+    """The same in a container of its own; outside: so many processes of the host beside it."""
+
+    def __init__(self, *args, outside=0, **more):
+        super().__init__(*args, **more)
+        self.outside = outside
 
 
 class FirstInstruction(Work):
@@ -200,6 +204,7 @@ ALL = [
     processes(20, repeat=2),
     Container('20 processes, container', 'processes', 19, items=20, repeat=2,
               targets={'freeze': ('ns', 15 * MS), 'restart': ('ns', 80 * MS)}),
+    Container('20 processes, 300 outside', 'processes', 19, items=20, repeat=2, outside=300),
     threads(200, repeat=2),
     threads(2000),
     descriptors(1000, repeat=2),
@@ -217,6 +222,7 @@ ALL = [
     Linear('1000 processes', '100 processes'),
     Linear('20 processes, container', '20 processes', most=2,
            figures=('freeze', 'checkpoint', 'restart')),
+    Linear('20 processes, 300 outside', '20 processes, container', most=2, figures=('freeze',)),
     Linear('2000 threads', '200 threads'),
     Linear('10000 descriptors', '1000 descriptors'),
     Linear('100000 descriptors', '10000 descriptors'),

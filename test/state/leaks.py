@@ -123,6 +123,13 @@ def test_memory(case):
     entry = run_inside(case)
     expect_found(case, entry, 'fd = take(6); libc.mmap(None, 4096, 3, 1, fd, 0); os.close(fd)',
                  'memfd', 'descriptor 6', 'mapped memory')
+    for path in '/dev/shm/a', '/tmp/a':  # a file system in memory, and the layer
+        expect_found(case, entry, '''
+fd = os.open('/proc/%%d/root%s' %% pid, os.O_CREAT | os.O_RDWR)
+os.ftruncate(fd, 4096)
+libc.mmap(None, 4096, 1, 2, fd, 0)
+os.close(fd)
+''' % path, path, 'mapped memory')
     expect_found(case, entry, '''
 enter('ipc')
 assert libc.shmat(libc.shmget(0x1234, 4096, 0), None, 0) > 0
