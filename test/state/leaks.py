@@ -135,6 +135,12 @@ enter('ipc')
 assert libc.shmat(libc.shmget(0x1234, 4096, 0), None, 0) > 0
 enter('ipc', os.getppid())
 ''', 'SYSV00001234', 'mapped memory')
+    # which nobody inside has attached
+    expect_found(case, entry, '''
+enter('ipc')
+assert libc.shmat(libc.shmget(0x1235, 4096, 0o1600), None, 0) > 0
+enter('ipc', os.getppid())
+''', 'SYSV00001235', 'mapped memory')
     finish(case)
 
 
