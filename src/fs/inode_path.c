@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -155,17 +156,8 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 		link);
 }
 
-static uint64_t mount_of(int dir, const char *path, int flags)
-{
-	struct statx st = {};
-
-	return statx(dir, path, flags, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID
-		       ? st.stx_mnt_id
-		       : 0;
-}
-
 /* As a task is told of it, or we are: "thread-self". Of one that has ended nothing is known. */
-static bool is_mounted(const struct checkpoint *c, uint64_t mount, const char *whose)
+static bool is_mounted(const struct checkpoint *c, int mount, const char *whose)
 {
 	_cleanup_(free_ptr) char *text = NULL;
 	char *line, *rest;
@@ -173,14 +165,14 @@ static bool is_mounted(const struct checkpoint *c, uint64_t mount, const char *w
 	if (procfs_read(c->proc_fd, &text, NULL, "%s/mountinfo", whose) < 0)
 		return true;
 	for (rest = text; (line = strsep(&rest, "\n"));)
-		if (strtoull(line, NULL, 10) == mount)
+		if (atoi(line) == mount)
 			return true;
 	return false;
 }
 
 int inode_refuse_foreign(struct checkpoint *c, pid_t tid, int fd, const char *link, struct error *e)
 {
-	uint64_t is = mount_of(fd, "", AT_EMPTY_PATH);
+	int is = mount_id_at(fd, "", AT_EMPTY_PATH);
 	struct stat st;
 	char whose[16];
 
@@ -190,8 +182,8 @@ int inode_refuse_foreign(struct checkpoint *c, pid_t tid, int fd, const char *li
 		link = "/proc";
 	/* A task that has changed its root directory is not told of what is outside of it, nor, if
 	 * that was removed, of anything. */
-	if (!is || is == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
-	    space_of_mount(c, (int)is) || mount_of_file(c, fd, 0) || is_mounted(c, is, whose) ||
+	if (!is || is == mount_id_at(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
+	    space_of_mount(c, is) || mount_of_file(c, fd, 0) || is_mounted(c, is, whose) ||
 	    is_mounted(c, is, "thread-self") || mount_is_nowhere(c, fd))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_STATE,

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "core/cleanup.h"
@@ -172,6 +174,15 @@ int mount_table_read(int proc_fd, pid_t pid, struct mount_table *ret, struct err
 		return (int)n;
 	r = mount_table_parse(text, ret);
 	return r < 0 ? error_set(e, r, E_INTERNAL, "/proc/%d/mountinfo is not understood", pid) : 0;
+}
+
+int mount_id_at(int dir, const char *path, int flags)
+{
+	struct statx st = {};
+
+	return statx(dir, path, flags, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID
+		       ? (int)st.stx_mnt_id
+		       : 0;
 }
 
 bool mount_is_below(const char *path, const char *dir)

@@ -30,6 +30,9 @@ int mount_table_parse(const char *text, struct mount_table *ret);
 int mount_table_read(int proc_fd, pid_t pid, struct mount_table *ret, struct error *e) must_check;
 void mount_table_free(struct mount_table *t);
 
+/* The number of the mount on which a file is; flags: as of statx(2). 0: it is not there. */
+int mount_id_at(int dir, const char *path, int flags);
+
 /* Is it the directory, or in it? */
 bool mount_is_below(const char *path, const char *dir);
 /* The value of `name=` in a list of options, to be freed; NULL if it is not there. */

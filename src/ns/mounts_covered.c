@@ -66,14 +66,13 @@ static struct space_mount *known_mount(struct checkpoint *c, int id, uint64_t sp
 
 int mount_of_file(struct checkpoint *c, int fd, uint64_t space)
 {
-	struct statx st = {};
+	const int id = mount_id_at(fd, "", AT_EMPTY_PATH);
 	struct space_mount *m;
 	pid_t unused;
 
-	if (!survey_of(c, space, &unused) || statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0 ||
-	    !(st.stx_mask & STATX_MNT_ID))
+	if (!survey_of(c, space, &unused) || !id)
 		return 0;
-	m = known_mount(c, (int)st.stx_mnt_id, space);
+	m = known_mount(c, id, space);
 	return m && m->line ? m->id : 0;
 }
 

@@ -41,15 +41,6 @@ static int refuse(struct error *e, const char *why)
 			 why);
 }
 
-static int mount_of(int dir, const char *path, int flags)
-{
-	struct statx st = {};
-
-	return statx(dir, path, flags, STATX_MNT_ID, &st) == 0 && st.stx_mask & STATX_MNT_ID
-		       ? (int)st.stx_mnt_id
-		       : 0;
-}
-
 static struct kernel_memory *memory_of(struct checkpoint *c)
 {
 	struct kernel_memory *k = NULL;
@@ -225,7 +216,7 @@ static int find_seen(struct checkpoint *c, const struct detached *d, const struc
 		if (!*path)
 			strcpy(path, "/");
 		if (stat(path, &st) == 0 && st.st_dev == d->dev &&
-		    st.st_ino == inode_of(d, d->root) && mount_of(AT_FDCWD, path, 0) == m->id)
+		    st.st_ino == inode_of(d, d->root) && mount_id_at(AT_FDCWD, path, 0) == m->id)
 			return 1;
 	}
 	return 0;
@@ -262,7 +253,7 @@ static int climb(int from, int mount)
 		_cleanup_(close_fd) int up = openat(at, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
 		if (up < 0 || fstat(at, &here) < 0 || fstat(up, &above) < 0 ||
-		    mount_of(up, "", AT_EMPTY_PATH) != mount)
+		    mount_id_at(up, "", AT_EMPTY_PATH) != mount)
 			break;
 		if (here.st_ino == above.st_ino && here.st_dev == above.st_dev)
 			return openat(at, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -280,7 +271,7 @@ static int climb_from(struct checkpoint *c, int mount, pid_t tid, const char *wh
 
 	snprintf(path, sizeof(path), "%d/%s", tid, what);
 	fd = openat(c->proc_fd, path, O_PATH | O_CLOEXEC);
-	return fd >= 0 && mount_of(fd, "", AT_EMPTY_PATH) == mount && fstat(fd, &st) == 0 &&
+	return fd >= 0 && mount_id_at(fd, "", AT_EMPTY_PATH) == mount && fstat(fd, &st) == 0 &&
 			       S_ISDIR(st.st_mode)
 		       ? climb(fd, mount)
 		       : -1;
@@ -455,7 +446,7 @@ static bool is_known(struct checkpoint *c, int mount)
 int mounts_look_detached(struct checkpoint *c, int fd, const struct stat *st, const char *link,
 			 struct space_detached *ret, struct error *e)
 {
-	const int mount = mount_of(fd, "", AT_EMPTY_PATH);
+	const int mount = mount_id_at(fd, "", AT_EMPTY_PATH);
 	struct space_detached *slot;
 	int r;
 
@@ -467,7 +458,7 @@ int mounts_look_detached(struct checkpoint *c, int fd, const struct stat *st, co
 			*ret = *d;
 			return 0;
 		}
-	r = is_known(c, mount) || mount == mount_of(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
+	r = is_known(c, mount) || mount == mount_id_at(AT_FDCWD, link, AT_SYMLINK_NOFOLLOW) ||
 			    table_has(c->proc_fd, "self", mount)
 		    ? 0
 		    : is_nowhere(c, fd, mount, st, e);

@@ -36,10 +36,7 @@ const struct mount_hidden *mount_hidden_of(const struct mounts_hidden *h, int id
 
 static bool leads_to(int dir, const char *path, int id)
 {
-	struct statx st = {};
-
-	return statx(dir, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_MNT_ID, &st) == 0 &&
-	       st.stx_mnt_id == (uint64_t)id;
+	return mount_id_at(dir, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == id;
 }
 
 bool mount_is_hidden(int proc_fd, pid_t pid, const struct mount_line *m)

@@ -49,26 +49,20 @@ bool propagation_matters(const struct mounts_survey *sv, const struct mount_line
 		(has_group(&sv->ours, m->master) || has_group(&sv->theirs, m->master)));
 }
 
-static uint64_t mount_at(int dir, const char *path)
-{
-	struct statx st = {};
-
-	return statx(dir, path, 0, STATX_MNT_ID, &st) == 0 ? st.stx_mnt_id : 0;
-}
-
 /* They are found by their paths again. */
 static int check_seen(const struct mounts_survey *sv, int proc_fd, pid_t pid,
 		      const struct mount_line *m, bool of_root, struct error *e)
 {
 	_cleanup_(free_ptr) char *path = NULL;
-	uint64_t is;
+	int is;
 
 	if (asprintf(&path, "%d/root%s", of_root ? sv->above : pid, m->point) < 0) {
 		path = NULL;
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	}
-	is = of_root && !sv->above ? mount_at(AT_FDCWD, m->point) : mount_at(proc_fd, path);
-	if (is == (uint64_t)m->id)
+	is = of_root && !sv->above ? mount_id_at(AT_FDCWD, m->point, 0)
+				   : mount_id_at(proc_fd, path, 0);
+	if (is == m->id)
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 			 "mount %s, which shares its mounts with others, is hidden by another one",
