@@ -7,7 +7,7 @@ import os
 import struct
 import termios
 
-from case import Failed
+from case import Failed, NOBODY
 from contained import begin, expect, listed
 from shell import Terminal
 
@@ -16,6 +16,8 @@ SHELL = ['--', '/bin/bash', '--norc', '--noprofile', '-i']
 
 def at_terminal(case):
     begin(case)
+    if case.uid:
+        case.environment['REPRISE_DIR'] = case.path('containers')
     t = Terminal(case)
     t.line('export REPRISE_DIR=%s; reprise() { %s "$@"; }' % (
         case.environment['REPRISE_DIR'], case.reprise_path))
@@ -94,7 +96,17 @@ def test_detach_and_attach(case):
     t.end()
 
 
+def test_attached_again_by_a_user(case):
+    """In a user namespace."""
+    case.uid = NOBODY
+    attached_again(case)
+
+
 def test_attached_again(case):
+    attached_again(case)
+
+
+def attached_again(case):
     """Saved while somebody is attached, killed, and attached again by the restart."""
     t = start(case)
     t.line('x=kept; stty -echoctl; sleep 1000 & echo back $!')

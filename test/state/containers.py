@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 
-from case import Failed, Skipped
+from case import Failed, NOBODY, Skipped
 from contained import begin, expect, listed
 
 
@@ -64,6 +64,60 @@ def test_detached(case):
     if code or json.loads(out) != {'removed': ['b']}:
         raise Failed('rm --json: %d, %s' % (code, out))
     case.reap()
+
+
+OPTIONS = """hostname; pwd; echo "$WORD"; cat /vol/text; cat /locked/text
+if echo new >/locked/text; then echo written; fi 2>/dev/null; echo more >/vol/more
+ls /proc/sys/net/ipv4/conf; id -u; tty >/dev/null && echo terminal; ls -d /srv/in /tmp"""
+
+
+def options(case, uid, more, expected):
+    """All options that say what the command finds, at once; the same after a restart."""
+    case.uid = uid
+    case.environment['REPRISE_DIR'] = case.path('containers')
+    for name in 'vol', 'locked':
+        os.mkdir(case.path(name))
+        with open(case.path(name) + '/text', 'w') as file:
+            file.write(name + '\n')
+        os.chown(case.path(name), uid, uid)
+    given = ['--hostname', 'other', '-w', '/srv/in', '-e', 'WORD=two words', '--volume', case.path('vol') + ':/vol',
+             '-V', '%s:/locked:ro' % case.path('locked'), '-V', case.path('vol') + ':/srv/in', *more]
+    code, out, err = case.reprise('run', '--rm', *given, '--', 'sh', '-c', OPTIONS)
+    if code or out != expected:
+        raise Failed('%d, %s%s; expected %s' % (code, out, err, expected))
+    with open(case.path('vol') + '/more') as file:
+        if file.read() != 'more\n':
+            raise Failed('the volume is not that of the host')
+    code, out, err = case.reprise('run', '-d', '--name', 'o', *given, '--', 'sh', '-c', 'sleep 1000; true')
+    if code:
+        raise Failed(err)
+    look = 'cat /proc/2/environ | tr "\\0" "\\n" | grep WORD; readlink /proc/2/cwd; ' + OPTIONS
+    before = case.reprise('exec', 'o', '--', 'sh', '-c', look)
+    case.checkpoint('o', '-q', '--kill')
+    case.until(lambda: listed(case)['o']['state'] == 'ended', 'its end')
+    expect(case, case.reprise('rm', 'o'))
+    expect(case, case.reprise('restart', '-d', '-q', '-i', case.path('image')))
+    after = case.reprise('exec', 'o', '--', 'sh', '-c', look)
+    if before[0] or not before[1].startswith('WORD=two words\n/srv/in\nother\n') or before[:2] != after[:2]:
+        raise Failed('there was %s, there is %s' % (before, after))
+    expect(case, case.reprise('stop', '-t', '0', 'o'))
+    expect(case, case.reprise('rm', 'o'))
+    case.reap()
+
+
+SEEN = 'other\n/srv/in\ntwo words\nvol\nlocked\nall\ndefault\nlo\n%d\n/srv/in\n/tmp\n'
+
+
+def test_options(case):
+    options(case, 0, (), SEEN % 0)
+
+
+def test_options_of_a_user(case):
+    options(case, NOBODY, ('--rootfs', '/'), SEEN % NOBODY)
+
+
+def test_options_of_root_inside(case):
+    options(case, NOBODY, ('--user',), SEEN % 0)
 
 
 def test_files_are_its_own(case):
