@@ -24,6 +24,24 @@ static int load(uint32_t type, uint32_t attach, const char *name, const struct b
 
 static int array, hash;
 
+/* A number can be written to the context since 6.3; before that, what is in a register. */
+static bool stores_numbers(void)
+{
+	const struct bpf_insn p[] = {ST(BPF_W, 1, SKB(cb[0]), 77), SET(0, 0), EXIT};
+	union bpf_attr attr;
+	long fd;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
+	attr.insns = (uintptr_t)p;
+	attr.insn_cnt = N(p);
+	attr.license = (uintptr_t) "GPL";
+	fd = bpf(BPF_PROG_LOAD, &attr);
+	if (fd >= 0)
+		close((int)fd);
+	return fd >= 0;
+}
+
 /* Counts in both maps, and sums up what it finds in the packet and about it. */
 static int counter(void)
 {
@@ -36,7 +54,7 @@ static int counter(void)
 		ADDX(7, 8),
 		LDX(BPF_W, 2, 6, SKB(cb[1])),
 		ADDX(7, 2),
-		ST(BPF_W, 6, SKB(cb[0]), 77),
+		stores_numbers() ? ST(BPF_W, 6, SKB(cb[0]), 77) : STX(BPF_W, 6, 7, SKB(cb[0])),
 		STX(BPF_W, 6, 7, SKB(cb[2])),
 		CALL(BPF_FUNC_get_prandom_u32),
 		I(BPF_ALU64 | BPF_OR | BPF_K, 0, 0, 0, 1),
