@@ -52,6 +52,7 @@ def kill_checkpoint(case, *options, size=('small', '2'), more=lambda case, victi
         if status == 0 and not there:
             raise Failed('there is no image')
         clear(case)
+        nobody_else(case, victim)
         unharmed(case, victim, before)
         if mounts() != mounted:
             raise Failed('there are other mounts')
@@ -88,7 +89,8 @@ def test_kill_incremental(case):
 
 
 def test_kill_pty(case):
-    kill_checkpoint(case, size=('small', '1', 'pty'))
+    """But for who has taken out what waits in the terminal, and puts it back: with that one it would be lost."""
+    kill_checkpoint(case, size=('small', '1', 'pty'), inject=['-d', '1'])
 
 
 PTRACE_SETSIGMASK = 0x420b
