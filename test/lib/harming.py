@@ -8,7 +8,7 @@ import re
 import signal
 import time
 
-from case import Failed
+from case import PATIENCE, Failed
 
 ALL = bool(os.environ.get('HARM_ALL'))
 STEP = int(os.environ.get('HARM_STEP', '1'))
@@ -157,12 +157,12 @@ class Harm:
         report = self.case.path('report')
         passed = ['-r'] + (['-c'] if action not in FAILS else []) if DISTINCT and action != 'none' else []
         argv = [os.path.join(self.case.build, 'test/harm/inject'), '-o', report, '-n', str(n),
-                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(self.seconds), *passed, *self.inject, '--',
+                '-a', action, '-s', str(seed), '-d', str(self.depth), '-t', str(int(self.seconds * PATIENCE)), *passed, *self.inject, '--',
                 self.case.reprise_path] + self.command
         self.at = 'call %d, %s, seed %d' % (n, action, seed)
         # In a long run each of them has the time that a short one has as a whole.
         if ALL:
-            self.case.deadline = time.monotonic() + LIMIT
+            self.case.deadline = time.monotonic() + LIMIT * PATIENCE
         code, out, err = self.case.run(argv, env={'TMPDIR': self.case.control}, **self.more)
         if code:
             raise Failed('%s: inject ends with %d: %s' % (self.at, code, err))
