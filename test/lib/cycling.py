@@ -16,7 +16,7 @@ CYCLES = int(os.environ.get('CYCLES', '4'))
 AT_A_TIME = 10
 # Pages come in as they are touched; they do not become ever more.
 ROOM = {'resident': 1024}
-# What has ended may be seen for a moment: a worker of io_uring that the restart has used (for up to 5 s before Linux 6.18).
+# What has ended may be seen for a moment: a worker of io_uring that the restart has used.
 MOMENT = 7
 
 
