@@ -83,10 +83,9 @@ int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 		return 0;
 	/* The application's descriptor may be for writing only, or O_PATH; and its position is its
 	 * own. */
-	entry->fd = reopen_fd(c->proc_fd, fd, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-	if (entry->fd < 0)
-		return error_errno(e, entry->fd, E_FILE_OPEN, "cannot open %s to read its contents",
-				   entry->msg.path);
+	r = inode_open_to_read(c, fd, entry->msg.path, &entry->fd, e);
+	if (r < 0)
+		return r;
 	r = shared_contents(c, &entry->msg, &entry->runs, &entry->copies);
 	if (r == 0)
 		r = find_data(entry, st);

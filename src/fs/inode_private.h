@@ -9,6 +9,10 @@
 /* The file system of an inode, asked once for each device; NULL if it cannot be told. */
 const struct device_seen *inode_device(struct checkpoint *c, int fd, const struct stat *st);
 
+/* To read what it holds. */
+int inode_open_to_read(struct checkpoint *c, int fd, const char *path, int *ret,
+		       struct error *e) must_check;
+
 /* Is the inode one of those that stand for memory: on the kernel's own tmpfs, or on hugetlbfs
  * without a name? Sets entry->msg.kind. */
 bool inode_memory_recognise(struct checkpoint *c, int fd, const struct stat *st, const char *link,

@@ -88,6 +88,34 @@ static void set_up_permission(const char *how)
 		CHECK_EQUAL(read(group, &event, sizeof(event)), (ssize_t)sizeof(event));
 }
 
+/* It allows whatever it is asked for. */
+static int allow(void *arg)
+{
+	struct fanotify_event_metadata event;
+
+	while (read(group, &event, sizeof(event)) == (ssize_t)sizeof(event)) {
+		const struct fanotify_response yes = {.fd = event.fd, .response = FAN_ALLOW};
+
+		CHECK_EQUAL(write(group, &yes, sizeof(yes)), (ssize_t)sizeof(yes));
+		close(event.fd);
+	}
+	return 0;
+}
+
+/* A group decides about a removed file that its own tree has open. */
+static void set_up_decided(void)
+{
+	CHECK(!mkdir("guarded", 0700));
+	linked = test_file("guarded/here", 5000, 3);
+	group = fanotify_init(FAN_CLASS_CONTENT, O_RDONLY);
+	CHECK(group >= 0);
+	CHECK(!fanotify_mark(group, FAN_MARK_ADD, FAN_OPEN_PERM | FAN_EVENT_ON_CHILD, AT_FDCWD,
+			     "guarded"));
+	test_fork(allow, NULL);
+	CHECK(!unlink("guarded/here"));
+	linked = -1;
+}
+
 static void set_up(const char *what)
 {
 	int fd;
@@ -147,6 +175,8 @@ static void set_up(const char *what)
 		test_write("new", "", 0);
 	} else if (!strncmp(what, "fanotify", 8)) {
 		set_up_fanotify(what + 8);
+	} else if (!strcmp(what, "decided")) {
+		set_up_decided();
 	} else if (!strncmp(what, "permission", 10)) {
 		set_up_permission(what + 10);
 	} else if (!strcmp(what, "mounts")) {

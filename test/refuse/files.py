@@ -3,6 +3,7 @@
 
 import os
 import re
+import time
 
 from case import Failed, Skipped, system
 
@@ -44,6 +45,43 @@ def test_permission_events(case):
 
 def test_permission_events_told(case):
     deciding(case, 'permission+')
+
+
+def test_removed_file_that_is_decided_about(case):
+    """By a group of the tree, which cannot answer while all stand still."""
+    if not os.path.exists('/sys/kernel/btf/vmlinux'):
+        raise Skipped('the memory of the kernel cannot be read')
+    pid = odd(case, 'decided')
+    begin = time.monotonic()
+    code, _, err = case.reprise('checkpoint', str(pid), '-o', case.path('image'))
+    if code != 1 or 'decides about accesses' not in err or 'here' not in err:
+        raise Failed('%d: %s' % (code, err))
+    case.expect_files()
+    if time.monotonic() - begin > 10:
+        raise Failed('it took %.1f s' % (time.monotonic() - begin))
+    case.go()
+    case.until(lambda: case.verdicts('*'), 'the program')
+    case.kill_all()
+    case.wait(pid)
+
+
+def test_removed_file_that_others_decide_about(case):
+    """They answer."""
+    decider = odd(case, 'decided')
+    with open(os.path.join(case.work, 'guarded', 'file'), 'w') as file:
+        file.write('contents')
+    case.forget(decider)
+    pid = case.spawn(['/usr/bin/python3', '-c', 'import os, time\nf = open("guarded/file")\nos.unlink("guarded/file")\n'
+                      'open("up", "w")\nwhile not os.path.exists("on"): time.sleep(0.01)\n'
+                      'raise SystemExit(7 if f.read() == "contents" else 1)'])
+    case.until(lambda: os.path.exists(os.path.join(case.work, 'up')), 'the program')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    restart = case.restart()
+    open(os.path.join(case.work, 'on'), 'w').close()
+    if case.wait(restart) != 7:
+        raise Failed('status %d' % case.exit_code(restart))
+    case.kill_all()
 
 
 def test_watched_mounts(case):
