@@ -102,7 +102,8 @@ int inode_open_to_read(struct checkpoint *c, int fd, const char *path, int *ret,
 			"a group of fanotify that decides about accesses, and stands still itself",
 			path);
 	if (r < 0)
-		return error_errno(e, r, E_FILE_OPEN, "cannot open %s to read its contents", path);
+		return error_errno(e, r, r == -EACCES ? E_PERMISSION : E_FILE_OPEN,
+				   "cannot open %s to read its contents", path);
 	*ret = r;
 	return 0;
 }
