@@ -286,7 +286,7 @@ int inet_hidden_validate(const Reprise__InetSocket *m, struct error *e)
 	bool good = !h || ((!h->multicast_address.len ||
 			    h->multicast_address.len == sizeof(struct in_addr)) &&
 			   (!h->source.len || h->source.len == sizeof(struct in6_addr)) &&
-			   h->mtu <= UINT16_MAX && h->busy_poll_budget <= UINT16_MAX &&
+			   h->mtu <= INT32_MAX && h->busy_poll_budget <= UINT16_MAX &&
 			   h->zerocopies <= INET_NUMBERS_MAX && h->stamps <= INET_NUMBERS_MAX &&
 			   (inet_is_udp(m->socket) || (!h->zerocopies && !h->stamps)));
 

@@ -26,6 +26,7 @@
 #include "net/tcp.h"
 
 #define UNREAD_MAX (64 << 20)
+#define MSS_MIN	   88 /* TCP_MIN_MSS */
 
 static const char *state_name(int state)
 {
@@ -242,6 +243,24 @@ static void drop_options(Reprise__Socket *m)
 	inet_drop_option(m, IPPROTO_IPV6, IPV6_MULTICAST_IF);
 }
 
+/* Less than anybody may ask for: what the kernel has worked out (IP_OPTIONS make it do so). */
+static void drop_small_mss(Reprise__Socket *m)
+{
+	int mss;
+
+	for (size_t i = 0; i < m->n_options; i++) {
+		const Reprise__SocketOption *x = m->options[i];
+
+		if (x->level != IPPROTO_TCP || x->name != TCP_MAXSEG || x->value.len != sizeof(mss))
+			continue;
+		memcpy(&mss, x->value.data, sizeof(mss));
+		if (mss < MSS_MIN) {
+			inet_drop_option(m, IPPROTO_TCP, TCP_MAXSEG);
+			return;
+		}
+	}
+}
+
 int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__InetSocket *m,
 		  struct scratch *s, struct error *e)
 {
@@ -252,6 +271,7 @@ int inet_tcp_save(struct checkpoint *c, const struct file_seen *f, Reprise__Inet
 
 	if (getsockopt(f->local, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "TCP_INFO");
+	drop_small_mss(m->socket);
 	r = refuse_layers(f->local, m->socket, e);
 	if (r < 0 || info.tcpi_state == TCP_LISTEN)
 		return r < 0 ? r : save_listener(c, f, &info, m, e);
