@@ -153,6 +153,27 @@ static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 #define PID_FS_MAGIC 0x50494446 /* 6.9 */
 #endif
 
+/* linux/mount.h, linux/nsfs.h, linux/stat.h: of mounts. Some headers have parts of it. */
+#define KERNEL_SYS_STATMOUNT	   457			     /* 6.8 */
+#define KERNEL_STATX_MNT_ID_UNIQUE 0x00004000U		     /* 6.8 */
+#define KERNEL_NS_GET_MNTNS_ID	   _IOR(0xb7, 0x5, uint64_t) /* 6.11 */
+#define KERNEL_STATMOUNT_UIDMAP	   0x00002000U		     /* 6.15 */
+#define KERNEL_STATMOUNT_GIDMAP	   0x00004000U
+struct kernel_mnt_id_req {
+	uint32_t size, spare;
+	uint64_t mnt_id, param, mnt_ns_id;
+};
+static_assert(sizeof(struct kernel_mnt_id_req) == 32, "the second version, of 6.11");
+struct kernel_statmount {
+	uint32_t size, options;
+	uint64_t mask;
+	uint8_t others[136];
+	uint32_t uidmap_num, uidmap, gidmap_num, gidmap; /* where in `strings` */
+	uint8_t later[344];
+	char strings[];
+};
+static_assert(sizeof(struct kernel_statmount) == 512, "size is part of the interface");
+
 /* linux/pidfd.h */
 #ifndef PIDFD_THREAD
 #define PIDFD_THREAD O_EXCL /* 6.9 */

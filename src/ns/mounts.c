@@ -14,6 +14,7 @@
 #include "core/procfs.h"
 #include "ns/cgroups.h"
 #include "ns/mounts.h"
+#include "ns/mounts_idmap.h"
 #include "ns/mounts_late.h"
 #include "ns/mounts_layers.h"
 #include "ns/mounts_overlay.h"
@@ -96,7 +97,8 @@ static bool is_there(const struct mounts_survey *sv, int proc_fd, const char *pa
 	    makedev(st.stx_dev_major, st.stx_dev_minor) != want->st_dev)
 		return false;
 	on = by_id(&sv->ours, (int)st.stx_mnt_id);
-	return !on || !on->unbindable;
+	/* what shows other owners there shows them here as well */
+	return !on || !(on->unbindable || mounts_idmapped(on));
 }
 
 /* A path by which the host reaches the same place of the same file system. */
@@ -314,7 +316,7 @@ static const struct mount_line *find_same(const struct mount_table *t, const str
 {
 	vec_for_each (x, t)
 		if (x->dev == m->dev && !strcmp(x->root, m->root) && !strcmp(x->point, m->point) &&
-		    x->height == m->height)
+		    x->height == m->height && mounts_idmapped(x) == mounts_idmapped(m))
 			return x;
 	return NULL;
 }
@@ -357,6 +359,8 @@ static int look_at(struct mounts_survey *sv, int proc_fd, pid_t pid, const struc
 	r = mounts_check_line(m, e);
 	if (r >= 0)
 		r = look_source(sv, proc_fd, pid, m, msg, s, e);
+	if (r >= 0 && mounts_idmapped(m))
+		r = mounts_idmap_look(proc_fd, pid, m, msg, s, e);
 	if (r >= 0 && sv->derived && !sv->nested)
 		r = check_propagation(sv, m, e);
 	if (r >= 0)

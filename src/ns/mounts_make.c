@@ -18,6 +18,7 @@
 #include "ns/mounts.h"
 #include "ns/mounts_covered.h"
 #include "ns/mounts_early.h"
+#include "ns/mounts_idmap.h"
 #include "ns/mounts_late.h"
 #include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
@@ -480,6 +481,9 @@ static int mount_one(struct build *b, size_t i, struct error *e)
 		fd = b->bound[i] ? make_copy(b, i, e) : make(b, i, e);
 	if (fd < 0)
 		return fd;
+	r = mounts_idmap_restart(fd, b->bench, m, e);
+	if (r < 0)
+		return r;
 	if (m->kind != MOUNT_REMOUNT &&
 	    move_mount(fd, "", to, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount it");

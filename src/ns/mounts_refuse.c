@@ -36,15 +36,6 @@ int mounts_check_pinned(int at, struct error *e)
 			 : 0;
 }
 
-/* Which ids it shows for which only its own user namespace knows (show_mnt_opts()). */
-static int check_ids(const struct mount_line *m, struct error *e)
-{
-	if (mount_has_option(m->options, "idmapped"))
-		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
-				 "it shows other owners than its files have (idmapped)");
-	return 0;
-}
-
 bool mounts_is_terminal(const struct mount_line *m)
 {
 	return !strcmp(m->type, "devpts") && strcmp(m->root, "/") && strcmp(m->root, "/ptmx");
@@ -60,7 +51,7 @@ int mounts_check_terminal(const struct mount_line *m, struct error *e)
 }
 
 /* As the kernel tells it (dentry_path()). Programs make containers so (systemd-nspawn). */
-static int check_removed(const struct mount_line *m, struct error *e)
+int mounts_check_line(const struct mount_line *m, struct error *e)
 {
 	static const char end[] = "//deleted";
 	const size_t n = strlen(m->root), len = sizeof(end) - 1;
@@ -74,11 +65,4 @@ static int check_removed(const struct mount_line *m, struct error *e)
 				 "it shows a file that has been removed (%s), which is not there "
 				 "when mounts are made",
 				 m->root);
-}
-
-int mounts_check_line(const struct mount_line *m, struct error *e)
-{
-	int r = check_ids(m, e);
-
-	return r < 0 ? r : check_removed(m, e);
 }

@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ns/mounts.h"
+#include "ns/mounts_idmap.h"
 #include "ns/mounts_late.h"
 #include "ns/mounts_overlay.h"
 #include "ns/propagation.h"
@@ -69,6 +70,8 @@ static int validate_mount(const Reprise__Container *msg, size_t i, const struct 
 	if ((m->kind == MOUNT_FRESH && !mounts_is_fresh(m->type)) ||
 	    (m->kind == MOUNT_TMPFS && !mounts_is_memory(m->type)))
 		return invalid(e, "a new file system of a type that none can have");
+	if (!mounts_idmap_valid(m))
+		return invalid(e, "a mount that shows impossible owners");
 	if (m->early && (m->kind != MOUNT_TMPFS || !m->layer))
 		return invalid(e, "a mount that cannot be filled before the others");
 	if (i == 0 && !msg->derived_mounts && strcmp(m->point, "/"))

@@ -161,33 +161,37 @@ static int write_file(const char *path, const char *text)
 	return write(fd, text, strlen(text)) == (ssize_t)strlen(text) ? 0 : -errno;
 }
 
-static int write_map(pid_t pid, const char *file, size_t n, Reprise__IdMap *const *map)
+int userns_write_map(int proc_fd, pid_t pid, const char *file, size_t n, Reprise__IdMap *const *map)
 {
-	char path[64], text[USERNS_EXTENTS_MAX * 36 + 1] = "";
+	_cleanup_(close_fd) int fd =
+		procfs_open(proc_fd, O_WRONLY | O_CLOEXEC, NULL, "%d/%s", pid, file);
+	char text[USERNS_EXTENTS_MAX * 36 + 1] = "";
 	size_t at = 0;
 
 	for (size_t i = 0; i < n; i++)
 		at += (size_t)snprintf(text + at, sizeof(text) - at, "%u %u %u\n", map[i]->inside,
 				       map[i]->outside, map[i]->count);
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, file);
-	return write_file(path, text);
+	if (fd < 0)
+		return fd;
+	return write(fd, text, at) == (ssize_t)at ? 0 : -errno;
 }
 
 static int write_maps(pid_t pid, const Reprise__Container *msg)
 {
+	_cleanup_(close_fd) int proc_fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char path[64];
-	int r = 0;
+	int r = proc_fd < 0 ? -errno : 0;
 
 	snprintf(path, sizeof(path), "/proc/%d/setgroups", pid);
-	if (msg->setgroups_denied)
+	if (r >= 0 && msg->setgroups_denied)
 		r = write_file(path, "deny");
 	if (r >= 0)
-		r = write_map(pid, "uid_map", msg->n_uid_map, msg->uid_map);
+		r = userns_write_map(proc_fd, pid, "uid_map", msg->n_uid_map, msg->uid_map);
 	if (r >= 0)
-		r = write_map(pid, "gid_map", msg->n_gid_map, msg->gid_map);
-	return r < 0 || !msg->n_projid_map
-		       ? r
-		       : write_map(pid, "projid_map", msg->n_projid_map, msg->projid_map);
+		r = userns_write_map(proc_fd, pid, "gid_map", msg->n_gid_map, msg->gid_map);
+	return r < 0 || !msg->n_projid_map ? r
+					   : userns_write_map(proc_fd, pid, "projid_map",
+							      msg->n_projid_map, msg->projid_map);
 }
 
 /* A map of other ids than one's own is written from the namespace above (user_namespaces(7)). */

@@ -22,6 +22,9 @@ int userns_open(int proc_fd, pid_t pid, struct error *e) must_check;
 /* All that is in the maps of a process; ids as we call them. */
 int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scratch *s,
 		     struct error *e) must_check;
+/* The map of a process that has none yet: 0 or a negative errno. */
+int userns_write_map(int proc_fd, pid_t pid, const char *file, size_t n,
+		     Reprise__IdMap *const *map);
 /* Are we root where nothing is hidden from root? */
 bool userns_is_first(int proc_fd);
 int userns_validate(const Reprise__Container *msg, struct error *e) must_check;

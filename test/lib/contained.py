@@ -58,3 +58,29 @@ def needs_controllers(case):
                                 '--', 'true')
     if code and 'hands down' in err:
         raise Skipped('no controllers are handed down to us')
+
+
+# Binds a directory elsewhere with other owners. AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP.
+IDMAPPED = r"""
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if not child:
+    libc.unshare(0x10000000)
+    os.write(ready[1], b' ')
+    os.read(go[0], 1)
+    os._exit(0)
+os.read(ready[0], 1)
+open('/proc/%d/uid_map' % child, 'w').write('0 1000 1\n5 2000 10')
+open('/proc/%d/gid_map' % child, 'w').write('0 1000 1')
+space = os.open('/proc/%d/ns/user' % child, os.O_RDONLY)
+tree = libc.syscall(428, -100, sys.argv[1].encode(), 1)
+attr = struct.pack('QQQQ', 0x00100000, 0, 0, space)
+if tree < 0 or libc.syscall(442, tree, b'', 0x1000, attr, len(attr)) < 0:
+    sys.exit('skip: ' + os.strerror(ctypes.get_errno()))
+if libc.syscall(429, tree, b'', -100, sys.argv[2].encode(), 4) < 0:
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.write(go[1], b' ')
+os.wait()
+"""

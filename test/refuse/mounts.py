@@ -5,33 +5,7 @@ import os
 
 import bpf
 from case import Failed, Skipped
-from contained import begin, good
-
-# AT_EMPTY_PATH, OPEN_TREE_CLONE, MOUNT_ATTR_IDMAP
-IDMAPPED = r"""
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-ready, go = os.pipe(), os.pipe()
-child = os.fork()
-if not child:
-    libc.unshare(0x10000000)
-    os.write(ready[1], b' ')
-    os.read(go[0], 1)
-    os._exit(0)
-os.read(ready[0], 1)
-open('/proc/%d/uid_map' % child, 'w').write('0 1000 1')
-open('/proc/%d/gid_map' % child, 'w').write('0 1000 1')
-space = os.open('/proc/%d/ns/user' % child, os.O_RDONLY)
-tree = libc.syscall(428, -100, sys.argv[1].encode(), 1)
-attr = struct.pack('QQQQ', 0x00100000, 0, 0, space)
-if tree < 0 or libc.syscall(442, tree, b'', 0x1000, attr, len(attr)) < 0:
-    sys.exit('skip: ' + os.strerror(ctypes.get_errno()))
-if libc.syscall(429, tree, b'', -100, sys.argv[2].encode(), 4) < 0:
-    sys.exit(os.strerror(ctypes.get_errno()))
-os.write(go[1], b' ')
-os.wait()
-"""
-
+from contained import IDMAPPED, begin, good
 
 def container(case, *commands):
     begin(case)
@@ -57,9 +31,10 @@ def refused(case, *words, who='c'):
 
 
 def test_idmapped(case):
-    container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/a', '/mnt/b'],
-              ['python3', '-c', IDMAPPED, '/mnt/a', '/mnt/b'])
-    refused(case, '/mnt/b', 'idmapped')
+    """Its files would go into the image with the owners that it shows."""
+    container(case, ['mount', '-t', 'tmpfs', 'mine', '/mnt'], ['mkdir', '/mnt/a'],
+              ['python3', '-c', IDMAPPED, '/mnt', '/opt'], ['umount', '/mnt'])
+    refused(case, '/opt', 'idmapped')
 
 
 PIN = r"""

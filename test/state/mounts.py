@@ -4,8 +4,8 @@
 import os
 import random
 
-from case import Failed
-from contained import begin, good, inside
+from case import Failed, Skipped
+from contained import IDMAPPED, begin, good, inside
 
 
 def lines(text):
@@ -106,6 +106,58 @@ def test_covered(case):
     """Files that are open below what was mounted since."""
     kept(case, COVERED, probe="""for p in /proc/[0-9]*; do readlink $p/exe | grep -q snore || continue
         readlink $p/exe $p/cwd $p/fd/3 $p/fd/4 $p/fd/5 $p/fd/6 $p/fd/7; cat $p/fd/3 $p/fd/4 $p/fd/7 $p/cwd/text; stat -c %s $p/exe $p/fd/6; done""")
+
+
+def idmapped(one, other):
+    return "python3 - %s %s <<'END'\n%s\nEND" % (one, other, IDMAPPED)
+
+
+def test_idmapped(case):
+    """A part of what goes into the image, shown with other owners, and what is made there."""
+    try:
+        kept(case, """mount -t tmpfs mine /mnt; mkdir /mnt/a /mnt/b; touch /mnt/a/0 /mnt/a/7 /mnt/a/99
+                      chown 7:0 /mnt/a/7; chown 99:99 /mnt/a/99; """ + idmapped('/mnt/a', '/mnt/b') +
+             '\nsetsid sleep 1500 </mnt/b/7 >/dev/null 2>&1 &\nuntil readlink /proc/$!/exe | grep -q sleep; do :; done',
+             probe='cd /mnt; for p in /proc/[0-9]*; do readlink $p/fd/0; stat -Lc %u $p/fd/0; done | grep -A1 /mnt; stat -c "%n %u:%g" a/* b/*; chown 2003:1000 b/0; stat -c "%u:%g" a/0; chown 0:0 a/0')
+    except Failed as failed:
+        if 'skip: ' in str(failed):
+            raise Skipped(str(failed)) from failed
+        raise
+
+
+def test_idmapped_of_the_host(case):
+    """In a copy of the host's mounts, over the same directory as well."""
+    begin(case)
+    top = case.path('mapped')
+    os.makedirs(top + '/there')
+    with open(case.path('script'), 'w') as file:
+        file.write('set -e\n%s\n%s\nexec sleep 1000' % (idmapped(top, top + '/there'), idmapped('/srv', '/srv')))
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', 'sh', case.path('script')],
+                      stderr=os.open(case.path('log'), os.O_CREAT | os.O_RDWR))
+
+    def sleeping():
+        return [pid for pid, comm in case.others() if comm == 'sleep']
+    case.until(lambda: sleeping() or case.ended(tool), 'the mounts')
+    if case.ended(tool):
+        with open(case.path('log')) as file:
+            text = file.read()
+        raise (Skipped if 'skip: ' in text else Failed)(text)
+
+    def seen():
+        look = ['/usr/bin/nsenter', '-m', '-t', str(sleeping()[0]), 'sh', '-c',
+                'grep idmapped /proc/1/mountinfo | cut -d" " -f4-6; cd %s; stat -c "%%n %%u:%%g" . there /srv' % top]
+        return good(case.run(look))
+    before = seen()
+    if before.count('idmapped') != 2 or 'there 1000:1000' not in before:
+        raise Failed('there is %s' % before)
+    case.checkpoint(sleeping()[0], '-q', '--kill')
+    case.wait(tool)
+    tool = case.restart('--pidns')
+    case.until_handed_over(tool, 1, 'sleep', True)
+    if seen() != before:
+        raise Failed('there was %s, there is %s' % (before, seen()))
+    case.kill_all()
+    case.reap()
 
 
 LAYERS = """
