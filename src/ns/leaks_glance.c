@@ -122,9 +122,8 @@ static bool is_suspicious(const struct view *v, const struct outside_file *f)
 		return true;
 	if (f->dev == v->nsfs || leak_is_own_device(v->s, f->dev))
 		return true;
-	if (S_ISCHR(f->mode)) /* it may be attached to a terminal, or serve an interface */
-		return f->rdev == makedev(TTYAUX_MAJOR, 2) ||
-		       (v->s->taps.n && f->rdev == makedev(MISC_MAJOR, TUN_MINOR));
+	if (S_ISCHR(f->mode)) /* it may serve an interface */
+		return v->s->taps.n && f->rdev == makedev(MISC_MAJOR, TUN_MINOR);
 	if (S_ISSOCK(f->mode) && (f->waiting || has_network(v->s, f->network)))
 		return true;
 	return (S_ISFIFO(f->mode) || S_ISSOCK(f->mode) || S_ISREG(f->mode)) &&
