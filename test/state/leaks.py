@@ -123,7 +123,7 @@ def test_memory(case):
     entry = run_inside(case)
     expect_found(case, entry, 'fd = take(6); libc.mmap(None, 4096, 3, 1, fd, 0); os.close(fd)',
                  'memfd', 'descriptor 6', 'mapped memory')
-    for path in '/dev/shm/a', '/tmp/a':  # a file system in memory, and the layer
+    for path in '/dev/shm/a', '/usr/a':  # a file system in memory, and the layer
         expect_found(case, entry, '''
 fd = os.open('/proc/%%d/root%s' %% pid, os.O_CREAT | os.O_RDWR)
 os.ftruncate(fd, 4096)
