@@ -137,6 +137,73 @@ static void test_scan(void **state)
 	kernel_memory_free(k);
 }
 
+struct own {
+	uint64_t file, inode;
+	int fd;
+	unsigned int n, empty;
+};
+
+static void find_file(void *arg, const uint64_t *v)
+{
+	struct own *own = arg;
+
+	if (v[0] == own->file && (int)v[1] == own->fd && v[2] == own->inode)
+		own->n++;
+}
+
+static void find_mapping(void *arg, const uint64_t *v)
+{
+	struct own *own = arg;
+
+	own->n += v[0] == own->file && v[1] == own->inode;
+	own->empty += v[0] == 0;
+}
+
+/* What a process has open, and mapped: from the object itself, and from a value before. */
+static void test_objects(void **state)
+{
+	struct kernel_path files[3] = {{.from = KERNEL_FROM_OBJECT},
+				       {.from = KERNEL_FROM_NUMBER},
+				       {.from = KERNEL_FROM_OBJECT}};
+	struct kernel_path maps[2] = {{.from = KERNEL_FROM_OBJECT},
+				      {.from = KERNEL_FROM_VALUE, .value = 0}};
+	struct kernel_memory *k = NULL;
+	struct kernel_scan *s = NULL;
+	struct own own = {};
+	struct error e = {};
+	int offset;
+	char *at;
+
+	if (kernel_memory_open(-EBADF, &k, &e) < 0)
+		skip();
+	own.fd = memfd_create("own", 0);
+	assert_int_equal(ftruncate(own.fd, 3 * 4096), 0);
+	assert_int_equal(kernel_file(k, own.fd, &own.file), 0);
+	offset = kernel_offset(k, "file", "f_inode");
+	assert_int_equal(kernel_of_file(k, own.fd, &offset, 1, &own.inode, sizeof(own.inode)), 0);
+	kernel_path_add(k, &files[2], "file", "f_inode");
+	assert_int_equal(kernel_scan_new_over(&s, k, KERNEL_FILES, files, 3), 0);
+	assert_int_equal(kernel_scan_process(s, getpid(), find_file, &own), 0);
+	assert_int_equal(own.n, 1);
+	kernel_scan_free(s);
+	/* Three mappings of one file beside each other are told once, each time anew. */
+	at = mmap(NULL, 3 * 4096, PROT_READ, MAP_SHARED, own.fd, 0);
+	assert_true(at != MAP_FAILED);
+	assert_int_equal(mprotect(at + 4096, 4096, PROT_NONE), 0);
+	kernel_path_add(k, &maps[0], "vm_area_struct", "vm_file");
+	kernel_path_add(k, &maps[1], "file", "f_inode");
+	assert_int_equal(kernel_scan_new_over(&s, k, KERNEL_MAPPINGS, maps, 2), 0);
+	for (unsigned int i = 1; i <= 2; i++) {
+		assert_int_equal(kernel_scan_process(s, getpid(), find_mapping, &own), 0);
+		assert_int_equal(own.n, 1 + i);
+		assert_int_equal(own.empty, 0);
+	}
+	kernel_scan_free(s);
+	munmap(at, 3 * 4096);
+	close(own.fd);
+	kernel_memory_free(k);
+}
+
 #define PIECES 400
 
 static void test_mappings(void **state)
@@ -272,8 +339,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_own_task), cmocka_unit_test(test_scan),
-		cmocka_unit_test(test_mappings), cmocka_unit_test(test_letters),
-		cmocka_unit_test(test_nonsense), cmocka_unit_test(test_module),
+		cmocka_unit_test(test_objects),	 cmocka_unit_test(test_mappings),
+		cmocka_unit_test(test_letters),	 cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_module),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
