@@ -405,8 +405,12 @@ static int read_all(struct checkpoint *c, struct error *e)
 int mm_read_copies(struct checkpoint *c, struct error *e)
 {
 	char text[ERROR_TEXT_MAX];
-	int r = read_all(c, e);
+	int r;
 
+	vec_for_each (m, &c->mm->mms)
+		if (m->copy.pid)
+			agent_copy_calm(m->copy.pid);
+	r = read_all(c, e);
 	vec_for_each (m, &c->mm->mms)
 		mm_copy_end(&m->copy);
 	if (r >= 0 || e->code == E_OUTPUT || e->code == E_INTERRUPTED || e->code == E_NO_MEMORY)

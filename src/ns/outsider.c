@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -211,11 +212,16 @@ static int reply(int socket, const struct answer *a, const int *fds)
 
 static void scan(struct outside_scanner *s, struct outside *all, struct answer *a)
 {
+	int nice = getpriority(PRIO_PROCESS, 0);
+
 	a->r = -EOPNOTSUPP;
-	if (s && all) {
-		outside_scan(s, all);
-		a->r = all->result;
-	}
+	if (!s || !all)
+		return;
+	/* as who waits for it while the container stands still */
+	ignore(setpriority(PRIO_PROCESS, 0, PRIO_MIN), "who may not does not");
+	outside_scan(s, all);
+	ignore(setpriority(PRIO_PROCESS, 0, nice), "it was so before");
+	a->r = all->result;
 }
 
 /* What serves needs: descriptors, and what looks at all, or NULL. */

@@ -442,6 +442,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	p.max_freeze = opt->max_freeze_ns;
+	p.c.freezer.patient = opt->after != REPRISE_AFTER_RUN;
 	glance_prepare(&p.c, s->tasks, s->descriptors);
 	r = spaces_prepare(&p.c, e);
 	if (r < 0)

@@ -252,6 +252,8 @@ struct agent_advice {
 int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved,
 	       const struct agent_advice *advices, size_t n, pid_t *ret, struct agent **copy,
 	       struct error *e) must_check;
+/* While it was made it had our priority, which may be another one by now. */
+void agent_copy_calm(pid_t pid);
 /* Ends it, and frees. Accepts NULL. */
 void agent_copy_end(pid_t pid, struct agent *copy);
 

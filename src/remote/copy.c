@@ -93,6 +93,11 @@ static int promise_to_wait(struct agent *a, pid_t tid, const struct wanted *w, p
 	return r ? r : error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
 }
 
+void agent_copy_calm(pid_t pid)
+{
+	ignore(setpriority(PRIO_PROCESS, (id_t)pid, getpriority(PRIO_PROCESS, 0)), "or as it was");
+}
+
 /* As we do, and where we do, the copy as well: the application may be one that seldom has a
  * processor, or keeps one to itself. */
 static void let_run(pid_t pid)
@@ -103,7 +108,7 @@ static void let_run(pid_t pid)
 
 	if (policy >= 0 && sched_getparam(0, &param) == 0)
 		ignore(sched_setscheduler(pid, policy, &param), "or as the application does");
-	ignore(setpriority(PRIO_PROCESS, (id_t)pid, getpriority(PRIO_PROCESS, 0)), "or so");
+	agent_copy_calm(pid);
 	if (sched_getaffinity(0, sizeof(ours), &ours) == 0)
 		ignore(sched_setaffinity(pid, sizeof(ours), &ours), "or where that does");
 }

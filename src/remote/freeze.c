@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "arch/arch.h"
@@ -362,6 +363,25 @@ static int freeze_tree(struct freezer *f, struct sched_clocks *clocks, struct er
 			 f->root);
 }
 
+/*
+ * On a busy machine each wait of ours would last as long as the scheduler lets others run, while
+ * all tasks stand still: 0.6 s instead of 60 ms for 20 of them. Threads that we make have it, too.
+ */
+static void hurry(struct freezer *f)
+{
+	if (f->patient || f->hurried)
+		return;
+	f->nice = getpriority(PRIO_PROCESS, 0);
+	f->hurried = setpriority(PRIO_PROCESS, 0, PRIO_MIN) == 0; /* who may not does not */
+}
+
+static void calm(struct freezer *f)
+{
+	if (f->hurried)
+		ignore(setpriority(PRIO_PROCESS, 0, f->nice), "it was so before");
+	f->hurried = false;
+}
+
 int freezer_freeze(struct freezer *f, struct error *e)
 {
 	struct sched_clocks clocks = {};
@@ -372,6 +392,7 @@ int freezer_freeze(struct freezer *f, struct error *e)
 	survey_free(f);
 	f->attached = true;
 	f->interrupted_at = 0;
+	hurry(f);
 	r = freeze_tree(f, &clocks, e);
 	vec_free(&clocks.clocks);
 	if (r < 0)
@@ -387,6 +408,7 @@ void freezer_thaw(struct freezer *f)
 		f->hold(f->hold_arg, true);
 	for_each_thread(f, p, t) thread_let_go(f, p->pid, t);
 	f->attached = false;
+	calm(f);
 }
 
 void freezer_free(struct freezer *f)

@@ -82,6 +82,9 @@ struct freezer {
 	pid_t root;
 	pid_t self;	/* our own pid: never frozen, with what descends from it left out too */
 	int timeout_ms; /* for one task to come to a stop */
+	bool patient;	/* how long all stand still does not matter */
+	bool hurried;	/* this thread has another priority than its own, which is `nice` */
+	int nice;
 	/*
 	 * The root is the init of the pid namespace that we are in: signals reach it
 	 * from outside only, by this function (0 or a negative errno).
