@@ -348,11 +348,12 @@ static int add_mark(struct restart *r, int fd, bool late, const Reprise__Fanotif
 		       : 0;
 }
 
+/* FAN_CLOEXEC would be told for ever. */
 static int init(const Reprise__Fanotify *msg)
 {
-	int fd = fanotify_init(msg->flags | FAN_CLOEXEC, msg->event_flags);
+	_cleanup_(close_fd) int fd = fanotify_init(msg->flags, msg->event_flags);
 
-	return fd < 0 ? -errno : fd;
+	return fd < 0 || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : take_fd(&fd);
 }
 
 struct making {
