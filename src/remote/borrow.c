@@ -47,7 +47,10 @@ static int read_process(struct agent *a, const char *status, struct error *e)
 		return error_set(e, -EINVAL, E_INTERNAL, "/proc/%d/status is not understood",
 				 a->tid);
 	ignore(proc_field_u64(status, "Seccomp", 10, &a->seccomp), "absent without CONFIG_SECCOMP");
-	a->own_pid = last_number(status, "NStgid");
+	/* A signal for the process is dropped if its first thread has ended: see live_post(). */
+	a->own_pid = last_number(status, "NSpid");
+	if (a->own_pid != last_number(status, "NStgid"))
+		a->own_pid = 0;
 	a->ignorable = (ignored | IGNORED_BY_DEFAULT) & ~caught & STANDARD_SIGNALS & ~JOB_SIGNALS &
 		       ~FAULT_SIGNALS;
 	/* Our return addresses are not on the shadow stack. */

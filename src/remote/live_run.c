@@ -147,7 +147,8 @@ bool live_can_post(const struct borrowed *b)
 
 /*
  * kill(2) names the process alone; of its threads this one runs, so that it takes the signal
- * (complete_signal()). One of that number that comes from elsewhere before the call is passed on,
+ * (complete_signal()). Whether the signal is ignored is decided by the first thread, which we trace
+ * (sig_ignored()). One of that number that comes from elsewhere before the call is passed on,
  * and is ignored; one that comes right behind it serves as well.
  */
 int live_post(struct borrowed *b, uint64_t back, long nr, const uint64_t args[6], struct error *e)
