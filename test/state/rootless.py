@@ -244,6 +244,25 @@ def test_unshare_without_user(case):
     unshared(case, 0, '-pf --mount-proc')
 
 
+def test_owners_of_mounts(case):
+    """In options of file systems: all terminals of a devpts belong to that group."""
+    begin(case, 0)
+    good(case.reprise('run', '-d', '--name', 'web', '--user', '--', 'sleep', '1000'))
+    inside(case, 'web', 'mkdir /tmp/p /tmp/t; mount -t devpts -o newinstance,gid=5,mode=620 p /tmp/p; mount -t tmpfs -o uid=7,gid=8 t /tmp/t')
+    look = 'grep " /tmp/" /proc/1/mountinfo | cut -d" " -f 5,6; grep -o "[ug]id=[0-9]*" /proc/1/mountinfo'
+    before = inside(case, 'web', look)
+    if 'gid=5' not in before or 'uid=7' not in before:
+        raise Failed('there is %s' % before)
+    case.checkpoint('web', '-q', '--kill')
+    good(case.reprise('rm', 'web'))
+    good(case.reprise('restart', '-i', case.path('image'), '-d', '-q'))
+    if inside(case, 'web', look) != before:
+        raise Failed('there was %s, there is %s' % (before, inside(case, 'web', look)))
+    good(case.reprise('stop', '-t', '0', 'web'))
+    good(case.reprise('rm', 'web'))
+    case.reap()
+
+
 def test_unshare_everything(case):
     unshared(case, NOBODY, '-UrmiunpCf --mount-proc --kill-child')
 
