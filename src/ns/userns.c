@@ -123,6 +123,26 @@ int userns_read_maps(int proc_fd, pid_t pid, Reprise__Container *msg, struct scr
 	return 0;
 }
 
+static bool has_name(size_t n, Reprise__IdMap *const *map, uint32_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (id >= map[i]->outside && id - map[i]->outside < map[i]->count)
+			return true;
+	return n == 1 && map[0]->count == 1;
+}
+
+/* Whoever restarts it makes files there; a single id becomes his. */
+static int check_names(const Reprise__Container *msg, struct error *e)
+{
+	if (has_name(msg->n_uid_map, msg->uid_map, geteuid()) &&
+	    has_name(msg->n_gid_map, msg->gid_map, getegid()))
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+			 "is in a user namespace in which user %u and group %u, who would restart "
+			 "it, have no name; call reprise within that (podman unshare)",
+			 geteuid(), getegid());
+}
+
 /* By a process of ours that is there: none of the tree need be. */
 int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scratch *s,
 		      struct error *e)
@@ -136,7 +156,7 @@ int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scrat
 	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
 		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 			      "is in a user namespace without a map of ids");
-	return r;
+	return r < 0 ? r : check_names(msg, e);
 }
 
 /* ---- restart ---- */

@@ -244,6 +244,38 @@ def test_unshare_without_user(case):
     unshared(case, 0, '-pf --mount-proc')
 
 
+SHIFTED = """
+import ctypes, os
+libc = ctypes.CDLL(None)
+ready, go = os.pipe(), os.pipe()
+child = os.fork()
+if child:
+    os.read(ready[0], 1)
+    for kind in 'uid', 'gid':
+        with open('/proc/%d/%s_map' % (child, kind), 'w') as file:
+            file.write('0 100000 65536')
+    os.write(go[1], b' ')
+    os.wait()
+assert libc.unshare(0x10000000) == 0
+os.write(ready[1], b' ')
+os.read(go[0], 1)
+os.closerange(3, 20)
+os.execvp('sleep', ['sleep', '1000'])
+"""
+
+
+def test_no_name_inside(case):
+    """Nobody could make it again: who restarts it has no name there."""
+    case.spawn(['/usr/bin/python3', '-c', SHIFTED])
+
+    def sleeping():
+        return [pid for pid, comm in case.others() if comm == 'sleep']
+    case.until(sleeping, 'the namespace')
+    case.refused(case.reprise('checkpoint', str(sleeping()[0]), '-o', case.path('image')), 'task-namespace', 'no name')
+    case.kill_all()
+    case.reap()
+
+
 def test_owners_of_mounts(case):
     """In options of file systems: all terminals of a devpts belong to that group."""
     begin(case, 0)
