@@ -216,7 +216,7 @@ static int pty_validate(const struct restart *r, const Reprise__File *msg, struc
 	return 0;
 }
 
-#define ATTEMPTS_MAX 256
+#define ATTEMPTS_MAX 4096 /* kernel.pty.max, as it is unless somebody has changed it */
 
 static void warn_number(struct restart *r, int was, int is)
 {

@@ -51,6 +51,9 @@ int inet_connecting_add(struct checkpoint *c, const struct file_seen *f,
 			struct error *e) must_check;
 int inet_connecting_check(struct checkpoint *c, struct error *e) must_check;
 void inet_connecting_end(struct checkpoint *c);
+/* The same once the tasks have ended: a ring of io_uring may hold them for a moment yet, and with
+ * them the place that the restart wants (io_ring_exit_work()). */
+void inet_connecting_cut(struct checkpoint *c);
 void inet_tcp_checkpoint_end(struct checkpoint *c);
 /* Whether it comes back as a connection that is over. */
 bool inet_tcp_is_over(const Reprise__InetSocket *m);

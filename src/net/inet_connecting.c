@@ -115,6 +115,15 @@ int inet_connecting_check(struct checkpoint *c, struct error *e)
 	return r;
 }
 
+void inet_connecting_cut(struct checkpoint *c)
+{
+	const struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+	vec_for_each (one, &c->files->tcp_connecting)
+		ignore(connect(one->fd, &none, sizeof(none)), "it has gone already");
+	inet_connecting_end(c);
+}
+
 void inet_connecting_end(struct checkpoint *c)
 {
 	vec_for_each (one, &c->files->tcp_connecting)

@@ -211,7 +211,6 @@ void inet_tcp_abort(struct checkpoint *c)
 		ignore(setsockopt(*fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now)),
 		       "it ends in an orderly way, later");
 	inet_tcp_checkpoint_end(c);
-	inet_connecting_end(c);
 }
 
 static int save_connection(struct checkpoint *c, const struct file_seen *f, int state, int seen,

@@ -14,6 +14,7 @@
 #include "mm/mm.h"
 #include "mm/shared.h"
 #include "model/glance.h"
+#include "net/inet.h"
 #include "net/tcp.h"
 #include "ns/pidns.h"
 #include "ns/spaces.h"
@@ -291,12 +292,24 @@ static void count(const struct checkpoint *c, const struct image_totals *totals,
 	stats->image_bytes = totals->total_bytes;
 }
 
+static int end_tasks(struct checkpoint *c, struct error *e)
+{
+	int r;
+
+	inet_tcp_abort(c);
+	if (c->freezer.root_is_init) /* it ends when we do */
+		inet_connecting_end(c);
+	r = freezer_kill(&c->freezer, e);
+	if (r >= 0)
+		inet_connecting_cut(c);
+	return r;
+}
+
 static int let_go(struct pass *p, enum reprise_after after, struct error *e)
 {
 	switch (after) {
 	case REPRISE_AFTER_KILL:
-		inet_tcp_abort(&p->c);
-		return freezer_kill(&p->c.freezer, e);
+		return end_tasks(&p->c, e);
 	case REPRISE_AFTER_STOP:
 		return freezer_stop(&p->c.freezer, e);
 	case REPRISE_AFTER_RUN:

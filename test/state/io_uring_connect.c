@@ -203,6 +203,7 @@ static void check_disconnected(void)
 
 int main(void)
 {
+	const struct io_uring_cqe *early;
 	int server, value = 0;
 	socklen_t len = sizeof(value);
 
@@ -211,7 +212,9 @@ int main(void)
 		results[i] = INT32_MAX;
 	set_up();
 	test_wait();
-	CHECK(!ring_peek(&ring));
+	early = ring_peek(&ring);
+	CHECKF(!early, "request %llu has ended with %d", (unsigned long long)early->user_data,
+	       early->res);
 	if (test_break(1))
 		CHECK(!shutdown(chained, SHUT_RDWR));
 	if (test_break(2))

@@ -285,6 +285,7 @@ def test_given(case):
     if name not in [os.readlink('/proc/%d/fd/0' % other).encode() for other, comm in case.others() if comm.startswith('victim')]:
         raise Failed('its input is not the terminal that was given')
     answers(b'quit\n', b'talk 2: <quit>')
-    os.close(master)
-    if case.wait(tool) != 42:
-        raise Failed('status %d' % case.exit_code(tool))
+    status = case.wait(tool)
+    os.close(master)  # before that, it would be hung up
+    if status != 42:
+        raise Failed('status %d' % status)
