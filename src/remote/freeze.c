@@ -474,6 +474,7 @@ static int kill_at_exit(struct freezer *f, struct error *e)
 				r = trace_seize(t->tid, PTRACE_O_EXITKILL, e);
 	if (r >= 0)
 		f->attached = false;
+	calm(f);
 	return r;
 }
 
@@ -497,6 +498,7 @@ int freezer_kill(struct freezer *f, struct error *e)
 			reap(&p->threads.v[i - 1]);
 	}
 	f->attached = false;
+	calm(f);
 	return 0;
 }
 

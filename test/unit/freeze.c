@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -206,7 +207,8 @@ static void test_signals(void **state)
 
 static void *stay(void *arg)
 {
-	shared->pid[1] = gettid();
+	if (gettid() != getpid())
+		shared->pid[1] = gettid();
 	for (;;) {
 		usleep(MS);
 		shared->count++;
@@ -322,6 +324,36 @@ static void test_stop_and_kill(void **state)
 	freezer_free(&f);
 	assert_int_equal(waitpid(pid, &status, __WALL),
 			 -1); /* we were its tracer and took it away */
+	assert_int_equal(kill(pid, 0), -1);
+}
+
+/* While all stand still, the highest that we may have. */
+static void test_priority(void **state)
+{
+	pid_t pid = start(run_threads);
+	int own = getpriority(PRIO_PROCESS, 0), most = own;
+	struct error e = {};
+
+	if (setpriority(PRIO_PROCESS, 0, PRIO_MIN) == 0)
+		most = PRIO_MIN;
+	assert_int_equal(setpriority(PRIO_PROCESS, 0, own), 0);
+	wait_for(&shared->pid[0]);
+	for (int patient = 0; patient < 2; patient++) {
+		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
+
+		f.patient = patient;
+		no_error(&e, freezer_freeze(&f, &e));
+		assert_int_equal(getpriority(PRIO_PROCESS, 0), patient ? own : most);
+		freezer_thaw(&f);
+		assert_int_equal(getpriority(PRIO_PROCESS, 0), own);
+		no_error(&e, freezer_freeze(&f, &e));
+		if (patient)
+			no_error(&e, freezer_kill(&f, &e));
+		else
+			no_error(&e, freezer_stop(&f, &e));
+		assert_int_equal(getpriority(PRIO_PROCESS, 0), own);
+	}
+	assert_int_equal(waitpid(pid, NULL, __WALL), -1); /* taken away by its tracer */
 	assert_int_equal(kill(pid, 0), -1);
 }
 
@@ -442,12 +474,11 @@ static void be_traced(void)
 
 static void test_refusals(void **state)
 {
-	pid_t pid = start(run_threads), thread, traced;
+	pid_t pid = start(run_threads), traced;
 
 	wait_for(&shared->pid[0]);
 	wait_for(&shared->pid[1]);
-	thread = shared->pid[1] != pid ? shared->pid[1] : pid + 1;
-	refused(thread, E_PID_THREAD);
+	refused(shared->pid[1], E_PID_THREAD);
 	refused(getpid(), E_PID_SELF);
 	kill(pid, SIGKILL);
 	wait_for_state(pid, "Z");
@@ -611,10 +642,10 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_multiplying),   cmocka_unit_test(test_signals),
 		cmocka_unit_test(test_zombies),	      cmocka_unit_test(test_job_stop),
-		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_vfork),
-		cmocka_unit_test(test_vfork_read),    cmocka_unit_test(test_refusals),
-		cmocka_unit_test(test_interrupted),   cmocka_unit_test(test_self),
-		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_priority),
+		cmocka_unit_test(test_vfork),	      cmocka_unit_test(test_vfork_read),
+		cmocka_unit_test(test_refusals),      cmocka_unit_test(test_interrupted),
+		cmocka_unit_test(test_self),	      cmocka_unit_test(test_exec),
 	};
 	struct error e = {};
 
