@@ -88,7 +88,7 @@ static char state_of(pid_t pid)
 
 static void wait_for_state(pid_t pid, const char *states)
 {
-	for (int i = 0; !strchr(states, state_of(pid)) && i < 2000; i++)
+	for (int i = 0; !strchr(states, state_of(pid)) && i < 20000; i++)
 		usleep(MS);
 	assert_non_null(strchr(states, state_of(pid)));
 }
