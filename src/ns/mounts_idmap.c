@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -157,6 +158,7 @@ static int make_space(int top)
 int mounts_idmap_restart(int fd, int top, const Reprise__Mount *m, struct error *e)
 {
 	_cleanup_(close_fd) int fs = -EBADF, proc_fd = -EBADF;
+	const pid_t own = getpid();
 	int go[2], r;
 	pid_t child;
 	char byte;
@@ -170,10 +172,12 @@ int mounts_idmap_restart(int fd, int top, const Reprise__Mount *m, struct error 
 		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot map the ids of its files");
 	child = fork();
 	if (child == 0) {
-		r = make_space(top) < 0 || write(go[1], "", 1) != 1;
-		while (!r)
+		/* a new user namespace takes the signal away (commit_creds()) */
+		if (make_space(top) < 0 || prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
+		    getppid() != own || write(go[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
 			pause();
-		_exit(1);
 	}
 	close(go[1]);
 	r = child > 0 && read(go[0], &byte, 1) == 1
