@@ -461,15 +461,15 @@ int container_add_layers(struct checkpoint *c, struct container *ct, struct moun
 	return 0;
 }
 
-static void begin_scan(struct container *ct)
+#define SCAN_WORTH 16 /* processes: to ask so many takes as long */
+
+void container_begin_scan(struct container *ct)
 {
 	ct->scanning = ct->all && outsider_begin_scan(ct->outside) == 0;
 }
 
 void container_end_scan(struct container *ct, struct outside **all)
 {
-	if (!ct->scanning)
-		begin_scan(ct);
 	*all = ct->scanning && outsider_end_scan(ct->outside) == 0 ? ct->all : NULL;
 	ct->scanning = false;
 }
@@ -484,7 +484,8 @@ int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 	ct->looking = false;
 	if (ct->scanning)
 		container_end_scan(ct, &unused);
-	begin_scan(ct);
+	if (ct->others >= SCAN_WORTH)
+		container_begin_scan(ct);
 	if (ct->own & CLONE_NEWNET)
 		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;
 	/* Those of an attempt before this one. */

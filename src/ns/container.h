@@ -50,6 +50,7 @@ struct container {
 	pid_t outsider;	     /* its pid outside */
 	struct outside *all; /* shared with it, or NULL */
 	bool scanning;	     /* it looks at all */
+	size_t others;	     /* processes outside, when that was checked */
 	VEC(struct container_pid) pids;
 	int output; /* that one must not hold it open; -1: none */
 	void (*leave)(
@@ -81,9 +82,10 @@ void container_hold(void *arg, bool frozen);
 /* kcmp(2) of tasks by their pids outside; a negative errno. */
 int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
 		      unsigned long index_b);
-/* What runs outside: container_look() has begun to look at it, or it is looked at now. NULL: each
- * process has to be asked. */
+/* What runs outside: container_look() begins to look at it if there is much. NULL: each process has
+ * to be asked. */
 struct outside;
+void container_begin_scan(struct container *ct);
 void container_end_scan(struct container *ct, struct outside **all);
 /*
  * What the container shares with processes outside, each a refusal that names

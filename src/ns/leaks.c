@@ -546,6 +546,7 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		depth = leak_depth_below(s, link);
 		if (inside && depth >= 0)
 			r = leak_translate(s, pid, depth, e);
+		s->ct->others += inside && depth < 0;
 		/* Whoever stays outside for us came with our namespaces. */
 		if (!inside && depth < 0 && pid != s->ct->outsider)
 			r = leak_look_at_process(s, pid, e);
@@ -561,7 +562,7 @@ static int look_inside(struct leak_search *s, struct error *e)
 
 	if (!s->c->checking && leak_pids_known(s))
 		return 0;
-	s->ct->pids.n = 0;
+	s->ct->pids.n = s->ct->others = 0;
 	r = look_at_all(s, true, e);
 	leak_pids_note(s);
 	return r;
@@ -595,6 +596,8 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	/* Others are not looked for. */
 	if (r < 0 || !(ct->own & CLONE_NEWPID))
 		return r < 0 ? r : leak_check_taps(&s, e);
+	if (c->checking)
+		container_begin_scan(ct);
 	container_end_scan(ct, &all);
 	r = note_namespaces(&s, e);
 	if (r >= 0)
