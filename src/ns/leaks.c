@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -322,48 +321,6 @@ static int look_at_namespaces(struct leak_search *s, const struct outsider *o, b
 	return 0;
 }
 
-/* A namespace that a file holds. */
-static int look_at_bound(struct leak_search *s, const struct outsider *o, const char *root,
-			 const char *point, struct error *e)
-{
-	char how[600];
-
-	vec_for_each (l, &s->links) {
-		if (strcmp(root, l->link))
-			continue;
-		snprintf(how, sizeof(how), ", mounted on %s", point);
-		return leak_report(s, o, "namespace", root, NULL, how, e);
-	}
-	return 0;
-}
-
-/* What the host itself has mounted it has given to the container, see mounts_is_given(). */
-static bool is_given(const struct leak_search *s, dev_t dev)
-{
-	vec_for_each (m, &s->ct->mounts.ours)
-		if (m->dev == dev)
-			return true;
-	return false;
-}
-
-/* One line of mountinfo: a namespace, or a file system of the container. */
-static int look_at_mount(struct leak_search *s, const struct outsider *o, const char *line,
-			 struct error *e)
-{
-	const bool bound = strstr(line, " - nsfs ");
-	char root[64], point[512];
-	unsigned int major, minor;
-
-	if (sscanf(line, "%*d %*d %u:%u %63s", &major, &minor, root) != 3 ||
-	    sscanf(line, "%*d %*d %*s %*s %511s", point) != 1)
-		return 0;
-	if (bound)
-		return look_at_bound(s, o, root, point, e);
-	if (!leak_is_own_device(s, makedev(major, minor)) || is_given(s, makedev(major, minor)))
-		return 0;
-	return leak_report(s, o, "file", point, NULL, ", which has it mounted", e);
-}
-
 /* Whoever made the container may have come with its namespaces, and waits for its end. */
 static int note_makers(struct leak_search *s, struct error *e)
 {
@@ -390,55 +347,6 @@ bool leak_made_it(const struct leak_search *s, pid_t pid)
 		if (*m == pid)
 			return true;
 	return false;
-}
-
-enum sight { OF_NAMESPACES, OF_FILES };
-
-/* 1: for the first time. */
-static int see_first(struct leak_search *s, uint64_t ns, enum sight what, struct error *e)
-{
-	const uint64_t sight = ns * 2 + what;
-	uint64_t *slot;
-
-	vec_for_each (n, &s->seen)
-		if (*n == sight)
-			return 0;
-	slot = vec_push(&s->seen);
-	if (!slot)
-		return no_memory(e);
-	*slot = sight;
-	return 1;
-}
-
-/* Once for each mount namespace. Who has made the container has its mounts as he has its
- * namespaces. */
-static int look_at_mounts(struct leak_search *s, const struct outsider *o, struct error *e)
-{
-	uint64_t ns = space_number(s->ct->host_proc, e, "%d/ns/mnt", o->pid);
-	_cleanup_(free_ptr) char *text = NULL;
-	int r, first, files = 0;
-
-	if (!ns) {
-		error_clear(e);
-		return 0;
-	}
-	r = first = see_first(s, ns, OF_NAMESPACES, e);
-	if (r >= 0 && !leak_made_it(s, o->pid))
-		r = files = see_first(s, ns, OF_FILES, e);
-	if (r < 0 || (!first && !files))
-		return r;
-	if (procfs_read(s->ct->host_proc, &text, e, "%d/mountinfo", o->pid) < 0) {
-		error_clear(e);
-		return 0;
-	}
-	for (char *line = text, *end; r >= 0 && line && *line; line = end) {
-		end = strchr(line, '\n');
-		if (end)
-			*end++ = '\0';
-		if (strstr(line, " - nsfs ") ? first : files)
-			r = look_at_mount(s, o, line, e);
-	}
-	return r;
 }
 
 /* A thread may have left what it shared with the first one. */
@@ -501,7 +409,7 @@ int leak_look_at_spaces(struct leak_search *s, pid_t pid, struct error *e)
 
 	if (r > 0)
 		r = look_at_namespaces(s, &o, true, e);
-	return r < 0 ? r : look_at_mounts(s, &o, e);
+	return r < 0 ? r : leak_look_at_mounts(s, &o, e);
 }
 
 int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e)
@@ -514,7 +422,7 @@ int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e)
 		return r;
 	r = look_at_thread(s, &o, true, e);
 	if (r >= 0)
-		r = look_at_mounts(s, &o, e);
+		r = leak_look_at_mounts(s, &o, e);
 	if (r >= 0 && st.num_threads > 1)
 		r = look_at_threads(s, &o, e);
 	return r < 0 ? r : leak_look_at_memory(s, &o, e);

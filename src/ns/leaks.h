@@ -50,6 +50,10 @@ int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e) must
 int leak_look_at_spaces(struct leak_search *s, pid_t pid, struct error *e) must_check;
 bool leak_made_it(const struct leak_search *s, pid_t pid);
 
+/* leaks_mounts.c: what is mounted where that task is. */
+int leak_look_at_mounts(struct leak_search *s, const struct outsider *o,
+			struct error *e) must_check;
+
 /* leaks_glance.c: all that run outside; only those that may have something are looked at. Returns
  * 1; or 0: nothing can be said. */
 int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct error *e) must_check;

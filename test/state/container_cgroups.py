@@ -275,14 +275,19 @@ def programs_of(top):
     return found
 
 
-def test_programs(case):
-    """BPF programs of groups, of the first and of one below: they do there what they did."""
+def start_unified(case):
+    """The group of version 2 of a container, with one below."""
     made = start(case, 'a', command=('sleep', '1000'))
     if 'unified' not in made:
         end(case, 'a')
         raise Skipped('there are no control groups of version 2')
-    top = made['unified']
-    os.mkdir(top + '/below')
+    os.mkdir(made['unified'] + '/below')
+    return made['unified']
+
+
+def test_programs(case):
+    """BPF programs of groups, of the first and of one below: they do there what they did."""
+    top = start_unified(case)
     attach_program(top + '/below', 8, 1)
     attach_program(top, 15, 6, flags=MULTI)
     attach_program(top, 15, 6, NOT_FULL, MULTI)
@@ -303,12 +308,7 @@ def test_programs(case):
 
 def test_programs_with_maps(case):
     """They are told of, and left out by choice; the others are not."""
-    made = start(case, 'a', command=('sleep', '1000'))
-    if 'unified' not in made:
-        end(case, 'a')
-        raise Skipped('there are no control groups of version 2')
-    top = made['unified']
-    os.mkdir(top + '/below')
+    top = start_unified(case)
     number = bpf.array()
     attach_program(top + '/below', 8, 1, ((0x18, 0x11, 0, number), (0, 0, 0, 0)) + bpf.YES)
     attach_program(top, 15, 6, NOT_FULL, MULTI)

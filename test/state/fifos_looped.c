@@ -5,6 +5,7 @@
  *
  * not-in: both: a fifo with a name is one for original and copy
  */
+#include "full_pipe.h"
 #include "harness.h"
 
 #include <fcntl.h>
@@ -48,27 +49,6 @@ static int writer(void *arg)
 	return 5;
 }
 
-static void fill(int fd)
-{
-	static char page[4096];
-
-	CHECK(!fcntl(fd, F_SETFL, O_NONBLOCK));
-	while (write(fd, page, sizeof(page)) > 0)
-		;
-	CHECK(!fcntl(fd, F_SETFL, 0));
-}
-
-static void drain(int fd)
-{
-	char page[4096];
-	int left;
-
-	do {
-		CHECK(read(fd, page, sizeof(page)) > 0);
-		CHECK(!ioctl(fd, FIONREAD, &left));
-	} while (left > 3);
-}
-
 static void pass_on(int *token)
 {
 	CHECK_EQUAL(write(fds[THERE], token, sizeof(*token)), (ssize_t)sizeof(*token));
@@ -90,7 +70,7 @@ int main(void)
 	/* open() takes no such flag */
 	CHECK(!fcntl(fds[PACKETS], F_SETFL, O_DIRECT));
 	CHECK_EQUAL(fcntl(fds[FULL], F_SETPIPE_SZ, 8192), 8192);
-	fill(fds[FULL]);
+	pipe_fill(fds[FULL]);
 	CHECK_EQUAL(write(fds[PACKETS], "one", 3), 3);
 	CHECK_EQUAL(write(fds[PACKETS], "second", 6), 6);
 	pids[0] = test_fork(around, NULL);
@@ -118,7 +98,7 @@ int main(void)
 	CHECK_EQUAL(write(fds[EMPTY], "hello", 5), 5);
 	test_reap(pids[1], 4);
 	CHECK_EQUAL(fcntl(fds[FULL], F_GETPIPE_SZ), 8192);
-	drain(fds[FULL]);
+	pipe_drain(fds[FULL]);
 	test_reap(pids[2], 5);
 	CHECK_EQUAL(read(fds[FULL], buf, sizeof(buf)), 3);
 	CHECK(!memcmp(buf, "end", 3));

@@ -5,6 +5,7 @@
  *
  * not-in: both: the fifo with a name is one for all
  */
+#include "full_pipe.h"
 #include "harness.h"
 
 #include <fcntl.h>
@@ -90,27 +91,6 @@ static void expect(int fd, size_t room, const char *text)
 	       (int)(n < 0 ? 0 : n), buf, text);
 }
 
-static void fill(int fd)
-{
-	static char page[4096];
-
-	CHECK(!fcntl(fd, F_SETFL, O_NONBLOCK));
-	while (write(fd, page, sizeof(page)) > 0)
-		;
-	CHECK(!fcntl(fd, F_SETFL, 0));
-}
-
-static void drain(int fd)
-{
-	char page[4096];
-	int left;
-
-	do {
-		CHECK(read(fd, page, sizeof(page)) > 0);
-		CHECK(!ioctl(fd, FIONREAD, &left));
-	} while (left > 3);
-}
-
 int main(void)
 {
 	int again, both, packed, gone, number = 1;
@@ -134,7 +114,7 @@ int main(void)
 	CHECK_EQUAL(write(single[1], "single", 6), 6);
 	close(single[1]);
 	CHECK_EQUAL(fcntl(full[1], F_SETPIPE_SZ, 8192), 8192);
-	fill(full[1]);
+	pipe_fill(full[1]);
 	again = reopen(slow[0], O_WRONLY);
 	both = reopen(ring[0][0], O_RDWR | O_NONBLOCK);
 	/* of packets, which open() cannot say */
@@ -185,7 +165,7 @@ int main(void)
 	CHECK_EQUAL(read(ring[1][0], &number, sizeof(number)), (ssize_t)sizeof(number));
 	CHECK_EQUAL(number, 8);
 	/* The writer that waited may have written already. */
-	drain(full[0]);
+	pipe_drain(full[0]);
 	p = (struct pollfd){.fd = full[0], .events = POLLIN};
 	CHECK_EQUAL(poll(&p, 1, 10000), 1);
 	expect(full[0], 20, "end");
