@@ -48,6 +48,12 @@ struct restart_clocks {
 	struct clock_offsets away; /* the machine's of then are ahead of those of now */
 };
 
+/* See handover.c. Descriptors. */
+struct restart_handover {
+	int first, n, used; /* of the reading end, one for each process */
+	int writer;
+};
+
 struct restart {
 	int proc_fd; /* /proc in which real pids are valid */
 	struct image_reader *image;
@@ -77,6 +83,7 @@ struct restart {
 	void (*warn)(void *arg, const struct error *problem); /* changed files that are allowed */
 	void *warn_arg;
 
+	struct restart_handover handover;
 	VEC(struct restart_mark) late_marks; /* see files_restart_watch() */
 
 	/* private state of the rooms */

@@ -25,6 +25,7 @@
 #include "kernel/zombie.h"
 #include "mm/mm.h"
 #include "model/pids.h"
+#include "operation/handover.h"
 #include "operation/operation.h"
 #include "operation/resume.h"
 #include "operation/terminal.h"
@@ -159,10 +160,12 @@ static int set_registers(struct restart *r, struct restart_process *p, bool unma
 	return res;
 }
 
-static int let_go(struct restart_process *p, bool stopped, struct error *e)
+static int let_go(struct restart *r, struct restart_process *p, bool stopped, struct error *e)
 {
-	int res = 0;
+	int res = handover_add(r, p, e);
 
+	if (res < 0)
+		return res;
 	/* Taken before the first instruction: a task leaves its trace stop through get_signal(). */
 	if ((stopped || p->msg->job_stopped) && kill(p->pid, SIGSTOP) < 0)
 		return error_errno(e, -errno, E_RESTORE, "task %d cannot be stopped", p->vpid);
@@ -184,7 +187,7 @@ static int stop_process(struct restart *r, struct restart_process *p, struct err
 	pid_t pid = p->parent ? restart_pid_in(r, p->vpid, p->parent->msg->pid_namespace) : 0;
 	const uint64_t wait[6] = {P_PID, (uint64_t)pid, 0,
 				  WSTOPPED | (p->msg->exit_status ? WNOWAIT : 0)};
-	long res = let_go(p, true, e);
+	long res = let_go(r, p, true, e);
 
 	if (res >= 0 && p->parent)
 		res = agent_syscall(p->parent->agent, p->parent->tasks.v[0].tid, NULL, e,
@@ -317,8 +320,12 @@ int resume_all(struct restart *r, bool stopped, struct error *e)
 {
 	int res = 0;
 
-	vec_for_each (p, &r->processes)
-		if (res >= 0 && !p->msg->zombie && !p->let_go)
-			res = let_go(p, stopped, e);
+	for (int turn = 0; turn < HANDOVER_TURNS; turn++)
+		vec_for_each (p, &r->processes)
+			if (res >= 0 && !p->msg->zombie && !p->let_go &&
+			    handover_turn(r, p) == turn)
+				res = let_go(r, p, stopped, e);
+	if (res >= 0)
+		handover_end(r);
 	return res;
 }

@@ -11,7 +11,7 @@ from case import Failed
 from contained import expect, listed, needs_controllers
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from allocations import Failing  # noqa: E402
-from harm import FAILS, KILLS, TIMEOUT, Harm, clear_line, mounts  # noqa: E402
+from harm import FAILS, KILLS, PTRACE_DETACH, TIMEOUT, Harm, clear_line, mounts  # noqa: E402
 
 # How deep those who work for the command stand below it; not the container, which is ended otherwise. Its first process is
 # one deeper than who makes it.
@@ -92,9 +92,9 @@ def begin(case):
     return name, Left(case, name)
 
 
-def over(case, command, prepare, after, depth=STARTS, actions=KILLS, code=0):
+def over(case, command, prepare, after, depth=STARTS, actions=KILLS, code=0, **more):
     """Harms the command at a sample of its calls; what is there before and after is said by two."""
-    harm = Harm(case, command, depth=depth)
+    harm = Harm(case, command, depth=depth, **more)
     plain = harm.sample
 
     def sample(n=0, action='none', seed=0):
@@ -153,6 +153,23 @@ def test_restart(case):
     left.remove()
     over(case, ['restart', '-d', '-q', '-i', case.path('image'), '--name', name, '--privileged'],
          lambda: None, lambda status, done: left.remove())
+
+
+def test_handover(case):
+    """While one task after the other is let go; the first process is the last, with which all are on their own."""
+    name, left = begin(case)
+    start(case, name)
+    case.checkpoint(name, '-q')
+    left.remove()
+
+    def after(status, done):
+        one = left.check()
+        if one and one['state'] == 'running' and one['processes'] != 2:
+            raise Failed('the container is %s' % one)
+        left.remove()
+
+    over(case, ['restart', '-d', '-q', '-i', case.path('image'), '--name', name, '--privileged'], lambda: None, after,
+         actions=['this', 'all'], inject=['-p', str(PTRACE_DETACH)], every=True)
 
 
 def test_checkpoint(case):

@@ -26,6 +26,7 @@ from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, cl
 
 
 PTRACE_CONT = 7
+PTRACE_DETACH = 17
 
 
 def incremental(case, victim):
@@ -215,25 +216,34 @@ def test_kill_kill(case):
     harm.over(KILLS + FAILS, lambda *_: None, calls)
 
 
-def finish_restart(case, copy, complete, inner):
-    """Nothing is left of a restart that was killed, or all of it is there and well."""
+def finish_restart(case, copy, complete, whole, inner):
+    """Nothing is left of a restart that was killed, or all of it is there and well.
+
+    complete: it must be there; whole: nothing of it was killed, and nothing that it needs.
+    """
     case.until(lambda: not case.others() or case.handed_over(copy.pid, 'victim', inner),
                'a restart is over: %s' % case.others())
     there = bool(case.others())
     if there:
         try:
             copy.ask('?')
+            if whole and len([1 for _, name in case.others() if name == 'victim']) != 2:
+                raise Failed('a part of the tree is missing')
         except (Failed, BrokenPipeError):
             if complete:
                 raise
+            there = False
+            if whole:
+                case.until(lambda: not case.others(), 'the end of a tree that was not handed over')
     os.close(copy.question)
     os.close(copy.answer)
     if not there and complete:
         raise Failed('nothing has been restarted')
     nobody_else(case, None)
+    return there
 
 
-def harm_restart(case, actions, *options):
+def harm_restart(case, actions, *options, inject=()):
     victim = start(case, 'small', '2', 'sockets')
     case.checkpoint(victim.pid, '-q', '--kill')
     case.wait(victim.pid)
@@ -242,8 +252,8 @@ def harm_restart(case, actions, *options):
     nobody_else(case, None)
     # --privileged: if the key of this machine cannot be read, the image counts as a stranger's.
     harm = Harm(case, ['restart', '-i', case.path('image'), '-q', '-d', '--privileged',
-                       '--pidfile', case.path('pid'), *options], depth=1)
-    mounted, plain = mounts(), harm.sample
+                       '--pidfile', case.path('pid'), *options], depth=1, inject=inject, every=bool(inject))
+    mounted, plain, ends = mounts(), harm.sample, set()
 
     def sample(n=0, action='none', seed=0):
         case.forget(victim.pid)
@@ -253,10 +263,10 @@ def harm_restart(case, actions, *options):
         result = plain(n, action, seed)
         os.close(stdin)
         os.close(stdout)
-        finish_restart(case, Victim(case, victim.pid, question, answer),
-                       # one that serves memory, or a task, may be what was killed
-                       result[1] == 0 and action != 'task' and (action in FAILS or '--lazy' not in options),
-                       '--pidns' in options)
+        # one that serves memory, or a task, may be what was killed
+        whole = action != 'task' and (action in FAILS or '--lazy' not in options)
+        ends.add(finish_restart(case, Victim(case, victim.pid, question, answer), result[1] == 0 and whole, whole,
+                                '--pidns' in options))
         return result
 
     def check(n, action, seed, status, done, said):
@@ -277,7 +287,18 @@ def harm_restart(case, actions, *options):
     if status:
         raise Failed('the restart failed: %s' % said)
     clear(case, 'pid')
+    ends.clear()
     harm.over(actions, check, calls)
+    return ends
+
+
+def test_kill_handover(case):
+    """While one task after the other is let go, those who have been are not on their own yet."""
+    for options in ([], ['--pidns']):
+        ends = harm_restart(case, ['this', 'all'], *options, inject=['-p', str(PTRACE_DETACH)])
+        if ends != {False}:
+            raise Failed('a tree was there before all of its tasks were let go')
+        os.unlink(case.path('image'))
 
 
 def test_kill_restart(case):

@@ -144,9 +144,9 @@ class Chances:
 class Harm:
     """Runs a command again and again, with something done to it."""
 
-    def __init__(self, case, command, depth=16, seconds=60, inject=(), **more):
+    def __init__(self, case, command, depth=16, seconds=60, inject=(), every=False, **more):
         self.case, self.command, self.depth, self.more = case, command, depth, more
-        self.seconds, self.inject = seconds, list(inject)
+        self.seconds, self.inject, self.every = seconds, list(inject), every
         self.done = {}
         self.said = {}
         self.at = None
@@ -176,6 +176,11 @@ class Harm:
 
     def each(self, actions, calls):
         """Where and how: a fixed sample and random ones, or all there are."""
+        if self.every:
+            for n in range(1, calls + 1):
+                for action in actions:
+                    yield n, action, 0
+            return
         if ALL:
             for n in range(1 + self.chances.seed % STEP, calls + 1, STEP):
                 # A transfer that is cut short comes behind calls that fail.

@@ -7,9 +7,9 @@ import bpf
 from case import Failed, Skipped
 from contained import IDMAPPED, begin, good
 
-def container(case, *commands):
+def container(case, *commands, options=()):
     begin(case)
-    good(case.reprise('run', '-d', '--name', 'c', '--', 'sleep', '1000'))
+    good(case.reprise('run', '-d', '--name', 'c', *options, '--', 'sleep', '1000'))
     for command in commands:
         code, _, err = case.reprise('exec', 'c', *command)
         if code and 'skip: ' in err:
@@ -48,10 +48,11 @@ bpf.pin(bpf.load(1), sys.argv[2])
 def test_pinned(case):
     """In a file system of the container, where nobody has it open. An empty one is no obstacle."""
     bpf.load(1)
-    container(case, ['sh', '-c', 'mount -t bpf mine /mnt || echo skip: >&2; test -d /mnt && grep -q "/mnt bpf" /proc/mounts'])
+    container(case, ['sh', '-c', 'mount -t bpf mine /mnt || echo skip: >&2; test -d /mnt && grep -q "/mnt bpf" /proc/mounts'],
+              options=['-V', '%s:/srv:ro' % os.path.dirname(bpf.__file__)])
     case.checkpoint('c', '-q')
     os.unlink(case.path('image'))
-    good(case.reprise('exec', 'c', 'python3', '-c', PIN, os.path.dirname(bpf.__file__), '/mnt/held'))
+    good(case.reprise('exec', 'c', 'python3', '-c', PIN, '/srv', '/mnt/held'))
     refused(case, '/mnt', 'pinned', 'held')
 
 
