@@ -4,6 +4,7 @@
  * one instant: with all that was written, in whatever way, and nothing that came later.
  *
  * needs: root
+ * not-in: cycles: it touches more and more pages by itself
  * timeout: 60
  */
 #include "harness.h"
