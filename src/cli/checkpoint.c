@@ -242,7 +242,7 @@ const struct command checkpoint_command = {
 		"  --force             replace FILE if it exists\n"
 		"  --parent IMAGE      store only what is not in this image; given again, where its own\n"
 		"                      parents are (files or directories)\n"
-		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --compress HOW      none (the default), lz4[:LEVEL] or zstd[:LEVEL]\n"
 		"  --digest WHAT       what the digest covers by BLAKE2b: the state (the default; contents of\n"
 		"                      memory by checksums, against accidents), or all (the default of an image\n"
 		"                      that is signed or encrypted)\n"

@@ -94,7 +94,7 @@ int parse_unix(struct cli *cli, const char *s, enum reprise_peers *ret);
 
 /* A whole number and its unit. */
 int parse_duration(struct cli *cli, const char *option, const char *s, uint64_t *ret);
-/* "none", "lz4", "zstd:3" */
+/* "none", "lz4", "lz4:9", "zstd:3" */
 int parse_compress(struct cli *cli, const char *s, int *ret_how, int *ret_level);
 /* Where the parents of an image are, from --parent and from the place of the image itself. */
 struct parents {

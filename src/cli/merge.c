@@ -86,7 +86,7 @@ const struct command merge_command = {
 		"  --force             replace FILE if it exists\n"
 		"  --parent PATH       where parents are: a file or a directory. They are found\n"
 		"                      beside the image as well\n"
-		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --compress HOW      none (the default), lz4[:LEVEL] or zstd[:LEVEL]\n"
 		"  -j, --jobs N        threads; one a core is the default\n",
 	.run = run,
 };

@@ -140,25 +140,25 @@ int common_begin(struct cli *cli, char **argv)
 
 int parse_compress(struct cli *cli, const char *s, int *ret_how, int *ret_level)
 {
+	static const struct {
+		const char *name;
+		long levels;
+	} ways[] = {{"none", 0}, {"lz4", 12}, {"zstd", 22}};
+	const char *colon = strchrnul(s, ':');
 	long level = 0;
 
-	if (!strcmp(s, "none")) {
-		*ret_how = 0;
-	} else if (!strcmp(s, "lz4")) {
-		*ret_how = 1;
-	} else if (!strcmp(s, "zstd")) {
-		*ret_how = 2;
-	} else if (!strncmp(s, "zstd:", 5)) {
-		if (parse_number(s + 5, 1, 22, &level) < 0)
-			return usage_error(
-				cli, "a level of zstd is a number from 1 to 22, not '%s'", s + 5);
-		*ret_how = 2;
-	} else {
-		return usage_error(cli, "--compress takes none, lz4, zstd or zstd:LEVEL, not '%s'",
-				   s);
+	for (int i = 0; i < (int)(sizeof(ways) / sizeof(*ways)); i++) {
+		if (strlen(ways[i].name) != (size_t)(colon - s) ||
+		    memcmp(s, ways[i].name, colon - s) || (*colon && !ways[i].levels))
+			continue;
+		if (*colon && parse_number(colon + 1, 1, ways[i].levels, &level) < 0)
+			return usage_error(cli, "a level of %s is a number from 1 to %ld, not '%s'",
+					   ways[i].name, ways[i].levels, colon + 1);
+		*ret_how = i;
+		*ret_level = (int)level;
+		return -1;
 	}
-	*ret_level = (int)level;
-	return -1;
+	return usage_error(cli, "--compress takes none, lz4[:LEVEL] or zstd[:LEVEL], not '%s'", s);
 }
 
 int add_parent(struct cli *cli, struct parents *p, const char *path)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <lz4.h>
+#include <lz4hc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
@@ -106,6 +107,24 @@ static int table_read(struct table *t, struct pages_codec *c, const struct page_
 	return 0;
 }
 
+/* As in lz4(1): the levels from 3 on are those of another search, into the same format. */
+#define LZ4_SEARCH 3
+
+static ssize_t compress_lz4(struct pages_codec *c, const void *raw, size_t len, void *out)
+{
+	bool search = c->level >= LZ4_SEARCH;
+
+	if (!c->lz4)
+		c->lz4 = malloc(search ? LZ4_sizeofStateHC() : LZ4_sizeofState());
+	if (!c->lz4)
+		return -ENOMEM;
+	if (search)
+		return LZ4_compress_HC_extStateHC(c->lz4, raw, out, len, len - 1, c->level);
+	/* Acceleration is the opposite of a level. */
+	return LZ4_compress_fast_extState(c->lz4, raw, out, len, len - 1,
+					  c->level < 0 ? -c->level : 1);
+}
+
 /* Returns the compressed length, or 0 if it would not be shorter; a negative errno when out of
  * memory. */
 static ssize_t compress(struct pages_codec *c, const void *raw, size_t len, void *out)
@@ -114,15 +133,8 @@ static ssize_t compress(struct pages_codec *c, const void *raw, size_t len, void
 
 	if (len <= 1)
 		return 0;
-	if (c->compress == COMPRESS_LZ4) {
-		if (!c->lz4)
-			c->lz4 = malloc(LZ4_sizeofState());
-		if (!c->lz4)
-			return -ENOMEM;
-		/* Acceleration is the opposite of a level. */
-		return LZ4_compress_fast_extState(c->lz4, raw, out, len, len - 1,
-						  c->level < 0 ? -c->level : 1);
-	}
+	if (c->compress == COMPRESS_LZ4)
+		return compress_lz4(c, raw, len, out);
 	if (!c->zstd_in)
 		c->zstd_in = ZSTD_createCCtx();
 	if (!c->zstd_in)

@@ -179,7 +179,8 @@ def test_signals_are_passed_on(case):
 
 
 def test_compression(case):
-    for how in ('none', 'lz4', 'zstd', 'zstd:9'):
+    sizes = []
+    for how in ('none', 'lz4', 'lz4:1', 'lz4:12', 'zstd', 'zstd:9'):
         pid = case.victim('memory', 5, 'wait', 'pass')
         image = save_and_kill(case, pid, '--compress', how, '--force')
         code, out, err = case.reprise('verify', image)
@@ -189,6 +190,10 @@ def test_compression(case):
         case.go(how)
         case.expect_pass(1, [case.wait_verdict(restart, how)], name=how)
         case.hold()
+        sizes.append(os.path.getsize(image))
+    none, lz4, fast, best = sizes[:4]
+    if not best < lz4 < none or abs(lz4 - fast) > (lz4 - best) / 2:
+        raise Failed('sizes by level: %s' % sizes)
 
 
 def test_figures(case):
