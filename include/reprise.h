@@ -110,9 +110,9 @@ struct reprise_open_options {
 struct reprise_checkpoint_options {
 	size_t size;
 	enum reprise_after after;
-	int jobs;     /* threads; 0: one a core */
-	int compress; /* 0 none, 1 lz4, 2 zstd */
-	int compress_level;
+	int jobs;	       /* threads; 0: one a core */
+	int compress;	       /* 0 none, 1 lz4, 2 zstd */
+	int compress_level;    /* of lz4 to 12, of zstd to 22; 0: the default */
 	int freeze_timeout_ms; /* for one task to come to a stop; 0: 10 s */
 	reprise_progress_fn progress;
 	reprise_trace_fn trace;
@@ -432,7 +432,8 @@ struct reprise_watch_options {
 	uint64_t every_ns; /* from one to the next; what does not get done in time is left out */
 	int keep;	   /* 1 to 100 */
 	/* As for reprise_checkpoint_file(), but for `stats` and `parents`. A checkpoint that fails
-	 * is told to `problem`; only the first may not fail. */
+	 * is told to `problem`, and tried again; ten in a row end it, and the first only
+	 * what may pass by itself. */
 	const struct reprise_checkpoint_options *checkpoint;
 	int use_stop_fd;
 	int stop_fd; /* it ends when something can be read from there; nothing is read */

@@ -200,7 +200,7 @@ const struct command watch_command = {
 		"  --every TIME        from one image to the next: 100ms, 1s (the default), 60s\n"
 		"  --keep N            at least the last N images can be restarted (10); older ones are\n"
 		"                      merged and removed\n"
-		"  --compress HOW      none (the default), lz4, zstd or zstd:LEVEL\n"
+		"  --compress HOW      none (the default), lz4[:LEVEL] or zstd[:LEVEL]\n"
 		"  --no-track          compare all memory each time, instead of having the kernel take note\n"
 		"                      of what is written\n"
 		"  --tcp HOW, --unix HOW, --external OBJECT, --deleted HOW, --inotify HOW,\n"

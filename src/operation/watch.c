@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -20,14 +21,18 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/patience.h"
 #include "core/vec.h"
 #include "operation/lasting.h"
 
 /* Old images are merged when they take half as much as the complete one, or are so many. */
-#define OLD_MAX	 100
-#define KEEP_MAX 100
-/* Failures in a row after which nothing will change. */
-#define FAILURES 10
+#define OLD_MAX		 100
+#define KEEP_MAX	 100
+#define LOCK_PATIENCE_MS 3000
+/* Failures in a row after which nothing will change, and how much longer each is waited for than
+ * the one before: what is in the way for some seconds ends nothing. */
+#define FAILURES	 10
+#define FAILED_PAUSE_NS	 200000000ULL
 
 struct watched {
 	unsigned long number;
@@ -38,6 +43,7 @@ struct watch {
 	pid_t pid;
 	int pidfd;
 	const char *dir;
+	int dir_fd; /* locked: one watch at a time */
 	struct reprise_watch_options opt;
 	struct reprise_checkpoint_options how;
 	VEC(struct watched) images; /* from the one that is complete on */
@@ -53,6 +59,24 @@ static char *image_path(const struct watch *w, unsigned long number)
 	char *path;
 
 	return asprintf(&path, "%s/%08lu.rp", w->dir, number) < 0 ? NULL : path;
+}
+
+/* Two would take each other's numbers. Of one that was killed, a worker may still be there for a
+ * moment. A file system without locks is nobody's fault. */
+static int lock_directory(struct watch *w, struct error *e)
+{
+	w->dir_fd = open(w->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (w->dir_fd < 0)
+		return error_errno(e, -errno, E_OUTPUT, "the directory %s cannot be opened",
+				   w->dir);
+	for (int ms = 0; flock(w->dir_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; ms++) {
+		if (ms >= LOCK_PATIENCE_MS)
+			return error_set(e, -EBUSY, E_OUTPUT,
+					 "another watch puts its images into the directory %s",
+					 w->dir);
+		patience_pause();
+	}
+	return 0;
 }
 
 /* Numbers go on where those of an earlier watch ended. */
@@ -264,6 +288,36 @@ static int checkpoint_next(struct watch *w, struct reprise_error *error)
 	return r;
 }
 
+/* What the application, or somebody else, is likely to end by itself: then even the first image is
+ * tried again. With all else the user has to do something, and is to know at once. */
+static bool passes(const struct reprise_error *error)
+{
+	static const enum error_code codes[] = {
+		E_NO_MEMORY, E_NO_ANSWER, E_TASK_TRACED, E_TASK_UNINTERRUPTIBLE, E_TASK_VFORK,
+		E_TASK_GONE, E_TASK_BUSY, E_FILE_EVENTS, E_TCP_CONNECTION,
+	};
+
+	for (size_t i = 0; i < sizeof(codes) / sizeof(*codes); i++)
+		if (!strcmp(error->code, error_code_info(codes[i])->name))
+			return true;
+	return false;
+}
+
+/* A checkpoint has failed. 0: the next one is tried. */
+static int failed(struct watch *w, int r, const struct reprise_error *error)
+{
+	struct error unused = {};
+
+	if ((!w->images.n && !passes(error)) || ++w->failures >= FAILURES)
+		return r;
+	if (w->how.problem)
+		w->how.problem(w->how.arg, error);
+	/* a file that somebody else has put there */
+	if (r == -EEXIST)
+		ignore(find_next(w, &unused), "then the next one fails");
+	return 0;
+}
+
 /* Returns 0 when it is over. */
 static int watch_loop(struct watch *w, struct reprise_error *error)
 {
@@ -271,22 +325,19 @@ static int watch_loop(struct watch *w, struct reprise_error *error)
 	int r = 0;
 
 	while (r >= 0 && !sleep_until(w, when)) {
-		uint64_t now;
+		uint64_t earliest;
 
 		r = checkpoint_next(w, error);
 		if (r < 0 && is_over(w, 0))
 			return 0;
-		if (r < 0 && w->images.n && ++w->failures < FAILURES) {
-			if (w->how.problem)
-				w->how.problem(w->how.arg, error);
-			r = 0;
-		}
+		if (r < 0)
+			r = failed(w, r, error);
 		look_at_old(w);
 		/* what could not be kept up with is left out */
 		when += w->opt.every_ns;
-		now = clock_now_ns();
-		if (when < now)
-			when = now;
+		earliest = clock_now_ns() + (uint64_t)w->failures * FAILED_PAUSE_NS;
+		if (when < earliest)
+			when = earliest;
 	}
 	return r;
 }
@@ -312,12 +363,14 @@ static void watch_end(struct watch *w)
 	vec_free(&w->tracks.v);
 	vec_free(&w->images);
 	close_fd(&w->pidfd);
+	close_fd(&w->dir_fd);
 }
 
 int reprise_watch(pid_t pid, const char *dir, const struct reprise_watch_options *options,
 		  struct reprise_error *error)
 {
-	_cleanup_(watch_end) struct watch w = {.pid = pid, .pidfd = -EBADF, .dir = dir};
+	_cleanup_(watch_end) struct watch w = {
+		.pid = pid, .pidfd = -EBADF, .dir = dir, .dir_fd = -EBADF};
 	struct reprise_error unused;
 	struct error e = {};
 	size_t size = options->size;
@@ -331,6 +384,8 @@ int reprise_watch(pid_t pid, const char *dir, const struct reprise_watch_options
 	w.how.size = sizeof(w.how);
 	w.tracks.last = !w.opt.no_track;
 	r = check_options(&w, &e);
+	if (r >= 0)
+		r = lock_directory(&w, &e);
 	if (r >= 0)
 		r = find_next(&w, &e);
 	if (r >= 0) {

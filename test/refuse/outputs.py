@@ -70,7 +70,7 @@ def test_watch(case):
 
 
 def test_watch_later(case):
-    """The others may: what there is stays, and after ten in a row it ends."""
+    """The others may: what there is stays, and after ten in a row, ever more slowly, it ends."""
     pid = case.victim('wait', 'pass')
     with Faulty(case, create=(errno.EDQUOT, 3)) as where:
         code, _, err = case.reprise('watch', str(pid), '-q', '-d', where, '--every', '1ms')

@@ -4,7 +4,9 @@
 import os
 import signal
 
-from case import Failed
+from case import Failed, Skipped, libc
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 
 
 def images(case):
@@ -220,3 +222,55 @@ def test_watching_beside(case):
 
 
 test_watching_beside.timeout = 60
+
+
+def take_number(case):
+    """A file that has the name of one of the next images."""
+    while True:
+        path = case.path('images/%08d.rp' % (number(case) + 8))
+        try:
+            with open(path, 'x') as file:
+                file.write('not an image')
+            return path
+        except FileExistsError:
+            pass
+
+
+def test_watching_two(case):
+    """Two would take each other's numbers; somebody's file is no obstacle."""
+    pid = case.start('memory_steps')
+    tool = watch(case, pid, '--every', '50ms')
+    case.until(lambda: number(case) >= 1 or case.ended(tool), 'an image')
+    case.refused(case.reprise('watch', str(pid), '-q', '-d', case.path('images')), 'output', 'another watch', case.path('images'))
+    taken = take_number(case)
+    after = number(case) + 12
+    case.until(lambda: number(case) >= after or case.ended(tool), 'images behind it')
+    with open(taken) as file:
+        if file.read() != 'not an image':
+            raise Failed('the file of somebody else is another one')
+    os.unlink(taken)
+    all_images(case, pid, tool)
+
+
+test_watching_two.timeout = 120
+
+
+def test_watching_patient(case):
+    """What is in the way for a moment ends nothing, not even at the first image."""
+    pid = case.start('memory_steps')
+    if libc.ptrace(PTRACE_SEIZE, pid, None, None) < 0:
+        raise Skipped('no ptrace here')
+    tool = watch(case, pid, '--every', '10ms')
+
+    def told():
+        with open(case.path('watch.log')) as log:
+            return log.read().count('[task-traced]') >= 2
+    case.until(lambda: os.path.exists(case.path('watch.log')) and told() or case.ended(tool), 'two failures')
+    libc.ptrace(PTRACE_INTERRUPT, pid, None, None)
+    os.waitpid(pid, 0)
+    libc.ptrace(PTRACE_DETACH, pid, None, None)
+    case.until(lambda: number(case) >= 2 or case.ended(tool), 'images')
+    all_images(case, pid, tool)
+
+
+test_watching_patient.timeout = 120
