@@ -405,6 +405,10 @@ struct reprise_merge_options {
 REPRISE_API int reprise_merge(const char *image, const char *path, int replace,
 			      const struct reprise_merge_options *options,
 			      struct reprise_error *error);
+/* The same to a file, pipe or socket. */
+REPRISE_API int reprise_merge_fd(const char *image, int fd,
+				 const struct reprise_merge_options *options,
+				 struct reprise_error *error);
 
 /*
  * For images that may be signed or encrypted: *image_fd is a stream of the image itself, for the

@@ -130,41 +130,20 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	if (q->opt.parents && q->opt.seal)
 		return usage_error(cli, "--parent is for images that are neither signed nor "
 					"encrypted");
-	if (!q->output || !*q->output)
-		return usage_error(
-			cli, "no destination given: say -o FILE, or -o - for standard output");
-	if (!strcmp(q->output, "-")) {
-		/* Standard output holds the image and nothing else. */
-		cli->json_out = stderr;
-		if (isatty(STDOUT_FILENO))
-			return usage_error(
-				cli, "standard output is a terminal, which can hold no image");
-	}
+	r = check_output(cli, q->output);
+	if (r >= 0)
+		return r;
 	return common_begin(cli, argv);
-}
-
-/* Devices and fifos are written to; only a file can be made under another name and renamed. */
-static bool is_special(const char *path)
-{
-	struct stat st;
-
-	return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
 }
 
 static int save(struct cli *cli, struct request *q, struct reprise_error *e)
 {
-	int fd, r;
+	int fd = open_stream(cli, q->output), r;
 
-	if (!strcmp(q->output, "-"))
-		return reprise_checkpoint(q->pid, STDOUT_FILENO, &q->opt, e);
-	if (!is_special(q->output))
+	if (fd == -ENOENT)
 		return reprise_checkpoint_file(q->pid, q->output, q->force, &q->opt, e);
-	fd = open(q->output, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0) {
-		r = -errno;
-		own_error(cli, "output", r, "cannot open %s: %s", q->output, strerrordesc_np(-r));
-		return r;
-	}
+	if (fd < 0)
+		return fd;
 	r = reprise_checkpoint(q->pid, fd, &q->opt, e);
 	close(fd);
 	return r;

@@ -132,6 +132,11 @@ void print_escaped(FILE *f, const char *s);
 /* Opens an image for reading, "-" being standard input; the exit status, negated, after a
  * complaint. */
 int open_image(struct cli *cli, const char *path);
+/* Looks at the -o of an image: -1 to go on, else the exit status. */
+int check_output(struct cli *cli, const char *path);
+/* Where it can only be written to as it comes: standard output, a device or a fifo. -ENOENT: make
+ * a file, under another name until it is complete. */
+int open_stream(struct cli *cli, const char *path);
 uint64_t now_ns(void);
 
 /* progress.c */

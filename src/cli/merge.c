@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 
@@ -50,9 +53,24 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 			return r;
 	if (argc - optind != 1)
 		return usage_error(cli, argc == optind ? "no image given" : "one image at a time");
-	if (!q->output || !*q->output)
-		return usage_error(cli, "no destination given: say -o FILE");
-	return common_begin(cli, argv);
+	if (!strcmp(argv[optind], "-"))
+		return usage_error(cli, "what is merged has to be a file, with its parents beside");
+	r = check_output(cli, q->output);
+	return r >= 0 ? r : common_begin(cli, argv);
+}
+
+static int merge(struct cli *cli, const struct request *q, const char *image,
+		 struct reprise_error *e)
+{
+	int fd = open_stream(cli, q->output), r;
+
+	if (fd == -ENOENT)
+		return reprise_merge(image, q->output, q->force, &q->opt, e);
+	if (fd < 0)
+		return fd;
+	r = reprise_merge_fd(image, fd, &q->opt, e);
+	close(fd);
+	return r;
 }
 
 static int run(struct cli *cli, int argc, char **argv)
@@ -65,9 +83,10 @@ static int run(struct cli *cli, int argc, char **argv)
 		return r;
 	q.opt.jobs = cli->jobs;
 	q.opt.parents = q.parents.v;
-	r = reprise_merge(argv[optind], q.output, q.force, &q.opt, &e);
+	signal(SIGPIPE, SIG_IGN);
+	r = merge(cli, &q, argv[optind], &e);
 	if (r < 0)
-		return library_error(cli, &e);
+		return e.code[0] ? library_error(cli, &e) : EXIT_FAILED;
 	if (cli->json)
 		return print_json(cli, json_pack("{s:o, s:I, s:I}", "image", json_text(q.output),
 						 "image_bytes", (json_int_t)q.stats.image_bytes,
@@ -82,7 +101,7 @@ const struct command merge_command = {
 	.help = "The new image is complete in itself, and takes the place of IMAGE also for those that\n"
 		"are based on it. All that goes into it is verified.\n"
 		"\n"
-		"  -o, --output FILE   the new image; IMAGE itself with --force\n"
+		"  -o, --output FILE   the new image, - for standard output; IMAGE itself with --force\n"
 		"  --force             replace FILE if it exists\n"
 		"  --parent PATH       where parents are: a file or a directory. They are found\n"
 		"                      beside the image as well\n"

@@ -329,3 +329,42 @@ int open_image(struct cli *cli, const char *path)
 	}
 	return fd;
 }
+
+int check_output(struct cli *cli, const char *path)
+{
+	if (!path || !*path)
+		return usage_error(
+			cli, "no destination given: say -o FILE, or -o - for standard output");
+	if (strcmp(path, "-") != 0)
+		return -1;
+	/* Standard output holds the image and nothing else. */
+	cli->json_out = stderr;
+	if (isatty(STDOUT_FILENO))
+		return usage_error(cli, "standard output is a terminal, which can hold no image");
+	return -1;
+}
+
+/* Only a file can be made under another name and renamed. */
+static bool is_special(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
+}
+
+int open_stream(struct cli *cli, const char *path)
+{
+	int fd;
+
+	if (!strcmp(path, "-"))
+		fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+	else if (is_special(path))
+		fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	else
+		return -ENOENT;
+	if (fd >= 0)
+		return fd;
+	fd = -errno;
+	own_error(cli, "output", fd, "cannot open %s: %s", path, strerrordesc_np(-fd));
+	return fd == -ENOENT ? -EIO : fd;
+}

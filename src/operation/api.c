@@ -477,6 +477,21 @@ int reprise_merge(const char *image, const char *path, int replace,
 	return give(r, &e, error);
 }
 
+int reprise_merge_fd(const char *image, int fd, const struct reprise_merge_options *options,
+		     struct reprise_error *error)
+{
+	struct reprise_merge_options opt;
+	struct reprise_stats stats = {};
+	struct error e = {};
+	int r;
+
+	copy_options(&opt, sizeof(opt), options);
+	r = operation_merge(image, fd, &opt, &stats, &e);
+	if (opt.stats)
+		*opt.stats = stats;
+	return give(r, &e, error);
+}
+
 int reprise_kernel_features(char **text)
 {
 	return features_list(text);

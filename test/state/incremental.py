@@ -4,6 +4,7 @@
 import json
 import os
 import signal
+import stat
 
 from case import Failed
 
@@ -139,6 +140,36 @@ def test_incremental_ways(case):
 
 
 test_incremental_ways.timeout = 120
+
+
+def test_incremental_merged_into_a_pipe(case):
+    """Standard output, and a fifo, hold the same image as a file would."""
+    case.kill(chain(case, length=3))
+    merge(case, '2.rp', '-o', case.path('full'))
+    reader, writer = os.pipe()
+    with open(case.path('piped'), 'wb') as file:
+        cat = case.spawn(['/bin/cat'], stdin=reader, stdout=file.fileno())
+    tool = case.start_reprise('merge', case.path('2.rp'), '-o', '-', '--json', stdout=writer, cwd=case.work)
+    os.close(reader)
+    os.close(writer)
+    if case.wait(tool) or case.wait(cat):
+        raise Failed('merging into a pipe failed')
+    os.mkfifo(case.path('fifo'))
+    with open(case.path('through'), 'wb') as file:
+        cat = case.spawn(['/bin/cat', case.path('fifo')], stdout=file.fileno())
+    merge(case, '2.rp', '-o', case.path('fifo'))
+    case.wait(cat)
+    if os.path.exists(os.path.join(case.work, '-')) or not stat.S_ISFIFO(os.stat(case.path('fifo')).st_mode):
+        raise Failed('a file took the place of a stream')
+    os.unlink(case.path('fifo'))
+    for name in ('piped', 'through', 'full'):
+        if inspect(case, name)['parent'] is not None:
+            raise Failed('%s has a parent' % name)
+        verify(case, name)
+        expect(case, name, 2)
+
+
+test_incremental_merged_into_a_pipe.timeout = 120
 
 
 def test_incremental_elsewhere(case):
