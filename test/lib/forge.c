@@ -29,12 +29,9 @@
 #include <string.h>
 #include <sys/fanotify.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
-#include "core/cleanup.h"
 #include "fs/fanotify_events.h"
-#include "image/frame.h"
-#include "model/records.h"
+#include "remake.h"
 #include "fs.pb-c.h"
 #include "kernel.pb-c.h"
 #include "ns.pb-c.h"
@@ -134,7 +131,7 @@ static void edit_events(Reprise__Fanotify *m, const char *edit)
 	}
 }
 
-static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
+static void edit_record_as(uint32_t type, ProtobufCMessage *msg, const char *edit)
 {
 	Reprise__Task *t = (Reprise__Task *)msg;
 	unsigned long long id;
@@ -163,104 +160,16 @@ static void edit_record(uint32_t type, ProtobufCMessage *msg, const char *edit)
 		edit_inode((Reprise__Inode *)msg, edit);
 }
 
-/* Takes one frame of the state part from `in`, and appends it to `out`. */
-static size_t copy_record(const struct frame *in, uint8_t *out, char **edits)
+static void edit_record(void *arg, struct remade *r)
 {
-	const struct record_schema *schema = record_schema(in->type);
-	struct frame *f = (struct frame *)out;
-	ProtobufCMessage *msg;
-
-	*f = *in;
-	if (!schema) {
-		memcpy(f + 1, in + 1, in->length);
-		return frame_seal(out);
-	}
-	msg = protobuf_c_message_unpack(schema->descriptor, NULL, in->length,
-					(const uint8_t *)(in + 1));
-	if (!msg)
-		errx(1, "a record cannot be decoded");
-	for (char **edit = edits; *edit; edit++)
-		edit_record(in->type, msg, *edit);
-	f->length = protobuf_c_message_pack(msg, (uint8_t *)(f + 1));
-	protobuf_c_message_free_unpacked(msg, NULL);
-	return frame_seal(out);
-}
-
-static size_t copy_state(const uint8_t *in, size_t *ret_end, uint8_t *out, struct digest *d,
-			 char **edits)
-{
-	struct image_header *h = (struct image_header *)out;
-	size_t from = ((const struct image_header *)in)->length, to = from;
-	struct state_end *end;
-
-	memcpy(out, in, from);
-	while (((const struct frame *)(in + from))->type != FRAME_STATE_END) {
-		const struct frame *f = (const struct frame *)(in + from);
-
-		to += copy_record(f, out + to, edits);
-		from += frame_size(f);
-	}
-	memcpy(out + to, in + from, sizeof(struct frame) + sizeof(*end));
-	h->state_length = to + sizeof(struct frame) + sizeof(*end) - h->length;
-	h->checksum = 0;
-	h->checksum = checksum_of(h, h->length);
-	end = (struct state_end *)(out + to + sizeof(struct frame));
-	end->bytes = to;
-	digest_update(d, out, to);
-	digest_now(d, end->digest);
-	frame_seal(out + to);
-	digest_update(d, out + to, sizeof(struct frame) + sizeof(*end));
-	*ret_end = from + sizeof(struct frame) + sizeof(*end);
-	return to + sizeof(struct frame) + sizeof(*end);
-}
-
-/* All up to the end record; an index is left out. */
-static size_t copy_pages(const uint8_t *in, size_t from, uint8_t *out, size_t to, struct digest *d)
-{
-	uint64_t state = to;
-
-	for (;;) {
-		struct frame *f = (struct frame *)(out + to);
-		struct image_end *end = (struct image_end *)(f + 1);
-		size_t size = frame_size((const struct frame *)(in + from));
-
-		memcpy(f, in + from, size);
-		from += size;
-		to += size;
-		if (f->type != FRAME_END) {
-			digest_update(d, f, sizeof(*f));
-			continue;
-		}
-		end->state_bytes = state;
-		end->total_bytes = to;
-		end->trailing_bytes = 0;
-		digest_update(d, end, offsetof(struct image_end, digest));
-		digest_now(d, end->digest);
-		frame_seal(f);
-		return to;
-	}
+	for (char **edit = arg; *edit; edit++)
+		edit_record_as(r->type, r->msg, *edit);
 }
 
 int main(int argc, char **argv)
 {
-	_cleanup_(close_stream) FILE *in = argc > 3 ? fopen(argv[1], "re") : NULL;
-	_cleanup_(close_stream) FILE *out = argc > 3 ? fopen(argv[2], "we") : NULL;
-	_cleanup_(free_ptr) uint8_t *from = NULL;
-	_cleanup_(free_ptr) uint8_t *to = NULL;
-	struct digest *d = digest_new();
-	size_t len, end, n;
-
-	if (!in || !out || !d)
+	if (argc < 4)
 		errx(2, "usage: forge IN OUT EDIT...");
-	fseek(in, 0, SEEK_END);
-	len = (size_t)ftell(in);
-	rewind(in);
-	from = malloc(len);
-	to = calloc(1, 2 * len + 65536);
-	if (!from || !to || fread(from, 1, len, in) != len)
-		err(1, "%s", argv[1]);
-	n = copy_state(from, &end, to, d, argv + 3);
-	n = copy_pages(from, end, to, n, d);
-	digest_free(d);
-	return fwrite(to, 1, n, out) == n ? 0 : 1;
+	remake(argv[1], argv[2], edit_record, argv + 3);
+	return 0;
 }

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images of which one field says something else, with checksums that fit (test/lib/mutate.c), restarted in earnest.
+
+Each is refused with one line, or restarted with no more than whoever restarts it has; nothing is left of it, nothing
+crashes or hangs. Of each program some are taken at random, by a seed that a failure tells; by hand
+
+  MUTATE_ALL=1        all of them, looked at by inspect and --plan as well
+  MUTATE_EACH=N       N of the things that stand at the same place (1)
+  MUTATE_PROGRAMS=    of these programs
+  MUTATE_SEED=N       the same ones again
+  MUTATE_FROM=N       begins with that number"""
+
+import os
+import random
+import resource
+import time
+
+from case import NOBODY, PATIENCE, Failed, Skipped
+from contained import begin, good
+
+ALL = bool(os.environ.get('MUTATE_ALL'))
+EACH = os.environ.get('MUTATE_EACH', '1')
+SEED = int(os.environ.get('MUTATE_SEED') or random.randrange(1 << 30))
+FROM = int(os.environ.get('MUTATE_FROM', '0'))
+PROGRAMS = os.environ.get('MUTATE_PROGRAMS', '').split()
+SAMPLE = 12
+APART, APART_END = 1879048192, 1879048192 + 65536
+LONGEST = 20  # seconds
+MEMORY = 1 << 20  # KiB
+
+
+def mutate(case, *args):
+    return good(case.run([os.path.join(case.build, 'test/lib/mutate'), EACH] + list(args), uid=0))
+
+
+def tasks(case):
+    """The fields of /proc/PID/status of all others."""
+    for pid, _ in case.others():
+        try:
+            with open('/proc/%d/status' % pid) as file:
+                yield dict(line.rstrip('\n').split(':\t', 1) for line in file if ':\t' in line)
+        except OSError:
+            continue
+
+
+def user_space(pid):
+    try:
+        return os.readlink('/proc/%s/ns/user' % pid)
+    except OSError:
+        return None
+
+
+def confined(case, uids, what):
+    """Nobody has other users' ids, or capabilities in our user namespace."""
+    for status in tasks(case):
+        if status['State'][0] in 'ZX':
+            continue
+        ids = [int(n) for name in ('Uid', 'Gid') for n in status[name].split()]
+        if any(n not in uids for n in ids):
+            raise Failed('%s: restarted with the ids %s' % (what, ids))
+        if int(status['CapPrm'], 16) and user_space(status['Pid']) == user_space('self'):
+            raise Failed('%s: restarted with the capabilities %s' % (what, status['CapPrm']))
+
+
+def one_line(case, what, code, err, refused):
+    lines = err.split('\n')
+    if code == 0 and not refused:
+        return
+    if code != 1 or len(lines) != 2 or lines[1] or not err.isprintable() and not lines[0].isprintable():
+        raise Failed('%s: exit status %d, %r' % (what, code, err[:500]))
+    if not lines[0].endswith(']') or '[internal]' in lines[0]:
+        raise Failed('%s: %s' % (what, lines[0][:500]))
+
+
+def run(case, what, *args, refused=False, **more):
+    """To its end, which has to be soon."""
+    begun = time.monotonic()
+    code, _, err = case.reprise(*args, **more)
+    if time.monotonic() - begun > LONGEST * PATIENCE:
+        raise Failed('%s: %s took %d s' % (what, args[0], time.monotonic() - begun))
+    if code == 0:  # a warning may be there
+        err = ''
+    one_line(case, what, code, err, refused)
+    return code
+
+
+def remains(case):
+    with open('/proc/self/mountinfo') as file:
+        mounts = file.read()
+    with open('/proc/self/net/dev') as file:
+        links = [line.split(':')[0] for line in file]
+    return mounts, links, sorted(os.listdir(case.work)), sorted(os.listdir(case.control))
+
+
+def remove_container(case):
+    if 'REPRISE_DIR' in case.environment:
+        case.reprise('stop', '-t', '0', 'copy')
+        case.reprise('rm', 'copy')
+
+
+def try_one(case, n, args, uids, uid):
+    what = mutate(case, case.path('image'), case.path('mutated'), str(n)).strip()
+    os.chmod(case.path('mutated'), 0o644)
+    before = remains(case)
+    if ALL:
+        run(case, what, 'inspect', '--json', case.path('mutated'), uid=uid)
+        run(case, what, 'restart', '-i', case.path('mutated'), '--plan', *args, uid=uid)
+    # A descriptor that is restarted as a standard stream is this one.
+    if run(case, what, 'restart', '-i', case.path('mutated'), '-d', '-q', *args, uid=uid) == 0:
+        if uids:
+            confined(case, uids, what)
+        remove_container(case)
+        case.kill_all()
+    case.expect_nobody()
+    case.statuses.clear()
+    after = remains(case)
+    for one, other in zip(before, after):
+        if one != other:
+            raise Failed('%s: left %r instead of %r' % (what, other, one))
+
+
+def try_some(case, args, uids=None, uid=0):
+    """With the image that is there."""
+    os.rename(case.path('image'), case.path('kept'))
+    case.run(['/bin/cp', case.path('kept'), case.path('image')], uid=0)
+    os.chmod(case.path('image'), 0o644)
+    open(case.path('mutated'), 'w').close()
+    number = len(mutate(case, case.path('image')).splitlines())
+    chance = random.Random(SEED)
+    failed = []
+    for n in range(FROM, number) if ALL else chance.sample(range(number), min(SAMPLE, number)):
+        try:
+            try_one(case, n, args, uids, uid)
+        except Failed as why:
+            failed.append('%d (of %s, seed %d): %s' % (n, case.name, SEED, why))
+            case.note(failed[-1])
+            if ALL and os.environ.get('MUTATE_LOG'):
+                with open(os.environ['MUTATE_LOG'], 'a') as log:
+                    log.write('%s\n' % failed[-1])
+            remove_container(case)
+            case.kill_all()
+            case.expect_nobody()
+        case.deadline = max(case.deadline, time.monotonic() + 60)
+    if failed:
+        raise Failed('%d images: %s' % (len(failed), '\n'.join(failed[:20])))
+    most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    if most > MEMORY:
+        raise Failed('%d KiB of memory were used' % most)
+
+
+def save(case, name, uid):
+    pid = case.start(name, uid=uid)
+    case.checkpoint(pid, '--kill', '-q', uid=uid)
+    case.kill_all()
+    case.expect_nobody()
+    case.statuses.clear()
+
+
+def tried(kind, name, args, uids, uid):
+    def test(case):
+        save(case, name, uid)
+        try_some(case, args, uids, uid)
+    test.timeout = 36000 if ALL else 60
+    test.network = True
+    test.__name__ = 'test_%s_%s' % (kind, name)
+    globals()[test.__name__] = test
+
+
+OF_USERS = ['anon_fds', 'credentials', 'epoll_sets', 'files_regular', 'inet_options', 'memory_anon', 'mqueue_empty',
+            'pipes', 'regs', 'signal_pending', 'sysv_msg', 'threads', 'timers_posix', 'unix_flight']
+OF_ROOT = ['cpu_ldt', 'files_deleted', 'locks_leases', 'memory_sysv', 'namespaces', 'networks', 'packet_ring', 'pid_nested',
+           'seccomp_filter', 'tun', 'unix_backlog', 'users']
+
+
+# Of somewhere else, restarted by root: in a user namespace.
+for _name in PROGRAMS or OF_USERS:
+    tried('user', _name, ['--pidns'], {NOBODY}, NOBODY)
+    tried('root', _name, ['--pidns'], range(APART, APART_END), 0)
+for _name in PROGRAMS or OF_ROOT:
+    tried('privileged', _name, ['--pidns', '--privileged'], None, 0)
+
+
+def test_container(case):
+    begin(case)
+    good(case.reprise('run', '-d', '--name', 'c', '--', 'sleep', '1000'))
+    case.checkpoint('c', '-q', '--kill')
+    good(case.reprise('rm', 'c'))
+    case.reap()
+    case.statuses.clear()
+    if case.others():
+        raise Skipped('somebody is left of the container')
+    try_some(case, ['--name', 'copy', '--privileged'])
+
+
+test_container.timeout = 36000 if ALL else 60
+test_container.network = True
