@@ -62,8 +62,8 @@ static int checkpoint_work(void *arg, struct report *rep, struct worker_result *
 {
 	struct checkpoint_job *job = arg;
 
-	int r = operation_checkpoint(job->pid, job->fd, &job->opt, job->tracks, rep, &result->stats,
-				     e);
+	int r = operation_checkpoint(job->pid, job->fd, job->path, &job->opt, job->tracks, rep,
+				     &result->stats, e);
 
 	if (r < 0 && e->code == E_OUTPUT && job->path)
 		error_object(e, r, "%s", job->path);

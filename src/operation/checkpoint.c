@@ -500,9 +500,9 @@ static bool is_secret(const struct reprise_seal_options *seal)
 	return seal && (seal->passphrase || (seal->recipients && seal->recipients[0]));
 }
 
-int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
-			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
-			 struct error *e)
+int operation_checkpoint(pid_t pid, int fd, const char *path,
+			 const struct reprise_checkpoint_options *opt, struct mm_tracks *tracks,
+			 struct report *rep, struct reprise_stats *stats, struct error *e)
 {
 	_cleanup_(subject_free) struct subject s = {
 		.ct = CONTAINER_INIT, .hold = -EBADF, .reserve = RESERVE_NONE};
@@ -532,6 +532,8 @@ int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_opti
 		reserve_open(&s.reserve, fd);
 	if (r >= 0 && opt->parents && opt->parents[0])
 		r = parents_open(opt->parents, &s.parents, &s.parent_name, e);
+	if (r >= 0 && s.parents && path)
+		r = parents_keep(s.parents, path, e);
 	if (r >= 0 && s.parents)
 		r = same_keys_new(s.parents, &s.same, e);
 	if (r >= 0)

@@ -43,10 +43,14 @@ void report_at(struct report *rep, pid_t task);
 uint64_t clock_now_ns(void); /* CLOCK_MONOTONIC */
 void error_export(const struct error *e, struct reprise_error *ret);
 
-/* tracks: those of the checkpoint before, taken over; NULL: nothing lasts. */
+/*
+ * path: the name that the image gets; NULL: not known
+ * tracks: those of the checkpoint before, taken over; NULL: nothing lasts.
+ */
 struct mm_tracks;
-int operation_checkpoint(pid_t pid, int fd, const struct reprise_checkpoint_options *opt,
-			 struct mm_tracks *tracks, struct report *rep, struct reprise_stats *stats,
+int operation_checkpoint(pid_t pid, int fd, const char *path,
+			 const struct reprise_checkpoint_options *opt, struct mm_tracks *tracks,
+			 struct report *rep, struct reprise_stats *stats,
 			 struct error *e) must_check;
 /* Returns the number of problems. */
 int operation_check(pid_t pid, const struct reprise_checkpoint_options *opt, struct report *rep,

@@ -14,6 +14,8 @@
 #include "operation/output.h"
 
 #define IMAGE_MODE 0600
+#define NAME_PART \
+	200 /* of a name that is in that of its temporary file, which has to fit as well */
 
 static int split(struct output *o, const char *path, struct error *e)
 {
@@ -29,9 +31,17 @@ static int split(struct output *o, const char *path, struct error *e)
 }
 
 /* ".NAME.PID.tmp" */
+static int name_temporary(struct output *o)
+{
+	if (asprintf(&o->temporary, ".%.*s.%d.tmp", NAME_PART, o->name, getpid()) >= 0)
+		return 0;
+	o->temporary = NULL;
+	return -ENOMEM;
+}
+
 static bool is_temporary(const struct output *o, const char *name)
 {
-	size_t len = strlen(o->name), digits;
+	size_t len = strnlen(o->name, NAME_PART), digits;
 
 	if (*name != '.' || strncmp(name + 1, o->name, len) || name[len + 1] != '.')
 		return false;
@@ -45,7 +55,9 @@ static int check_existing(struct output *o, struct error *e)
 	struct stat st;
 
 	if (fstatat(o->dir, o->name, &st, 0) < 0)
-		return 0;
+		return o->path[strlen(o->path) - 1] != '/'
+			       ? 0
+			       : error_set(e, -ENOENT, E_OUTPUT, "there is no such directory");
 	if (S_ISDIR(st.st_mode))
 		return error_set(e, -EISDIR, E_OUTPUT, "is a directory");
 	if (!o->replace)
@@ -86,10 +98,10 @@ static void remove_left(const struct output *o)
 
 static int open_temporary(struct output *o)
 {
-	if (asprintf(&o->temporary, ".%s.%d.tmp", o->name, getpid()) < 0) {
-		o->temporary = NULL;
-		return -ENOMEM;
-	}
+	int r = name_temporary(o);
+
+	if (r < 0)
+		return r;
 	o->fd = openat(o->dir, o->temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, IMAGE_MODE);
 	return o->fd < 0 ? -errno : 0;
 }
@@ -139,11 +151,9 @@ static int publish(struct output *o)
 		r = give_name(o, o->name);
 		if (r != -EEXIST || !o->replace)
 			return r;
-		if (asprintf(&o->temporary, ".%s.%d.tmp", o->name, getpid()) < 0) {
-			o->temporary = NULL;
-			return -ENOMEM;
-		}
-		r = give_name(o, o->temporary);
+		r = name_temporary(o);
+		if (r >= 0)
+			r = give_name(o, o->temporary);
 		if (r < 0)
 			return r;
 	}

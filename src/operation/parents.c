@@ -302,3 +302,21 @@ int parents_open(const char *const *where, struct page_chain **ret, const char *
 	*ret = take_ptr(&chain);
 	return 0;
 }
+
+int parents_keep(const struct page_chain *chain, const char *path, struct error *e)
+{
+	struct stat replaced, st;
+	const char *name;
+
+	if (lstat(path, &replaced) < 0)
+		return 0;
+	for (size_t i = 0; (name = page_chain_name(chain, i)); i++)
+		if (stat(name, &st) == 0 && st.st_dev == replaced.st_dev &&
+		    st.st_ino == replaced.st_ino)
+			return error_object(
+				e,
+				error_set(e, -EINVAL, E_PARENT,
+					  "would be replaced, and the new image needs it"),
+				"%s", name);
+	return 0;
+}

@@ -17,6 +17,8 @@ int parents_find(const struct image_reader *image, const char *const *where,
 /* For a new image: the first of `where` is to be its parent. *ret_name points into it. */
 int parents_open(const char *const *where, struct page_chain **ret, const char **ret_name,
 		 struct error *e) must_check;
+/* None of them may be the file that the new image is to replace. */
+int parents_keep(const struct page_chain *chain, const char *path, struct error *e) must_check;
 /* Which objects of the parent are probably those that are being saved? */
 struct same_keys;
 int same_keys_new(const struct page_chain *parents, struct same_keys **ret,

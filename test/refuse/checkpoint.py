@@ -463,7 +463,18 @@ def test_directory_instead(case):
     pid = case.victim('wait', 'pass')
     os.mkdir(case.path('directory'))
     case.refused(save(case, pid, '--force', image='directory'), 'output', case.path('directory'))
+    case.refused(save(case, pid, image='missing/'), 'output', 'no such directory')
     unharmed(case, pid, 'directory')
+
+
+def test_long_name(case):
+    """As long as one can be, also where there is one already."""
+    pid = case.victim('wait', 'pass')
+    name = 'n' * 255
+    for _ in range(2):
+        case.checkpoint(pid, '-q', '--force', image=name)
+    case.refused(save(case, pid, image=name + 'n'), 'output')
+    unharmed(case, pid, name)
 
 
 def mounted(case, options, flags=0):

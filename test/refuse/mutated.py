@@ -4,7 +4,10 @@
 Each is refused with one line, or restarted with no more than whoever restarts it has; nothing is left of it, nothing
 crashes or hangs. Of each program some are taken at random, by a seed that a failure tells; by hand
 
-  MUTATE_ALL=1        all of them, looked at by inspect and --plan as well
+  MUTATE_ALL=1        all of them
+  MUTATE_LOOK=1       looked at by inspect and --plan as well
+  MUTATE_STEP=N       one in N, with MUTATE_ALL
+  MUTATE_LOG=FILE     failures are told there at once
   MUTATE_EACH=N       N of the things that stand at the same place (1)
   MUTATE_PROGRAMS=    of these programs
   MUTATE_SEED=N       the same ones again
@@ -21,6 +24,8 @@ from contained import begin, good
 ALL = bool(os.environ.get('MUTATE_ALL'))
 EACH = os.environ.get('MUTATE_EACH', '1')
 SEED = int(os.environ.get('MUTATE_SEED') or random.randrange(1 << 30))
+LOOK = bool(os.environ.get('MUTATE_LOOK'))
+STEP = int(os.environ.get('MUTATE_STEP', '1'))
 FROM = int(os.environ.get('MUTATE_FROM', '0'))
 PROGRAMS = os.environ.get('MUTATE_PROGRAMS', '').split()
 SAMPLE = 12
@@ -102,8 +107,8 @@ def try_one(case, n, args, uids, uid):
     what = mutate(case, case.path('image'), case.path('mutated'), str(n)).strip()
     os.chmod(case.path('mutated'), 0o644)
     before = remains(case)
-    if ALL:
-        run(case, what, 'inspect', '--json', case.path('mutated'), uid=uid)
+    if LOOK:
+        run(case, what, 'inspect', case.path('mutated'), uid=uid)
         run(case, what, 'restart', '-i', case.path('mutated'), '--plan', *args, uid=uid)
     # A descriptor that is restarted as a standard stream is this one.
     if run(case, what, 'restart', '-i', case.path('mutated'), '-d', '-q', *args, uid=uid) == 0:
@@ -128,7 +133,7 @@ def try_some(case, args, uids=None, uid=0):
     number = len(mutate(case, case.path('image')).splitlines())
     chance = random.Random(SEED)
     failed = []
-    for n in range(FROM, number) if ALL else chance.sample(range(number), min(SAMPLE, number)):
+    for n in range(FROM, number, STEP) if ALL else chance.sample(range(number), min(SAMPLE, number)):
         try:
             try_one(case, n, args, uids, uid)
         except Failed as why:

@@ -183,3 +183,19 @@ def test_parents_for_checkpoint(case):
     if os.path.exists(case.path('new')):
         raise Failed('an image was made')
     case.finish(pid)
+
+
+def test_parents_replaced(case):
+    """An image does not take the place of what it needs, nearest or not, by whatever path."""
+    pid = case.victim('memory', 1, 'wait', 'pass')
+    case.checkpoint(pid, '-q', image='0.rp')
+    case.checkpoint(pid, '-q', '--parent', case.path('0.rp'), image='1.rp')
+    os.symlink('1.rp', case.path('link'))
+    for parent, name in (('1.rp', '1.rp'), ('1.rp', '0.rp'), ('link', '1.rp'), ('1.rp', '../control/1.rp')):
+        case.refused(case.reprise('checkpoint', str(pid), '-q', '--kill', '--force', '-o', case.path(name), '--parent', case.path(parent)),
+                     'parent', 'would be replaced')
+    case.checkpoint(pid, '-q', '--force', '--parent', case.path('0.rp'), image='1.rp')
+    code, _, err = case.reprise('verify', case.path('1.rp'))
+    if code:
+        raise Failed('the chain: %s' % err)
+    case.finish(pid)
