@@ -276,7 +276,7 @@ static int is_still(struct container_entry *c)
 	return r;
 }
 
-int container_load(const char *name, struct container_entry *ret)
+int container_read(const char *name, struct container_entry *ret)
 {
 	const char *command = "", *checkpoint = NULL;
 	char path[CONTAINER_PATH];
@@ -311,13 +311,29 @@ int container_load(const char *name, struct container_entry *ret)
 			name_restarted(ret);
 	}
 	json_decref(j);
-	if (r < 0) {
+	if (r < 0)
 		container_entry_free(ret);
+	return r < 0 ? r : 0;
+}
+
+int container_load(const char *name, struct container_entry *ret)
+{
+	int r = container_read(name, ret), lock;
+
+	if (r < 0 || ret->running)
 		return r;
+	lock = container_lock(name, false);
+	if (lock < 0) {
+		ret->starting = lock == -EWOULDBLOCK;
+		return 0;
 	}
-	if (!ret->running)
-		container_cgroups_clean(name);
-	return 0;
+	/* It may have been started since it was looked at; nobody does so now. */
+	container_entry_free(ret);
+	r = container_read(name, ret);
+	if (r >= 0 && !ret->running)
+		container_cgroups_remove(name, 0);
+	container_unlock(&lock);
+	return r;
 }
 
 int container_save(const struct container_entry *c)

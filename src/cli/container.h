@@ -23,6 +23,7 @@ struct container_entry {
 	char *command;
 	char *checkpoint; /* path of the last one; NULL: none */
 	bool running;
+	bool starting; /* or being removed: somebody holds its lock */
 };
 
 #define CONTAINER_PATH 1024
@@ -42,6 +43,8 @@ int container_make(const char *name);
 int container_make_any(const char *wanted, char name[64]);
 /* -ENOENT: there is none of that name; another one: it cannot be read, and may be running. */
 int container_load(const char *name, struct container_entry *ret);
+/* The same for who has the lock, or does not mind that it may be about to start. */
+int container_read(const char *name, struct container_entry *ret);
 /* Tells so, as own_error(). */
 int container_unread(struct cli *cli, const char *name, int err);
 int container_save(const struct container_entry *c);
@@ -56,8 +59,6 @@ struct container_cgroups {
 void container_cgroups_look(const char *name, struct container_cgroups *ret);
 /* Removes its control groups, -EBUSY: somebody is in them. */
 int container_cgroups_remove(const char *name, int patience_ms);
-/* The same if it has ended and nobody is about to start it. */
-void container_cgroups_clean(const char *name);
 /* Removes everything that is on disk, and its control groups; a negative errno. */
 int container_remove(const char *name);
 /* What is to be saved: a pid, or a container that runs, by its name. Exit status, -1 to go on. */

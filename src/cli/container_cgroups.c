@@ -118,15 +118,6 @@ void container_unlock(int *fd)
 	*fd = -1;
 }
 
-void container_cgroups_clean(const char *name)
-{
-	int lock = container_lock(name, false);
-
-	if (lock >= 0)
-		container_cgroups_remove(name, 0);
-	container_unlock(&lock);
-}
-
 static bool read_word(const char *dir, const char *file, char *text, size_t size)
 {
 	char path[8300];

@@ -16,7 +16,9 @@ struct usage {
 
 static const char *state(const struct container_entry *c, const struct usage *u)
 {
-	return c->running ? u->frozen ? "frozen" : "running" : "ended";
+	if (c->running)
+		return u->frozen ? "frozen" : "running";
+	return c->starting ? "starting" : "ended";
 }
 
 static bool in_namespace(const char *pid, const struct stat *ns)

@@ -53,6 +53,12 @@ static bool wait_for_end(int pidfd, long seconds)
 	return poll(&p, 1, (int)seconds * 1000) > 0;
 }
 
+static int busy(struct cli *cli, const char *name)
+{
+	return own_error(cli, "container-state", -EWOULDBLOCK,
+			 "container %s is being started or removed just now", name);
+}
+
 static int stop_one(struct cli *cli, const char *name, long patience)
 {
 	struct container_entry c;
@@ -63,7 +69,7 @@ static int stop_one(struct cli *cli, const char *name, long patience)
 		return container_unread(cli, name, r);
 	container_entry_free(&c);
 	if (!running)
-		return EXIT_OK;
+		return c.starting ? busy(cli, name) : EXIT_OK;
 	pidfd = (int)syscall(SYS_pidfd_open, c.init, 0);
 	if (pidfd < 0)
 		return errno == ESRCH
@@ -97,21 +103,24 @@ static int stop(struct cli *cli, int argc, char **argv)
 
 static int remove_one(struct cli *cli, const char *name)
 {
+	int lock = container_good_name(name) ? container_lock(name, false) : -ENOENT, r = lock;
 	struct container_entry c;
-	int r = container_load(name, &c), lock;
 
-	if (r < 0)
-		return container_unread(cli, name, r);
-	container_entry_free(&c);
-	lock = container_lock(name, false);
 	if (lock == -EWOULDBLOCK)
-		return own_error(cli, "container-state", lock,
-				 "container %s is being started or removed just now", name);
-	if (c.running)
+		return busy(cli, name);
+	/* It can neither be started nor be removed by others while it is looked at. */
+	if (r >= 0)
+		r = container_read(name, &c);
+	if (r < 0) {
 		container_unlock(&lock);
-	if (c.running)
+		return container_unread(cli, name, r);
+	}
+	container_entry_free(&c);
+	if (c.running) {
+		container_unlock(&lock);
 		return own_error(cli, "container-state", -EBUSY,
 				 "container %s is running; say reprise stop %s first", name, name);
+	}
 	r = container_remove(name);
 	container_unlock(&lock);
 	return r < 0 ? own_error(cli, "output", r, "cannot remove the files of %s: %s", name,

@@ -2,6 +2,7 @@
 """Containers: the commands, and those that others made."""
 
 import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -255,6 +256,21 @@ def test_stopped_and_killed(case):
         os.kill(int(child), signal.SIGCONT)
     case.go()
     case.expect_pass(1, [case.wait_verdict(pid, 'the container')])
+
+
+def test_being_started(case):
+    """Who is just starting one holds its directory: nobody says then that it has ended, or removes it."""
+    begin(case)
+    expect(case, case.reprise('run', '--name', 'c', '--', 'true'))
+    directory = os.open(os.path.join(case.environment['REPRISE_DIR'], 'c'), os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    for command in 'stop', 'rm':
+        case.refused(case.reprise(command, 'c'), 'container-state', 'being started')
+    if listed(case)['c']['state'] != 'starting':
+        raise Failed('it is said to be %s' % listed(case)['c']['state'])
+    os.close(directory)
+    for command in 'stop', 'rm':
+        expect(case, case.reprise(command, 'c'))
 
 
 def test_visitor(case):
