@@ -197,7 +197,7 @@ class Case:
         for name in os.listdir('/proc'):
             if name.isdigit() and name != '1':
                 try:
-                    with open('/proc/%s/stat' % name) as file:
+                    with open('/proc/%s/stat' % name, errors='replace') as file:
                         text = file.read()
                 except OSError:
                     continue
