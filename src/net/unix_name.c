@@ -8,7 +8,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sockios.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stddef.h>
@@ -25,10 +24,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "net/unix.h"
-
-#ifndef SIOCUNIXFILE
-#define SIOCUNIXFILE (SIOCPROTOPRIVATE + 0) /* 4.12 */
-#endif
+#include "net/unix_place.h"
 
 static bool same_file(const char *path, const struct unix_info *info, struct stat *st)
 {
@@ -202,33 +198,31 @@ int unix_name_save(struct checkpoint *c, const struct file_seen *f, const struct
 
 /* ---- restart ---- */
 
-/* A call whose paths are looked up from elsewhere, in a thread with directories of its own. */
-struct at {
-	const char *root, *directory; /* NULL: as they are */
-	int (*call)(int, const struct sockaddr *, socklen_t);
-	int fd;
-	struct sockaddr_un un;
-	socklen_t len;
-	int result;
-};
+static int enter(const struct unix_at *at)
+{
+	if (at->below >= 0)
+		return fchdir(at->below) < 0 ? -1 : at->un.sun_path[0] == '/' ? chroot(".") : 0;
+	if (at->root && chroot(at->root) < 0)
+		return -1;
+	return chdir(at->directory ? at->directory : "/");
+}
 
 static void *call_at(void *arg)
 {
-	struct at *at = arg;
+	struct unix_at *at = arg;
 
-	if (unshare(CLONE_FS) < 0 || (at->root && chroot(at->root) < 0) ||
-	    chdir(at->directory ? at->directory : "/") < 0 ||
+	if (unshare(CLONE_FS) < 0 || enter(at) < 0 ||
 	    at->call(at->fd, (struct sockaddr *)&at->un, at->len) < 0)
 		at->result = -errno;
 	return NULL;
 }
 
-static int run_at(struct at *at)
+int unix_at_run(struct unix_at *at)
 {
 	pthread_t thread;
 	int r;
 
-	if (!at->root && !at->directory)
+	if (!at->root && !at->directory && at->below < 0)
 		return at->call(at->fd, (struct sockaddr *)&at->un, at->len) < 0 ? -errno : 0;
 	r = pthread_create(&thread, NULL, call_at, at);
 	if (r)
@@ -237,7 +231,7 @@ static int run_at(struct at *at)
 	return at->result;
 }
 
-static void set_address(struct at *at, const void *name, size_t len)
+static void set_address(struct unix_at *at, const void *name, size_t len)
 {
 	at->un.sun_family = AF_UNIX;
 	memcpy(at->un.sun_path, name, len);
@@ -278,8 +272,8 @@ static int get_state(struct restart *r, struct unix_restart **ret, struct error 
 	return 0;
 }
 
-static int remember(struct unix_restart *u, uint64_t id, const char *root, const char *path,
-		    struct error *e)
+int unix_name_remember(struct unix_restart *u, uint64_t id, const char *root, const char *path,
+		       struct error *e)
 {
 	struct unix_bound *b = vec_push(&u->bound);
 
@@ -312,11 +306,12 @@ static int is_listed(struct unix_restart *u, const struct stat *st, struct error
  * before that says so if there is one of another type. A datagram socket does not notice that
  * somebody has connected to it.
  */
-static int is_live(struct unix_restart *u, const char *path, const struct stat *st, struct error *e)
+int unix_name_is_live(struct unix_restart *u, const char *path, const struct stat *st,
+		      struct error *e)
 {
 	_cleanup_(close_fd) int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	_cleanup_(unix_address_free) struct unix_address to = {};
-	struct at at = {.call = connect, .fd = fd};
+	struct unix_at at = {.call = connect, .fd = fd, .below = -EBADF};
 	struct error unused = {};
 	int r = fd < 0 ? -errno : address_of_path(path, &to, &unused);
 
@@ -324,37 +319,13 @@ static int is_live(struct unix_restart *u, const char *path, const struct stat *
 		at.directory = to.directory;
 		at.un = to.un;
 		at.len = to.len;
-		r = run_at(&at);
+		r = unix_at_run(&at);
 	}
 	if (r >= 0 || r == -EPROTOTYPE || r == -EPERM)
 		return 1;
 	if (r == -ECONNREFUSED || r == -ENOENT)
 		return 0;
 	return is_listed(u, st, e);
-}
-
-/* What the original left behind is removed; anything else stays. */
-static int make_room(struct restart *rs, struct unix_restart *u, const char *path, struct error *e)
-{
-	struct stat st;
-	int r;
-
-	if (lstat(path, &st) < 0)
-		return 0;
-	if (!S_ISSOCK(st.st_mode))
-		return error_set(e, -EEXIST, E_RESTORE, "%s is in the way of a socket", path);
-	while ((r = is_live(u, path, &st, e)) > 0 && files_restart_patience(rs)) {
-		unix_table_free(&u->table);
-		u->read = false;
-	}
-	if (r > 0)
-		return error_set(e, -EADDRINUSE, E_RESTORE,
-				 "the socket %s is in use by another program (the original, if it "
-				 "still runs)",
-				 path);
-	if (r >= 0 && unlink(path) < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot remove the stale socket %s", path);
-	return r;
 }
 
 /* All directories of `path`, below `root`. A name that climbs out of it is none that we follow. */
@@ -386,83 +357,6 @@ static void remove_scratch(const char *root, char *path)
 	}
 }
 
-/* Whether the name, as it is looked up, is still that of the file. */
-static bool leads_to(const char *name, const Reprise__UnixSocket *m)
-{
-	const char *base = strrchr(name, '/'), *path_base = strrchr(m->path, '/');
-	_cleanup_(free_ptr) char *dir = NULL;
-	_cleanup_(free_ptr) char *path_dir = NULL;
-	struct stat a, b;
-
-	if (m->directory[0] || !strcmp(name, m->path))
-		return true;
-	if (!base || name[0] != '/' || strcmp(base, path_base))
-		return false;
-	dir = strndup(name, (size_t)(base - name) + 1);
-	path_dir = strndup(m->path, (size_t)(path_base - m->path) + 1);
-	return dir && path_dir && stat(dir, &a) == 0 && stat(path_dir, &b) == 0 &&
-	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
-/* One that was renamed: bound below a directory beside it, whence it can be renamed again. */
-static int bind_renamed(struct at *at, const char *name, const Reprise__UnixSocket *m,
-			struct error *e)
-{
-	_cleanup_(free_ptr) char *beside = NULL;
-	_cleanup_(free_ptr) char *bound = NULL;
-	const char *base = strrchr(m->path, '/');
-	int r = 0;
-
-	if (asprintf(&beside, "%.*s/.reprise-XXXXXX", (int)(base - m->path), m->path) < 0)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	if (!mkdtemp(beside))
-		return error_errno(e, -errno, E_RESTORE, "cannot make a directory beside %s",
-				   m->path);
-	r = make_directories(beside, name);
-	if (r >= 0 && asprintf(&bound, "%s/%s", beside, name) < 0)
-		r = -ENOMEM;
-	if (name[0] == '/')
-		at->root = beside;
-	else
-		at->directory = beside;
-	if (r >= 0)
-		r = run_at(at);
-	if (r >= 0 && rename(bound, m->path) < 0)
-		r = -errno;
-	if (bound)
-		remove_scratch(beside, bound);
-	else
-		ignore(rmdir(beside), "it may not be empty");
-	if (r < 0)
-		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
-				   "cannot bind a socket to %s and rename it to %s", name, m->path);
-	return 0;
-}
-
-static int bind_in_place(struct restart *rs, struct unix_restart *u, uint64_t id, struct at *at,
-			 const char *name, const Reprise__UnixSocket *m, struct error *e)
-{
-	int r = make_room(rs, u, m->path, e);
-
-	if (r < 0)
-		return r;
-	if (leads_to(name, m)) {
-		at->directory = m->directory[0] ? m->directory : NULL;
-		r = run_at(at);
-		if (r < 0)
-			error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
-	} else {
-		r = bind_renamed(at, name, m, e);
-	}
-	if (r < 0)
-		return r;
-	if (chmod(m->path, m->path_mode & 07777) < 0 ||
-	    lchown(m->path, m->path_uid, m->path_gid) < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot set owner and mode of %s",
-				   m->path);
-	return remember(u, id, NULL, m->path, e);
-}
-
 static int make_scratch(struct unix_restart *u, struct error *e)
 {
 	char template[] = "/tmp/reprise-XXXXXX";
@@ -479,8 +373,8 @@ static int make_scratch(struct unix_restart *u, struct error *e)
 	return 0;
 }
 
-static int bind_in_scratch(struct unix_restart *u, uint64_t id, struct at *at, const char *name,
-			   struct error *e)
+static int bind_in_scratch(struct unix_restart *u, uint64_t id, struct unix_at *at,
+			   const char *name, struct error *e)
 {
 	_cleanup_(free_ptr) char *path = NULL;
 	int r = make_scratch(u, e);
@@ -497,17 +391,17 @@ static int bind_in_scratch(struct unix_restart *u, uint64_t id, struct at *at, c
 		at->root = u->scratch;
 	else
 		at->directory = u->scratch;
-	r = run_at(at);
+	r = unix_at_run(at);
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot bind a socket to %s, whose file has gone", name);
-	return remember(u, id, u->scratch, name, e);
+	return unix_name_remember(u, id, u->scratch, name, e);
 }
 
 int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
 		   struct error *e)
 {
-	struct at at = {.call = bind, .fd = fd};
+	struct unix_at at = {.call = bind, .fd = fd, .below = -EBADF};
 	char name[sizeof(at.un.sun_path) + 1] = "";
 	struct unix_restart *u = NULL;
 	int res;
@@ -521,7 +415,7 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 	memcpy(name, m->name.data, m->name.len);
 	if (!name[0]) {
 		do
-			res = run_at(&at);
+			res = unix_at_run(&at);
 		while (res == -EADDRINUSE && files_restart_patience(r));
 		if (res < 0)
 			return error_errno(e, res, E_RESTORE,
@@ -530,7 +424,7 @@ int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSo
 		return 0;
 	}
 	if (id && m->path[0])
-		return bind_in_place(r, u, id, &at, name, m, e);
+		return unix_place_bind(r, u, id, &at, name, m, e);
 	return bind_in_scratch(u, id, &at, name, e);
 }
 
@@ -553,12 +447,13 @@ int unix_address_of(struct restart *r, uint64_t id, const Reprise__UnixSocket *t
 
 int unix_address_connect(int fd, const struct unix_address *to, struct error *e)
 {
-	struct at at = {.call = connect,
-			.fd = fd,
-			.directory = to->directory,
-			.un = to->un,
-			.len = to->len};
-	int r = run_at(&at), abstract = !to->un.sun_path[0];
+	struct unix_at at = {.call = connect,
+			     .fd = fd,
+			     .directory = to->directory,
+			     .un = to->un,
+			     .len = to->len,
+			     .below = -EBADF};
+	int r = unix_at_run(&at), abstract = !to->un.sun_path[0];
 
 	if (r < 0)
 		return error_errno(e, r, E_RESTORE, "cannot connect a socket to %s%s%.*s",

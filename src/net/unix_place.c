@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sockets that are bound where their file was. Whoever may write to a directory above can put
+ * another one, or a link, in its place at any moment: what is removed, renamed or given to somebody
+ * is therefore named by descriptors of the directory and of the file that was made.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "net/unix_place.h"
+
+/* The directory of a path, and the name in it. */
+struct place {
+	int dir;
+	const char *name;
+};
+
+static void place_close(struct place *p)
+{
+	close_fd(&p->dir);
+}
+
+static int place_open(struct place *p, const char *path, struct error *e)
+{
+	const char *slash = strrchr(path, '/');
+	_cleanup_(free_ptr) char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
+
+	if (!dir)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
+	p->name = slash + 1;
+	p->dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return p->dir < 0
+		       ? error_errno(e, -errno, E_RESTORE, "cannot open the directory of %s", path)
+		       : 0;
+}
+
+/* What the original left behind is removed; anything else stays. */
+static int make_room(struct restart *rs, struct unix_restart *u, const struct place *at,
+		     const char *path, struct error *e)
+{
+	struct stat st;
+	int r;
+
+	if (fstatat(at->dir, at->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	if (!S_ISSOCK(st.st_mode))
+		return error_set(e, -EEXIST, E_RESTORE, "%s is in the way of a socket", path);
+	while ((r = unix_name_is_live(u, path, &st, e)) > 0 && files_restart_patience(rs)) {
+		unix_table_free(&u->table);
+		u->read = false;
+	}
+	if (r > 0)
+		return error_set(e, -EADDRINUSE, E_RESTORE,
+				 "the socket %s is in use by another program (the original, if it "
+				 "still runs)",
+				 path);
+	if (r >= 0 && unlinkat(at->dir, at->name, 0) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot remove the stale socket %s", path);
+	return r;
+}
+
+/* Whether the name, as it is looked up, is still that of the file. */
+static bool leads_to(const char *name, const Reprise__UnixSocket *m)
+{
+	const char *base = strrchr(name, '/'), *path_base = strrchr(m->path, '/');
+	_cleanup_(free_ptr) char *dir = NULL;
+	_cleanup_(free_ptr) char *path_dir = NULL;
+	struct stat a, b;
+
+	if (m->directory[0] || !strcmp(name, m->path))
+		return true;
+	if (!base || name[0] != '/' || strcmp(base, path_base))
+		return false;
+	dir = strndup(name, (size_t)(base - name) + 1);
+	path_dir = strndup(m->path, (size_t)(path_base - m->path) + 1);
+	return dir && path_dir && stat(dir, &a) == 0 && stat(path_dir, &b) == 0 &&
+	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+/* The directories of a name below one of ours; and, from the leaf up, without what is not empty. */
+static int walk_directories(int below, const char *name, bool make)
+{
+	_cleanup_(free_ptr) char *path = strdup(name);
+	char *slash = path;
+
+	if (!path)
+		return -ENOMEM;
+	for (; make && (slash = strchr(slash, '/')); slash++) {
+		*slash = '\0';
+		if (*path && mkdirat(below, path, 0700) < 0 && errno != EEXIST)
+			return -errno;
+		*slash = '/';
+	}
+	while (!make && (slash = strrchr(path, '/')) && slash > path) {
+		*slash = '\0';
+		if (unlinkat(below, path, AT_REMOVEDIR) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* A directory beside it that is nobody else's. */
+static int make_beside(const struct place *at, char name[32])
+{
+	uint64_t random;
+	struct stat st;
+	int fd;
+
+	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
+		return -EIO;
+	snprintf(name, 32, ".reprise-%016jx", (uintmax_t)random);
+	if (mkdirat(at->dir, name, 0700) < 0)
+		return -errno;
+	fd = openat(at->dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 077))) {
+		close(fd);
+		return -EPERM;
+	}
+	return fd < 0 ? -errno : fd;
+}
+
+/* One that was renamed: bound below a directory beside it, whence it can be renamed again. */
+static int bind_renamed(struct unix_at *at, const struct place *to, const char *name,
+			const Reprise__UnixSocket *m, struct error *e)
+{
+	const char *relative = name + strspn(name, "/");
+	_cleanup_(close_fd) int below = -EBADF;
+	char beside[32];
+	int r;
+
+	below = make_beside(to, beside);
+	if (below < 0)
+		return error_errno(e, below, E_RESTORE, "cannot make a directory beside %s",
+				   m->path);
+	/* A name that climbs out of it is none that we follow. */
+	r = strstr(name, "..") ? -EINVAL : walk_directories(below, relative, true);
+	at->below = below;
+	if (r >= 0)
+		r = unix_at_run(at);
+	if (r >= 0 && renameat2(below, relative, to->dir, to->name, RENAME_NOREPLACE) < 0)
+		r = -errno;
+	ignore(unlinkat(below, relative, 0), "it has been renamed, or was never made");
+	ignore(walk_directories(below, relative, false), "what is not empty is not ours");
+	ignore(unlinkat(to->dir, beside, AT_REMOVEDIR), "the same");
+	if (r < 0)
+		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
+				   "cannot bind a socket to %s and rename it to %s", name, m->path);
+	return 0;
+}
+
+/*
+ * The file that was made: the kernel tells who has CAP_NET_ADMIN. Others take the one that is
+ * there, which is theirs then.
+ */
+static int open_bound(int socket, const struct place *at, struct stat *st)
+{
+	int fd = ioctl(socket, SIOCUNIXFILE, 0), own = fd;
+	struct stat named;
+
+	if (fd < 0)
+		fd = openat(at->dir, at->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, st) < 0 || fstatat(at->dir, at->name, &named, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    st->st_dev != named.st_dev || st->st_ino != named.st_ino || !S_ISSOCK(st->st_mode) ||
+	    st->st_nlink > 1 || (own < 0 && st->st_uid != geteuid())) {
+		close(fd);
+		return -ESTALE;
+	}
+	return fd;
+}
+
+static int set_owner(struct restart *rs, int socket, const struct place *at,
+		     const Reprise__UnixSocket *m, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+	char link[32];
+	struct stat st;
+
+	fd = open_bound(socket, at, &st);
+	if (fd < 0)
+		return error_errno(e, fd, E_RESTORE, "the file of the socket %s is another one now",
+				   m->path);
+	snprintf(link, sizeof(link), "self/fd/%d", fd);
+	if (fchmodat(rs->proc_fd, link, m->path_mode & 07777, 0) < 0 ||
+	    fchownat(fd, "", m->path_uid, m->path_gid, AT_EMPTY_PATH) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot set owner and mode of %s",
+				   m->path);
+	return 0;
+}
+
+int unix_place_bind(struct restart *rs, struct unix_restart *u, uint64_t id, struct unix_at *at,
+		    const char *name, const Reprise__UnixSocket *m, struct error *e)
+{
+	_cleanup_(place_close) struct place place = {.dir = -EBADF};
+	int r = place_open(&place, m->path, e);
+
+	if (r >= 0)
+		r = make_room(rs, u, &place, m->path, e);
+	if (r < 0)
+		return r;
+	if (leads_to(name, m)) {
+		at->directory = m->directory[0] ? m->directory : NULL;
+		r = unix_at_run(at);
+		if (r < 0)
+			error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
+	} else {
+		r = bind_renamed(at, &place, name, m, e);
+	}
+	if (r >= 0)
+		r = set_owner(rs, at->fd, &place, m, e);
+	return r < 0 ? r : unix_name_remember(u, id, NULL, m->path, e);
+}
