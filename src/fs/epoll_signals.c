@@ -161,8 +161,10 @@ static struct restart_task *first_with_both(struct restart *r, uint64_t set,
 					    const Reprise__EpollEntry *m)
 {
 	vec_for_each (p, &r->processes) {
-		struct restart_task *t = &p->tasks.v[0];
-		const Reprise__Files *table = restart_find(r, RECORD_FILES, t->msg->files);
+		/* a zombie has none */
+		struct restart_task *t = p->tasks.n ? &p->tasks.v[0] : NULL;
+		const Reprise__Files *table =
+			t ? restart_find(r, RECORD_FILES, t->msg->files) : NULL;
 
 		if (p->agent && table && holds(table, -1, set) && holds(table, m->fd, m->file))
 			return t;

@@ -20,6 +20,7 @@
  *   options=TEXT    of overlays, and
  *   lower=TEXT      their lower directories;
  *   type=TEXT       of file systems that are new;
+ *   epoll-number=N  of all that is in sets of epoll;
  *   event-inode=N   of which unread events of fanotify tell by handle, and
  *   event-overflow  they tell of an overflow as well
  */
@@ -131,6 +132,12 @@ static void edit_events(Reprise__Fanotify *m, const char *edit)
 	}
 }
 
+static void edit_epoll(Reprise__Epoll *m, const char *edit)
+{
+	for (size_t i = 0; i < m->n_entries; i++)
+		sscanf(edit, "epoll-number=%d", &m->entries[i]->fd);
+}
+
 static void edit_record_as(uint32_t type, ProtobufCMessage *msg, const char *edit)
 {
 	Reprise__Task *t = (Reprise__Task *)msg;
@@ -156,6 +163,8 @@ static void edit_record_as(uint32_t type, ProtobufCMessage *msg, const char *edi
 		((Reprise__File *)msg)->pressure = strdup(edit + 9);
 	if (type == RECORD_FILE && ((Reprise__File *)msg)->fanotify)
 		edit_events(((Reprise__File *)msg)->fanotify, edit);
+	if (type == RECORD_FILE && ((Reprise__File *)msg)->epoll)
+		edit_epoll(((Reprise__File *)msg)->epoll, edit);
 	if (type == RECORD_INODE)
 		edit_inode((Reprise__Inode *)msg, edit);
 }

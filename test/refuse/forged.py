@@ -142,6 +142,13 @@ def test_events(case):
                   'event-overflow')
 
 
+def test_epoll(case):
+    """A signalfd whose number in a set nobody has: nor have those who have ended."""
+    saved(case, 'anon_fds')
+    for number in 2, 7, 1000, 1 << 29:
+        refused(case, forge(case, 'epoll-number=%d' % number), ('image-invalid', 'restore'), 'number %d' % number, '--pidns')
+
+
 def test_mounts(case):
     """An overlay is made of what stands in its fields, and a new file system of nothing that is there."""
     begin(case)

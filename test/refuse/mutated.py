@@ -169,9 +169,9 @@ def save(case, name, uid):
     case.statuses.clear()
 
 
-def tried(kind, name, args, uids, uid):
+def tried(kind, name, args, uids, uid, owner):
     def test(case):
-        save(case, name, uid)
+        save(case, name, owner)
         try_some(case, args, uids, uid)
     test.timeout = 36000 if ALL else 60
     test.network = True
@@ -185,12 +185,12 @@ OF_ROOT = ['credentials', 'files_deleted', 'locks_leases', 'memory_sysv', 'names
            'seccomp_filter', 'tun', 'unix_backlog', 'users']
 
 
-# Of somewhere else, restarted by root: in a user namespace.
+# Made by a user and restarted by root: in a user namespace.
 for _name in PROGRAMS or OF_USERS:
-    tried('user', _name, ['--pidns'], {NOBODY}, NOBODY)
-    tried('root', _name, ['--pidns'], range(APART, APART_END), 0)
+    tried('user', _name, ['--pidns'], {NOBODY}, NOBODY, NOBODY)
+    tried('root', _name, ['--pidns'], range(APART, APART_END), 0, NOBODY)
 for _name in PROGRAMS or OF_ROOT:
-    tried('privileged', _name, ['--pidns', '--privileged'], None, 0)
+    tried('privileged', _name, ['--pidns', '--privileged'], None, 0, 0)
 
 
 def test_container(case):
