@@ -13,16 +13,40 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "fs/inode_private.h"
 #include "fs/inode_search.h"
+
+/*
+ * The directory of a path as the kernel has told it, which has no links in it: whoever may write to
+ * one above could put one there while files are made and removed in it.
+ */
+static int open_parent(int root, const char *path, const char **ret_name)
+{
+	struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+			       .resolve = RESOLVE_NO_SYMLINKS};
+	const struct rooted at = rooted_path(root, path);
+	const char *slash = strrchr(at.path, '/');
+	_cleanup_(free_ptr) char *dir =
+		slash ? strndup(at.path, (size_t)(slash - at.path) + 1) : strdup(".");
+	int fd;
+
+	if (!dir)
+		return -ENOMEM;
+	*ret_name = slash ? slash + 1 : at.path;
+	fd = (int)syscall(SYS_openat2, at.dir, dir, &how, sizeof(how));
+	return fd < 0 ? -errno : fd;
+}
 
 /* ---- checkpoint ---- */
 
@@ -60,6 +84,8 @@ static int make_link(struct checkpoint *c, int fd, const char *path, struct inod
 {
 	char old[32], *name = scratch_alloc(&c->files->scratch, strlen(path) + 48);
 	struct made_link *made = vec_push(&c->files->links);
+	_cleanup_(close_fd) int dir = -EBADF;
+	const char *base;
 
 	if (!name || !made)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a name");
@@ -67,7 +93,10 @@ static int make_link(struct checkpoint *c, int fd, const char *path, struct inod
 		 c->files->links.n);
 	*made = (struct made_link){};
 	snprintf(old, sizeof(old), "self/fd/%d", fd);
-	if (linkat(c->proc_fd, old, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0)
+	dir = open_parent(AT_FDCWD, name, &base);
+	if (dir < 0)
+		errno = -dir;
+	if (dir < 0 || linkat(c->proc_fd, old, dir, base, AT_SYMLINK_FOLLOW) < 0)
 		return errno == ENOENT ? error_set(e, -ENOENT, E_FILE_STATE,
 						   "cannot give %s a name, since its directory has "
 						   "been removed, too; --deleted=save saves its "
@@ -128,40 +157,65 @@ int inode_deleted_recognise(struct checkpoint *c, int fd, const struct stat *st,
 void inode_deleted_end(struct checkpoint *c)
 {
 	/* Names that no image refers to. */
-	vec_for_each (made, &c->files->links)
-		if (made->path && !c->complete)
-			ignore(unlink(made->path), "it is one name too many, no more");
+	vec_for_each (made, &c->files->links) {
+		const char *name;
+		int dir = made->path && !c->complete ? open_parent(AT_FDCWD, made->path, &name)
+						     : -EBADF;
+
+		if (dir < 0)
+			continue;
+		ignore(unlinkat(dir, name, 0), "it is one name too many, no more");
+		close(dir);
+	}
 	vec_free(&c->files->links);
 }
 
 /* ---- restart ---- */
 
-/* The inode at `path`, made by us: a descriptor of it, or a negative errno. */
-static int make_at(int root, const char *path, mode_t mode)
+/* It will be given to somebody: is it what we have made, or was that exchanged? */
+static bool is_ours(int fd, mode_t mode)
 {
-	const struct rooted at = rooted_path(root, path);
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && ((st.st_mode ^ mode) & S_IFMT) == 0 && st.st_uid == geteuid();
+}
+
+/* The inode of that name, made by us: a descriptor of it, or a negative errno. */
+static int make_in(int dir, const char *name, mode_t mode)
+{
 	int fd;
 
 	if (S_ISREG(mode)) {
-		fd = openat(at.dir, at.path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
-			    0600);
+		fd = openat(dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 		return fd < 0 ? -errno : fd;
 	}
-	if (S_ISDIR(mode) ? mkdirat(at.dir, at.path, 0700) < 0
-			  : mkfifoat(at.dir, at.path, 0600) < 0)
+	if (S_ISDIR(mode) ? mkdirat(dir, name, 0700) < 0 : mkfifoat(dir, name, 0600) < 0)
 		return -errno;
-	fd = openat(at.dir, at.path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd >= 0 && !is_ours(fd, mode)) {
+		close(fd);
+		return -ESTALE;
+	}
 	return fd < 0 ? -errno : fd;
+}
+
+static int make_at(int root, const char *path, mode_t mode)
+{
+	const char *name;
+	_cleanup_(close_fd) int dir = open_parent(root, path, &name);
+
+	return dir < 0 ? dir : make_in(dir, name, mode);
 }
 
 static int make_unlinked(int root, const char *path, mode_t mode)
 {
-	const struct rooted at = rooted_path(root, path);
-	int fd = make_at(root, path, mode);
+	const char *name;
+	_cleanup_(close_fd) int dir = open_parent(root, path, &name);
+	int fd = dir < 0 ? dir : make_in(dir, name, mode);
 
 	if (fd < 0)
 		return fd;
-	if (unlinkat(at.dir, at.path, S_ISDIR(mode) ? AT_REMOVEDIR : 0) < 0) {
+	if (unlinkat(dir, name, S_ISDIR(mode) ? AT_REMOVEDIR : 0) < 0) {
 		int err = -errno;
 
 		close(fd);
@@ -275,11 +329,13 @@ static int remove_again(struct restart *r, struct error *e)
 	while (r->files->removed.n) {
 		struct removed_dir *made = &r->files->removed.v[r->files->removed.n - 1];
 
-		const struct rooted at = rooted_path(made->root, made->path);
+		const char *name;
+		_cleanup_(close_fd) int dir = open_parent(made->root, made->path, &name);
+		int err = dir < 0 ? dir : unlinkat(dir, name, AT_REMOVEDIR) < 0 ? -errno : 0;
 
-		if (unlinkat(at.dir, at.path, AT_REMOVEDIR) < 0 && res >= 0)
-			res = error_errno(e, -errno, E_RESTORE,
-					  "cannot remove the directory %s again", made->path);
+		if (err < 0 && res >= 0)
+			res = error_errno(e, err, E_RESTORE, "cannot remove the directory %s again",
+					  made->path);
 		free(made->path);
 		r->files->removed.n--;
 	}
