@@ -4,7 +4,7 @@
 import os
 import stat
 
-from case import NOBODY, Failed
+from case import NOBODY, Failed, Skipped
 from contained import begin, good
 
 
@@ -164,3 +164,77 @@ def test_mounts(case):
         good(case.reprise('stop', '-t', '0', name))
         good(case.reprise('rm', name))
     case.reap()
+
+
+# Exchanges two names over and over.
+EXCHANGE = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+while not libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2):
+    pass
+"""
+# Has a socket by a name, and a removed file by another.
+HOLDER = """
+import os, socket, sys, time
+os.chdir(sys.argv[1])
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1] + '/precious')
+os.chmod('precious', 0o777)
+f = open('valuable', 'w')
+os.unlink('valuable')
+f.write('text')
+f.flush()
+open('../ready', 'w').close()
+time.sleep(1000)
+"""
+
+
+def precious(where):
+    found = []
+    for name in ('precious', 'valuable'):
+        st = os.lstat(os.path.join(where, name))
+        found.append((name, st.st_mode, st.st_uid, st.st_size))
+    return found
+
+
+def test_exchanged_directory(case):
+    """Of a user's program that root restarts: the user puts a link to another directory in the place of his own, at any
+    moment. Nothing there is removed, or gets other owners and modes."""
+    mine, link, others = (os.path.join(case.work, name) for name in ('mine', 'link', 'others'))
+    os.mkdir(mine)
+    os.chown(mine, NOBODY, NOBODY)
+    os.chmod(case.work, 0o777)
+    os.mkdir(others)
+    for name in ('precious', 'valuable'):
+        with open(os.path.join(others, name), 'w') as file:
+            file.write('of root')
+        os.chmod(file.name, 0o600)
+    before = precious(others)
+    pid = case.spawn(['/usr/bin/python3', '-c', HOLDER, mine], uid=NOBODY, setsid=True)
+    case.until(lambda: os.path.exists(os.path.join(case.work, 'ready')) or case.ended(pid), 'the program')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    os.symlink(others, link)
+    attacker = case.spawn(['/usr/bin/python3', '-c', EXCHANGE, mine, link], uid=NOBODY)
+    restarted = 0
+    for _ in range(40):
+        code, _, err = case.reprise('restart', '-i', case.path('image'), '-d', '-q', '--pidfile', case.path('pid'), '--pidns')
+        if code not in (0, 1) or code and len(err.splitlines()) != 1:
+            raise Failed('exit status %d: %s' % (code, err))
+        if precious(others) != before:
+            raise Failed('what is of others is now %s' % precious(others))
+        if case.ended(attacker):
+            raise Failed('who exchanges the directories has ended')
+        if code == 0:
+            restarted += 1
+            with open(case.path('pid')) as file:
+                os.kill(int(file.read()), 9)
+            case.until(lambda: len(case.others()) == 1, 'the end of the program')
+    if not restarted:
+        raise Skipped('it was not restarted once')
+    case.kill(attacker)
+    if sorted(os.listdir(others)) != ['precious', 'valuable']:
+        raise Failed('left there: %s' % os.listdir(others))
+
+
+test_exchanged_directory.timeout = 90
