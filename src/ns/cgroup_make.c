@@ -69,7 +69,7 @@ static void remove_stale(int above, const char *name)
 	struct dirent *d;
 
 	while (dir && (d = readdir(dir)))
-		if (d->d_type == DT_DIR && *d->d_name != '.')
+		if (cgroup_is_group(d))
 			remove_stale(fd, d->d_name);
 	if (dir)
 		closedir(dir);

@@ -29,8 +29,9 @@ static bool good_path(const char *path)
 {
 	for (const char *name = path; *name;) {
 		size_t len = strcspn(name, "/");
+		bool dots = len <= 2 && !strncmp(name, "..", len);
 
-		if (!len || len > 255 || *name == '.' || strlen(path) > 3000)
+		if (!len || len > 255 || dots || strlen(path) > 3000)
 			return false;
 		name += len;
 		if (*name == '/' && !*++name)

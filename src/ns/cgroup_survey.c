@@ -236,7 +236,7 @@ static int walk(struct walk *w, int dir, const char *below, int depth, struct er
 		_cleanup_(close_fd) int child = -EBADF;
 		_cleanup_(free_ptr) char *path = NULL;
 
-		if (entry->d_type != DT_DIR || *entry->d_name == '.')
+		if (!cgroup_is_group(entry))
 			continue;
 		child = openat(dir, entry->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (child < 0)

@@ -220,6 +220,7 @@ def test_below(case):
     for top in made.values():
         os.makedirs(top + '/one/two')
         os.mkdir(top + '/empty')
+        os.makedirs(top + '/.hidden/..two')
         os.chown(top + '/one', 1234, 2345)
         os.chmod(top + '/one/two', 0o711)
         os.chown(top + '/one/cgroup.procs', 1234, 0)
