@@ -70,6 +70,13 @@ static int checkpoint_work(void *arg, struct report *rep, struct worker_result *
 	return r;
 }
 
+static int checkpoint_apart(void *arg, struct report *rep, struct worker_result *result,
+			    struct error *e)
+{
+	worker_no_core();
+	return checkpoint_work(arg, rep, result, e);
+}
+
 static struct worker_callbacks callbacks(const struct reprise_checkpoint_options *opt)
 {
 	return (struct worker_callbacks){opt->progress, opt->trace, opt->problem, opt->arg};
@@ -155,7 +162,7 @@ static int checkpoint(pid_t pid, int fd, const char *path, struct output *out,
 	}
 	if (r < 0)
 		return give(r, &e, error);
-	worker_run(checkpoint_work, &job, &cb, &result);
+	worker_run(checkpoint_apart, &job, &cb, &result);
 	give_error(error, &result.error);
 	if (job.opt.stats)
 		*job.opt.stats = result.stats;
@@ -201,6 +208,7 @@ static int restart_work(void *arg, struct report *rep, struct worker_result *res
 {
 	struct restart_job *job = arg;
 
+	worker_no_core();
 	return operation_restart(job->fd, &job->opt, job->messages, rep, &result->stats,
 				 &result->restarted, e);
 }

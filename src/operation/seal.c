@@ -11,6 +11,7 @@
 #include "core/cleanup.h"
 #include "image/envelope.h"
 #include "operation/seal.h"
+#include "operation/worker.h"
 
 #define PIPE_SIZE (1 << 20)
 
@@ -94,6 +95,7 @@ static int start(struct work *w, struct filter **ret, int *ret_fd, struct error 
 	if (f->pid == 0) {
 		close(data[w->sealing ? 1 : 0]);
 		close(status[0]);
+		worker_no_core();
 		w->in = w->sealing ? data[0] : w->in;
 		w->out = w->sealing ? w->out : data[1];
 		filter_main(w, status[1]);

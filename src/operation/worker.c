@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -231,6 +232,18 @@ struct report *report_mute(void)
 	static struct report mute = {.fd = -EBADF}; /* never written to */
 
 	return &mute;
+}
+
+/* Neither a file, which would be too small, nor a program gets it: umh_pipe_setup() of the kernel.
+ */
+void worker_no_core(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_CORE, &limit) < 0 || limit.rlim_cur <= 1 || limit.rlim_max <= 1)
+		return;
+	limit.rlim_cur = 1;
+	ignore(setrlimit(RLIMIT_CORE, &limit), "it is lower, and may be so");
 }
 
 static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,

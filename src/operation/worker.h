@@ -25,6 +25,8 @@ struct worker_callbacks {
 	struct mm_tracks *tracks; /* those that are handed on go there; NULL: nothing lasts */
 };
 
+/* For processes of ours that have memory of the application, or keys: a crash leaves none of it. */
+void worker_no_core(void);
 /* Reports to nobody. */
 struct report *report_mute(void);
 

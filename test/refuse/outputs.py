@@ -4,6 +4,7 @@ says so, nothing is left, and nobody is harmed."""
 
 import errno
 import os
+import resource
 
 from case import Failed
 from faulty import Faulty
@@ -107,6 +108,47 @@ def test_log_file(case):
     os.unlink(case.path('image'))
     case.expect_files()
     case.finish(pid)
+
+
+def core_limits():
+    """Of all that is reprise: soft limits of the size of core files."""
+    for name in os.listdir('/proc'):
+        try:
+            with open('/proc/%s/comm' % name) as file:
+                comm = file.read().strip()
+            with open('/proc/%s/limits' % name) as file:
+                yield comm == 'reprise', [line.split()[4] for line in file if line.startswith('Max core file size')][0]
+        except OSError:
+            continue
+
+
+def test_no_core(case):
+    """Who has memory of the application, or keys, leaves none if it crashes; the application may."""
+    pid = case.victim('memory', 4, 'wait', 'pass')
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.prlimit(pid, resource.RLIMIT_CORE, (hard, hard))
+    case.reprise('keygen', case.path('key'))
+
+    def limited():
+        return [limit for ours, limit in core_limits() if ours].count('1')
+
+    for number, options in (1, ()), (2, ('--sign', case.path('key'))):
+        reader, writer = os.pipe()
+        tool = case.start_reprise('checkpoint', str(pid), '-q', '-o', '-', *options, stdout=writer,
+                                  before=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)))
+        os.close(writer)
+        case.until(lambda: limited() >= number or case.ended(tool), 'processes without core files')
+        os.close(reader)
+        case.wait(tool)
+    if resource.prlimit(pid, resource.RLIMIT_CORE)[0] != hard:
+        raise Failed('the limit of the application has changed')
+    case.checkpoint(pid, '-q', '--kill')
+    case.wait(pid)
+    case.reprise('restart', '-q', '-d', '-i', case.path('image'), '--pidns', '--pidfile', case.path('pid'))
+    with open(case.path('pid')) as file:
+        if resource.prlimit(int(file.read()), resource.RLIMIT_CORE)[0] != hard:
+            raise Failed('the limit of the restarted application is another one')
+    case.kill_all()
 
 
 def test_keygen(case):
