@@ -101,6 +101,30 @@ def test_user_saves_others(case):
     end(case, restart(case, caps, uid=NOBODY))
 
 
+def one_less(case, capabilities, needed, codes, *args):
+    """Without each of what is documented there is one line that says what was not allowed, and nothing else has happened."""
+    for missing in needed:
+        code, out, err = limited(case, [c for c in capabilities if c != missing], *args, uid=NOBODY)
+        if code != 1 or not err or any(line.rsplit('[', 1)[-1].rstrip(']') not in codes for line in err.splitlines()):
+            raise Failed('%s without %s: exit status %d, %s' % (args[0], missing, code, out + err))
+        if os.path.exists(case.path('less')):
+            raise Failed('%s without %s left an image' % (args[0], missing))
+
+
+def test_one_less(case):
+    pid = case.start('pipes', uid=1000)
+    caps = ['sys_ptrace', 'dac_read_search'] + IDS
+    one_less(case, caps, caps, ('permission', 'task-security'), 'checkpoint', str(pid), '-o', case.path('less'), '-q')
+    good(case, caps, 'checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY)
+    case.finish(pid)
+    clean(case)
+    os.chmod(case.path('image'), 0o644)
+    caps = ['checkpoint_restore', 'setuid', 'setgid', 'sys_ptrace', 'chown', 'dac_override']
+    one_less(case, caps, caps, ('permission', 'credentials', 'pid-choose', 'file-open', 'restore', 'remote'), 'restart', '-d', '-q', '-i', case.path('image'))
+    case.expect_nobody()
+    end(case, restart(case, caps, uid=NOBODY))
+
+
 def test_root_of_a_container(case):
     """What an engine gives to a container, and CAP_SYS_PTRACE, CAP_SYS_ADMIN and CAP_CHECKPOINT_RESTORE."""
     for name in ('tree', 'unix_stream', 'files_regular', 'sysv_shm'):
