@@ -7,12 +7,18 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/bpf.h>
+#include <linux/btf.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
 #include <linux/kcmp.h>
 #include <linux/netlink.h>
 #include <mqueue.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -37,6 +43,8 @@
 
 static int fds[MOST], kinds, flags[MOST], close_on_exec[MOST], carrier[2], flight[2];
 static bool with_owner[MOST];
+static int asked = -1, told = -1; /* of the kinds */
+static aio_context_t requests;
 
 /* Not all are for everybody, and on every kernel. */
 static void may_add(int fd)
@@ -53,12 +61,33 @@ static void add(int fd)
 	fds[kinds++] = fd;
 }
 
-static int bpf_map(void)
+static int bpf_map(uint32_t type, uint32_t key, uint32_t value, uint32_t entries)
 {
 	union bpf_attr attr = {
-		.map_type = BPF_MAP_TYPE_ARRAY, .key_size = 4, .value_size = 4, .max_entries = 2};
+		.map_type = type, .key_size = key, .value_size = value, .max_entries = entries};
 
 	return (int)syscall(SYS_bpf, BPF_MAP_CREATE, &attr, sizeof(attr));
+}
+
+static int bpf_types(void)
+{
+	static const struct {
+		struct btf_header h;
+		uint32_t types[4];
+		char names[5];
+	} all = {.h = {.magic = BTF_MAGIC,
+		       .version = BTF_VERSION,
+		       .hdr_len = sizeof(all.h),
+		       .type_len = sizeof(all.types),
+		       .str_off = sizeof(all.types),
+		       .str_len = sizeof(all.names)},
+		 .types = {1, BTF_KIND_INT << 24, 4, 32},
+		 .names = "\0int"};
+	union bpf_attr attr = {};
+
+	attr.btf = (uintptr_t)&all;
+	attr.btf_size = offsetof(typeof(all), names) + sizeof(all.names);
+	return (int)syscall(SYS_bpf, BPF_BTF_LOAD, &attr, sizeof(attr));
 }
 
 static int bpf_program(void)
@@ -86,8 +115,11 @@ static void make_sockets(void)
 		{AF_INET, SOCK_DGRAM, 0},
 		{AF_INET6, SOCK_DGRAM, IPPROTO_UDPLITE},
 		{AF_INET, SOCK_RAW, 253},
+		{AF_INET6, SOCK_RAW, 253},
 		{AF_NETLINK, SOCK_RAW, NETLINK_ROUTE},
+		{AF_NETLINK, SOCK_DGRAM, NETLINK_KOBJECT_UEVENT},
 		{AF_PACKET, SOCK_RAW, 0},
+		{AF_PACKET, SOCK_DGRAM, 0},
 		{AF_VSOCK, SOCK_STREAM, 0},
 		{AF_UNIX, SOCK_SEQPACKET, 0},
 		{AF_UNIX, SOCK_DGRAM, 0},
@@ -188,9 +220,12 @@ static void make_odd_files(void)
 	add(open(".", O_RDWR | O_TMPFILE, 0600));
 	add(open(".", O_RDONLY | O_DIRECTORY));
 	add(memfd_create("sealed", MFD_ALLOW_SEALING));
+	may_add(memfd_create("huge", MFD_HUGETLB));
 	add(open("file", O_RDWR | O_APPEND | O_SYNC));
 	add(open("/proc/version", O_RDONLY));
 	add(open("/proc/self/task", O_RDONLY | O_DIRECTORY));
+	add(open("/proc/self/pagemap", O_RDONLY));
+	add(open("/proc/sys/kernel/hostname", O_RDONLY));
 	add(open("/sys/kernel/mm", O_RDONLY | O_DIRECTORY));
 	add(open("/dev/urandom", O_RDONLY));
 	CHECK(!mkfifo("removed fifo", 0600));
@@ -198,6 +233,69 @@ static void make_odd_files(void)
 	CHECK(!unlink("removed fifo"));
 	make_listeners();
 	make_more();
+}
+
+/* One that nobody reads; a container has none, and an ordinary user may not open it. */
+static void make_console(void)
+{
+	may_add(open("/dev/tty55", O_RDWR | O_NOCTTY));
+}
+
+/* An interface belongs to one program at a time. */
+static void make_interface(void)
+{
+	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+	int fd = test_mode_is("both") ? -1 : open("/dev/net/tun", O_RDWR);
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "kinds%d", (int)getpid());
+	if (fd < 0 || ioctl(fd, TUNSETIFF, &ifr))
+		close(fd);
+	else
+		add(fd);
+}
+
+/* One that is told when a request ends that waits for another one. */
+static void make_told(void)
+{
+	struct iocb request = {.aio_lio_opcode = IOCB_CMD_POLL,
+			       .aio_flags = IOCB_FLAG_RESFD,
+			       .aio_buf = POLLIN},
+		    *list = &request;
+
+	if (geteuid() || syscall(SYS_io_setup, 4, &requests))
+		return;
+	request.aio_fildes = (uint32_t)eventfd(0, EFD_CLOEXEC);
+	request.aio_resfd = (uint32_t)eventfd(0, EFD_CLOEXEC);
+	asked = kinds;
+	add((int)request.aio_fildes);
+	told = kinds;
+	add((int)request.aio_resfd);
+	CHECK_EQUAL(syscall(SYS_io_submit, requests, 1, &list), 1);
+}
+
+static void check_told(void)
+{
+	struct io_event event = {};
+	uint64_t n = 1;
+
+	if (told < 0)
+		return;
+	CHECK(!fcntl(ABROAD + told, F_SETFL, O_NONBLOCK));
+	CHECK(read(ABROAD + told, &n, sizeof(n)) < 0);
+	CHECK_EQUAL(write(ABROAD + asked, &n, sizeof(n)), sizeof(n));
+	CHECK_EQUAL(syscall(SYS_io_getevents, requests, 1, 1, &event, NULL), 1);
+	CHECK_EQUAL(event.res, POLLIN);
+	CHECK_EQUAL(read(ABROAD + told, &n, sizeof(n)), sizeof(n));
+	CHECK_EQUAL(n, 1);
+}
+
+static void make_bpf(void)
+{
+	may_add(bpf_map(BPF_MAP_TYPE_ARRAY, 4, 4, 2));
+	may_add(bpf_map(BPF_MAP_TYPE_HASH, 4, 4, 2));
+	may_add(bpf_map(BPF_MAP_TYPE_QUEUE, 0, 4, 2));
+	may_add(bpf_types());
+	may_add(bpf_program());
 }
 
 static void make_privileged(void)
@@ -211,9 +309,11 @@ static void make_privileged(void)
 	if (!geteuid()) {
 		may_add(mq_open(name, O_RDWR | O_CREAT | O_EXCL, 0600, NULL));
 		mq_unlink(name);
-		may_add(bpf_map());
-		may_add(bpf_program());
+		make_bpf();
 	}
+	make_console();
+	make_interface();
+	make_told();
 }
 
 static void make_all(void)
@@ -303,8 +403,16 @@ static int relative(void *arg)
 	return 0;
 }
 
+/* A ring of requests that came by fork belongs to nobody here, and is refused. */
 static int heir(void *arg)
 {
+	const struct {
+		uint32_t id, events;
+	} *ring = (void *)requests; /* struct aio_ring: 32 bytes, as each event has */
+
+	if (ring)
+		CHECK(!munmap((void *)requests, ((size_t)ring->events + 1) * 32));
+	test_write("inherited", "", 0);
 	for (;;)
 		pause();
 	return 0;
@@ -410,7 +518,7 @@ int main(void)
 	send_all(carrier[0]);
 	send_all(flight[0]);
 	child = test_fork(heir, NULL);
-	while (access("received", F_OK))
+	while (access("received", F_OK) || access("inherited", F_OK))
 		usleep(1000);
 	close_some();
 
@@ -422,6 +530,7 @@ int main(void)
 	receive_all(flight[1], ABROAD);
 	for (int i = 0; i < kinds; i++)
 		check(i, child, other);
+	check_told();
 	kill(other, SIGKILL);
 	kill(child, SIGKILL);
 	CHECK_EQUAL(waitpid(other, NULL, 0), other);
