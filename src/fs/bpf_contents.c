@@ -28,6 +28,9 @@ enum bpf_shape bpf_map_shape(uint32_t type)
 	case BPF_MAP_TYPE_QUEUE:
 	case BPF_MAP_TYPE_STACK:
 		return SHAPE_QUEUE;
+	case BPF_MAP_TYPE_RINGBUF:
+	case BPF_MAP_TYPE_USER_RINGBUF:
+		return SHAPE_RING;
 	default:
 		return SHAPE_NONE;
 	}

@@ -13,10 +13,12 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kabi.h"
 #include "core/kernel_bpf.h"
 #include "core/procfs.h"
 #include "fs/bpf_map.h"
 #include "fs/bpf_resolve.h"
+#include "fs/bpf_ring.h"
 #include "fs/bpf_types.h"
 #include "fs/context.h"
 #include "fs/file_kinds.h"
@@ -74,8 +76,9 @@ static const struct {
 	{BPF_MAP_TYPE_INODE_STORAGE, "of storage of files"},
 	{BPF_MAP_TYPE_TASK_STORAGE, "of storage of tasks"},
 	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)"},
-	{BPF_MAP_TYPE_RINGBUF, "that is a ring of messages"},
+	{BPF_MAP_OF_CGROUPS, "of storage of control groups"},
 	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter"},
+	{BPF_MAP_ARENA, "that is an arena"},
 };
 
 static const char *kind_of(uint32_t type)
@@ -133,8 +136,11 @@ static int save_contents(struct checkpoint *c, const struct bpf_map_info *info, 
 {
 	_cleanup_(close_fd) int fd = bpf_map_open(info->id, O_RDWR);
 	_cleanup_(bpf_contents_free) struct bpf_contents all = {};
-	int r = fd < 0 ? fd : bpf_contents_read(&all, c->files->kernel, fd, info, m->cpus);
+	int r;
 
+	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_RING)
+		return bpf_ring_save(fd, m, c->checking, s, e);
+	r = fd < 0 ? fd : bpf_contents_read(&all, c->files->kernel, fd, info, m->cpus);
 	if (r == -EFBIG)
 		return error_set(e, -EFBIG, E_FILE_STATE,
 				 "this BPF map holds too much (%u entries)", info->max_entries);
@@ -227,7 +233,8 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	r = count_cpus(&m->cpus, e);
 	if (r >= 0 && bpf_map_of_maps(m->type))
 		r = save_inner(c, f->local, m, scratch, e);
-	return r < 0 || (c->checking && !bpf_map_refers(m->type))
+	return r < 0 || (c->checking && !bpf_map_refers(m->type) &&
+			 bpf_map_shape(m->type) != SHAPE_RING)
 		       ? r
 		       : save_contents(c, &info, m, scratch, e);
 }
@@ -321,7 +328,7 @@ static int map_validate(const struct restart *r, const Reprise__File *msg, struc
 	    m->key_size > BPF_KEY_MAX || m->value_size > VALUE_MAX || !m->cpus ||
 	    m->cpus > CPUS_MAX || m->count > BPF_CONTENTS_MAX ||
 	    m->keys.len != m->count * m->key_size || m->values.len != m->count * size ||
-	    !bpf_types_valid(r, m->types) || !entries_valid(r, m))
+	    !bpf_types_valid(r, m->types) || !entries_valid(r, m) || !bpf_ring_valid(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF map");
 	return 0;
 }
@@ -378,6 +385,8 @@ static int fill(struct restart *r, const Reprise__BpfMap *m, uint32_t id, struct
 	int res = fd < 0 ? fd : 0, entry;
 	bool keys = bpf_map_shape(m->type) != SHAPE_QUEUE, lru = bpf_map_gives_up(m->type);
 
+	if (res >= 0 && bpf_map_shape(m->type) == SHAPE_RING)
+		res = bpf_ring_fill(fd, m);
 	if (res >= 0 && lru)
 		res = fill_lru(fd, m, size);
 	if (res == -ENOSPC)
@@ -498,7 +507,7 @@ const struct file_ops bpf_map_file_ops = {
 	.kind = FILE_BPF_MAP,
 	.name = "BPF map",
 	.support =
-		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, with their "
+		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, with their "
 		"contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,

@@ -15,7 +15,7 @@
 	(BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_ZERO_SEED | \
 	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP)
 
-enum bpf_shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE };
+enum bpf_shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE, SHAPE_RING };
 
 enum bpf_shape bpf_map_shape(uint32_t type);
 bool bpf_map_is_per_cpu(uint32_t type);

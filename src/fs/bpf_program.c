@@ -90,6 +90,21 @@ static int read_flag(struct kernel_memory *k, int fd, const char *member, uint32
 	return r == -ENOENT ? 0 : r;
 }
 
+/* A bit of struct bpf_prog; a flag of struct bpf_prog_aux before 6.10. */
+static int read_sleepable(struct kernel_memory *k, int fd, uint32_t *ret)
+{
+	int bit = kernel_bit(k, "bpf_prog", "sleepable"), r;
+	const int offsets[] = {kernel_offset(k, "file", "private_data"), bit / 8};
+	uint8_t is = 0;
+
+	if (bit < 0)
+		return read_flag(k, fd, "sleepable", FLAG_SLEEPABLE, ret);
+	r = kernel_of_file(k, fd, offsets, 2, &is, sizeof(is));
+	if (is >> bit % 8 & 1)
+		*ret |= FLAG_SLEEPABLE;
+	return r;
+}
+
 int bpf_source_read(struct kernel_memory *k, int fd, const struct bpf_prog_info *info,
 		    struct bpf_source *ret)
 {
@@ -99,7 +114,7 @@ int bpf_source_read(struct kernel_memory *k, int fd, const struct bpf_prog_info 
 	memcpy(ret->name, info->name, sizeof(ret->name));
 	r = program_member(k, fd, "expected_attach_type", &ret->attach, sizeof(ret->attach));
 	if (r >= 0)
-		r = read_flag(k, fd, "sleepable", FLAG_SLEEPABLE, &ret->flags);
+		r = read_sleepable(k, fd, &ret->flags);
 	return r < 0 ? r : read_flag(k, fd, "xdp_has_frags", FLAG_XDP_FRAGS, &ret->flags);
 }
 

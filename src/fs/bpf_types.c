@@ -29,6 +29,16 @@ int bpf_types_open(uint32_t id)
 	return kernel_bpf(BPF_BTF_GET_FD_BY_ID, &attr);
 }
 
+int bpf_types_load(const void *data, size_t size)
+{
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.btf = kernel_bpf_pointer(data);
+	attr.btf_size = (uint32_t)size;
+	return kernel_bpf(BPF_BTF_LOAD, &attr);
+}
+
 static int get_info(int fd, void *data, uint32_t size, struct bpf_btf_info *ret)
 {
 	union bpf_attr attr;
@@ -162,16 +172,6 @@ static int types_validate(const struct restart *r, const Reprise__File *msg, str
 	return 0;
 }
 
-static int load(const Reprise__BpfTypes *m)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.btf = kernel_bpf_pointer(m->data.data);
-	attr.btf_size = (uint32_t)m->data.len;
-	return kernel_bpf(BPF_BTF_LOAD, &attr);
-}
-
 int bpf_types_of(struct restart *r, uint64_t file, int *ret, struct error *e)
 {
 	struct file_open *f = file ? file_open_find(r, file) : NULL;
@@ -188,7 +188,7 @@ static int types_restart(struct restart *r, uint64_t id, const Reprise__File *ms
 	int fd = -1, res;
 
 	if (!msg->bpf_types->same_as) {
-		fd = load(msg->bpf_types);
+		fd = bpf_types_load(msg->bpf_types->data.data, msg->bpf_types->data.len);
 	} else {
 		res = bpf_types_of(r, msg->bpf_types->same_as, &fd, e);
 		if (res < 0)

@@ -2,6 +2,7 @@
 #ifndef REPRISE_FS_BPF_TYPES_H
 #define REPRISE_FS_BPF_TYPES_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -11,6 +12,7 @@
 
 /* A descriptor of it, or a negative errno. */
 int bpf_types_open(uint32_t id);
+int bpf_types_load(const void *data, size_t size);
 /*
  * Is there a type of which a map has more than its bytes: a timer, a pointer to something in the
  * kernel? 1: *ret is its name.

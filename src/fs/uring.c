@@ -22,12 +22,12 @@
 #include "core/cleanup.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
+#include "fs/parts.h"
 #include "fs/uring_provided.h"
 
 #define DRAIN_MS   500
 #define WAITING_MS 20	    /* for what is about to be taken from the lists of those that wait */
 #define DRAIN_STEP 1000000L /* ns */
-#define PART_BYTES 256
 
 static bool uring_match(const struct file_seen *f)
 {
@@ -154,50 +154,6 @@ static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_m
 
 /* ---- the memory that is shared ---- */
 
-static bool is_zero(const uint8_t *at, size_t size)
-{
-	for (size_t i = 0; i < size; i++)
-		if (at[i])
-			return false;
-	return true;
-}
-
-/* What is not zero, in parts. */
-static int save_memory(const uint8_t *at, uint64_t size, size_t *ret_n, Reprise__MemoryPart ***ret,
-		       struct scratch *s)
-{
-	size_t n = 0;
-
-	*ret = scratch_alloc(s, (size / PART_BYTES + 1) * sizeof(**ret));
-	if (!*ret)
-		return -ENOMEM;
-	for (uint64_t from = 0, to; from < size; from = to) {
-		Reprise__MemoryPart *m;
-
-		to = from + PART_BYTES < size ? from + PART_BYTES : size;
-		if (is_zero(at + from, to - from))
-			continue;
-		m = n ? (*ret)[n - 1] : NULL;
-		if (m && m->offset + m->data.len == from) {
-			m->data.len = to - m->offset;
-			continue;
-		}
-		m = scratch_message(s, Reprise__MemoryPart, reprise__memory_part__init);
-		if (!m)
-			return -ENOMEM;
-		m->offset = from;
-		m->data.len = to - from;
-		(*ret)[n++] = m;
-	}
-	for (size_t i = 0; i < n; i++) {
-		(*ret)[i]->data.data = scratch_copy(s, at + (*ret)[i]->offset, (*ret)[i]->data.len);
-		if (!(*ret)[i]->data.data)
-			return -ENOMEM;
-	}
-	*ret_n = n;
-	return 0;
-}
-
 static int save_area(int fd, uint64_t offset, uint64_t size, size_t *ret_n,
 		     Reprise__MemoryPart ***ret, struct scratch *s, struct error *e)
 {
@@ -206,7 +162,7 @@ static int save_area(int fd, uint64_t offset, uint64_t size, size_t *ret_n,
 
 	if (at == MAP_FAILED)
 		return error_errno(e, -errno, E_SYSTEM, "cannot map its rings");
-	r = save_memory(at, size, ret_n, ret, s);
+	r = parts_save(at, size, ret_n, ret, s);
 	munmap(at, size);
 	return r < 0 ? no_memory(e) : 0;
 }

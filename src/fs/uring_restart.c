@@ -17,6 +17,7 @@
 
 #include "core/cleanup.h"
 #include "fs/file_private.h"
+#include "fs/parts.h"
 #include "fs/send_fds.h"
 #include "fs/uring_provided.h"
 
@@ -31,19 +32,6 @@ static uint32_t counted(const Reprise__IoUring *m)
 static bool power_of_two(uint32_t n, uint32_t max)
 {
 	return n && n <= max && !(n & (n - 1));
-}
-
-static bool parts_fit(size_t n, Reprise__MemoryPart **parts, uint64_t size)
-{
-	uint64_t below = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		if (parts[i]->offset < below || parts[i]->offset > size ||
-		    parts[i]->data.len > size - parts[i]->offset)
-			return false;
-		below = parts[i]->offset + parts[i]->data.len;
-	}
-	return true;
 }
 
 static void layout_of(const Reprise__IoUring *m, struct uring_layout *ret)
@@ -339,18 +327,6 @@ static int count_mapped(struct restart *rs, struct uring_counting *c, struct err
 
 /* ---- contents ---- */
 
-static void fill(uint8_t *at, uint64_t size, size_t n, Reprise__MemoryPart *const *parts)
-{
-	uint64_t done = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		memset(at + done, 0, parts[i]->offset - done);
-		memcpy(at + parts[i]->offset, parts[i]->data.data, parts[i]->data.len);
-		done = parts[i]->offset + parts[i]->data.len;
-	}
-	memset(at + done, 0, size - done);
-}
-
 /* At no moment may the tail stand elsewhere than the kernel believes: a thread of it may look. */
 static int fill_all(struct uring_shared *x, struct error *e)
 {
@@ -360,7 +336,7 @@ static int fill_all(struct uring_shared *x, struct error *e)
 
 	if (!rings)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
-	fill(rings, x->layout.rings_size, m->n_rings, m->rings);
+	parts_fill(rings, x->layout.rings_size, m->n_rings, m->rings);
 	/* what the kernel believes, whatever the image says */
 	*uring_word(&to, to.layout.sq.head) = counted(m);
 	*uring_word(&to, to.layout.cq.tail) = m->cq_tail;
@@ -373,7 +349,7 @@ static int fill_all(struct uring_shared *x, struct error *e)
 		*uring_word(&to, to.layout.sq.flags) = IORING_SQ_NEED_WAKEUP;
 	}
 	memcpy(x->rings, rings, x->layout.rings_size);
-	fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
+	parts_fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
 	return 0;
 }
 
@@ -387,8 +363,8 @@ static int fill_submitted(struct uring_shared *x, struct error *e)
 
 	if (!rings)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
-	fill(rings, x->layout.rings_size, x->m->n_rings, x->m->rings);
-	fill(x->sqes, x->layout.sqes_size, x->m->n_sqes, x->m->sqes);
+	parts_fill(rings, x->layout.rings_size, x->m->n_rings, x->m->rings);
+	parts_fill(x->sqes, x->layout.sqes_size, x->m->n_sqes, x->m->sqes);
 	if (!(x->m->flags & IORING_SETUP_SQPOLL))
 		memcpy(x->rings + tail, rings + tail, 4);
 	if (!(x->m->flags & IORING_SETUP_NO_SQARRAY))

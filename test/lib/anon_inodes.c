@@ -187,25 +187,74 @@ static void bpf_dead(void)
 	opened(load_insns(&attr, BPF_PROG_TYPE_SCHED_CLS, insns, 5), "BPF");
 }
 
-static void bpf_map(uint32_t type, uint32_t value, uint32_t entries)
+static int bpf_map(uint32_t type, uint32_t key, uint32_t value, uint32_t entries)
 {
 	union bpf_attr attr = {};
+	long fd;
 
 	attr.map_type = type;
-	attr.key_size = value;
+	attr.key_size = key;
 	attr.value_size = value;
 	attr.max_entries = entries;
-	opened(bpf(BPF_MAP_CREATE, &attr), "such BPF maps");
+	fd = bpf(BPF_MAP_CREATE, &attr);
+	opened(fd, "such BPF maps");
+	return (int)fd;
 }
 
 static void bpf_counters(void)
 {
-	bpf_map(BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4);
+	bpf_map(BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4, 4);
 }
 
+static void bpf_bloom(void)
+{
+	bpf_map(BPF_MAP_TYPE_BLOOM_FILTER, 0, 4, 4);
+}
+
+/* Writes 40 bytes of ones. */
+static int ring_writer(int ring)
+{
+	struct bpf_insn insns[] = {
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -40, .imm = -1},
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -32, .imm = -1},
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -24, .imm = -1},
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -16, .imm = -1},
+		{.code = BPF_ST | BPF_MEM | BPF_DW, .dst_reg = 10, .off = -8, .imm = -1},
+		{.code = BPF_LD | BPF_IMM | BPF_DW,
+		 .dst_reg = 1,
+		 .src_reg = BPF_PSEUDO_MAP_FD,
+		 .imm = ring},
+		{},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_X, .dst_reg = 2, .src_reg = 10},
+		{.code = BPF_ALU64 | BPF_ADD | BPF_K, .dst_reg = 2, .imm = -40},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 3, .imm = 40},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 4},
+		{.code = BPF_JMP | BPF_CALL, .imm = BPF_FUNC_ringbuf_output},
+		{.code = BPF_ALU64 | BPF_MOV | BPF_K},
+		{.code = BPF_JMP | BPF_EXIT}};
+	union bpf_attr attr = {};
+	long fd;
+
+	attr.prog_flags = BPF_F_SLEEPABLE;
+	fd = load_insns(&attr, BPF_PROG_TYPE_SYSCALL, insns, sizeof(insns) / sizeof(insns[0]));
+	opened(fd, "programs of BPF that are run");
+	return (int)fd;
+}
+
+/* A ring that has gone round, and is read from the middle of a message on. */
 static void bpf_ring(void)
 {
-	bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 4096);
+	int ring = bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096);
+	uint64_t *consumer = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, ring, 0);
+	union bpf_attr attr = {};
+
+	CHECK(consumer != MAP_FAILED);
+	attr.test.prog_fd = (uint32_t)ring_writer(ring);
+	for (int i = 0; i < 100; i++) {
+		*consumer = (uint64_t)i * 48;
+		CHECK(!bpf(BPF_PROG_TEST_RUN, &attr));
+	}
+	*consumer += 24;
 }
 
 /* In memory, without a descriptor. */
@@ -304,20 +353,11 @@ static void timer_cancelled(void)
 static const struct {
 	const char *name;
 	void (*make)(void);
-} kinds[] = {{"landlock", landlock},
-	     {"notify", notify},
-	     {"perf", perf},
-	     {"link", bpf_link},
-	     {"btf", btf},
-	     {"attach", bpf_attach},
-	     {"kfunc", bpf_kfunc},
-	     {"dead", bpf_dead},
-	     {"counters", bpf_counters},
-	     {"ring", bpf_ring},
-	     {"timers", bpf_timers},
-	     {"memory", bpf_memory},
-	     {"stats", stats},
-	     {"timer-looks", timer_looks_cancelled},
+} kinds[] = {{"landlock", landlock},	{"notify", notify}, {"perf", perf},
+	     {"link", bpf_link},	{"btf", btf},	    {"attach", bpf_attach},
+	     {"kfunc", bpf_kfunc},	{"dead", bpf_dead}, {"counters", bpf_counters},
+	     {"bloom", bpf_bloom},	{"ring", bpf_ring}, {"timers", bpf_timers},
+	     {"memory", bpf_memory},	{"stats", stats},   {"timer-looks", timer_looks_cancelled},
 	     {"timer", timer_cancelled}};
 
 int main(int argc, char **argv)

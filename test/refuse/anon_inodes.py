@@ -61,7 +61,12 @@ def test_bpf_counters(case):
 
 
 def test_bpf_ring(case):
-    refused(case, 'ring', 'file-kind', 'ring of messages')
+    needs_kernel_memory()
+    refused(case, 'ring', 'file-state', 'a ring', 'no message begins')
+
+
+def test_bpf_bloom(case):
+    refused(case, 'bloom', 'file-kind', 'Bloom filter')
 
 
 def test_bpf_memory(case):
