@@ -157,10 +157,11 @@ int bpf_ring_save(int fd, Reprise__BpfMap *m, bool checking, struct scratch *s, 
 static int unpack(const Reprise__BpfMap *m, struct bpf_ring *ret)
 {
 	ret->size = m->max_entries;
-	ret->at = malloc(RING_DATA + (size_t)ret->size);
+	ret->at = calloc(1, RING_DATA + (size_t)ret->size);
 	if (!ret->at)
 		return -ENOMEM;
-	parts_fill(ret->at, RING_DATA + (uint64_t)ret->size, m->n_ring, m->ring);
+	for (size_t i = 0; i < m->n_ring; i++)
+		memcpy(ret->at + m->ring[i]->offset, m->ring[i]->data.data, m->ring[i]->data.len);
 	return 0;
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Rings of messages of BPF as libbpf has them: what a program wrote and nobody has read, messages
- * that were taken back, a ring that went round, one that was never full, one that is empty; one in
- * which a process writes for programs. Mapped, also by a child, and watched.
+ * that were taken back, a ring that went round, one that was never full and stands in a map, one
+ * that is empty; one that a filter of a socket writes to; one in which a process writes for
+ * programs. Mapped, also by a child, and watched.
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
@@ -174,6 +175,62 @@ static int child(void *arg)
 	return 5;
 }
 
+/* ---- of a socket, and in a map ---- */
+
+#define NOTED 16
+
+static struct ring noted;
+static int ends[2], outer;
+
+/* A filter that notes each datagram, and lets it pass. */
+static void attach_noter(void)
+{
+	noted = ring_make(PAGE);
+	{
+		const struct bpf_insn insns[] = {
+			/* clang-format off */
+			ST(BPF_DW, 10, -16, 321), ST(BPF_DW, 10, -8, 321),
+			MAP(1, noted.fd), MOV(2, 10), ADDI(2, -16), SET(3, NOTED), SET(4, 0),
+			CALL(BPF_FUNC_ringbuf_output),
+			SET(0, 100), EXIT,
+			/* clang-format on */
+		};
+		union bpf_attr attr;
+		int program;
+
+		memset(&attr, 0, sizeof(attr));
+		program = load_with(&attr, BPF_PROG_TYPE_SOCKET_FILTER, insns, N(insns));
+		CHECK(!socketpair(AF_UNIX, SOCK_DGRAM, 0, ends));
+		CHECK(!setsockopt(ends[1], SOL_SOCKET, SO_ATTACH_BPF, &program, sizeof(program)));
+		close(program);
+	}
+}
+
+static void put_into_map(void)
+{
+	const uint32_t second = 1;
+	union bpf_attr attr;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = BPF_MAP_TYPE_ARRAY_OF_MAPS;
+	attr.key_size = 4;
+	attr.value_size = 4;
+	attr.max_entries = 2;
+	attr.inner_map_fd = (uint32_t)fresh.fd;
+	outer = made(bpf(BPF_MAP_CREATE, &attr));
+	CHECK(!map_do(BPF_MAP_UPDATE_ELEM, outer, &second, &fresh.fd, 0));
+}
+
+static void check_in_map(void)
+{
+	struct bpf_map_info info = {};
+	uint32_t second = 1, id = 0;
+
+	info_of(fresh.fd, &info, sizeof(info));
+	CHECK(!map_do(BPF_MAP_LOOKUP_ELEM, outer, &second, &id, 0));
+	CHECK_EQUAL(id, info.id);
+}
+
 /* ---- one that a program would read ---- */
 
 static struct ring given; /* the page of the producer, and its data, may be written */
@@ -321,6 +378,9 @@ int main(void)
 	test_init();
 	make_rings();
 	make_given();
+	attach_noter();
+	put_into_map();
+	CHECK_EQUAL(write(ends[0], "", 1), 1);
 	sets[0] = watch(&round_ring, EPOLLIN);
 	sets[1] = watch(&empty, EPOLLIN);
 	sets[2] = watch(&empty, EPOLLIN | EPOLLET);
@@ -362,5 +422,10 @@ int main(void)
 		CHECK_EQUAL(take(&round_ring, LENGTH), i);
 	}
 	check_given(of_given);
+	check_in_map();
+	CHECK_EQUAL(write(ends[0], "", 1), 1);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQUAL(take(&noted, NOTED), 321);
+	CHECK_EQUAL(*noted.consumer, *noted.producer);
 	test_pass();
 }

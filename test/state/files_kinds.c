@@ -294,6 +294,8 @@ static void make_bpf(void)
 	may_add(bpf_map(BPF_MAP_TYPE_ARRAY, 4, 4, 2));
 	may_add(bpf_map(BPF_MAP_TYPE_HASH, 4, 4, 2));
 	may_add(bpf_map(BPF_MAP_TYPE_QUEUE, 0, 4, 2));
+	may_add(bpf_map(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096));
+	may_add(bpf_map(BPF_MAP_TYPE_USER_RINGBUF, 0, 0, 4096));
 	may_add(bpf_types());
 	may_add(bpf_program());
 }
