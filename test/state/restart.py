@@ -182,7 +182,7 @@ def test_compression(case):
     sizes = []
     for how in ('none', 'lz4', 'lz4:1', 'lz4:12', 'zstd', 'zstd:9'):
         pid = case.victim('memory', 5, 'wait', 'pass')
-        image = save_and_kill(case, pid, '--compress', how, '--force')
+        image = save_and_kill(case, pid, '--compress', how, '--jobs', str(1 + 3 * len(sizes)), '--force')
         code, out, err = case.reprise('verify', image)
         if code:
             raise Failed('verify: %s' % err)
