@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Memory that may still be on its way (mode lazy) while the program forks, unmaps, moves, gives up
- * and protects it, executes another program, and reads it in any order with several threads.
+ * and protects it, executes another program, and reads it in any order with several threads; and
+ * while relatives read and write it from outside.
  */
 #include "harness.h"
 
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
 #define PAGE	4096UL
 #define PART	(2UL << 20)
 #define PAGES	(PART / PAGE)
@@ -173,16 +178,75 @@ static void divided(char *at)
 	CHECK_FILLED(at, PART, 16);
 }
 
+/* The pages go, the mapping stays: nothing may come late to where they were. */
+static void leave(char *at)
+{
+	char *to = mmap(NULL, PART, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(to != MAP_FAILED);
+	CHECK(mremap(at, PART, PART, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == to);
+	check_zero(at, PART);
+	CHECK_FILLED(to, PART, 17);
+	check_zero(at, PART);
+}
+
+static int into_relative(void *arg)
+{
+	char *at = ((char **)arg)[0], *page = ((char **)arg)[1];
+	struct iovec here = {page, PAGE}, there = {at + 9 * PAGE, PAGE};
+	pid_t parent = getppid();
+
+	CHECK_EQUAL(process_vm_readv(parent, &here, 1, &there, 1, 0), PAGE);
+	for (size_t i = 0; i < PAGE; i++)
+		page[i] ^= 0x55;
+	there.iov_base = at + 11 * PAGE;
+	CHECK_EQUAL(process_vm_writev(parent, &here, 1, &there, 1, 0), PAGE);
+	return 3;
+}
+
+/* By others: a relative that reads and writes from outside, and one in vfork() that shares it. */
+static void by_others(char *at)
+{
+	static char page[PAGE];
+	char *args[] = {at, page};
+	pid_t pid;
+
+	test_reap(test_fork(into_relative, args), 3);
+	for (size_t i = 0; i < PAGE; i++)
+		CHECKF(at[11 * PAGE + i] == (char)(at[9 * PAGE + i] ^ 0x55), "byte %zu", i);
+	pid = vfork();
+	if (pid == 0) {
+		at[13 * PAGE + 5] ^= 1;
+		_exit(2);
+	}
+	test_reap(pid, 2);
+	at[13 * PAGE + 5] ^= 1;
+	CHECK_FILLED(at, 11 * PAGE, 18);
+	CHECKF(test_differs(at, 12 * PAGE, PART, 18) < 0, "beside what others wrote");
+}
+
+/* What is given up lazily and written again is there; what is locked is all there. */
+static void kept(char *at)
+{
+	CHECK(!madvise(at + 40 * PAGE, 20 * PAGE, MADV_FREE));
+	memset(at + 40 * PAGE, 'f', 20 * PAGE);
+	mlock(at + 90 * PAGE, 8 * PAGE);
+	CHECK_FILLED(at, 40 * PAGE, 19);
+	CHECKF(test_differs(at, 60 * PAGE, PART, 19) < 0, "behind what was given up");
+	for (size_t i = 40 * PAGE; i < 60 * PAGE; i++)
+		CHECKF(at[i] == 'f', "what was written again, offset %zu", i);
+}
+
 int main(void)
 {
 	pthread_t threads[THREADS];
 	struct reading readings[THREADS];
-	char *read[2], *parts[6];
+	char *read[2], *parts[9];
 
 	test_init();
 	for (unsigned int i = 0; i < 2; i++)
 		read[i] = part(1 + i);
-	for (unsigned int i = 0; i < 6; i++)
+	for (unsigned int i = 0; i < 9; i++)
 		parts[i] = part(11 + i);
 
 	test_wait();
@@ -192,16 +256,26 @@ int main(void)
 		parts[3][PART / 2 + 7] ^= 1;
 	if (test_break(3))
 		memset(read[0] + 9 * PAGE, 0, PAGE);
+	if (test_break(4))
+		parts[6][PART - 9] ^= 1;
+	if (test_break(5))
+		parts[7][20 * PAGE] ^= 1;
+	if (test_break(6))
+		parts[8][70 * PAGE] ^= 1;
 	for (unsigned int i = 0; i < THREADS; i++) {
 		readings[i] = (struct reading){read, 2, i * 311, 37 + 2 * i};
 		CHECK(!pthread_create(&threads[i], NULL, read_pages, &readings[i]));
 	}
-	divided(parts[5]);
-	by_kernel(parts[4]);
-	forks(parts[3]);
+	/* what takes longest at the end: nothing is missing by then */
 	dont_need(parts[0]);
 	unmap(parts[1]);
+	leave(parts[6]);
 	move(parts[2]);
+	forks(parts[3]);
+	by_others(parts[7]);
+	by_kernel(parts[4]);
+	kept(parts[8]);
+	divided(parts[5]);
 	for (unsigned int i = 0; i < THREADS; i++)
 		CHECK(!pthread_join(threads[i], NULL));
 	for (unsigned int i = 0; i < 2; i++)
