@@ -26,6 +26,8 @@ struct mutation {
 	uint64_t ids[IDS_MAX]; /* of the first record of each kind */
 	const char *kinds[IDS_MAX];
 	size_t n_ids;
+	uint64_t own, before; /* of the record that is changed, and of the one of its kind before */
+	uint32_t type;
 };
 
 struct place {
@@ -132,6 +134,10 @@ static void other_number(struct mutation *m, const char *where, const ProtobufCF
 		if (now(m, where, how))
 			set_number(f, at, wide[i]);
 	}
+	if (is_wide(f) && m->own && now(m, where, "its own id"))
+		set_number(f, at, m->own);
+	if (is_wide(f) && m->before && now(m, where, "the id of the one before"))
+		set_number(f, at, m->before);
 	for (size_t i = 0; is_wide(f) && i < m->n_ids; i++) {
 		snprintf(how, sizeof(how), "the id of a %s", m->kinds[i]);
 		if (m->ids[i] != old && now(m, where, how))
@@ -363,6 +369,9 @@ static void change(void *arg, struct remade *r)
 	struct mutation *m = arg;
 	char name[64];
 
+	m->before = m->type == r->type ? m->own : 0;
+	m->type = r->type;
+	m->own = r->id;
 	snprintf(name, sizeof(name), "%s (itself)", r->name);
 	if (!passed_over(m, name)) {
 		if (now(m, r->name, "left out"))

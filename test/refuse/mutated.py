@@ -11,7 +11,8 @@ crashes or hangs. Of each program some are taken at random, by a seed that a fai
   MUTATE_EACH=N       N of the things that stand at the same place (1)
   MUTATE_PROGRAMS=    of these programs
   MUTATE_SEED=N       the same ones again
-  MUTATE_FROM=N       begins with that number"""
+  MUTATE_FROM=N       begins with that number
+  MUTATE_ONLY=TEXT    of what is told of them with that text"""
 
 import os
 import random
@@ -27,6 +28,7 @@ SEED = int(os.environ.get('MUTATE_SEED') or random.randrange(1 << 30))
 LOOK = bool(os.environ.get('MUTATE_LOOK'))
 STEP = int(os.environ.get('MUTATE_STEP', '1'))
 FROM = int(os.environ.get('MUTATE_FROM', '0'))
+ONLY = os.environ.get('MUTATE_ONLY', '')
 PROGRAMS = os.environ.get('MUTATE_PROGRAMS', '').split()
 SAMPLE = 12
 APART, APART_END = 1879048192, 1879048192 + 65536
@@ -140,10 +142,10 @@ def try_some(case, args, uids=None, uid=0):
     case.run(['/bin/cp', case.path('kept'), case.path('image')], uid=0)
     os.chmod(case.path('image'), 0o644)
     open(case.path('mutated'), 'w').close()
-    number = len(mutate(case, case.path('image')).splitlines())
+    numbers = [int(line.split()[0]) for line in mutate(case, case.path('image')).split('\n') if line and ONLY in line]
     chance = random.Random(SEED)
     failed = []
-    for n in range(FROM, number, STEP) if ALL else chance.sample(range(number), min(SAMPLE, number)):
+    for n in numbers[FROM::STEP] if ALL else chance.sample(numbers, min(SAMPLE, len(numbers))):
         try:
             try_one(case, n, args, uids, uid)
         except Failed as why:
