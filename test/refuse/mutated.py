@@ -30,7 +30,7 @@ STEP = int(os.environ.get('MUTATE_STEP', '1'))
 FROM = int(os.environ.get('MUTATE_FROM', '0'))
 ONLY = os.environ.get('MUTATE_ONLY', '')
 PROGRAMS = os.environ.get('MUTATE_PROGRAMS', '').split()
-SAMPLE = 12
+SAMPLE = 6
 APART, APART_END = 1879048192, 1879048192 + 65536
 LONGEST = 20  # seconds
 MEMORY = 1 << 20  # KiB
@@ -177,7 +177,7 @@ def tried(kind, name, args, uids, uid, owner):
     def test(case):
         save(case, name, owner)
         try_some(case, args, uids, uid)
-    test.timeout = 36000 if ALL else 60
+    test.timeout = 36000 if ALL else 120
     test.network = True
     test.__name__ = 'test_%s_%s' % (kind, name)
     globals()[test.__name__] = test
@@ -209,5 +209,5 @@ def test_container(case):
     try_some(case, ['--name', 'copy', '--privileged'])
 
 
-test_container.timeout = 36000 if ALL else 60
+test_container.timeout = 36000 if ALL else 120
 test_container.network = True
