@@ -115,6 +115,21 @@ static int refuse_kind(const struct bpf_map_info *info, struct error *e)
 		 : 0;
 }
 
+/* `excl_prog_hash` of BPF_MAP_CREATE, from 6.18 on. Trials would be programs that it is not for. */
+static int refuse_exclusive(struct kernel_memory *k, int fd, struct error *e)
+{
+	uint64_t map, hash = 0;
+	int r = bpf_map_address(k, fd, &map);
+
+	if (r >= 0)
+		r = kernel_member(k, map, "bpf_map", "excl_prog_sha", &hash, sizeof(hash));
+	if (r < 0 && r != -ENOENT)
+		return error_errno(e, r, E_SYSTEM, "cannot look at this BPF map");
+	return hash ? error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				"this BPF map is for one program alone (excl_prog_hash)")
+		    : 0;
+}
+
 /* What there is in place of values. The numbers of maps or programs, until the files are known. */
 static int save_entries(const struct bpf_contents *all, Reprise__BpfMap *m, struct scratch *s,
 			struct error *e)
@@ -196,8 +211,8 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 			  struct scratch *scratch, struct error *e)
 {
 	Reprise__BpfMap *m = scratch_message(scratch, Reprise__BpfMap, reprise__bpf_map__init);
-	struct kernel_memory *unused;
 	struct bpf_map_info info;
+	struct kernel_memory *k;
 	uint64_t frozen = 0;
 	int r;
 
@@ -211,7 +226,9 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	f->entry->private = info.id;
 	r = refuse_kind(&info, e);
 	if (r >= 0)
-		r = files_kernel_memory(c, &unused, e);
+		r = files_kernel_memory(c, &k, e);
+	if (r >= 0)
+		r = refuse_exclusive(k, f->local, e);
 	if (r < 0)
 		return r;
 	m->same_as = find_same(c, f, info.id);

@@ -211,6 +211,28 @@ static void bpf_bloom(void)
 	bpf_map(BPF_MAP_TYPE_BLOOM_FILTER, 0, 4, 4);
 }
 
+/* For a program with that hash alone (6.18). */
+static void bpf_exclusive(void)
+{
+	static const uint8_t hash[32] = {1};
+	struct {
+		union bpf_attr attr;
+		uint64_t room[8];
+	} all = {};
+	/* behind value_type_btf_obj_fd and map_token_fd, which are not in all headers either */
+	uint8_t *more = (uint8_t *)&all + offsetof(union bpf_attr, map_extra) + 16;
+	const uint64_t at = (uintptr_t)hash;
+	const uint32_t size = sizeof(hash);
+
+	all.attr.map_type = BPF_MAP_TYPE_ARRAY;
+	all.attr.key_size = 4;
+	all.attr.value_size = 4;
+	all.attr.max_entries = 1;
+	memcpy(more, &at, sizeof(at));
+	memcpy(more + 8, &size, sizeof(size));
+	opened(syscall(SYS_bpf, BPF_MAP_CREATE, &all, sizeof(all)), "BPF maps for one program");
+}
+
 /* Writes 40 bytes of ones. */
 static int ring_writer(int ring)
 {
@@ -353,11 +375,22 @@ static void timer_cancelled(void)
 static const struct {
 	const char *name;
 	void (*make)(void);
-} kinds[] = {{"landlock", landlock},	{"notify", notify}, {"perf", perf},
-	     {"link", bpf_link},	{"btf", btf},	    {"attach", bpf_attach},
-	     {"kfunc", bpf_kfunc},	{"dead", bpf_dead}, {"counters", bpf_counters},
-	     {"bloom", bpf_bloom},	{"ring", bpf_ring}, {"timers", bpf_timers},
-	     {"memory", bpf_memory},	{"stats", stats},   {"timer-looks", timer_looks_cancelled},
+} kinds[] = {{"landlock", landlock},
+	     {"notify", notify},
+	     {"perf", perf},
+	     {"link", bpf_link},
+	     {"btf", btf},
+	     {"attach", bpf_attach},
+	     {"kfunc", bpf_kfunc},
+	     {"dead", bpf_dead},
+	     {"counters", bpf_counters},
+	     {"bloom", bpf_bloom},
+	     {"exclusive", bpf_exclusive},
+	     {"ring", bpf_ring},
+	     {"timers", bpf_timers},
+	     {"memory", bpf_memory},
+	     {"stats", stats},
+	     {"timer-looks", timer_looks_cancelled},
 	     {"timer", timer_cancelled}};
 
 int main(int argc, char **argv)

@@ -65,6 +65,11 @@ def test_bpf_ring(case):
     refused(case, 'ring', 'file-state', 'a ring', 'no message begins')
 
 
+def test_bpf_exclusive(case):
+    needs_kernel_memory()
+    refused(case, 'exclusive', 'file-state', 'one program alone')
+
+
 def test_bpf_bloom(case):
     refused(case, 'bloom', 'file-kind', 'Bloom filter')
 
