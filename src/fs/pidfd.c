@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -58,6 +59,10 @@ static int pidfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a pidfd");
 	msg->pidfd = m;
+	if (flistxattr(f->local, NULL, 0) > 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
+				 "it has extended attributes (trusted.*), which belong to the "
+				 "process");
 	m->thread = f->flags & PIDFD_THREAD;
 	if (pid == 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,

@@ -49,6 +49,8 @@ static const struct {
 	{"tx-tcp6-segmentation", TUN_F_TSO6},
 	{"tx-tcp-ecn-segmentation", TUN_F_TSO_ECN},
 	{"tx-udp-segmentation", 0x20 | 0x40 /* TUN_F_USO4 and 6 go together */},
+	{"tx-udp_tnl-segmentation", 0x80 /* TUN_F_UDP_TUNNEL_GSO, 6.17 */},
+	{"tx-udp_tnl-csum-segmentation", 0x100 /* TUN_F_UDP_TUNNEL_GSO_CSUM */},
 };
 
 #define STRINGS_MAX 256
@@ -133,15 +135,14 @@ static int check_filter(int fd, struct error *e)
 
 static int save_queue(int fd, Reprise__TunFile *m, struct error *e)
 {
-	int on = 0, r = 0;
+	int on = 0, r;
 
 	if (ioctl(fd, TUNGETSNDBUF, &m->send_buffer) < 0 ||
 	    ioctl(fd, TUNGETVNETHDRSZ, &m->vnet_header) < 0 || ioctl(fd, TUNGETVNETLE, &on) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot read its settings");
 	m->vnet_little = on != 0;
 	m->vnet_big = ioctl(fd, TUNGETVNETBE, &on) == 0 && on; /* few kernels have it */
-	if (m->flags & IFF_VNET_HDR)
-		r = read_offload(m->name, &m->offload);
+	r = read_offload(m->name, &m->offload);
 	return r < 0 ? error_errno(e, r, E_SYSTEM, "cannot read what is offloaded to it") : 0;
 }
 
@@ -254,7 +255,7 @@ static int set_queue(int fd, const Reprise__TunFile *m, struct error *e)
 	    ioctl(fd, TUNSETVNETHDRSZ, &m->vnet_header) < 0 ||
 	    (m->vnet_little && ioctl(fd, TUNSETVNETLE, &on) < 0) ||
 	    (m->vnet_big && ioctl(fd, TUNSETVNETBE, &on) < 0) ||
-	    (m->flags & IFF_VNET_HDR && ioctl(fd, TUNSETOFFLOAD, (unsigned long)m->offload) < 0))
+	    ioctl(fd, TUNSETOFFLOAD, (unsigned long)m->offload) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set up a queue of interface %s",
 				   m->name);
 	return 0;

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
+#include <sys/xattr.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,6 +55,15 @@ static void perf(void)
 				       .exclude_kernel = 1};
 
 	opened(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0), "performance counter");
+}
+
+/* From 6.18 on. */
+static void pidfd(void)
+{
+	long fd = syscall(SYS_pidfd_open, getpid(), 0);
+
+	opened(fd, "pidfd");
+	opened(fsetxattr((int)fd, "trusted.test", "x", 1, 0), "attribute of a pidfd");
 }
 
 static long bpf(int command, const union bpf_attr *attr)
@@ -378,6 +388,7 @@ static const struct {
 } kinds[] = {{"landlock", landlock},
 	     {"notify", notify},
 	     {"perf", perf},
+	     {"pidfd", pidfd},
 	     {"link", bpf_link},
 	     {"btf", btf},
 	     {"attach", bpf_attach},

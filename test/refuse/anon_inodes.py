@@ -34,6 +34,10 @@ def test_perf_event(case):
     refused(case, 'perf', 'file-kind', 'perf_event_open', 'close it')
 
 
+def test_pidfd_attribute(case):
+    refused(case, 'pidfd', 'file-state', 'extended attributes')
+
+
 def test_bpf_link(case):
     refused(case, 'link', 'file-kind', 'BPF link', 'close it')
 

@@ -26,6 +26,9 @@
 static char tap_name[16], tun_name[16];
 static unsigned int net; /* 10.net.net.0 */
 
+#define FEATURES 3 /* of 32 each */
+static uint32_t features[FEATURES];
+
 /* With a NUMBER of its own, if not 0: small ones are taken by others' meanwhile. */
 static int open_tun(const char *name, short flags, int number)
 {
@@ -103,7 +106,9 @@ static int open_configured(void)
 
 	CHECK(!ioctl(fd, TUNSETVNETHDRSZ, &size));
 	CHECK(!ioctl(fd, TUNSETSNDBUF, &room));
-	CHECK(!ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4));
+	/* TUN_F_UDP_TUNNEL_GSO, with checksums: 6.17 */
+	if (ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | 0x180))
+		CHECK(!ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4));
 	CHECK(!ioctl(fd, TUNSETOWNER, 1234));
 	ask(SIOCSIFADDR, tun_name, with_address(1));
 	ifr = (struct ifreq){};
@@ -127,8 +132,24 @@ static unsigned int checksums(void)
 	return value.data;
 }
 
+/* All that the interface offers. */
+static void features_of(const char *name, uint32_t *ret)
+{
+	struct {
+		struct ethtool_gfeatures head;
+		struct ethtool_get_features_block blocks[FEATURES];
+	} all = {.head = {.cmd = ETHTOOL_GFEATURES, .size = FEATURES}};
+	struct ifreq ifr = {};
+
+	ifr.ifr_data = (void *)&all;
+	ask(SIOCETHTOOL, name, ifr);
+	for (int i = 0; i < FEATURES; i++)
+		ret[i] = all.blocks[i].active;
+}
+
 static void check_tun(int fd)
 {
+	uint32_t now[FEATURES];
 	struct ifreq ifr = ask(SIOCGIFADDR, tun_name, (struct ifreq){});
 	struct ifreq wanted = with_address(1);
 	char path[64], owner[16] = "";
@@ -139,6 +160,8 @@ static void check_tun(int fd)
 	CHECK(ask(SIOCGIFFLAGS, tun_name, (struct ifreq){}).ifr_flags & IFF_UP);
 	CHECK(has_route());
 	CHECK_EQUAL(checksums(), 1);
+	features_of(tun_name, now);
+	CHECK(!memcmp(now, features, sizeof(now)));
 	CHECK(!ioctl(fd, TUNGETVNETHDRSZ, &value) && value == 12);
 	CHECK(!ioctl(fd, TUNGETSNDBUF, &value) && value == 54321);
 	ifr = (struct ifreq){};
@@ -179,6 +202,7 @@ int main(void)
 	static const char mac[] = "\x02\x12\x34\x56\x78\x9a";
 	struct ifreq ifr = {}, detach = {.ifr_flags = IFF_DETACH_QUEUE};
 	int tap, second, tun, plain, index, bound;
+	uint32_t of_tap[FEATURES], now_of_tap[FEATURES];
 	struct timespec now;
 
 	test_init();
@@ -195,6 +219,9 @@ int main(void)
 	ask(SIOCSIFHWADDR, tap_name, ifr);
 	index = ask(SIOCGIFINDEX, tap_name, (struct ifreq){}).ifr_ifindex;
 	tun = open_configured();
+	features_of(tun_name, features);
+	CHECK(!ioctl(tap, TUNSETOFFLOAD, TUN_F_CSUM));
+	features_of(tap_name, of_tap);
 	check_tun(tun);
 	bound = bind_there();
 
@@ -213,6 +240,8 @@ int main(void)
 		    IFF_TAP | IFF_MULTI_QUEUE);
 	CHECK_EQUAL(ask(SIOCGIFINDEX, tap_name, (struct ifreq){}).ifr_ifindex, index);
 	CHECK(!memcmp(ask(SIOCGIFHWADDR, tap_name, (struct ifreq){}).ifr_hwaddr.sa_data, mac, 6));
+	features_of(tap_name, now_of_tap);
+	CHECK(!memcmp(now_of_tap, of_tap, sizeof(of_tap)));
 	CHECK(!ioctl(second, TUNGETIFF, &ifr) || errno == EBADFD);
 	detach.ifr_flags = IFF_ATTACH_QUEUE;
 	CHECK(!ioctl(second, TUNSETQUEUE, &detach));
