@@ -148,6 +148,8 @@ static int save_watches(struct checkpoint *c, const struct file_entry *f, struct
 	for (size_t i = 0; i < f->msg->inotify->n_watches && r >= 0; i++) {
 		char what[32];
 
+		if (watch_is_gone(c, &seen[i].inode))
+			continue;
 		snprintf(what, sizeof(what), "its watch %d", seen[i].msg->wd);
 		r = watch_save(c, f, &seen[i].inode, what, &seen[i].msg->inode, e);
 	}
@@ -166,7 +168,8 @@ static int inotify_validate(const struct restart *r, const Reprise__File *msg, s
 	if (!msg->inotify)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an inotify without its message");
 	for (size_t i = 0; i < msg->inotify->n_watches; i++) {
-		int res = inode_validate(r, msg->inotify->watches[i]->inode, e);
+		uint64_t inode = msg->inotify->watches[i]->inode;
+		int res = inode ? inode_validate(r, inode, e) : 0;
 
 		if (res < 0)
 			return res;
@@ -234,6 +237,25 @@ static int make_overflow(struct restart *r, int fd, struct error *e)
 	return res < 0 ? error_errno(e, res, E_RESTORE, "cannot tell of lost events") : 0;
 }
 
+/*
+ * In the place of what has gone: a pipe that nobody has open. Its inode stays as long as it is
+ * watched, and nothing happens to it any more; a file that was removed would say so.
+ */
+static int open_gone(struct restart *r, int *ret_fd, char *path, size_t size, struct error *e)
+{
+	int ends[2];
+
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot make a pipe");
+	*ret_fd = reopen_fd(r->proc_fd, ends[0], O_PATH | O_CLOEXEC);
+	close(ends[0]);
+	close(ends[1]);
+	if (*ret_fd < 0)
+		return error_errno(e, *ret_fd, E_RESTORE, "cannot open a pipe");
+	snprintf(path, size, "self/fd/%d", *ret_fd);
+	return 0;
+}
+
 static int add_watch(struct restart *r, int fd, const Reprise__InotifyWatch *m, struct error *e)
 {
 	_cleanup_(close_fd) int target = -EBADF;
@@ -243,13 +265,14 @@ static int add_watch(struct restart *r, int fd, const Reprise__InotifyWatch *m, 
 	if (ioctl(fd, INOTIFY_IOC_SETNEXTWD, m->wd) < 0)
 		return error_errno(e, -errno, E_KERNEL_TOO_OLD,
 				   "cannot choose the number of a watch");
-	res = watch_open(r, m->inode, &target, path, sizeof(path), e);
+	res = m->inode ? watch_open(r, m->inode, &target, path, sizeof(path), e)
+		       : open_gone(r, &target, path, sizeof(path), e);
 	if (res < 0)
 		return res;
 	wd = inotify_add_watch(fd, path, m->mask);
 	if (wd < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot watch %s",
-				   watch_name(r, m->inode));
+				   m->inode ? watch_name(r, m->inode) : "what has gone");
 	if (wd != m->wd)
 		return error_set(e, -EEXIST, E_RESTORE, "watch %d became %d", m->wd, wd);
 	return 0;

@@ -20,6 +20,10 @@
 #include "fs/fdinfo.h"
 #include "fs/inode_search.h"
 
+#ifndef FILEID_KERNFS
+#define FILEID_KERNFS 0xfe /* linux/exportfs.h: of sysfs and of control groups */
+#endif
+
 #define QUEUE_MAX (1 << 22) /* events, of some 50 bytes each */
 
 static_assert(sizeof(struct file_handle) + MAX_HANDLE_SZ <= sizeof(((struct watch_inode *)0)->room),
@@ -142,6 +146,22 @@ int watch_open_handle(struct checkpoint *c, const struct watch_inode *w)
 		close_fd(&fd);
 	}
 	return -1;
+}
+
+/* Numbers of kernfs never come again: who has gone is no longer found (kernfs_fh_to_dentry()). */
+bool watch_is_gone(struct checkpoint *c, const struct watch_inode *w)
+{
+	if (!w->handle || w->handle->handle_type != FILEID_KERNFS ||
+	    watch_find_mounts(c, w->dev) < 0)
+		return false;
+	vec_for_each (m, &c->files->mounts)
+		if (m->dev == w->dev && m->fd >= 0) {
+			_cleanup_(close_fd) int fd =
+				open_by_handle_at(m->fd, w->handle, O_PATH | O_CLOEXEC);
+
+			return fd < 0 && errno == ESTALE;
+		}
+	return false;
 }
 
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,

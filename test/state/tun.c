@@ -135,16 +135,18 @@ static unsigned int checksums(void)
 /* All that the interface offers. */
 static void features_of(const char *name, uint32_t *ret)
 {
-	struct {
-		struct ethtool_gfeatures head;
-		struct ethtool_get_features_block blocks[FEATURES];
-	} all = {.head = {.cmd = ETHTOOL_GFEATURES, .size = FEATURES}};
+	struct ethtool_gfeatures *all =
+		calloc(1, sizeof(*all) + FEATURES * sizeof(all->features[0]));
 	struct ifreq ifr = {};
 
-	ifr.ifr_data = (void *)&all;
+	CHECK(all);
+	all->cmd = ETHTOOL_GFEATURES;
+	all->size = FEATURES;
+	ifr.ifr_data = (void *)all;
 	ask(SIOCETHTOOL, name, ifr);
 	for (int i = 0; i < FEATURES; i++)
-		ret[i] = all.blocks[i].active;
+		ret[i] = all->features[i].active;
+	free(all);
 }
 
 static void check_tun(int fd)
