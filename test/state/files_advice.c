@@ -104,9 +104,22 @@ static int make(void)
 	return fd;
 }
 
+/* Where memory is short pages go as they come: what is seen again is true. */
+static void look_until(struct shown *ret, const struct shown *expected)
+{
+	struct shown before[COUNT];
+
+	for (int tries = 0; tries < 20; tries++) {
+		memcpy(before, expected ? expected : ret, sizeof(before));
+		look(ret);
+		if (!memcmp(before, ret, sizeof(before)))
+			return;
+	}
+}
+
 int main(void)
 {
-	struct shown was[COUNT], is[COUNT];
+	struct shown was[COUNT] = {}, is[COUNT] = {};
 
 	test_init();
 	for (size_t i = 0; i < COUNT; i++) {
@@ -114,7 +127,7 @@ int main(void)
 		CHECK(!posix_fadvise(fds[i], 0, 0, advice[i][0]));
 		CHECK(!posix_fadvise(fds[i], 0, 0, advice[i][1]));
 	}
-	look(was);
+	look_until(was, NULL);
 	if (was[0].byte == was[1].byte || was[0].part == was[2].part)
 		test_skip("the kernel does not read ahead as expected");
 
@@ -123,7 +136,7 @@ int main(void)
 		CHECK(!posix_fadvise(fds[1], 0, 0, POSIX_FADV_NORMAL));
 	if (test_break(2))
 		CHECK(!posix_fadvise(fds[2], 0, 0, POSIX_FADV_NORMAL));
-	look(is);
+	look_until(is, was);
 	for (size_t i = 0; i < COUNT; i++) {
 		CHECKF(is[i].byte == was[i].byte, "%zu: a byte brings %zu pages, not %zu", i,
 		       is[i].byte, was[i].byte);
