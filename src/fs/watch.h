@@ -21,8 +21,8 @@ int watch_parse_handle(const char *line, struct watch_inode *w);
 int watch_save(struct checkpoint *c, const struct file_entry *f, struct watch_inode *w,
 	       const char *what, uint64_t *ret_inode, struct error *e) must_check;
 /*
- * Is it a file of a control group, or of sysfs, that was removed? Whoever watches such may not have heard of it
- * yet, or never does: nothing tells him (kernfs_remove()). Needs CAP_DAC_READ_SEARCH.
+ * Is it a file of a control group, or of sysfs, that was removed? Whoever watches such may not have
+ * heard of it yet, or never does: nothing tells him (kernfs_remove()). Needs CAP_DAC_READ_SEARCH.
  */
 bool watch_is_gone(struct checkpoint *c, const struct watch_inode *w);
 /* By its handle on its device alone, if it has a path there: an O_PATH descriptor, or -1. */

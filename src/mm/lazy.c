@@ -418,7 +418,8 @@ void mm_lazy_go(struct restart *r)
 {
 	const char go = 1;
 
-	if (r->mm->lazy_go >= 0 && write(r->mm->lazy_go, &go, 1) == 1)
+	/* If it has just been killed, its keeper does what is left. */
+	if (r->mm->lazy_go >= 0 && send(r->mm->lazy_go, &go, 1, MSG_NOSIGNAL) == 1)
 		close_fd(&r->mm->lazy_go);
 }
 

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -489,7 +490,7 @@ void lazy_server_run(const struct lazy_start *start)
 	if (r >= 0)
 		r = server_start_workers(&s);
 	/* Not told so, the restart fails. */
-	if (r < 0 || write(start->go, "", 1) != 1)
+	if (r < 0 || send(start->go, "", 1, MSG_NOSIGNAL) != 1)
 		_exit(1);
 	run(&s);
 }

@@ -91,7 +91,7 @@ static bool are_ours(const Reprise__UnixSocket *seen_by)
 		return false;
 	return !seen_by->peer_pid ||
 	       (n == (int)seen_by->n_peer_groups &&
-		!memcmp(groups, seen_by->peer_groups, (size_t)n * sizeof(*groups)));
+		(!n || !memcmp(groups, seen_by->peer_groups, (size_t)n * sizeof(*groups))));
 }
 
 int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), void *arg,

@@ -42,6 +42,7 @@ int agent_load(const struct agent *a, pid_t tid, struct batch *b, struct agent_h
 	struct iovec remote = {(void *)(a->mapping + AGENT_HEADER_AT),
 			       sizeof(*h) + calls_size(b) + b->data_len};
 	ssize_t n;
+	int r;
 
 	info.si_signo = (int)h->signal;
 	h->ncalls = b->ncalls;
@@ -49,9 +50,9 @@ int agent_load(const struct agent *a, pid_t tid, struct batch *b, struct agent_h
 	h->data = agent_data_at(a, b);
 	memcpy(h->siginfo, &info, sizeof(h->siginfo));
 	n = process_vm_writev(tid, local, 4, &remote, 1, 0);
+	r = n < 0 ? -errno : -EFAULT;
 	if (n < 0 || (size_t)n != remote.iov_len)
-		return error_errno(e, n < 0 ? -errno : -EFAULT,
-				   n < 0 && errno == ESRCH ? E_TASK_GONE : E_REMOTE,
+		return error_errno(e, r, trace_error_code(r),
 				   "cannot write a list of system calls into task %d", tid);
 	return 0;
 }
@@ -66,13 +67,14 @@ int agent_unload(const struct agent *a, pid_t tid, struct batch *b, struct error
 	};
 	struct iovec remote = {(void *)(a->mapping + CALLS_AT), calls_size(b) + b->data_len};
 	ssize_t n;
+	int r;
 
 	if (!remote.iov_len)
 		return 0;
 	n = process_vm_readv(tid, local, 3, &remote, 1, 0);
+	r = n < 0 ? -errno : -EFAULT;
 	if (n < 0 || (size_t)n != remote.iov_len)
-		return error_errno(e, n < 0 ? -errno : -EFAULT,
-				   n < 0 && errno == ESRCH ? E_TASK_GONE : E_REMOTE,
+		return error_errno(e, r, trace_error_code(r),
 				   "cannot read the results of system calls from task %d", tid);
 	return 0;
 }

@@ -45,7 +45,8 @@ uint32_t batch_data(struct batch *b, const void *init, uint32_t len)
 		b->failed = -ENOMEM;
 		return 0;
 	}
-	memset(b->data + at, 0, end - at);
+	if (end > at)
+		memset(b->data + at, 0, end - at);
 	if (init)
 		memcpy(b->data + at, init, len);
 	b->data_len = end;

@@ -24,13 +24,17 @@ static long do_ptrace(long request, pid_t tid, unsigned long addr, const void *d
 	return r < 0 ? -errno : r;
 }
 
+enum error_code trace_error_code(int err)
+{
+	return err == -ESRCH ? E_TASK_GONE : err == -EPERM ? E_PERMISSION : E_REMOTE;
+}
+
 static int failed(struct error *e, long r, pid_t tid, const char *what)
 {
 	if (r == -ESRCH)
 		return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended, or is not stopped",
 				 tid);
-	return error_errno(e, (int)r, r == -EPERM ? E_PERMISSION : E_REMOTE, "cannot %s task %d",
-			   what, tid);
+	return error_errno(e, (int)r, trace_error_code((int)r), "cannot %s task %d", what, tid);
 }
 
 static int simple(long request, pid_t tid, unsigned long addr, const void *data, struct error *e,
@@ -270,7 +274,7 @@ static int transfer(pid_t tid, uint64_t addr, void *buf, size_t len, bool write,
 		return 0;
 	if (r == -ESRCH)
 		return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
-	return error_errno(e, r, E_REMOTE, "cannot %s %zu bytes at %#lx of task %d",
+	return error_errno(e, r, trace_error_code(r), "cannot %s %zu bytes at %#lx of task %d",
 			   write ? "write" : "read", len, (unsigned long)addr, tid);
 }
 

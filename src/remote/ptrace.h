@@ -52,6 +52,9 @@ struct cpu_state {
 	uint8_t xstate[XSTATE_MAX] __attribute__((aligned(64)));
 };
 
+/* What it means that a task cannot be reached, by the negative errno. */
+enum error_code trace_error_code(int err);
+
 int trace_seize(pid_t tid, unsigned long options, struct error *e) must_check;
 int trace_set_options(pid_t tid, unsigned long options, struct error *e) must_check;
 int trace_interrupt(pid_t tid, struct error *e) must_check;

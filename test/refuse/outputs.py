@@ -130,7 +130,8 @@ def test_no_core(case):
     case.reprise('keygen', case.path('key'))
 
     def limited():
-        return [limit for ours, limit in core_limits() if ours].count('1')
+        # 0: what sanitizers set
+        return len([limit for ours, limit in core_limits() if ours and limit in '01'])
 
     for number, options in (1, ()), (2, ('--sign', case.path('key'))):
         reader, writer = os.pipe()

@@ -120,7 +120,7 @@ def test_one_less(case):
     clean(case)
     os.chmod(case.path('image'), 0o644)
     caps = ['checkpoint_restore', 'setuid', 'setgid', 'sys_ptrace', 'chown', 'dac_override']
-    one_less(case, caps, caps, ('permission', 'credentials', 'pid-choose', 'file-open', 'restore', 'remote'), 'restart', '-d', '-q', '-i', case.path('image'))
+    one_less(case, caps, caps, ('permission', 'credentials', 'pid-choose', 'file-open', 'restore'), 'restart', '-d', '-q', '-i', case.path('image'))
     case.expect_nobody()
     end(case, restart(case, caps, uid=NOBODY))
 
