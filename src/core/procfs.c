@@ -136,12 +136,15 @@ int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
 	return r < 0 ? r : open_path(proc_fd, flags, path, e);
 }
 
-/* Is it made in one piece, so that a read which does not fill its buffer has come to the end? */
+/*
+ * Is it made in one piece, so that a read which does not fill its buffer has come to the end, if
+ * it is one of a line?
+ */
 static bool is_whole(const char *path)
 {
-	static const char *const names[] = {
-		"stat",	       "status",	"statm",	   "limits", "comm",
-		"personality", "oom_score_adj", "coredump_filter", "auxv"};
+	static const char *const names[] = {"stat",	     "status",	       "statm",
+					    "limits",	     "comm",	       "personality",
+					    "oom_score_adj", "coredump_filter"};
 	const char *base = strrchr(path, '/');
 
 	for (size_t i = 0; base && i < sizeof(names) / sizeof(names[0]); i++)
@@ -195,8 +198,8 @@ static ssize_t read_path(int proc_fd, size_t piece, char **ret, const char *path
 			continue;
 		if (n < 0)
 			return access_error(e, proc_fd, -errno, "read", path);
-		end = n == 0 || (whole && (size_t)n < left);
 		used += (size_t)n;
+		end = n == 0 || (whole && (size_t)n < left && at[used - 1] == '\n');
 	}
 	if (!text)
 		return keep(ret, path, small, used, e);

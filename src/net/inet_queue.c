@@ -240,7 +240,8 @@ static int peek_all(struct reader *rd, int original, struct error *e)
 		.value = PEEK_OFF_EMPTY,
 	};
 	ssize_t n = peek(rd, true, e);
-	int r, back;
+	struct error unused = {};
+	int r, back, put;
 
 	if (n < 0)
 		return n == -EAGAIN ? 0 : (int)n;
@@ -251,8 +252,9 @@ static int peek_all(struct reader *rd, int original, struct error *e)
 		return file_absolve(rd->c, rd->entry, r, e);
 	r = peek_behind(rd, n == 0, e);
 	back = rd->empty_behind ? PEEK_OFF_EMPTY : original;
-	if (setsockopt(rd->fd, SOL_SOCKET, SO_PEEK_OFF, &back, sizeof(back)) < 0 && r >= 0)
-		r = error_errno(e, -errno, E_INTERNAL, "SO_PEEK_OFF");
+	put = socket_put_back(rd->fd, SO_PEEK_OFF, back, r < 0 ? &unused : e);
+	if (r >= 0)
+		r = put;
 	return file_absolve(rd->c, rd->entry, r, e);
 }
 

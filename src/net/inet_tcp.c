@@ -96,7 +96,8 @@ static int save_listener(struct checkpoint *c, const struct file_seen *f,
 static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f, int fd,
 			       const ProtobufCBinaryData *to, struct error *e)
 {
-	int original = -1, zero = 0, r;
+	int original = -1, zero = 0, r, put;
+	struct error unused = {};
 	struct agent_promise undo = {
 		.nr = SYS_setsockopt,
 		.args = {(uint64_t)f->fd, SOL_SOCKET, SO_PEEK_OFF, 0, sizeof(int)},
@@ -113,10 +114,13 @@ static ssize_t peek_from_start(struct checkpoint *c, const struct file_entry *f,
 	r = file_promise(c, f, &undo, 1, e);
 	if (r < 0)
 		return file_absolve(c, f, r, e);
-	ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)), "was set");
-	n = recv(fd, to->data, to->len, MSG_PEEK | MSG_DONTWAIT);
+	n = setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero));
+	if (n >= 0)
+		n = recv(fd, to->data, to->len, MSG_PEEK | MSG_DONTWAIT);
 	r = n < 0 ? -errno : 0;
-	ignore(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &original, sizeof(original)), "was set");
+	put = socket_put_back(fd, SO_PEEK_OFF, original, &unused);
+	if (r >= 0)
+		r = put;
 	r = file_absolve(c, f, r, e);
 	errno = -r;
 	return r < 0 ? -1 : n;

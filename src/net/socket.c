@@ -35,6 +35,16 @@ static int get_int(int fd, int name, int *ret, struct error *e)
 	return 0;
 }
 
+#define TRIES 5
+
+int socket_put_back(int fd, int name, int value, struct error *e)
+{
+	for (int i = 0; i < TRIES; i++)
+		if (setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value)) == 0)
+			return 0;
+	return error_errno(e, -errno, E_SYSTEM, "cannot set option %d of a socket back", name);
+}
+
 int socket_number(int fd, int level, int name, int *ret, struct error *e)
 {
 	int value;

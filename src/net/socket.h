@@ -36,6 +36,11 @@ static inline bool socket_unsure(int err)
 {
 	return err == ENOMEM || err == ENOBUFS || err == EIO || err == EINTR || err == EPERM;
 }
+/*
+ * Sets an option of a socket of the application back to what it was. Tried again: it may be
+ * interrupted (unix_set_peek_off()), or memory may be short for the moment.
+ */
+int socket_put_back(int fd, int name, int value, struct error *e) must_check;
 /* An option that is a number: 1; 0 if there is no such option; or a negative errno. */
 int socket_number(int fd, int level, int name, int *ret, struct error *e) must_check;
 

@@ -441,7 +441,7 @@ static int toggle_back(const struct reader *rd, const int was[NTOGGLES], struct 
 		int set = 0;
 
 		if (known < 0 || (known && is != was[i]))
-			set = set_option(rd->fd, toggles[i].name, was[i], e);
+			set = socket_put_back(rd->fd, toggles[i].name, was[i], e);
 		r = set < 0 ? set : r;
 	}
 	return r;

@@ -117,10 +117,10 @@ def test_kill_mask(case):
                         inject=['-p', str(PTRACE_SETSIGMASK), '-k', str(signal.SIGUSR2.value)])
 
 
-def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: [], inject=()):
+def fail_checkpoint(case, *options, size=('small', '2'), more=lambda case, victim: [], inject=(), every=False):
     victim = start(case, *size)
     options += tuple(more(case, victim))
-    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options], inject=inject)
+    harm = Harm(case, ['checkpoint', str(victim.pid), '-o', case.path('image'), '-q', *options], inject=inject, every=every)
     calls, status, _, said = harm.sample()
     if status:
         raise Failed('the checkpoint failed: %s' % said)
@@ -170,12 +170,17 @@ def test_fail_sockets(case):
     fail_checkpoint(case, size=('small', '1', 'sockets'))
 
 
-GETSOCKOPT = 55
+SETSOCKOPT, GETSOCKOPT = 54, 55
 
 
 def test_fail_options(case):
     """Where an option cannot be read it is put back all the same."""
     fail_checkpoint(case, size=('small', '1', 'sockets'), inject=['-y', str(GETSOCKOPT)])
+
+
+def test_fail_to_set(case):
+    """Where one cannot be put back, it is tried again."""
+    fail_checkpoint(case, size=('small', '1', 'sockets'), inject=['-y', str(SETSOCKOPT)], every=True)
 
 
 def test_fail_pty(case):
