@@ -137,8 +137,8 @@ int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
 }
 
 /*
- * Is it made in one piece, so that a read which does not fill its buffer has come to the end, if
- * it is one of a line?
+ * Is it made in one piece, so that a read has come to the end that ends a line and does not fill
+ * its buffer?
  */
 static bool is_whole(const char *path)
 {
