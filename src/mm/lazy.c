@@ -414,13 +414,16 @@ int mm_lazy_ready(struct restart *r, struct error *e)
 	return error_set(e, -ESRCH, E_LAZY, "the process that is to serve memory has ended");
 }
 
+#define GO_TRIES 5
+
 void mm_lazy_go(struct restart *r)
 {
 	const char go = 1;
 
-	/* If it has just been killed, its keeper does what is left. */
-	if (r->mm->lazy_go >= 0 && send(r->mm->lazy_go, &go, 1, MSG_NOSIGNAL) == 1)
-		close_fd(&r->mm->lazy_go);
+	/* The tasks run already. If it has just been killed, its keeper does what is left. */
+	for (int i = 0; i < GO_TRIES && r->mm->lazy_go >= 0; i++)
+		if (send(r->mm->lazy_go, &go, 1, MSG_NOSIGNAL) == 1)
+			close_fd(&r->mm->lazy_go);
 }
 
 void lazy_end(struct restart *r)
