@@ -54,6 +54,8 @@ class Left:
     def settled(self):
         """Those of a container that was not finished end by themselves."""
         running = [c for c in listed(self.case).values() if c['state'] != 'ended']
+        if any(c['state'] == 'starting' for c in running):
+            return False
         known = {c[who] for c in running for who in ('init', 'pid')}
         return not [p for p in self.case.others() if p[0] not in known] and not traced()
 
