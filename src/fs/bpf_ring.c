@@ -156,12 +156,13 @@ int bpf_ring_save(int fd, Reprise__BpfMap *m, bool checking, struct scratch *s, 
 
 static int unpack(const Reprise__BpfMap *m, struct bpf_ring *ret)
 {
+	const size_t size = RING_DATA + (size_t)m->max_entries;
+
 	ret->size = m->max_entries;
-	ret->at = calloc(1, RING_DATA + (size_t)ret->size);
+	ret->at = malloc(size);
 	if (!ret->at)
 		return -ENOMEM;
-	for (size_t i = 0; i < m->n_ring; i++)
-		memcpy(ret->at + m->ring[i]->offset, m->ring[i]->data.data, m->ring[i]->data.len);
+	parts_fill(ret->at, size, m->n_ring, m->ring);
 	return 0;
 }
 

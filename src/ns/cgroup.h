@@ -39,13 +39,13 @@ bool cgroup_has_controller(const char *list, const char *name);
 int cgroup_of(const char *text, const char *controllers, char **ret, struct error *e) must_check;
 /* Where that group is to be found, to be freed; NULL: what is mounted does not show it. */
 char *cgroup_directory(const struct cgroup_hierarchy *h, const char *group);
-/* Reads a file of a group, without the newline at its end; a negative errno. */
 /* A group below, by whatever name. */
 static inline bool cgroup_is_group(const struct dirent *d)
 {
 	return d->d_type == DT_DIR && strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0;
 }
 
+/* Reads a file of a group, without the newline at its end; a negative errno. */
 int cgroup_read(int dir, const char *name, char *text, size_t size);
 int cgroup_write(int dir, const char *name, const char *text);
 

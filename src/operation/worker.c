@@ -234,16 +234,20 @@ struct report *report_mute(void)
 	return &mute;
 }
 
-/* Neither a file, which would be too small, nor a program gets it: umh_pipe_setup() of the kernel.
+/*
+ * With a limit of 1 neither a file, which would be too small, nor a program gets it; with 0 a
+ * program does (do_coredump()).
  */
 void worker_no_core(void)
 {
 	struct rlimit limit;
 
-	if (getrlimit(RLIMIT_CORE, &limit) < 0 || limit.rlim_cur <= 1 || limit.rlim_max <= 1)
+	if (getrlimit(RLIMIT_CORE, &limit) < 0)
 		return;
 	limit.rlim_cur = 1;
-	ignore(setrlimit(RLIMIT_CORE, &limit), "it is lower, and may be so");
+	if (!limit.rlim_max)
+		limit.rlim_max = 1;
+	ignore(setrlimit(RLIMIT_CORE, &limit), "without privilege a hard limit of 0 stays");
 }
 
 static void worker_main(pid_t parent, int fd, worker_fn work, void *arg,

@@ -45,6 +45,28 @@ static inline int made(long fd)
 	return (int)fd;
 }
 
+/* Types: the words that describe them, and all of their names. */
+static inline int btf_load(const uint32_t *types, size_t n, const char *names, size_t length)
+{
+	const struct btf_header h = {.magic = BTF_MAGIC,
+				     .version = BTF_VERSION,
+				     .hdr_len = sizeof(h),
+				     .type_len = (uint32_t)(n * sizeof(*types)),
+				     .str_off = (uint32_t)(n * sizeof(*types)),
+				     .str_len = (uint32_t)length};
+	uint8_t all[1024];
+	union bpf_attr attr;
+
+	CHECK(sizeof(h) + h.type_len + length <= sizeof(all));
+	memcpy(all, &h, sizeof(h));
+	memcpy(all + sizeof(h), types, h.type_len);
+	memcpy(all + sizeof(h) + h.type_len, names, length);
+	memset(&attr, 0, sizeof(attr));
+	attr.btf = (uintptr_t)all;
+	attr.btf_size = (uint32_t)(sizeof(h) + h.type_len + length);
+	return made(bpf(BPF_BTF_LOAD, &attr));
+}
+
 static inline int map_make(uint32_t type, uint32_t key, uint32_t value, uint32_t entries)
 {
 	union bpf_attr attr;

@@ -239,48 +239,19 @@ static int types, reader;
 static int types_make(void)
 {
 	enum { INT = 1, POINTER, OF_ONE, OF_TWO };
-	static const struct {
-		struct btf_header h;
-		uint32_t types[25];
-		char names[16];
-	} all = {.h = {.magic = BTF_MAGIC,
-		       .version = BTF_VERSION,
-		       .hdr_len = sizeof(all.h),
-		       .type_len = sizeof(all.types),
-		       .str_off = sizeof(all.types),
-		       .str_len = sizeof(all.names)},
-		 .types = {1,
-			   BTF_KIND_INT << 24,
-			   4,
-			   BTF_INT_SIGNED << 24 | 32,
-			   0,
-			   BTF_KIND_PTR << 24,
-			   0,
-			   0,
-			   BTF_KIND_FUNC_PROTO << 24 | 1,
-			   INT,
-			   1,
-			   POINTER,
-			   0,
-			   BTF_KIND_FUNC_PROTO << 24 | 2,
-			   INT,
-			   1,
-			   POINTER,
-			   1,
-			   POINTER,
-			   5,
-			   BTF_KIND_FUNC << 24,
-			   OF_ONE,
-			   9,
-			   BTF_KIND_FUNC << 24,
-			   OF_TWO},
-		 .names = "\0int\0all\0one"};
-	union bpf_attr attr;
+	static const char names[] = "\0int\0all\0one";
+	static const uint32_t all[] = {
+		/* clang-format off */
+		1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32,
+		0, BTF_KIND_PTR << 24, 0,
+		0, BTF_KIND_FUNC_PROTO << 24 | 1, INT, 1, POINTER,
+		0, BTF_KIND_FUNC_PROTO << 24 | 2, INT, 1, POINTER, 1, POINTER,
+		5, BTF_KIND_FUNC << 24, OF_ONE,
+		9, BTF_KIND_FUNC << 24, OF_TWO,
+		/* clang-format on */
+	};
 
-	memset(&attr, 0, sizeof(attr));
-	attr.btf = (uintptr_t)&all;
-	attr.btf_size = sizeof(all);
-	return made(bpf(BPF_BTF_LOAD, &attr));
+	return btf_load(all, N(all), names, sizeof(names));
 }
 
 /* Returns how many messages there were. */
