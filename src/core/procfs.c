@@ -106,6 +106,16 @@ static int access_error(struct error *e, int proc_fd, int err, const char *verb,
 	return error_errno(e, err, E_SYSTEM, "cannot %s /proc/%s", verb, path);
 }
 
+/*
+ * Was there no namespace since another thread has called exec, and was that about to take the place
+ * of the leader (de_thread())? Then the path leads to the new one now.
+ */
+static bool is_replaced(int proc_fd, const char *path, int err)
+{
+	return err == -ENOENT && strstr(path, "/ns/") && task_exists(proc_fd, path) &&
+	       !task_ends(proc_fd, path);
+}
+
 static int make_path(char *path, const char *fmt, va_list ap, struct error *e)
 {
 	int n = vsnprintf(path, PATH_SIZE, fmt, ap);
@@ -118,10 +128,13 @@ static int make_path(char *path, const char *fmt, va_list ap, struct error *e)
 static int open_path(int proc_fd, int flags, const char *path, struct error *e)
 {
 	int fd = openat(proc_fd, path, flags | O_CLOEXEC);
+	int r = fd < 0 ? -errno : 0;
 
-	if (fd < 0)
-		return access_error(e, proc_fd, -errno, "open", path);
-	return fd;
+	if (is_replaced(proc_fd, path, r)) {
+		fd = openat(proc_fd, path, flags | O_CLOEXEC);
+		r = fd < 0 ? -errno : 0;
+	}
+	return r < 0 ? access_error(e, proc_fd, r, "open", path) : fd;
 }
 
 int procfs_open(int proc_fd, int flags, struct error *e, const char *fmt, ...)
@@ -255,8 +268,13 @@ int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, .
 	if (r < 0)
 		return r;
 	n = readlinkat(proc_fd, path, target, sizeof(target) - 1);
-	if (n < 0)
-		return access_error(e, proc_fd, -errno, "read the link", path);
+	r = n < 0 ? -errno : 0;
+	if (is_replaced(proc_fd, path, r)) {
+		n = readlinkat(proc_fd, path, target, sizeof(target) - 1);
+		r = n < 0 ? -errno : 0;
+	}
+	if (r < 0)
+		return access_error(e, proc_fd, r, "read the link", path);
 	if ((size_t)n >= sizeof(target) - 1)
 		return error_set(e, -ENAMETOOLONG, E_SYSTEM, "the target of /proc/%s is too long",
 				 path);

@@ -22,6 +22,15 @@
 #define KILL_TIMEOUT_MS 10000
 #define NS_PER_MS	1000000ULL
 
+/* A thread that has gone may have called exec: then it has the number of its leader, and what was
+ * known of that one is not true of it. */
+static void doubt_of(struct freezer *f, pid_t pid)
+{
+	vec_for_each (p, &f->processes)
+		if (p->pid == pid)
+			freezer_doubt(p);
+}
+
 /*
  * Takes over the list of a new walk: what is known of a thread moves into it,
  * and threads that are not in it any more are let go.
@@ -57,7 +66,12 @@ static int adopt(struct freezer *f, struct freezer *now, struct error *e)
 	vec_free(&old);
 	if (r < 0)
 		return error_set(e, r, E_NO_MEMORY, "cannot list the tasks of the tree");
-	for_each_thread(f, p, t) thread_let_go(f, p->pid, t);
+	for_each_thread(f, p, t)
+	{
+		if (t->attached)
+			doubt_of(now, p->pid);
+		thread_let_go(f, p->pid, t);
+	}
 	survey_free(f);
 	f->processes.v = now->processes.v;
 	f->processes.n = now->processes.n;
