@@ -123,9 +123,13 @@ static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_m
 		struct uring_seen *s, struct error *e)
 {
 	const struct timespec pause = {.tv_nsec = DRAIN_STEP};
+	uint32_t last = 0;
 
 	for (int i = 0; i < DRAIN_MS; i++) {
 		int r = uring_look(k, f->local, s, e);
+
+		if (r >= 0)
+			last = s->in_flight - (uint32_t)s->flight.n - s->n_notices;
 
 		if (r == -EAGAIN && c->checking) {
 			error_clear(e);
@@ -148,7 +152,7 @@ static int look(struct checkpoint *c, const struct file_seen *f, struct kernel_m
 		uring_seen_free(s);
 		nanosleep(&pause, NULL);
 	}
-	*s = (struct uring_seen){.in_flight = 1};
+	*s = (struct uring_seen){.in_flight = last};
 	return refuse_flight(s, e);
 }
 

@@ -7,7 +7,7 @@ import os
 import resource
 
 from case import Failed
-from faulty import Faulty
+from faulty import Faulty, Server
 
 # The first write would be to an empty file, the third is among many; a server tells at a flush or fsync() what it could not store.
 FAILURES = [('write', errno.EDQUOT, 1), ('write', errno.EDQUOT, 3), ('write', errno.EIO, 2), ('write', errno.ENOSPC, 4), ('fsync', errno.EIO, 1),
@@ -17,6 +17,40 @@ FAILURES = [('write', errno.EDQUOT, 1), ('write', errno.EDQUOT, 3), ('write', er
 def nothing_in(where):
     if os.listdir(where):
         raise Failed('files are left: %s' % os.listdir(where))
+
+
+NO_REPLACE = {'rename2': (errno.ENOSYS, 1)}
+NO_LINKS = dict(NO_REPLACE, link=(errno.EPERM, 1))
+
+
+class Quicker(Server):
+    """Somebody else takes the name while the image is completed."""
+
+    def fsync(self, node, body):
+        self.names.setdefault(b'image', 1000)
+        self.contents[1000] = bytearray(b'theirs')
+        return b''
+
+
+def test_names(case):
+    """A name that is taken is not taken again, on file systems that cannot rename without replacing (NFS), or have no links either."""
+    pid = case.victim('memory', 4, 'wait', 'pass')
+    for fails in ({}, NO_REPLACE, NO_LINKS):
+        with Faulty(case, server=lambda fd, fails=fails: Quicker(fd, fails)) as where:
+            case.refused(case.reprise('checkpoint', str(pid), '-q', '-o', where + '/image'), 'output-exists')
+            with open(where + '/image') as file:
+                if os.listdir(where) != ['image'] or file.read() != 'theirs':
+                    raise Failed('%s: it was replaced: %s' % (sorted(fails), os.listdir(where)))
+        with Faulty(case, **fails) as where:
+            code, _, err = case.reprise('checkpoint', str(pid), '-q', '-o', where + '/image')
+            if code:
+                raise Failed('%s: %s' % (sorted(fails), err))
+            case.refused(case.reprise('checkpoint', str(pid), '-q', '-o', where + '/image'), 'output-exists')
+            code, _, err = case.reprise('checkpoint', str(pid), '-q', '-o', where + '/image', '--force')
+            if code or os.listdir(where) != ['image'] or case.reprise('verify', where + '/image')[0]:
+                raise Failed('%s: there are %s, %s' % (sorted(fails), os.listdir(where), err))
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(pid, 'the program')])
 
 
 def test_good(case):
