@@ -133,6 +133,7 @@ static int parse(struct cli *cli, struct request *q, int argc, char **argv)
 	r = check_output(cli, q->output);
 	if (r >= 0)
 		return r;
+	keys_warn(cli, &q->keys);
 	return common_begin(cli, argv);
 }
 

@@ -34,14 +34,42 @@ static int read_text(struct cli *cli, const char *path, char **ret)
 	return -1;
 }
 
-static int add(struct cli *cli, const char **list, size_t *n, const char *path)
+/* One of several is enough to be told of. */
+static void look_who_reads(struct keys *k, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && (st.st_mode & 077))
+		k->exposed = path;
+}
+
+static int read_secret_key(struct cli *cli, struct keys *k, const char *path, char **ret)
+{
+	int r = read_text(cli, path, ret);
+
+	/* A public key is no secret, wherever it was given. */
+	if (r < 0 && strstr(*ret, "-secret:"))
+		look_who_reads(k, path);
+	return r;
+}
+
+void keys_warn(const struct cli *cli, const struct keys *k)
+{
+	if (!k->exposed || cli->quiet || cli->json)
+		return;
+	fputs("reprise: warning: what is secret in ", stderr);
+	print_escaped(stderr, k->exposed);
+	fputs(" may be read by others than its owner (chmod 600)\n", stderr);
+}
+
+static int add(struct cli *cli, struct keys *secret, const char **list, size_t *n, const char *path)
 {
 	char *text;
 	int r;
 
 	if (*n + 1 >= KEYS_MAX)
 		return usage_error(cli, "too many keys");
-	r = read_text(cli, path, &text);
+	r = secret ? read_secret_key(cli, secret, path, &text) : read_text(cli, path, &text);
 	if (r < 0)
 		list[(*n)++] = text;
 	return r;
@@ -53,6 +81,7 @@ static int passphrase(struct cli *cli, struct keys *k, const char *path)
 
 	if (r >= 0)
 		return r;
+	look_who_reads(k, path);
 	k->passphrase[strcspn(k->passphrase, "\r\n")] = '\0';
 	if (!*k->passphrase)
 		return own_error(cli, "key", -EINVAL, "the pass phrase in %s is empty", path);
@@ -63,13 +92,13 @@ int key_option(struct cli *cli, struct keys *k, int c)
 {
 	switch (c) {
 	case OPT_SIGN:
-		return read_text(cli, optarg, &k->sign);
+		return read_secret_key(cli, k, optarg, &k->sign);
 	case OPT_ENCRYPT:
-		return add(cli, k->recipients, &k->n_recipients, optarg);
+		return add(cli, NULL, k->recipients, &k->n_recipients, optarg);
 	case OPT_TRUST:
-		return add(cli, k->trust, &k->n_trust, optarg);
+		return add(cli, NULL, k->trust, &k->n_trust, optarg);
 	case OPT_IDENTITY:
-		return add(cli, k->identities, &k->n_identities, optarg);
+		return add(cli, k, k->identities, &k->n_identities, optarg);
 	case OPT_PASSPHRASE_FILE:
 		return passphrase(cli, k, optarg);
 	default:
@@ -100,6 +129,7 @@ int keys_open(struct cli *cli, struct keys *k, int fd, int *ret_fd)
 	};
 	struct reprise_error e = {};
 
+	keys_warn(cli, k);
 	*ret_fd = fd;
 	if (!k->n_trust && !k->n_identities && !k->passphrase && reprise_is_sealed(fd) <= 0)
 		return -1;

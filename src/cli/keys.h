@@ -13,6 +13,7 @@ struct keys {
 	char *sign, *passphrase;
 	const char *recipients[KEYS_MAX], *trust[KEYS_MAX], *identities[KEYS_MAX];
 	size_t n_recipients, n_trust, n_identities;
+	const char *exposed; /* a file with a secret that others may read */
 	struct reprise_seal_options seal;
 	struct reprise_opening *opening;
 };
@@ -34,6 +35,8 @@ struct keys {
 
 /* Takes an option of the two lists: -1 to go on, 0 if it is another one, else the exit status. */
 int key_option(struct cli *cli, struct keys *k, int c);
+/* Of secrets that others may read. keys_open() does it itself. */
+void keys_warn(const struct cli *cli, const struct keys *k);
 /* For a checkpoint; NULL when neither signed nor encrypted. Points into k. */
 const struct reprise_seal_options *keys_to_seal(struct keys *k);
 /* *ret_fd takes the place of fd, which is closed where that is another one. -1 to go on. */

@@ -132,3 +132,29 @@ def test_bad_keys(case):
         if os.path.exists(out):
             raise Failed('%s: an image was made' % (args,))
     case.finish(pid)
+
+
+def test_exposed_keys(case):
+    """Whoever signs or opens with what others can read is told so; not of public keys, and not twice."""
+    keys(case, 'alice')
+    alice, image = case.path('alice'), case.path('image')
+    phrase = write(case, 'phrase', 'open\n')
+    pid = case.victim('wait', 'pass')
+
+    def warnings(*args):
+        code, _, err = case.reprise(*args)
+        if code:
+            raise Failed('%s: %s' % (args, err))
+        return err.count('may be read by others')
+
+    commands = [['checkpoint', str(pid), '-o', image, '--force', '--sign', alice, '--encrypt', alice + '.pub'],
+                ['verify', image, '--trust', alice + '.pub', '--identity', alice],
+                ['checkpoint', str(pid), '-o', image, '--force', '--passphrase-file', phrase],
+                ['verify', image, '--passphrase-file', phrase]]
+    for mode, times in ((0o600, 0), (0o640, 1), (0o604, 1)):
+        os.chmod(alice, mode)
+        os.chmod(phrase, mode)
+        for command in commands[:4 if mode == 0o604 else 2]:
+            if warnings(*command) != times or warnings(*command, '-q') != 0:
+                raise Failed('%o: %s' % (mode, command))
+    case.finish(pid)
