@@ -433,6 +433,8 @@ int tree_make(struct restart *r, const struct tree_plan *plan, tree_session_fn s
 	for (size_t i = 0; i < plan->late && res >= 0; i++)
 		res = carry_out(&m, &plan->steps.v[i]);
 	if (res >= 0)
+		res = spaces_enter_late(r, e);
+	if (res >= 0)
 		res = levels_restart_children(r, e);
 	for (size_t i = 0; helpers && i < plan->helpers.n; i++)
 		ignore(agent_return(helpers[i].agent, NULL), "helpers have ended");

@@ -250,6 +250,7 @@ static int save_namespaces(struct checkpoint *c, pid_t tid, Reprise__Task *msg, 
 
 	if (!m)
 		return 0;
+	msg->next_time_namespace = m->next_time;
 	msg->namespaces = scratch_alloc(s, sizeof(m->ids));
 	if (!msg->namespaces)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a task");

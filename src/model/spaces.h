@@ -30,6 +30,7 @@ struct checkpoint_space {
 struct checkpoint_member {
 	pid_t tid;
 	uint64_t ids[SPACE_KINDS]; /* 0: the root's */
+	uint64_t next_time;	   /* of its next child, of clocks; 0: its own */
 };
 
 /* Who is in a pid or user namespace below the root's; zombies, too. */

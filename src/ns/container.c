@@ -331,6 +331,22 @@ static int first_process(int proc_fd, pid_t *pid, struct error *e)
 	return 1;
 }
 
+/* What /proc tells is about the clocks of its next child, which may be others. */
+static int look_at_clocks(struct container *ct, pid_t pid, struct error *e)
+{
+	_cleanup_(close_fd) int ns =
+		procfs_open(ct->host_proc, O_RDONLY | O_CLOEXEC, e, "%d/ns/time", pid);
+	uint64_t is, next;
+
+	if (ns < 0)
+		return ns;
+	is = space_number(ct->host_proc, e, "%d/ns/time", pid);
+	next = space_number(ct->host_proc, e, "%d/ns/time_for_children", pid);
+	if (!is || !next)
+		return e->err;
+	return timens_checkpoint(ct->host_proc, is == next ? pid : 0, ns, &ct->msg, &ct->s, e);
+}
+
 int container_enter(struct container *ct, pid_t *pid, struct error *e)
 {
 	_cleanup_(close_fd) int user = -EBADF;
@@ -349,7 +365,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 		return r;
 	reprise__container__init(&ct->msg);
 	if (ct->own & CLONE_NEWTIME)
-		r = timens_checkpoint(proc_fd, *pid, -EBADF, &ct->msg, &ct->s, e);
+		r = look_at_clocks(ct, *pid, e);
 	if (r < 0)
 		return r;
 	if (ct->own & CLONE_NEWUSER)

@@ -18,6 +18,7 @@
 #include "model/glance.h"
 #include "ns/mounts_late.h"
 #include "ns/mounts_overlay.h"
+#include "ns/timens.h"
 
 const struct space_kind space_kinds[SPACE_KINDS] = {
 	{"uts", CLONE_NEWUTS},	     {"ipc", CLONE_NEWIPC},   {"net", CLONE_NEWNET},
@@ -129,30 +130,6 @@ static struct checkpoint_space *add_of(struct checkpoint *c, int kind, uint64_t 
 	return s;
 }
 
-/*
- * setns() changes both (timens_install()), and what unshare() makes for children alone is yet
- * another one: there is no way to have them apart again.
- */
-static int check_children(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
-			  uint64_t clocks, struct error *e)
-{
-	uint64_t next =
-		space_number(c->proc_fd, e, "%d/task/%d/ns/time_for_children", p->frozen->pid, tid);
-
-	if (!next)
-		return e->err;
-	if (next == clocks)
-		return 0;
-	return checkpoint_refuse(
-		c,
-		error_object(e,
-			     error_set(e, -EXDEV, E_TASK_NAMESPACE,
-				       "its next child would be in another time namespace than "
-				       "itself"),
-			     "task %d (%s)", tid, p->stat.comm),
-		e);
-}
-
 static int add_member(struct checkpoint *c, struct checkpoint_member m, struct error *e)
 {
 	struct checkpoint_member *slot = vec_push(&c->spaces.members);
@@ -191,7 +168,7 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 	struct checkpoint_member m = {.tid = tid};
 	uint64_t namespaces = glance_of(c, tid, GLANCE_NAMESPACES);
 	struct space_proxy *proxy;
-	bool any = false;
+	bool any;
 	int r = look_at_same(c, tid, namespaces, e);
 
 	if (r)
@@ -204,7 +181,8 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 			continue;
 		ino = space_number(c->proc_fd, e, "%d/task/%d/ns/%s", p->frozen->pid, tid,
 				   space_kinds[k].name);
-		if (!ino || (k == SPACE_TIME && check_children(c, p, tid, ino, e) < 0))
+		if (!ino ||
+		    (k == SPACE_TIME && timens_next_look(c, p, tid, ino, &m.next_time, e) < 0))
 			return e->err;
 		if (ino == sp->own[k])
 			continue;
@@ -212,8 +190,10 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 		if (!s)
 			return e->err;
 		m.ids[k] = s->id;
-		any = true;
 	}
+	any = m.next_time;
+	for (int k = 0; k < SPACE_KINDS; k++)
+		any |= m.ids[k] != 0;
 	proxy = namespaces ? vec_push(&sp->proxies) : NULL;
 	if (proxy)
 		*proxy = (struct space_proxy){namespaces, tid};
@@ -351,8 +331,12 @@ static int join_all(struct checkpoint *c, struct error *e)
 }
 
 /* It is mounted before there is any process. */
-int space_check_bound(const Reprise__Mount *m, struct error *e)
+int space_check_bound(const struct checkpoint *c, const Reprise__Mount *m, struct error *e)
 {
+	if (m->namespace_type == CLONE_NEWTIME && timens_is_next(c, m->namespace_))
+		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+				 "it holds a time namespace that a task has made for its next "
+				 "child");
 	if (m->namespace_type != CLONE_NEWPID || !m->namespace_)
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
@@ -373,7 +357,7 @@ static int look_at_bound(struct checkpoint *c, struct container *ct, struct erro
 			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
 						 e);
 		if (r >= 0)
-			r = space_check_bound(*m, e);
+			r = space_check_bound(c, *m, e);
 		if (r < 0)
 			error_object(e, r, "mount %s", (*m)->point);
 		r = checkpoint_refuse(c, r, e);
@@ -418,6 +402,8 @@ int spaces_survey(struct checkpoint *c, struct container *ct, struct error *e)
 				r = look_once(c, i, e);
 	if (r >= 0)
 		r = mounts_check_queues(c, ct, e);
+	if (r >= 0)
+		r = timens_next_check(c, e);
 	return r < 0 ? r : join_all(c, e);
 }
 

@@ -58,6 +58,8 @@ int space_validate_bound(const struct restart *r, const Reprise__Mount *m,
 int space_open(struct restart *r, uint64_t id, uint64_t flag, struct error *e) must_check;
 /* A new task, which is in those of its maker, goes where it belongs. */
 int spaces_enter(struct restart *r, struct restart_task *t, struct error *e) must_check;
+/* All are there, and those namespaces that tasks make; who was before them goes there now. */
+int spaces_enter_late(struct restart *r, struct error *e) must_check;
 
 /* ---- between the files of this subject ---- */
 
@@ -115,7 +117,8 @@ int space_make(struct restart *r, struct restart_space *s, const Reprise__Contai
 	       struct error *e) must_check;
 
 /* Can what a file holds be there in time? */
-int space_check_bound(const Reprise__Mount *m, struct error *e) must_check;
+int space_check_bound(const struct checkpoint *c, const Reprise__Mount *m,
+		      struct error *e) must_check;
 
 /* Do mounts show the message queues of who is there? */
 int mounts_check_queues(struct checkpoint *c, const struct container *ct,

@@ -187,9 +187,17 @@ static int look_cgroup(struct checkpoint *c, size_t i, struct error *e)
 static int look_time(struct checkpoint *c, size_t i, struct error *e)
 {
 	struct space_contents *x = contents(c, i);
+	const struct checkpoint_space *s = &c->spaces.list.v[i];
+	pid_t teller = timens_teller(c, s->id);
+	bool begun = false;
+	int r = timens_checkpoint(c->proc_fd, teller, s->ns, &x->msg, &c->spaces.looked->s, e);
 
-	return timens_checkpoint(c->proc_fd, x->tid, c->spaces.list.v[i].ns, &x->msg,
-				 &c->spaces.looked->s, e);
+	/* While it runs, its clocks might just be set. */
+	if (r >= 0 && !c->checking && timens_is_next(c, s->id))
+		r = timens_has_begun(c->proc_fd, teller, x->msg.time, &begun, e);
+	if (r >= 0)
+		x->msg.time->begun = begun;
+	return r;
 }
 
 /* ---- mounts ---- */
@@ -367,7 +375,7 @@ static int look_at_bound(struct checkpoint *c, size_t i, pid_t resident, struct 
 			   : space_of_descriptor(c, fd, &(*m)->namespace_, &(*m)->namespace_type,
 						 e);
 		if (r >= 0)
-			r = space_check_bound(*m, e);
+			r = space_check_bound(c, *m, e);
 		if (r < 0)
 			return error_object(e, r, "mount %s", (*m)->point);
 	}

@@ -112,6 +112,9 @@ int spaces_validate(const struct restart *r, struct error *e)
 			if (res >= 0)
 				res = validate_within(r, t->msg->n_namespaces, t->msg->namespaces,
 						      true, e);
+	vec_for_each (p, &r->processes)
+		if (res >= 0)
+			res = timens_next_validate(r, p, e);
 	if (res >= 0)
 		res = mounts_validate_detached(r, e);
 	/* The root is where all begin. */
@@ -217,8 +220,9 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a namespace");
 		*s = (struct restart_space){
 			.id = id, .flag = msg->own, .ns = -EBADF, .root = -EBADF};
-		/* These begin with their first process. */
-		res = msg->own == CLONE_NEWPID ? 0 : space_make(r, s, msg, e);
+		/* These begin with their first process, or are made by a task. */
+		if (msg->own != CLONE_NEWPID && !timens_next_makes(r, id))
+			res = space_make(r, s, msg, e);
 	}
 	return res;
 }
@@ -276,7 +280,12 @@ int spaces_restart(struct restart *r, const Reprise__Container *root,
 		res = bind_all(r, root, e);
 	if (res >= 0)
 		res = make_all(r, true, e);
-	return res < 0 ? res : mounts_restart_detached(r, e);
+	if (res >= 0)
+		res = mounts_restart_detached(r, e);
+	/* The root is where it belongs. */
+	return res < 0 || !r->processes.v[0].tasks.n
+		       ? res
+		       : timens_next_make(r, r->processes.v[0].tasks.v, false, e);
 }
 
 /* ---- mounts that wait for processes ---- */
@@ -372,7 +381,7 @@ static const struct restart_space *wanted(struct restart *r, const struct restar
 	return &r->spaces.root[kind];
 }
 
-int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
+static int enter_all(struct restart *r, struct restart_task *t, struct error *e)
 {
 	for (int k = 0; r->spaces.list.n && !t->msg->is_zombie && k < SPACE_KINDS; k++) {
 		const struct restart_space *s = wanted(r, t, k);
@@ -388,6 +397,39 @@ int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
 		res = is == s->ino ? 0 : space_go(r, t, s, k, e);
 		if (res < 0)
 			return res;
+	}
+	return 0;
+}
+
+/* What a task makes is there when that task is. */
+int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
+{
+	int res = enter_all(r, t, e);
+
+	return res < 0 ? res : timens_next_make(r, t, false, e);
+}
+
+int spaces_enter_late(struct restart *r, struct error *e)
+{
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks) {
+			int res = timens_next_make(r, t, true, e);
+
+			if (res < 0)
+				return res;
+		}
+	vec_for_each (s, &r->spaces.list) {
+		if (!timens_next_makes(r, s->id))
+			continue;
+		vec_for_each (p, &r->processes) {
+			struct restart_task *first = p->tasks.v;
+			bool inside =
+				p->tasks.n && restart_space_of(r, first, CLONE_NEWTIME) == s->id;
+			int res = inside && p->pid > 0 ? enter_all(r, first, e) : 0;
+
+			if (res < 0)
+				return res;
+		}
 	}
 	return 0;
 }

@@ -17,8 +17,8 @@
 #define FURTHEST_NS (INT64_MAX / 4) /* KTIME_SEC_MAX / 2 is what the kernel takes */
 
 /*
- * The kernel tells the offsets of a task's namespace only. With us in it, whoever has made it
- * cannot change them any more; but nobody else is there that has it for its children, or could.
+ * The kernel tells the offsets of the namespace of a task's children only. With us in it, whoever
+ * has made it cannot change them any more; but nobody is there that has it for its children.
  */
 static int read_offsets(int proc_fd, pid_t tid, int ns, struct clock_offsets *ret, struct error *e)
 {
@@ -43,6 +43,48 @@ int timens_checkpoint(int proc_fd, pid_t tid, int ns, Reprise__Container *msg, s
 	msg->time->monotonic_ns = ahead.monotonic;
 	msg->time->boottime_ns = ahead.boottime;
 	return 0;
+}
+
+static int print(char *buf, size_t size, const char *name, int64_t offset)
+{
+	int64_t sec = offset / SECOND, nsec = offset % SECOND;
+
+	if (nsec < 0) {
+		nsec += SECOND;
+		sec--;
+	}
+	return snprintf(buf, size, "%s %lld %lld\n", name, (long long)sec, (long long)nsec);
+}
+
+/* As long as nobody is in it. The file is about the namespace of children to come. */
+static int write_offsets(int proc_fd, pid_t pid, const struct clock_offsets *ahead, struct error *e)
+{
+	_cleanup_(close_fd) int fd =
+		procfs_open(proc_fd, O_WRONLY | O_CLOEXEC, e, "%d/timens_offsets", pid);
+	char text[128];
+	int n;
+
+	if (fd < 0)
+		return fd;
+	n = print(text, sizeof(text), "monotonic", ahead->monotonic);
+	n += print(text + n, sizeof(text) - (size_t)n, "boottime", ahead->boottime);
+	if (write(fd, text, (size_t)n) != n)
+		return error_errno(e, -errno, E_NAMESPACE,
+				   "cannot set the clocks of a time namespace");
+	return 0;
+}
+
+/* What it says is what stands there. The values are looked at first (proc_timens_set_offset()). */
+int timens_has_begun(int proc_fd, pid_t tid, const Reprise__TimeOffsets *msg, bool *ret,
+		     struct error *e)
+{
+	const struct clock_offsets ahead = {msg->monotonic_ns, msg->boottime_ns};
+	int r = write_offsets(proc_fd, tid, &ahead, e);
+
+	*ret = r == -EACCES;
+	if (*ret)
+		error_clear(e);
+	return *ret ? 0 : r;
 }
 
 int timens_checkpoint_clocks(struct checkpoint *c, struct error *e)
@@ -92,33 +134,11 @@ static int unshare_clocks(void *arg, struct error *e)
 	return error_errno(e, -errno, E_NAMESPACE, "cannot make a time namespace");
 }
 
-static int print(char *buf, size_t size, const char *name, int64_t offset)
+int timens_set(struct restart *r, pid_t tid, const Reprise__TimeOffsets *msg, struct error *e)
 {
-	int64_t sec = offset / SECOND, nsec = offset % SECOND;
+	const struct clock_offsets ahead = restart_clock_offsets(r, msg);
 
-	if (nsec < 0) {
-		nsec += SECOND;
-		sec--;
-	}
-	return snprintf(buf, size, "%s %lld %lld\n", name, (long long)sec, (long long)nsec);
-}
-
-/* As long as nobody is in it. The file is about the namespace of children to come. */
-static int write_offsets(int proc_fd, pid_t pid, const struct clock_offsets *ahead, struct error *e)
-{
-	_cleanup_(close_fd) int fd =
-		procfs_open(proc_fd, O_WRONLY | O_CLOEXEC, e, "%d/timens_offsets", pid);
-	char text[128];
-	int n;
-
-	if (fd < 0)
-		return fd;
-	n = print(text, sizeof(text), "monotonic", ahead->monotonic);
-	n += print(text + n, sizeof(text) - (size_t)n, "boottime", ahead->boottime);
-	if (write(fd, text, (size_t)n) != n)
-		return error_errno(e, -errno, E_NAMESPACE,
-				   "cannot set the clocks of a time namespace");
-	return 0;
+	return write_offsets(r->proc_fd, tid, &ahead, e);
 }
 
 /* By another process: unshare() would change what our next children get. */
@@ -128,11 +148,10 @@ int timens_restart(struct restart *r, const Reprise__Container *msg, struct erro
 	struct clocks clocks = {r, msg};
 	const struct resident_begin how = {
 		.proc_fd = r->proc_fd, .pidns = -1, .first = unshare_clocks, .arg = &clocks};
-	const struct clock_offsets ahead = restart_clock_offsets(r, msg->time);
 	int ret = resident_begin(&res, &how, e);
 
 	if (ret >= 0)
-		ret = write_offsets(r->proc_fd, res.pid, &ahead, e);
+		ret = timens_set(r, res.pid, msg->time, e);
 	return ret < 0 ? ret
 		       : procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/time_for_children",
 				     res.pid);

@@ -18,7 +18,6 @@
  *	parent-death	end when the parent does
  *	confine HOW	itself: landlock, keyring, thread-keyring, notify, dispatch, ldt,
  *			timers, ports, level
- *	next-namespace KIND	a pid or time namespace for its children
  *	thread		start a thread
  *	leave		the SEM_UNDO list to the threads
  *	left-zombie	a child that has ended, of the user that we were; then another user
@@ -364,8 +363,6 @@ static int step(const char *what, const char *value)
 		return 1;
 	} else if (!strcmp(what, "confine")) {
 		confine(value);
-	} else if (!strcmp(what, "next-namespace")) {
-		CHECK(!unshare(!strcmp(value, "pid") ? CLONE_NEWPID : CLONE_NEWTIME));
 	} else if (!strcmp(what, "thread")) {
 		CHECK(!pthread_create(&thread, NULL, sleep_on, NULL));
 		return 1;

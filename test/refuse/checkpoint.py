@@ -317,17 +317,6 @@ def test_large_descriptor_table(case):
     confined(case, 'ldt', 'local descriptor table', code='task-state')
 
 
-def namespace_of_children(case, kind):
-    """For children that are not there yet."""
-    pid = case.victim('next-namespace', kind, 'wait', 'pass')
-    case.refused(save(case, pid), 'task-namespace', 'victim', 'next child', 'another ' + kind)
-    unharmed(case, pid)
-
-
-def test_time_namespace_of_children(case):
-    namespace_of_children(case, 'time')
-
-
 def infeasible(how, *words):
     """A tree that no restart could make: nothing is ended for an image of it."""
     def test(case):

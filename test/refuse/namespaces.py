@@ -130,6 +130,62 @@ time.sleep(1000)
         program, changed, changed, program), 'user namespace', 'other ids')
 
 
+def test_next_clocks_of_a_user_namespace(case):
+    refused(case, 'task-namespace', '--user --map-root-user --time --fork', ':', 'unshare', 'next child',
+            'time namespace', 'user namespace')
+
+
+def next_clocks(case, program, *words):
+    """NEWTIME for the next child (0x80)."""
+    ready = case.path('ready')
+    refused(case, 'task-namespace', '--uts', python(
+        'import threading; thread = threading.Thread(target=time.sleep, args=(1000,)); ' + program +
+        '; os.mkdir("%s")' % ready) + ' & while ! [ -e %s ]; do sleep 0.1; done; rmdir %s' % (ready, ready),
+            'next child', 'time namespace', *words)
+
+
+def test_next_clocks_entered_by_threads(case):
+    """Who was there before, has entered it and has threads by now."""
+    next_clocks(case, 'there, ready = os.pipe(); child = os.fork(); '
+                'child or (libc.unshare(0x80), os.write(ready, b" "), time.sleep(1000)); os.read(there, 1); '
+                'libc.setns(os.open("/proc/" + str(child) + "/ns/time_for_children", 0), 0x80); thread.start()',
+                'with threads is in that does not descend')
+
+
+def test_next_clocks_of_one_thread(case):
+    next_clocks(case, 'thread.start(); libc.unshare(0x80); os.fork() or time.sleep(1000)', 'not those of all threads')
+
+
+def test_next_clocks_of_the_root(case):
+    """Of whom the root task has entered the one."""
+    ready = case.path('ready')
+    pid = case.spawn(['/usr/bin/python3', '-c', LIBC + """
+child = os.fork()
+if child == 0:
+    libc.unshare(0x80)
+    os.mkdir(%r)
+    time.sleep(1000)
+while not os.path.exists(%r):
+    time.sleep(0.01)
+libc.setns(os.open('/proc/%%d/ns/time_for_children' %% child, 0), 0x80)
+os.rmdir(%r)
+time.sleep(1000)
+""" % (ready, ready, ready)])
+    case.until(lambda: os.readlink('/proc/%d/ns/time' % pid) != os.readlink('/proc/self/ns/time') or case.ended(pid),
+               'the namespace')
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'task-namespace', 'next child',
+                 'in that of the root task')
+    case.kill_all()
+    case.reap()
+
+
+def test_next_clocks_on_a_file(case):
+    ready = case.path('ready')
+    refused(case, 'container-mount', '--mount', python('libc.unshare(0x80); os.mkdir("%s")' % ready) +
+            ' & while ! [ -e %s ]; do sleep 0.1; done; rmdir %s; mount -t tmpfs none /mnt; touch /mnt/held; '
+            'mount --bind /proc/\\$!/ns/time_for_children /mnt/held' % (ready, ready), 'mount', '/mnt/held', 'next child')
+
+
 def test_pid_namespace_that_has_ended(case):
     refused(case, 'task-namespace', '--pid', '/bin/true', 'next child', 'no first process')
 
