@@ -155,6 +155,14 @@ static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 #define PID_FS_MAGIC 0x50494446 /* 6.9 */
 #endif
 
+/* linux/lsm.h (6.8) */
+#define KERNEL_SYS_LSM_LIST_MODULES 461
+#define KERNEL_LSM_ID_SELINUX	    101
+#define KERNEL_LSM_ID_SMACK	    102
+#define KERNEL_LSM_ID_APPARMOR	    104
+#define KERNEL_LSM_ID_LANDLOCK	    110
+#define KERNEL_LSM_ID_IPE	    113 /* the last that is known */
+
 /* linux/mount.h, linux/nsfs.h, linux/stat.h: of mounts. Some headers have parts of it. */
 #define KERNEL_SYS_STATMOUNT	   457			     /* 6.8 */
 #define KERNEL_STATX_MNT_ID_UNIQUE 0x00004000U		     /* 6.8 */

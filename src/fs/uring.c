@@ -307,6 +307,8 @@ static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file
 	if (r >= 0)
 		r = uring_restrict_save(s, m, scratch, e);
 	if (r >= 0)
+		r = uring_personality_save(k, s, m, scratch, e);
+	if (r >= 0)
 		r = uring_requests_save(c, s, m, scratch, e);
 	return r < 0 || c->checking ? r : save_contents(f, s, m, scratch, e);
 }
@@ -369,7 +371,8 @@ const struct file_ops uring_file_ops = {
 	.name = "io_uring",
 	.support =
 		"rings, also with a thread that submits, registered files (regular ones also where they "
-		"have been closed) and buffers, buffers to choose from, requests that wait for a file, "
+		"have been closed) and buffers, buffers to choose from, "
+		"registered credentials, requests that wait for a file, "
 		"a connection, a futex, a child, time or each other; "
 		"by root, Linux 6.16 or newer",
 	.match = uring_match,

@@ -36,6 +36,14 @@ struct uring_given {
 	uint32_t n, length;
 	uint64_t address;
 };
+#define URING_PERSONALITIES_MAX UINT16_MAX
+
+/* Credentials that are registered (struct cred). */
+struct uring_personality {
+	uint32_t id;
+	uint64_t cred;
+};
+
 #define URING_GIVEN_MAX	   (1 << 20)
 #define URING_OVERFLOW_MAX (1 << 20)
 
@@ -138,6 +146,8 @@ struct uring_seen {
 	VEC(struct uring_given) given;
 	VEC(struct io_uring_cqe) overflow; /* completions for which there was no room */
 	struct uring_restricted restricted;
+	VEC(struct uring_personality) personalities;
+	uint32_t personality_next;
 	struct uring_pages pages; /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };
@@ -248,6 +258,24 @@ bool uring_requests_of(struct restart *r, const Reprise__IoUring *m, uint64_t ta
  * was done with them is to be undone. */
 int uring_submit_all(struct restart *r, struct restart_task *t, struct uring_shared *x, int fd,
 		     struct error *e) must_check;
+
+/* All entries of an array (struct xarray), by its xa_head, in their order. */
+typedef int uring_entry_fn(struct kernel_memory *k, uint64_t index, uint64_t entry,
+			   struct uring_seen *s);
+int uring_array(struct kernel_memory *k, uint64_t head, uring_entry_fn *each,
+		struct uring_seen *s) must_check;
+
+int uring_personality_look(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s) must_check;
+/* The number of these credentials; 0: they are not registered. */
+uint32_t uring_personality_of(const struct uring_seen *s, uint64_t cred);
+/* Refuses those that cannot be had again. */
+int uring_personality_save(struct kernel_memory *k, const struct uring_seen *s, Reprise__IoUring *m,
+			   struct scratch *scratch, struct error *e) must_check;
+bool uring_personality_fits(const Reprise__IoUring *m);
+/* A ring that only one task may use once it is enabled, which has to be made disabled. */
+bool uring_personality_first(const Reprise__IoUring *m);
+int uring_personality_restart(const struct restart *r, const Reprise__IoUring *m, int fd,
+			      struct error *e) must_check;
 
 int uring_restrict_look(struct kernel_memory *k, uint64_t ctx,
 			struct uring_restricted *ret) must_check;

@@ -72,9 +72,15 @@ static bool are_of_task(struct flying *f, uint64_t creds)
 	return same;
 }
 
+/* Its task's, or those that it was asked to take of the ones that are registered. */
 static bool has_credentials(struct flying *f)
 {
-	return are_of_task(f, uring_of_request(f, "creds", 8));
+	uint64_t creds = uring_of_request(f, "creds", 8);
+
+	if (are_of_task(f, creds))
+		return true;
+	f->to->sqe.personality = (uint16_t)uring_personality_of(f->seen, creds);
+	return f->to->sqe.personality;
 }
 
 /* Of a restart they will be ours, for workers of the kernel carry out what is held back. */
@@ -93,7 +99,7 @@ static const char *look_at_changes(struct flying *f, uint64_t flags, struct urin
 	const struct uring_bits *b = bits(f->k, &s->bits);
 
 	if ((flags & b->creds) && !has_credentials(f))
-		return "with other credentials than its task has now";
+		return "with other credentials than its task has now, which are not registered";
 	if (flags & b->buffer_held)
 		return "for which a buffer has been taken";
 	if ((flags & b->buffer_node) &&

@@ -98,6 +98,43 @@ static bool list_empty(struct view *v, const char *name)
 	return next == at;
 }
 
+/* ---- arrays ---- */
+
+#define SLOTS_MAX 64 /* of a node */
+#define DEPTH_MAX 4  /* all have indices of 16 bits */
+
+static bool is_node(uint64_t entry)
+{
+	return (entry & 3) == 2 && entry > 4096; /* xa_is_node() */
+}
+
+static int walk(struct kernel_memory *k, uint64_t entry, uint64_t index, int depth,
+		uring_entry_fn *each, struct uring_seen *s)
+{
+	uint64_t slots[SLOTS_MAX];
+	uint8_t shift;
+	int size, offset, r;
+
+	if (!entry || (!is_node(entry) && (entry & 3)))
+		return 0;
+	if (!is_node(entry))
+		return each(k, index, entry, s);
+	offset = kernel_offset_size(k, "xa_node", "slots", &size);
+	if (offset < 0 || size > (int)sizeof(slots) || depth == DEPTH_MAX)
+		return offset < 0 ? offset : -EOPNOTSUPP;
+	r = kernel_member(k, entry - 2, "xa_node", "shift", &shift, sizeof(shift));
+	if (r >= 0)
+		r = kernel_read(k, entry - 2 + (uint64_t)offset, slots, (size_t)size);
+	for (uint64_t i = 0; i < (uint64_t)size / 8 && r >= 0; i++)
+		r = walk(k, slots[i], index + (i << (shift & 63)), depth + 1, each, s);
+	return r;
+}
+
+int uring_array(struct kernel_memory *k, uint64_t head, uring_entry_fn *each, struct uring_seen *s)
+{
+	return walk(k, head, 0, 0, each, s);
+}
+
 /* ---- requests ---- */
 
 /* Requests that are kept for the next use, of all that have been allocated. */
@@ -161,8 +198,6 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 	if ((flags & URING_LARGE_CQES) && !list_empty(ctx, "cq_overflow_list"))
 		return "completions of other sizes (IORING_SETUP_CQE32) wait outside of the ring, which is "
 		       "full";
-	if (number(ctx, "personalities.xa_head", 8))
-		return "a personality is registered";
 	if (has(ctx, "zcrx_ctxs") && number(ctx, "zcrx_ctxs.xa_head", 8))
 		return "a queue of a network interface is registered";
 	if (u64(ctx, "cq_wait_arg") || number(ctx, "param_region.ptr", 8))
@@ -392,6 +427,7 @@ void uring_seen_free(struct uring_seen *s)
 	vec_free(&s->overflow);
 	vec_free(&s->flight);
 	vec_free(&s->numbers);
+	vec_free(&s->personalities);
 }
 
 static int look(struct view *ctx, struct uring_seen *s)
@@ -417,6 +453,8 @@ static int look(struct view *ctx, struct uring_seen *s)
 	look_at_napi(ctx, s);
 	s->drain_disabled = flag(ctx, "drain_disabled");
 	r = look_at_resources(ctx, s);
+	if (r >= 0)
+		r = uring_personality_look(ctx->k, ctx->at, s);
 	if (r >= 0)
 		r = look_at_requests(ctx, s);
 	if (r >= 0)

@@ -22,8 +22,6 @@
 #include "core/procfs.h"
 #include "fs/send_fds.h"
 
-#define SLOTS_MAX      64  /* of a node of an xarray */
-#define DEPTH_MAX      4   /* groups have numbers of 16 bits */
 #define LIST_RING      1u  /* IOBL_BUF_RING */
 #define LIST_INC       2u  /* IOBL_INC */
 #define REGION_USER    2u  /* IO_REGION_F_USER_PROVIDED */
@@ -34,7 +32,7 @@
 
 /* ---- checkpoint ---- */
 
-static int take_list(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
+static int take_list(struct kernel_memory *k, uint64_t group, uint64_t at, struct uring_seen *s)
 {
 	static const char type[] = "io_buffer_list";
 	struct uring_provided p = {};
@@ -78,35 +76,12 @@ static int take_list(struct kernel_memory *k, uint64_t at, struct uring_seen *s)
 	return 0;
 }
 
-static bool is_node(uint64_t entry)
-{
-	return (entry & 3) == 2 && entry > 4096; /* xa_is_node() */
-}
-
-static int walk(struct kernel_memory *k, uint64_t entry, int depth, struct uring_seen *s)
-{
-	uint64_t slots[SLOTS_MAX];
-	int size, offset, r;
-
-	if (!entry || (!is_node(entry) && (entry & 3)))
-		return 0;
-	if (!is_node(entry))
-		return take_list(k, entry, s);
-	offset = kernel_offset_size(k, "xa_node", "slots", &size);
-	if (offset < 0 || size > (int)sizeof(slots) || depth == DEPTH_MAX)
-		return offset < 0 ? offset : -EOPNOTSUPP;
-	r = kernel_read(k, entry - 2 + (uint64_t)offset, slots, (size_t)size);
-	for (int i = 0; i < size / 8 && r >= 0; i++)
-		r = walk(k, slots[i], depth + 1, s);
-	return r;
-}
-
 int uring_provided_look(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s)
 {
 	uint64_t head = 0;
 	int r = kernel_member(k, ctx, "io_ring_ctx", "io_bl_xa.xa_head", &head, sizeof(head));
 
-	return r < 0 ? r : walk(k, head, 0, s);
+	return r < 0 ? r : uring_array(k, head, take_list, s);
 }
 
 /* Are these the frames that follow from `first` on? */

@@ -95,9 +95,9 @@ int uring_validate(const struct restart *r, const Reprise__File *msg, struct err
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "an io_uring whose memory does not fit");
 	if (!files_fit(r, m) || !uring_requests_fit(r, m) || !uring_provided_fits(m) ||
-	    !uring_restrict_fits(m))
+	    !uring_restrict_fits(m) || !uring_personality_fits(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
-				 "an io_uring with impossible files or buffers");
+				 "an io_uring with impossible files, buffers or credentials");
 	return 0;
 }
 
@@ -123,13 +123,15 @@ static int make_with(struct restart_task *t, const Reprise__IoUring *m, int wq_f
 		     struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
-	struct io_uring_params params = {
-		.flags = m->flags | (is_enabled_late(m) ? IORING_SETUP_R_DISABLED : 0) |
-			 (wq_fd >= 0 ? IORING_SETUP_ATTACH_WQ : 0),
-		.cq_entries = m->cq_entries,
-		.wq_fd = (uint32_t)(wq_fd >= 0 ? wq_fd : 0),
-		.sq_thread_cpu = m->poller_cpu,
-		.sq_thread_idle = m->poller_idle_ms};
+	struct io_uring_params params = {.flags = m->flags |
+						  (is_enabled_late(m) || uring_personality_first(m)
+							   ? IORING_SETUP_R_DISABLED
+							   : 0) |
+						  (wq_fd >= 0 ? IORING_SETUP_ATTACH_WQ : 0),
+					 .cq_entries = m->cq_entries,
+					 .wq_fd = (uint32_t)(wq_fd >= 0 ? wq_fd : 0),
+					 .sq_thread_cpu = m->poller_cpu,
+					 .sq_thread_idle = m->poller_idle_ms};
 	uint32_t at = batch_data(&b, &params, sizeof(params));
 	int call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
 	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
@@ -392,6 +394,21 @@ static int bring(struct restart *r, struct uring_counting *c, struct error *e)
 	return res;
 }
 
+/* Credentials are registered by us, as long as it is not the ring of its task alone. */
+static int personalities(struct restart *r, struct uring_counting *c, struct error *e)
+{
+	const Reprise__IoUring *m = c->x.m;
+	const uint64_t args[6] = {(uint64_t)c->remote, IORING_REGISTER_ENABLE_RINGS};
+	int res = uring_personality_restart(r, m, c->fd, e);
+	long enabled = 0;
+
+	if (res >= 0 && uring_personality_first(m) && !is_enabled_late(m))
+		enabled = agent_syscall(c->task->process->agent, c->task->tid, NULL, e,
+					SYS_io_uring_register, args);
+	return enabled < 0 ? error_errno(e, (int)enabled, E_RESTORE, "cannot enable an io_uring")
+			   : res;
+}
+
 int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int *ret_fd,
 		  struct error *e)
 {
@@ -414,6 +431,8 @@ int uring_restart(struct restart *r, uint64_t id, const Reprise__File *msg, int 
 	if (res < 0)
 		return res;
 	res = uring_take_over(t, c.remote, &c.fd, e);
+	if (res >= 0)
+		res = personalities(r, &c, e);
 	if (res >= 0 && !is_enabled_late(m))
 		res = bring(r, &c, e);
 	if (res >= 0)

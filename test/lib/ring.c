@@ -12,7 +12,9 @@
  *	drain		the next request waits for all before it, after a chain that asked for that
  *	sqpoll-shared	a thread of the kernel submits, for another ring too, that is no descriptor
  *	sqpoll-changed	one does that has other credentials by now
- *	personality	credentials are registered
+ *	personality-root	those of root are registered, of which the process has nothing left
+ *	personality-user	credentials are registered of a user namespace that nobody is in,
+ *	personality-key		with a keyring, personality-landlock: confined by rules
  *	provided	a ring of buffers to choose from is no longer mapped
  *	provided-mmap	one is in memory of the kernel, under a number by which nobody maps it
  *	restricted	only some operations are allowed, and there are buffers to choose from
@@ -25,7 +27,12 @@
  */
 #include "harness.h"
 
+#include <grp.h>
 #include <linux/io_uring.h>
+#include <linux/keyctl.h>
+#include <linux/landlock.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -191,6 +198,50 @@ static void changed(const char *what, struct iovec *vec)
 	}
 }
 
+static int register_in_namespace(void)
+{
+	return unshare(CLONE_NEWUSER) < 0 ||
+	       syscall(SYS_io_uring_register, ring, IORING_REGISTER_PERSONALITY, NULL, 0) < 0;
+}
+
+/* In a thread, so that its process remains as it is. */
+static void *personality(void *what)
+{
+	const struct landlock_ruleset_attr rules = {.handled_access_fs =
+							    LANDLOCK_ACCESS_FS_EXECUTE};
+	const char *kind = (const char *)what + strlen("personality-");
+	int status = 0, fd;
+
+	if (!strcmp(kind, "user")) {
+		pid_t pid = fork();
+
+		if (!pid)
+			_exit(register_in_namespace());
+		CHECK(waitpid(pid, &status, 0) == pid);
+		if (status)
+			test_skip("no user namespaces here");
+		return NULL;
+	}
+	if (!strcmp(kind, "key") &&
+	    syscall(SYS_keyctl, KEYCTL_GET_KEYRING_ID, KEY_SPEC_THREAD_KEYRING, 1) < 0)
+		test_skip("no keyrings here");
+	if (!strcmp(kind, "landlock")) {
+		fd = (int)syscall(SYS_landlock_create_ruleset, &rules, sizeof(uint64_t), 0);
+		if (fd < 0)
+			test_skip("no Landlock here");
+		CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+		CHECK(!syscall(SYS_landlock_restrict_self, fd, 0) && !close(fd));
+	}
+	ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
+	return NULL;
+}
+
+static void become_nobody(void)
+{
+	CHECK(!setgroups(0, NULL) && !setresgid(65534, 65534, 65534));
+	CHECK(!setresuid(65534, 65534, 65534) && !prctl(PR_SET_DUMPABLE, 1));
+}
+
 static void registered(const char *what)
 {
 	struct io_uring_restriction only = {.opcode = IORING_RESTRICTION_SQE_OP,
@@ -203,9 +254,14 @@ static void registered(const char *what)
 	reg.ring_addr = (uintptr_t)vec.iov_base;
 	if (strstr(what, "-changed") && strncmp(what, "sqpoll", 6))
 		changed(what, &vec);
-	else if (!strcmp(what, "personality"))
-		ring_register(IORING_REGISTER_PERSONALITY, NULL, 0);
-	else if (!strcmp(what, "restricted")) {
+	else if (!strncmp(what, "personality", 11)) {
+		pthread_t thread;
+
+		CHECK(!pthread_create(&thread, NULL, personality, (void *)(uintptr_t)what));
+		CHECK(!pthread_join(thread, NULL));
+		if (!strcmp(what, "personality-root"))
+			become_nobody();
+	} else if (!strcmp(what, "restricted")) {
 		*(char *)vec.iov_base = 1;
 		ring_register(IORING_REGISTER_PBUF_RING, &reg, 1);
 		ring_register(IORING_REGISTER_RESTRICTIONS, &only, 1);

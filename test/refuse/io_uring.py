@@ -4,7 +4,7 @@
 import os
 import time
 
-from case import Skipped
+from case import NOBODY, Skipped
 
 
 def refused(case, what, code, *words, check=True):
@@ -60,8 +60,32 @@ def test_thread_with_other_credentials(case):
     refused(case, 'sqpoll-changed', 'file-state', 'IORING_SETUP_SQPOLL', 'other credentials')
 
 
-def test_personality(case):
-    refused(case, 'personality', 'file-state', 'personality')
+def test_personality_of_more(case):
+    """Credentials that whoever restarts does not have are not registered either."""
+    pid = case.start(program=os.path.join(case.build, 'test/lib/ring'), arguments=['personality-root'])
+    result = case.reprise('checkpoint', '-q', '--kill', '-o', case.path('image'), str(pid))
+    if result[2].rstrip().endswith(('[permission]', '[kernel-too-old]')):
+        raise Skipped(result[2].strip())
+    case.wait(pid)
+    os.chmod(case.path('image'), 0o644)
+    case.refused(case.reprise('restart', '-q', '--pidns', '-i', case.path('image'), uid=NOBODY), 'credentials',
+                 'user 0', 'io_uring')
+    case.expect_nobody()
+    copy = case.restart('--privileged')
+    case.go()
+    case.expect_pass(1, [case.wait_verdict(copy, 'the restarted program')])
+
+
+def test_personality_of_a_user_namespace(case):
+    refused(case, 'personality-user', 'file-state', 'personality 1', 'user namespace')
+
+
+def test_personality_with_a_keyring(case):
+    refused(case, 'personality-key', 'file-state', 'personality 1', 'keyring')
+
+
+def test_personality_under_rules(case):
+    refused(case, 'personality-landlock', 'file-state', 'personality 1', 'Landlock')
 
 
 def test_provided_buffers(case):
