@@ -253,10 +253,12 @@ int kernel_memory_open(int proc_fd, struct kernel_memory **ret, struct error *e)
 	r = fault && !strcmp(fault, "no-kernel-memory") ? -EPERM : open_all(k);
 	if (r < 0) {
 		kernel_memory_free(k);
-		return error_errno(e, r,
-				   r == -EPERM	  ? E_PERMISSION
-				   : r == -ENOMEM ? E_NO_MEMORY
-						  : E_KERNEL_TOO_OLD,
+		if (r == -EPERM)
+			return error_set(e, r, E_PERMISSION,
+					 "the memory of the kernel cannot be read (BPF): %s; give "
+					 "reprise CAP_BPF and CAP_PERFMON",
+					 strerrordesc_np(-r));
+		return error_errno(e, r, r == -ENOMEM ? E_NO_MEMORY : E_KERNEL_TOO_OLD,
 				   "the memory of the kernel cannot be read (BPF)");
 	}
 	/* "self" is not there in the /proc of a namespace that we are not in: that gives no times.

@@ -374,7 +374,7 @@ const struct file_ops uring_file_ops = {
 		"have been closed) and buffers, buffers to choose from, "
 		"registered credentials, requests that wait for a file, "
 		"a connection, a futex, a child, time or each other; "
-		"by root, Linux 6.16 or newer",
+		"by root (or with CAP_BPF and CAP_PERFMON), Linux 6.16 or newer",
 	.match = uring_match,
 	.checkpoint = uring_checkpoint,
 	.checkpoint_queues = uring_checkpoint_queues,

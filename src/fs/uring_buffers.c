@@ -62,7 +62,9 @@ int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint6
 		r = kernel_read(k, pages, &page, sizeof(page));
 	if (r < 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
-				 "buffers are registered, and it cannot be seen where they are");
+				 "buffers are registered, and it cannot be seen where they are "
+				 "(that takes CAP_SYS_ADMIN, for the page frames of "
+				 "/proc/PID/pagemap)");
 	ret->size = (uint32_t)size;
 	ret->base = page - frame * ret->size;
 	return 0;

@@ -9,7 +9,7 @@ import os
 import resource
 import select
 
-from case import NOBODY, Failed
+from case import NOBODY, Failed, Skipped
 
 # Of a container engine that gives what the table lists for all operations on trees.
 TREES = ['chown', 'dac_override', 'fowner', 'kill', 'setgid', 'setuid', 'setpcap', 'sys_ptrace', 'sys_admin',
@@ -123,6 +123,26 @@ def test_one_less(case):
     one_less(case, caps, caps, ('permission', 'credentials', 'pid-choose', 'file-open', 'restore'), 'restart', '-d', '-q', '-i', case.path('image'))
     case.expect_nobody()
     end(case, restart(case, caps, uid=NOBODY))
+
+
+def test_rings(case):
+    """CAP_BPF and CAP_PERFMON are all that an ordinary user needs for an io_uring; to restart it, nothing."""
+    for name in ('io_uring_waiting', 'io_uring_restricted', 'io_uring_overflow'):
+        pid = case.start(name, uid=NOBODY)
+        caps = ['bpf', 'perfmon']
+        args = ('checkpoint', str(pid), '-o', case.path('image'), '--kill', '--force', '-q')
+        for have in ([], ['bpf'], ['perfmon']):
+            code, _, err = limited(case, have, *args, uid=NOBODY)
+            if code != 1 or 'CAP_BPF and CAP_PERFMON' not in err or not err.endswith('[permission]\n'):
+                raise Failed('%s with %s: exit status %d, %s' % (name, have, code, err))
+        code, _, err = limited(case, caps, *args, uid=NOBODY)
+        if err.rstrip().endswith('[kernel-too-old]'):
+            raise Skipped(err.strip())
+        if code:
+            raise Failed('%s: %s' % (name, err))
+        case.wait(pid)
+        end(case, restart(case, [], '--pidns', uid=NOBODY))
+        clean(case)
 
 
 def test_root_of_a_container(case):
