@@ -164,11 +164,12 @@ static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 #define KERNEL_LSM_ID_IPE	    113 /* the last that is known */
 
 /* linux/mount.h, linux/nsfs.h, linux/stat.h: of mounts. Some headers have parts of it. */
-#define KERNEL_SYS_STATMOUNT	   457			     /* 6.8 */
-#define KERNEL_STATX_MNT_ID_UNIQUE 0x00004000U		     /* 6.8 */
-#define KERNEL_NS_GET_MNTNS_ID	   _IOR(0xb7, 0x5, uint64_t) /* 6.11 */
-#define KERNEL_STATMOUNT_UIDMAP	   0x00002000U		     /* 6.15 */
-#define KERNEL_STATMOUNT_GIDMAP	   0x00004000U
+#define KERNEL_SYS_STATMOUNT	     457		       /* 6.8 */
+#define KERNEL_STATX_MNT_ID_UNIQUE   0x00004000U	       /* 6.8 */
+#define KERNEL_NS_GET_MNTNS_ID	     _IOR(0xb7, 0x5, uint64_t) /* 6.11 */
+#define KERNEL_NS_GET_PID_FROM_PIDNS _IOR(0xb7, 0x6, int)      /* 6.11 */
+#define KERNEL_STATMOUNT_UIDMAP	     0x00002000U	       /* 6.15 */
+#define KERNEL_STATMOUNT_GIDMAP	     0x00004000U
 struct kernel_mnt_id_req {
 	uint32_t size, spare;
 	uint64_t mnt_id, param, mnt_ns_id;

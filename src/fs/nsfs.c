@@ -59,7 +59,7 @@ const struct file_ops nsfs_file_ops = {
 	.name = "namespace",
 	.support =
 		"mount, UTS, IPC, network, cgroup, time and user namespaces, also such as nobody is in; "
-		"pid namespaces of processes of the tree",
+		"pid namespaces of processes of the tree, and such as have ended",
 	.match = nsfs_match,
 	.checkpoint = nsfs_checkpoint,
 	.validate = nsfs_validate,

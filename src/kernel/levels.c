@@ -18,6 +18,7 @@
 #include "core/procfs.h"
 #include "kernel/vfork.h"
 #include "ns/pidns.h"
+#include "ns/spaces.h"
 
 /* ---- checkpoint ---- */
 
@@ -159,7 +160,7 @@ static int no_memory(struct error *e)
 static int validate_order(const struct restart *r, struct id_set *begun, struct error *e)
 {
 	_cleanup_(id_set_free) struct id_set seen = {};
-	const Reprise__Container *msg;
+	const Reprise__Container *msg, *above;
 	uint64_t id;
 
 	for (size_t i = 0; (msg = restart_nth(r, RECORD_NAMESPACE, i, &id)); i++) {
@@ -172,8 +173,11 @@ static int validate_order(const struct restart *r, struct id_set *begun, struct 
 			return invalid(e, "an impossible pid namespace");
 		if (id_set_add(&seen, id) < 0)
 			return no_memory(e);
-		if (!contains(begun, id))
+		if (contains(begun, id) == msg->ended)
 			return invalid(e, "a pid namespace without processes");
+		above = restart_find(r, RECORD_NAMESPACE, msg->above);
+		if (above && above->ended)
+			return invalid(e, "a pid namespace below one that has ended");
 	}
 	return 0;
 }
@@ -181,6 +185,7 @@ static int validate_order(const struct restart *r, struct id_set *begun, struct 
 static int validate_task(struct restart *r, const struct restart_process *p, const Reprise__Task *t,
 			 size_t depth, struct error *e)
 {
+	const Reprise__Container *space = restart_find(r, RECORD_NAMESPACE, t->children_namespace);
 	const struct restart_process *init;
 
 	if (t->n_inner_tids != depth || !are_pids(depth, t->inner_tids, 1))
@@ -190,6 +195,10 @@ static int validate_task(struct restart *r, const struct restart_process *p, con
 	if (restart_space_missing(r, t->children_namespace, CLONE_NEWPID) ||
 	    !pid_space_descends(r, t->children_namespace, p->msg->pid_namespace))
 		return invalid(e, "children in a pid namespace that is not below its parent's");
+	if (space->ended)
+		return t->children_unshared || p->msg->vfork_tid
+			       ? invalid(e, "children in two pid namespaces")
+			       : 0;
 	init = pid_space_init(r, t->children_namespace);
 	return init && !init->msg->vfork_tid && !t->children_unshared
 		       ? 0
@@ -321,12 +330,16 @@ int levels_go(struct restart *r, const struct levels_maker *m, uint64_t space, s
 static int place_thread(struct restart *r, struct restart_process *p, struct restart_task *t,
 			struct error *e)
 {
+	const struct restart_space *ended = pid_space_ended(r, t->msg->children_namespace);
 	uint64_t space = p->msg->pid_namespace, now = space;
 	const struct levels_maker m = {t->tid, p->agent, space,
 				       t == p->tasks.v ? &p->children_space : &now};
-	int res = levels_go(r, &m, t->msg->children_namespace ?: space, e);
 	long made;
+	int res;
 
+	if (ended)
+		return space_go(r, t, ended, e);
+	res = levels_go(r, &m, t->msg->children_namespace ?: space, e);
 	if (res < 0 || !t->msg->children_unshared)
 		return res;
 	made = agent_syscall(p->agent, t->tid, NULL, e, SYS_unshare,

@@ -82,5 +82,5 @@ int cgroupns_restart(struct restart *r, struct restart_space *s, struct error *e
 	if (res >= 0)
 		s->ns = res = procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/cgroup",
 					  root->process->pid);
-	return res < 0 ? res : space_go(r, root, &r->spaces.root[kind], kind, e);
+	return res < 0 ? res : space_go(r, root, &r->spaces.root[kind], e);
 }

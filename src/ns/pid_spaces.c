@@ -62,13 +62,13 @@ static uint64_t number_of(int fd)
 }
 
 /* In which it was made: ours, or one that a process of the tree is in. */
-static int find_above(struct checkpoint *c, size_t i, uint64_t own, struct error *e)
+int pid_space_find_above(struct checkpoint *c, size_t i, struct error *e)
 {
 	_cleanup_(close_fd) int parent = ioctl(c->spaces.list.v[i].ns, NS_GET_PARENT);
 	const struct checkpoint_space *above;
 	uint64_t ino = number_of(parent);
 
-	if (ino == own)
+	if (ino == c->spaces.looked->own_pid)
 		return 0;
 	above = ino ? space_by_number(c, CLONE_NEWPID, ino) : NULL;
 	if (!above)
@@ -123,7 +123,7 @@ int pid_spaces_look(struct checkpoint *c, struct error *e)
 		c->spaces.looked->list.v[i]->looked = true;
 		r = space_find_owner(c, i, e);
 		if (r >= 0)
-			r = find_above(c, i, c->spaces.looked->own_pid, e);
+			r = pid_space_find_above(c, i, e);
 		if (r >= 0)
 			r = find_init(c, i, e);
 		if (r < 0)

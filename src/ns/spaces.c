@@ -161,9 +161,10 @@ static int look_at_same(struct checkpoint *c, pid_t tid, uint64_t namespaces, st
 	return 0;
 }
 
-static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
-			struct error *e)
+static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p,
+			const struct frozen_thread *t, struct error *e)
 {
+	const pid_t tid = t->tid;
 	struct spaces *sp = c->spaces.looked;
 	struct checkpoint_member m = {.tid = tid};
 	uint64_t namespaces = glance_of(c, tid, GLANCE_NAMESPACES);
@@ -171,6 +172,8 @@ static int look_at_task(struct checkpoint *c, const struct checkpoint_process *p
 	bool any;
 	int r = look_at_same(c, tid, namespaces, e);
 
+	if (!r)
+		r = pid_space_look_next(c, p, t, e) < 0 ? e->err : 0;
 	if (r)
 		return r < 0 ? r : 0;
 	for (int k = 0; k < SPACE_KINDS; k++) {
@@ -205,7 +208,7 @@ static int look_at_tasks(struct checkpoint *c, struct error *e)
 {
 	vec_for_each (p, &c->processes)
 		vec_for_each (t, &p->frozen->threads) {
-			int r = p->frozen->zombie || t->zombie ? 0 : look_at_task(c, p, t->tid, e);
+			int r = p->frozen->zombie || t->zombie ? 0 : look_at_task(c, p, t, e);
 
 			if (r < 0 && (e->code == E_PERMISSION || (r == -ESRCH && c->checking))) {
 				error_clear(e);
@@ -337,7 +340,11 @@ int space_check_bound(const struct checkpoint *c, const Reprise__Mount *m, struc
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "it holds a time namespace that a task has made for its next "
 				 "child");
-	if (m->namespace_type != CLONE_NEWPID || !m->namespace_)
+	const struct checkpoint_space *s = space_by_id(c, m->namespace_);
+
+	if (m->namespace_type != CLONE_NEWPID || !s ||
+	    (pid_space_is_ended(c, s->id) &&
+	     !c->spaces.looked->list.v[s - c->spaces.list.v]->msg.above))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 			 "it holds a pid namespace that is not the root task's");
@@ -413,11 +420,18 @@ bool space_is_own(const struct checkpoint *c, uint64_t flag, uint64_t ino)
 }
 
 /* One that is not known has no process of the tree, or is none of these. */
-static int is_roots(struct checkpoint *c, uint64_t flag, uint64_t ino, struct error *e)
+static int other_kind(struct checkpoint *c, int fd, uint64_t flag, uint64_t ino, uint64_t *ret_id,
+		      struct error *e)
 {
+	int r = 0;
+
 	if (flag == CLONE_NEWPID &&
 	    space_number(c->proc_fd, e, "%d/ns/pid", c->freezer.root) == ino)
 		return 0;
+	if (flag == CLONE_NEWPID)
+		r = pid_space_of_ended(c, fd, ret_id, e);
+	if (r)
+		return r < 0 ? r : 0;
 	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 			 "a descriptor of a pid namespace that no process of the tree is in cannot "
 			 "be saved");
@@ -465,7 +479,7 @@ int space_of_descriptor(struct checkpoint *c, int fd, uint64_t *ret_id, uint64_t
 	if (type == CLONE_NEWUSER)
 		return user_space_get(c, fcntl(fd, F_DUPFD_CLOEXEC, 3), ret_id, e);
 	if (kind < 0)
-		return is_roots(c, (uint64_t)type, st.st_ino, e);
+		return other_kind(c, fd, (uint64_t)type, st.st_ino, ret_id, e);
 	if (c->spaces.looked->own[kind] == st.st_ino)
 		return 0;
 	s = space_by_number(c, (uint64_t)type, st.st_ino);

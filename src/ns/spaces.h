@@ -64,7 +64,7 @@ int spaces_enter_late(struct restart *r, struct error *e) must_check;
 /* ---- between the files of this subject ---- */
 
 /* A task that is being made goes into a namespace of that kind. */
-int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s,
 	     struct error *e) must_check;
 
 struct space_kind {
@@ -126,6 +126,20 @@ int mounts_check_queues(struct checkpoint *c, const struct container *ct,
 
 /* Pid namespaces below the root's, which are those of processes: who is in which. */
 int pid_spaces_look(struct checkpoint *c, struct error *e) must_check;
+/* In which the i-th was made: ours, or one that a process of the tree is in. */
+int pid_space_find_above(struct checkpoint *c, size_t i, struct error *e) must_check;
+/* One whose first process has ended is saved, too. 1: so it is; 0: it is none of these. */
+int pid_space_of_ended(struct checkpoint *c, int fd, uint64_t *ret, struct error *e) must_check;
+/* That of the children of a thread may be one. */
+int pid_space_look_next(struct checkpoint *c, const struct checkpoint_process *p,
+			const struct frozen_thread *t, struct error *e) must_check;
+bool pid_space_is_ended(const struct checkpoint *c, uint64_t id);
+/* One that was made again, or is to be; NULL: it is none of these. */
+const struct restart_space *pid_space_ended(struct restart *r, uint64_t id);
+int pid_space_make_ended(struct restart *r, struct restart_space *s, const Reprise__Container *msg,
+			 struct error *e) must_check;
+/* Those in pid namespaces of processes, which are there by now. */
+int pid_spaces_make_ended_late(struct restart *r, struct error *e) must_check;
 /* How far below the root's is the one with that number? -1: it is not known. */
 int pid_space_depth_below(const struct checkpoint *c, uint64_t ino);
 /* A process or thread by its number in one of them; 0: there is none in the tree. */

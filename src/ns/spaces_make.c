@@ -451,6 +451,8 @@ int space_make(struct restart *r, struct restart_space *s, const Reprise__Contai
 
 	if (msg->own == CLONE_NEWTIME)
 		res = s->ns = timens_restart(r, msg, e);
+	else if (msg->own == CLONE_NEWPID)
+		res = pid_space_make_ended(r, s, msg, e);
 	else if (msg->own == CLONE_NEWUSER)
 		res = s->ns =
 			user_space_make(r, msg, msg->above ? space_made(r, msg->above)->ns : -1, e);

@@ -180,7 +180,10 @@ int space_validate_use(const struct restart *r, uint64_t id, uint64_t flag, stru
 
 int space_validate_bound(const struct restart *r, const Reprise__Mount *m, struct error *e)
 {
-	if (m->namespace_ && m->namespace_type == CLONE_NEWPID)
+	const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, m->namespace_);
+
+	if (m->namespace_ && m->namespace_type == CLONE_NEWPID &&
+	    !(msg && msg->ended && !msg->above))
 		return invalid(e, "a pid namespace is mounted that is not there yet");
 	return space_validate_use(r, m->namespace_, m->namespace_type, e);
 }
@@ -221,13 +224,14 @@ static int make_all(struct restart *r, bool mounts, struct error *e)
 		*s = (struct restart_space){
 			.id = id, .flag = msg->own, .ns = -EBADF, .root = -EBADF};
 		/* These begin with their first process, or are made by a task. */
-		if (msg->own != CLONE_NEWPID && !timens_next_makes(r, id))
+		if (msg->own == CLONE_NEWPID ? msg->ended && !msg->above
+					     : !timens_next_makes(r, id))
 			res = space_make(r, s, msg, e);
 	}
 	return res;
 }
 
-int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s, int kind,
+int space_go(struct restart *r, struct restart_task *t, const struct restart_space *s,
 	     struct error *e)
 {
 	_cleanup_(batch_free) struct batch b = {};
@@ -235,13 +239,13 @@ int space_go(struct restart *r, struct restart_task *t, const struct restart_spa
 
 	if (res < 0)
 		return res;
-	call = batch_call(&b, SYS_setns, VAL(remote), VAL(space_kinds[kind].flag));
+	call = batch_call(&b, SYS_setns, VAL(remote), VAL(s->flag));
 	batch_call(&b, SYS_close, VAL(remote));
 	res = agent_run(t->process->agent, t->tid, NULL, &b, e);
 	if (res >= 0 && batch_result(&b, call) < 0)
 		res = error_errno(e, (int)batch_result(&b, call), E_NAMESPACE,
 				  "task %d cannot enter its %s namespace", t->vtid,
-				  space_kinds[kind].name);
+				  space_kind_name(s->flag));
 	return res;
 }
 
@@ -263,7 +267,7 @@ static int make_root_clocks(struct restart *r, const Reprise__Container *root, s
 	}
 	*s = (struct restart_space){
 		.flag = CLONE_NEWTIME, .ino = st.st_ino, .ns = ns, .root = -EBADF};
-	return space_go(r, &r->processes.v[0].tasks.v[0], s, SPACE_TIME, e);
+	return space_go(r, &r->processes.v[0].tasks.v[0], s, e);
 }
 
 int spaces_restart(struct restart *r, const Reprise__Container *root,
@@ -394,7 +398,7 @@ static int enter_all(struct restart *r, struct restart_task *t, struct error *e)
 				  space_kinds[k].name);
 		if (!is)
 			return e->err;
-		res = is == s->ino ? 0 : space_go(r, t, s, k, e);
+		res = is == s->ino ? 0 : space_go(r, t, s, e);
 		if (res < 0)
 			return res;
 	}
@@ -411,6 +415,8 @@ int spaces_enter(struct restart *r, struct restart_task *t, struct error *e)
 
 int spaces_enter_late(struct restart *r, struct error *e)
 {
+	if (pid_spaces_make_ended_late(r, e) < 0)
+		return e->err;
 	vec_for_each (p, &r->processes)
 		vec_for_each (t, &p->tasks) {
 			int res = timens_next_make(r, t, true, e);

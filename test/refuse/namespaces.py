@@ -186,8 +186,32 @@ def test_next_clocks_on_a_file(case):
             'mount --bind /proc/\\$!/ns/time_for_children /mnt/held' % (ready, ready), 'mount', '/mnt/held', 'next child')
 
 
-def test_pid_namespace_that_has_ended(case):
-    refused(case, 'task-namespace', '--pid', '/bin/true', 'next child', 'no first process')
+def test_pid_namespace_that_has_ended_twice(case):
+    """One was made in another, and nobody is left in either."""
+    ready = case.path('ready')
+    program = case.path('twice.py')
+    with open(program, 'w') as f:
+        f.write("""import ctypes, os, time
+libc, (go, done), (there, made) = ctypes.CDLL(None), os.pipe(), os.pipe()
+libc.unshare(0x20000000)
+child = os.fork()
+if child == 0:
+    libc.unshare(0x20000000)
+    os.fork() or os._exit(0)
+    os.wait()
+    os.write(made, b' ')
+    os.read(go, 1)
+    os._exit(0)
+os.read(there, 1)
+held = os.open('/proc/%%d/ns/pid_for_children' %% child, 0)
+os.write(done, b' ')
+os.wait()
+os.unlink(%r)
+os.mkdir(%r)
+time.sleep(1000)
+""" % (program, ready))
+    refused(case, 'task-namespace', '--uts', '/usr/bin/python3 %s & while ! [ -e %s ]; do sleep 0.1; done; rmdir %s' % (
+        program, ready, ready), 'descriptor', 'has ended, too')
 
 
 def test_pid_namespace_of_others(case):
