@@ -104,6 +104,7 @@ static_assert(sizeof(struct pagemap_scan_arg) == 96, "size is part of the interf
 #define URING_OFF_PBUF_RING	  0x80000000ull /* IORING_OFF_PBUF_RING, 6.4; then the group */
 #define URING_OFF_PBUF_SHIFT	  16
 #define URING_OFF_PBUF_GROUPS	  (1u << 11) /* that fit in (IORING_OFF_MMAP_MASK) */
+#define URING_SETUP_NO_MMAP	  (1U << 14) /* IORING_SETUP_NO_MMAP, 6.5 */
 #define URING_SETUP_HYBRID_IOPOLL (1U << 17) /* IORING_SETUP_HYBRID_IOPOLL, 6.13 */
 #define URING_SETUP_CQE_MIXED	  (1U << 18) /* IORING_SETUP_CQE_MIXED, 6.18 */
 #ifndef IORING_ENTER_REGISTERED_RING

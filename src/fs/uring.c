@@ -175,8 +175,8 @@ static int save_area(int fd, uint64_t offset, uint64_t size, size_t *ret_n,
 static int find_layout(const struct uring_seen *seen, Reprise__IoUring *m, struct uring_layout *ret,
 		       struct scratch *s, struct error *e)
 {
-	uint32_t flags =
-		seen->flags & ~(IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF | IORING_SETUP_ATTACH_WQ);
+	uint32_t flags = seen->flags & ~(IORING_SETUP_SQPOLL | IORING_SETUP_SQ_AFF |
+					 IORING_SETUP_ATTACH_WQ | URING_SETUP_NO_MMAP);
 	struct io_uring_params params = {.flags = flags | IORING_SETUP_CQSIZE,
 					 .cq_entries = seen->cq_entries};
 	_cleanup_(close_fd) int fd = (int)syscall(SYS_io_uring_setup, seen->sq_entries, &params);
@@ -188,6 +188,8 @@ static int find_layout(const struct uring_seen *seen, Reprise__IoUring *m, struc
 	m->features = params.features;
 	uring_layout(seen->flags, seen->sq_entries, seen->cq_entries, &params.sq_off,
 		     &params.cq_off, ret);
+	if (seen->flags & URING_SETUP_NO_MMAP)
+		uring_own_save(seen, ret);
 	m->layout.len = URING_LAYOUT_BYTES;
 	m->layout.data = scratch_alloc(s, URING_LAYOUT_BYTES);
 	if (!m->layout.data)
@@ -203,6 +205,9 @@ static int save_contents(const struct file_seen *f, const struct uring_seen *see
 	struct uring_layout layout;
 	int r = find_layout(seen, m, &layout, s, e);
 
+	/* else its contents are those of the memory of the application */
+	if (r < 0 || seen->flags & URING_SETUP_NO_MMAP)
+		return r;
 	if (r >= 0)
 		r = save_area(f->local, IORING_OFF_SQ_RING, layout.rings_size, &m->n_rings,
 			      &m->rings, s, e);
@@ -271,13 +276,17 @@ static int refuse_state(const struct uring_seen *s, struct error *e)
 }
 
 static int fill(struct checkpoint *c, struct kernel_memory *k, const struct file_seen *f,
-		const struct uring_seen *s, Reprise__IoUring *m, struct scratch *scratch,
-		struct error *e)
+		struct uring_seen *s, Reprise__IoUring *m, struct scratch *scratch, struct error *e)
 {
+	const bool own = s->flags & URING_SETUP_NO_MMAP;
 	int r = refuse_state(s, e);
 
 	if (r >= 0)
 		r = find_owner(c, f, s, &m->owner, e);
+	if (r >= 0 && (s->n_buffers || s->n_provided || own))
+		r = uring_page_base(c, k, &s->pages, e);
+	if (r >= 0 && own)
+		r = uring_own_find(c, k, s, m->owner, e);
 	if (r < 0)
 		return r;
 	/* the other ring has gone, or is of no consequence */
@@ -344,8 +353,6 @@ static int uring_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__
 		return 0;
 	if (r >= 0)
 		r = fill(c, k, f, s, msg->io_uring, scratch, e);
-	if (r >= 0 && (s->n_buffers || s->n_provided))
-		r = uring_page_base(c, k, f->local, s->ctx, &s->pages, e);
 	if (r >= 0)
 		r = uring_provided_save(c, k, f->local, s, msg->io_uring, scratch, e);
 	if (r >= 0)
@@ -370,7 +377,7 @@ const struct file_ops uring_file_ops = {
 	.kind = FILE_IO_URING,
 	.name = "io_uring",
 	.support =
-		"rings, also with a thread that submits, registered files (regular ones also where they "
+		"rings, also in memory of the application or with a thread that submits, registered files (regular ones also where they "
 		"have been closed) and buffers, buffers to choose from, "
 		"registered credentials, requests that wait for a file, "
 		"a connection, a futex, a child, time or each other; "

@@ -36,7 +36,12 @@ struct uring_given {
 	uint32_t n, length;
 	uint64_t address;
 };
-#define URING_PERSONALITIES_MAX UINT16_MAX
+/* Memory of the application that the kernel holds: an array of page descriptors. */
+struct uring_region {
+	uint64_t pages, address;
+	uint32_t n_pages;
+};
+#define URING_OWN_PAGES_MAX 8192
 
 /* Credentials that are registered (struct cred). */
 struct uring_personality {
@@ -148,7 +153,8 @@ struct uring_seen {
 	struct uring_restricted restricted;
 	VEC(struct uring_personality) personalities;
 	uint32_t personality_next;
-	struct uring_pages pages; /* if buffers are registered or provided */
+	struct uring_region own[2]; /* with IORING_SETUP_NO_MMAP: rings, requests */
+	struct uring_pages pages;   /* if buffers are registered or provided */
 	const char *obstacle; /* something registered or set that cannot be set anew; NULL none */
 };
 
@@ -167,9 +173,13 @@ int uring_flight(struct kernel_memory *k, uint64_t ctx, struct uring_seen *s) mu
 /* What is registered in a slot: 0 if it is empty, else 1. */
 int uring_node(struct kernel_memory *k, uint64_t array, uint32_t slot, bool file,
 	       struct uring_node *ret, struct error *e) must_check;
-/* Found out by means of a ring. */
-int uring_page_base(struct checkpoint *c, struct kernel_memory *k, int fd, uint64_t ctx,
-		    struct uring_pages *ret, struct error *e) must_check;
+/* Found out by means of a ring of ours. */
+int uring_page_base(struct checkpoint *c, struct kernel_memory *k, struct uring_pages *ret,
+		    struct error *e) must_check;
+/* Where an array of page descriptors is found one behind the other in the memory of a task, by its
+ * maps and pagemap; *ret 0: nowhere. */
+int uring_find_pages(struct kernel_memory *k, const struct uring_pages *base, uint64_t array,
+		     uint32_t n, const char *maps, int pagemap, uint64_t *ret) must_check;
 /* The page frame at an address, or of an entry of pagemap; 0: none. */
 int uring_frame_at(int pagemap, uint64_t address, uint64_t *ret) must_check;
 uint64_t uring_frame_of(uint64_t entry);
@@ -206,7 +216,8 @@ static inline bool uring_offset_known(uint64_t offset)
 	 IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED | IORING_SETUP_SUBMIT_ALL |                \
 	 IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SQE128 |           \
 	 IORING_SETUP_CQE32 | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |          \
-	 IORING_SETUP_NO_SQARRAY | URING_SETUP_HYBRID_IOPOLL | URING_SETUP_CQE_MIXED)
+	 IORING_SETUP_NO_SQARRAY | URING_SETUP_NO_MMAP | URING_SETUP_HYBRID_IOPOLL |             \
+	 URING_SETUP_CQE_MIXED)
 /* Completions may be of twice the size. */
 #define URING_LARGE_CQES     (IORING_SETUP_CQE32 | URING_SETUP_CQE_MIXED)
 #define URING_ENTRIES_MAX    32768u
@@ -237,12 +248,33 @@ struct uring_shared {
 	const Reprise__IoUring *m;
 	struct uring_layout layout;
 	uint8_t *rings, *sqes;
+	/* With IORING_SETUP_NO_MMAP these are copies of the memory of this task, and of what was
+	 * there at first. */
+	const struct restart_task *there;
+	uint8_t *kept;
 };
 
 static inline volatile uint32_t *uring_word(const struct uring_shared *x, uint32_t offset)
 {
 	return (volatile uint32_t *)(void *)(x->rings + offset);
 }
+
+/* Rings in memory of the application: see uring_own.c. */
+int uring_own_find(struct checkpoint *c, struct kernel_memory *k, struct uring_seen *s, pid_t owner,
+		   struct error *e) must_check;
+void uring_own_save(const struct uring_seen *s, struct uring_layout *l);
+bool uring_own_fits(const Reprise__IoUring *m, const struct uring_layout *l);
+int uring_own_open(struct uring_shared *x, struct error *e) must_check;
+void uring_own_close(struct uring_shared *x);
+/* As new rings are; as it was when it was opened. */
+int uring_own_clear(struct uring_shared *x, struct error *e) must_check;
+int uring_own_put_back(struct uring_shared *x, struct error *e) must_check;
+uint64_t uring_own_rings(const struct uring_shared *x);
+/* What the kernel has done is seen; it sees what we have: requests, and the rings as a whole or
+ * what stands in them of requests. Where the memory is mapped there is nothing to do. */
+int uring_pull(struct uring_shared *x, struct error *e) must_check;
+int uring_push(struct uring_shared *x, bool completions, struct error *e) must_check;
+int uring_push_word(struct uring_shared *x, uint32_t offset, struct error *e) must_check;
 
 /* A kind of which a request in flight can be submitted again, with these IOSQE_*? */
 bool uring_kind_fits(uint8_t opcode, uint8_t flags);

@@ -195,6 +195,10 @@ static const char *find_obstacle(struct view *ctx, uint32_t flags)
 {
 	if (flags & ~(URING_FLAGS | IORING_SETUP_ATTACH_WQ))
 		return "it was made with flags of io_uring_setup() that cannot be set anew";
+	if ((flags & URING_SETUP_NO_MMAP) && (flags & IORING_SETUP_SQPOLL))
+		return "its rings are in memory of the application (IORING_SETUP_NO_MMAP), and a "
+		       "thread of the kernel submits (IORING_SETUP_SQPOLL), which might look "
+		       "while they are filled";
 	if ((flags & URING_LARGE_CQES) && !list_empty(ctx, "cq_overflow_list"))
 		return "completions of other sizes (IORING_SETUP_CQE32) wait outside of the ring, which is "
 		       "full";
@@ -242,6 +246,17 @@ static int look_at_eventfd(struct view *ctx, struct uring_seen *s)
 		r = kernel_member(ctx->k, at, "io_ev_fd", "eventfd_async", &async, 4);
 	s->eventfd_async = async != 0;
 	return r;
+}
+
+static void look_at_memory(struct view *ctx, struct uring_seen *s)
+{
+	static const char *const names[2][2] = {{"ring_region.pages", "ring_region.nr_pages"},
+						{"sq_region.pages", "sq_region.nr_pages"}};
+
+	for (int i = 0; i < 2 && s->flags & URING_SETUP_NO_MMAP; i++) {
+		s->own[i].pages = u64(ctx, names[i][0]);
+		s->own[i].n_pages = u32(ctx, names[i][1]);
+	}
 }
 
 static int look_at_resources(struct view *ctx, struct uring_seen *s)
@@ -451,6 +466,7 @@ static int look(struct view *ctx, struct uring_seen *s)
 		memcpy(s->workers, ctx->bytes + offset, sizeof(s->workers));
 	s->obstacle = find_obstacle(ctx, s->flags);
 	look_at_napi(ctx, s);
+	look_at_memory(ctx, s);
 	s->drain_disabled = flag(ctx, "drain_disabled");
 	r = look_at_resources(ctx, s);
 	if (r >= 0)

@@ -120,13 +120,18 @@ int uring_post(struct uring_shared *x, int fd, const struct restart_task *t, int
 		r = send_messages(&s, part, e);
 		if (r >= 0)
 			r = receive(t, remote, e);
+		if (r >= 0)
+			r = uring_pull(x, e);
 		target += part;
 		n -= part;
 		if (r >= 0 && *uring_word(x, x->layout.cq.tail) != target)
 			r = error_set(e, -EIO, E_RESTORE,
 				      "completions did not come to an io_uring");
-		if (take)
-			*uring_word(x, x->layout.cq.head) = target;
+		if (!take)
+			continue;
+		*uring_word(x, x->layout.cq.head) = target;
+		if (r >= 0)
+			r = uring_push_word(x, x->layout.cq.head, e);
 	}
 	return r;
 }
@@ -162,6 +167,8 @@ int uring_overflow_restart(struct uring_shared *x, int fd, const struct restart_
 
 	*head = x->m->cq_tail - x->m->cq_entries;
 	if (r >= 0)
+		r = uring_push_word(x, x->layout.cq.head, e);
+	if (r >= 0)
 		prepare(&s, fd);
 	for (uint32_t i = 0; i < n && r >= 0; i += part) {
 		part = n - i < AT_ONCE ? n - i : AT_ONCE;
@@ -170,11 +177,13 @@ int uring_overflow_restart(struct uring_shared *x, int fd, const struct restart_
 		if (r >= 0)
 			r = receive(t, remote, e);
 	}
+	if (r >= 0)
+		r = uring_pull(x, e);
 	if (r >= 0 && (*uring_word(x, x->layout.cq.tail) != x->m->cq_tail ||
 		       !(*uring_word(x, x->layout.sq.flags) & IORING_SQ_CQ_OVERFLOW)))
 		r = error_set(e, -EIO, E_RESTORE,
 			      "completions for which there was no room did not come to an "
 			      "io_uring");
 	*head = is;
-	return r;
+	return r < 0 ? r : uring_push_word(x, x->layout.cq.head, e);
 }

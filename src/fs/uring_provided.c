@@ -22,13 +22,12 @@
 #include "core/procfs.h"
 #include "fs/send_fds.h"
 
-#define LIST_RING      1u  /* IOBL_BUF_RING */
-#define LIST_INC       2u  /* IOBL_INC */
-#define REGION_USER    2u  /* IO_REGION_F_USER_PROVIDED */
-#define PAGES_MAX      128 /* 32768 entries of 16 bytes */
-#define FRAMES_AT_ONCE 512
-#define REGISTER_MMAP  1u /* IOU_PBUF_RING_MMAP, 6.4 */
-#define REGISTER_INC   2u /* IOU_PBUF_RING_INC, 6.12 */
+#define LIST_RING     1u  /* IOBL_BUF_RING */
+#define LIST_INC      2u  /* IOBL_INC */
+#define REGION_USER   2u  /* IO_REGION_F_USER_PROVIDED */
+#define PAGES_MAX     128 /* 32768 entries of 16 bytes */
+#define REGISTER_MMAP 1u  /* IOU_PBUF_RING_MMAP, 6.4 */
+#define REGISTER_INC  2u  /* IOU_PBUF_RING_INC, 6.12 */
 
 /* ---- checkpoint ---- */
 
@@ -82,71 +81,6 @@ int uring_provided_look(struct kernel_memory *k, uint64_t ctx, struct uring_seen
 	int r = kernel_member(k, ctx, "io_ring_ctx", "io_bl_xa.xa_head", &head, sizeof(head));
 
 	return r < 0 ? r : uring_array(k, head, take_list, s);
-}
-
-/* Are these the frames that follow from `first` on? */
-static bool frames_follow(int pagemap, uint64_t first, const uint64_t *frames, uint32_t n)
-{
-	for (uint32_t i = 0; i < n; i++) {
-		uint64_t is;
-
-		if (uring_frame_at(pagemap, first + i * 4096ull, &is) < 0 || is != frames[i])
-			return false;
-	}
-	return true;
-}
-
-/* The address of the frames in one mapping; 0: they are not there. */
-static uint64_t search_mapping(int pagemap, uint64_t from, uint64_t to, const uint64_t *frames,
-			       uint32_t n)
-{
-	uint64_t entries[FRAMES_AT_ONCE];
-
-	while (from < to) {
-		size_t count =
-			(to - from) / 4096 < FRAMES_AT_ONCE ? (to - from) / 4096 : FRAMES_AT_ONCE;
-		ssize_t got = pread(pagemap, entries, count * 8, (off_t)(from / 4096 * 8));
-
-		if (got <= 0)
-			return 0;
-		for (size_t i = 0; i < (size_t)got / 8; i++)
-			if (uring_frame_of(entries[i]) == frames[0] &&
-			    frames_follow(pagemap, from + i * 4096, frames, n))
-				return from + i * 4096;
-		from += (uint64_t)got / 8 * 4096;
-	}
-	return 0;
-}
-
-static uint64_t search(const char *maps, int pagemap, const uint64_t *frames, uint32_t n)
-{
-	for (const char *line = maps; *line;) {
-		uint64_t from, to, at;
-		char mode[5];
-
-		if (sscanf(line, "%lx-%lx %4s", &from, &to, mode) == 3 && mode[1] == 'w') {
-			at = search_mapping(pagemap, from, to, frames, n);
-			if (at)
-				return at;
-		}
-		line = strchr(line, '\n');
-		if (!line++)
-			break;
-	}
-	return 0;
-}
-
-static int find_address(struct kernel_memory *k, const struct uring_seen *seen,
-			const struct uring_provided *p, const char *maps, int pagemap,
-			uint64_t *ret)
-{
-	uint64_t pages[PAGES_MAX];
-	int r = kernel_read(k, p->pages, pages, p->n_pages * sizeof(pages[0]));
-
-	for (uint32_t i = 0; i < p->n_pages; i++)
-		pages[i] = (pages[i] - seen->pages.base) / seen->pages.size;
-	*ret = r < 0 ? 0 : search(maps, pagemap, pages, p->n_pages);
-	return r;
 }
 
 /* Memory of the kernel, as whoever has the ring may map it. */
@@ -216,8 +150,9 @@ int uring_provided_save(struct checkpoint *c, struct kernel_memory *k, int fd,
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
 		if (p->in_kernel && save_contents(fd, p, to, s, e) < 0)
 			return -EIO;
-		if (!p->in_kernel &&
-		    (find_address(k, seen, p, maps, pagemap, &to->address) < 0 || !to->address))
+		if (!p->in_kernel && (uring_find_pages(k, &seen->pages, p->pages, p->n_pages, maps,
+						       pagemap, &to->address) < 0 ||
+				      !to->address))
 			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 					 "the ring of buffers of group %u is no longer in the "
 					 "memory of task %d",

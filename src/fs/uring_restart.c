@@ -52,7 +52,8 @@ static bool layout_fits(const Reprise__IoUring *m)
 	if (m->layout.len != URING_LAYOUT_BYTES)
 		return false;
 	layout_of(m, &l);
-	return l.rings_size < 32u << 20 && parts_fit(m->n_rings, m->rings, l.rings_size) &&
+	return l.rings_size < 32u << 20 && uring_own_fits(m, &l) &&
+	       parts_fit(m->n_rings, m->rings, l.rings_size) &&
 	       parts_fit(m->n_sqes, m->sqes, l.sqes_size);
 }
 
@@ -132,12 +133,19 @@ static int make_with(struct restart_task *t, const Reprise__IoUring *m, int wq_f
 					 .wq_fd = (uint32_t)(wq_fd >= 0 ? wq_fd : 0),
 					 .sq_thread_cpu = m->poller_cpu,
 					 .sq_thread_idle = m->poller_idle_ms};
-	uint32_t at = batch_data(&b, &params, sizeof(params));
-	int call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
-	int r = agent_run(t->process->agent, t->tid, NULL, &b, e);
-	const struct io_uring_params *got;
 	struct uring_layout layout;
+	const struct io_uring_params *got;
+	uint32_t at;
+	int call, r;
 
+	layout_of(m, &layout);
+	if (m->flags & URING_SETUP_NO_MMAP) { /* where its memory is */
+		params.sq_off = layout.sq;
+		params.cq_off = layout.cq;
+	}
+	at = batch_data(&b, &params, sizeof(params));
+	call = batch_call(&b, SYS_io_uring_setup, VAL(m->sq_entries), DATA(at));
+	r = agent_run(t->process->agent, t->tid, NULL, &b, e);
 	if (r < 0)
 		return r;
 	if (batch_result(&b, call) < 0)
@@ -145,7 +153,6 @@ static int make_with(struct restart_task *t, const Reprise__IoUring *m, int wq_f
 				   "cannot make an io_uring");
 	*ret = (int)batch_result(&b, call);
 	got = batch_at(&b, at);
-	layout_of(m, &layout);
 	if (got->sq_entries != m->sq_entries || got->cq_entries != m->cq_entries ||
 	    memcmp(&got->sq_off, &layout.sq, sizeof(layout.sq)) ||
 	    memcmp(&got->cq_off, &layout.cq, sizeof(layout.cq)))
@@ -160,8 +167,8 @@ static int make_with(struct restart_task *t, const Reprise__IoUring *m, int wq_f
 	return 0;
 }
 
-static int make(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int *ret,
-		struct error *e)
+static int make_any(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int *ret,
+		    struct error *e)
 {
 	const struct file_open *f = m->poller_of ? file_open_find(r, m->poller_of) : NULL;
 	int other, res;
@@ -175,6 +182,25 @@ static int make(struct restart *r, struct restart_task *t, const Reprise__IoUrin
 	if (res >= 0)
 		res = make_with(t, m, other, ret, e);
 	return res < 0 ? res : close_there(t, other, e);
+}
+
+/* The kernel begins to fill memory of the application, which is to stay as it was. */
+static int make(struct restart *r, struct restart_task *t, const Reprise__IoUring *m, int *ret,
+		struct error *e)
+{
+	struct uring_shared x = {.m = m, .there = t};
+	int res;
+
+	if (!(m->flags & URING_SETUP_NO_MMAP))
+		return make_any(r, t, m, ret, e);
+	layout_of(m, &x.layout);
+	res = uring_own_open(&x, e);
+	if (res >= 0)
+		res = make_any(r, t, m, ret, e);
+	if (res >= 0)
+		res = uring_own_put_back(&x, e);
+	uring_own_close(&x);
+	return res;
 }
 
 int uring_take_over(const struct restart_task *t, int remote, int *ret, struct error *e)
@@ -192,14 +218,18 @@ int uring_take_over(const struct restart_task *t, int remote, int *ret, struct e
 
 #define ROUNDS_AT_ONCE 200
 
-static int open_here(struct uring_shared *x, int fd, struct error *e)
+static int open_here(struct uring_shared *x, const struct restart_task *t, int fd, struct error *e)
 {
 	const struct uring_layout *l = &x->layout;
-	void *rings = mmap(NULL, l->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
-			   IORING_OFF_SQ_RING);
-	void *sqes =
-		mmap(NULL, l->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQES);
+	void *rings, *sqes;
 
+	if (x->m->flags & URING_SETUP_NO_MMAP) {
+		x->there = t;
+		return uring_own_open(x, e);
+	}
+	rings = mmap(NULL, l->rings_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+		     IORING_OFF_SQ_RING);
+	sqes = mmap(NULL, l->sqes_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQES);
 	x->rings = rings == MAP_FAILED ? NULL : rings;
 	x->sqes = sqes == MAP_FAILED ? NULL : sqes;
 	if (!x->rings || !x->sqes)
@@ -209,6 +239,10 @@ static int open_here(struct uring_shared *x, int fd, struct error *e)
 
 static void close_here(struct uring_shared *x)
 {
+	if (x->there) {
+		uring_own_close(x);
+		return;
+	}
 	if (x->rings)
 		munmap(x->rings, x->layout.rings_size);
 	if (x->sqes)
@@ -247,13 +281,16 @@ static int run_rounds(struct uring_counting *c, struct error *e)
 int uring_count_further(struct uring_counting *c, uint32_t n, struct error *e)
 {
 	uint32_t before = *uring_word(&c->x, c->x.layout.sq.head), count = before + n;
+	int r;
 
 	if (c->x.m->flags & IORING_SETUP_SQPOLL)
 		return uring_poll_count(c, n, e);
 	*uring_word(&c->x, c->x.layout.sq.tail) = count;
-	while (*uring_word(&c->x, c->x.layout.sq.head) != count) {
-		int r = run_rounds(c, e);
-
+	r = uring_push(&c->x, true, e);
+	while (r >= 0 && *uring_word(&c->x, c->x.layout.sq.head) != count) {
+		r = run_rounds(c, e);
+		if (r >= 0)
+			r = uring_pull(&c->x, e);
 		if (r < 0)
 			return r;
 		if (*uring_word(&c->x, c->x.layout.sq.head) == before)
@@ -261,7 +298,7 @@ int uring_count_further(struct uring_counting *c, uint32_t n, struct error *e)
 					 "the counters of an io_uring do not move");
 		before = *uring_word(&c->x, c->x.layout.sq.head);
 	}
-	return 0;
+	return r < 0 ? r : 0;
 }
 
 /* With requests that do nothing, until so many have been submitted. */
@@ -313,10 +350,15 @@ static int count_mapped(struct restart *rs, struct uring_counting *c, struct err
 	struct agent *agent = c->task->process->agent;
 	const uint64_t map[6] = {0,	     c->x.layout.rings_size, PROT_READ | PROT_WRITE,
 				 MAP_SHARED, (uint64_t)c->remote,    IORING_OFF_SQ_RING};
-	long at = agent_syscall(agent, c->task->tid, NULL, e, SYS_mmap, map);
-	uint64_t unmap[6] = {(uint64_t)at, c->x.layout.rings_size};
+	uint64_t unmap[6] = {0, c->x.layout.rings_size};
+	long at;
 	int r;
 
+	c->rings_there = uring_own_rings(&c->x);
+	if (c->rings_there)
+		return count(rs, c, e);
+	at = agent_syscall(agent, c->task->tid, NULL, e, SYS_mmap, map);
+	unmap[0] = (uint64_t)at;
 	if (at < 0)
 		return error_errno(e, (int)at, E_RESTORE, "cannot map an io_uring in a task");
 	c->rings_there = (uint64_t)at;
@@ -329,6 +371,20 @@ static int count_mapped(struct restart *rs, struct uring_counting *c, struct err
 
 /* ---- contents ---- */
 
+/* What was in the rings, and of the requests in their place. */
+static void original(struct uring_shared *x, uint8_t *rings)
+{
+	const struct uring_layout *l = &x->layout;
+
+	if (x->kept) {
+		memcpy(rings, x->kept, l->rings_size);
+		memcpy(x->sqes, x->kept + l->rings_size, l->sqes_size);
+		return;
+	}
+	parts_fill(rings, l->rings_size, x->m->n_rings, x->m->rings);
+	parts_fill(x->sqes, l->sqes_size, x->m->n_sqes, x->m->sqes);
+}
+
 /* At no moment may the tail stand elsewhere than the kernel believes: a thread of it may look. */
 static int fill_all(struct uring_shared *x, struct error *e)
 {
@@ -338,7 +394,7 @@ static int fill_all(struct uring_shared *x, struct error *e)
 
 	if (!rings)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
-	parts_fill(rings, x->layout.rings_size, m->n_rings, m->rings);
+	original(x, rings);
 	/* what the kernel believes, whatever the image says */
 	*uring_word(&to, to.layout.sq.head) = counted(m);
 	*uring_word(&to, to.layout.cq.tail) = m->cq_tail;
@@ -351,8 +407,7 @@ static int fill_all(struct uring_shared *x, struct error *e)
 		*uring_word(&to, to.layout.sq.flags) = IORING_SQ_NEED_WAKEUP;
 	}
 	memcpy(x->rings, rings, x->layout.rings_size);
-	parts_fill(x->sqes, x->layout.sqes_size, m->n_sqes, m->sqes);
-	return 0;
+	return uring_push(x, true, e);
 }
 
 /*
@@ -365,25 +420,28 @@ static int fill_submitted(struct uring_shared *x, struct error *e)
 
 	if (!rings)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an io_uring");
-	parts_fill(rings, x->layout.rings_size, x->m->n_rings, x->m->rings);
-	parts_fill(x->sqes, x->layout.sqes_size, x->m->n_sqes, x->m->sqes);
+	original(x, rings);
 	if (!(x->m->flags & IORING_SETUP_SQPOLL))
 		memcpy(x->rings + tail, rings + tail, 4);
 	if (!(x->m->flags & IORING_SETUP_NO_SQARRAY))
 		memcpy(x->rings + array, rings + array, 4ul * x->m->sq_entries);
-	return 0;
+	return uring_push(x, false, e);
 }
 
 /* Brings it to where it was. */
 static int bring(struct restart *r, struct uring_counting *c, struct error *e)
 {
 	const Reprise__IoUring *m = c->x.m;
-	int res = open_here(&c->x, c->fd, e);
+	int res = open_here(&c->x, c->task, c->fd, e);
 
+	if (res >= 0)
+		res = uring_own_clear(&c->x, e);
 	/* of what is counted, an eventfd that is registered by now is not to tell; until fill_all()
 	 */
 	if (res >= 0 && is_enabled_late(m))
 		*uring_word(&c->x, c->x.layout.cq.flags) |= IORING_CQ_EVENTFD_DISABLED;
+	if (res >= 0)
+		res = uring_push_word(&c->x, c->x.layout.cq.flags, e);
 	if (res >= 0 && (counted(m) || m->cq_tail || m->n_provided))
 		res = count_mapped(r, c, e);
 	if (res >= 0)
@@ -470,7 +528,7 @@ static int submit(struct restart *r, struct restart_task *t, const struct file_o
 	int res;
 
 	layout_of(x.m, &x.layout);
-	res = open_here(&x, f->fd, e);
+	res = open_here(&x, restart_task_by_vtid(r, x.m->owner), f->fd, e);
 	if (res >= 0)
 		res = uring_submit_all(r, t, &x, f->fd, e);
 	if (res >= 0)

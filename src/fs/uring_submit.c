@@ -308,13 +308,17 @@ static int enter(const struct chain *c, struct error *e)
 {
 	const uint64_t args[6] = {(uint64_t)c->ring, c->n};
 	long done;
+	int r;
 
 	if (c->x->m->flags & IORING_SETUP_SQPOLL)
 		return uring_poll_submit(c->x, c->fd, c->number + c->n, e);
 	*uring_word(c->x, c->x->layout.sq.tail) = c->number + c->n;
+	r = uring_push(c->x, false, e);
+	if (r < 0)
+		return r;
 	done = agent_syscall(c->t->process->agent, c->t->tid, NULL, e, SYS_io_uring_enter, args);
 	if (done == (long)c->n)
-		return 0;
+		return uring_pull(c->x, e);
 	return error_errno(e, done < 0 ? (int)done : -EIO, E_RESTORE,
 			   "cannot submit a request again that was in flight");
 }

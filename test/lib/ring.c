@@ -12,6 +12,8 @@
  *	drain		the next request waits for all before it, after a chain that asked for that
  *	sqpoll-shared	a thread of the kernel submits, for another ring too, that is no descriptor
  *	sqpoll-changed	one does that has other credentials by now
+ *	own-polled	rings in memory of the application, for which a thread of the kernel submits
+ *	own-gone	rings in memory of the application that is not mapped any more
  *	personality-root	those of root are registered, of which the process has nothing left
  *	personality-user	credentials are registered of a user namespace that nobody is in,
  *	personality-key		with a keyring, personality-landlock: confined by rules
@@ -303,6 +305,24 @@ static void polled(const char *what)
 	}
 }
 
+#define NO_MMAP (1U << 14)
+
+static void make_own(const char *what)
+{
+	char *at = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t address = (uintptr_t)at;
+
+	params.flags = NO_MMAP | (strcmp(what, "own-polled") ? 0 : IORING_SETUP_SQPOLL);
+	memcpy((char *)(&params.cq_off + 1) - sizeof(address), &address, sizeof(address));
+	address += 4096;
+	memcpy((char *)(&params.sq_off + 1) - sizeof(address), &address, sizeof(address));
+	ring = (int)syscall(SYS_io_uring_setup, 4, &params);
+	if (ring < 0)
+		test_skip("no io_uring in memory of the application here");
+	if (!strcmp(what, "own-gone"))
+		CHECK(!munmap(at, 8192));
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argv[1];
@@ -310,6 +330,8 @@ int main(int argc, char **argv)
 	test_init();
 	if (!strncmp(what, "sqpoll", 6))
 		polled(what);
+	else if (!strncmp(what, "own-", 4))
+		make_own(what);
 	else if (!strcmp(what, "overflow"))
 		ring_make(IORING_SETUP_CQE32);
 	else

@@ -88,6 +88,14 @@ def test_personality_under_rules(case):
     refused(case, 'personality-landlock', 'file-state', 'personality 1', 'Landlock')
 
 
+def test_own_memory_with_a_thread(case):
+    refused(case, 'own-polled', 'file-state', 'IORING_SETUP_NO_MMAP', 'IORING_SETUP_SQPOLL')
+
+
+def test_own_memory_that_is_gone(case):
+    refused(case, 'own-gone', 'file-state', 'IORING_SETUP_NO_MMAP', 'no longer')
+
+
 def test_provided_buffers(case):
     refused(case, 'provided', 'file-state', 'group 0', 'no longer in the memory')
 
