@@ -30,6 +30,7 @@ static bool inotify_match(const struct file_seen *f)
 struct inotify_seen {
 	struct watch_inode inode;
 	Reprise__InotifyWatch *msg;
+	bool closed; /* a pipe that nobody has open */
 };
 
 /* fs/notify/fdinfo.c: "inotify wd:1 ino:2f sdev:fe00000 mask:fc6 ignored_mask:0 fhandle-bytes:8
@@ -57,11 +58,12 @@ static size_t count_watches(const char *text)
 	return n;
 }
 
-static int read_watches(const struct file_seen *f, Reprise__Inotify *m, struct scratch *s,
-			struct error *e)
+static int read_watches(struct checkpoint *c, const struct file_seen *f, Reprise__Inotify *m,
+			struct scratch *s, struct error *e)
 {
 	size_t n = count_watches(f->fdinfo);
 	struct inotify_seen *seen = scratch_alloc(s, (n + 1) * sizeof(*seen));
+	const dev_t pipes = inotify_device_of_pipes();
 	const char *text = f->fdinfo;
 
 	m->watches = scratch_alloc(s, (n + 1) * sizeof(*m->watches));
@@ -75,6 +77,8 @@ static int read_watches(const struct file_seen *f, Reprise__Inotify *m, struct s
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a watch");
 		if (parse_watch(text, w) < 0)
 			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
+		w->closed = w->inode.dev == pipes &&
+			    inotify_watches_closed(c, f->local, w->msg->wd, w->inode.ino);
 		m->watches[m->n_watches++] = w->msg;
 	}
 	f->entry->private = (uint64_t)(uintptr_t)seen;
@@ -132,7 +136,7 @@ static int inotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	msg->inotify = scratch_message(scratch, Reprise__Inotify, reprise__inotify__init);
 	if (!msg->inotify)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an inotify instance");
-	r = read_watches(f, msg->inotify, scratch, e);
+	r = read_watches(c, f, msg->inotify, scratch, e);
 	if (r >= 0)
 		r = save_events(c, f, msg->inotify, scratch, e);
 	if (r >= 0)
@@ -148,7 +152,7 @@ static int save_watches(struct checkpoint *c, const struct file_entry *f, struct
 	for (size_t i = 0; i < f->msg->inotify->n_watches && r >= 0; i++) {
 		char what[32];
 
-		if (watch_is_gone(c, &seen[i].inode))
+		if (seen[i].closed || watch_is_gone(c, &seen[i].inode))
 			continue;
 		snprintf(what, sizeof(what), "its watch %d", seen[i].msg->wd);
 		r = watch_save(c, f, &seen[i].inode, what, &seen[i].msg->inode, e);

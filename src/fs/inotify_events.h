@@ -31,4 +31,8 @@ int inotify_events_facts(const Reprise__Inotify *m, uint8_t **ret);
 int inotify_events_restart(struct restart *r, int fd, const Reprise__Inotify *m,
 			   struct error *e) must_check;
 
+/* Is what it watches, a pipe, open nowhere? Only the memory of the kernel tells. */
+bool inotify_watches_closed(struct checkpoint *c, int fd, int wd, uint64_t ino);
+dev_t inotify_device_of_pipes(void);
+
 #endif

@@ -95,13 +95,15 @@ int cgroup_hierarchies_read(int proc_fd, struct cgroup_hierarchies *ret, struct 
 	_cleanup_(mount_table_free) struct mount_table mounts = {};
 	_cleanup_(free_ptr) char *text = NULL;
 	const char *at;
+	ssize_t n;
 	int r = mount_table_read(proc_fd, getpid(), &mounts, e);
 
 	if (r < 0)
 		return r;
 	/* A kernel without control groups has no such file. */
-	if (procfs_read(proc_fd, &text, NULL, "%d/cgroup", getpid()) < 0)
-		return 0;
+	n = procfs_read(proc_fd, &text, e, "%d/cgroup", getpid());
+	if (n < 0)
+		return procfs_unless_gone(n, e);
 	for (at = text;;) {
 		_cleanup_(free_ptr) char *controllers = NULL, *own = NULL;
 

@@ -266,3 +266,29 @@ def test_deleted_link_taken_back(case):
     if [name for name in os.listdir(case.work) if '.reprise-' in name]:
         raise Failed('a name was left')
     case.finish(pid)
+
+
+def test_watched_pipe_of_others(case):
+    """A pipe that nobody of the tree has open any more, but somebody outside; what nobody has open is as good as gone."""
+    there, ready = os.pipe()
+    pid = case.spawn(['/usr/bin/python3', '-c', """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(0)
+assert libc.inotify_add_watch(watch, b'/proc/self/fd/0', 0xfff) == 1
+os.dup2(os.open('/dev/null', os.O_RDONLY), 0)
+os.closerange(watch + 1, 10)
+os.mkdir(%r)
+time.sleep(1000)
+""" % case.path('ready')], stdin=there)
+    os.close(there)
+    case.until(lambda: os.path.exists(case.path('ready')) or case.ended(pid), 'the watch')
+    os.rmdir(case.path('ready'))
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image')), 'file-state', 'watch 1', 'cannot be found')
+    os.close(ready)
+    if os.geteuid() == 0 and os.path.exists('/sys/kernel/btf/vmlinux'):
+        code, _, err = case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q')
+        if code:
+            raise Failed('nobody has it open: %s' % err)
+    case.kill_all()
+    case.reap()

@@ -4,7 +4,6 @@
  * keep their numbers, and can be taken away, as service managers do.
  *
  * needs: root
- * not-in: again: who has been restored watches what nobody can find a second time
  * not-in: both: each copy would see what the other does
  */
 #include "harness.h"
