@@ -48,12 +48,12 @@ struct unix_checkpoint {
 /* During a restart: files_restart.unix_sockets. */
 struct unix_bound {
 	uint64_t id;
-	char *reach;  /* a path that leads to it now */
-	bool scratch; /* in the scratch directory */
+	char *reach; /* a path that leads to it now */
 };
 
 struct unix_restart {
-	char *scratch;		      /* directory for names whose path is gone; NULL: not made */
+	char *scratch; /* for names whose path is gone, a directory of each; NULL: not made */
+	int scratch_fd;
 	VEC(struct unix_bound) bound; /* with a path */
 	struct unix_table table;
 	bool read;

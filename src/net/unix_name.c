@@ -24,6 +24,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "net/unix.h"
+#include "net/unix_below.h"
 #include "net/unix_place.h"
 
 static bool same_file(const char *path, const struct unix_info *info, struct stat *st)
@@ -202,8 +203,6 @@ static int enter(const struct unix_at *at)
 {
 	if (at->below >= 0)
 		return fchdir(at->below) < 0 ? -1 : at->un.sun_path[0] == '/' ? chroot(".") : 0;
-	if (at->root && chroot(at->root) < 0)
-		return -1;
 	return chdir(at->directory ? at->directory : "/");
 }
 
@@ -222,7 +221,7 @@ int unix_at_run(struct unix_at *at)
 	pthread_t thread;
 	int r;
 
-	if (!at->root && !at->directory && at->below < 0)
+	if (!at->directory && at->below < 0)
 		return at->call(at->fd, (struct sockaddr *)&at->un, at->len) < 0 ? -errno : 0;
 	r = pthread_create(&thread, NULL, call_at, at);
 	if (r)
@@ -272,17 +271,15 @@ static int get_state(struct restart *r, struct unix_restart **ret, struct error 
 	return 0;
 }
 
-int unix_name_remember(struct unix_restart *u, uint64_t id, const char *root, const char *path,
-		       struct error *e)
+int unix_name_remember(struct unix_restart *u, uint64_t id, const char *path, struct error *e)
 {
 	struct unix_bound *b = vec_push(&u->bound);
 
-	if (!b || asprintf(&b->reach, "%s%s%s", root ? root : "", root && path[0] != '/' ? "/" : "",
-			   path) < 0)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the name of a socket");
-	b->id = id;
-	b->scratch = root;
-	return 0;
+	if (b)
+		*b = (struct unix_bound){id, strdup(path)};
+	return b && b->reach
+		       ? 0
+		       : error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the name of a socket");
 }
 
 /* As sock_diag tells it, which knows the sockets of our network namespace, and calls devices of
@@ -328,35 +325,6 @@ int unix_name_is_live(struct unix_restart *u, const char *path, const struct sta
 	return is_listed(u, st, e);
 }
 
-/* All directories of `path`, below `root`. A name that climbs out of it is none that we follow. */
-static int make_directories(const char *root, const char *path)
-{
-	_cleanup_(free_ptr) char *full = NULL;
-
-	if (strstr(path, ".."))
-		return -EINVAL;
-	if (asprintf(&full, "%s/%s", root, path) < 0)
-		return -ENOMEM;
-	for (char *p = full + strlen(root) + 1; (p = strchr(p, '/')); p++) {
-		*p = '\0';
-		if (mkdir(full, 0700) < 0 && errno != EEXIST)
-			return -errno;
-		*p = '/';
-	}
-	return 0;
-}
-
-/* From the leaf up: what is not empty is not ours. */
-static void remove_scratch(const char *root, char *path)
-{
-	ignore(unlink(path), "may have been replaced by a later one of the same name");
-	for (char *slash; (slash = strrchr(path, '/')) && slash > path;) {
-		*slash = '\0';
-		if (strlen(path) < strlen(root) || rmdir(path) < 0)
-			break;
-	}
-}
-
 static int make_scratch(struct unix_restart *u, struct error *e)
 {
 	char template[] = "/tmp/reprise-XXXXXX";
@@ -365,37 +333,40 @@ static int make_scratch(struct unix_restart *u, struct error *e)
 		return 0;
 	if (!mkdtemp(template))
 		return error_errno(e, -errno, E_RESTORE, "cannot make a directory in /tmp");
-	u->scratch = strdup(template);
-	if (!u->scratch) {
-		rmdir(template);
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
-	}
-	return 0;
+	u->scratch_fd = open(template, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	u->scratch = u->scratch_fd < 0 ? NULL : strdup(template);
+	if (u->scratch)
+		return 0;
+	rmdir(template);
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 }
 
+/* Several may have had the same one. */
 static int bind_in_scratch(struct unix_restart *u, uint64_t id, struct unix_at *at,
 			   const char *name, struct error *e)
 {
+	_cleanup_(unix_below_free) struct unix_below b = UNIX_BELOW_INIT;
+	_cleanup_(close_fd) int ours = -EBADF;
 	_cleanup_(free_ptr) char *path = NULL;
+	char own[24];
 	int r = make_scratch(u, e);
 
 	if (r < 0)
 		return r;
-	r = make_directories(u->scratch, name);
-	if (r >= 0 && asprintf(&path, "%s/%s", u->scratch, name) < 0)
+	snprintf(own, sizeof(own), "%zu", u->bound.n);
+	if (mkdirat(u->scratch_fd, own, 0700) == 0)
+		ours = openat(u->scratch_fd, own, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	r = ours < 0 ? -errno : unix_below_make(&b, ours, name);
+	if (r >= 0 && asprintf(&path, "%s/%s/%s", u->scratch, own, b.inside) < 0)
 		r = -ENOMEM;
 	if (r < 0)
 		return error_errno(e, r, E_RESTORE, "cannot make directories for %s", name);
-	ignore(unlink(path), "of an earlier socket of that name");
-	if (name[0] == '/')
-		at->root = u->scratch;
-	else
-		at->directory = u->scratch;
+	at->below = b.begin;
 	r = unix_at_run(at);
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot bind a socket to %s, whose file has gone", name);
-	return unix_name_remember(u, id, u->scratch, name, e);
+	return unix_name_remember(u, id, path, e);
 }
 
 int unix_name_bind(struct restart *r, uint64_t id, int fd, const Reprise__UnixSocket *m,
@@ -478,13 +449,13 @@ void unix_names_end(struct restart *r)
 
 	if (!u)
 		return;
-	vec_for_each (b, &u->bound) {
-		if (b->scratch)
-			remove_scratch(u->scratch, b->reach);
+	vec_for_each (b, &u->bound)
 		free(b->reach);
+	if (u->scratch) {
+		unix_below_clear(u->scratch_fd);
+		ignore(rmdir(u->scratch), "it has just been emptied");
+		close_fd(&u->scratch_fd);
 	}
-	if (u->scratch)
-		ignore(rmdir(u->scratch), "most often it has gone with the last name in it");
 	free(u->scratch);
 	vec_free(&u->bound);
 	unix_table_free(&u->table);

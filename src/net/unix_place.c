@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "net/unix_below.h"
 #include "net/unix_place.h"
 
 /* The directory of a path, and the name in it. */
@@ -85,28 +86,6 @@ static bool leads_to(const char *name, const Reprise__UnixSocket *m)
 	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-/* The directories of a name below one of ours; and, from the leaf up, without what is not empty. */
-static int walk_directories(int below, const char *name, bool make)
-{
-	_cleanup_(free_ptr) char *path = strdup(name);
-	char *slash = path;
-
-	if (!path)
-		return -ENOMEM;
-	for (; make && (slash = strchr(slash, '/')); slash++) {
-		*slash = '\0';
-		if (*path && mkdirat(below, path, 0700) < 0 && errno != EEXIST)
-			return -errno;
-		*slash = '/';
-	}
-	while (!make && (slash = strrchr(path, '/')) && slash > path) {
-		*slash = '\0';
-		if (unlinkat(below, path, AT_REMOVEDIR) < 0)
-			return -errno;
-	}
-	return 0;
-}
-
 /* A directory beside it that is nobody else's. */
 static int make_beside(const struct place *at, char name[32])
 {
@@ -131,25 +110,23 @@ static int make_beside(const struct place *at, char name[32])
 static int bind_renamed(struct unix_at *at, const struct place *to, const char *name,
 			const Reprise__UnixSocket *m, struct error *e)
 {
-	const char *relative = name + strspn(name, "/");
-	_cleanup_(close_fd) int below = -EBADF;
+	_cleanup_(unix_below_free) struct unix_below b = UNIX_BELOW_INIT;
+	_cleanup_(close_fd) int ours = -EBADF;
 	char beside[32];
 	int r;
 
-	below = make_beside(to, beside);
-	if (below < 0)
-		return error_errno(e, below, E_RESTORE, "cannot make a directory beside %s",
+	ours = make_beside(to, beside);
+	if (ours < 0)
+		return error_errno(e, ours, E_RESTORE, "cannot make a directory beside %s",
 				   m->path);
-	/* A name that climbs out of it is none that we follow. */
-	r = strstr(name, "..") ? -EINVAL : walk_directories(below, relative, true);
-	at->below = below;
+	r = unix_below_make(&b, ours, name);
+	at->below = b.begin;
 	if (r >= 0)
 		r = unix_at_run(at);
-	if (r >= 0 && renameat2(below, relative, to->dir, to->name, RENAME_NOREPLACE) < 0)
+	if (r >= 0 && renameat2(ours, b.inside, to->dir, to->name, RENAME_NOREPLACE) < 0)
 		r = -errno;
-	ignore(unlinkat(below, relative, 0), "it has been renamed, or was never made");
-	ignore(walk_directories(below, relative, false), "what is not empty is not ours");
-	ignore(unlinkat(to->dir, beside, AT_REMOVEDIR), "the same");
+	unix_below_clear(ours);
+	ignore(unlinkat(to->dir, beside, AT_REMOVEDIR), "it has just been emptied");
 	if (r < 0)
 		return error_errno(e, r, r == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot bind a socket to %s and rename it to %s", name, m->path);
@@ -217,5 +194,5 @@ int unix_place_bind(struct restart *rs, struct unix_restart *u, uint64_t id, str
 	}
 	if (r >= 0)
 		r = set_owner(rs, at->fd, &place, m, e);
-	return r < 0 ? r : unix_name_remember(u, id, NULL, m->path, e);
+	return r < 0 ? r : unix_name_remember(u, id, m->path, e);
 }

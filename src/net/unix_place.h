@@ -14,8 +14,8 @@
 
 /* A call whose paths are looked up from elsewhere, in a thread with directories of its own. */
 struct unix_at {
-	const char *root, *directory; /* NULL: as they are */
-	int below; /* instead of both, if it is none that is bad: where all names begin */
+	const char *directory; /* NULL: as it is */
+	int below;	       /* instead, if it is none that is bad: where all names begin */
 	int (*call)(int, const struct sockaddr *, socklen_t);
 	int fd;
 	struct sockaddr_un un;
@@ -24,7 +24,7 @@ struct unix_at {
 };
 
 int unix_at_run(struct unix_at *at) must_check;
-int unix_name_remember(struct unix_restart *u, uint64_t id, const char *root, const char *path,
+int unix_name_remember(struct unix_restart *u, uint64_t id, const char *path,
 		       struct error *e) must_check;
 /* 1: somebody has a socket of this file. */
 int unix_name_is_live(struct unix_restart *u, const char *path, const struct stat *st,
