@@ -31,6 +31,10 @@ enum bpf_shape bpf_map_shape(uint32_t type)
 	case BPF_MAP_TYPE_RINGBUF:
 	case BPF_MAP_TYPE_USER_RINGBUF:
 		return SHAPE_RING;
+	case BPF_MAP_TYPE_TASK_STORAGE:
+	case BPF_MAP_TYPE_INODE_STORAGE:
+	case BPF_MAP_TYPE_SK_STORAGE:
+		return SHAPE_STORAGE;
 	default:
 		return SHAPE_NONE;
 	}

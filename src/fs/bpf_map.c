@@ -56,48 +56,52 @@ static bool map_match(const struct file_seen *f)
 	return !strcmp(f->link, "anon_inode:bpf-map");
 }
 
-static const struct {
+struct kind {
 	uint32_t type;
-	const char *what;
-} kinds[] = {
-	{BPF_MAP_TYPE_PERF_EVENT_ARRAY, "of performance counters"},
-	{BPF_MAP_TYPE_STACK_TRACE, "of stack traces"},
-	{BPF_MAP_TYPE_CGROUP_ARRAY, "of control groups"},
-	{BPF_MAP_TYPE_DEVMAP, "of network interfaces"},
-	{BPF_MAP_TYPE_DEVMAP_HASH, "of network interfaces"},
-	{BPF_MAP_TYPE_SOCKMAP, "of sockets"},
-	{BPF_MAP_TYPE_SOCKHASH, "of sockets"},
-	{BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "of sockets"},
-	{BPF_MAP_TYPE_XSKMAP, "of sockets"},
-	{BPF_MAP_TYPE_CPUMAP, "of processors to which packets go"},
-	{BPF_MAP_TYPE_CGROUP_STORAGE, "of storage of control groups"},
-	{BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "of storage of control groups"},
-	{BPF_MAP_TYPE_SK_STORAGE, "of storage of sockets"},
-	{BPF_MAP_TYPE_INODE_STORAGE, "of storage of files"},
-	{BPF_MAP_TYPE_TASK_STORAGE, "of storage of tasks"},
-	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)"},
-	{BPF_MAP_OF_CGROUPS, "of storage of control groups"},
-	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter"},
-	{BPF_MAP_ARENA, "that is an arena"},
+	const char *what, *why;
 };
 
-static const char *kind_of(uint32_t type)
+static const char others[] = "it refers to what is not the tree's";
+static const struct kind kinds[] = {
+	{BPF_MAP_TYPE_PERF_EVENT_ARRAY, "of performance counters", others},
+	{BPF_MAP_TYPE_STACK_TRACE, "of stack traces",
+	 "only programs that are at such a place put some into it"},
+	{BPF_MAP_TYPE_CGROUP_ARRAY, "of control groups", others},
+	{BPF_MAP_TYPE_DEVMAP, "of network interfaces", others},
+	{BPF_MAP_TYPE_DEVMAP_HASH, "of network interfaces", others},
+	{BPF_MAP_TYPE_SOCKMAP, "of sockets", "what it does to them cannot be read"},
+	{BPF_MAP_TYPE_SOCKHASH, "of sockets", "what it does to them cannot be read"},
+	{BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "of sockets", "what it does to them cannot be read"},
+	{BPF_MAP_TYPE_XSKMAP, "of sockets", "what it does to them cannot be read"},
+	{BPF_MAP_TYPE_CPUMAP, "of processors to which packets go", others},
+	{BPF_MAP_TYPE_CGROUP_STORAGE, "of storage of control groups", others},
+	{BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "of storage of control groups", others},
+	{BPF_MAP_OF_CGROUPS, "of storage of control groups", others},
+	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)", others},
+	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter",
+	 "it keeps bits of hashes with a seed of its own, and nobody can set these"},
+	{BPF_MAP_ARENA, "that is an arena",
+	 "its pages are given by functions of the kernel, and nobody tells which there are"},
+};
+
+static struct kind kind_of(uint32_t type)
 {
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (kinds[i].type == type)
-			return kinds[i].what;
-	return "of this type";
+			return kinds[i];
+	return (struct kind){type, "of this type", "it is not known"};
 }
 
 static int refuse_kind(const struct bpf_map_info *info, struct error *e)
 {
+	const struct kind kind = kind_of(info->type);
 	const char *special = "";
 	int r;
 
 	if (bpf_map_shape(info->type) == SHAPE_NONE)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "a BPF map %s (type %u) refers to other things, or cannot be read",
-				 kind_of(info->type), info->type);
+				 "a BPF map %s (type %u) cannot be saved: %s", kind.what,
+				 info->type, kind.why);
 	if (info->btf_vmlinux_value_type_id)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "this BPF map holds a structure of the kernel");
@@ -153,6 +157,8 @@ static int save_contents(struct checkpoint *c, const struct bpf_map_info *info, 
 	_cleanup_(bpf_contents_free) struct bpf_contents all = {};
 	int r;
 
+	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_STORAGE)
+		return bpf_storage_save(c, fd, m, s, e);
 	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_RING)
 		return bpf_ring_save(fd, m, c->checking, s, e);
 	r = fd < 0 ? fd : bpf_contents_read(&all, c->files->kernel, fd, info, m->cpus);
@@ -251,7 +257,7 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	if (r >= 0 && bpf_map_of_maps(m->type))
 		r = save_inner(c, f->local, m, scratch, e);
 	return r < 0 || (c->checking && !bpf_map_refers(m->type) &&
-			 bpf_map_shape(m->type) != SHAPE_RING)
+			 bpf_map_shape(m->type) < SHAPE_RING)
 		       ? r
 		       : save_contents(c, &info, m, scratch, e);
 }
@@ -301,6 +307,8 @@ static int map_checkpoint_all(struct checkpoint *c, struct error *e)
 {
 	int r = file_for_each(c, &bpf_map_file_ops, check_others, e);
 
+	if (r >= 0)
+		r = bpf_storage_resolve(c, e);
 	return r < 0 ? r : bpf_mapped_save(c, e);
 }
 
@@ -345,7 +353,8 @@ static int map_validate(const struct restart *r, const Reprise__File *msg, struc
 	    m->key_size > BPF_KEY_MAX || m->value_size > VALUE_MAX || !m->cpus ||
 	    m->cpus > CPUS_MAX || m->count > BPF_CONTENTS_MAX ||
 	    m->keys.len != m->count * m->key_size || m->values.len != m->count * size ||
-	    !bpf_types_valid(r, m->types) || !entries_valid(r, m) || !bpf_ring_valid(m))
+	    !bpf_types_valid(r, m->types) || !entries_valid(r, m) || !bpf_ring_valid(m) ||
+	    !bpf_storage_valid(r, m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF map");
 	return 0;
 }
@@ -453,7 +462,7 @@ static int restart_new(struct restart *r, const Reprise__BpfMap *m, int *ret, st
 	if (res < 0)
 		return error_errno(e, res, E_SYSTEM, "cannot look at a BPF map");
 	/* Programs, which are entries of some, need their maps: see map_finish(). */
-	if (!bpf_map_refers(m->type))
+	if (!bpf_map_refers(m->type) && bpf_map_shape(m->type) != SHAPE_STORAGE)
 		res = fill(r, m, info.id, e);
 	if (res >= 0)
 		*ret = take_fd(&fd);
@@ -509,6 +518,13 @@ static int map_finish(struct restart *r, uint64_t id, const Reprise__File *msg, 
 		       : fill(r, m, info.id, e);
 }
 
+static int map_restart_all(struct restart *r, struct error *e)
+{
+	int res = bpf_storage_restore(r, e);
+
+	return res < 0 ? res : bpf_mapped_restore(r, e);
+}
+
 static void map_describe(const Reprise__File *msg, char *buf, size_t size)
 {
 	const Reprise__BpfMap *m = msg->bpf_map;
@@ -517,15 +533,15 @@ static void map_describe(const Reprise__File *msg, char *buf, size_t size)
 		snprintf(buf, size, "the map of open file %llu", (unsigned long long)m->same_as);
 	else if (m)
 		snprintf(buf, size, "type %u, %u entries, %llu saved", m->type, m->max_entries,
-			 (unsigned long long)m->count);
+			 (unsigned long long)m->count + m->n_storage);
 }
 
 const struct file_ops bpf_map_file_ops = {
 	.kind = FILE_BPF_MAP,
 	.name = "BPF map",
 	.support =
-		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, with their "
-		"contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
+		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files and sockets, "
+		"with their contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,
 	.checkpoint = map_checkpoint,
@@ -533,6 +549,6 @@ const struct file_ops bpf_map_file_ops = {
 	.validate = map_validate,
 	.restart = map_restart,
 	.finish = map_finish,
-	.restart_all = bpf_mapped_restore,
+	.restart_all = map_restart_all,
 	.describe = map_describe,
 };

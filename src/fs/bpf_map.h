@@ -7,15 +7,17 @@
 #include <stdint.h>
 
 #include "core/kernel_memory.h"
+#include "core/scratch.h"
+#include "fs.pb-c.h"
 
 /* BPF maps, between the files of this subject. All return a negative errno. */
 
 /* What can be set anew. */
 #define BPF_MAP_FLAGS                                                                              \
 	(BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_ZERO_SEED | \
-	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP)
+	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP | BPF_F_CLONE)
 
-enum bpf_shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE, SHAPE_RING };
+enum bpf_shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE, SHAPE_RING, SHAPE_STORAGE };
 
 enum bpf_shape bpf_map_shape(uint32_t type);
 bool bpf_map_is_per_cpu(uint32_t type);
@@ -38,6 +40,13 @@ struct checkpoint;
 struct restart;
 int bpf_mapped_save(struct checkpoint *c, struct error *e) must_check;
 int bpf_mapped_restore(struct restart *r, struct error *e) must_check;
+
+/* Those whose values belong to tasks, files or sockets (bpf_storage.c). */
+int bpf_storage_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
+		     struct error *e) must_check;
+int bpf_storage_resolve(struct checkpoint *c, struct error *e) must_check;
+bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m);
+int bpf_storage_restore(struct restart *r, struct error *e) must_check;
 
 /* ---- making one ---- */
 

@@ -3,6 +3,7 @@
  * argument says which. */
 #include "harness.h"
 
+#include <fcntl.h>
 #include <linux/bpf.h>
 #include <linux/btf.h>
 #include <linux/filter.h>
@@ -221,6 +222,79 @@ static void bpf_bloom(void)
 	bpf_map(BPF_MAP_TYPE_BLOOM_FILTER, 0, 4, 4);
 }
 
+static void bpf_arena(void)
+{
+	union bpf_attr attr = {};
+
+	attr.map_type = 33; /* BPF_MAP_TYPE_ARENA, 6.9 */
+	attr.max_entries = 4;
+	attr.map_flags = BPF_F_MMAPABLE;
+	opened(bpf(BPF_MAP_CREATE, &attr), "arenas of BPF");
+}
+
+/* A map whose values belong to objects of that kind, with one for the object of `key`. */
+static void storage(uint32_t type, int key)
+{
+	const struct {
+		struct btf_header header;
+		uint32_t types[8];
+		char names[16];
+	} data = {.header = {.magic = BTF_MAGIC,
+			     .version = BTF_VERSION,
+			     .hdr_len = sizeof(data.header),
+			     .type_len = sizeof(data.types),
+			     .str_off = sizeof(data.types),
+			     .str_len = sizeof(data.names)},
+		  .types = {1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32, 5,
+			    BTF_KIND_INT << 24, 8, 64},
+		  .names = "\0int\0u64"};
+	union bpf_attr attr = {};
+	uint64_t value = 7;
+	long types, map;
+
+	attr.btf = (uintptr_t)&data;
+	attr.btf_size = sizeof(data);
+	types = bpf(BPF_BTF_LOAD, &attr);
+	opened(types, "BTF");
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = type;
+	attr.key_size = 4;
+	attr.value_size = 8;
+	attr.map_flags = BPF_F_NO_PREALLOC;
+	attr.btf_fd = (uint32_t)types;
+	attr.btf_key_type_id = 1;
+	attr.btf_value_type_id = 2;
+	map = bpf(BPF_MAP_CREATE, &attr);
+	opened(map, "storage of BPF");
+	memset(&attr, 0, sizeof(attr));
+	attr.map_fd = (uint32_t)map;
+	attr.key = (uintptr_t)&key;
+	attr.value = (uintptr_t)&value;
+	if (key >= 0)
+		CHECK(!bpf(BPF_MAP_UPDATE_ELEM, &attr) && !close(key));
+	CHECK(!close((int)types));
+}
+
+static void storage_task(void)
+{
+	storage(BPF_MAP_TYPE_TASK_STORAGE, (int)syscall(SYS_pidfd_open, getppid(), 0));
+}
+
+static void storage_file(void)
+{
+	int fd = open("file", O_RDWR | O_CREAT, 0600);
+
+	/* what is mapped has no descriptor any more */
+	CHECK(fd >= 0 && !ftruncate(fd, 4096));
+	CHECK(mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) != MAP_FAILED);
+	storage(BPF_MAP_TYPE_INODE_STORAGE, fd);
+}
+
+static void storage_group(void)
+{
+	storage(32 /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */, -1);
+}
+
 /* For a program with that hash alone (6.18). */
 static void bpf_exclusive(void)
 {
@@ -397,6 +471,10 @@ static const struct {
 	     {"counters", bpf_counters},
 	     {"bloom", bpf_bloom},
 	     {"exclusive", bpf_exclusive},
+	     {"arena", bpf_arena},
+	     {"storage-task", storage_task},
+	     {"storage-file", storage_file},
+	     {"storage-group", storage_group},
 	     {"ring", bpf_ring},
 	     {"timers", bpf_timers},
 	     {"memory", bpf_memory},

@@ -75,7 +75,25 @@ def test_bpf_exclusive(case):
 
 
 def test_bpf_bloom(case):
-    refused(case, 'bloom', 'file-kind', 'Bloom filter')
+    refused(case, 'bloom', 'file-kind', 'Bloom filter', 'hashes')
+
+
+def test_bpf_arena(case):
+    refused(case, 'arena', 'file-kind', 'arena', 'which there are')
+
+
+def test_bpf_value_of_a_task_outside(case):
+    needs_kernel_memory()
+    refused(case, 'storage-task', 'file-outside', 'a value for a task')
+
+
+def test_bpf_value_of_a_closed_file(case):
+    needs_kernel_memory()
+    refused(case, 'storage-file', 'file-outside', 'a value for a file')
+
+
+def test_bpf_storage_of_groups(case):
+    refused(case, 'storage-group', 'file-kind', 'storage of control groups')
 
 
 def test_bpf_memory(case):

@@ -185,8 +185,9 @@ def tried(kind, name, args, uids, uid, owner):
 
 OF_USERS = ['anon_fds', 'epoll_sets', 'files_regular', 'inet_options', 'memory_anon', 'mqueue_empty',
             'pipes', 'regs', 'signal_pending', 'sysv_msg', 'threads', 'timers_posix', 'unix_flight']
-OF_ROOT = ['credentials', 'files_deleted', 'io_uring_own', 'io_uring_personalities', 'locks_leases', 'memory_sysv', 'namespaces', 'networks',
-           'packet_ring', 'pid_nested', 'seccomp_filter', 'tun', 'unix_backlog', 'users']
+OF_ROOT = ['bpf_storages', 'credentials', 'files_deleted', 'io_uring_own', 'io_uring_personalities', 'locks_leases',
+           'memory_sysv', 'namespaces', 'networks', 'packet_ring', 'pid_nested', 'seccomp_filter', 'tun', 'unix_backlog',
+           'users']
 
 
 # Made by a user and restarted by root: in a user namespace.

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BPF maps whose values belong to tasks, files or sockets (bpf_local_storage). bpf(2) gives a value
+ * to who has a descriptor of its object, and tells nobody of which objects there are any: only the
+ * list in the kernel's memory does. All have to be of the tree. At the restart, when all of them
+ * are there, each gets its value by a descriptor again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/cleanup.h"
+#include "core/kabi.h"
+#include "fs/addresses.h"
+#include "fs/bpf_map.h"
+#include "fs/context.h"
+#include "fs/file_kinds.h"
+#include "fs/file_private.h"
+
+#define BUCKETS_MAX (1u << 16)
+#define ENTRIES_MAX (1u << 20)
+
+/* ---- checkpoint ---- */
+
+struct reading {
+	struct kernel_memory *k;
+	Reprise__BpfMap *m;
+	struct scratch *s;
+	size_t room;
+	int node, data; /* in struct bpf_local_storage_elem */
+};
+
+static int no_memory(struct error *e)
+{
+	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a BPF map");
+}
+
+static Reprise__BpfStorage *add(struct reading *x)
+{
+	Reprise__BpfMap *m = x->m;
+	Reprise__BpfStorage *to =
+		scratch_message(x->s, Reprise__BpfStorage, reprise__bpf_storage__init);
+
+	if (to && m->n_storage == x->room) {
+		size_t room = x->room ? x->room * 2 : 16;
+		Reprise__BpfStorage **more = scratch_alloc(x->s, room * sizeof(*more));
+
+		if (!more)
+			return NULL;
+		memcpy(more, m->n_storage ? m->storage : more, m->n_storage * sizeof(*more));
+		m->storage = more;
+		x->room = room;
+	}
+	if (to)
+		m->storage[m->n_storage++] = to;
+	return to;
+}
+
+/* The owner stands in the place of its file until all are known. */
+static int read_one(struct reading *x, uint64_t at)
+{
+	uint64_t storage = 0;
+	Reprise__BpfStorage *to = x->m->n_storage < ENTRIES_MAX ? add(x) : NULL;
+	int r = to ? kernel_member(x->k, at, "bpf_local_storage_elem", "local_storage", &storage,
+				   sizeof(storage))
+		   : -ENOMEM;
+
+	if (r >= 0)
+		r = kernel_member(x->k, storage, "bpf_local_storage", "owner", &to->file,
+				  sizeof(to->file));
+	if (r < 0)
+		return r;
+	to->value.len = x->m->value_size;
+	to->value.data = scratch_alloc(x->s, x->m->value_size + 1ul);
+	return to->value.data
+		       ? kernel_read(x->k, at + (uint32_t)x->data, to->value.data, to->value.len)
+		       : -ENOMEM;
+}
+
+static int read_list(struct reading *x, uint64_t head)
+{
+	uint64_t at;
+	int r = kernel_read(x->k, head, &at, sizeof(at));
+
+	while (r >= 0 && at) {
+		r = read_one(x, at - (uint32_t)x->node);
+		if (r >= 0)
+			r = kernel_read(x->k, at, &at, sizeof(at));
+	}
+	return r;
+}
+
+static int read_all(struct reading *x, uint64_t map)
+{
+	int size = kernel_size(x->k, "bpf_local_storage_map_bucket"), wide = 0;
+	int list = kernel_offset(x->k, "bpf_local_storage_map_bucket", "list");
+	int log_at = kernel_offset_size(x->k, "bpf_local_storage_map", "bucket_log", &wide);
+	int sdata = kernel_offset(x->k, "bpf_local_storage_elem", "sdata");
+	int data = kernel_offset(x->k, "bpf_local_storage_data", "data");
+	uint32_t bits = 0;
+	uint64_t buckets = 0;
+	int r;
+
+	x->node = kernel_offset(x->k, "bpf_local_storage_elem", "map_node");
+	if (size <= 0 || list < 0 || log_at < 0 || sdata < 0 || data < 0 || x->node < 0 ||
+	    wide > (int)sizeof(bits) || kernel_offset(x->k, "bpf_local_storage_map", "map"))
+		return -EOPNOTSUPP;
+	x->data = sdata + data;
+	r = kernel_read(x->k, map + (uint32_t)log_at, &bits, (size_t)wide);
+	if (r >= 0)
+		r = kernel_member(x->k, map, "bpf_local_storage_map", "buckets", &buckets,
+				  sizeof(buckets));
+	if (r >= 0 && (bits > 31 || 1u << bits > BUCKETS_MAX))
+		r = -EOPNOTSUPP;
+	for (uint32_t i = 0; r >= 0 && i < 1u << bits; i++)
+		r = read_list(x, buckets + (uint64_t)i * (uint32_t)size + (uint32_t)list);
+	return r;
+}
+
+int bpf_storage_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
+		     struct error *e)
+{
+	struct reading x = {.k = c->files->kernel, .m = m, .s = s};
+	uint64_t map = 0;
+	int r = bpf_map_address(x.k, fd, &map);
+
+	if (r >= 0)
+		r = read_all(&x, map);
+	if (r == -ENOMEM)
+		return no_memory(e);
+	if (r < 0 && c->checking) { /* in motion */
+		m->n_storage = 0;
+		return 0;
+	}
+	return r < 0 ? error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+				 "this kernel does not tell what has a value in this BPF map")
+		     : 0;
+}
+
+static int find_task(struct checkpoint *c, uint64_t owner, int32_t *ret, struct error *e)
+{
+	vec_for_each (p, &c->processes)
+		vec_for_each (t, &p->frozen->threads) {
+			uint64_t at = 0;
+
+			if (t->zombie || kernel_task(c->files->kernel, t->tid, &at) < 0 ||
+			    at != owner)
+				continue;
+			*ret = t->tid;
+			return checkpoint_refer(c, t->tid, e);
+		}
+	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			 "this BPF map has a value for a task that is not in the tree, or has "
+			 "ended");
+}
+
+/* Its inode, or its struct sock; 0: neither. */
+static uint64_t object_of(struct checkpoint *c, const struct file_address *a, bool socket)
+{
+	struct kernel_memory *k = c->files->kernel;
+	const struct file_entry *f = file_entry_by_id(c, a->id);
+	uint64_t at = 0;
+
+	if (!socket)
+		return kernel_member(k, a->file, "file", "f_inode", &at, sizeof(at)) < 0 ? 0 : at;
+	if (!f || strncmp(f->link, "socket:[", 8) != 0 ||
+	    kernel_member(k, a->file, "file", "private_data", &at, sizeof(at)) < 0 ||
+	    kernel_member(k, at, "socket", "sk", &at, sizeof(at)) < 0)
+		return 0;
+	return at;
+}
+
+static int find_file(struct checkpoint *c, const struct file_addresses *all, uint64_t owner,
+		     bool socket, uint64_t *ret, struct error *e)
+{
+	vec_for_each (a, &all->of)
+		if (object_of(c, a, socket) == owner) {
+			*ret = a->id;
+			return 0;
+		}
+	return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+			 "this BPF map has a value for a %s that nobody in the tree has open as a "
+			 "descriptor",
+			 socket ? "socket" : "file");
+}
+
+static int find_owners(struct checkpoint *c, const struct file_addresses *all, Reprise__BpfMap *m,
+		       struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < m->n_storage && r >= 0; i++) {
+		Reprise__BpfStorage *x = m->storage[i];
+		uint64_t owner = x->file;
+
+		x->file = 0;
+		r = m->type == BPF_MAP_TYPE_TASK_STORAGE
+			    ? find_task(c, owner, &x->task, e)
+			    : find_file(c, all, owner, m->type == BPF_MAP_TYPE_SK_STORAGE, &x->file,
+					e);
+	}
+	return r;
+}
+
+int bpf_storage_resolve(struct checkpoint *c, struct error *e)
+{
+	struct file_addresses all = {};
+	bool listed = false;
+	int r = 0;
+
+	vec_for_each (f, &c->files->files) {
+		Reprise__BpfMap *m = (*f)->ops == &bpf_map_file_ops ? (*f)->msg->bpf_map : NULL;
+
+		if (r < 0 || !m || !m->n_storage)
+			continue;
+		if (!listed && m->type != BPF_MAP_TYPE_TASK_STORAGE) {
+			r = file_addresses_list(c, c->files->kernel, &all, e);
+			listed = true;
+		}
+		if (r >= 0)
+			r = find_owners(c, &all, m, e);
+		if (r < 0)
+			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
+	}
+	file_addresses_free(&all);
+	return r;
+}
+
+/* ---- restart ---- */
+
+bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m)
+{
+	bool tasks = m->type == BPF_MAP_TYPE_TASK_STORAGE;
+
+	if (bpf_map_shape(m->type) != SHAPE_STORAGE)
+		return !m->n_storage;
+	if (m->count || m->max_entries || m->key_size != sizeof(int))
+		return false;
+	for (size_t i = 0; i < m->n_storage; i++) {
+		const Reprise__BpfStorage *x = m->storage[i];
+
+		if (x->value.len != m->value_size ||
+		    (tasks ? x->task <= 0 || x->file
+			   : x->task || !restart_find(r, RECORD_FILE, x->file)))
+			return false;
+	}
+	return true;
+}
+
+static int open_task(struct restart *r, int32_t vtid, struct error *e)
+{
+	const struct restart_task *t = restart_task_by_vtid(r, vtid);
+	int fd;
+
+	if (!t || t->msg->is_zombie)
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
+				 "a BPF map with a value of task %d, which is not there", vtid);
+	fd = (int)syscall(SYS_pidfd_open, t->tid, t->tid == t->process->pid ? 0 : PIDFD_THREAD);
+	return fd < 0 ? error_errno(e, -errno, E_SYSTEM, "pidfd_open of task %d", vtid) : fd;
+}
+
+static int fill(struct restart *r, const Reprise__BpfMap *m, int fd, struct error *e)
+{
+	for (size_t i = 0; i < m->n_storage; i++) {
+		const Reprise__BpfStorage *x = m->storage[i];
+		_cleanup_(close_fd) int pidfd = x->task ? open_task(r, x->task, e) : -EBADF;
+		int key = x->task ? pidfd : files_restart_fd(r, x->file), res;
+
+		if (x->task && pidfd < 0)
+			return pidfd;
+		res = bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, &key, x->value.data);
+		if (res < 0)
+			return error_errno(e, res, E_RESTORE, "cannot fill a BPF map");
+	}
+	return 0;
+}
+
+/* Through a description of its own, as of other maps. */
+static int restore(struct restart *r, const struct file_open *f, struct error *e)
+{
+	const Reprise__BpfMap *m = f->msg->bpf_map;
+	_cleanup_(close_fd) int fd = -EBADF;
+	struct bpf_map_info info;
+	int res = bpf_map_info(f->fd, &info);
+
+	if (res >= 0)
+		res = fd = bpf_map_open(info.id, O_RDWR);
+	if (res < 0)
+		return error_errno(e, res, E_RESTORE, "cannot open a BPF map");
+	res = fill(r, m, fd, e);
+	if (res >= 0 && m->frozen && bpf_map_freeze(fd) < 0)
+		res = error_set(e, -EIO, E_RESTORE, "cannot freeze a BPF map");
+	return res;
+}
+
+int bpf_storage_restore(struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	vec_for_each (f, &r->files->files)
+		if (res >= 0 && f->ops == &bpf_map_file_ops && !f->msg->bpf_map->same_as &&
+		    bpf_map_shape(f->msg->bpf_map->type) == SHAPE_STORAGE)
+			res = restore(r, f, e);
+	return res;
+}
