@@ -18,6 +18,7 @@
 
 #include "core/cleanup.h"
 #include "core/kabi.h"
+#include "core/nfs.h"
 #include "core/procfs.h"
 #include "fs/inode_private.h"
 #include "ns/mounts_covered.h"
@@ -29,8 +30,6 @@
 #endif
 
 #define DELETED_SUFFIX " (deleted)"
-#define SILLY_PREFIX   ".nfs"
-#define SILLY_DIGITS   24
 
 static bool leads_to(const struct inode_entry *entry, const char *path, const struct stat *st)
 {
@@ -122,22 +121,9 @@ static int recognise_alone(struct checkpoint *c, int fd, const struct stat *st, 
 	return set_path(c, entry, link, len, INODE_DELETED, e);
 }
 
-/*
- * A file on NFS that was removed while it was open has a name of the kernel's instead, which goes
- * when nobody has it open any more (nfs_sillyrename()): a restart would not find it.
- */
-static bool is_silly(const struct device_seen *fs, const struct stat *st, const char *path)
-{
-	const char *name = strrchr(path, '/') + 1;
-	const size_t prefix = strlen(SILLY_PREFIX);
-
-	return fs && fs->type == NFS_SUPER_MAGIC && S_ISREG(st->st_mode) &&
-	       !strncmp(name, SILLY_PREFIX, prefix) && strlen(name + prefix) == SILLY_DIGITS &&
-	       strspn(name + prefix, "0123456789abcdef") == SILLY_DIGITS;
-}
-
-static int recognise_silly(struct checkpoint *c, const struct stat *st, const char *path,
-			   struct inode_entry *entry, struct error *e)
+/* Its name goes with whoever has it open: a restart would not find it. */
+static int recognise_on_nfs(struct checkpoint *c, const struct stat *st, const char *path,
+			    struct inode_entry *entry, struct error *e)
 {
 	if (st->st_nlink > 1 && c->deleted != DELETED_SAVE)
 		return error_set(e, -EBUSY, E_FILE_LINKED,
@@ -156,8 +142,8 @@ int inode_path_recognise(struct checkpoint *c, int fd, const struct stat *st, co
 
 	if (entry->msg.detached && entry->root < 0)
 		return recognise_alone(c, fd, st, link, len, entry, e);
-	if (leads_to(entry, link, st) && is_silly(fs, st, link))
-		return recognise_silly(c, st, link, entry, e);
+	if (nfs_is_removed(fd, link) && (S_ISREG(st->st_mode) || S_ISFIFO(st->st_mode)))
+		return recognise_on_nfs(c, st, link, entry, e);
 	if (leads_to(entry, link, st)) {
 		entry->msg.pseudo = is_pseudo(fs);
 		r = check_task(c, link, fs, e);

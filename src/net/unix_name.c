@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/nfs.h"
 #include "core/procfs.h"
 #include "net/unix.h"
 #include "net/unix_below.h"
@@ -91,6 +92,8 @@ static int path_by_kernel(struct checkpoint *c, int socket, char **ret, struct e
 		return 0;
 	if (is.st_nlink && procfs_readlink(c->proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
 		return 0;
+	if (path && nfs_is_removed(fd, path))
+		free(take_ptr(&path));
 	if (path && !is_file(path, &is)) {
 		other = search_directory(path, is_file, &is);
 		if (!other)

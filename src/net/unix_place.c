@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/nfs.h"
 #include "net/unix_below.h"
 #include "net/unix_place.h"
 
@@ -123,8 +124,8 @@ static int bind_renamed(struct unix_at *at, const struct place *to, const char *
 	at->below = b.begin;
 	if (r >= 0)
 		r = unix_at_run(at);
-	if (r >= 0 && renameat2(ours, b.inside, to->dir, to->name, RENAME_NOREPLACE) < 0)
-		r = -errno;
+	if (r >= 0)
+		r = nfs_rename_new(ours, b.inside, to->dir, to->name);
 	unix_below_clear(ours);
 	ignore(unlinkat(to->dir, beside, AT_REMOVEDIR), "it has just been emptied");
 	if (r < 0)

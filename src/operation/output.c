@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/nfs.h"
 #include "operation/output.h"
 
 #define IMAGE_MODE 0600
@@ -143,27 +144,6 @@ static int give_name(struct output *o, const char *name)
 	return linkat(AT_FDCWD, self, o->dir, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
 
-/*
- * Neither NFS nor many servers of FUSE know RENAME_NOREPLACE. A link replaces nothing either; where
- * there are none, a file that is made by others in between is replaced.
- */
-static int rename_new(const struct output *o)
-{
-	struct stat st;
-
-	if (renameat2(o->dir, o->temporary, o->dir, o->name, RENAME_NOREPLACE) == 0)
-		return 0;
-	if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
-		return -errno;
-	if (linkat(o->dir, o->temporary, o->dir, o->name, 0) == 0)
-		return unlinkat(o->dir, o->temporary, 0) < 0 ? -errno : 0;
-	if (errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP)
-		return -errno;
-	if (fstatat(o->dir, o->name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		return -EEXIST;
-	return renameat(o->dir, o->temporary, o->dir, o->name) < 0 ? -errno : 0;
-}
-
 static int publish(struct output *o)
 {
 	int r;
@@ -179,7 +159,7 @@ static int publish(struct output *o)
 			return r;
 	}
 	if (!o->replace)
-		r = rename_new(o);
+		r = nfs_rename_new(o->dir, o->temporary, o->dir, o->name);
 	else
 		r = renameat(o->dir, o->temporary, o->dir, o->name) < 0 ? -errno : 0;
 	if (r < 0)
