@@ -26,7 +26,7 @@ bool nfs_is_removed(int fd, const char *path)
 	       fs.f_type == NFS_SUPER_MAGIC;
 }
 
-int nfs_rename_new(int old_dir, const char *old, int new_dir, const char *new)
+int nfs_rename_new(int old_dir, const char *old, int new_dir, const char *new, bool moves)
 {
 	struct stat st;
 
@@ -34,9 +34,9 @@ int nfs_rename_new(int old_dir, const char *old, int new_dir, const char *new)
 		return 0;
 	if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
 		return -errno;
-	if (linkat(old_dir, old, new_dir, new, 0) == 0)
+	if (!moves && linkat(old_dir, old, new_dir, new, 0) == 0)
 		return unlinkat(old_dir, old, 0) < 0 ? -errno : 0;
-	if (errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP)
+	if (!moves && errno != EPERM && errno != ENOSYS && errno != EOPNOTSUPP)
 		return -errno;
 	if (fstatat(new_dir, new, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		return -EEXIST;

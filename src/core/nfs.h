@@ -15,9 +15,11 @@ bool nfs_is_removed(int fd, const char *path);
 
 /*
  * renameat2() with RENAME_NOREPLACE, which neither NFS nor many servers of FUSE know: a link
- * replaces nothing either. Where there are no links, a file that is made by others meanwhile is
- * replaced. Returns 0 or a negative errno (-EEXIST).
+ * replaces nothing either, but who has it open has it under the old name then (moves: he shall
+ * not). Without a link a file that is made by others meanwhile is replaced. Returns 0 or a negative
+ * errno
+ * (-EEXIST).
  */
-int nfs_rename_new(int old_dir, const char *old, int new_dir, const char *new);
+int nfs_rename_new(int old_dir, const char *old, int new_dir, const char *new, bool moves);
 
 #endif

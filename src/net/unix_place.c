@@ -125,7 +125,7 @@ static int bind_renamed(struct unix_at *at, const struct place *to, const char *
 	if (r >= 0)
 		r = unix_at_run(at);
 	if (r >= 0)
-		r = nfs_rename_new(ours, b.inside, to->dir, to->name);
+		r = nfs_rename_new(ours, b.inside, to->dir, to->name, true);
 	unix_below_clear(ours);
 	ignore(unlinkat(to->dir, beside, AT_REMOVEDIR), "it has just been emptied");
 	if (r < 0)

@@ -159,7 +159,7 @@ static int publish(struct output *o)
 			return r;
 	}
 	if (!o->replace)
-		r = nfs_rename_new(o->dir, o->temporary, o->dir, o->name);
+		r = nfs_rename_new(o->dir, o->temporary, o->dir, o->name, false);
 	else
 		r = renameat(o->dir, o->temporary, o->dir, o->name) < 0 ? -errno : 0;
 	if (r < 0)
