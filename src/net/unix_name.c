@@ -69,7 +69,7 @@ static char *search_directory(const char *path, same_fn *same, const void *arg)
 		if ((entry->d_type != DT_SOCK && entry->d_type != DT_UNKNOWN) ||
 		    asprintf(&found, "%s/%s", dir, entry->d_name) < 0)
 			continue;
-		if (same(found, arg))
+		if (same(found, arg) && !nfs_is_removed(dirfd(d), found))
 			return found;
 		free(found);
 	}
@@ -86,15 +86,17 @@ static int path_by_kernel(struct checkpoint *c, int socket, char **ret, struct e
 	_cleanup_(close_fd) int fd = ioctl(socket, SIOCUNIXFILE, 0);
 	_cleanup_(free_ptr) char *path = NULL;
 	struct stat is;
+	bool removed;
 	char *other;
 
 	if (fd < 0 || fstat(fd, &is) < 0)
 		return 0;
 	if (is.st_nlink && procfs_readlink(c->proc_fd, &path, NULL, "self/fd/%d", fd) < 0)
 		return 0;
-	if (path && nfs_is_removed(fd, path))
+	removed = path && nfs_is_removed(fd, path);
+	if (removed && is.st_nlink == 1)
 		free(take_ptr(&path));
-	if (path && !is_file(path, &is)) {
+	if (path && (removed || !is_file(path, &is))) {
 		other = search_directory(path, is_file, &is);
 		if (!other)
 			return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
