@@ -276,6 +276,13 @@ int net_id_of(int fd, int ns)
 	return value;
 }
 
+static int pass_over(void *arg, const struct nlmsghdr *h)
+{
+	(void)arg;
+	(void)h;
+	return 0;
+}
+
 int net_links_look(int fd, const struct net_host *host, struct net_links *ret, struct scratch *s,
 		   struct error *e)
 {
@@ -284,6 +291,10 @@ int net_links_look(int fd, const struct net_host *host, struct net_links *ret, s
 	int r;
 
 	l.host_id = net_id_of(fd, host->ns);
+	/* It gets one when an interface that leads there is looked at (rtnl_fill_link_netnsid()).
+	 */
+	if (l.host_id < 0 && rtnl_dump(fd, RTM_GETLINK, &all, sizeof(all), pass_over, NULL) >= 0)
+		l.host_id = net_id_of(fd, host->ns);
 	for (int i = 0; i < 10; i++) {
 		ret->list.n = ret->others.list.n = 0;
 		r = rtnl_dump(fd, RTM_GETLINK, &all, sizeof(all), take_link, &l);

@@ -526,6 +526,28 @@ def test_of_unshare(case):
     case.until(lambda: 'reprise0' not in links(case), 'nothing is left')
 
 
+def test_never_looked_at(case):
+    """Nobody inside has looked at the interface, as of systemd-nspawn --network-veth: the host has no number there yet."""
+    begin(case)
+    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
+                       '/usr/bin/sleep', '1000'])
+    path = '/proc/%d/task/%d/children' % (tool, tool)
+    case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
+    first = int(open(path).read())
+    case.until(lambda: open('/proc/%d/comm' % first).read() == 'sleep\n', 'the program')
+    ip(case, 'link', 'add', 'outer', 'type', 'veth', 'peer', 'name', 'host0', 'netns', str(first))
+    case.checkpoint(first, '-q', '--kill')
+    case.wait(tool)
+    case.until(lambda: links(case) == ['lo'], 'the interface goes')
+    tool = case.restart('--pidns')
+    case.until_handed_over(tool, 1, 'sleep', True)
+    if links(case) != ['lo', 'outer']:
+        raise Failed('there are %s' % links(case))
+    case.kill_all()
+    case.reap()
+    case.until(lambda: links(case) == ['lo'], 'nothing is left')
+
+
 TUN = '''
 import fcntl, os, struct, time
 fd = os.open('/dev/net/tun', os.O_RDWR)
