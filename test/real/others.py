@@ -479,3 +479,53 @@ def test_runc(case):
     finally:
         case.run(runc + ['delete', '-f', name])
         case.reap()
+
+
+def test_nspawn(case):
+    """With an interface that nobody inside has looked at, and what has to be taken away before (doc/other-containers.md)."""
+    begin(case, '/usr/bin/systemd-nspawn')
+    root = os.path.join(case.directory, 'nspawn')
+    make_root(root)
+    name = 'rt-%d' % (time.monotonic_ns() % 1000000)
+    kept = '/run/systemd/nspawn/propagate/' + name
+    log = os.path.join(case.directory, 'nspawn.log')
+    with open(log, 'wb') as file:
+        tool = case.spawn(['/usr/bin/systemd-nspawn', '-q', '--register=no', '--keep-unit', '-M', name, '-D', root,
+                           '--bind-ro=/usr', '--network-veth', '/bin/sh', '-c', COUNT], stdout=file.fileno(),
+                          stderr=file.fileno())
+    try:
+        case.until(lambda: case.ended(tool) or only_child_of(tool), 'the container')
+        case.until(lambda: case.ended(tool) or count('/proc/%d/root' % only_child_of(tool)) > 2, 'it counts')
+        if case.ended(tool):
+            with open(log) as file:
+                raise Skipped('systemd-nspawn does not run here: %s' % file.read().strip()[-200:])
+        first = only_child_of(tool)
+        good(case.run(['/usr/bin/nsenter', '-t', str(first), '-m', '-p', 'umount', '/proc/kmsg',
+                       '/proc/sys/kernel/random/boot_id']))
+        leaks = '--allow-leak', 'file', '--allow-leak', 'namespace'
+        case.checkpoint(first, '-q', '--kill', *leaks)
+        case.wait(tool)
+        os.makedirs(kept, exist_ok=True)
+        for copy in 'one', 'two':
+            good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', copy))
+            init = {c['name']: c for c in json.loads(good(case.reprise('ps', '--json')))['containers']}[copy]['init']
+            before = count('/proc/%d/root' % init)
+            case.until(lambda: count('/proc/%d/root' % init) > before + 1, 'it goes on')
+            if 'host0' not in good(case.reprise('exec', copy, 'cat', '/proc/net/dev')):
+                raise Failed('its interface is not there')
+        good(case.reprise('stop', '-t', '0', 'one', 'two'))
+        good(case.reprise('rm', 'one', 'two'))
+    finally:
+        if os.path.isdir(kept):
+            os.rmdir(kept)
+        case.kill_all()
+        case.reap()
+
+
+def only_child_of(pid):
+    """0: there is none yet."""
+    try:
+        with open('/proc/%d/task/%d/children' % (pid, pid)) as file:
+            return int((file.read().split() or ['0'])[0])
+    except OSError:
+        return 0
