@@ -126,6 +126,14 @@ static uint32_t namespace_of_file(struct checkpoint *c, int fd)
 	return find_below(&s, pointer(&s, pointer(&s, s.inode, s.l.i_mapping), s.l.i_mmap), 0);
 }
 
+bool ipc_is_segment_of_tree(struct checkpoint *c, int fd)
+{
+	uint32_t number = fd >= 0 ? namespace_of_file(c, fd) : 0;
+
+	return number &&
+	       (space_by_number(c, CLONE_NEWIPC, number) || space_is_own(c, CLONE_NEWIPC, number));
+}
+
 /* ---- by exclusion ---- */
 
 /* Only one that is attached can be meant, and has this number and key. */

@@ -82,6 +82,9 @@ struct inside *leak_first(const struct leak_search *s, uint64_t dev, uint64_t in
 struct inside *leak_next(const struct leak_search *s, struct inside *x);
 struct inside *leak_find(const struct leak_search *s, uint64_t dev, uint64_t ino);
 
+/* Does a segment of the container have that number, which others may have, too? */
+bool leak_may_be_segment(const struct leak_search *s, dev_t dev, uint64_t ino);
+
 int leak_note_taps(struct leak_search *s, struct error *e) must_check;
 /* A descriptor of /dev/net/tun outside. */
 int leak_look_at_tap(struct leak_search *s, const struct outsider *o, int fd, const char *link,

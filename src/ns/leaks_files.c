@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kcmp.h>
 #include <linux/major.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,6 +199,28 @@ static int look_at_sockets(struct leak_search *s, const struct outsider *o,
 	return r;
 }
 
+bool leak_may_be_segment(const struct leak_search *s, dev_t dev, uint64_t ino)
+{
+	if (major(dev) || !(s->ct->own & CLONE_NEWIPC))
+		return false;
+	vec_for_each (l, &s->c->ipc->leaked)
+		if ((uint64_t)l->id == ino)
+			return true;
+	vec_for_each (o, &s->c->ipc->objects[SYSV_SHM])
+		if ((uint64_t)o->id == ino)
+			return true;
+	return false;
+}
+
+/* Had through /proc/PID/map_files, it does not count as attached: 1 if it was reported. */
+static int look_at_file_of_segment(struct leak_search *s, const struct outsider *o, int fd,
+				   const char *link, const char *how, struct error *e)
+{
+	if (!ipc_is_segment_of_tree(s->c, fd))
+		return 0;
+	return leak_report(s, o, "memory", link, NULL, how, e) ?: 1;
+}
+
 static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
 		      struct outsider_sockets *sockets, struct error *e)
 {
@@ -209,6 +232,11 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 		return 0;
 	snprintf(how, sizeof(how), " as descriptor %d", u.fd);
 	r = look_at_use(s, o, o->tid, &u, how, e);
+	if (!r && !strncmp(u.link, "/SYSV", 5) && leak_may_be_segment(s, u.dev, u.ino)) {
+		_cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
+
+		r = look_at_file_of_segment(s, o, fd, u.link, how, e);
+	}
 	if (!r && S_ISCHR(u.mode) && u.rdev == makedev(MISC_MAJOR, 200)) /* /dev/net/tun */
 		return leak_look_at_tap(s, o, u.fd, u.link, e);
 	if (r || !S_ISSOCK(u.mode))
@@ -259,19 +287,27 @@ int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct e
 /* Segments of different IPC namespaces have the same numbers: only where it is known that somebody
  * has it attached is he looked for. */
 static int look_at_segment(struct leak_search *s, const struct outsider *o, dev_t dev, uint64_t ino,
-			   const char *path, struct error *e)
+			   const char *line, const char *path, struct error *e)
 {
-	char *end;
-	unsigned long key = strtoul(path + 5, &end, 16);
+	_cleanup_(close_fd) int fd = -EBADF;
+	unsigned long long start, end;
+	unsigned long key = strtoul(path + 5, NULL, 16);
+	bool found = false;
 	int r = 0;
 
 	vec_for_each (l, &s->c->ipc->leaked) {
 		if (r < 0 || major(dev) || (uint64_t)l->id != ino || l->key != key)
 			continue;
-		l->found = true;
+		found = l->found = true;
 		r = leak_report(s, o, "memory", path, NULL, " as mapped memory", e);
 	}
-	return r;
+	if (r < 0 || found || !leak_may_be_segment(s, dev, ino) ||
+	    sscanf(line, "%llx-%llx", &start, &end) != 2)
+		return r;
+	fd = procfs_open(s->ct->host_proc, O_RDONLY | O_CLOEXEC, NULL, "%d/map_files/%llx-%llx",
+			 o->pid, start, end);
+	r = look_at_file_of_segment(s, o, fd, path, " as mapped memory", e);
+	return r < 0 ? r : 0;
 }
 
 static int look_at_mapping(struct leak_search *s, const struct outsider *o, const char *line,
@@ -294,7 +330,7 @@ static int look_at_mapping(struct leak_search *s, const struct outsider *o, cons
 		return leak_report(s, o, "file", path, NULL, " as mapped memory", e);
 	x = leak_find(s, dev, ino);
 	if (!strncmp(path, "/SYSV", 5))
-		return look_at_segment(s, o, dev, ino, path, e);
+		return look_at_segment(s, o, dev, ino, line, path, e);
 	/* Other files' mappings tell who shares memory, not the open file. */
 	if (!x || (x->file && dev != s->c->files->memory_dev))
 		return 0;

@@ -126,6 +126,8 @@ static bool is_suspicious(const struct view *v, const struct outside_file *f)
 		return v->s->taps.n && f->rdev == makedev(MISC_MAJOR, TUN_MINOR);
 	if (S_ISSOCK(f->mode) && (f->waiting || has_network(v->s, f->network)))
 		return true;
+	if (S_ISREG(f->mode) && leak_may_be_segment(v->s, f->dev, f->ino))
+		return true;
 	return (S_ISFIFO(f->mode) || S_ISSOCK(f->mode) || S_ISREG(f->mode)) &&
 	       leak_first(v->s, f->dev, f->ino);
 }
@@ -143,15 +145,6 @@ static int look_at_files(struct view *v, struct error *e)
 	return r;
 }
 
-/* Segments of different IPC namespaces have the same numbers. */
-static bool may_be_segment(const struct view *v, const struct outside_map *m)
-{
-	vec_for_each (l, &v->s->c->ipc->leaked)
-		if ((uint64_t)l->id == m->ino && !major(m->dev))
-			return true;
-	return false;
-}
-
 static int look_at_maps(struct view *v, struct error *e)
 {
 	int r = 0;
@@ -162,7 +155,7 @@ static int look_at_maps(struct view *v, struct error *e)
 		if (!is_looked_at(v, m->tid))
 			continue;
 		if (leak_is_own_device(v->s, m->dev) || leak_is_own_device(v->s, m->user) ||
-		    leak_first(v->s, m->dev, m->ino) || may_be_segment(v, m))
+		    leak_first(v->s, m->dev, m->ino) || leak_may_be_segment(v->s, m->dev, m->ino))
 			r = suspect(v, process_of(v, m->tid), e);
 	}
 	return r;

@@ -135,6 +135,21 @@ enter('ipc')
 assert libc.shmat(libc.shmget(0x1234, 4096, 0), None, 0) > 0
 enter('ipc', os.getppid())
 ''', 'SYSV00001234', 'mapped memory')
+    # Not attached: through the mapping of who has it.
+    through = """
+line = [line for line in open('/proc/%d/maps' % pid) if 'SYSV' in line][0]
+fd = os.open('/proc/%d/map_files/%s' % (pid, line.split()[0]), os.O_RDWR)
+"""
+    expect_found(case, entry, through + 'assert libc.mmap(None, 4096, 3, 1, fd, 0) > 0; os.close(fd)',
+                 'SYSV00001234', 'mapped memory')
+    expect_found(case, entry, through, 'SYSV00001234', 'as descriptor')
+    # Of another namespace, with the same number and key.
+    _, found = use(case, entry, """
+assert libc.unshare(0x08000000) == 0
+assert libc.shmat(libc.shmget(0x1234, 4096, 0o1600), None, 0) > 0
+""")
+    if found:
+        raise Failed('found though it is none: %s' % found)
     # which nobody inside has attached
     expect_found(case, entry, '''
 enter('ipc')
