@@ -34,6 +34,8 @@ static int count_mappings(struct checkpoint *c, const struct checkpoint_process 
 	/* One that has ended meanwhile is attached to nothing. */
 	if (n < 0)
 		return procfs_unless_gone(n, e);
+	if (!strstr(text, "/SYSV"))
+		return 0;
 	for (line = text; line && *line; line = strchr(line, '\n'), line += !!line) {
 		uint64_t start, end, number;
 		struct sysv_object *o;

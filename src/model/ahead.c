@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "core/warm.h"
+
 #define AHEAD_MOST 32 /* items that are done and not asked for: each may hold a lot of text */
 
 struct ahead {
@@ -12,6 +14,7 @@ struct ahead {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* two wait for it, never both at once */
 	size_t n, done, asked;
+	size_t memory;
 	void (*fn)(void *arg, size_t i);
 	void *arg;
 	bool stop;
@@ -21,9 +24,11 @@ static void *work(void *arg)
 {
 	struct ahead *a = arg;
 
+	if (a->memory)
+		warm_heap(a->memory);
 	pthread_mutex_lock(&a->lock);
-	while (a->done < a->n && !a->stop) {
-		if (a->done >= a->asked + AHEAD_MOST) {
+	while (!a->stop) {
+		if (a->done >= a->n || a->done >= a->asked + AHEAD_MOST) {
 			pthread_cond_wait(&a->changed, &a->lock);
 			continue;
 		}
@@ -37,16 +42,13 @@ static void *work(void *arg)
 	return NULL;
 }
 
-struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i), void *arg)
+struct ahead *ahead_new(size_t memory)
 {
 	struct ahead *a = calloc(1, sizeof(*a));
 
 	if (!a)
 		return NULL;
-	a->n = n;
-	a->done = a->asked = first;
-	a->fn = fn;
-	a->arg = arg;
+	a->memory = memory;
 	pthread_mutex_init(&a->lock, NULL);
 	pthread_cond_init(&a->changed, NULL);
 	if (pthread_create(&a->thread, NULL, work, a) == 0)
@@ -55,6 +57,18 @@ struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i
 	pthread_cond_destroy(&a->changed);
 	free(a);
 	return NULL;
+}
+
+void ahead_begin(struct ahead *a, size_t first, size_t n, void (*fn)(void *arg, size_t i),
+		 void *arg)
+{
+	pthread_mutex_lock(&a->lock);
+	a->n = n;
+	a->done = a->asked = first;
+	a->fn = fn;
+	a->arg = arg;
+	pthread_cond_signal(&a->changed);
+	pthread_mutex_unlock(&a->lock);
 }
 
 void ahead_wait(struct ahead *a, size_t i)

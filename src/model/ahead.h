@@ -13,10 +13,13 @@
 struct ahead;
 
 /*
- * Begins to call fn(arg, i) for all i from `first` on and below n, in their order. Returns NULL if
- * there is no thread to be had; what was not done ahead is then done where it is needed.
+ * A thread that waits for work, with so much memory at hand. Returns NULL if there is none to be
+ * had; what was not done ahead is then done where it is needed.
  */
-struct ahead *ahead_begin(size_t first, size_t n, void (*fn)(void *arg, size_t i), void *arg);
+struct ahead *ahead_new(size_t memory);
+/* Begins, once, to call fn(arg, i) for all i from `first` on and below n, in their order. */
+void ahead_begin(struct ahead *a, size_t first, size_t n, void (*fn)(void *arg, size_t i),
+		 void *arg);
 /* Returns when item i is done. NULL: nothing to wait for. Items are asked for in their order. */
 void ahead_wait(struct ahead *a, size_t i);
 /* NULL: nothing is. */

@@ -46,7 +46,9 @@ void reserve_begin(struct reserve *r, uint64_t bytes)
 	if (r->end && r->end < FIRST + bytes / SHARE)
 		r->end = FIRST + bytes / SHARE;
 	if (r->next + PIECE <= r->end)
-		r->thread = ahead_begin(0, (r->end - r->next) / PIECE, reserve_piece, r);
+		r->thread = ahead_new(0);
+	if (r->thread)
+		ahead_begin(r->thread, 0, (r->end - r->next) / PIECE, reserve_piece, r);
 }
 
 void reserve_end(struct reserve *r)

@@ -461,6 +461,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	if (r < 0)
 		return r;
 	agent_look_ahead(p.c.proc_fd, pid, &p.found);
+	pass_prepare(&p, s->tasks);
 	r = prepare_memory(&p, s, &stood, e);
 	p.frozen = clock_now_ns();
 	if (r >= 0)

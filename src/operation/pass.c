@@ -9,6 +9,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "core/warm.h"
 #include "fs/file.h"
 #include "image/chain.h"
 #include "ipc/ipc.h"
@@ -23,6 +24,11 @@
 #include "operation/pass.h"
 
 #define AHEAD_WORTH 4 /* tasks: a thread costs as much as looking at one */
+
+/* Memory that is needed while the tasks stand: for anything, for each of them, and altogether. */
+#define HEAP	  (128ul << 10)
+#define HEAP_EACH (64ul << 10)
+#define HEAP_MOST (2ul << 20)
 
 void subject_free(struct subject *s)
 {
@@ -42,7 +48,7 @@ void pass_end(struct pass *p)
 {
 	struct checkpoint *c = &p->c;
 
-	ahead_end(c->ahead);
+	ahead_end(p->helper);
 	vec_for_each (cp, &c->processes) {
 		ignore(agent_return(cp->agent, NULL), "the task is let go in any case");
 		checkpoint_look_free(cp->look);
@@ -242,6 +248,19 @@ static void find_sharers(struct checkpoint *c)
 		cp->shares_memory = !users || users[cp->mm] > 1;
 }
 
+/* Of few tasks more is lost than gained by that: there is no other thread that has our memory. */
+void pass_prepare(struct pass *p, size_t tasks)
+{
+	size_t memory = HEAP + tasks * HEAP_EACH;
+
+	if (p->c.jobs == 1 || tasks < AHEAD_WORTH)
+		return;
+	memory = memory < HEAP_MOST ? memory : HEAP_MOST;
+	warm_data(p->c.proc_fd);
+	p->helper = ahead_new(memory);
+	warm_heap(memory);
+}
+
 /* The first one is looked at by who needs it: a thread takes longer to begin. */
 void pass_look_ahead(struct pass *p)
 {
@@ -253,8 +272,12 @@ void pass_look_ahead(struct pass *p)
 	if (c->jobs == 1 || tasks < AHEAD_WORTH)
 		return;
 	find_sharers(c);
+	if (!p->helper)
+		p->helper = ahead_new(0);
 	p->found_ahead = p->found;
-	c->ahead = ahead_begin(1, c->processes.n, look_at, p);
+	c->ahead = p->helper;
+	if (c->ahead)
+		ahead_begin(c->ahead, 1, c->processes.n, look_at, p);
 }
 
 void pass_await(struct pass *p, const struct checkpoint_process *cp)

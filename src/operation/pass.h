@@ -22,6 +22,7 @@ struct pass {
 	struct checkpoint c;
 	struct process_index index;
 	struct agent_found found, found_ahead; /* each by one thread only */
+	struct ahead *helper; /* who looks ahead, or will do so; NULL: nobody yet */
 	struct report *rep;
 	char *cpu_flags;
 	struct mm_vdso vdso;
@@ -74,6 +75,8 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 void pass_end(struct pass *p);
 /* One entry for each process of the freezer, in its order. */
 int pass_list(struct pass *p, struct error *e) must_check;
+/* What takes time and is not needed before so many tasks stand still. */
+void pass_prepare(struct pass *p, size_t tasks);
 /* Begins to look at the processes of the list, ahead of those who need it; not if that is not worth
  * it. */
 void pass_look_ahead(struct pass *p);
