@@ -85,7 +85,8 @@ void arch_frame_build(uint8_t *buf, size_t size, uint64_t at, uint64_t sigreturn
 /* The same for a system call alone, at the `system call; return` at `ip`, which returns to the word
  * at `sp`. All signals of `sigmask` are blocked meanwhile. The extended state is that of the frame
  * at `whole`, or (0) that of a task that has just begun. `buf` has ARCH_CALL_FRAME bytes. */
-#define ARCH_CALL_FRAME 320
+#define ARCH_CALL_FRAME	     320
+#define ARCH_CALL_FRAME_ARG0 112 /* where its first argument stands in it */
 struct arch_gadgets;
 void arch_call_frame_build(uint8_t *buf, const struct arch_gadgets *g, uint64_t sp,
 			   uint64_t sigmask, const struct user_regs_struct *regs, uint64_t whole,

@@ -234,6 +234,14 @@ struct agent_promise {
 };
 int agent_promise(struct agent *a, pid_t tid, const struct agent_promise *calls, size_t n,
 		  struct error *e) must_check;
+/*
+ * The same while it makes a call, and afterwards, if that works. The call may have the kernel write
+ * to arguments of what is promised: the first one of call i stands at agent_promise_arg_at().
+ */
+long agent_syscall_promised(struct agent *a, pid_t tid, const struct cpu_state *saved,
+			    struct error *e, long nr, const uint64_t args[6],
+			    const struct agent_promise *calls, size_t n) must_check;
+uint64_t agent_promise_arg_at(const struct agent *a, size_t i);
 /* It has been undone. */
 int agent_absolve(struct agent *a, struct error *e) must_check;
 

@@ -23,9 +23,9 @@
  * itself (wait4() with __WALL), in the same stop.
  *
  * If we die the copy and the helper do (PTRACE_O_EXITKILL, which the copy has from its birth), and
- * the application waits for the helper by itself before it goes on. Only between the birth of the
- * helper and that promise a zombie is left that no wait() of the application sees. The helper
- * executes nothing then but its end: that is where its stack makes it return from clone3().
+ * the application waits for the helper by itself before it goes on: that is promised before it is
+ * born, and the kernel writes its number into the promise (CLONE_PARENT_SETTID). Without us the
+ * helper executes nothing but its end: that is where its stack makes it return from clone3().
  *
  * While the helper and the copy share the table of descriptors nothing runs that could close one.
  *
@@ -42,12 +42,14 @@ struct birth {
 	uint64_t align;
 };
 
-static int write_birth(const struct agent *a, pid_t tid, uint64_t *ret, struct error *e)
+static int write_birth(const struct agent *a, pid_t tid, uint64_t number_at, uint64_t *ret,
+		       struct error *e)
 {
 	uint64_t at = a->mapping + AGENT_SIZE - sizeof(struct birth);
 	const struct birth birth = {
 		.args = {.flags = CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_PTRACE |
-				  CLONE_CLEAR_SIGHAND,
+				  CLONE_CLEAR_SIGHAND | CLONE_PARENT_SETTID,
+			 .parent_tid = number_at,
 			 .stack = a->mapping,
 			 .stack_size = at + offsetof(struct birth, back) - a->mapping},
 		.back = a->mapping + (uint64_t)(arch_agent_exit - arch_agent_code),
@@ -74,13 +76,12 @@ struct wanted {
 	size_t n;
 };
 
-/* The application waits for it, if we die, and its mappings are as they were. */
-static int promise_to_wait(struct agent *a, pid_t tid, const struct wanted *w, pid_t helper,
-			   struct error *e)
+/*
+ * The application waits for it, if we die, and its mappings are as they were. Before it is born the
+ * wait is for the application itself, which is nobody's own child (ECHILD).
+ */
+static size_t promise_to_wait(struct agent_promise *calls, const struct wanted *w, pid_t helper)
 {
-	struct agent_promise calls[AGENT_ADVICES_MAX + 1] = {};
-	int r;
-
 	for (size_t i = 0; i < w->n; i++)
 		calls[i] = (struct agent_promise){
 			.nr = SYS_madvise,
@@ -89,8 +90,7 @@ static int promise_to_wait(struct agent *a, pid_t tid, const struct wanted *w, p
 		};
 	calls[w->n] =
 		(struct agent_promise){.nr = SYS_wait4, .args = {(uint64_t)helper, 0, __WALL, 0}};
-	r = agent_promise(a, tid, calls, w->n + 1, e);
-	return r ? r : error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
+	return w->n + 1;
 }
 
 void agent_copy_calm(pid_t pid)
@@ -116,9 +116,11 @@ static void let_run(pid_t pid)
 static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *saved,
 			const struct wanted *w, pid_t *ret, struct error *e)
 {
+	struct agent_promise calls[AGENT_ADVICES_MAX + 1];
+	size_t n = promise_to_wait(calls, w, tid);
 	uint64_t args[6] = {0, sizeof(struct clone_args)};
-	int r = write_birth(a, tid, &args[0], e);
-	long pid = r < 0 ? r : agent_syscall(a, tid, saved, e, SYS_clone3, args);
+	int r = write_birth(a, tid, agent_promise_arg_at(a, n - 1), &args[0], e);
+	long pid = r < 0 ? r : agent_syscall_promised(a, tid, saved, e, SYS_clone3, args, calls, n);
 
 	if (r >= 0 && pid < 0)
 		r = error_errno(e, (int)pid, E_REMOTE, "cannot make a copy of task %d", tid);
@@ -128,8 +130,6 @@ static int begin_helper(struct agent *a, pid_t tid, const struct cpu_state *save
 	r = adopt(*ret, e);
 	if (r >= 0)
 		r = trace_set_options(*ret, PTRACE_O_EXITKILL, e);
-	if (r >= 0)
-		r = promise_to_wait(a, tid, w, *ret, e);
 	if (r >= 0)
 		let_run(*ret);
 	return r;
@@ -147,23 +147,26 @@ static void end(pid_t pid)
 		i += trace_wait(pid, &stop, -1, NULL) < 0;
 }
 
-static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved, pid_t pid,
-		      struct error *e)
+static int end_helper(struct agent *a, pid_t tid, const struct cpu_state *saved,
+		      const struct wanted *w, pid_t pid, struct error *e)
 {
+	struct agent_promise calls[AGENT_ADVICES_MAX + 1];
+	size_t n = promise_to_wait(calls, w, pid);
 	const uint64_t wait[6] = {(uint64_t)pid, 0, __WALL | WNOHANG, 0};
 	long waited = -EAGAIN;
+	int r = 0;
 
 	end(pid);
 	for (int i = 0; i < TRIES && waited < 0 && waited != -ESRCH && waited != -ECHILD; i++) {
 		error_clear(e);
-		waited = agent_absolve(a, e);
-		if (waited >= 0)
-			waited = agent_syscall(a, tid, saved, e, SYS_wait4, wait);
+		waited = agent_syscall_promised(a, tid, saved, e, SYS_wait4, wait, calls, n);
 	}
+	if (waited >= 0)
+		r = agent_absolve(a, e);
 	if (waited == 0)
 		return error_set(e, -EBUSY, E_REMOTE, "what made a copy of task %d does not end",
 				 tid);
-	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : 0;
+	return waited < 0 ? error_errno(e, (int)waited, E_REMOTE, "wait4 in task %d", tid) : r;
 }
 
 /* Of the application it has nothing but the memory. */
@@ -291,7 +294,7 @@ int agent_copy(struct agent *a, pid_t tid, const struct cpu_state *saved,
 	if (r >= 0 && ended < 0)
 		r = ended;
 	if (helper)
-		ended = end_helper(a, tid, saved, helper, r < 0 ? NULL : e);
+		ended = end_helper(a, tid, saved, &wanted, helper, r < 0 ? NULL : e);
 	if (r >= 0 && ended < 0)
 		r = ended;
 	if (r < 0) {

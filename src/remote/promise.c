@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <string.h>
 
 #include "core/cleanup.h"
@@ -94,5 +95,34 @@ long agent_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *sa
 	r = live_finish(&b, r, e);
 	if (r < 0) /* it may have been made */
 		ignore((int)live_syscall(a, tid, saved, NULL, undo, call.args), "the error counts");
+	return r < 0 ? r : result;
+}
+
+uint64_t agent_promise_arg_at(const struct agent *a, size_t i)
+{
+	return frame_at(a, i) + ARCH_CALL_FRAME_ARG0;
+}
+
+long agent_syscall_promised(struct agent *a, pid_t tid, const struct cpu_state *saved,
+			    struct error *e, long nr, const uint64_t args[6],
+			    const struct agent_promise *calls, size_t n)
+{
+	struct borrowed b;
+	long result = 0;
+	int r = live_begin(&b, a, tid, saved, e);
+
+	if (r < 0)
+		return r;
+	if (!live_is_keeper(&b) || n > PROMISES_MAX)
+		r = error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
+	if (r == 0)
+		r = write_all(&b, calls, n, e);
+	if (r == 0) {
+		a->undo = frame_at(a, 0);
+		r = live_single(&b, live_leave_at(&b), nr, args, &result, e);
+	}
+	if (r < 0 || (result < 0 && result >= -4095))
+		a->undo = 0;
+	r = live_finish(&b, r, e);
 	return r < 0 ? r : result;
 }

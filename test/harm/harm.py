@@ -27,6 +27,7 @@ from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, cl
 
 PTRACE_CONT = 7
 PTRACE_DETACH = 17
+PTRACE_SETOPTIONS = 0x4200
 
 
 def incremental(case, victim):
@@ -79,6 +80,11 @@ def test_kill_copied(case):
 def test_kill_advised(case):
     """The same before or after the helper runs, that says to mappings what is to be copied."""
     kill_checkpoint(case, size=('small', '24', 'private'), actions=['all'], inject=['-p', str(PTRACE_CONT)])
+
+
+def test_kill_born(case):
+    """Right after the birth of that helper, for which the application waits then."""
+    kill_checkpoint(case, size=('small', '24', 'private'), actions=['all'], inject=['-p', str(PTRACE_SETOPTIONS)])
 
 
 def test_kill_sockets(case):

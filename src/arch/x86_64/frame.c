@@ -25,6 +25,7 @@ struct kernel_frame {
 	uint64_t sigmask;
 };
 static_assert(offsetof(struct kernel_frame, sc) == 48, "struct ucontext after the return address");
+static_assert(offsetof(struct kernel_frame, sc.di) == ARCH_CALL_FRAME_ARG0, "an argument");
 
 #define UC_FP_XSTATE	     1
 #define UC_SIGCONTEXT_SS     2
