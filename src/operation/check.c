@@ -57,6 +57,8 @@ static int check_process(struct pass *p, struct checkpoint_process *cp, struct e
 	for (size_t i = before; i < c->problems.n; i++)
 		if (c->problems.v[i].code == E_PERMISSION)
 			return r;
+	if (r >= 0 && freezer_check_access(&c->freezer, cp->frozen->pid, e) < 0)
+		return checkpoint_refuse(c, e->err, e);
 	if (r >= 0)
 		r = unseen_check(c, cp, e);
 	if (r >= 0)

@@ -149,6 +149,11 @@ struct frozen_process *freezer_vfork_child(struct freezer *f, const struct froze
  * On failure everything stopped so far has been let go again, unharmed.
  */
 int freezer_freeze(struct freezer *f, struct error *e) must_check;
+/*
+ * Whether it could be traced, without touching it: the kernel asks security modules (Yama, for
+ * instance) the same for this as for reading its memory (PTRACE_MODE_ATTACH_REALCREDS).
+ */
+int freezer_check_access(const struct freezer *f, pid_t tid, struct error *e) must_check;
 
 /*
  * Lets all go. Each thread's registers are as they were; tasks in a group stop stay in it; a signal

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #include "core/cleanup.h"
@@ -90,6 +91,33 @@ static void let_all_go(const struct freezer *f, struct frozen_process *p)
 		thread_let_go(f, p->pid, &p->threads.v[i - 1]);
 }
 
+static int no_permission(const struct freezer *f, pid_t tid, struct error *e)
+{
+	static const char *const allowed[] = {"its ancestors alone may", "CAP_SYS_PTRACE alone may",
+					      "nobody may"};
+	_cleanup_(free_ptr) char *text = NULL;
+	int scope = procfs_read(f->proc_fd, &text, NULL, "sys/kernel/yama/ptrace_scope") > 0
+			    ? atoi(text)
+			    : 0;
+
+	if (scope < 1 || scope > 3)
+		return error_set(e, -EPERM, E_PERMISSION, "no permission to trace task %d", tid);
+	return error_set(
+		e, -EPERM, E_PERMISSION,
+		"no permission to trace task %d (%s, since kernel.yama.ptrace_scope is %d)", tid,
+		allowed[scope - 1], scope);
+}
+
+int freezer_check_access(const struct freezer *f, pid_t tid, struct error *e)
+{
+	char byte;
+	const struct iovec here = {&byte, 1}, there = {NULL, 1};
+
+	if (process_vm_readv(tid, &here, 1, &there, 1, 0) >= 0 || errno != EPERM)
+		return 0;
+	return no_permission(f, tid, e);
+}
+
 /* Why a task may not be traced. Returns -EAGAIN if it ends just now, 0 if it is ours already. */
 static int refused(struct freezer *f, pid_t pid, pid_t tid, int err, struct error *e)
 {
@@ -115,7 +143,7 @@ static int refused(struct freezer *f, pid_t pid, pid_t tid, int err, struct erro
 				 "does so already, or reprise lacks CAP_SYS_PTRACE",
 				 tid);
 	if (!tracer)
-		return error_set(e, -EPERM, E_PERMISSION, "no permission to trace task %d", tid);
+		return no_permission(f, tid, e);
 	if (procfs_read(f->proc_fd, &comm, NULL, "%d/comm", (pid_t)tracer) > 0)
 		comm[strcspn(comm, "\n")] = '\0';
 	return error_set(e, -EBUSY, E_TASK_TRACED, "task %d is being traced by task %d (%s)", tid,
