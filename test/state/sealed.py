@@ -21,6 +21,7 @@ def keys(case, *names):
 def write(case, name, text):
     with open(case.path(name), 'w') as file:
         file.write(text)
+    os.chmod(case.path(name), 0o600)
     return case.path(name)
 
 
