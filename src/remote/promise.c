@@ -115,6 +115,8 @@ long agent_syscall_promised(struct agent *a, pid_t tid, const struct cpu_state *
 		return r;
 	if (!live_is_keeper(&b) || n > PROMISES_MAX)
 		r = error_set(e, -ENOTSUP, E_REMOTE, "nothing can be promised in task %d", tid);
+	/* The last frame leads to where the task leaves. The same again changes nothing. */
+	a->undo = 0;
 	if (r == 0)
 		r = write_all(&b, calls, n, e);
 	if (r == 0) {

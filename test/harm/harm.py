@@ -27,6 +27,7 @@ from harming import (ALL, FAILS, KILLS, PARENT, TIMEOUT, Harm, Victim, clear, cl
 
 PTRACE_CONT = 7
 PTRACE_DETACH = 17
+PTRACE_SYSCALL = 24
 PTRACE_SETOPTIONS = 0x4200
 
 
@@ -85,6 +86,11 @@ def test_kill_advised(case):
 def test_kill_born(case):
     """Right after the birth of that helper, for which the application waits then."""
     kill_checkpoint(case, size=('small', '24', 'private'), actions=['all'], inject=['-p', str(PTRACE_SETOPTIONS)])
+
+
+def test_kill_promised(case):
+    """While the application makes a call for us, as it does for that helper's birth, and when it has waited for it."""
+    kill_checkpoint(case, size=('small', '24', 'private'), actions=['all'], inject=['-p', str(PTRACE_SYSCALL)])
 
 
 def test_kill_sockets(case):
