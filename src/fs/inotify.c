@@ -58,12 +58,11 @@ static size_t count_watches(const char *text)
 	return n;
 }
 
-static int read_watches(struct checkpoint *c, const struct file_seen *f, Reprise__Inotify *m,
-			struct scratch *s, struct error *e)
+static int read_watches(const struct file_seen *f, Reprise__Inotify *m, struct scratch *s,
+			struct error *e)
 {
 	size_t n = count_watches(f->fdinfo);
 	struct inotify_seen *seen = scratch_alloc(s, (n + 1) * sizeof(*seen));
-	const dev_t pipes = inotify_device_of_pipes();
 	const char *text = f->fdinfo;
 
 	m->watches = scratch_alloc(s, (n + 1) * sizeof(*m->watches));
@@ -77,12 +76,21 @@ static int read_watches(struct checkpoint *c, const struct file_seen *f, Reprise
 			return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a watch");
 		if (parse_watch(text, w) < 0)
 			return error_set(e, -EINVAL, E_SYSTEM, "its fdinfo is not understood");
-		w->closed = w->inode.dev == pipes &&
-			    inotify_watches_closed(c, f->local, w->msg->wd, w->inode.ino);
 		m->watches[m->n_watches++] = w->msg;
 	}
 	f->entry->private = (uint64_t)(uintptr_t)seen;
 	return 0;
+}
+
+static void find_closed(struct checkpoint *c, const struct file_seen *f, const Reprise__Inotify *m)
+{
+	struct inotify_seen *seen = (struct inotify_seen *)(uintptr_t)f->entry->private;
+	const dev_t pipes = inotify_device_of_pipes();
+
+	for (size_t i = 0; i < m->n_watches; i++)
+		seen[i].closed =
+			seen[i].inode.dev == pipes &&
+			inotify_watches_closed(c, f->local, seen[i].msg->wd, seen[i].inode.ino);
 }
 
 /* Removed when its number had been seen already. */
@@ -136,9 +144,11 @@ static int inotify_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 	msg->inotify = scratch_message(scratch, Reprise__Inotify, reprise__inotify__init);
 	if (!msg->inotify)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for an inotify instance");
-	r = read_watches(c, f, msg->inotify, scratch, e);
-	if (r >= 0)
-		r = save_events(c, f, msg->inotify, scratch, e);
+	r = read_watches(f, msg->inotify, scratch, e);
+	if (r < 0)
+		return r;
+	find_closed(c, f, msg->inotify);
+	r = save_events(c, f, msg->inotify, scratch, e);
 	if (r >= 0)
 		forget_gone((struct inotify_seen *)(uintptr_t)f->entry->private, msg->inotify);
 	return r;

@@ -20,6 +20,8 @@
 #include "fs/file_kinds.h"
 
 #define NSEC_PER_SEC 1000000000ULL
+#define ASK_TRIES    8
+#define ASK_NEAR_NS  10000
 
 static bool timerfd_match(const struct file_seen *f)
 {
@@ -62,20 +64,44 @@ static int read_flags(const char *fdinfo, Reprise__TimerFd *m, struct error *e)
 	return 0;
 }
 
+/* The time left, and the clock at that moment, or a little before. */
+static int ask(int fd, clockid_t clock, struct itimerspec *its, uint64_t *ret_now, struct error *e)
+{
+	uint64_t nearest = UINT64_MAX;
+
+	for (int i = 0; i < ASK_TRIES && nearest > ASK_NEAR_NS; i++) {
+		uint64_t before = clock_ns(clock), took;
+		struct itimerspec is;
+
+		if (timerfd_gettime(fd, &is) < 0)
+			return error_errno(e, -errno, E_SYSTEM, "timerfd_gettime");
+		took = clock_ns(clock) - before;
+		if (took >= nearest)
+			continue;
+		nearest = took;
+		*its = is;
+		*ret_now = before;
+	}
+	return 0;
+}
+
 /*
  * Asking for the time left makes the kernel count the expirations of a periodic
  * timer that nobody has read since the first one (timerfd_get_remaining()): the ticks have to be
  * read after it.
  */
 static int read_timer(struct checkpoint *c, const struct file_seen *f, Reprise__TimerFd *m,
-		      struct error *e)
+		      uint64_t *ret_now, struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	struct itimerspec its;
+	struct itimerspec its = {};
 	ssize_t n;
+	int r = read_flags(f->fdinfo, m, e);
 
-	if (timerfd_gettime(f->local, &its) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "timerfd_gettime");
+	if (r >= 0)
+		r = ask(f->local, base_clock(m->clock), &its, ret_now, e);
+	if (r < 0)
+		return r;
 	n = procfs_read(c->proc_fd, &text, e, "self/fdinfo/%d", f->local);
 	if (n < 0)
 		return (int)n;
@@ -124,21 +150,23 @@ static int timerfd_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise
 			      struct scratch *scratch, struct error *e)
 {
 	Reprise__TimerFd *m = scratch_message(scratch, Reprise__TimerFd, reprise__timer_fd__init);
+	uint64_t now = 0;
 	int r;
 
 	if (!m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a timerfd");
 	msg->timerfd = m;
-	r = c->checking ? read_flags(f->fdinfo, m, e) : read_timer(c, f, m, e);
+	r = c->checking ? read_flags(f->fdinfo, m, e) : read_timer(c, f, m, &now, e);
 	if (r >= 0)
 		r = refuse_cancelled(c, f, m, e);
 	if (r < 0 || c->checking)
 		return r;
 	if (m->value_ns && follows_wall_clock(m->clock) && (m->settime_flags & TFD_TIMER_ABSTIME)) {
 		m->absolute = true;
-		m->value_ns += clock_ns(base_clock(m->clock));
+		m->value_ns += now;
 	} else if (m->value_ns && (m->settime_flags & TFD_TIMER_ABSTIME)) {
-		m->machine_ns = clock_machine_ns(&c->clocks, base_clock(m->clock)) + m->value_ns;
+		m->machine_ns = now - (uint64_t)clock_offset(&c->clocks, base_clock(m->clock)) +
+				m->value_ns;
 	}
 	return 0;
 }

@@ -253,7 +253,8 @@ static int place_memory(const struct restart_task *t, uint64_t place,
 		sqe->addr = place;
 		return write_there(t, place, &ts, sizeof(ts), e);
 	}
-	memcpy(memory, q->memory.data, q->memory.len);
+	if (q->memory.len)
+		memcpy(memory, q->memory.data, q->memory.len);
 	for (size_t i = 0; i < q->n_pointers; i++) {
 		uint64_t word;
 
