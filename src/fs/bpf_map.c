@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -43,6 +44,9 @@ static int count_cpus(uint32_t *ret, struct error *e)
 	*ret = n == 2 ? last + 1 : 1;
 	return 0;
 }
+
+#define FREED_TRIES   50
+#define FREED_STEP_NS 10000000L
 
 static int no_memory(struct error *e)
 {
@@ -295,6 +299,12 @@ static int check_others(struct checkpoint *c, const struct file_entry *f, struct
 		ours += (*other)->ops == &bpf_map_file_ops && (*other)->private == f->private;
 	ours += bpf_references(c, f);
 	r = count_references(c, f, &references, e);
+	/* A program that has ended, a restart's that has filled a ring for instance, has it until a
+	 * grace period is over (__bpf_prog_put_noref()). */
+	for (int i = 0; r > 0 && references > ours && c->checking && i < FREED_TRIES; i++) {
+		nanosleep(&(struct timespec){.tv_nsec = FREED_STEP_NS}, NULL);
+		r = count_references(c, f, &references, e);
+	}
 	if (r > 0 && references != ours)
 		return error_set(
 			e, -EOPNOTSUPP, E_FILE_OUTSIDE,
