@@ -350,12 +350,12 @@ static int check_unused(const char *upper, const struct stat *own, struct error 
 /* One that is volatile keeps a file there that forbids to mount it again (ovl_make_workdir()). */
 static void forget_volatile(const char *work)
 {
-	static const char *const names[] = {"incompat/volatile/dirty", "incompat/volatile",
-					    "incompat"};
+	static const char *const names[] = {"work/incompat/volatile/dirty",
+					    "work/incompat/volatile", "work/incompat"};
 	char path[MOUNTS_PATH_SIZE];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-		snprintf(path, sizeof(path), "%s/work/%s", work, names[i]);
+		snprintf(path, sizeof(path), "%s/%s", work, names[i]);
 		ignore(remove(path), "then it is not there, or the mount fails");
 	}
 }

@@ -232,6 +232,13 @@ static void bpf_arena(void)
 	opened(bpf(BPF_MAP_CREATE, &attr), "arenas of BPF");
 }
 
+#define BTF_HEADER_OF(data)                                                                   \
+	{                                                                                     \
+		.magic = BTF_MAGIC, .version = BTF_VERSION, .hdr_len = sizeof((data).header), \
+		.type_len = sizeof((data).types), .str_off = sizeof((data).types),            \
+		.str_len = sizeof((data).names),                                              \
+	}
+
 /* A map whose values belong to objects of that kind, with one for the object of `key`. */
 static void storage(uint32_t type, int key)
 {
@@ -239,12 +246,7 @@ static void storage(uint32_t type, int key)
 		struct btf_header header;
 		uint32_t types[8];
 		char names[16];
-	} data = {.header = {.magic = BTF_MAGIC,
-			     .version = BTF_VERSION,
-			     .hdr_len = sizeof(data.header),
-			     .type_len = sizeof(data.types),
-			     .str_off = sizeof(data.types),
-			     .str_len = sizeof(data.names)},
+	} data = {.header = BTF_HEADER_OF(data),
 		  .types = {1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32, 5,
 			    BTF_KIND_INT << 24, 8, 64},
 		  .names = "\0int\0u64"};
@@ -387,12 +389,7 @@ static void bpf_timers(void)
 		struct btf_header header;
 		uint32_t types[19];
 		char names[40];
-	} data = {.header = {.magic = BTF_MAGIC,
-			     .version = BTF_VERSION,
-			     .hdr_len = sizeof(data.header),
-			     .type_len = sizeof(data.types),
-			     .str_off = sizeof(data.types),
-			     .str_len = sizeof(data.names)},
+	} data = {.header = BTF_HEADER_OF(data),
 		  /* clang-format off */
 		  .types = {1, BTF_KIND_INT << 24, 8, 64,
 			    5, BTF_KIND_STRUCT << 24 | 2, 16, 15, 1, 0, 15, 1, 64,

@@ -489,18 +489,24 @@ def test_namespaces_inside(case):
 test_namespaces_inside.timeout = 90
 
 
-def test_of_unshare(case):
-    """Its interface was put into it, and belongs to a bridge of the host."""
-    begin(case)
-    ip(case, 'link', 'add', 'bridge0', 'type', 'bridge')
-    ip(case, 'link', 'set', 'bridge0', 'up')
-    ip(case, 'addr', 'add', '10.3.0.1/24', 'dev', 'bridge0')
+def sleeper_by_unshare(case):
+    """In a pid and a network namespace of its own: who has made them, and the first process."""
     tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
                        '/usr/bin/sleep', '1000'])
     path = '/proc/%d/task/%d/children' % (tool, tool)
     case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
     first = int(open(path).read())
     case.until(lambda: open('/proc/%d/comm' % first).read() == 'sleep\n', 'the program')
+    return tool, first
+
+
+def test_of_unshare(case):
+    """Its interface was put into it, and belongs to a bridge of the host."""
+    begin(case)
+    ip(case, 'link', 'add', 'bridge0', 'type', 'bridge')
+    ip(case, 'link', 'set', 'bridge0', 'up')
+    ip(case, 'addr', 'add', '10.3.0.1/24', 'dev', 'bridge0')
+    tool, first = sleeper_by_unshare(case)
     ip(case, 'link', 'add', 'outer', 'master', 'bridge0', 'type', 'veth', 'peer', 'name', 'inner')
     ip(case, 'link', 'set', 'outer', 'up')
     ip(case, 'link', 'set', 'inner', 'netns', str(first))
@@ -529,12 +535,7 @@ def test_of_unshare(case):
 def test_never_looked_at(case):
     """Nobody inside has looked at the interface, as of systemd-nspawn --network-veth: the host has no number there yet."""
     begin(case)
-    tool = case.spawn(['/usr/bin/unshare', '--pid', '--fork', '--mount-proc', '--net',
-                       '/usr/bin/sleep', '1000'])
-    path = '/proc/%d/task/%d/children' % (tool, tool)
-    case.until(lambda: os.path.exists(path) and open(path).read(), 'the first process')
-    first = int(open(path).read())
-    case.until(lambda: open('/proc/%d/comm' % first).read() == 'sleep\n', 'the program')
+    tool, first = sleeper_by_unshare(case)
     ip(case, 'link', 'add', 'outer', 'type', 'veth', 'peer', 'name', 'host0', 'netns', str(first))
     case.checkpoint(first, '-q', '--kill')
     case.wait(tool)
