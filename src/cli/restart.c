@@ -306,12 +306,15 @@ static int on_container(void *arg, struct reprise_container *c)
 		r = container_make_any(wanted, q->container);
 	}
 	if (r < 0) {
-		own_error(
-			q->cli, r == -EEXIST ? "container-exists" : "output", r,
-			r == -EEXIST
-				? "there is a container '%s' already; choose another --name, or remove it with reprise rm"
-				: "cannot make the directories of container %s",
-			q->container);
+		if (r == -EEXIST)
+			own_error(q->cli, "container-exists", r,
+				  "there is a container '%s' already; choose another --name, or "
+				  "remove it with reprise rm",
+				  q->container);
+		else
+			own_error(q->cli, "output", r,
+				  "cannot make the directories of container %s: %s", q->container,
+				  strerrordesc_np(-r));
 		q->complained = true;
 		q->container[0] = '\0';
 		return r;

@@ -285,6 +285,16 @@ int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, .
 	return 0;
 }
 
+int procfs_give(int proc_fd, int fd, mode_t mode, uid_t uid, gid_t gid)
+{
+	char link[32];
+
+	snprintf(link, sizeof(link), "self/fd/%d", fd);
+	return fchmodat(proc_fd, link, mode, 0) < 0 || fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0
+		       ? -errno
+		       : 0;
+}
+
 int procfs_unless_gone(ssize_t r, struct error *e)
 {
 	if (r != -ESRCH && r != -ENOENT)

@@ -28,6 +28,10 @@ ssize_t procfs_read_by(int proc_fd, size_t piece, char **ret, struct error *e, c
 int procfs_readlink(int proc_fd, char **ret, struct error *e, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5))) must_check;
 
+/* Sets mode and owner of what a descriptor of ours refers to, which may be one of O_PATH (that
+ * fchmod(2) refuses): a negative errno. */
+int procfs_give(int proc_fd, int fd, mode_t mode, uid_t uid, gid_t gid) must_check;
+
 /* For what may have gone, or is not there with every kernel: 0 then, and *e is cleared; else r. */
 int procfs_unless_gone(ssize_t r, struct error *e) must_check;
 

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "core/clocks.h"
 #include "core/error.h"
@@ -34,6 +35,13 @@ struct restart_mark {
 	int group, target;
 	unsigned int flags;
 	uint64_t mask;
+};
+
+/* The file of a socket that was made, and what was there before: see restart_replaced(). */
+struct restart_made {
+	int dir;
+	char *name;
+	struct stat is, was; /* st_ino 0: none */
 };
 
 /* What takes the place of an open file: see struct reprise_replacement. */
@@ -85,6 +93,7 @@ struct restart {
 
 	struct restart_handover handover;
 	VEC(struct restart_mark) late_marks; /* see files_restart_watch() */
+	VEC(struct restart_made) made;	     /* see restart_replaced() */
 
 	/* private state of the rooms */
 	struct files_restart *files;
@@ -116,6 +125,18 @@ struct restart_task {
 };
 
 void restart_trace(struct restart *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * Where nothing was, or a socket that was nobody's any more (`was`, whose st_ino is 0 in the first
+ * case), a socket's file is about to be made that outlasts the restart: restart_made_end() sees to
+ * it that all is as before, unless it is told that all went well. The descriptor of the directory
+ * stays the caller's.
+ */
+int restart_replaced(struct restart *r, int dir, const char *name, const struct stat *was,
+		     struct error *e) must_check;
+/* What was announced last has been made. */
+int restart_made(struct restart *r, struct error *e) must_check;
+void restart_made_end(struct restart *r, bool keep);
 
 /* The unpacked message of an object, or NULL if there is none of that type and id. */
 const void *restart_find(const struct restart *r, enum record_type type, uint64_t id);

@@ -16,6 +16,7 @@
 
 #include "core/cleanup.h"
 #include "core/nfs.h"
+#include "core/procfs.h"
 #include "net/unix_below.h"
 #include "net/unix_place.h"
 
@@ -44,18 +45,18 @@ static int place_open(struct place *p, const char *path, struct error *e)
 		       : 0;
 }
 
-/* What the original left behind is removed; anything else stays. */
+/* What the original left behind is removed; anything else stays. `was`: zeroes if there was none.
+ */
 static int make_room(struct restart *rs, struct unix_restart *u, const struct place *at,
-		     const char *path, struct error *e)
+		     const char *path, struct stat *was, struct error *e)
 {
-	struct stat st;
 	int r;
 
-	if (fstatat(at->dir, at->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+	if (fstatat(at->dir, at->name, was, AT_SYMLINK_NOFOLLOW) < 0)
 		return 0;
-	if (!S_ISSOCK(st.st_mode))
+	if (!S_ISSOCK(was->st_mode))
 		return error_set(e, -EEXIST, E_RESTORE, "%s is in the way of a socket", path);
-	while ((r = unix_name_is_live(u, path, &st, e)) > 0 && files_restart_patience(rs)) {
+	while ((r = unix_name_is_live(u, path, was, e)) > 0 && files_restart_patience(rs)) {
 		unix_table_free(&u->table);
 		u->read = false;
 	}
@@ -160,39 +161,45 @@ static int set_owner(struct restart *rs, int socket, const struct place *at,
 		     const Reprise__UnixSocket *m, struct error *e)
 {
 	_cleanup_(close_fd) int fd = -EBADF;
-	char link[32];
 	struct stat st;
+	int r;
 
 	fd = open_bound(socket, at, &st);
 	if (fd < 0)
 		return error_errno(e, fd, E_RESTORE, "the file of the socket %s is another one now",
 				   m->path);
-	snprintf(link, sizeof(link), "self/fd/%d", fd);
-	if (fchmodat(rs->proc_fd, link, m->path_mode & 07777, 0) < 0 ||
-	    fchownat(fd, "", m->path_uid, m->path_gid, AT_EMPTY_PATH) < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot set owner and mode of %s",
-				   m->path);
-	return 0;
+	r = procfs_give(rs->proc_fd, fd, m->path_mode & 07777, m->path_uid, m->path_gid);
+	return r < 0 ? error_errno(e, r, E_RESTORE, "cannot set owner and mode of %s", m->path) : 0;
+}
+
+static int bind_at(struct unix_at *at, const struct place *place, const char *name,
+		   const Reprise__UnixSocket *m, struct error *e)
+{
+	int r;
+
+	if (!leads_to(name, m))
+		return bind_renamed(at, place, name, m, e);
+	at->directory = m->directory[0] ? m->directory : NULL;
+	r = unix_at_run(at);
+	return r < 0 ? error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path) : 0;
 }
 
 int unix_place_bind(struct restart *rs, struct unix_restart *u, uint64_t id, struct unix_at *at,
 		    const char *name, const Reprise__UnixSocket *m, struct error *e)
 {
 	_cleanup_(place_close) struct place place = {.dir = -EBADF};
+	struct stat was = {};
 	int r = place_open(&place, m->path, e);
 
 	if (r >= 0)
-		r = make_room(rs, u, &place, m->path, e);
+		r = make_room(rs, u, &place, m->path, &was, e);
 	if (r < 0)
 		return r;
-	if (leads_to(name, m)) {
-		at->directory = m->directory[0] ? m->directory : NULL;
-		r = unix_at_run(at);
-		if (r < 0)
-			error_errno(e, r, E_RESTORE, "cannot bind a socket to %s", m->path);
-	} else {
-		r = bind_renamed(at, &place, name, m, e);
-	}
+	r = restart_replaced(rs, place.dir, place.name, &was, e);
+	if (r >= 0)
+		r = bind_at(at, &place, name, m, e);
+	if (r >= 0)
+		r = restart_made(rs, e);
 	if (r >= 0)
 		r = set_owner(rs, at->fd, &place, m, e);
 	return r < 0 ? r : unix_name_remember(u, id, m->path, e);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Unix sockets of an image: all that the restart relies on. */
 #include <errno.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -15,11 +16,24 @@ const Reprise__UnixSocket *unix_socket_of(const struct restart *r, uint64_t id)
 	return msg && msg->kind == FILE_UNIX ? msg->unix_socket : NULL;
 }
 
+/* A relative name, from the directory in which it was bound, is the end of the path. */
+static bool is_consistent(const Reprise__UnixSocket *m)
+{
+	size_t len = strlen(m->directory), tail = strnlen((const char *)m->name.data, m->name.len);
+	size_t slash = len > 0 && m->directory[len - 1] != '/';
+
+	return !len || (m->directory[0] == '/' && tail && m->name.data[0] != '/' &&
+			strlen(m->path) == len + slash + tail &&
+			!strncmp(m->path, m->directory, len) && m->path[len + slash - 1] == '/' &&
+			!memcmp(m->path + len + slash, m->name.data, tail));
+}
+
 static int check_names(const Reprise__UnixSocket *m, struct error *e)
 {
 	const size_t most = sizeof(((struct sockaddr_un *)0)->sun_path);
 
-	if (m->name.len > most || m->peer_name.len > most || (m->path[0] && m->path[0] != '/'))
+	if (m->name.len > most || m->peer_name.len > most || (m->path[0] && m->path[0] != '/') ||
+	    !is_consistent(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a socket with an improper name");
 	if (m->n_peer_groups > 65536)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "a peer with too many groups");

@@ -1,29 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
-#include <fcntl.h>
-#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/ptrace.h>
-#include <sys/rseq.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/id_set.h"
-#include "core/procfs.h"
 #include "fs/external.h"
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "ipc/ipc.h"
 #include "kernel/clone.h"
-#include "kernel/process.h"
 #include "kernel/task.h"
 #include "kernel/user_task.h"
 #include "kernel/vfork.h"
@@ -38,177 +27,8 @@
 #include "operation/origin.h"
 #include "operation/parents.h"
 #include "operation/resume.h"
+#include "operation/root.h"
 #include "operation/terminal.h"
-
-#define PID_TRIES   2000
-#define PID_WAIT_NS 1000000
-
-/* The root stub, until it is traced. Its descriptor of the control socket is the only one it keeps.
- */
-struct stub {
-	int control;
-	int report; /* written to when it is ready */
-};
-
-static void __attribute__((noreturn)) stub_run(void *arg)
-{
-	const struct stub *s = arg;
-	sigset_t all;
-	char byte = 1;
-
-	/* glibc registered an rseq area for our thread; fork keeps the registration. */
-	if (__rseq_size)
-		syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, 32, 1,
-			RSEQ_SIG);
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
-	prctl(PR_SET_PDEATHSIG, 0);
-	if (s->control > 3)
-		syscall(SYS_close_range, 0u, (unsigned int)s->control - 1, 0u);
-	syscall(SYS_close_range, (unsigned int)s->control + 1, ~0u, 0u);
-	/* The coordinator holds the other end: its death is the end of this read, and ours. */
-	if (write(s->control, &byte, 1) == 1)
-		while (read(s->control, &byte, 1) > 0)
-			continue;
-	_exit(1);
-}
-
-static int open_control(struct restart *r, struct stub *stub, struct error *e)
-{
-	int pair[2], high;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "socketpair");
-	/* out of the way of the tables to come */
-	high = fcntl(pair[1], F_DUPFD_CLOEXEC, 512);
-	if (high < 0)
-		high = pair[1];
-	else
-		close(pair[1]);
-	r->control = pair[0];
-	r->control_remote = high;
-	stub->control = high;
-	return 0;
-}
-
-static int place_agent(struct restart *r, struct error *e)
-{
-	void *want, *at;
-	int res = mm_restart_choose_agent(r, e);
-
-	if (res < 0)
-		return res;
-	want = (void *)(uintptr_t)r->agent_at;
-	at = mmap(want, AGENT_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
-		  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-	if (at == MAP_FAILED)
-		return error_errno(e, -errno, E_RESTORE, "cannot place the agent");
-	agent_place(at);
-	return 0;
-}
-
-/*
- * Who was killed, perhaps by the checkpoint just before, has his pid until his parent has heard of
- * it. Waits for that, a moment for all together; false when it is over.
- */
-static bool wait_for_pid(int *tries)
-{
-	return (*tries)++ < PID_TRIES &&
-	       nanosleep(&(struct timespec){.tv_nsec = PID_WAIT_NS}, NULL) == 0;
-}
-
-/* Who has a pid that we need? */
-static int check_pids(struct restart *r, struct error *e)
-{
-	int tries = 0;
-
-	vec_for_each (p, &r->processes)
-		for (size_t i = 0; i < p->tasks.n || i == 0; i++) {
-			pid_t vtid = p->tasks.n ? p->tasks.v[i].vtid : p->vpid;
-			struct error unused = {};
-			struct proc_stat st;
-
-			while (proc_stat_read(r->proc_fd, vtid, vtid, &st, &unused) == 0)
-				if ((st.state != 'Z' && st.state != 'X') || !wait_for_pid(&tries))
-					return error_set(e, -EEXIST, E_PID_TAKEN,
-							 "pid %d is taken by %s", vtid, st.comm);
-		}
-	return 0;
-}
-
-/* A pid is free a moment after it has gone from /proc (free_pids()), or not at all: it may be that
- * of a session. */
-static int fork_root(struct restart *r, struct stub *stub, pid_t *ret, struct error *e)
-{
-	pid_t vpid = r->processes.v[0].vpid;
-	struct clone_args args = {
-		.flags = CLONE_PARENT | CLONE_CLEAR_SIGHAND,
-		.set_tid = (uint64_t)(uintptr_t)&vpid,
-		.set_tid_size = 1,
-	};
-	int tries = 0;
-	long pid;
-
-	do
-		pid = syscall(SYS_clone3, &args, sizeof(args));
-	while (pid < 0 && errno == EEXIST && wait_for_pid(&tries));
-	if (pid == 0)
-		stub_run(stub);
-	if (pid < 0 && errno == EPERM)
-		return error_set(e, -EPERM, E_PID_CHOOSE, "may not choose pid %d", vpid);
-	if (pid < 0 && errno == EEXIST)
-		return error_set(e, -EEXIST, E_PID_TAKEN, "pid %d is taken", vpid);
-	if (pid < 0)
-		return error_errno(e, -errno, E_RESTORE, "cannot make task %d", vpid);
-	*ret = (pid_t)pid;
-	return 0;
-}
-
-static int make_root(struct restart *r, struct container_restart *cr, struct pidns *ns,
-		     struct stub *stub, pid_t *ret, struct error *e)
-{
-	pid_t vpid = r->processes.v[0].vpid;
-	bool mounts = cr->msg && cr->msg->own & CLONE_NEWNS;
-	int res;
-
-	if (!r->pidns) {
-		res = mounts ? container_restart_first(cr, e) : 0;
-		return res < 0 ? res : fork_root(r, stub, ret, e);
-	}
-	res = pidns_make_init(ns, vpid == 1, container_restart_first, cr, stub_run, stub, e);
-	if (res < 0)
-		return res;
-	if (vpid != 1)
-		return pidns_make_root(ns, r, vpid, ret, e);
-	*ret = ns->init;
-	return 0;
-}
-
-/* From here on the stub dies with us; it keeps nothing of our memory but the agent. */
-static int capture_root(struct restart *r, pid_t pid, struct error *e)
-{
-	const uint64_t below[6] = {0, r->agent_at};
-	const uint64_t above[6] = {r->agent_at + AGENT_SIZE,
-				   0x7ffffffff000 - r->agent_at - AGENT_SIZE};
-	struct restart_process *root = &r->processes.v[0];
-	char byte;
-	int res;
-
-	if (read(r->control, &byte, 1) != 1)
-		return error_set(e, -ESRCH, E_TASK_GONE,
-				 "the root task ended while it was being made");
-	res = trace_seize(pid, PTRACE_O_EXITKILL, e);
-	if (res >= 0)
-		res = trace_interrupt(pid, e);
-	if (res >= 0)
-		res = stub_adopt(r, root, pid, r->agent_at, e);
-	if (res < 0)
-		return res;
-	if (agent_syscall(root->agent, pid, NULL, e, SYS_munmap, below) < 0 ||
-	    agent_syscall(root->agent, pid, NULL, e, SYS_munmap, above) < 0)
-		return error_set(e, -EIO, E_RESTORE, "cannot empty the address space of a stub");
-	return stub_program(r, root, 0, e);
-}
 
 typedef int (*table_fn)(struct restart *r, struct restart_task *t, struct error *e);
 
@@ -313,8 +133,8 @@ static int read_own_groups(struct restart *r, struct error *e)
 }
 
 /* The first process, which mounts what belongs to its container. */
-static int begin_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns,
-		      struct stub *stub, pid_t *root, struct error *e)
+static int begin_tree(struct loaded *l, struct container_restart *cr, struct pidns *ns, pid_t *root,
+		      struct error *e)
 {
 	struct restart *r = &l->r;
 	bool own_ipc = r->pidns && ipc_restart_any(r) && !restart_nth(r, RECORD_CONTAINER, 0, NULL);
@@ -329,16 +149,8 @@ static int begin_tree(struct loaded *l, struct container_restart *cr, struct pid
 		res = r->pidns ? pidns_enter(own_ipc, e) : 0;
 	if (res >= 0)
 		res = ipc_restart_begin(r, own_ipc, e);
-	if (res >= 0 && !r->pidns)
-		res = check_pids(r, e);
 	if (res >= 0)
-		res = place_agent(r, e);
-	if (res >= 0)
-		res = open_control(r, stub, e);
-	if (res >= 0)
-		res = make_root(r, cr, ns, stub, root, e);
-	if (res >= 0)
-		res = capture_root(r, *root, e);
+		res = root_restart(r, cr, ns, root, e);
 	if (res >= 0)
 		res = pidns_restart_counter(r, e);
 	if (res >= 0)
@@ -554,7 +366,6 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 				       .cgroups.helper = -EBADF};
 	struct reprise_container place = {};
 	struct image_totals totals = {};
-	struct stub stub = {};
 	uint64_t begun = clock_now_ns();
 	pid_t root = 0;
 	int res = restart_load(&l, fd, opt->jobs, e);
@@ -574,7 +385,7 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 	if (res >= 0)
 		res = find_place(&l.r, &cr, &place, rep, e);
 	if (res >= 0)
-		res = begin_tree(&l, &cr, &ns, &stub, &root, e);
+		res = begin_tree(&l, &cr, &ns, &root, e);
 	if (res >= 0)
 		res = open_everything(&l.r, e);
 	if (res >= 0)
@@ -587,11 +398,13 @@ int operation_restart(int fd, const struct reprise_restart_options *opt, int mes
 		files_restart_end(&l.r);
 		close_fd(&l.r.tty_fd);
 		kill_all(&l.r, root, &ns);
+		restart_made_end(&l.r, false);
 		result->pid = root;
 		result->init = ns.init;
 		container_restart_end(&cr);
 		return res;
 	}
+	restart_made_end(&l.r, true);
 	container_restart_end(&cr);
 	mm_lazy_go(&l.r);
 	fill_stats(&l, &totals, begun, stats);

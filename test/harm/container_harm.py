@@ -157,6 +157,15 @@ def test_restart(case):
          lambda: None, lambda status, done: left.remove())
 
 
+def test_fail_restart(case):
+    name, left = begin(case)
+    start(case, name, '--net=veth')
+    case.checkpoint(name, '-q')
+    left.remove()
+    over(case, ['restart', '-d', '-q', '-i', case.path('image'), '--name', name, '--privileged'],
+         lambda: None, lambda status, done: left.remove(), actions=FAILS)
+
+
 def test_handover(case):
     """While one task after the other is let go; the first process is the last, with which all are on their own."""
     name, left = begin(case)

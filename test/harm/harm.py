@@ -11,6 +11,7 @@ Each test does a fixed sample, and random ones for some seconds. The environment
   HARM_ALL=1      each system call in turn, in every way
   HARM_STEP=N     only each Nth; HARM_SEED modulo N tells with which one it begins
   HARM_WAYS=N     at most N ways at each call
+  HARM_ONLY=N     each call of that number
   HARM_DISTINCT=1 passes over what only repeats, and what nobody can notice before a kill
   HARM_SEED=N     the seed that a failed test has told
   HARM_LOG=FILE   figures are appended to it, as well as what the tool said when calls failed

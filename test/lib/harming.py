@@ -14,6 +14,7 @@ ALL = bool(os.environ.get('HARM_ALL'))
 STEP = int(os.environ.get('HARM_STEP', '1'))
 WAYS = int(os.environ.get('HARM_WAYS', '3'))
 DISTINCT = bool(os.environ.get('HARM_DISTINCT'))
+ONLY = os.environ.get('HARM_ONLY')
 SECONDS = float(os.environ.get('HARM_SECONDS', '3'))
 FIXED = 6
 BEYOND = 4
@@ -146,7 +147,7 @@ class Harm:
 
     def __init__(self, case, command, depth=16, seconds=60, inject=(), every=False, **more):
         self.case, self.command, self.depth, self.more = case, command, depth, more
-        self.seconds, self.inject, self.every = seconds, list(inject), every
+        self.seconds, self.inject, self.every = seconds, list(inject) + (['-y', ONLY] if ONLY else []), every or bool(ONLY)
         self.done = {}
         self.said = {}
         self.at = None
@@ -161,7 +162,7 @@ class Harm:
                 self.case.reprise_path] + self.command
         self.at = 'call %d, %s, seed %d' % (n, action, seed)
         # In a long run each of them has the time that a short one has as a whole.
-        if ALL:
+        if ALL or ONLY:
             self.case.deadline = time.monotonic() + LIMIT * PATIENCE
         code, out, err = self.case.run(argv, env={'TMPDIR': self.case.control}, **self.more)
         if code:
