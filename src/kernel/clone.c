@@ -124,9 +124,22 @@ int stub_adopt(struct restart *r, struct restart_process *p, pid_t pid, uint64_t
 	return agent_captive(&p->agent, pid, agent_at, e);
 }
 
+/*
+ * An address space belongs to the user namespace in which its program was executed (mm_init()), and
+ * children inherit that. Of what is not dumpable only who has power there reads anything
+ * (ptrace_may_access()): not we any more, where it is ours of before.
+ */
+static bool needs_own_program(const struct restart *r, const struct restart_process *p)
+{
+	const Reprise__Container *ct = restart_nth(r, RECORD_CONTAINER, 0, NULL);
+
+	return p == &r->processes.v[0] && ct && ct->own & CLONE_NEWUSER;
+}
+
 int stub_program(struct restart *r, struct restart_process *p, uint64_t shared, struct error *e)
 {
-	if (!p->mm || mm_restart_is_compat(r, p->agent) == p->mm->compat)
+	if (!p->mm ||
+	    (mm_restart_is_compat(r, p->agent) == p->mm->compat && !needs_own_program(r, p)))
 		return 0;
 	/* To execute a program ends all that is shared but the directories. */
 	if (!p->mm_owner || (shared & ~(uint64_t)CLONE_FS))

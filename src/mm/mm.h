@@ -93,7 +93,7 @@ void mm_restart_end(struct restart *r);
  * ours. */
 int mm_restart_choose_agent(struct restart *r, struct error *e) must_check;
 /*
- * Makes of a stub, whose agent that is, a 32-bit or a 64-bit program if it is not that already.
+ * Makes of a stub, whose agent that is, a 32-bit or a 64-bit program by executing one.
  * Nothing but the agent is left of its address space then; its table of descriptors is its own.
  */
 int mm_restart_program(struct restart *r, pid_t pid, struct agent *a, bool compat,

@@ -42,8 +42,6 @@ int mm_restart_program(struct restart *r, pid_t pid, struct agent *a, bool compa
 	uint64_t end = compat ? ARCH_COMPAT_END : USER_SPACE_END;
 	int n;
 
-	if (mm_restart_is_compat(r, a) == compat)
-		return 0;
 	n = agent_change_program(a, pid, compat, boot_at(at), at, r->control_remote, e);
 	if (n >= 0 && compat)
 		n = mm_vdso_learn(r, pid, e);

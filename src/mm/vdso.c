@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/syscall.h>
@@ -19,18 +18,35 @@ void mm_vdso_free(struct mm_vdso *v)
 	*v = (struct mm_vdso){};
 }
 
-static int find(int proc_fd, const char *name, struct mm_vdso *ret, struct error *e)
+static int read_code(int proc_fd, pid_t pid, const struct mm_vdso *v, struct error *e)
+{
+	_cleanup_(close_fd) int fd = -EBADF;
+
+	/* Who has gone where he has another name may not open it himself. */
+	if (!pid) {
+		memcpy(v->code, (const void *)(uintptr_t)v->vdso, v->len);
+		return 0;
+	}
+	fd = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/mem", pid);
+	if (fd < 0)
+		return fd;
+	return pread(fd, v->code, v->len, (off_t)v->vdso) == (ssize_t)v->len
+		       ? 0
+		       : error_errno(e, -errno, E_SYSTEM, "cannot read the vDSO");
+}
+
+/* pid: 0 is this process. */
+static int find(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e)
 {
 	_cleanup_(mm_vdso_free) struct mm_vdso own = {};
 	_cleanup_(vma_list_free) struct vma_list list = {};
-	_cleanup_(close_fd) int fd = -EBADF;
-	int r = (int)procfs_read(proc_fd, &list.text, e, "%s/maps", name);
+	int r = (int)procfs_read(proc_fd, &list.text, e, pid ? "%d/maps" : "self/maps", pid);
 
 	if (r < 0)
 		return r;
 	r = vma_parse(list.text, &list);
 	if (r < 0)
-		return error_set(e, r, E_INTERNAL, "/proc/%s/maps is not understood", name);
+		return error_set(e, r, E_INTERNAL, "the map of task %d is not understood", pid);
 	vec_for_each (v, &list.vmas) {
 		if (strncmp(v->name, "[vvar", 5) == 0 && !own.vvar)
 			own.vvar = v->start;
@@ -43,11 +59,9 @@ static int find(int proc_fd, const char *name, struct mm_vdso *ret, struct error
 		own.code = malloc(own.len);
 		if (!own.code)
 			return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for the vDSO");
-		fd = procfs_open(proc_fd, O_RDONLY | O_CLOEXEC, e, "%s/mem", name);
-		if (fd < 0)
-			return fd;
-		if (pread(fd, own.code, own.len, (off_t)own.vdso) != (ssize_t)own.len)
-			return error_errno(e, -errno, E_SYSTEM, "cannot read the vDSO");
+		r = read_code(proc_fd, pid, &own, e);
+		if (r < 0)
+			return r;
 	}
 	*ret = own;
 	own.code = NULL;
@@ -56,16 +70,13 @@ static int find(int proc_fd, const char *name, struct mm_vdso *ret, struct error
 
 int mm_vdso_own(int proc_fd, struct mm_vdso *ret, struct error *e)
 {
-	return find(proc_fd, "self", ret, e);
+	return find(proc_fd, 0, ret, e);
 }
 
 int mm_vdso_of(int proc_fd, pid_t pid, struct mm_vdso *ret, struct error *e)
 {
-	char name[16];
-	int r;
+	int r = find(proc_fd, pid, ret, e);
 
-	snprintf(name, sizeof(name), "%d", pid);
-	r = find(proc_fd, name, ret, e);
 	if (r >= 0 && ret->len >= VDSO_TAIL)
 		memset(ret->code + ret->len - VDSO_TAIL, 0, VDSO_TAIL);
 	return r;

@@ -166,6 +166,8 @@ static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct err
 static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	const bool hide = userns_is_first(ct->host_proc);
+	const bool foreign = ct->own & CLONE_NEWUSER && userns_is_foreign(&ct->msg);
 	int r = 0, flags;
 
 	if (pidfd < 0)
@@ -176,7 +178,13 @@ static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
 	    (flags && setns(pidfd, flags) < 0))
 		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
 				   pid);
-	if (ct->own & CLONE_NEWPID)
+	if (foreign)
+		r = userns_become(&ct->msg, e);
+	/* Root of that user namespace could trace us from now on, and has no power over what we
+	 * have open. */
+	if (r >= 0 && hide && ct->own & CLONE_NEWUSER && prctl(PR_SET_DUMPABLE, 0) < 0)
+		r = error_errno(e, -errno, E_SYSTEM, "prctl");
+	if (r >= 0 && ct->own & CLONE_NEWPID)
 		r = go_on_inside(ct, pidfd, pid, e);
 	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
 		r = open_proc(ct, e);
@@ -302,7 +310,9 @@ static int look_at_user(struct container *ct, pid_t pid, int *user, struct error
 
 	if (r >= 0)
 		r = check_owner(ct, pid, *user, e);
-	return r < 0 ? r : userns_checkpoint(ct->host_proc, *user, &ct->msg, &ct->s, e);
+	if (r >= 0)
+		r = userns_checkpoint(ct->host_proc, *user, &ct->msg, &ct->s, e);
+	return r < 0 ? r : userns_check_names(ct->host_proc, pid, &ct->msg, e);
 }
 
 /* What the ids of the host are called in the user namespace to which its mounts belong. */

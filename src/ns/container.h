@@ -8,6 +8,7 @@
 #include "model/restart.h"
 #include "ns.pb-c.h"
 #include "ns/cgroups.h"
+#include "ns/foreign.h"
 #include "ns/layer.h"
 #include "ns/mounts.h"
 #include "ns/mounts_covered.h"
@@ -113,6 +114,7 @@ struct container_restart {
 	struct mounts_place place;
 	struct mounts_early early;
 	struct mounts_below below;
+	struct foreign foreign;
 	int channel[2];		  /* from who mounts to us */
 	const char *net;	  /* --net */
 	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */

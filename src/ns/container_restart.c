@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -117,13 +118,33 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, 0, cr->msg, cr->net, e) : 0;
 }
 
-static int make_namespaces(const struct restart *r, const Reprise__Container *msg, bool has_groups,
-			   struct network *n, struct error *e)
+static int make_user_namespace(struct container_restart *cr, int flags, struct error *e)
 {
+	const bool foreign = userns_is_foreign(cr->msg);
+	int r = foreign ? foreign_begin(&cr->foreign, cr->msg, &cr->place, e) : 0;
+
+	if (r >= 0)
+		r = userns_make(flags, cr->msg, e);
+	if (r < 0 || !foreign)
+		return r;
+	cr->place.external = foreign_source;
+	cr->place.arg = &cr->foreign;
+	r = userns_become(cr->msg, e);
+	/* What we fork is traced by us; nobody in there sees us, who are in the pid namespace of
+	 * outside. */
+	if (r >= 0 && prctl(PR_SET_DUMPABLE, 1) < 0)
+		r = error_errno(e, -errno, E_SYSTEM, "prctl");
+	return r;
+}
+
+static int make_namespaces(const struct restart *r, struct container_restart *cr, struct network *n,
+			   struct error *e)
+{
+	const Reprise__Container *msg = cr->msg;
 	int flags = (int)(msg->own & ~(uint64_t)(CLONE_NEWPID | CLONE_NEWTIME));
 
 	/* That is made by who has entered its groups. */
-	if (has_groups)
+	if (cr->cgroups.made.n > 0)
 		flags &= ~CLONE_NEWCGROUP;
 
 	/* New mounts are seen by nobody else; the root of a new pid namespace has its own /proc. */
@@ -132,7 +153,7 @@ static int make_namespaces(const struct restart *r, const Reprise__Container *ms
 	if (msg->own & CLONE_NEWNET && network_begin(n, r->proc_fd, e) < 0)
 		return -EIO;
 	if (flags & CLONE_NEWUSER) {
-		int res = userns_make(flags, msg, e);
+		int res = make_user_namespace(cr, flags, e);
 
 		if (res < 0)
 			return res;
@@ -204,7 +225,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
 	if (res >= 0)
-		res = make_namespaces(r, cr->msg, cr->cgroups.made.n > 0, &n, e);
+		res = make_namespaces(r, cr, &n, e);
 	if (res >= 0)
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)
@@ -220,6 +241,7 @@ void container_restart_end(struct container_restart *cr)
 		close_fd(&cr->channel[1]);
 	}
 	mounts_early_free(&cr->early);
+	foreign_end(&cr->foreign);
 	cgroups_restart_end(&cr->cgroups);
 }
 

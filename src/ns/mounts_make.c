@@ -276,7 +276,7 @@ static int make_external(const struct build *b, size_t i, struct error *e)
 	if (fd >= 0)
 		return fd;
 	err = errno;
-	if ((err == EINVAL || err == EACCES) && b->place->external) {
+	if ((err == EINVAL || err == EACCES || err == ENOENT) && b->place->external) {
 		fd = b->place->external(b->place->arg, m);
 		if (fd >= 0)
 			return duplicate(fd, e);

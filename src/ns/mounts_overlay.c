@@ -231,6 +231,18 @@ static int check_writable(const struct mounts_survey *sv, const struct overlay_p
 	return 0;
 }
 
+/* Those of directories that hide what is below, and of files that were renamed, are for root of the
+ * machine (xattr_permission()), if whoever mounted it was that. */
+static int check_marks(const struct mounts_survey *sv, const struct mount_line *m,
+		       const Reprise__Mount *msg, struct error *e)
+{
+	if (!sv->user || msg->inside || mount_has_option(m->super, "userxattr"))
+		return 0;
+	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
+			 "it was mounted outside, and nobody in a user namespace sees all of its "
+			 "marks (trusted.overlay)");
+}
+
 int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 			const struct overlay_place *at, Reprise__Mount *msg, struct scratch *s,
 			struct error *e)
@@ -254,6 +266,8 @@ int mounts_look_overlay(struct mounts_survey *sv, const struct mount_line *m,
 	r = find_directories(sv, at, uppermost, msg, e);
 	if (r >= 0 && msg->inside && upper)
 		r = check_writable(sv, at, upper, e);
+	if (r >= 0)
+		r = check_marks(sv, m, msg, e);
 	if (r >= 0)
 		r = take_overlay_options(m, msg, s, e);
 	if (r >= 0)

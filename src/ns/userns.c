@@ -3,18 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/nsfs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
+#include "fs/opener.h"
 #include "ns/resident.h"
 
 /* ---- checkpoint ---- */
@@ -131,16 +135,79 @@ static bool has_name(size_t n, Reprise__IdMap *const *map, uint32_t id)
 	return n == 1 && map[0]->count == 1;
 }
 
-/* Whoever restarts it makes files there; a single id becomes his. */
-static int check_names(const Reprise__Container *msg, struct error *e)
+static uint32_t somebody(size_t n, Reprise__IdMap *const *map)
 {
-	if (has_name(msg->n_uid_map, msg->uid_map, geteuid()) &&
-	    has_name(msg->n_gid_map, msg->gid_map, getegid()))
+	uint32_t ret = map[0]->inside;
+
+	for (size_t i = 0; i < n; i++)
+		if (!map[i]->inside)
+			ret = 0;
+	return ret;
+}
+
+int userns_become(const Reprise__Container *msg, struct error *e)
+{
+	const uint32_t uid = somebody(msg->n_uid_map, msg->uid_map),
+		       gid = somebody(msg->n_gid_map, msg->gid_map);
+
+	if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
+		return error_errno(e, -errno, E_CREDENTIALS,
+				   "cannot become user %u of the user namespace", uid);
+	return 0;
+}
+
+bool userns_is_foreign(const Reprise__Container *msg)
+{
+	return !has_name(msg->n_uid_map, msg->uid_map, geteuid()) ||
+	       !has_name(msg->n_gid_map, msg->gid_map, getegid());
+}
+
+static bool all_have_names(const char *status, const char *field, size_t n,
+			   Reprise__IdMap *const *map)
+{
+	size_t len;
+	const char *value = proc_field(status, field, &len);
+	unsigned int ids[4];
+
+	if (!value || sscanf(value, "%u %u %u %u", &ids[0], &ids[1], &ids[2], &ids[3]) != 4)
+		return false;
+	for (size_t i = 0; i < 4; i++)
+		if (!has_name(n, map, ids[i]))
+			return false;
+	return true;
+}
+
+/* Maps of ids that are not ours are written by who may take on any (new_idmap_permitted()). */
+static int check_right(const Reprise__Container *msg, struct error *e)
+{
+	const uint64_t want = 1ULL << CAP_SETUID | 1ULL << CAP_SETGID;
+	uint64_t ours = 0;
+
+	if (!userns_is_foreign(msg) ||
+	    (capabilities_in_effect(0, false, &ours) >= 0 && (ours & want) == want))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-			 "is in a user namespace in which user %u and group %u, who would restart "
-			 "it, have no name; call reprise within that (podman unshare)",
+			 "is in a user namespace in which user %u and group %u have no name, who "
+			 "could not make it again; call reprise as root, or within that "
+			 "(podman unshare)",
 			 geteuid(), getegid());
+}
+
+/* Who has gone there without becoming anybody is nobody there, and hides from those who are. */
+int userns_check_names(int proc_fd, pid_t pid, const Reprise__Container *msg, struct error *e)
+{
+	_cleanup_(free_ptr) char *status = NULL;
+	int r = (int)procfs_read(proc_fd, &status, e, "%d/status", pid);
+
+	if (r < 0)
+		return r;
+	if (all_have_names(status, "Uid", msg->n_uid_map, msg->uid_map) &&
+	    all_have_names(status, "Gid", msg->n_gid_map, msg->gid_map))
+		return check_right(msg, e);
+	return error_object(e,
+			    error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
+				      "has ids that have no name in its user namespace"),
+			    "task %d", pid);
 }
 
 /* By a process of ours that is there: none of the tree need be. */
@@ -156,7 +223,7 @@ int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scrat
 	if (r >= 0 && (!msg->n_uid_map || !msg->n_gid_map))
 		r = error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 			      "is in a user namespace without a map of ids");
-	return r < 0 ? r : check_names(msg, e);
+	return r;
 }
 
 /* ---- restart ---- */

@@ -15,6 +15,9 @@
  */
 int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scratch *s,
 		      struct error *e) must_check;
+/* Has who is in it a name there, and could we make it again? */
+int userns_check_names(int proc_fd, pid_t pid, const Reprise__Container *msg,
+		       struct error *e) must_check;
 /* A descriptor of the user namespace directly below ours in which a process is, itself or in one
  * below that: sandboxes give up their power by going into another one. */
 int userns_open(int proc_fd, pid_t pid, struct error *e) must_check;
@@ -28,6 +31,13 @@ int userns_write_map(int proc_fd, pid_t pid, const char *file, size_t n,
 /* Are we root where nothing is hidden from root? */
 bool userns_is_first(int proc_fd);
 int userns_validate(const Reprise__Container *msg, struct error *e) must_check;
+/* Is it one in which we have no name? */
+bool userns_is_foreign(const Reprise__Container *msg);
+/*
+ * Who is in such a one becomes somebody there: files are made there by those only who have a name.
+ * He is not dumpable then.
+ */
+int userns_become(const Reprise__Container *msg, struct error *e) must_check;
 /* This process enters a new one, with other new namespaces at once. */
 int userns_make(int flags, const Reprise__Container *msg, struct error *e) must_check;
 /* The same for a new container. as_root: the caller is root inside. */

@@ -554,7 +554,8 @@ int operation_checkpoint(pid_t pid, int fd, const char *path,
 		return r;
 	/* What has been written was cut off again. */
 	error_clear(e);
-	store_clear(s.store);
+	if (s.store)
+		store_clear(s.store);
 	s.exact = true;
 	lasting_give_up(&s.tracks, rep);
 	s.tracks.last = false;

@@ -265,7 +265,7 @@ os.execvp('sleep', ['sleep', '1000'])
 
 
 def test_no_name_inside(case):
-    """Nobody could make it again: who restarts it has no name there."""
+    """Somebody there is nobody, for he has not become anybody: no call makes that again."""
     case.spawn(['/usr/bin/python3', '-c', SHIFTED])
 
     def sleeping():
@@ -273,6 +273,29 @@ def test_no_name_inside(case):
     case.until(sleeping, 'the namespace')
     case.refused(case.reprise('checkpoint', str(sleeping()[0]), '-o', case.path('image')), 'task-namespace', 'no name')
     case.kill_all()
+    case.reap()
+
+
+SOMEBODY_ELSE = 'import os, time; os.setgroups([]); os.setgid(6); os.setuid(5); os.close(os.open("/tmp/ready", os.O_CREAT | os.O_WRONLY)); time.sleep(1000)'
+
+
+def test_somebody_else_inside(case):
+    """Who gives up his power without executing a program is hidden from all but root of his user namespace, as servers are."""
+    begin(case, 0)
+    good(case.reprise('run', '-d', '--name', 'web', '--user', '--', '/usr/bin/python3', '-c', SOMEBODY_ELSE))
+    case.until(lambda: case.reprise('exec', 'web', 'test', '-e', '/tmp/ready')[0] == 0, 'somebody else')
+    look = 'grep -E "^(Uid|Gid|Cap)" /proc/2/status; ls -ldn /proc/2/fd'
+    before = inside(case, 'web', look).split('/proc')[0].rsplit(' ', 4)[0]
+    for name in 'one', 'two':
+        case.checkpoint('web', '-q', '--kill', image=name)
+        case.until(lambda: listed(case)['web']['state'] != 'running', 'its end')
+        good(case.reprise('rm', 'web'))
+        good(case.reprise('restart', '-q', '-i', case.path(name), '-d'))
+        now = inside(case, 'web', look).split('/proc')[0].rsplit(' ', 4)[0]
+        if now != before:
+            raise Failed('there is %s, there was %s' % (now, before))
+    good(case.reprise('stop', '-t', '0', 'web'))
+    good(case.reprise('rm', 'web'))
     case.reap()
 
 
