@@ -13,6 +13,7 @@
 #include "net/inet_chosen.h"
 #include "net/inet_numbers.h"
 #include "net/kernel_sock.h"
+#include "net/socket.h"
 
 #define OPT_SO_BUSY_POLL_BUDGET	 70
 #define DEFAULT_BUSY_POLL_BUDGET 8 /* BUSY_POLL_BUDGET of include/net/busy_poll.h */
@@ -198,7 +199,7 @@ static int find_keys(struct reader *rd, int fd, const char **ret)
 /* What nobody could set as it is. */
 static int find_obstacle(struct reader *rd, int fd, const Reprise__Socket *sock, const char **ret)
 {
-	uint64_t policies[2] = {}, labels = 0;
+	uint64_t policies[2] = {}, labels = 0, notice = 0;
 	int r = member(rd, &rd->sk, "sock", "sk_policy", policies, sizeof(policies));
 
 	if (r == -ENOENT) /* a kernel without CONFIG_XFRM */
@@ -213,6 +214,11 @@ static int find_obstacle(struct reader *rd, int fd, const Reprise__Socket *sock,
 	}
 	if (labels)
 		*ret = "it has labels of flows (IPV6_FLOWLABEL_MGR), which others may have too";
+	if (r >= 0 && rd->v6.size)
+		r = member(rd, &rd->v6, "ipv6_pinfo", "rxpmtu", &notice, sizeof(notice));
+	if (notice)
+		*ret = "a notice waits to be read there of how much a path takes at once "
+		       "(IPV6_RECVPATHMTU)";
 	/* struct mptcp_sock is none, and such a socket takes no keys. */
 	return r >= 0 && sock->protocol == IPPROTO_TCP && inet_is_tcp(sock) ? find_keys(rd, fd, ret)
 									    : r;
@@ -246,6 +252,22 @@ static int read_all(struct reader *rd, int fd, uint32_t family)
 	return r < 0 ? r : read_v6(rd);
 }
 
+/* Whoever receives takes the notice, also who only looks (udpv6_recvmsg()), and nothing tells of
+ * it. */
+static int refuse_untold(int fd, const Reprise__Socket *sock, struct error *e)
+{
+	int on = 0, r = 0;
+
+	if (sock->family == AF_INET6 && !inet_is_tcp(sock))
+		r = socket_number(fd, IPPROTO_IPV6, IPV6_RECVPATHMTU, &on, e);
+	if (r >= 0 && on)
+		r = error_set(e, -EPERM, E_PERMISSION,
+			      "it wants to be told how much a path takes at once "
+			      "(IPV6_RECVPATHMTU), and whether it is still to be told, only the "
+			      "memory of the kernel tells");
+	return r < 0 ? r : 0;
+}
+
 int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struct scratch *s,
 		     struct error *e)
 {
@@ -257,7 +279,7 @@ int inet_hidden_save(struct checkpoint *c, int fd, Reprise__InetSocket *m, struc
 	rd.any = false;
 	rd.v6.size = 0;
 	if (kernel_sock_memory(c, &rd.k) < 0)
-		return 0;
+		return refuse_untold(fd, m->socket, e);
 	rd.m = scratch_message(s, Reprise__InetHidden, reprise__inet_hidden__init);
 	if (!rd.m)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for options");

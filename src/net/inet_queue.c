@@ -258,13 +258,19 @@ static int peek_all(struct reader *rd, int original, struct error *e)
 	return file_absolve(rd->c, rd->entry, r, e);
 }
 
-/* The first one alone: the application peeks, too. One without bytes would be marked. */
+/*
+ * The first one alone: the application peeks, too. One without bytes would be marked, and a notice
+ * that comes in this moment (inet_hidden_save() refuses earlier ones) would be taken.
+ */
 static int peek_running(struct reader *rd, struct error *e)
 {
-	int size = 0;
+	int size = 0, noticed = 0;
+	socklen_t len = sizeof(noticed);
 	ssize_t n;
 
 	if (ioctl(rd->fd, FIONREAD, &size) < 0 || size <= 0)
+		return 0;
+	if (getsockopt(rd->fd, IPPROTO_IPV6, IPV6_RECVPATHMTU, &noticed, &len) == 0 && noticed)
 		return 0;
 	n = peek(rd, true, e);
 	return n < 0 && n != -EAGAIN ? (int)n : 0;

@@ -191,6 +191,41 @@ static void udp_corked(void)
 	send_to_self(fd, 4);
 }
 
+static int told_of_path = -1;
+
+/* Told that a datagram was too long for loopback, and has not read that; one waits behind it. */
+static void udp_path(void)
+{
+	static char large[65500];
+	int fd = socket(AF_INET6, SOCK_DGRAM, 0);
+	struct sockaddr_in6 own = {.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+	socklen_t len = sizeof(own);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&own, sizeof(own)) < 0)
+		test_skip("no IPv6 here: %s", strerror(errno));
+	CHECK(!getsockname(fd, (struct sockaddr *)&own, &len));
+	set(fd, IPPROTO_IPV6, IPV6_RECVPATHMTU, 1);
+	set(fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1);
+	CHECK_EQUAL(sendto(fd, large, sizeof(large), 0, (struct sockaddr *)&own, len), -1);
+	CHECK_EQUAL(errno, EMSGSIZE);
+	CHECK_EQUAL(sendto(fd, "x", 1, 0, (struct sockaddr *)&own, len), 1);
+	told_of_path = fd;
+}
+
+/* Nobody has taken the notice. */
+static void check_path(void)
+{
+	char control[100], byte;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control,
+			     .msg_controllen = sizeof(control)};
+
+	CHECK_EQUAL(recvmsg(told_of_path, &msg, MSG_DONTWAIT), 0);
+	CHECK(msg.msg_controllen > 0);
+}
+
 static void udp_tunnel(void)
 {
 	set(bound(SOCK_DGRAM, 0), IPPROTO_UDP, UDP_ENCAP, UDP_ENCAP_ESPINUDP);
@@ -476,6 +511,7 @@ static const struct {
 	{"udp-error", udp_error},
 	{"udp-empty", udp_empty},
 	{"udp-stamped", udp_stamped},
+	{"udp-path", udp_path},
 	{"udp-notice", udp_notice},
 	{"raw-notice", raw_notice},
 	{"udp-corked", udp_corked},
@@ -515,5 +551,7 @@ int main(int argc, char **argv)
 		}
 	CHECK(found);
 	test_wait();
+	if (told_of_path >= 0)
+		check_path();
 	test_pass();
 }

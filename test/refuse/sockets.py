@@ -4,7 +4,7 @@
 import os
 import socket
 
-from case import Failed, Skipped, system
+from case import NOBODY, Failed, Skipped, system
 
 
 def start(case, state):
@@ -73,6 +73,18 @@ def test_raw_notice(case):
 
 def test_udp_stamped(case):
     refused(case, 'udp-stamped', 'file-state', 'time stamp')
+
+
+def test_udp_path(case):
+    needs_kernel_memory()
+    refused(case, 'udp-path', 'file-state', 'IPV6_RECVPATHMTU', 'notice')
+
+
+def test_udp_path_of_an_ordinary_user(case):
+    pid = case.start(program=os.path.join(case.build, 'test/lib/sockets'), arguments=['udp-path'], uid=NOBODY)
+    case.refused(case.reprise('checkpoint', str(pid), '-o', case.path('image'), '-q', uid=NOBODY),
+                 'permission', pid, 'IPV6_RECVPATHMTU')
+    case.finish(pid)
 
 
 def test_udp_corked(case):
