@@ -77,6 +77,7 @@ struct checkpoint {
 	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
 	bool sought_outside;	      /* whoever uses something of it outside is looked for */
 	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */
+	bool own_groups;	      /* and it has control groups of version 2 for itself */
 	int jobs;
 	void (*trace)(void *arg, const char *line); /* may be NULL */
 	void *trace_arg;

@@ -92,8 +92,9 @@ struct restart {
 	void *warn_arg;
 
 	struct restart_handover handover;
-	VEC(struct restart_mark) late_marks; /* see files_restart_watch() */
-	VEC(struct restart_made) made;	     /* see restart_replaced() */
+	const struct cgroups_restart *cgroups; /* of a container; NULL: there is none */
+	VEC(struct restart_mark) late_marks;   /* see files_restart_watch() */
+	VEC(struct restart_made) made;	       /* see restart_replaced() */
 
 	/* private state of the rooms */
 	struct files_restart *files;

@@ -398,7 +398,7 @@ static int set_place(struct restart *r, int fd, const Reprise__InetSocket *m, st
 
 static int restart_open(struct restart *r, const Reprise__InetSocket *m, int *fd, struct error *e)
 {
-	int res = socket_make(m->socket, fd, e);
+	int res = socket_make(r, m->socket, fd, e);
 
 	if (res >= 0)
 		res = inet_numbers_restore(*fd, m, e);

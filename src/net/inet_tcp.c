@@ -434,7 +434,7 @@ int inet_tcp_make_over(struct restart *restart, const Reprise__InetSocket *m, in
 	_cleanup_(close_fd) int fd = -EBADF;
 	int r, was;
 
-	r = socket_make(m->socket, &fd, e);
+	r = socket_make(restart, m->socket, &fd, e);
 	if (r < 0)
 		return r;
 	was = m->unread.len ? buffer_widen(fd, 4 * m->unread.len + 65536) : 0;

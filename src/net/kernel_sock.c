@@ -41,3 +41,20 @@ int kernel_sock_error(struct checkpoint *c, int fd)
 		return 0;
 	return pending;
 }
+
+uint64_t kernel_sock_group(struct checkpoint *c, int fd)
+{
+	struct kernel_memory *k = NULL;
+	uint64_t at = 0, id = 0;
+	int r = kernel_sock_memory(c, &k);
+
+	if (r >= 0)
+		r = kernel_sock(k, fd, &at);
+	if (r >= 0)
+		r = kernel_member(k, at, "sock", "sk_cgrp_data.cgroup", &at, sizeof(at));
+	if (r >= 0 && at)
+		r = kernel_member(k, at, "cgroup", "kn", &at, sizeof(at));
+	if (r >= 0 && at)
+		r = kernel_member(k, at, "kernfs_node", "id", &id, sizeof(id));
+	return r < 0 ? 0 : id;
+}

@@ -20,4 +20,7 @@ int kernel_of_sock(struct kernel_memory *k, int fd, int offset, void *buf, size_
  */
 int kernel_sock_error(struct checkpoint *c, int fd);
 
+/* In which control group of version 2 it was made (cgroup_id()); 0: it cannot be known. */
+uint64_t kernel_sock_group(struct checkpoint *c, int fd);
+
 #endif

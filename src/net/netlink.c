@@ -316,7 +316,7 @@ static int netlink_restart(struct restart *r, uint64_t id, const Reprise__File *
 	_cleanup_(close_fd) int fd = -EBADF;
 	int res;
 
-	res = socket_make(m->socket, &fd, e);
+	res = socket_make(r, m->socket, &fd, e);
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);
 	if (res >= 0)

@@ -365,7 +365,7 @@ static int packet_restart(struct restart *r, uint64_t id, const Reprise__File *m
 {
 	const Reprise__PacketSocket *m = msg->packet;
 	_cleanup_(close_fd) int fd = -EBADF;
-	int res = socket_make(m->socket, &fd, e);
+	int res = socket_make(r, m->socket, &fd, e);
 
 	if (res >= 0)
 		res = set_options(fd, m, e);

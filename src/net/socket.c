@@ -13,7 +13,9 @@
 
 #include "core/cleanup.h"
 #include "fs/bpf_attached.h"
+#include "net/kernel_sock.h"
 #include "net/sockopt.h"
+#include "ns/cgroup_sockets.h"
 
 int socket_family(const struct file_seen *f)
 {
@@ -126,6 +128,8 @@ int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__
 	m->uid = f->st.st_uid;
 	m->gid = f->st.st_gid;
 	m->mode = f->st.st_mode & 07777;
+	if (c->own_groups)
+		m->group = kernel_sock_group(c, f->local);
 	r = save_filter(c, f, m, s, e);
 	return r < 0 ? r : sockopt_save(f->local, m, &c->files->sockopts, s, e);
 }
@@ -202,11 +206,16 @@ static int make_owned(const Reprise__Socket *m)
 	return x.fd;
 }
 
-int socket_make(const Reprise__Socket *m, int *ret_fd, struct error *e)
+int socket_make(const struct restart *restart, const Reprise__Socket *m, int *ret_fd,
+		struct error *e)
 {
-	_cleanup_(close_fd) int fd = make_owned(m);
-	int r;
+	int r = cgroup_sockets_enter(restart, m->group, e);
+	_cleanup_(close_fd) int fd = r < 0 ? r : make_owned(m);
 
+	if (r > 0)
+		r = cgroup_sockets_leave(restart, e);
+	if (r < 0)
+		return r;
 	if (fd < 0)
 		return error_errno(e, fd, fd == -EPERM ? E_CREDENTIALS : E_RESTORE,
 				   "cannot make a socket of family %d, type %d, protocol %d",

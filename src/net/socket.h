@@ -16,8 +16,9 @@ int socket_family(const struct file_seen *f);
 int socket_checkpoint(struct checkpoint *c, const struct file_seen *f, Reprise__Socket **ret,
 		      struct scratch *s, struct error *e) must_check;
 int socket_validate(const Reprise__Socket *m, int family, struct error *e) must_check;
-/* A new socket with its owner and mode. */
-int socket_make(const Reprise__Socket *m, int *ret_fd, struct error *e) must_check;
+/* A new socket with its owner and mode, in its control group. */
+int socket_make(const struct restart *restart, const Reprise__Socket *m, int *ret_fd,
+		struct error *e) must_check;
 /* The inode's owner and mode, of a socket that was made in another way. */
 int socket_set_owner(int fd, const Reprise__Socket *m, struct error *e) must_check;
 /*

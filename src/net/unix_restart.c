@@ -41,7 +41,7 @@ static int make_single(struct restart *r, uint64_t id, const Reprise__UnixSocket
 		       struct error *e)
 {
 	_cleanup_(close_fd) int fd = -EBADF;
-	int res = socket_make(m->socket, &fd, e);
+	int res = socket_make(r, m->socket, &fd, e);
 
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);

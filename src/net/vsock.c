@@ -149,7 +149,7 @@ static int vsock_restart(struct restart *r, uint64_t id, const Reprise__File *ms
 {
 	const Reprise__VsockSocket *m = msg->vsock;
 	_cleanup_(close_fd) int fd = -EBADF;
-	int res = socket_make(m->socket, &fd, e);
+	int res = socket_make(r, m->socket, &fd, e);
 
 	if (res >= 0)
 		res = socket_set_options(fd, m->socket, e);

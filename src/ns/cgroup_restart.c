@@ -18,7 +18,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "ns/cgroups.h"
+#include "ns/cgroup_sockets.h"
 
 static int invalid(struct error *e, const char *what)
 {
@@ -40,14 +40,16 @@ static bool good_path(const char *path)
 	return true;
 }
 
-static const Reprise__Cgroup *above(const Reprise__CgroupTree *t, size_t i)
+const Reprise__Cgroup *cgroup_above(const Reprise__CgroupTree *t, size_t *i)
 {
-	const char *path = t->groups[i]->path, *end = strrchr(path, '/');
+	const char *path = t->groups[*i]->path, *end = strrchr(path, '/');
 	size_t len = end ? (size_t)(end - path) : 0;
 
-	for (size_t j = 0; j < i; j++)
-		if (strlen(t->groups[j]->path) == len && !strncmp(t->groups[j]->path, path, len))
+	for (size_t j = 0; j < *i; j++)
+		if (strlen(t->groups[j]->path) == len && !strncmp(t->groups[j]->path, path, len)) {
+			*i = j;
 			return t->groups[j];
+		}
 	return NULL;
 }
 
@@ -57,7 +59,7 @@ static int validate_tree(const struct restart *r, const Reprise__CgroupTree *t, 
 	    strchr(t->controllers, '\n') || strlen(t->controllers) > 200)
 		return invalid(e, "control groups without a first one");
 	for (size_t i = 0; i < t->n_groups; i++) {
-		if (!good_path(t->groups[i]->path) || (i && !above(t, i)))
+		if (!good_path(t->groups[i]->path) || (i && !cgroup_above(t, &(size_t){i})))
 			return invalid(e, "a control group has an impossible path");
 		if (!cgroup_values_valid(t->groups[i]))
 			return invalid(e, "a control group has an impossible file");
@@ -220,11 +222,8 @@ static int place(const struct cgroup_made *made, const Reprise__CgroupTree *t,
 		return write_id(made, g, "tasks", q->tid, e);
 	if (!g->threaded)
 		return write_id(made, g, "cgroup.procs", q->pid, e);
-	for (size_t i = q->group; domain && domain->threaded;) {
-		domain = above(t, i);
-		for (i = 0; domain && t->groups[i] != domain;)
-			i++;
-	}
+	for (size_t i = q->group; domain && domain->threaded;)
+		domain = cgroup_above(t, &i);
 	if (*last != q->pid && domain)
 		r = write_id(made, domain, "cgroup.procs", q->pid, e);
 	*last = q->pid;
@@ -362,7 +361,7 @@ int cgroups_restart_begin(struct cgroups_restart *cr, const Reprise__Container *
 	_cleanup_(close_fd) int proc_fd = -EBADF;
 	int r;
 
-	cr->helper = -EBADF;
+	cr->helper = cr->home = -EBADF;
 	if (!msg->n_cgroups)
 		return 0;
 	r = procfs_open_root(&proc_fd, e);
@@ -370,6 +369,8 @@ int cgroups_restart_begin(struct cgroups_restart *cr, const Reprise__Container *
 		r = cgroup_hierarchies_read(proc_fd, &all, e);
 	for (size_t i = 0; i < msg->n_cgroups && r >= 0; i++)
 		r = make_tree(cr, &all, msg->cgroups[i], record, e);
+	for (size_t i = 0; i < msg->n_cgroups && r >= 0; i++)
+		r = cgroup_sockets_begin(cr, &all, msg->cgroups[i], e);
 	return r < 0 || !cr->made.n ? r : start_helper(cr, msg, e);
 }
 
@@ -424,5 +425,6 @@ void cgroups_restart_end(struct cgroups_restart *cr)
 		while (waitpid(cr->pid, NULL, 0) < 0 && errno == EINTR)
 			continue;
 	}
+	cgroup_sockets_end(cr);
 	cgroups_made_free(&cr->made);
 }

@@ -196,6 +196,7 @@ static int add_group(struct cgroups *cg, struct cgroup_tree *t, int dir, const c
 	msg->mode = st.st_mode & 07777;
 	msg->uid = st.st_uid;
 	msg->gid = st.st_gid;
+	msg->id = v2 ? st.st_ino : 0; /* kernfs_ino(), cgroup_id() */
 	msg->threaded = v2 && cgroup_read(dir, "cgroup.type", type, sizeof(type)) >= 0 &&
 			!strcmp(type, "threaded");
 	(*list)[t->msg.n_groups++] = msg;

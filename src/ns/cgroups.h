@@ -63,11 +63,23 @@ int cgroups_check_frozen(int proc_fd, pid_t pid, struct error *e) must_check;
 
 /* ---- restart ---- */
 
+/* By which a process enters a group of version 2: cgroup.procs, and cgroup.threads if it is
+ * threaded (else negative). */
+struct cgroup_door {
+	uint64_t id;
+	int procs, threads;
+};
+
 struct cgroups_restart {
 	struct cgroups_made made;
 	int helper; /* to the process that stays outside, -1: none */
 	pid_t pid;
+	VEC(struct cgroup_door) doors; /* in the order of the image */
+	int home; /* cgroup.procs of the group in which we are, if there are doors */
 };
+
+/* The group above the *i-th, which becomes that; NULL: none of the container's. */
+const Reprise__Cgroup *cgroup_above(const Reprise__CgroupTree *t, size_t *i);
 
 int cgroups_validate(const struct restart *r, const Reprise__Container *msg,
 		     struct error *e) must_check;

@@ -518,6 +518,8 @@ int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 	vec_for_each (l, &ct->layers)
 		layer_free(*l);
 	ct->layers.n = 0;
+	vec_for_each (t, &ct->cgroups.trees)
+		c->own_groups |= !*(*t)->msg.controllers;
 	return container_add_layers(c, ct, &ct->mounts, e);
 }
 

@@ -224,6 +224,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, cr->channel) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	res = cgroups_restart_begin(&cr->cgroups, cr->msg, cr->cgroups_file, e);
+	r->cgroups = &cr->cgroups;
 	if (res >= 0)
 		res = make_namespaces(r, cr, &n, e);
 	if (res >= 0)

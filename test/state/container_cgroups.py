@@ -37,6 +37,45 @@ while True:
     time.sleep(0.01)
 '''
 
+# A socket made outside of all groups below, one in a group, one by a thread in a threaded group; and which groups
+# sock_diag tells of them (INET_DIAG_CGROUP_ID).
+SOCKETS = '''
+import os, socket, struct, threading, time
+kept = []
+def make(port, group):
+    while not open('/proc/thread-self/cgroup').read().split('0::')[1].split()[0].endswith(group):
+        time.sleep(0.01)
+    kept.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    kept[-1].bind(('0.0.0.0', port))
+def messages():
+    diag = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4)
+    diag.send(struct.pack('=IHHII', 72, 20, 0x301, 1, 0) + struct.pack('=BBBBI', 2, 17, 0xff, 0, 0xffffffff) + bytes(48))
+    while True:
+        data = diag.recv(65536)
+        while data:
+            size, kind = struct.unpack_from('=IH', data)
+            if kind == 3:
+                return
+            yield data[16:size]
+            data = data[size + 3 & ~3:]
+def groups():
+    for m in messages():
+        at = 72
+        while at + 4 <= len(m):
+            size, kind = struct.unpack_from('=HH', m, at)
+            if kind == 21:
+                yield '%d %d' % (struct.unpack_from('>H', m, 4)[0], struct.unpack_from('=Q', m, at + 4)[0])
+            at += size + 3 & ~3
+make(7001, '/')
+open('/tmp/ready', 'w').close()
+make(7002, '/one')
+threading.Thread(target=make, args=(7003, '/threads'), daemon=True).start()
+while not os.path.exists('/tmp/end'):
+    open('/tmp/new', 'w').write(' '.join(sorted(groups())))
+    os.rename('/tmp/new', '/tmp/groups')
+    time.sleep(0.01)
+'''
+
 
 def read(path):
     with open(path) as file:
@@ -245,6 +284,45 @@ def test_below(case):
     compare(before, snapshot(case, 'b'))
     open('/proc/%d/root/tmp/end' % listed(case)['b']['init'], 'w').close()
     case.until(lambda: listed(case)['b']['state'] == 'ended', 'its threads end')
+    end(case, 'b')
+
+
+def sockets(case, name, n=3):
+    """{port: group} as the program finds them now."""
+    path = '/proc/%d/root/tmp/groups' % listed(case)[name]['init']
+    if os.path.exists(path):
+        os.unlink(path)
+    case.until(lambda: os.path.exists(path) and len(read(path).split()) == 2 * n, 'it looks at its sockets')
+    numbers = [int(i) for i in read(path).split()]
+    top = groups(case, name)['unified']
+    known = {os.stat(g).st_ino: os.path.relpath(g, top) for g, _, _ in os.walk(top)}
+    return {port: known.get(number, number) for port, number in zip(numbers[::2], numbers[1::2])}
+
+
+def test_sockets(case):
+    """They belong to the groups in which they were made."""
+    made = start(case, 'a', command=('python3', '-c', SOCKETS))
+    if 'unified' not in made:
+        raise Skipped('there is no version 2')
+    if not os.path.exists('/sys/kernel/btf/vmlinux'):
+        raise Skipped('the memory of this kernel cannot be read')
+    top, root = made['unified'], '/proc/%d/root' % listed(case)['a']['init']
+    case.until(lambda: os.path.exists(root + '/tmp/ready'), 'the first socket')
+    pid = host_pid(case, 'a', 2)
+    os.mkdir(top + '/one')
+    write(top + '/one/cgroup.procs', str(pid))
+    case.until(lambda: len(os.listdir('/proc/%d/task' % pid)) == 2, 'its thread')
+    os.mkdir(top + '/one/threads')
+    write(top + '/one/threads/cgroup.type', 'threaded')
+    write(top + '/one/threads/cgroup.threads', str(max(int(t) for t in os.listdir('/proc/%d/task' % pid))))
+    before = sockets(case, 'a')
+    if before != {7001: '.', 7002: 'one', 7003: 'one/threads'}:
+        raise Failed('sockets before: %s' % before)
+    move(case, 'a', 'b')
+    if sockets(case, 'b') != before:
+        raise Failed('sockets before: %s, after: %s' % (before, sockets(case, 'b')))
+    open('/proc/%d/root/tmp/end' % listed(case)['b']['init'], 'w').close()
+    case.until(lambda: listed(case)['b']['state'] == 'ended', 'it ends')
     end(case, 'b')
 
 
