@@ -9,6 +9,7 @@ int bpf_alone_read(struct kernel_memory *k, int proc_fd, int fd, struct bpf_sour
 		   struct bpf_insn **ret, size_t *ret_n)
 {
 	_cleanup_(bpf_debug_free) struct bpf_debug debug = BPF_DEBUG_INIT;
+	struct bpf_symbols *symbols = NULL;
 	struct bpf_prog_info info = {};
 	int r = bpf_program_info(fd, &info);
 
@@ -19,5 +20,8 @@ int bpf_alone_read(struct kernel_memory *k, int proc_fd, int fd, struct bpf_sour
 	r = bpf_source_read(k, fd, &info, what);
 	if (r >= 0)
 		r = bpf_debug_read(fd, &debug);
-	return r < 0 ? r : bpf_reverse(fd, what, NULL, 0, k, proc_fd, &debug, ret, ret_n);
+	if (r >= 0)
+		r = bpf_reverse(fd, what, NULL, 0, k, proc_fd, &symbols, &debug, ret, ret_n);
+	bpf_symbols_free(symbols);
+	return r;
 }

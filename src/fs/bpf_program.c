@@ -14,6 +14,7 @@
 #include "core/cleanup.h"
 #include "core/kernel_bpf.h"
 #include "fs/bpf_attached.h"
+#include "fs/bpf_known.h"
 #include "fs/bpf_resolve.h"
 #include "fs/bpf_rewrite.h"
 #include "fs/bpf_types.h"
@@ -118,120 +119,44 @@ int bpf_source_read(struct kernel_memory *k, int fd, const struct bpf_prog_info 
 	return r < 0 ? r : read_flag(k, fd, "xdp_has_frags", FLAG_XDP_FRAGS, &ret->flags);
 }
 
-struct likes {
-	struct bpf_like maps[BPF_MAPS_MAX];
-	size_t n;
-};
-
-static void likes_free(struct likes *x)
-{
-	for (size_t i = 0; i < x->n; i++)
-		bpf_like_free(&x->maps[i]);
-}
-
-static int make_likes(struct kernel_memory *k, int fd, uint32_t n, struct likes *ret,
-		      struct error *e)
-{
-	uint32_t ids[BPF_MAPS_MAX] = {};
-	struct bpf_prog_info info = {.nr_map_ids = n, .map_ids = (uint64_t)(uintptr_t)ids};
-	int r = bpf_program_info(fd, &info);
-
-	if (r >= 0 && info.nr_map_ids != n)
-		r = -EIO;
-	for (uint32_t i = 0; i < n && r >= 0; i++) {
-		r = bpf_map_like(k, ids[i], &ret->maps[i]);
-		ret->n += r >= 0;
-	}
-	return r < 0 ? error_errno(e, r, E_FILE_KIND, "a map of a BPF program cannot be made anew")
-		     : 0;
-}
-
-static int save_debug(const struct bpf_debug *d, uint32_t id, Reprise__BpfProgram *m,
+static int save_debug(const struct bpf_known_program *p, uint32_t id, Reprise__BpfProgram *m,
 		      struct scratch *s, struct error *e)
 {
-	if (d->types < 0)
+	if (!p->has_types)
 		return 0;
 	m->types = id; /* until the files are known */
-	m->functions.len = d->nfunctions * sizeof(*d->functions);
-	m->lines.len = d->nlines * sizeof(*d->lines);
-	m->functions.data = scratch_copy(s, d->functions, m->functions.len);
-	m->lines.data = scratch_copy(s, d->lines, m->lines.len);
+	m->functions.len = p->debug.nfunctions * sizeof(*p->debug.functions);
+	m->lines.len = p->debug.nlines * sizeof(*p->debug.lines);
+	m->functions.data = scratch_copy(s, p->debug.functions, m->functions.len);
+	m->lines.data = scratch_copy(s, p->debug.lines, m->lines.len);
 	return m->functions.data && m->lines.data ? 0 : no_memory(e);
-}
-
-static int save_source(const struct bpf_source *what, const struct likes *likes,
-		       const struct bpf_insn *insns, size_t n, Reprise__BpfProgram *m,
-		       struct scratch *s, struct error *e)
-{
-	m->type = what->type;
-	m->attach = what->attach;
-	m->flags = what->flags;
-	m->gpl = what->gpl;
-	m->name = scratch_string(s, what->name);
-	m->instructions.len = n * sizeof(*insns);
-	m->instructions.data = scratch_copy(s, insns, m->instructions.len);
-	m->maps = scratch_alloc(s, (likes->n + 1) * sizeof(*m->maps));
-	if (!m->name || !m->instructions.data || !m->maps)
-		return no_memory(e);
-	/* ids, until the files are known */
-	for (size_t i = 0; i < likes->n; i++)
-		m->maps[m->n_maps++] = likes->maps[i].id;
-	return 0;
-}
-
-/* A call that is one of the kernel's functions by a number in its types. */
-static bool calls_kernel(int fd)
-{
-	_cleanup_(free_ptr) struct bpf_insn *is = NULL;
-	size_t n = 0;
-
-	if (bpf_program_dump(fd, &is, &n) < 0)
-		return false;
-	for (size_t i = 0; i < n; i++)
-		if (is[i].code == (BPF_JMP | BPF_CALL) && is[i].src_reg == BPF_PSEUDO_KFUNC_CALL)
-			return true;
-	return false;
-}
-
-static int not_found(int fd, struct error *e)
-{
-	if (calls_kernel(fd))
-		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-				 "a BPF program that calls a function of the kernel (kfunc) cannot "
-				 "be saved");
-	return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
-			 "the kernel keeps this BPF program as rewritten for this machine, and the "
-			 "instructions that it was loaded with cannot be found from that (it may "
-			 "have had some that are never reached)");
 }
 
 static int save(struct checkpoint *c, int fd, const struct bpf_prog_info *info,
 		Reprise__BpfProgram *m, struct scratch *s, struct error *e)
 {
-	_cleanup_(likes_free) struct likes likes = {};
-	_cleanup_(bpf_debug_free) struct bpf_debug debug = BPF_DEBUG_INIT;
-	_cleanup_(free_ptr) struct bpf_insn *insns = NULL;
+	const struct bpf_known_program *p;
 	struct kernel_memory *k;
-	struct bpf_source what;
-	size_t n = 0;
 	int r = files_kernel_memory(c, &k, e);
 
-	if (r >= 0 && bpf_source_read(k, fd, info, &what) < 0)
-		r = error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
-			      "this kernel does not tell how a BPF program was loaded");
 	if (r >= 0)
-		r = make_likes(k, fd, info->nr_map_ids, &likes, e);
+		r = bpf_known_get(&c->programs, k, c->proc_fd, fd, info, &p, e);
 	if (r < 0)
 		return r;
-	r = bpf_debug_read(fd, &debug);
-	if (r >= 0)
-		r = bpf_reverse(fd, &what, likes.maps, likes.n, k, c->proc_fd, &debug, &insns, &n);
-	if (r == -ENOMEM)
+	m->type = p->what.type;
+	m->attach = p->what.attach;
+	m->flags = p->what.flags;
+	m->gpl = p->what.gpl;
+	m->name = scratch_string(s, p->what.name);
+	m->instructions.len = p->n * sizeof(*p->insns);
+	m->instructions.data = scratch_copy(s, p->insns, m->instructions.len);
+	m->maps = scratch_alloc(s, (p->nmaps + 1) * sizeof(*m->maps));
+	if (!m->name || !m->instructions.data || !m->maps)
 		return no_memory(e);
-	if (r < 0)
-		return not_found(fd, e);
-	r = save_debug(&debug, info->btf_id, m, s, e);
-	return r < 0 ? r : save_source(&what, &likes, insns, n, m, s, e);
+	/* ids, until the files are known */
+	for (size_t i = 0; i < p->nmaps; i++)
+		m->maps[m->n_maps++] = p->maps[i];
+	return save_debug(p, info->btf_id, m, s, e);
 }
 
 static uint64_t find_same(const struct checkpoint *c, const struct file_seen *f, uint32_t id)

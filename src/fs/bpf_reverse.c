@@ -17,8 +17,9 @@
 #include "core/kernel_bpf.h"
 #include "fs/bpf_rewrite.h"
 
-#define TRIALS_MAX 64	   /* programs that are loaded as a proof */
-#define STEPS_MAX  100000u /* of the search */
+#define TRIALS_MAX     64 /* programs that are loaded as a proof */
+#define SYMBOLS_BUFFER (64 << 10)
+#define STEPS_MAX      100000u /* of the search */
 
 /* ---- names of helpers ---- */
 
@@ -62,12 +63,16 @@ static int open_symbols(struct bpf_symbols **ret, int proc_fd)
 	struct bpf_symbols *s = calloc(1, sizeof(*s));
 	int fd = openat(proc_fd, "kallsyms", O_RDONLY | O_CLOEXEC), r;
 	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	_cleanup_(free_ptr) char *buffer = malloc(SYMBOLS_BUFFER);
 
 	if (!f || !s) {
 		close_fd(&fd);
 		free(s);
 		return -ENOMEM;
 	}
+	/* The kernel formats as many lines as there is room for. */
+	if (buffer)
+		setvbuf(f, buffer, _IOFBF, SYMBOLS_BUFFER);
 	r = read_symbols(s, f);
 	fclose(f);
 	if (r < 0)
@@ -131,7 +136,7 @@ struct search {
 	const struct bpf_like *maps;
 	size_t nmaps;
 	struct bpf_rewrites rewrites;
-	struct bpf_symbols *symbols;
+	struct bpf_symbols **symbols;
 	struct kernel_memory *kernel;
 	int proc_fd;
 	const struct bpf_insn *is; /* the program, with indices of maps */
@@ -412,7 +417,7 @@ static int take_call(struct search *s, size_t at, uint32_t contexts)
 		return r;
 	if (x.imm == BPF_FUNC_tail_call)
 		return take(s, at, 1, x, contexts);
-	helper = bpf_symbols_helper(&s->symbols, s->kernel, s->proc_fd, x.imm);
+	helper = bpf_symbols_helper(s->symbols, s->kernel, s->proc_fd, x.imm);
 	x.imm = helper;
 	return helper ? take(s, at, 1, x, contexts) : 0;
 }
@@ -452,8 +457,8 @@ static int search(struct search *s, bool narrow)
 }
 
 int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *maps, size_t nmaps,
-		struct kernel_memory *k, int proc_fd, struct bpf_debug *debug,
-		struct bpf_insn **ret, size_t *ret_n)
+		struct kernel_memory *k, int proc_fd, struct bpf_symbols **symbols,
+		struct bpf_debug *debug, struct bpf_insn **ret, size_t *ret_n)
 {
 	_cleanup_(free_ptr) struct bpf_insn *is = NULL;
 	struct search s = {.what = what,
@@ -461,6 +466,7 @@ int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *ma
 			   .nmaps = nmaps,
 			   .kernel = k,
 			   .proc_fd = proc_fd,
+			   .symbols = symbols,
 			   .debug = debug};
 	struct bpf_prog_info info = {};
 	int r = bpf_program_info(fd, &info);
@@ -478,7 +484,6 @@ int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *ma
 	if (r == 0 || r == -ENOENT)
 		r = search(&s, true);
 	bpf_rewrites_free(&s.rewrites);
-	bpf_symbols_free(s.symbols);
 	free(s.found);
 	if (r <= 0)
 		return r < 0 ? r : -ENOENT;

@@ -89,12 +89,13 @@ void bpf_symbols_free(struct bpf_symbols *s); /* accepts NULL */
 /*
  * The instructions with which a program was loaded, proved by loading them once more: the kernel
  * makes the very same of them, and computes the same tag, a hash of what was loaded. Maps stand
- * there by their index. `debug`, as it was read, is changed to what was given then. -ENOENT if they
- * are not found.
+ * there by their index. `symbols` are read when they are needed first, and are the caller's to keep
+ * for the next program, and to free. `debug`, as it was read, is changed to what was given then.
+ * -ENOENT if they are not found.
  */
 int bpf_reverse(int fd, const struct bpf_source *what, const struct bpf_like *maps, size_t nmaps,
-		struct kernel_memory *k, int proc_fd, struct bpf_debug *debug,
-		struct bpf_insn **ret, size_t *ret_n) must_check;
+		struct kernel_memory *k, int proc_fd, struct bpf_symbols **symbols,
+		struct bpf_debug *debug, struct bpf_insn **ret, size_t *ret_n) must_check;
 
 /* An empty map of the same kind, or an error. What a program takes for constant is in it. */
 int bpf_map_like(struct kernel_memory *k, uint32_t id, struct bpf_like *ret);

@@ -233,6 +233,7 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 		report_problem(rep, &p.c.problems.v[i]);
 	}
 	s->kernel = take_ptr(&p.c.kernel);
+	s->programs = take_ptr(&p.c.programs);
 	if (r < 0)
 		return r;
 	s->anonymous = mm_anonymous_bytes(&p.c, TRACK_WORTH);

@@ -445,6 +445,7 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	int r = pass_begin(&p, pid, &s->ct, rep, false, opt, e);
 
 	p.c.kernel = take_ptr(&s->kernel);
+	p.c.programs = take_ptr(&s->programs);
 	p.hold = &s->hold;
 	if (r >= 0)
 		r = open_image(&p, s, fd, opt, e);

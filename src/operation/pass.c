@@ -10,6 +10,7 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "core/warm.h"
+#include "fs/bpf_known.h"
 #include "fs/file.h"
 #include "image/chain.h"
 #include "ipc/ipc.h"
@@ -33,6 +34,7 @@
 void subject_free(struct subject *s)
 {
 	kernel_memory_free(s->kernel);
+	bpf_known_free(s->programs);
 	reserve_close(&s->reserve);
 	store_free(s->store);
 	page_chain_free(s->parents);
@@ -60,6 +62,7 @@ void pass_end(struct pass *p)
 	files_checkpoint_end(c);
 	ipc_checkpoint_end(c);
 	kernel_memory_free(c->kernel);
+	bpf_known_free(c->programs);
 	process_index_free(&p->index);
 	objects_free(c->objects);
 	problems_free(&c->problems);

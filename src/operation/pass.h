@@ -49,6 +49,7 @@ struct subject {
 	struct same_keys *same;
 	const char *parent_name;
 	struct kernel_memory *kernel; /* if somebody has to look there: opened while all runs */
+	struct bpf_known *programs;   /* that have been found so far; may be NULL */
 	uint64_t anonymous;	      /* bytes of private memory, of what has much */
 	struct memory_objects shared; /* memory that stands for itself, of which there is much */
 	uint64_t shared_bytes;	      /* of it */
