@@ -15,8 +15,8 @@ struct kernel_files {
 };
 
 struct program {
-	struct bpf_insn insns[96];
-	size_t n, ends[16], nends;
+	struct bpf_insn insns[112];
+	size_t n, ends[20], nends;
 };
 
 /* Where it keeps things: the row, and one word before it. */
@@ -77,8 +77,32 @@ static void emit_word(struct program *p)
 	emit_read(p, AT(execs));
 }
 
+/*
+ * An inode keeps its lists of locks when the last one has gone, as that of /dev/null does for ever:
+ * an empty list leads to itself.
+ */
+static void emit_locks(struct program *p, const int *to_locks, int list)
+{
+	size_t none;
+
+	emit_chase(p, BPF_REG_8, to_locks, 2, AT(locks));
+	emit(p, LOAD(BPF_REG_3, BPF_REG_10, AT(locks)));
+	none = p->n;
+	emit(p, IF_ZERO(BPF_REG_3, 0));
+	emit(p, ADD(BPF_REG_3, list));
+	emit(p, STORE(BPF_REG_10, AT(locks), BPF_REG_3));
+	emit_read(p, NOTE);
+	emit(p, LOAD(BPF_REG_1, BPF_REG_10, NOTE));
+	emit(p, LOAD(BPF_REG_2, BPF_REG_10, AT(locks)));
+	emit(p, INSN(BPF_JMP | BPF_JNE | BPF_X, BPF_REG_1, BPF_REG_2, 2, 0));
+	emit(p, SET(BPF_REG_1, 0));
+	emit(p, STORE(BPF_REG_10, AT(locks), BPF_REG_1));
+	p->insns[none].off = (int16_t)(p->n - none - 1);
+}
+
 static int load(struct kernel_memory *k, uint64_t tracer, int number)
 {
+	const int list = kernel_offset(k, "file_lock_context", "flc_posix");
 	const int to_tracer[] = {kernel_offset(k, "task_struct", "parent")};
 	const int to_number[] = {kernel_offset(k, "task_struct", "thread_pid"), number};
 	const int to_execs[] = {kernel_offset(k, "task_struct", "files"),
@@ -89,7 +113,7 @@ static int load(struct kernel_memory *k, uint64_t tracer, int number)
 	struct program p = {};
 
 	if (to_tracer[0] < 0 || to_number[0] < 0 || number < 0 || to_execs[0] < 0 ||
-	    to_execs[1] < 0 || to_execs[2] < 0 || to_locks[0] < 0 || to_locks[1] < 0)
+	    to_execs[1] < 0 || to_execs[2] < 0 || to_locks[0] < 0 || to_locks[1] < 0 || list < 0)
 		return -ENOENT;
 	emit(&p, LOAD(BPF_REG_6, BPF_REG_1, 0)); /* meta, task, fd, file */
 	emit(&p, LOAD(BPF_REG_7, BPF_REG_1, 8));
@@ -102,7 +126,7 @@ static int load(struct kernel_memory *k, uint64_t tracer, int number)
 	emit_chase(&p, BPF_REG_7, to_number, 2, AT(tid));
 	emit_chase(&p, BPF_REG_7, to_execs, 3, AT(execs));
 	emit_word(&p);
-	emit_chase(&p, BPF_REG_8, to_locks, 2, AT(locks));
+	emit_locks(&p, to_locks, list);
 	emit(&p, STORE(BPF_REG_10, AT(fd), BPF_REG_9));
 	emit(&p, STORE(BPF_REG_10, AT(file), BPF_REG_8));
 	emit(&p, LOAD(BPF_REG_1, BPF_REG_6, 0)); /* struct bpf_iter_meta: seq */

@@ -11,7 +11,7 @@ struct kernel_descriptor {
 	uint64_t file; /* struct file */
 	uint64_t
 		execs; /* 64 bits of the set of those that exec closes: that of fd is one of them */
-	uint64_t locks; /* of its inode; 0: there never were any */
+	uint64_t locks; /* of processes on its inode, by whomever; 0: there are none */
 };
 
 struct kernel_files;

@@ -12,7 +12,7 @@
  * for a word. What runs may change meanwhile: a value is a hint, until it is met again.
  */
 #define KERNEL_PATH_MAX	   4
-#define KERNEL_SCAN_VALUES 12
+#define KERNEL_SCAN_VALUES 16
 
 /* Where a path begins: at the thread; or at what it has, which without an offset is the value
  * itself, or the number of that; or at the pointer that is one of the values before. */

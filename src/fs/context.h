@@ -114,6 +114,12 @@ struct socket_program {
 	uint32_t number; /* of the program; 0: unknown */
 };
 
+/* What the glance told of a task's directories, and what these are: inodes, 0 for "/" as a root. */
+struct known_directories {
+	uint64_t addresses[5];
+	uint64_t root, cwd;
+};
+
 struct files_checkpoint {
 	struct kcmp_index *by_file, *by_table,
 		*by_fs;			     /* class n is entry n - 1 of by_class, tables, fss */
@@ -124,6 +130,7 @@ struct files_checkpoint {
 	files; /* by id: all descriptions; ops is NULL where one was refused while checking */
 	VEC(struct table_entry) tables;
 	VEC(uint64_t) fss;
+	struct known_directories directories;
 	VEC(struct inode_entry) inodes;
 	VEC(struct pipe_entry) pipes; /* by id */
 	struct pipe_asker *pipe_asker;

@@ -55,6 +55,42 @@ static int save_directory(struct checkpoint *c, const struct checkpoint_process 
 	return checkpoint_refuse(c, r, e);
 }
 
+/*
+ * Where a task has the same directories, from the same namespaces, as the one before, as most
+ * children do, they are not looked for. *k: of this one; 0 as its first address if nothing is
+ * known.
+ */
+static void note_addresses(const struct checkpoint *c, pid_t tid, struct known_directories *k)
+{
+	static const enum glance_kind kinds[] = {GLANCE_ROOT_MOUNT, GLANCE_ROOT, GLANCE_CWD_MOUNT,
+						 GLANCE_CWD, GLANCE_NAMESPACES};
+
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		k->addresses[i] = glance_of(c, tid, kinds[i]);
+}
+
+static int save_directories(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid,
+			    Reprise__Fs *msg, struct error *e)
+{
+	struct known_directories *last = &c->files->directories, now = {};
+	int r;
+
+	note_addresses(c, tid, &now);
+	if (now.addresses[0] && !memcmp(now.addresses, last->addresses, sizeof(now.addresses))) {
+		msg->root = last->root;
+		msg->cwd = last->cwd;
+		return 0;
+	}
+	r = save_directory(c, p, tid, "root", &msg->root, e);
+	if (r >= 0)
+		r = save_directory(c, p, tid, "cwd", &msg->cwd, e);
+	now.root = msg->root;
+	now.cwd = msg->cwd;
+	if (r >= 0)
+		*last = now;
+	return r;
+}
+
 static int save_fs(struct checkpoint *c, const struct checkpoint_process *p, pid_t tid, uint64_t id,
 		   struct error *e)
 {
@@ -69,9 +105,7 @@ static int save_fs(struct checkpoint *c, const struct checkpoint_process *p, pid
 		return error_set(e, -ENOSYS, E_KERNEL_TOO_OLD,
 				 "the kernel does not tell the umask");
 	msg.umask = (uint32_t)umask_value;
-	r = save_directory(c, p, tid, "root", &msg.root, e);
-	if (r >= 0)
-		r = save_directory(c, p, tid, "cwd", &msg.cwd, e);
+	r = save_directories(c, p, tid, &msg, e);
 	return r < 0 ? r : checkpoint_put(c, RECORD_FS, id, &msg.base, e);
 }
 

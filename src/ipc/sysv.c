@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -56,14 +59,38 @@ static bool parse_shm(const char *line, struct sysv_object *o)
 		      &o->gid, &o->cuid, &o->cgid, &o->times[0], &o->times[1], &o->ctime) == 13;
 }
 
+/*
+ * How many there are is told by one call, in the same namespace: of none no list is read. A
+ * negative number where that may not be asked.
+ */
+static int count_kind(enum sysv_kind kind)
+{
+	struct seminfo sem = {};
+	struct msginfo msg = {};
+	struct shm_info shm = {};
+
+	switch (kind) {
+	case SYSV_SEM:
+		return semctl(0, 0, SEM_INFO, &sem) < 0 ? -errno : sem.semusz;
+	case SYSV_MSG:
+		return msgctl(0, MSG_INFO, (struct msqid_ds *)&msg) < 0 ? -errno : msg.msgpool;
+	case SYSV_SHM:
+		return shmctl(0, SHM_INFO, (struct shmid_ds *)&shm) < 0 ? -errno : shm.used_ids;
+	}
+	return -EINVAL;
+}
+
 static int list_kind(struct checkpoint *c, uint64_t space, enum sysv_kind kind, struct error *e)
 {
 	static bool (*const parse[])(const char *, struct sysv_object *) = {parse_sem, parse_msg,
 									    parse_shm};
 	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t n = procfs_read(c->proc_fd, &text, e, "sysvipc/%s", files[kind]);
+	ssize_t n;
 	char *line;
 
+	if (count_kind(kind) == 0)
+		return 0;
+	n = procfs_read(c->proc_fd, &text, e, "sysvipc/%s", files[kind]);
 	/* Not there: this kernel has no System V IPC. */
 	if (n < 0)
 		return procfs_unless_gone(n, e);

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -183,7 +184,7 @@ struct process_query {
 	struct ldt_query ldt;
 	struct membarrier_query membarrier;
 	struct keys_query keys;
-	int brk;
+	int brk, locked;
 };
 
 static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struct batch *b,
@@ -196,6 +197,9 @@ static int ask_process(struct checkpoint *c, struct checkpoint_process *p, struc
 	membarrier_query(c, b, &q->membarrier);
 	keys_query(c, b, &q->keys);
 	q->brk = batch_call(b, SYS_brk, VAL(0));
+	/* EBUSY for what is locked: msync(2) */
+	q->locked =
+		batch_call(b, SYS_msync, VAL(agent_address(p->agent)), VAL(1), VAL(MS_INVALIDATE));
 	return timers_query(c, p, b, &q->timers, s, e);
 }
 
@@ -232,6 +236,7 @@ static int save_shared(struct checkpoint *c, struct process_index *x, struct che
 		return error_errno(e, (int)batch_result(b, q->brk), E_REMOTE,
 				   "cannot learn where the heap ends");
 	p->brk = (uint64_t)batch_result(b, q->brk);
+	p->agent_unlocked = batch_result(b, q->locked) == 0;
 	r = processor_process_collect(b, &q->processor, msg, e);
 	if (r >= 0)
 		r = ldt_collect(b, &q->ldt, msg, s, e);

@@ -25,6 +25,7 @@
 enum {
 	READS_MOST = 20,
 	ENTRY = 512,   /* less than an entry of smaps has */
+	PIECE = 3072,  /* a page without the longest usual one */
 	LARGE = 16384, /* pages, from which on a walk costs more than a read */
 };
 
@@ -54,7 +55,8 @@ static unsigned long resident(int proc_fd, pid_t tid, unsigned long *ret_private
  *
  * A read is given entries until the buffer of the kernel is full; the one that did not fit is made
  * once more by the next read (seq_read_iter()). In smaps each costs a walk through page tables. So
- * no read of a large address space asks for more than one.
+ * no read of a large address space asks for more than one, and none of another asks for what the
+ * buffer would not hold together with one more.
  */
 bool vmas_costly(int proc_fd, pid_t tid)
 {
@@ -92,13 +94,13 @@ static bool any_unnamed(const struct vma_list *list)
 
 int vmas_read(int proc_fd, pid_t tid, const char *file, struct vma_list *ret, struct error *e)
 {
-	bool costly = strcmp(file, "smaps") == 0 && vmas_costly(proc_fd, tid);
+	bool smaps = strcmp(file, "smaps") == 0;
+	size_t piece = !smaps ? SIZE_MAX : vmas_costly(proc_fd, tid) ? ENTRY : PIECE;
 	int r = -EINVAL;
 
 	for (int i = 0; i < READS_MOST && r == -EINVAL; i++) {
 		vma_list_free(ret);
-		r = (int)procfs_read_by(proc_fd, costly ? ENTRY : SIZE_MAX, &ret->text, e, "%d/%s",
-					tid, file);
+		r = (int)procfs_read_by(proc_fd, piece, &ret->text, e, "%d/%s", tid, file);
 		if (r < 0)
 			return r;
 		r = vma_parse(ret->text, ret);
@@ -271,7 +273,7 @@ int mm_read_vmas(struct checkpoint *c, const struct checkpoint_process *p, struc
 		*ret = l->list;
 		l->list = (struct vma_list){};
 		/* read before the agent was there, and so without what its mapping tells */
-		if (c->checking || same_locks(c, p->tid, ret))
+		if (c->checking || p->agent_unlocked || same_locks(c, p->tid, ret))
 			return 0;
 		vma_list_free(ret);
 	}

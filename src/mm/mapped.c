@@ -15,6 +15,7 @@
 #include "fs/inode_search.h"
 #include "ipc/ipc.h"
 #include "mm/state.h"
+#include "model/glance.h"
 
 /*
  * Descriptors of mapped files. Root follows /proc/PID/map_files; others have to find
@@ -36,6 +37,8 @@ static const char *link_of(const struct vma *v)
 /* Many processes map the same few files: each is opened once. */
 struct mapped_cache {
 	struct mapped_entry *slots[4096];
+	uint64_t exe,
+		exe_id; /* address of the last program's file (0: none), and the inode of that */
 };
 
 struct mapped_entry {
@@ -371,8 +374,8 @@ int mapped_inode(struct checkpoint *c, const struct checkpoint_process *p,
 	return check_covered(known, v, e);
 }
 
-int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_t *ret_id,
-	       struct error *e)
+static int ask_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_t *ret_id,
+		   struct error *e)
 {
 	_cleanup_(free_ptr) char *link = NULL;
 	_cleanup_(close_fd) int fd = -EBADF;
@@ -384,4 +387,24 @@ int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_
 	if (fd < 0)
 		return fd;
 	return inode_checkpoint(c, p, fd, link, ret_id, e);
+}
+
+/* That of a process and of those that it forked is one file. */
+int mapped_exe(struct checkpoint *c, const struct checkpoint_process *p, uint64_t *ret_id,
+	       struct error *e)
+{
+	uint64_t file = glance_of(c, p->tid, GLANCE_EXE);
+	struct mapped_cache *cache = c->mm->mapped;
+	int r;
+
+	if (file && file == cache->exe) {
+		*ret_id = cache->exe_id;
+		return 0;
+	}
+	r = ask_exe(c, p, ret_id, e);
+	if (r >= 0) {
+		cache->exe = file;
+		cache->exe_id = *ret_id;
+	}
+	return r;
 }

@@ -134,6 +134,8 @@ struct checkpoint_process {
 	uint64_t files, fs, undo;
 	uint64_t brk;	     /* where its heap ends, to the byte: only a task itself is told */
 	struct agent *agent; /* live; NULL while checking, and for zombies */
+	/* What is mapped is not locked: mlockall() was not told of the future. false: who knows. */
+	bool agent_unlocked;
 
 	/* what was looked at in advance (model/ahead.h); NULL: has not been */
 	struct process_look *look;

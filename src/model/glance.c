@@ -59,6 +59,16 @@ static const struct {
 	{ADDRESSES + GLANCE_FS, "task_struct", "fs"},
 	{ADDRESSES + GLANCE_UNDO, "task_struct", "sysvsem.undo_list"},
 	{ADDRESSES + GLANCE_NAMESPACES, "task_struct", "nsproxy"},
+	{ADDRESSES + GLANCE_ROOT_MOUNT, "task_struct", "fs"},
+	{ADDRESSES + GLANCE_ROOT_MOUNT, "fs_struct", "root.mnt"},
+	{ADDRESSES + GLANCE_ROOT, "task_struct", "fs"},
+	{ADDRESSES + GLANCE_ROOT, "fs_struct", "root.dentry"},
+	{ADDRESSES + GLANCE_CWD_MOUNT, "task_struct", "fs"},
+	{ADDRESSES + GLANCE_CWD_MOUNT, "fs_struct", "pwd.mnt"},
+	{ADDRESSES + GLANCE_CWD, "task_struct", "fs"},
+	{ADDRESSES + GLANCE_CWD, "fs_struct", "pwd.dentry"},
+	{ADDRESSES + GLANCE_EXE, "task_struct", "mm"},
+	{ADDRESSES + GLANCE_EXE, "mm_struct", "exe_file"},
 	{NUMBER, "task_struct", "thread_pid"},
 	{LEVEL, "task_struct", "thread_pid"},
 	{LEVEL, "pid", "level"},
@@ -185,7 +195,7 @@ static const struct thread *find(const struct glance *g, pid_t tid)
 static bool is_complete(const struct thread *t)
 {
 	for (int i = 0; i < GLANCE_KINDS; i++)
-		if (i != GLANCE_UNDO && !t->addresses[i])
+		if (i != GLANCE_UNDO && i != GLANCE_EXE && !t->addresses[i])
 			return false;
 	return true;
 }
@@ -247,6 +257,24 @@ const struct glance_fd *glance_descriptor(const struct checkpoint *c, pid_t tid,
 	if (!glance_taken(c))
 		return NULL;
 	return bsearch(&key, c->glance->fds.v, c->glance->fds.n, sizeof(key), by_fd);
+}
+
+size_t glance_descriptors(const struct checkpoint *c, pid_t tid, const struct glance_fd **ret)
+{
+	size_t low = 0, high = glance_taken(c) ? c->glance->fds.n : 0, n = 0;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (c->glance->fds.v[middle].tid < tid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*ret = glance_taken(c) ? c->glance->fds.v + low : NULL;
+	while (*ret && low + n < c->glance->fds.n && (*ret)[n].tid == tid)
+		n++;
+	return n;
 }
 
 bool glance_at_home(const struct checkpoint *c, pid_t tid)

@@ -10,8 +10,9 @@
 /*
  * What the threads of a tree that stands still have, by the kernel's own addresses, read of all of
  * them at once. What has different addresses is not the same, and need not be compared; what has
- * the same namespaces as somebody who was asked need not be asked. Nothing else is concluded: that
- * two things are one, kcmp(2) says, and what they are, /proc does.
+ * the same namespaces as somebody who was asked need not be asked, nor what directory or program
+ * somebody has who has that of another one: they hold it, so that nothing else can be at that
+ * address. That two other things are one, kcmp(2) says, and what they are, /proc does.
  *
  * It takes the kernel's memory (core/kernel_memory.h), and is about all threads or none.
  */
@@ -21,6 +22,11 @@ enum glance_kind {
 	GLANCE_FS,
 	GLANCE_UNDO, /* 0: no list */
 	GLANCE_NAMESPACES,
+	GLANCE_ROOT_MOUNT, /* of its root directory, as that of others below */
+	GLANCE_ROOT,
+	GLANCE_CWD_MOUNT,
+	GLANCE_CWD,
+	GLANCE_EXE, /* the file of its program; 0: none */
 	GLANCE_KINDS
 };
 
@@ -44,10 +50,12 @@ struct glance_fd {
 	int fd;
 	uint64_t file; /* address: equal ones are one description */
 	bool cloexec;
-	bool locks; /* of whoever: there are some on the file, or there have been */
+	bool locks; /* there are some of processes on the file, of whoever */
 };
 /* Of a thread that leads its process, or has a table of its own; NULL: who knows. */
 const struct glance_fd *glance_descriptor(const struct checkpoint *c, pid_t tid, int fd);
+/* How many of them are known; those of a thread that are to be asked for are not. */
+size_t glance_descriptors(const struct checkpoint *c, pid_t tid, const struct glance_fd **ret);
 /* It is in the user and the pid namespace of reprise, and so will be its next child. false: who
  * knows. */
 bool glance_at_home(const struct checkpoint *c, pid_t tid);

@@ -17,6 +17,7 @@
 #define REPLACED 2 /* whose descriptor 70 is another file */
 #define WRITER	 3
 #define READER	 4
+#define WITHOUT	 5 /* the file that has locks */
 
 static int fds[FDS];
 static volatile int *ready, *go;
@@ -49,7 +50,7 @@ static pid_t locked_by(off_t start, short type)
 
 static int child(void *arg)
 {
-	int self = (int)(intptr_t)arg;
+	int self = (int)(intptr_t)arg, n = self == WITHOUT ? FDS - 2 : FDS;
 
 	if (self == REPLACED) {
 		int other = open("data", O_RDONLY);
@@ -58,7 +59,9 @@ static int child(void *arg)
 		CHECK_EQUAL(lseek(70, 55, SEEK_SET), 55);
 		close(other);
 	}
-	for (int i = 0; i < FDS; i++)
+	for (int i = n; i < FDS; i++)
+		close(fds[i]);
+	for (int i = 0; i < n; i++)
 		CHECK(!fcntl(fds[i], F_SETFD, closed_by_exec(self, i) ? FD_CLOEXEC : 0));
 	if (self == WRITER)
 		lock(fds[6], F_WRLCK, 10);
@@ -70,8 +73,10 @@ static int child(void *arg)
 		fcntl(fds[3], F_SETFD, closed_by_exec(self, 3) ? 0 : FD_CLOEXEC);
 	if (self == WRITER && test_break(2))
 		lock(fds[6], F_UNLCK, 10);
-	for (int i = 0; i < FDS; i++)
+	for (int i = 0; i < n; i++)
 		CHECK_EQUAL(fcntl(fds[i], F_GETFD), closed_by_exec(self, i) ? FD_CLOEXEC : 0);
+	for (int i = n; i < FDS; i++)
+		CHECK(fcntl(fds[i], F_GETFD) < 0);
 	if (self == 0)
 		CHECK_EQUAL(lseek(fds[0], 777, SEEK_SET), 777);
 	ready[self] = 2;
