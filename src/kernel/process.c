@@ -72,23 +72,29 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
 			e);
 }
 
+void process_look_at_texts(const struct checkpoint *c, struct checkpoint_process *p)
+{
+	if (p->frozen->zombie || p->look)
+		return;
+	p->look = calloc(1, sizeof(*p->look));
+	/* While it runs, what is read here would be old by the time it is asked for. */
+	if (p->look && !c->checking)
+		checkpoint_read_texts(c, p, p->look);
+}
+
 void process_look(const struct checkpoint *c, const struct process_index *x,
 		  struct checkpoint_process *p)
 {
 	struct process_look *l;
 
-	if (p->frozen->zombie || p->look)
-		return;
-	l = calloc(1, sizeof(*l));
-	if (!l)
+	process_look_at_texts(c, p);
+	l = p->look;
+	if (!l || l->compared)
 		return;
 	l->namespaces =
 		namespaces_compare(c, &x->namespaces, p, &l->children_apart, &l->in_namespaces);
 	l->labels = security_compare_labels(c, x->label, p, &l->in_labels);
-	/* While it runs, what is read here would be old by the time it is asked for. */
-	if (!c->checking)
-		checkpoint_read_texts(c, p, l);
-	p->look = l;
+	l->compared = true;
 }
 
 int process_check(struct checkpoint *c, const struct process_index *x, struct checkpoint_process *p,

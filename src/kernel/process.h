@@ -30,6 +30,8 @@ int process_identify_mm(struct checkpoint *c, struct process_index *x, struct ch
  */
 void process_look(const struct checkpoint *c, const struct process_index *x,
 		  struct checkpoint_process *p);
+/* Of that what says what the process is like while nothing runs in it. */
+void process_look_at_texts(const struct checkpoint *c, struct checkpoint_process *p);
 /* What cannot be saved, looked for without touching the process: namespaces, 32-bit code, seccomp,
  * tracers. */
 int process_check(struct checkpoint *c, const struct process_index *x, struct checkpoint_process *p,

@@ -114,7 +114,8 @@ enum look_text {
 struct process_look {
 	char *texts[LOOK_TEXTS]; /* NULL: has not been read, or was asked for */
 	ssize_t lengths[LOOK_TEXTS];
-	int namespaces, labels; /* 0 or a negative errno, for which there is an error */
+	bool compared;
+	int namespaces, labels; /* then: 0 or a negative errno, for which there is an error */
 	struct error in_namespaces, in_labels;
 	bool children_apart; /* of some thread they are born in another pid namespace than ours */
 };

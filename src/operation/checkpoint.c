@@ -100,6 +100,8 @@ static int save_state(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = pass_list(p, e);
 	if (r >= 0)
+		r = pass_begin_first(p, e);
+	if (r >= 0)
 		r = spaces_survey(c, p->container, e);
 	if (r >= 0)
 		r = spaces_checkpoint(c, e);
@@ -110,8 +112,6 @@ static int save_state(struct pass *p, struct error *e)
 	vec_for_each (cp, &c->processes)
 		if (r >= 0)
 			r = save_process(p, cp, e);
-	if (r >= 0)
-		r = pass_join(p, e);
 	/* The end of a pid namespace waits for all that are in it. */
 	security_probes_free(take_ptr(&c->probes));
 	if (r >= 0)
@@ -130,6 +130,9 @@ static int save_state(struct pass *p, struct error *e)
 		r = same_put(p, e);
 	if (r >= 0)
 		r = timens_checkpoint_clocks(c, e);
+	/* the last one unmaps its agent meanwhile */
+	if (r >= 0)
+		r = pass_join(p, e);
 	if (r < 0)
 		return r;
 	image_expect(c->image,

@@ -208,6 +208,12 @@ void pass_awake(const struct pass *p, bool awake)
 		report_awake(p->rep, awake ? own_pid(p->container) : 0, limit);
 }
 
+/* Of who executes calls, as it was before that; NULL: has not been read. */
+static const char *status_of(const struct checkpoint_process *cp)
+{
+	return cp->look && cp->speaker->tid == cp->tid ? cp->look->texts[LOOK_STATUS] : NULL;
+}
+
 /*
  * Its memory is borrowed by this process only: whoever shares it comes later, and finds it as it
  * was. What fails is tried again by whoever needs it, and then reported.
@@ -218,8 +224,7 @@ static void prepare(struct pass *p, struct checkpoint_process *cp)
 	struct error unused = {};
 
 	if (by && cp->look && !cp->shares_memory)
-		ignore(agent_prepare(&cp->agent, p->c.proc_fd, by->tid, by->cpu,
-				     by->tid == cp->tid ? cp->look->texts[LOOK_STATUS] : NULL,
+		ignore(agent_prepare(&cp->agent, p->c.proc_fd, by->tid, by->cpu, status_of(cp),
 				     &p->found_ahead, &unused),
 		       "see above");
 }
@@ -264,6 +269,24 @@ void pass_prepare(struct pass *p, size_t tasks)
 	warm_heap(memory);
 }
 
+/* The first one maps its agent while there is still something else to do. */
+int pass_begin_first(struct pass *p, struct error *e)
+{
+	struct checkpoint *c = &p->c;
+	struct checkpoint_process *cp = c->processes.v;
+	struct frozen_thread *by = c->processes.n ? cp->speaker : NULL;
+	int r;
+
+	find_sharers(c);
+	if (!by || cp->shares_memory)
+		return 0;
+	process_look_at_texts(c, cp);
+	r = agent_prepare(&cp->agent, c->proc_fd, by->tid, by->cpu, status_of(cp), &p->found, e);
+	if (r >= 0)
+		r = agent_begin(cp->agent, e);
+	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm) : 0;
+}
+
 /* The first one is looked at by who needs it: a thread takes longer to begin. */
 void pass_look_ahead(struct pass *p)
 {
@@ -274,7 +297,6 @@ void pass_look_ahead(struct pass *p)
 		tasks += f->threads.n;
 	if (c->jobs == 1 || tasks < AHEAD_WORTH)
 		return;
-	find_sharers(c);
 	if (!p->helper)
 		p->helper = ahead_new(0);
 	p->found_ahead = p->found;
@@ -316,11 +338,18 @@ static void overlap(void *arg)
 	ignore(pass_join(p, &p->meanwhile), "told by who joins next");
 }
 
+/* Without a thread that looks ahead. */
+static void look(void *arg)
+{
+	struct pass *p = arg;
+
+	mm_look(&p->c, p->overlapped);
+}
+
 void pass_overlap(struct pass *p, struct checkpoint_process *cp)
 {
 	p->overlapped = cp;
-	if (p->c.ahead)
-		agent_meanwhile(cp->agent, overlap, p);
+	agent_meanwhile(cp->agent, p->c.ahead ? overlap : look, p);
 }
 
 int pass_leave(struct pass *p, struct checkpoint_process *cp, struct error *e)
@@ -331,7 +360,7 @@ int pass_leave(struct pass *p, struct checkpoint_process *cp, struct error *e)
 		return r;
 	p->leaving = cp;
 	/* whoever shares its memory is to find that as it was */
-	return p->c.ahead && !cp->shares_memory ? agent_leave(cp->agent, e) : pass_join(p, e);
+	return !cp->shares_memory ? agent_leave(cp->agent, e) : pass_join(p, e);
 }
 
 bool pass_pins_pages(const struct checkpoint *c)

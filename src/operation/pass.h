@@ -78,6 +78,8 @@ void pass_end(struct pass *p);
 int pass_list(struct pass *p, struct error *e) must_check;
 /* What takes time and is not needed before so many tasks stand still. */
 void pass_prepare(struct pass *p, size_t tasks);
+/* Of the list the first process is borrowed. */
+int pass_begin_first(struct pass *p, struct error *e) must_check;
 /* Begins to look at the processes of the list, ahead of those who need it; not if that is not worth
  * it. */
 void pass_look_ahead(struct pass *p);
@@ -88,7 +90,8 @@ void pass_awake(const struct pass *p, bool awake);
 void pass_await(struct pass *p, const struct checkpoint_process *cp);
 /*
  * To map an agent and to unmap it takes a task some time, in which there is something to do for
- * others: while `cp` executes what it is asked, the next one begins and the one before it ends.
+ * others: while `cp` executes what it is asked, the next one begins and the one before it ends; or,
+ * if there is no thread that looks ahead, its own mappings are read.
  * pass_leave() lets go of what pass_join() waits for.
  */
 void pass_overlap(struct pass *p, struct checkpoint_process *cp);
