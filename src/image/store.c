@@ -102,6 +102,12 @@ void store_warm(struct page_store *s, size_t bytes)
 	madvise(s->memory, bytes, MADV_POPULATE_WRITE);
 }
 
+void *store_spare(struct page_store *s, size_t *ret_len)
+{
+	*ret_len = s->most - s->used;
+	return s->memory + s->used;
+}
+
 void store_use_image(struct page_store *s, struct image_writer *w)
 {
 	s->image = w;

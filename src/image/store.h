@@ -39,6 +39,8 @@ void store_expect(struct page_store *s, uint64_t bytes);
 size_t store_memory_left(const struct page_store *s);
 /* Faults in as much memory, so that this costs nothing later. */
 void store_warm(struct page_store *s, size_t bytes);
+/* Memory into which comes what is put next; whatever stands there before does not matter. */
+void *store_spare(struct page_store *s, size_t *ret_len);
 /* Bytes that the file can hold; 0 if there is none. */
 uint64_t store_room(const struct page_store *s);
 /* Forgets all that was put. */

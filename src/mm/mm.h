@@ -47,6 +47,9 @@ uint64_t mm_anonymous_bytes(const struct checkpoint *c, uint64_t least);
 uint64_t mm_untracked_bytes(const struct checkpoint *c, uint64_t least);
 /* In the freeze, when all has been looked at: mappings that are not tracked yet. */
 int mm_track_new(struct checkpoint *c, struct error *e) must_check;
+/* While it runs: reads as much of the memory of a process as if it were to be kept, into the caches
+ * of this processor. */
+void mm_rehearse(const struct checkpoint *c, pid_t pid, size_t most);
 /* Requests of asynchronous I/O write to memory without being seen by what tracks it (mm/track.h).
  */
 bool mm_pins_pages(const struct checkpoint *c);

@@ -467,6 +467,9 @@ static int save(pid_t pid, struct subject *s, int fd, const struct reprise_check
 	agent_look_ahead(p.c.proc_fd, pid, &p.found);
 	pass_prepare(&p, s->tasks);
 	r = prepare_memory(&p, s, &stood, e);
+	/* memory that somebody else fills might make us wait for him */
+	if (r >= 0 && p.c.store && !p.c.tracks && !s->faults)
+		mm_rehearse(&p.c, pid, WARM);
 	p.frozen = clock_now_ns();
 	if (r >= 0)
 		r = freezer_freeze(&p.c.freezer, e);
