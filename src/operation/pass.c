@@ -269,15 +269,13 @@ void pass_prepare(struct pass *p, size_t tasks)
 	warm_heap(memory);
 }
 
-/* The first one maps its agent while there is still something else to do. */
-int pass_begin_first(struct pass *p, struct error *e)
+/* It maps its agent while there is still something else to do. */
+static int begin(struct pass *p, struct checkpoint_process *cp, struct error *e)
 {
 	struct checkpoint *c = &p->c;
-	struct checkpoint_process *cp = c->processes.v;
-	struct frozen_thread *by = c->processes.n ? cp->speaker : NULL;
+	struct frozen_thread *by = cp->speaker;
 	int r;
 
-	find_sharers(c);
 	if (!by || cp->shares_memory)
 		return 0;
 	process_look_at_texts(c, cp);
@@ -285,6 +283,12 @@ int pass_begin_first(struct pass *p, struct error *e)
 	if (r >= 0)
 		r = agent_begin(cp->agent, e);
 	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm) : 0;
+}
+
+int pass_begin_first(struct pass *p, struct error *e)
+{
+	find_sharers(&p->c);
+	return p->c.processes.n ? begin(p, p->c.processes.v, e) : 0;
 }
 
 /* The first one is looked at by who needs it: a thread takes longer to begin. */
@@ -342,8 +346,13 @@ static void overlap(void *arg)
 static void look(void *arg)
 {
 	struct pass *p = arg;
+	struct checkpoint *c = &p->c;
+	size_t next = (size_t)(p->overlapped - c->processes.v) + 1;
 
-	mm_look(&p->c, p->overlapped);
+	mm_look(c, p->overlapped);
+	if (next < c->processes.n)
+		ignore(begin(p, &c->processes.v[next], &p->meanwhile), "told by who joins");
+	ignore(pass_join(p, &p->meanwhile), "told by who joins next");
 }
 
 void pass_overlap(struct pass *p, struct checkpoint_process *cp)
