@@ -92,6 +92,10 @@ int leak_look_at_tap(struct leak_search *s, const struct outsider *o, int fd, co
 /* Those whose descriptor was not found. */
 int leak_check_taps(struct leak_search *s, struct error *e) must_check;
 
+/* A descriptor of an epoll set outside. */
+int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, int fd,
+		       struct error *e) must_check;
+
 /* What a task outside has open, and where it stands; what it has mapped. */
 int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e) must_check;
 int leak_look_at_memory(struct leak_search *s, const struct outsider *o,

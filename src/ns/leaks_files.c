@@ -239,6 +239,8 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 	}
 	if (!r && S_ISCHR(u.mode) && u.rdev == makedev(MISC_MAJOR, 200)) /* /dev/net/tun */
 		return leak_look_at_tap(s, o, u.fd, u.link, e);
+	if (!r && !strcmp(u.link, "anon_inode:[eventpoll]"))
+		return leak_look_at_epoll(s, o, u.fd, e);
 	if (r || !S_ISSOCK(u.mode))
 		return r < 0 ? r : 0;
 	sockets->fds[sockets->n++] = u.fd;

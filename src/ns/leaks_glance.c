@@ -12,6 +12,7 @@
 #include <sys/sysmacros.h>
 
 #include "core/cleanup.h"
+#include "core/kernel_memory.h"
 #include "core/procfs.h"
 #include "ipc/sysv.h"
 #include "ns/leaks.h"
@@ -23,13 +24,15 @@ struct view {
 	struct leak_search *s;
 	struct outside *all;
 	dev_t nsfs;
-	VEC(uint64_t) files; /* struct file of what is open in the container; sorted */
+	VEC(uint64_t) files;   /* struct file of what is open in the container; sorted */
+	VEC(uint64_t) watched; /* of those that are in epoll sets the first entry */
 	VEC(pid_t) suspects;
 };
 
 static void view_free(struct view *v)
 {
 	vec_free(&v->files);
+	vec_free(&v->watched);
 	vec_free(&v->suspects);
 }
 
@@ -101,6 +104,11 @@ static int note_inside(struct view *v, struct error *e)
 		if (!at)
 			return no_memory(e);
 		*at = f->file;
+		at = f->watched ? vec_push(&v->watched) : NULL;
+		if (f->watched && !at)
+			return no_memory(e);
+		if (at)
+			*at = f->watched;
 	}
 	if (v->files.n)
 		qsort(v->files.v, v->files.n, sizeof(*v->files.v), by_address);
@@ -115,10 +123,15 @@ static bool has_network(const struct leak_search *s, uint64_t cookie)
 	return false;
 }
 
+static bool is_in_container(const struct view *v, uint64_t file)
+{
+	return v->files.n && bsearch(&file, v->files.v, v->files.n, sizeof(file), by_address);
+}
+
 /* The same open file; or of what is known by its inode, another one of that. */
 static bool is_suspicious(const struct view *v, const struct outside_file *f)
 {
-	if (v->files.n && bsearch(&f->file, v->files.v, v->files.n, sizeof(f->file), by_address))
+	if (is_in_container(v, f->file))
 		return true;
 	if (f->dev == v->nsfs || leak_is_own_device(v->s, f->dev))
 		return true;
@@ -143,6 +156,57 @@ static int look_at_files(struct view *v, struct error *e)
 			r = suspect(v, process_of(v, f->tid), e);
 	}
 	return r;
+}
+
+/* Who has that open. */
+static int suspect_users(struct view *v, uint64_t file, struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < v->all->n_files; i++)
+		if (v->all->files[i].file == file && is_looked_at(v, v->all->files[i].tid))
+			r = suspect(v, process_of(v, v->all->files[i].tid), e);
+	return r;
+}
+
+#define WATCHED_MAX 10000 /* sets outside may change while we look */
+
+/*
+ * The sets in which files of the container are (file.f_ep): most are its own. Returns 1, or 0: that
+ * is not known.
+ */
+static int look_at_watched(struct view *v, struct error *e)
+{
+	struct kernel_memory *k = NULL;
+	int entry, set, file, next;
+
+	if (!v->watched.n)
+		return 1;
+	if (checkpoint_kernel_memory(v->s->c, &k, e) < 0) {
+		error_clear(e);
+		return 0;
+	}
+	entry = kernel_offset(k, "epitem", "fllink");
+	set = kernel_offset(k, "epitem", "ep");
+	file = kernel_offset(k, "eventpoll", "file");
+	next = kernel_offset(k, "hlist_node", "next");
+	if (entry < 0 || set < 0 || file < 0 || next < 0)
+		return 0;
+	vec_for_each (w, &v->watched) {
+		uint64_t node = *w;
+
+		for (size_t n = 0; node; n++) {
+			uint64_t at = kernel_pointer(k, node + (uint64_t)(int64_t)(set - entry));
+			uint64_t who = kernel_pointer(k, at + (uint64_t)file);
+
+			if (n == WATCHED_MAX || !at || !who)
+				return 0;
+			if (!is_in_container(v, who) && suspect_users(v, who, e) < 0)
+				return e->err;
+			node = kernel_pointer(k, node + (uint64_t)next);
+		}
+	}
+	return 1;
 }
 
 static int look_at_maps(struct view *v, struct error *e)
@@ -254,6 +318,8 @@ int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct err
 		return error_errno(e, -errno, E_SYSTEM, "/proc/%s", path);
 	v.nsfs = st.st_dev;
 	r = note_inside(&v, e);
+	if (r > 0)
+		r = look_at_watched(&v, e);
 	if (r <= 0)
 		return r;
 	r = look_at_tasks(&v, e);

@@ -35,6 +35,7 @@ enum {
 	F_FILE,
 	F_FD,
 	F_TID,
+	F_WATCHED,
 	F_INODE,
 	F_MODE,
 	F_DEV,
@@ -68,6 +69,8 @@ static const struct step task_steps[] = {
 
 static const struct step file_steps[] = {
 	{F_TID, "task_struct", "thread_pid"},
+	{F_WATCHED, "file", "f_ep"},
+	{F_WATCHED, "hlist_head", "first"},
 	{F_INODE, "file", "f_inode"},
 	{F_MODE, "inode", "i_mode"},
 	{F_DEV, "inode", "i_sb"},
@@ -86,6 +89,7 @@ static const struct step file_steps[] = {
 static const struct kernel_path file_begins[F_VALUES] = {
 	[F_FILE] = {.from = KERNEL_FROM_OBJECT},
 	[F_FD] = {.from = KERNEL_FROM_NUMBER},
+	[F_WATCHED] = {.from = KERNEL_FROM_OBJECT},
 	[F_INODE] = {.from = KERNEL_FROM_OBJECT},
 	[F_MODE] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
 	[F_DEV] = {.from = KERNEL_FROM_VALUE, .value = F_INODE},
@@ -307,6 +311,7 @@ static void note_file(void *arg, const uint64_t *v)
 		.dev = device(v[F_DEV]),
 		.rdev = device(v[F_RDEV]),
 		.ino = v[F_INO],
+		.watched = v[F_WATCHED],
 		.network = S_ISSOCK(mode) ? v[F_NETWORK] : 0,
 		.waiting =
 			S_ISSOCK(mode) && (uint16_t)v[F_FAMILY] == AF_UNIX && (uint32_t)v[F_QUEUE],

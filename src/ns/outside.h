@@ -27,6 +27,7 @@ struct outside_task {
 struct outside_file {
 	uint64_t file;	  /* struct file */
 	uint64_t network; /* of a socket: SO_NETNS_COOKIE */
+	uint64_t watched; /* its first entry in an epoll set (epitem.fllink); 0: it is in none */
 	uint64_t ino;
 	dev_t dev, rdev;
 	pid_t tid;

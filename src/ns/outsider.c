@@ -23,7 +23,7 @@
 
 #define KILL_TIMEOUT_MS 10000
 
-enum question { ASK_KILL, ASK_COMPARE, ASK_SOCKETS, ASK_THREADS, ASK_PEEK, ASK_SCAN };
+enum question { ASK_KILL, ASK_COMPARE, ASK_SOCKETS, ASK_THREADS, ASK_PEEK, ASK_SCAN, ASK_EPOLL };
 
 struct request {
 	enum question what;
@@ -34,6 +34,7 @@ struct request {
 	union {
 		struct outsider_sockets sockets;
 		struct outsider_threads threads;
+		struct kcmp_epoll_slot slot;
 	};
 };
 
@@ -241,6 +242,8 @@ static int serve(const struct server *v, const struct request *q)
 		done = syscall(SYS_pidfd_send_signal, v->init, q->sig, NULL, 0);
 	else if (q->what == ASK_COMPARE)
 		done = syscall(SYS_kcmp, q->a, q->b, q->type, q->index_a, q->index_b);
+	else if (q->what == ASK_EPOLL)
+		done = syscall(SYS_kcmp, q->a, q->b, KCMP_EPOLL_TFD, q->index_a, &q->slot);
 	a.r = done < 0 ? -errno : (int)done;
 	if (q->what == ASK_SOCKETS)
 		look_at_sockets(v->proc_fd, &q->sockets, &a);
@@ -345,6 +348,16 @@ int outsider_compare(int socket, int type, pid_t a, unsigned long index_a, pid_t
 				  .type = type,
 				  .index_a = index_a,
 				  .index_b = index_b};
+	int fds[OUTSIDER_PEEKED];
+	struct answer answer;
+
+	return ask(socket, &q, &answer, fds);
+}
+
+int outsider_compare_epoll(int socket, pid_t a, int fd, pid_t b, const struct kcmp_epoll_slot *slot)
+{
+	const struct request q = {
+		.what = ASK_EPOLL, .a = a, .b = b, .index_a = (unsigned long)fd, .slot = *slot};
 	int fds[OUTSIDER_PEEKED];
 	struct answer answer;
 

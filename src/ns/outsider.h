@@ -28,6 +28,11 @@ int outsider_kill(int socket, int sig);
 int outsider_compare(int socket, int type, pid_t a, unsigned long index_a, pid_t b,
 		     unsigned long index_b);
 
+/* KCMP_EPOLL_TFD: is a descriptor of a what stands there in an epoll set of b? */
+struct kcmp_epoll_slot;
+int outsider_compare_epoll(int socket, pid_t a, int fd, pid_t b,
+			   const struct kcmp_epoll_slot *slot);
+
 /*
  * Looks at all that runs outside (outside_scan()), while the caller goes on. What it finds is in
  * the shared memory by the end, if that returns 0; no other question may be asked in between.

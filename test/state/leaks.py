@@ -159,6 +159,34 @@ enter('ipc', os.getppid())
     finish(case)
 
 
+def test_epoll(case):
+    """In a set of somebody who has nothing of it open any more; with others of the same number before."""
+    entry = run_inside(case)
+    watch = """
+import select
+kept = select.epoll()
+for i in range(2):
+    mine = os.eventfd(0)
+    os.dup2(mine, 60)
+    os.close(mine)
+    kept.register(60)
+    held = os.dup(60)
+    os.close(60)
+fd = take(%d)
+os.dup2(fd, 60)
+kept.register(60)
+os.close(60)
+os.close(fd)
+"""
+    expect_found(case, entry, watch % 3, 'pipe:[', 'task', 'descriptor 3', 'epoll set')
+    expect_found(case, entry, watch % 5, 'eventfd', 'descriptor 5', 'epoll set')
+    # One of somebody else's.
+    _, found = use(case, entry, watch.replace('take(%d)', 'os.eventfd(0)'))
+    if found:
+        raise Failed('found though it is none: %s' % found)
+    finish(case)
+
+
 def test_opened(case):
     """Anew, through /proc: the file is another description of the same thing."""
     entry = run_inside(case)
