@@ -44,6 +44,21 @@ must(libc.mount(b'tmp', b'/tmp', b'tmpfs', 0, None))
 '''
 
 
+# Where it stands becomes its root.
+OWN_ROOT = '''
+must(libc.mount(b'mnt', b'/mnt', b'tmpfs', 0, None))
+os.mkdir('/mnt/root')
+must(libc.mount(b'.', b'/mnt/root', None, 0x5000, None))
+os.chdir('/mnt/root')
+must(libc.mount(b'proc', b'proc', b'proc', 0, None))
+must(libc.mount(b'tmp', b'tmp', b'tmpfs', 0, None))
+must(libc.mount(b'/usr', b'usr', None, 0x5000, None))
+must(libc.syscall(155, b'.', b'.'))
+must(libc.umount2(b'.', 2))
+os.chdir('/')
+'''
+
+
 def own(pid):
     """What its first process is, and sees."""
     with open('/proc/%d/status' % pid) as file:
@@ -138,21 +153,23 @@ def test_root_of_its_own(case):
             os.lchown(os.path.join(path, name), FIRST, FIRST)
     os.chmod(hidden, 0o700)
     good(case.run(['/usr/bin/mount', '--bind', root, root]))
-    inside = '''
-must(libc.mount(b'mnt', b'/mnt', b'tmpfs', 0, None))
-os.mkdir('/mnt/root')
-must(libc.mount(b'.', b'/mnt/root', None, 0x5000, None))
-os.chdir('/mnt/root')
-must(libc.mount(b'proc', b'proc', b'proc', 0, None))
-must(libc.mount(b'tmp', b'tmp', b'tmpfs', 0, None))
-must(libc.mount(b'/usr', b'usr', None, 0x5000, None))
-must(libc.syscall(155, b'.', b'.'))
-must(libc.umount2(b'.', 2))
-os.chdir('/')
-'''
-    tool, first = by_hand(case, inside, COUNT, cwd=root)
+    tool, first = by_hand(case, OWN_ROOT, COUNT, cwd=root)
     shifted(case, first)
     case.wait(tool)
+
+
+def test_overlay_of_outside(case):
+    """Whoever mounted it sees its marks, and nobody inside: its files would be others."""
+    here = os.path.join(case.directory, 'overlay')
+    for name in 'upper', 'work', 'merged':
+        os.makedirs(os.path.join(here, name))
+    make_root(here + '/lower')
+    good(case.run(['/usr/bin/mount', '-t', 'overlay', 'overlay', '-o',
+                   'lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work' % (here, here, here), here + '/merged']))
+    tool, first = by_hand(case, OWN_ROOT, COUNT, cwd=here + '/merged')
+    case.refused(case.reprise('checkpoint', str(first), '-o', case.path('image')), 'container-mount', 'trusted.overlay')
+    case.kill_all()
+    case.reap()
 
 
 def test_podman_directory(case):
