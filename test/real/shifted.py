@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Containers that root has made in a user namespace whose ids are others outside: nobody of ours has a name there."""
 
+import json
 import os
+import time
 
-from case import Failed
-from foreign import COUNT, begin, goes_on, good, make_root, only_child, only_child_of, podman
+from case import Failed, Skipped
+from foreign import COUNT, begin, configure, goes_on, good, make_root, only_child, only_child_of, podman
 
 FIRST, IDS = 100000, 65536
 
@@ -143,19 +145,52 @@ def test_copy_of_the_host(case):
     case.kill_all()
 
 
+def give(root):
+    """To root of the container."""
+    for path, dirs, files in os.walk(root):
+        for name in ['.'] + dirs + files:
+            os.lchown(os.path.join(path, name), FIRST, FIRST)
+
+
 def test_root_of_its_own(case):
     """A directory that belongs to root there, below one that nobody else may enter."""
     hidden = os.path.join(case.directory, 'hidden')
     root = hidden + '/root'
     make_root(root)
-    for path, dirs, files in os.walk(root):
-        for name in ['.'] + dirs + files:
-            os.lchown(os.path.join(path, name), FIRST, FIRST)
+    give(root)
     os.chmod(hidden, 0o700)
     good(case.run(['/usr/bin/mount', '--bind', root, root]))
     tool, first = by_hand(case, OWN_ROOT, COUNT, cwd=root)
     shifted(case, first)
     case.wait(tool)
+
+
+def test_runc(case):
+    """As engines start it whose users are mapped to others (userns-remap)."""
+    begin(case, '/usr/sbin/runc')
+    directory = os.path.join(case.directory, 'runc')
+    os.mkdir(directory)
+    good(case.run(['/usr/sbin/runc', 'spec'], cwd=directory))
+    configure(directory)
+    with open(directory + '/config.json') as file:
+        config = json.load(file)
+    for kind in 'uidMappings', 'gidMappings':
+        config['linux'][kind] = [{'containerID': 0, 'hostID': FIRST, 'size': IDS}]
+    config['linux']['namespaces'].append({'type': 'user'})
+    with open(directory + '/config.json', 'w') as file:
+        json.dump(config, file)
+    give(directory + '/rootfs')
+    name = 'reprise-test-%d' % time.monotonic_ns()
+    runc = ['/usr/sbin/runc', '--root', directory + '/state']
+    code, _, err = case.run(runc + ['run', '-d', '--pid-file', directory + '/pid', name], cwd=directory)
+    try:
+        if code:
+            raise Skipped('runc does not run here: %s' % err.strip()[-200:])
+        with open(directory + '/pid') as file:
+            shifted(case, int(file.read()))
+    finally:
+        case.run(runc + ['delete', '-f', name])
+        case.reap()
 
 
 def test_overlay_of_outside(case):
