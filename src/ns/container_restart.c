@@ -121,8 +121,10 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 static int make_user_namespace(struct container_restart *cr, int flags, struct error *e)
 {
 	const bool foreign = userns_is_foreign(cr->msg);
-	int r = foreign ? foreign_begin(&cr->foreign, cr->msg, &cr->place, e) : 0;
+	int r = userns_check_right(cr->msg, e);
 
+	if (r >= 0 && foreign)
+		r = foreign_begin(&cr->foreign, cr->msg, &cr->place, e);
 	if (r >= 0)
 		r = userns_make(flags, cr->msg, e);
 	if (r < 0 || !foreign)

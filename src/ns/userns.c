@@ -178,7 +178,7 @@ static bool all_have_names(const char *status, const char *field, size_t n,
 }
 
 /* Maps of ids that are not ours are written by who may take on any (new_idmap_permitted()). */
-static int check_right(const Reprise__Container *msg, struct error *e)
+int userns_check_right(const Reprise__Container *msg, struct error *e)
 {
 	const uint64_t want = 1ULL << CAP_SETUID | 1ULL << CAP_SETGID;
 	uint64_t ours = 0;
@@ -187,8 +187,8 @@ static int check_right(const Reprise__Container *msg, struct error *e)
 	    (capabilities_in_effect(0, false, &ours) >= 0 && (ours & want) == want))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
-			 "is in a user namespace in which user %u and group %u have no name, who "
-			 "could not make it again; call reprise as root, or within that "
+			 "it has a user namespace in which user %u and group %u have no name, who "
+			 "cannot make it again; call reprise as root, or within that "
 			 "(podman unshare)",
 			 geteuid(), getegid());
 }
@@ -203,7 +203,7 @@ int userns_check_names(int proc_fd, pid_t pid, const Reprise__Container *msg, st
 		return r;
 	if (all_have_names(status, "Uid", msg->n_uid_map, msg->uid_map) &&
 	    all_have_names(status, "Gid", msg->n_gid_map, msg->gid_map))
-		return check_right(msg, e);
+		return userns_check_right(msg, e);
 	return error_object(e,
 			    error_set(e, -EOPNOTSUPP, E_TASK_NAMESPACE,
 				      "has ids that have no name in its user namespace"),

@@ -15,7 +15,9 @@
  */
 int userns_checkpoint(int proc_fd, int ns, Reprise__Container *msg, struct scratch *s,
 		      struct error *e) must_check;
-/* Has who is in it a name there, and could we make it again? */
+/* May we make it again? */
+int userns_check_right(const Reprise__Container *msg, struct error *e) must_check;
+/* The same, and has who is in it a name there? */
 int userns_check_names(int proc_fd, pid_t pid, const Reprise__Container *msg,
 		       struct error *e) must_check;
 /* A descriptor of the user namespace directly below ours in which a process is, itself or in one

@@ -5,7 +5,7 @@ import json
 import os
 import time
 
-from case import Failed, Skipped
+from case import Failed, NOBODY, Skipped
 from foreign import COUNT, begin, configure, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman
 
 FIRST, IDS = 100000, 65536
@@ -137,6 +137,8 @@ def test_copy_of_the_host(case):
         good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--pidfile', path))
         with open(path) as file:
             look(int(file.read()))
+    os.chmod(case.path('image'), 0o644)
+    case.refused(case.reprise('restart', '-i', case.path('image'), uid=NOBODY), 'task-namespace', 'no name')
     # A copy is as good as the original.
     with open(case.path('one')) as file:
         case.checkpoint(int(file.read()), '-q', '--kill', image='again')
