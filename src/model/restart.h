@@ -67,6 +67,8 @@ struct restart {
 	struct image_reader *image;
 	struct restart_records *records;
 	VEC(struct restart_process) processes; /* in the order of creation: parents first */
+	/* NULL; or how attributes are set that only root of the machine may set (ns/foreign.h). */
+	const struct foreign *foreign;
 	bool pidns;
 	bool lazy; /* private memory is filled after the tasks run */
 	bool changed_files_allowed;

@@ -136,7 +136,8 @@ static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct err
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	ct->outsider = getpid();
-	ct->all = outside_new();
+	/* Nobody can say more of who is found from within a user namespace. */
+	ct->all = ct->own & CLONE_NEWUSER ? NULL : outside_new();
 	child = fork();
 	if (child < 0) {
 		close(pair[0]);
@@ -162,29 +163,58 @@ static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct err
 	return 0;
 }
 
-/* user: that of the container; its tasks may be in one below it. */
+/* user: that of the container; its tasks may be in one below it. Root's checkpoint is hidden from
+ * root there, who could trace it and has no power over what it has open. */
+static int enter_user(const struct container *ct, int user, struct error *e)
+{
+	const bool foreign = userns_is_foreign(&ct->msg), hide = userns_is_first(ct->host_proc);
+	int r = 0;
+
+	if (setns(user, CLONE_NEWUSER) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the user namespace");
+	if (foreign)
+		r = userns_become(&ct->msg, e);
+	if (r >= 0 && hide && prctl(PR_SET_DUMPABLE, 0) < 0)
+		r = error_errno(e, -errno, E_SYSTEM, "prctl");
+	return r;
+}
+
+/* Whoever stays outside keeps the power that root has there. */
+static int enter_powerless(struct container *ct, int pidfd, pid_t pid, int user, struct error *e)
+{
+	int r;
+
+	if (setns(pidfd, CLONE_NEWPID) < 0)
+		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
+				   pid);
+	r = go_on_inside(ct, pidfd, pid, e);
+	if (r >= 0)
+		r = enter_user(ct, user, e);
+	/* It is forgotten with the change of ids (commit_creds()). */
+	if (r >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+		r = error_errno(e, -errno, E_SYSTEM, "prctl");
+	return r;
+}
+
 static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
 {
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	const bool hide = userns_is_first(ct->host_proc);
-	const bool foreign = ct->own & CLONE_NEWUSER && userns_is_foreign(&ct->msg);
-	int r = 0, flags;
+	/* Our clocks stay what they are, by which times in the kernel's memory are told. */
+	int flags = (int)(ct->own & ~(uint64_t)(CLONE_NEWTIME | CLONE_NEWUSER));
+	int r = 0;
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
-	/* Our clocks stay what they are, by which times in the kernel's memory are told. */
-	flags = (int)(ct->own & ~(uint64_t)(CLONE_NEWTIME | CLONE_NEWUSER));
-	if ((ct->own & CLONE_NEWUSER && setns(user, CLONE_NEWUSER) < 0) ||
-	    (flags && setns(pidfd, flags) < 0))
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
-				   pid);
-	if (foreign)
-		r = userns_become(&ct->msg, e);
-	/* Root of that user namespace could trace us from now on, and has no power over what we
-	 * have open. */
-	if (r >= 0 && hide && ct->own & CLONE_NEWUSER && prctl(PR_SET_DUMPABLE, 0) < 0)
-		r = error_errno(e, -errno, E_SYSTEM, "prctl");
-	if (r >= 0 && ct->own & CLONE_NEWPID)
+	if (ct->powerless) {
+		r = enter_powerless(ct, pidfd, pid, user, e);
+		flags &= ~CLONE_NEWPID;
+	} else if (ct->own & CLONE_NEWUSER) {
+		r = enter_user(ct, user, e);
+	}
+	if (r >= 0 && flags && setns(pidfd, flags) < 0)
+		r = error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
+				pid);
+	if (r >= 0 && !ct->powerless && ct->own & CLONE_NEWPID)
 		r = go_on_inside(ct, pidfd, pid, e);
 	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
 		r = open_proc(ct, e);
@@ -383,6 +413,9 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r < 0)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
+	ct->powerless = ct->mounts.user && ct->own & CLONE_NEWPID && userns_is_first(proc_fd) &&
+			userns_is_foreign(&ct->msg);
+	ct->mounts.marks = ct->powerless;
 	r = look_at_ids(ct, e);
 	if (r < 0)
 		return r;
@@ -480,7 +513,10 @@ int container_add_layers(struct checkpoint *c, struct container *ct, struct moun
 
 		if (!slot)
 			return no_memory(e);
-		r = layer_checkpoint(c, l->dir_fd, l->mount->point, slot, &l->mount->layer, e);
+		r = layer_checkpoint(c, l->dir_fd, l->mount->point,
+				     ct->powerless && l->mount->kind == MOUNT_OVERLAY ? ct->outside
+										      : -1,
+				     slot, &l->mount->layer, e);
 		if (r < 0)
 			return r;
 	}

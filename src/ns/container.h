@@ -47,6 +47,7 @@ struct container {
 	struct cgroups cgroups;
 	int proc_fd;	     /* of the namespace; -1: ours */
 	int host_proc;	     /* of the namespace that we came from */
+	bool powerless;	     /* he has power over the machine, and we have none in there */
 	int outside;	     /* to whoever sends signals for us; -1: none */
 	pid_t outsider;	     /* its pid outside */
 	struct outside *all; /* shared with it, or NULL */

@@ -118,7 +118,8 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, 0, cr->msg, cr->net, e) : 0;
 }
 
-static int make_user_namespace(struct container_restart *cr, int flags, struct error *e)
+static int make_user_namespace(struct restart *rs, struct container_restart *cr, int flags,
+			       struct error *e)
 {
 	const bool foreign = userns_is_foreign(cr->msg);
 	int r = userns_check_right(cr->msg, e);
@@ -129,6 +130,7 @@ static int make_user_namespace(struct container_restart *cr, int flags, struct e
 		r = userns_make(flags, cr->msg, e);
 	if (r < 0 || !foreign)
 		return r;
+	rs->foreign = cr->foreign.pid > 0 ? &cr->foreign : NULL;
 	cr->place.external = foreign_source;
 	cr->place.arg = &cr->foreign;
 	r = userns_become(cr->msg, e);
@@ -139,7 +141,7 @@ static int make_user_namespace(struct container_restart *cr, int flags, struct e
 	return r;
 }
 
-static int make_namespaces(const struct restart *r, struct container_restart *cr, struct network *n,
+static int make_namespaces(struct restart *r, struct container_restart *cr, struct network *n,
 			   struct error *e)
 {
 	const Reprise__Container *msg = cr->msg;
@@ -155,7 +157,7 @@ static int make_namespaces(const struct restart *r, struct container_restart *cr
 	if (msg->own & CLONE_NEWNET && network_begin(n, r->proc_fd, e) < 0)
 		return -EIO;
 	if (flags & CLONE_NEWUSER) {
-		int res = make_user_namespace(cr, flags, e);
+		int res = make_user_namespace(r, cr, flags, e);
 
 		if (res < 0)
 			return res;
@@ -180,12 +182,13 @@ static int fill_overlays(struct restart *r, struct container_restart *cr, struct
 
 		if (m->kind != MOUNT_OVERLAY || !m->layer)
 			continue;
-		fd = mounts_upper(&cr->place, m, e);
+		fd = foreign_upper(&cr->foreign, i);
+		fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : mounts_upper(&cr->place, m, e);
 		res = fd < 0 ? fd : layer_restart(r, m->layer, fd, e);
 		if (res < 0)
 			return error_object(e, res, "writable layer of %s", m->point);
 	}
-	return 0;
+	return foreign_mount_overlays(&cr->foreign, e);
 }
 
 /* In the order of the image. */

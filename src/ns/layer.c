@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "ns/layer.h"
+#include "ns/outsider.h"
 
 #define PAGE	    4096ULL
 #define PAGE_UP(x)  (((x) + PAGE - 1) & ~(PAGE - 1))
@@ -21,7 +22,7 @@
 
 struct layer {
 	uint64_t id;
-	int dir_fd;
+	int dir_fd, outside;
 	dev_t dev;
 	struct scratch s;
 	Reprise__Layer msg;
@@ -111,25 +112,48 @@ static bool wanted_xattr(const char *name)
 	return strncmp(name, "system.", 7) || !strncmp(name, "system.posix_acl", 16);
 }
 
-static int add_xattr(struct layer *l, const char *file, const char *name, Reprise__LayerEntry *m)
+static int add_value(struct layer *l, const char *name, const void *value, size_t n,
+		     Reprise__LayerEntry *m)
 {
-	char value[4096];
-	ssize_t n = lgetxattr(file, name, value, sizeof(value));
 	Reprise__Xattr *x = scratch_message(&l->s, Reprise__Xattr, reprise__xattr__init), **list;
 
-	if (n < 0)
-		return -errno;
 	list = scratch_alloc(&l->s, (m->n_xattrs + 1) * sizeof(*list));
 	if (!x || !list)
 		return -ENOMEM;
 	if (m->n_xattrs)
 		memcpy(list, m->xattrs, m->n_xattrs * sizeof(*list));
 	x->name = scratch_string(&l->s, name);
-	x->value.data = scratch_copy(&l->s, value, (size_t)n);
-	x->value.len = (size_t)n;
+	x->value.data = scratch_copy(&l->s, value, n);
+	x->value.len = n;
 	list[m->n_xattrs++] = x;
 	m->xattrs = list;
 	return x->name && (x->value.data || !n) ? 0 : -ENOMEM;
+}
+
+static int add_xattr(struct layer *l, const char *file, const char *name, Reprise__LayerEntry *m)
+{
+	char value[4096];
+	ssize_t n = lgetxattr(file, name, value, sizeof(value));
+
+	return n < 0 ? -errno : add_value(l, name, value, (size_t)n, m);
+}
+
+/* Of what only root of the machine sees. */
+static int save_marks(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
+		      struct error *e)
+{
+	_cleanup_(free_ptr) char *buf = malloc(OUTSIDER_MARKS);
+	int n = buf ? outsider_marks(l->outside, parent, name, buf) : -ENOMEM, r = n;
+
+	for (char *at = buf; r >= 0 && at < buf + n;) {
+		char *value = at + strlen(at) + 1 + sizeof(uint32_t);
+		uint32_t len;
+
+		memcpy(&len, value - sizeof(len), sizeof(len));
+		r = add_value(l, at, value, len, m);
+		at = value + len;
+	}
+	return r < 0 ? error_errno(e, r, E_FILE_OPEN, "extended attributes of %s", m->path) : 0;
 }
 
 static int save_xattrs(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
@@ -156,7 +180,7 @@ static int save_xattrs(struct layer *l, int parent, const char *name, Reprise__L
 			return error_errno(e, r, E_FILE_OPEN, "extended attribute %s of %s", x,
 					   m->path);
 	}
-	return 0;
+	return l->outside < 0 ? 0 : save_marks(l, parent, name, m, e);
 }
 
 static int save_target(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
@@ -325,8 +349,8 @@ static int take_stock(struct layer *l, struct error *e)
 	return r;
 }
 
-int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct layer **ret,
-		     uint64_t *ret_id, struct error *e)
+int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, int outside,
+		     struct layer **ret, uint64_t *ret_id, struct error *e)
 {
 	struct layer *l = calloc(1, sizeof(*l));
 	int r;
@@ -336,6 +360,7 @@ int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct 
 	reprise__layer__init(&l->msg);
 	l->id = *ret_id = objects_fresh(c->objects);
 	l->dir_fd = fcntl(dir_fd, F_DUPFD_CLOEXEC, 3);
+	l->outside = outside;
 	r = take_stock(l, e);
 	if (r >= 0)
 		r = checkpoint_put(c, RECORD_LAYER, l->id, &l->msg.base, e);

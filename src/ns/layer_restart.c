@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "ns/foreign.h"
 #include "ns/layer.h"
 
 #define PAGE_UP(x) (((x) + 4095ULL) & ~4095ULL)
@@ -138,8 +139,17 @@ static int set_flags(int parent, const char *name, const Reprise__LayerEntry *m,
 	return error_errno(e, -errno, E_RESTORE, "cannot set the flags (chattr) of %s", m->path);
 }
 
-static int set_attributes(int parent, const char *name, const Reprise__LayerEntry *m,
-			  struct error *e)
+static int set_xattr(const struct restart *r, int parent, const char *name, const Reprise__Xattr *x)
+{
+	if (lsetxattr(name, x->name, x->value.data, x->value.len, 0) == 0)
+		return 0;
+	if (errno != EPERM || !r->foreign || strncmp(x->name, "trusted.", 8))
+		return -errno;
+	return foreign_set_mark(r->foreign, parent, name, x->name, x->value.data, x->value.len);
+}
+
+static int set_attributes(const struct restart *r, int parent, const char *name,
+			  const Reprise__LayerEntry *m, struct error *e)
 {
 	const struct timespec times[2] = {{m->atime_sec, m->has_atime ? m->atime_nsec : UTIME_OMIT},
 					  {m->mtime_sec, m->mtime_nsec}};
@@ -150,11 +160,13 @@ static int set_attributes(int parent, const char *name, const Reprise__LayerEntr
 		return error_errno(e, -errno, E_SYSTEM, "fchdir");
 	if (fchownat(parent, name, m->uid, m->gid, AT_SYMLINK_NOFOLLOW) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set the owner of %s", m->path);
-	for (size_t i = 0; i < m->n_xattrs; i++)
-		if (lsetxattr(name, m->xattrs[i]->name, m->xattrs[i]->value.data,
-			      m->xattrs[i]->value.len, 0) < 0)
-			return error_errno(e, -errno, E_RESTORE, "cannot set attribute %s of %s",
+	for (size_t i = 0; i < m->n_xattrs; i++) {
+		int res = set_xattr(r, parent, name, m->xattrs[i]);
+
+		if (res < 0)
+			return error_errno(e, res, E_RESTORE, "cannot set attribute %s of %s",
 					   m->xattrs[i]->name, m->path);
+	}
 	if (!S_ISLNK(m->mode) && fchmodat(parent, name, m->mode & 07777, 0) < 0)
 		return error_errno(e, -errno, E_RESTORE, "cannot set the mode of %s", m->path);
 	if (utimensat(parent, name, times, AT_SYMLINK_NOFOLLOW) < 0)
@@ -289,7 +301,8 @@ static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
 }
 
 /* Deepest first: a change in a directory changes its time. */
-static int finish_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
+static int finish_all(const struct restart *rs, const Reprise__Layer *msg, int dir_fd,
+		      struct error *e)
 {
 	for (size_t i = msg->n_entries; i-- > 0;) {
 		const Reprise__LayerEntry *m = msg->entries[i];
@@ -300,7 +313,7 @@ static int finish_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
 		if (m->link)
 			continue;
 		parent = open_parent(dir_fd, m->path, &name, e);
-		r = parent < 0 ? parent : set_attributes(parent, name, m, e);
+		r = parent < 0 ? parent : set_attributes(rs, parent, name, m, e);
 		if (r < 0)
 			return r;
 	}
@@ -317,5 +330,5 @@ int layer_restart(struct restart *r, uint64_t id, int dir_fd, struct error *e)
 	res = make_all(msg, dir_fd, e);
 	if (res >= 0)
 		res = fill(r, id, msg, dir_fd, e);
-	return res < 0 ? res : finish_all(msg, dir_fd, e);
+	return res < 0 ? res : finish_all(r, msg, dir_fd, e);
 }

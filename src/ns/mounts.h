@@ -43,7 +43,8 @@ struct mounts_survey {
 	struct mounts_hidden hidden;   /* of theirs, where they are not ours */
 	struct overlay_parts overlays; /* what they are made of, while the host's paths are there */
 	bool derived;
-	bool user; /* in a user namespace of their own */
+	bool user;  /* in a user namespace of their own */
+	bool marks; /* what overlays of outside have noted is seen nevertheless */
 	const Reprise__Container
 		*ids; /* what the host's are called there; NULL: as the host does */
 	bool nested;  /* of a task; what is outside is the root's mount namespace, */

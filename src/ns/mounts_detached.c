@@ -361,8 +361,8 @@ static int look_memory(struct checkpoint *c, const struct detached *d, const str
 	if (!slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mount");
 	*slot = NULL;
-	if (layer_checkpoint(c, ret->root, "a mount that is attached nowhere", slot, &msg->layer,
-			     e) < 0)
+	if (layer_checkpoint(c, ret->root, "a mount that is attached nowhere", -1, slot,
+			     &msg->layer, e) < 0)
 		return e->err;
 	layer_set_last(*slot);
 	return 0;

@@ -362,6 +362,9 @@ static int make_new(struct build *b, size_t i, struct error *e)
 
 	if (m->kind == MOUNT_TMPFS && b->place->early_fds && b->place->early_fds[i] >= 0)
 		return duplicate(b->place->early_fds[i], e);
+	if (m->kind == MOUNT_OVERLAY && b->place->external &&
+	    b->place->external(b->place->arg, m) >= 0)
+		return duplicate(b->place->external(b->place->arg, m), e);
 	if (m->kind == MOUNT_FRESH && b->place->fresh_fd && *b->place->fresh_fd >= 0)
 		return duplicate(*b->place->fresh_fd, e);
 	snprintf(name, sizeof(name), "new%zu", i);

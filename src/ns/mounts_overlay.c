@@ -36,14 +36,16 @@ static int open_part(const struct overlay_place *at, bool inside, const char *di
 	return openat(at->proc_fd, path, flags | O_DIRECTORY | O_CLOEXEC);
 }
 
-/* One that cannot be opened is not searched; inside it must be known on which mount it is. */
+/* One that cannot be opened is not searched; inside it must be known on which mount it is, and with
+ * other owners what would take its place. */
 static int add_part(struct mounts_survey *sv, dev_t dev, const struct overlay_place *at,
 		    bool inside, const char *dir, struct error *e)
 {
 	int fd = *dir ? open_part(at, inside, dir, O_RDONLY) : -1;
 	struct overlay_part *part = fd < 0 ? NULL : vec_push(&sv->overlays);
 
-	if (fd < 0 && inside)
+	/* podman shows lower directories with other owners by mounts that it takes away again. */
+	if (fd < 0 && (inside || (sv->marks && *dir)))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "its directory %s is not found any more", dir);
 	if (fd >= 0 && !part) {
@@ -236,7 +238,7 @@ static int check_writable(const struct mounts_survey *sv, const struct overlay_p
 static int check_marks(const struct mounts_survey *sv, const struct mount_line *m,
 		       const Reprise__Mount *msg, struct error *e)
 {
-	if (!sv->user || msg->inside || mount_has_option(m->super, "userxattr"))
+	if (!sv->user || sv->marks || msg->inside || mount_has_option(m->super, "userxattr"))
 		return 0;
 	return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 			 "it was mounted outside, and nobody in a user namespace sees all of its "

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
@@ -23,7 +24,16 @@
 
 #define KILL_TIMEOUT_MS 10000
 
-enum question { ASK_KILL, ASK_COMPARE, ASK_SOCKETS, ASK_THREADS, ASK_PEEK, ASK_SCAN, ASK_EPOLL };
+enum question {
+	ASK_KILL,
+	ASK_COMPARE,
+	ASK_SOCKETS,
+	ASK_THREADS,
+	ASK_PEEK,
+	ASK_SCAN,
+	ASK_EPOLL,
+	ASK_MARKS
+};
 
 struct request {
 	enum question what;
@@ -35,6 +45,7 @@ struct request {
 		struct outsider_sockets sockets;
 		struct outsider_threads threads;
 		struct kcmp_epoll_slot slot;
+		char name[256];
 	};
 };
 
@@ -225,6 +236,56 @@ static void scan(struct outside_scanner *s, struct outside *all, struct answer *
 	a->r = all->result;
 }
 
+static int read_marks(int parent, const char *name, char *buf)
+{
+	_cleanup_(free_ptr) char *list = malloc(OUTSIDER_MARKS);
+	size_t used = 0;
+	ssize_t n;
+
+	if (!list || fchdir(parent) < 0)
+		return list ? -errno : -ENOMEM;
+	n = llistxattr(name, list, OUTSIDER_MARKS);
+	if (n < 0)
+		return errno == ENOTSUP || errno == ENOENT ? 0 : -errno;
+	for (char *x = list; x < list + n; x += strlen(x) + 1) {
+		const size_t head = strlen(x) + 1 + sizeof(uint32_t);
+		ssize_t len = -1;
+		uint32_t size;
+
+		if (strncmp(x, "trusted.", 8))
+			continue;
+		if (used + head < OUTSIDER_MARKS)
+			len = lgetxattr(name, x, buf + used + head, OUTSIDER_MARKS - used - head);
+		if (len < 0)
+			return -E2BIG;
+		size = (uint32_t)len;
+		memcpy(buf + used, x, strlen(x) + 1);
+		memcpy(buf + used + strlen(x) + 1, &size, sizeof(size));
+		used += head + size;
+	}
+	return (int)used;
+}
+
+/* The directory follows the question, and the attributes the answer. */
+static int tell_marks(int socket, const struct request *q)
+{
+	_cleanup_(free_ptr) char *buf = malloc(OUTSIDER_MARKS);
+	int fds[OUTSIDER_PEEKED], n, r;
+	struct answer a = {.r = -ENOMEM};
+	char byte;
+
+	n = receive(socket, &byte, 1, fds, 0);
+	if (n != 1)
+		return -EPIPE;
+	if (buf)
+		a.r = read_marks(fds[0], q->name, buf);
+	close(fds[0]);
+	r = reply(socket, &(struct answer){.r = a.r}, NULL);
+	if (r >= 0 && a.r > 0 && send(socket, buf, (size_t)a.r, MSG_NOSIGNAL) != a.r)
+		r = -EPIPE;
+	return r;
+}
+
 /* What serves needs: descriptors, and what looks at all, or NULL. */
 struct server {
 	int socket, proc_fd, init;
@@ -238,6 +299,8 @@ static int serve(const struct server *v, const struct request *q)
 	struct answer a = {};
 	long done = 0;
 
+	if (q->what == ASK_MARKS)
+		return tell_marks(v->socket, q);
 	if (q->what == ASK_KILL && q->sig != SIGKILL)
 		done = syscall(SYS_pidfd_send_signal, v->init, q->sig, NULL, 0);
 	else if (q->what == ASK_COMPARE)
@@ -352,6 +415,24 @@ int outsider_compare(int socket, int type, pid_t a, unsigned long index_a, pid_t
 	struct answer answer;
 
 	return ask(socket, &q, &answer, fds);
+}
+
+int outsider_marks(int socket, int parent, const char *name, char *buf)
+{
+	struct request q = {.what = ASK_MARKS};
+	int fds[OUTSIDER_PEEKED], r;
+	const struct answer with = {.r = 1};
+	struct answer a;
+
+	if (strlen(name) >= sizeof(q.name))
+		return -ENAMETOOLONG;
+	memcpy(q.name, name, strlen(name) + 1);
+	r = put(socket, &q);
+	if (r >= 0)
+		r = reply(socket, &with, &parent);
+	if (r >= 0)
+		r = get(socket, &a, fds);
+	return r <= 0 ? r : receive(socket, buf, OUTSIDER_MARKS, fds, 0) < 0 ? -EPIPE : r;
 }
 
 int outsider_compare_epoll(int socket, pid_t a, int fd, pid_t b, const struct kcmp_epoll_slot *slot)

@@ -34,6 +34,14 @@ int outsider_compare_epoll(int socket, pid_t a, int fd, pid_t b,
 			   const struct kcmp_epoll_slot *slot);
 
 /*
+ * The attributes of a file by its name in a directory that only root of the machine sees
+ * (`trusted.`), one behind the other: the name with its zero, a uint32_t with the length, the
+ * value. Returns how many bytes.
+ */
+#define OUTSIDER_MARKS 65536
+int outsider_marks(int socket, int parent, const char *name, char *buf);
+
+/*
  * Looks at all that runs outside (outside_scan()), while the caller goes on. What it finds is in
  * the shared memory by the end, if that returns 0; no other question may be asked in between.
  */

@@ -135,7 +135,7 @@ static bool has_name(size_t n, Reprise__IdMap *const *map, uint32_t id)
 	return n == 1 && map[0]->count == 1;
 }
 
-static uint32_t somebody(size_t n, Reprise__IdMap *const *map)
+uint32_t userns_somebody(size_t n, Reprise__IdMap *const *map)
 {
 	uint32_t ret = map[0]->inside;
 
@@ -147,8 +147,8 @@ static uint32_t somebody(size_t n, Reprise__IdMap *const *map)
 
 int userns_become(const Reprise__Container *msg, struct error *e)
 {
-	const uint32_t uid = somebody(msg->n_uid_map, msg->uid_map),
-		       gid = somebody(msg->n_gid_map, msg->gid_map);
+	const uint32_t uid = userns_somebody(msg->n_uid_map, msg->uid_map),
+		       gid = userns_somebody(msg->n_gid_map, msg->gid_map);
 
 	if (syscall(SYS_setresgid, gid, gid, gid) < 0 || syscall(SYS_setresuid, uid, uid, uid) < 0)
 		return error_errno(e, -errno, E_CREDENTIALS,

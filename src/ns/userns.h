@@ -39,6 +39,7 @@ bool userns_is_foreign(const Reprise__Container *msg);
  * Who is in such a one becomes somebody there: files are made there by those only who have a name.
  * He is not dumpable then.
  */
+uint32_t userns_somebody(size_t n, Reprise__IdMap *const *map);
 int userns_become(const Reprise__Container *msg, struct error *e) must_check;
 /* This process enters a new one, with other new namespaces at once. */
 int userns_make(int flags, const Reprise__Container *msg, struct error *e) must_check;

@@ -197,17 +197,35 @@ def test_runc(case):
 
 
 def test_overlay_of_outside(case):
-    """Whoever mounted it sees its marks, and nobody inside: its files would be others."""
+    """Whoever mounted it sees its marks, and nobody inside: what was removed and made anew stays so."""
     here = os.path.join(case.directory, 'overlay')
     for name in 'upper', 'work', 'merged':
         os.makedirs(os.path.join(here, name))
     make_root(here + '/lower')
+    for name in 'kept', 'anew', 'gone':
+        os.makedirs('%s/lower/%s' % (here, name))
+        with open('%s/lower/%s/below' % (here, name), 'w'):
+            pass
+    give(here + '/lower')
+    give(here + '/upper')
     good(case.run(['/usr/bin/mount', '-t', 'overlay', 'overlay', '-o',
                    'lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work' % (here, here, here), here + '/merged']))
-    tool, first = by_hand(case, OWN_ROOT, COUNT, cwd=here + '/merged')
-    case.refused(case.reprise('checkpoint', str(first), '-o', case.path('image')), 'container-mount', 'trusted.overlay')
-    case.kill_all()
-    case.reap()
+    tool, first = by_hand(case, OWN_ROOT, 'rm -r /anew /gone; mkdir /anew; echo mine > /anew/mine; ' + COUNT, cwd=here + '/merged')
+
+    def files(pid):
+        root = '/proc/%d/root' % pid
+        return [(os.path.relpath(path, root), sorted(below), os.stat(path).st_uid)
+                for name in ('kept', 'anew', 'gone') for path, _, below in os.walk(os.path.join(root, name))]
+    case.until(lambda: os.path.exists('/proc/%d/root/anew/mine' % first), 'its files')
+    before = files(first)
+    if before != [('kept', ['below'], FIRST), ('anew', ['mine'], FIRST)]:
+        raise Failed('there is %s' % before)
+
+    def look(init):
+        if files(init) != before:
+            raise Failed('there is %s, there was %s' % (files(init), before))
+    shifted(case, first, look=look)
+    case.wait(tool)
 
 
 def test_podman_directory(case):
