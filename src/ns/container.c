@@ -9,11 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -103,122 +99,6 @@ static pid_t inner_pid(int proc_fd, pid_t pid)
 		s = end;
 	}
 	return last;
-}
-
-/* A /proc for the namespaces that we are in, whether one is mounted there or not. */
-static int open_proc(struct container *ct, struct error *e)
-{
-	_cleanup_(close_fd) int fs = fsopen("proc", FSOPEN_CLOEXEC);
-
-	/* In a user namespace that does not own the pid namespace, which is still the one of
-	 * before. */
-	if (!(ct->own & CLONE_NEWPID) && (ct->own & CLONE_NEWUSER)) {
-		ct->proc_fd = fcntl(ct->host_proc, F_DUPFD_CLOEXEC, 3);
-		return ct->proc_fd < 0
-			       ? error_errno(e, -errno, E_SYSTEM, "cannot duplicate a descriptor")
-			       : 0;
-	}
-	if (fs < 0 || fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		return error_errno(e, -errno, E_NAMESPACE,
-				   "cannot look into /proc of the container");
-	ct->proc_fd = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-	return ct->proc_fd < 0 ? error_errno(e, -errno, E_NAMESPACE,
-					     "cannot look into /proc of the container")
-			       : 0;
-}
-
-static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct error *e)
-{
-	int pair[2];
-	pid_t child;
-	char byte;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "socketpair");
-	ct->outsider = getpid();
-	/* Nobody can say more of who is found from within a user namespace. */
-	ct->all = ct->own & CLONE_NEWUSER ? NULL : outside_new();
-	child = fork();
-	if (child < 0) {
-		close(pair[0]);
-		close(pair[1]);
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the pid namespace");
-	}
-	if (child > 0) {
-		close(pair[1]);
-		if (ct->output >= 0)
-			close(ct->output);
-		if (ct->leave)
-			ct->leave(ct->leave_arg);
-		if (send(pair[0], "", 1, MSG_NOSIGNAL) != 1)
-			_exit(1);
-		outsider_stay(pair[0], ct->host_proc, pidfd, first, child, ct->all);
-	}
-	close(pair[0]);
-	ct->outside = pair[1];
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* If it died before that, nobody else holds the other end. */
-	if (recv(pair[1], &byte, 1, 0) != 1)
-		_exit(1);
-	return 0;
-}
-
-/* user: that of the container; its tasks may be in one below it. Root's checkpoint is hidden from
- * root there, who could trace it and has no power over what it has open. */
-static int enter_user(const struct container *ct, int user, struct error *e)
-{
-	const bool foreign = userns_is_foreign(&ct->msg), hide = userns_is_first(ct->host_proc);
-	int r = 0;
-
-	if (setns(user, CLONE_NEWUSER) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the user namespace");
-	if (foreign)
-		r = userns_become(&ct->msg, e);
-	if (r >= 0 && hide && prctl(PR_SET_DUMPABLE, 0) < 0)
-		r = error_errno(e, -errno, E_SYSTEM, "prctl");
-	return r;
-}
-
-/* Whoever stays outside keeps the power that root has there. */
-static int enter_powerless(struct container *ct, int pidfd, pid_t pid, int user, struct error *e)
-{
-	int r;
-
-	if (setns(pidfd, CLONE_NEWPID) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
-				   pid);
-	r = go_on_inside(ct, pidfd, pid, e);
-	if (r >= 0)
-		r = enter_user(ct, user, e);
-	/* It is forgotten with the change of ids (commit_creds()). */
-	if (r >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		r = error_errno(e, -errno, E_SYSTEM, "prctl");
-	return r;
-}
-
-static int enter_all(struct container *ct, pid_t pid, int user, struct error *e)
-{
-	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	/* Our clocks stay what they are, by which times in the kernel's memory are told. */
-	int flags = (int)(ct->own & ~(uint64_t)(CLONE_NEWTIME | CLONE_NEWUSER));
-	int r = 0;
-
-	if (pidfd < 0)
-		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
-	if (ct->powerless) {
-		r = enter_powerless(ct, pidfd, pid, user, e);
-		flags &= ~CLONE_NEWPID;
-	} else if (ct->own & CLONE_NEWUSER) {
-		r = enter_user(ct, user, e);
-	}
-	if (r >= 0 && flags && setns(pidfd, flags) < 0)
-		r = error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
-				pid);
-	if (r >= 0 && !ct->powerless && ct->own & CLONE_NEWPID)
-		r = go_on_inside(ct, pidfd, pid, e);
-	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
-		r = open_proc(ct, e);
-	return r;
 }
 
 static int describe(struct container *ct, struct error *e)
@@ -432,7 +312,7 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r >= 0 && ct->own & CLONE_NEWNET)
 		r = network_begin(&ct->network, proc_fd, e);
 	if (r >= 0)
-		r = enter_all(ct, *pid, user, e);
+		r = container_enter_all(ct, *pid, user, e);
 	if (r >= 0)
 		r = mounts_open_layers(&ct->mounts, mounts_open_here, NULL, e);
 	if (r >= 0)

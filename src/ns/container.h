@@ -73,6 +73,9 @@ struct container {
  * it and ends.
  */
 int container_enter(struct container *ct, pid_t *pid, struct error *e) must_check;
+/* container_enter.c, when all that is to be seen from outside has been seen. user: that of the
+ * container, if it has one. */
+int container_enter_all(struct container *ct, pid_t pid, int user, struct error *e) must_check;
 /* No task of the pid namespace is without a parent in it but its init. */
 int container_check_tasks(const struct container *ct, struct error *e) must_check;
 /* Sends a signal to a task of the tree; to init from outside. As kill(2): 0 or a negative errno. */

@@ -438,37 +438,6 @@ static int make_copy(struct build *b, size_t i, struct error *e)
 	return fd < 0 ? error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot bind it") : fd;
 }
 
-/* What is read-only by a lock of another user namespace stays so meanwhile. */
-int mounts_set_flags(int fd, unsigned long flags, bool with_readonly, struct error *e)
-{
-	static const struct {
-		unsigned long flag;
-		uint64_t attr;
-	} names[] = {
-		{MS_RDONLY, MOUNT_ATTR_RDONLY},		{MS_NOSUID, MOUNT_ATTR_NOSUID},
-		{MS_NODEV, MOUNT_ATTR_NODEV},		{MS_NOEXEC, MOUNT_ATTR_NOEXEC},
-		{MS_NODIRATIME, MOUNT_ATTR_NODIRATIME}, {MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW},
-	};
-	struct mount_attr attr = {};
-
-	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (!with_readonly && names[i].flag & flags & MS_RDONLY)
-			continue;
-		else if (flags & names[i].flag)
-			attr.attr_set |= names[i].attr;
-		else
-			attr.attr_clr |= names[i].attr;
-	if (flags & (MS_NOATIME | MS_RELATIME | MS_STRICTATIME))
-		attr.attr_clr |= MOUNT_ATTR__ATIME;
-	if (flags & MS_NOATIME)
-		attr.attr_set |= MOUNT_ATTR_NOATIME;
-	else if (flags & MS_STRICTATIME)
-		attr.attr_set |= MOUNT_ATTR_STRICTATIME;
-	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
-		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot set the flags");
-	return 0;
-}
-
 static int mount_one(struct build *b, size_t i, struct error *e)
 {
 	const Reprise__Mount *m = b->msg->mounts[i];
