@@ -50,12 +50,17 @@ static bool is_memory(int fd)
 	return fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
 }
 
+static bool is_full(const struct stat *st)
+{
+	return (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
+}
+
 /* SEEK_HOLE goes through all pages of a tmpfs, 130 ms per GiB. */
 static int find_data(struct inode_entry *entry, const struct stat *st)
 {
 	off_t at = 0;
 
-	if ((uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size && is_memory(entry->fd))
+	if (is_full(st) && is_memory(entry->fd))
 		return add_run(entry, 0, (uint64_t)st->st_size);
 	while (at < st->st_size) {
 		off_t data = lseek(entry->fd, at, SEEK_DATA), hole;
@@ -81,6 +86,10 @@ int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 
 	if (st->st_size == 0)
 		return 0;
+	/* Whoever reserves room does so for all of it. Which part, if it was one, is told by no
+	 * interface: SEEK_DATA skips what was not written (mapping_seek_hole_data()). */
+	if (entry->msg.kind == INODE_MEMFD || entry->msg.kind == INODE_DELETED)
+		entry->msg.reserved = is_full(st);
 	/* The application's descriptor may be for writing only, or O_PATH; and its position is its
 	 * own. */
 	r = inode_open_to_read(c, fd, entry->msg.path, &entry->fd, e);
@@ -195,6 +204,20 @@ int inode_contents_fill(struct restart *r, struct inode_open *inode, struct erro
 	return res;
 }
 
+/* What has no room when it is written to is lost by SIGBUS, or fails. */
+static int reserve(const struct inode_open *inode, struct error *e)
+{
+	const Reprise__Inode *msg = inode->msg;
+	int r = 0;
+
+	if (msg->reserved && S_ISREG(msg->mode) && msg->size)
+		r = fallocate(inode->fd, 0, 0, (off_t)msg->size) < 0 ? -errno : 0;
+	/* A file system that knows of no such thing. */
+	return r == 0 || r == -EOPNOTSUPP || r == -ENOSYS
+		       ? 0
+		       : error_errno(e, r, E_RESTORE, "cannot reserve room for %s", msg->path);
+}
+
 /* O_PATH descriptors know no fchmod and fchown, but their links do. */
 static int set_attributes(struct restart *r, const struct inode_open *inode, struct error *e)
 {
@@ -228,6 +251,8 @@ int inode_contents_restart(struct restart *r, struct inode_open *inode, struct e
 		return error_errno(e, -errno, E_RESTORE, "cannot set the size of %s",
 				   inode->msg->path);
 	res = inode_contents_fill(r, inode, e);
+	if (res >= 0)
+		res = reserve(inode, e);
 	/* What is the owner's needs his permission to write, */
 	if (res >= 0)
 		res = inode_xattr_restart(r, inode, true, e);

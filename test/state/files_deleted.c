@@ -12,9 +12,9 @@
 
 int main(void)
 {
-	int fd, again, read_only, replaced, linked, sparse, temporary, null, log;
+	int fd, again, read_only, replaced, linked, sparse, temporary, reserved, null, log;
 	char path[64], link[500], *data = malloc(SIZE);
-	struct stat before, now;
+	struct stat before, now, room = {};
 	ssize_t n;
 
 	test_init();
@@ -44,6 +44,10 @@ int main(void)
 	if (temporary >= 0)
 		CHECK_EQUAL(write(temporary, "temporary", 9), 9);
 	CHECK(!fstat(fd, &before));
+	reserved = test_file("reserved", 10, 6);
+	if (!fallocate(reserved, 0, 0, 1 << 18))
+		CHECK(!fstat(reserved, &room));
+	CHECK(!unlink("reserved"));
 
 	test_wait();
 	if (test_break(1))
@@ -80,6 +84,9 @@ int main(void)
 	CHECK_EQUAL(now.st_size, 1L << 33);
 	CHECKF(now.st_blocks < 1000, "a sparse file now has %ld blocks", (long)now.st_blocks);
 	CHECK(pread(sparse, data, 1, 1L << 32) == 1 && data[0] == 'x');
+	CHECK(!fstat(reserved, &now) && pread(reserved, data, 10, 0) == 10);
+	CHECK_FILLED(data, 10, 6);
+	CHECK(!room.st_size || (now.st_size == 1 << 18 && now.st_blocks >= (1 << 18) / 512));
 	if (temporary >= 0) {
 		CHECK_EQUAL(lseek(temporary, 0, SEEK_CUR), 9);
 		CHECK(pread(temporary, data, 9, 0) == 9 && !memcmp(data, "temporary", 9));

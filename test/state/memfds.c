@@ -76,7 +76,7 @@ static int child(void *arg)
 int main(void)
 {
 	char before[KINDS][600], now[600];
-	int fds[KINDS], seals[KINDS], empty, holes, read_only, of_child;
+	int fds[KINDS], seals[KINDS], empty, holes, reserved, read_only, of_child;
 	struct stat st[KINDS], is;
 	uint64_t hint;
 	pid_t pid;
@@ -102,6 +102,9 @@ int main(void)
 		CHECK(!fstat(fds[i], &st[i]));
 	}
 	empty = memfd_create("empty", 0);
+	reserved = memfd_create("reserved", 0);
+	CHECK(!fallocate(reserved, 0, 0, 1 << 18));
+	CHECK_EQUAL(pwrite(reserved, "x", 1, 1 << 17), 1);
 	holes = memfd_create("holes", 0);
 	CHECK(!ftruncate(holes, 1 << 20));
 	CHECK_EQUAL(pwrite(holes, "x", 1, 1 << 19), 1);
@@ -131,6 +134,9 @@ int main(void)
 		CHECK_EQUAL(lseek(fds[i], 0, SEEK_CUR), SIZE);
 	}
 	CHECK(!fstat(empty, &is) && is.st_size == 0);
+	CHECK(!fstat(reserved, &is) && is.st_size == 1 << 18);
+	CHECK_EQUAL(is.st_blocks, (1 << 18) / 512);
+	CHECK(pread(reserved, data, 1, 1 << 17) == 1 && data[0] == 'x');
 	CHECK(!fstat(holes, &is) && is.st_size == 1 << 20 && is.st_blocks < 100);
 	CHECK(pread(holes, data, 1, 1 << 19) == 1 && data[0] == 'x');
 	CHECK(!fcntl(holes, F_GET_RW_HINT, &hint));
