@@ -15,6 +15,7 @@
 #include "core/cleanup.h"
 #include "fs/inode_private.h"
 #include "ipc/ipc.h"
+#include "ns/cgroup_visit.h"
 #include "ns/mounts_covered.h"
 #include "ns/mounts_detached.h"
 
@@ -352,10 +353,17 @@ static int collect(struct restart *r, struct error *e)
 
 int inodes_restart(struct restart *r, struct error *e)
 {
-	int res = collect(r, e);
+	int res = collect(r, e), back;
+	struct error lost = {};
 
+	if (res >= 0)
+		res = cgroup_visit_for_memory(r, e);
+	if (res < 0)
+		return res;
 	for (size_t i = 0; i < r->files->inodes.n && res >= 0; i++)
 		res = restart_one(r, &r->files->inodes.v[i], e);
+	back = cgroup_return_from_memory(r, res < 0 ? &lost : e);
+	res = res < 0 ? res : back;
 	return res < 0 ? res : inode_deleted_finish(r, e);
 }
 

@@ -15,7 +15,7 @@
 #include "fs/bpf_attached.h"
 #include "net/kernel_sock.h"
 #include "net/sockopt.h"
-#include "ns/cgroup_sockets.h"
+#include "ns/cgroup_visit.h"
 
 int socket_family(const struct file_seen *f)
 {
@@ -209,11 +209,11 @@ static int make_owned(const Reprise__Socket *m)
 int socket_make(const struct restart *restart, const Reprise__Socket *m, int *ret_fd,
 		struct error *e)
 {
-	int r = cgroup_sockets_enter(restart, m->group, e);
+	int r = cgroup_visit_for_socket(restart, m->group, e);
 	_cleanup_(close_fd) int fd = r < 0 ? r : make_owned(m);
 
 	if (r > 0)
-		r = cgroup_sockets_leave(restart, e);
+		r = cgroup_return_with_socket(restart, e);
 	if (r < 0)
 		return r;
 	if (fd < 0)

@@ -24,6 +24,7 @@ void cgroups_made_free(struct cgroups_made *made)
 		free(m->path);
 		close_fd(&m->dir);
 		close_fd(&m->procs);
+		close_fd(&m->home);
 	}
 	vec_free(made);
 }
@@ -147,6 +148,14 @@ static int copy_sets(const struct cgroup_made *m, struct error *e)
 		     : 0;
 }
 
+static int open_home(const struct cgroup_hierarchy *h)
+{
+	_cleanup_(free_ptr) char *path = cgroup_directory(h, h->own);
+	_cleanup_(close_fd) int dir = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+	return dir < 0 ? -1 : openat(dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+}
+
 int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const char *record,
 		struct cgroups_made *ret, struct error *e)
 {
@@ -165,7 +174,7 @@ int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const
 		return error_set(e, r, E_NO_MEMORY, "no memory for control groups");
 	if (asprintf(&path, "%s/%s", parent, name) < 0 || !(m = vec_push(ret)))
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for control groups");
-	*m = (struct cgroup_made){.dir = -EBADF, .procs = -EBADF};
+	*m = (struct cgroup_made){.dir = -EBADF, .procs = -EBADF, .home = -EBADF};
 	if (access(parent, W_OK) < 0) {
 		ret->n--;
 		return 0;
@@ -181,6 +190,7 @@ int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const
 	m->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	m->procs = openat(m->dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 	m->path = take_ptr(&path);
+	m->home = open_home(h);
 	if (!m->controllers || m->procs < 0)
 		return error_errno(e, -errno, E_CONTAINER_CGROUP, "cannot open %s", m->path);
 	r = copy_sets(m, e);

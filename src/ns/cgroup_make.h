@@ -8,6 +8,7 @@
 struct cgroup_made {
 	char *controllers, *path; /* of the hierarchy; the directory */
 	int dir, procs;		  /* procs: cgroup.procs, for writing */
+	int home; /* that of the group in which we are; negative: it may not be written */
 };
 
 struct cgroups_made {

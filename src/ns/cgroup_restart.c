@@ -18,7 +18,7 @@
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
-#include "ns/cgroup_sockets.h"
+#include "ns/cgroup_visit.h"
 
 static int invalid(struct error *e, const char *what)
 {
@@ -361,7 +361,7 @@ int cgroups_restart_begin(struct cgroups_restart *cr, const Reprise__Container *
 	_cleanup_(close_fd) int proc_fd = -EBADF;
 	int r;
 
-	cr->helper = cr->home = -EBADF;
+	cr->helper = -EBADF;
 	if (!msg->n_cgroups)
 		return 0;
 	r = procfs_open_root(&proc_fd, e);
@@ -370,7 +370,7 @@ int cgroups_restart_begin(struct cgroups_restart *cr, const Reprise__Container *
 	for (size_t i = 0; i < msg->n_cgroups && r >= 0; i++)
 		r = make_tree(cr, &all, msg->cgroups[i], record, e);
 	for (size_t i = 0; i < msg->n_cgroups && r >= 0; i++)
-		r = cgroup_sockets_begin(cr, &all, msg->cgroups[i], e);
+		r = cgroup_visit_begin(cr, msg->cgroups[i], e);
 	return r < 0 || !cr->made.n ? r : start_helper(cr, msg, e);
 }
 
@@ -425,6 +425,6 @@ void cgroups_restart_end(struct cgroups_restart *cr)
 		while (waitpid(cr->pid, NULL, 0) < 0 && errno == EINTR)
 			continue;
 	}
-	cgroup_sockets_end(cr);
+	cgroup_visit_end(cr);
 	cgroups_made_free(&cr->made);
 }

@@ -75,7 +75,6 @@ struct cgroups_restart {
 	int helper; /* to the process that stays outside, -1: none */
 	pid_t pid;
 	VEC(struct cgroup_door) doors; /* in the order of the image */
-	int home; /* cgroup.procs of the group in which we are, if there are doors */
 };
 
 /* The group above the *i-th, which becomes that; NULL: none of the container's. */

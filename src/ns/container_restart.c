@@ -12,6 +12,7 @@
 
 #include "core/cleanup.h"
 #include "ns/container.h"
+#include "ns/cgroup_visit.h"
 #include "ns/mounts_late.h"
 #include "ns/network.h"
 #include "ns/pidns.h"
@@ -209,6 +210,19 @@ static int fill_layers(struct restart *r, struct container_restart *cr, struct e
 	return res;
 }
 
+/* What they hold in memory counts for the container. */
+static int fill_charged(struct restart *r, struct container_restart *cr, struct error *e)
+{
+	int res = cgroup_visit_for_memory(r, e), back;
+	struct error lost = {};
+
+	if (res < 0)
+		return res;
+	res = fill_layers(r, cr, e);
+	back = cgroup_return_from_memory(r, res < 0 ? &lost : e);
+	return res < 0 ? res : back;
+}
+
 int container_restart_begin(struct restart *r, struct container_restart *cr, struct error *e)
 {
 	_cleanup_(network_free) struct network n = NETWORK_INIT;
@@ -236,7 +250,7 @@ int container_restart_begin(struct restart *r, struct container_restart *cr, str
 		res = make_network(&n, r, cr, e);
 	if (res >= 0)
 		res = settings_restart(r->proc_fd, cr->msg, e);
-	return res < 0 ? res : fill_layers(r, cr, e);
+	return res < 0 ? res : fill_charged(r, cr, e);
 }
 
 void container_restart_end(struct container_restart *cr)

@@ -326,6 +326,47 @@ def test_sockets(case):
     end(case, 'b')
 
 
+MEMORY = '''
+import mmap, os, time
+data = os.urandom(1 << 20)
+memfd, shared = os.memfd_create('x'), mmap.mmap(-1, 8 << 20)
+for i in range(8):
+    os.write(memfd, data)
+    shared.write(data)
+kept = open('/dev/shm/kept', 'wb') if os.path.ismount('/dev/shm') else os.fdopen(os.memfd_create('y'), 'wb')
+for i in range(8):
+    kept.write(data)
+kept.flush()
+open('/tmp/ready', 'w').close()
+time.sleep(1000)
+'''
+
+
+def shared_memory(made):
+    group = made.get('memory') or made['unified']
+    for line in read(group + '/memory.stat').splitlines():
+        if line.startswith('shmem '):
+            return int(line.split()[1])
+    raise Skipped('it is not told how much memory is shared')
+
+
+def test_memory(case):
+    """What is shared counts for the container, not for whoever restarts it."""
+    made = start(case, 'a', command=('python3', '-c', MEMORY))
+    if 'memory' not in made and not os.path.exists(made['unified'] + '/memory.stat'):
+        raise Skipped('there is no controller of memory')
+    root = '/proc/%d/root' % listed(case)['a']['init']
+    case.until(lambda: os.path.exists(root + '/tmp/ready'), 'its memory')
+    before = shared_memory(made)
+    if before < 24 << 20:
+        raise Failed('%d bytes of shared memory before' % before)
+    move(case, 'a', 'b')
+    after = shared_memory(groups(case, 'b'))
+    if abs(after - before) > 1 << 20:
+        raise Failed('%d bytes of shared memory before, %d after' % (before, after))
+    end(case, 'b')
+
+
 def attach_program(path, program_type, place, code=bpf.YES, flags=0):
     """It stays with the group, and no descriptor of it."""
     program, group = bpf.load(program_type, place, code), os.open(path, os.O_RDONLY)

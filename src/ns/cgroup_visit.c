@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "ns/cgroup_sockets.h"
+#include "ns/cgroup_visit.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,33 +42,24 @@ static int add_door(struct cgroups_restart *cr, int dir, const Reprise__CgroupTr
 		       : 0;
 }
 
-int cgroup_sockets_begin(struct cgroups_restart *cr, const struct cgroup_hierarchies *all,
-			 const Reprise__CgroupTree *t, struct error *e)
+int cgroup_visit_begin(struct cgroups_restart *cr, const Reprise__CgroupTree *t, struct error *e)
 {
-	const struct cgroup_hierarchy *h = cgroup_hierarchy_find(all, t->controllers);
 	const struct cgroup_made *made = cgroup_made_find(&cr->made, t->controllers);
-	_cleanup_(free_ptr) char *home = NULL;
 	int r = 0;
 
-	if (*t->controllers || !h || !made)
+	if (*t->controllers || !made || made->home < 0)
 		return 0;
-	home = cgroup_directory(h, h->own);
-	if (home)
-		cr->home = open_in(AT_FDCWD, home, "cgroup.procs");
-	/* Who may not come back does not leave: sockets belong to the group of the restart. */
-	for (size_t i = 0; i < t->n_groups && cr->home >= 0 && r >= 0; i++)
+	for (size_t i = 0; i < t->n_groups && r >= 0; i++)
 		r = add_door(cr, made->dir, t, i, e);
 	return r;
 }
 
-void cgroup_sockets_end(struct cgroups_restart *cr)
+void cgroup_visit_end(struct cgroups_restart *cr)
 {
 	vec_for_each (d, &cr->doors) {
 		close_fd(&d->procs);
 		close_fd(&d->threads);
 	}
-	if (cr->doors.n)
-		close_fd(&cr->home);
 	vec_free(&cr->doors);
 }
 
@@ -78,7 +69,15 @@ static int go(int fd)
 	return fd < 0 || write(fd, "0", 1) == 1 ? 0 : -errno;
 }
 
-int cgroup_sockets_enter(const struct restart *r, uint64_t id, struct error *e)
+static int cannot_return(int r, struct error *e)
+{
+	return error_errno(e, r, E_CONTAINER_CGROUP,
+			   "cannot leave a control group of the container");
+}
+
+/* ---- sockets ---- */
+
+int cgroup_visit_for_socket(const struct restart *r, uint64_t id, struct error *e)
 {
 	const struct cgroups_restart *cr = r->cgroups;
 	const struct cgroup_door *door = NULL;
@@ -95,16 +94,57 @@ int cgroup_sockets_enter(const struct restart *r, uint64_t id, struct error *e)
 		res = go(door->threads);
 	if (res >= 0)
 		return 1;
-	ignore(cgroup_sockets_leave(r, &unused), "the restart fails");
+	ignore(cgroup_return_with_socket(r, &unused), "the restart fails");
 	return error_errno(e, res, E_CONTAINER_CGROUP,
 			   "cannot enter its control group to make a socket there");
 }
 
-int cgroup_sockets_leave(const struct restart *r, struct error *e)
+int cgroup_return_with_socket(const struct restart *r, struct error *e)
 {
-	int res = go(r->cgroups->home);
+	const struct cgroup_made *made = cgroup_made_find(&r->cgroups->made, "");
+	int res = made ? go(made->home) : 0;
 
-	return res < 0 ? error_errno(e, res, E_CONTAINER_CGROUP,
-				     "cannot leave the control group of a socket")
-		       : 0;
+	return res < 0 ? cannot_return(res, e) : 0;
+}
+
+/* ---- memory ---- */
+
+/* Of version 2: if its group has that controller. */
+static bool counts_memory(const struct cgroup_made *made)
+{
+	return made->home >= 0 &&
+	       (*made->controllers ? cgroup_has_controller(made->controllers, "memory")
+				   : faccessat(made->dir, "memory.current", F_OK, 0) == 0);
+}
+
+int cgroup_visit_for_memory(const struct restart *r, struct error *e)
+{
+	struct error unused = {};
+	int res = 0;
+
+	if (!r->cgroups)
+		return 0;
+	vec_for_each (made, &r->cgroups->made) {
+		res = counts_memory(made) ? go(made->procs) : 0;
+		if (res >= 0)
+			continue;
+		ignore(cgroup_return_from_memory(r, &unused), "the restart fails");
+		return error_errno(e, res, E_CONTAINER_CGROUP,
+				   "cannot enter control group %s to fill memory there",
+				   made->path);
+	}
+	return 0;
+}
+
+int cgroup_return_from_memory(const struct restart *r, struct error *e)
+{
+	int res = 0;
+
+	if (r->cgroups)
+		vec_for_each (made, &r->cgroups->made) {
+			int one = counts_memory(made) ? go(made->home) : 0;
+
+			res = res < 0 ? res : one;
+		}
+	return res < 0 ? cannot_return(res, e) : 0;
 }
