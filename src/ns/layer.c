@@ -54,8 +54,9 @@ static int no_memory(struct error *e)
 	return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for the list of files");
 }
 
-/* Holes are left out: they are where a run is not. */
-static int add_runs(struct layer *l, int fd, const Reprise__LayerEntry *m, struct error *e)
+/* Holes are left out: they are where a run is not. *ret: how much is in the runs. */
+static int add_runs(struct layer *l, int fd, const Reprise__LayerEntry *m, uint64_t *ret,
+		    struct error *e)
 {
 	off_t at = 0, size = (off_t)m->size;
 
@@ -76,6 +77,7 @@ static int add_runs(struct layer *l, int fd, const Reprise__LayerEntry *m, struc
 			return no_memory(e);
 		run->address = m->offset + (uint64_t)data;
 		run->length = PAGE_UP((uint64_t)(hole - data));
+		*ret += run->length;
 		at = hole;
 	}
 	return 0;
@@ -95,6 +97,9 @@ static int save_contents(struct layer *l, int parent, const char *name, Reprise_
 {
 	_cleanup_(close_fd) int fd =
 		openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME);
+	uint64_t data = 0;
+	struct stat st;
+	int r;
 
 	if (fd < 0 && errno == EPERM)
 		fd = openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
@@ -103,7 +108,10 @@ static int save_contents(struct layer *l, int parent, const char *name, Reprise_
 	save_flags(fd, m);
 	m->offset = l->msg.contents;
 	l->msg.contents += PAGE_UP(m->size);
-	return add_runs(l, fd, m, e);
+	r = add_runs(l, fd, m, &data, e);
+	m->reserved =
+		data < m->size && fstat(fd, &st) == 0 && (uint64_t)st.st_blocks * 512 >= m->size;
+	return r;
 }
 
 /* Not those that the file system of the restart makes up by itself. */

@@ -278,6 +278,17 @@ static int fill(struct restart *r, uint64_t id, const Reprise__Layer *msg, int d
 	return res;
 }
 
+/* A file system that knows of no such thing has none. */
+static int set_size(int fd, const Reprise__LayerEntry *m)
+{
+	if (fd < 0 || ftruncate(fd, (off_t)m->size) < 0)
+		return -errno;
+	return m->reserved && fallocate(fd, 0, 0, (off_t)m->size) < 0 && errno != EOPNOTSUPP &&
+			       errno != ENOSYS
+		       ? -errno
+		       : 0;
+}
+
 static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
 {
 	for (size_t i = 1; i < msg->n_entries; i++) {
@@ -292,9 +303,10 @@ static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
 		if (S_ISREG(m->mode) && m->size && !m->link) {
 			_cleanup_(close_fd) int fd =
 				openat(parent, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+			int r = set_size(fd, m);
 
-			if (fd < 0 || ftruncate(fd, (off_t)m->size) < 0)
-				return error_errno(e, -errno, E_RESTORE, "cannot make %s", m->path);
+			if (r < 0)
+				return error_errno(e, r, E_RESTORE, "cannot make %s", m->path);
 		}
 	}
 	return 0;

@@ -65,6 +65,9 @@ with open(b'sparse', 'wb') as file:
     file.truncate(5 << 30)
     os.pwrite(file.fileno(), b'data', 3 << 30)
     os.pwrite(file.fileno(), b'end', (5 << 30) - 3)
+with open(b'reserved', 'wb') as file:
+    os.posix_fallocate(file.fileno(), 0, 1 << 20)
+    os.pwrite(file.fileno(), b'data', 9000)
 make(b'attributes')
 for name, value in ('user.short', b''), ('user.long', b'v' * 3000), ('trusted.other', b'\0\1'), \
         ('security.capability', struct.pack('<5I', 0x02000001, 1 << 10, 0, 0, 0)):
