@@ -46,6 +46,9 @@ static void fill_common(Reprise__Inode *msg, const struct stat *st)
 	msg->size = (uint64_t)st->st_size;
 	msg->mtime_sec = st->st_mtim.tv_sec;
 	msg->mtime_nsec = (uint32_t)st->st_mtim.tv_nsec;
+	msg->has_atime = true;
+	msg->atime_sec = st->st_atim.tv_sec;
+	msg->atime_nsec = (uint32_t)st->st_atim.tv_nsec;
 	msg->rdev = st->st_rdev;
 	msg->nlink = st->st_nlink;
 }
@@ -114,6 +117,7 @@ static int save(struct checkpoint *c, int fd, const struct stat *st, const char 
 	fill_common(&entry->msg, st);
 	entry->msg.brought |= is_brought(c, fd, st);
 	entry->msg.output = is_output(c, st);
+	inode_flags_save(c, fd, &entry->msg);
 	if (entry->msg.kind != INODE_NAMED && entry->msg.kind != INODE_DELETED &&
 	    entry->msg.kind != INODE_ENDED)
 		r = inode_memory_checkpoint(c, fd, link, entry, e);
@@ -286,7 +290,9 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu is on a mount, and has no path",
 				 (unsigned long long)id);
-	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000)
+	if (inode_flags_validate(msg, e) < 0)
+		return e->err;
+	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000 || msg->atime_nsec >= 1000000000)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu has an impossible size or time",
 				 (unsigned long long)id);

@@ -222,8 +222,9 @@ static int reserve(const struct inode_open *inode, struct error *e)
 static int set_attributes(struct restart *r, const struct inode_open *inode, struct error *e)
 {
 	const Reprise__Inode *msg = inode->msg;
-	const struct timespec times[2] = {{.tv_nsec = UTIME_OMIT},
-					  {msg->mtime_sec, msg->mtime_nsec}};
+	const struct timespec times[2] = {
+		{msg->atime_sec, msg->has_atime ? msg->atime_nsec : UTIME_OMIT},
+		{msg->mtime_sec, msg->mtime_nsec}};
 	char path[32];
 	struct stat st;
 

@@ -199,6 +199,8 @@ int inodes_restart_seal(struct restart *r, struct error *e)
 			res = apply_seals(inode, late_seals(inode->msg), e);
 		else if (inode->msg->kind == INODE_SYSV_SHM)
 			res = inode_sysv_finish(r, inode, e);
+		if (res >= 0)
+			res = inode_flags_restart(r, inode, e);
 		if (res < 0)
 			return res;
 	}

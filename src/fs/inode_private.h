@@ -75,6 +75,12 @@ int inode_xattr_checkpoint(struct checkpoint *c, int fd, const struct stat *st,
 /* Those that begin with "user.", or the others. */
 int inode_xattr_restart(struct restart *r, const struct inode_open *inode, bool user,
 			struct error *e) must_check;
+/* Flags of chattr(1), of files without a name. They are set last: who may write to such a file
+ * could not open it. */
+void inode_flags_save(const struct checkpoint *c, int fd, Reprise__Inode *msg);
+int inode_flags_validate(const Reprise__Inode *msg, struct error *e) must_check;
+int inode_flags_restart(const struct restart *restart, const struct inode_open *inode,
+			struct error *e) must_check;
 /* Contents only: into inode->map if there is one, else into inode->fd. */
 int inode_contents_fill(struct restart *r, struct inode_open *inode, struct error *e) must_check;
 /* Size, contents, owner, mode, times of a new nameless file. */

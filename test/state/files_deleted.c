@@ -3,8 +3,10 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +15,7 @@
 int main(void)
 {
 	int fd, again, read_only, replaced, linked, sparse, temporary, reserved, null, log;
+	int flags = 0, flags_now = 0;
 	char path[64], link[500], *data = malloc(SIZE);
 	struct stat before, now, room = {};
 	ssize_t n;
@@ -48,6 +51,11 @@ int main(void)
 	if (!fallocate(reserved, 0, 0, 1 << 18))
 		CHECK(!fstat(reserved, &room));
 	CHECK(!unlink("reserved"));
+	if (!ioctl(reserved, FS_IOC_GETFLAGS, &flags)) {
+		int more = flags | FS_NODUMP_FL | (geteuid() ? 0 : FS_APPEND_FL | FS_IMMUTABLE_FL);
+
+		flags = ioctl(reserved, FS_IOC_SETFLAGS, &more) < 0 ? flags : more;
+	}
 
 	test_wait();
 	if (test_break(1))
@@ -86,6 +94,8 @@ int main(void)
 	CHECK(pread(sparse, data, 1, 1L << 32) == 1 && data[0] == 'x');
 	CHECK(!fstat(reserved, &now) && pread(reserved, data, 10, 0) == 10);
 	CHECK_FILLED(data, 10, 6);
+	ioctl(reserved, FS_IOC_GETFLAGS, &flags_now);
+	CHECK_EQUAL(flags_now & ~FS_EXTENT_FL, flags & ~FS_EXTENT_FL);
 	CHECK(!room.st_size || (now.st_size == 1 << 18 && now.st_blocks >= (1 << 18) / 512));
 	if (temporary >= 0) {
 		CHECK_EQUAL(lseek(temporary, 0, SEEK_CUR), 9);

@@ -6,9 +6,11 @@
 #include "harness.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -78,6 +80,7 @@ int main(void)
 	char before[KINDS][600], now[600];
 	int fds[KINDS], seals[KINDS], empty, holes, reserved, read_only, of_child;
 	struct stat st[KINDS], is;
+	int flags = 0, flags_now = 0;
 	uint64_t hint;
 	pid_t pid;
 
@@ -105,6 +108,11 @@ int main(void)
 	reserved = memfd_create("reserved", 0);
 	CHECK(!fallocate(reserved, 0, 0, 1 << 18));
 	CHECK_EQUAL(pwrite(reserved, "x", 1, 1 << 17), 1);
+	CHECK(!futimens(empty, (struct timespec[2]){{1000, 1}, {2000, 2}}));
+	if (!ioctl(empty, FS_IOC_GETFLAGS, &flags)) { /* 6.0 */
+		flags |= FS_NODUMP_FL | (geteuid() ? 0 : FS_APPEND_FL);
+		CHECK(!ioctl(empty, FS_IOC_SETFLAGS, &flags));
+	}
 	holes = memfd_create("holes", 0);
 	CHECK(!ftruncate(holes, 1 << 20));
 	CHECK_EQUAL(pwrite(holes, "x", 1, 1 << 19), 1);
@@ -134,6 +142,10 @@ int main(void)
 		CHECK_EQUAL(lseek(fds[i], 0, SEEK_CUR), SIZE);
 	}
 	CHECK(!fstat(empty, &is) && is.st_size == 0);
+	CHECK_EQUAL(is.st_atim.tv_sec, 1000);
+	CHECK_EQUAL(is.st_mtim.tv_nsec, 2);
+	ioctl(empty, FS_IOC_GETFLAGS, &flags_now);
+	CHECK_EQUAL(flags_now, flags);
 	CHECK(!fstat(reserved, &is) && is.st_size == 1 << 18);
 	CHECK_EQUAL(is.st_blocks, (1 << 18) / 512);
 	CHECK(pread(reserved, data, 1, 1 << 17) == 1 && data[0] == 'x');
