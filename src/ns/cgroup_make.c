@@ -177,7 +177,10 @@ int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const
 	*m = (struct cgroup_made){.dir = -EBADF, .procs = -EBADF, .home = -EBADF};
 	if (access(parent, W_OK) < 0) {
 		ret->n--;
-		return 0;
+		return errno == EACCES || errno == EROFS || errno == EPERM || errno == ENOENT
+			       ? 0
+			       : error_errno(e, -errno, E_CONTAINER_CGROUP, "cannot look at %s",
+					     parent);
 	}
 	r = note(record, path, e);
 	if (r < 0)
@@ -186,13 +189,16 @@ int cgroup_make(const struct cgroup_hierarchy *h, const char *controllers, const
 	remove_stale(AT_FDCWD, path);
 	if (mkdir(path, 0755) < 0)
 		return error_errno(e, -errno, E_CONTAINER_CGROUP, "cannot make %s", path);
-	m->controllers = strdup(h->controllers);
-	m->dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	m->procs = openat(m->dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
 	m->path = take_ptr(&path);
-	m->home = open_home(h);
-	if (!m->controllers || m->procs < 0)
+	m->dir = open(m->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (m->dir >= 0)
+		m->procs = openat(m->dir, "cgroup.procs", O_WRONLY | O_CLOEXEC);
+	if (m->procs < 0)
 		return error_errno(e, -errno, E_CONTAINER_CGROUP, "cannot open %s", m->path);
+	m->home = open_home(h);
+	m->controllers = strdup(h->controllers);
+	if (!m->controllers)
+		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for control groups");
 	r = copy_sets(m, e);
 	return r < 0 ? r : 1;
 }
