@@ -44,10 +44,17 @@ struct kernel_memory {
 	struct clock_offsets clocks; /* ours */
 };
 
+#define LOAD_TRIES 100
+
+/* do_check() of the verifier gives up where a signal, or work for the task, is pending. */
 int kernel_bpf(int command, union bpf_attr *attr)
 {
-	long r = syscall(SYS_bpf, command, attr, sizeof(*attr));
+	int tries = command == BPF_PROG_LOAD ? LOAD_TRIES : 1;
+	long r;
 
+	do
+		r = syscall(SYS_bpf, command, attr, sizeof(*attr));
+	while (r < 0 && errno == EAGAIN && --tries > 0);
 	return r < 0 ? -errno : (int)r;
 }
 

@@ -54,15 +54,18 @@ static int read_map(int proc_fd, pid_t pid, const char *file, size_t *n, Reprise
 	return 0;
 }
 
-/* The first one maps everything to itself (user_namespaces(7)). */
+/*
+ * By its number (PROC_USER_INIT_INO, which init_ns_ino of linux/nsfs.h made an interface in 6.18):
+ * others may map everything to itself, too.
+ */
+#define FIRST_USER_NAMESPACE 0xEFFFFFFDu
+
 bool userns_is_first(int proc_fd)
 {
-	_cleanup_(free_ptr) char *text = NULL;
-	unsigned int inside, outside, n;
+	struct stat st;
 
-	return geteuid() == 0 && procfs_read(proc_fd, &text, NULL, "self/uid_map") >= 0 &&
-	       sscanf(text, "%u %u %u", &inside, &outside, &n) == 3 && !inside && !outside &&
-	       n == UINT32_MAX;
+	return geteuid() == 0 && fstatat(proc_fd, "self/ns/user", &st, 0) == 0 &&
+	       st.st_ino == FIRST_USER_NAMESPACE;
 }
 
 static int number_of(int fd, ino_t *ret)

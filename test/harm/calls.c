@@ -143,7 +143,7 @@ static const struct failure failures[] = {
 	{SYS_sched_getaffinity, "sched_getaffinity", {ENOMEM}},
 	{SYS_prctl, "prctl", {EPERM}},
 	{SYS_prlimit64, "prlimit64", {EPERM}},
-	{SYS_bpf, "bpf", {EPERM, ENOMEM, EMFILE}},
+	{SYS_bpf, "bpf", {EPERM, ENOMEM, EMFILE, EAGAIN}},
 	{SYS_setsid, "setsid", {EPERM}},
 	{SYS_open_tree, "open_tree", {EPERM, ENOMEM, EMFILE}},
 	{SYS_move_mount, "move_mount", {EPERM, ENOMEM}},

@@ -146,6 +146,10 @@ def run_socket(case, meta):
     run_stream(case, meta, a.detach(), b.detach())
 
 
+# By hand: what else all containers are run with.
+CONTAINER = os.environ.get('TEST_CONTAINER', '').split()
+
+
 def run_container(case, meta):
     """In a container of its own, saved as a whole, restarted in another one."""
     case.environment['REPRISE_DIR'] = containers = os.path.join(case.directory, 'containers')
@@ -156,7 +160,7 @@ def run_container(case, meta):
     if not os.path.exists('/proc/self/timens_offsets') or case.uid or kernel < (6, 3):
         clocks = []
     pid = case.start(program='/usr/bin/unshare',
-                     arguments=clocks + [case.reprise_path, 'run', '--name', 'first', '-w', case.work]
+                     arguments=clocks + [case.reprise_path, 'run', '--name', 'first', '-w', case.work, *CONTAINER]
                      + case.volumes() + ['--', case.program(case.name)])
     # The program may be ready before its container is noted.
     case.until(lambda: os.path.exists(os.path.join(containers, 'first/state')), 'the container')
