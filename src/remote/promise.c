@@ -50,8 +50,9 @@ int agent_promise(struct agent *a, pid_t tid, const struct agent_promise *calls,
 	struct borrowed b;
 	int r;
 
-	if (!a || !a->live || !a->mapping || a->abandoned || a->keeper.tid != tid || !n ||
-	    n > PROMISES_MAX)
+	/* One that is leaving is not there any more: its thread runs. */
+	if (!a || !a->live || !a->mapping || a->errand || a->abandoned || a->keeper.tid != tid ||
+	    !n || n > PROMISES_MAX)
 		return 0;
 	b = a->keeper;
 	a->undo = 0;
@@ -68,7 +69,7 @@ int agent_absolve(struct agent *a, struct error *e)
 	struct borrowed b = a->keeper;
 
 	a->undo = 0;
-	return b.tid && a->mapping ? live_park(&b, e) : 0;
+	return b.tid && a->mapping && !a->errand ? live_park(&b, e) : 0;
 }
 
 long agent_syscall_undone(struct agent *a, pid_t tid, const struct cpu_state *saved,
