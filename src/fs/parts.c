@@ -68,7 +68,8 @@ void parts_fill(uint8_t *at, uint64_t size, size_t n, Reprise__MemoryPart *const
 
 	for (size_t i = 0; i < n; i++) {
 		memset(at + done, 0, parts[i]->offset - done);
-		memcpy(at + parts[i]->offset, parts[i]->data.data, parts[i]->data.len);
+		if (parts[i]->data.len) /* else there is no address */
+			memcpy(at + parts[i]->offset, parts[i]->data.data, parts[i]->data.len);
 		done = parts[i]->offset + parts[i]->data.len;
 	}
 	memset(at + done, 0, size - done);
