@@ -19,7 +19,8 @@ const Reprise__UnixSocket *unix_socket_of(const struct restart *r, uint64_t id)
 /* A relative name, from the directory in which it was bound, is the end of the path. */
 static bool is_consistent(const Reprise__UnixSocket *m)
 {
-	size_t len = strlen(m->directory), tail = strnlen((const char *)m->name.data, m->name.len);
+	size_t len = strlen(m->directory),
+	       tail = m->name.len ? strnlen((const char *)m->name.data, m->name.len) : 0;
 	size_t slash = len > 0 && m->directory[len - 1] != '/';
 
 	return !len || (m->directory[0] == '/' && tail && m->name.data[0] != '/' &&
