@@ -290,7 +290,8 @@ int procfs_give(int proc_fd, int fd, mode_t mode, uid_t uid, gid_t gid)
 	char link[32];
 
 	snprintf(link, sizeof(link), "self/fd/%d", fd);
-	return fchmodat(proc_fd, link, mode, 0) < 0 || fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0
+	/* A new owner takes bits off the mode (chown(2)). */
+	return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0 || fchmodat(proc_fd, link, mode, 0) < 0
 		       ? -errno
 		       : 0;
 }

@@ -436,25 +436,12 @@ int user_space_make(struct restart *r, const Reprise__Container *msg, int above,
 		       : procfs_open(r->proc_fd, O_RDONLY | O_CLOEXEC, e, "%d/ns/user", res.pid);
 }
 
-static bool is_root_there(size_t n, Reprise__IdMap *const *map)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!map[i]->inside)
-			return true;
-	return false;
-}
-
-static uint32_t somebody(size_t n, Reprise__IdMap *const *map)
-{
-	return !n || is_root_there(n, map) ? 0 : map[0]->inside;
-}
-
 /* Files are made there by those only who have a name there; some settings are root's. */
 int user_space_become(struct restart *r, uint64_t id, struct error *e)
 {
 	const Reprise__Container *msg = restart_find(r, RECORD_NAMESPACE, id);
-	const uint32_t uid = somebody(msg->n_uid_map, msg->uid_map),
-		       gid = somebody(msg->n_gid_map, msg->gid_map);
+	const uint32_t uid = userns_somebody(msg->n_uid_map, msg->uid_map),
+		       gid = userns_somebody(msg->n_gid_map, msg->gid_map);
 	const bool root = userns_is_first(r->proc_fd);
 
 	vec_for_each (s, &r->spaces.list)

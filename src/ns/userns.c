@@ -140,7 +140,7 @@ static bool has_name(size_t n, Reprise__IdMap *const *map, uint32_t id)
 
 uint32_t userns_somebody(size_t n, Reprise__IdMap *const *map)
 {
-	uint32_t ret = map[0]->inside;
+	uint32_t ret = n ? map[0]->inside : 0;
 
 	for (size_t i = 0; i < n; i++)
 		if (!map[i]->inside)

@@ -37,7 +37,7 @@ int userns_validate(const Reprise__Container *msg, struct error *e) must_check;
 bool userns_is_foreign(const Reprise__Container *msg);
 /*
  * Who is in such a one becomes somebody there: files are made there by those only who have a name.
- * He is not dumpable then.
+ * He is not dumpable then. That is root, if root has a name there: some settings are his.
  */
 uint32_t userns_somebody(size_t n, Reprise__IdMap *const *map);
 int userns_become(const Reprise__Container *msg, struct error *e) must_check;

@@ -274,12 +274,14 @@ static int begin(struct pass *p, struct checkpoint_process *cp, struct error *e)
 {
 	struct checkpoint *c = &p->c;
 	struct frozen_thread *by = cp->speaker;
-	int r;
+	int r = 0;
 
 	if (!by || cp->shares_memory)
 		return 0;
 	process_look_at_texts(c, cp);
-	r = agent_prepare(&cp->agent, c->proc_fd, by->tid, by->cpu, status_of(cp), &p->found, e);
+	if (!cp->agent)
+		r = agent_prepare(&cp->agent, c->proc_fd, by->tid, by->cpu, status_of(cp),
+				  &p->found, e);
 	if (r >= 0)
 		r = agent_begin(cp->agent, e);
 	return r < 0 ? error_object(e, r, "task %d (%s)", cp->frozen->pid, cp->stat.comm) : 0;
@@ -332,25 +334,10 @@ static void overlap(void *arg)
 	struct pass *p = arg;
 	struct checkpoint *c = &p->c;
 	size_t next = (size_t)(p->overlapped - c->processes.v) + 1;
-	struct checkpoint_process *cp = &c->processes.v[next];
 
-	if (next < c->processes.n && ahead_is_done(c->ahead, next) && cp->agent &&
-	    agent_begin(cp->agent, &p->meanwhile) < 0)
-		ignore(error_object(&p->meanwhile, p->meanwhile.err, "task %d (%s)",
-				    cp->frozen->pid, cp->stat.comm),
-		       "told by who joins");
-	ignore(pass_join(p, &p->meanwhile), "told by who joins next");
-}
-
-/* Without a thread that looks ahead. */
-static void look(void *arg)
-{
-	struct pass *p = arg;
-	struct checkpoint *c = &p->c;
-	size_t next = (size_t)(p->overlapped - c->processes.v) + 1;
-
-	mm_look(c, p->overlapped);
-	if (next < c->processes.n)
+	if (!c->ahead)
+		mm_look(c, p->overlapped);
+	if (next < c->processes.n && (!c->ahead || ahead_is_done(c->ahead, next)))
 		ignore(begin(p, &c->processes.v[next], &p->meanwhile), "told by who joins");
 	ignore(pass_join(p, &p->meanwhile), "told by who joins next");
 }
@@ -358,7 +345,7 @@ static void look(void *arg)
 void pass_overlap(struct pass *p, struct checkpoint_process *cp)
 {
 	p->overlapped = cp;
-	agent_meanwhile(cp->agent, p->c.ahead ? overlap : look, p);
+	agent_meanwhile(cp->agent, overlap, p);
 }
 
 int pass_leave(struct pass *p, struct checkpoint_process *cp, struct error *e)

@@ -148,22 +148,21 @@ def test_allocations_run(case):
     Failing(case, 'run', '--name', name, *SHORT).over(lambda code, out, err: left.remove())
 
 
-def test_restart(case):
+def over_restart(case, **how):
     name, left = begin(case)
     start(case, name, '--net=veth')
     case.checkpoint(name, '-q')
     left.remove()
     over(case, ['restart', '-d', '-q', '-i', case.path('image'), '--name', name, '--privileged'],
-         lambda: None, lambda status, done: left.remove())
+         lambda: None, lambda status, done: left.remove(), **how)
+
+
+def test_restart(case):
+    over_restart(case)
 
 
 def test_fail_restart(case):
-    name, left = begin(case)
-    start(case, name, '--net=veth')
-    case.checkpoint(name, '-q')
-    left.remove()
-    over(case, ['restart', '-d', '-q', '-i', case.path('image'), '--name', name, '--privileged'],
-         lambda: None, lambda status, done: left.remove(), actions=FAILS)
+    over_restart(case, actions=FAILS)
 
 
 def test_handover(case):

@@ -76,6 +76,21 @@ def make_root(root):
     os.chmod(root + '/dev/null', 0o666)
 
 
+def runc(case, directory, goes_on=goes_on):
+    """What config.json and rootfs of a directory say."""
+    name = 'reprise-test-%d' % time.monotonic_ns()
+    tool = ['/usr/sbin/runc', '--root', directory + '/state']
+    code, _, err = case.run(tool + ['run', '-d', '--pid-file', directory + '/pid', name], cwd=directory)
+    try:
+        if code:
+            raise Skipped('runc does not run here: %s' % err.strip()[-200:])
+        with open(directory + '/pid') as file:
+            goes_on(case, int(file.read()))
+    finally:
+        case.run(tool + ['delete', '-f', name])
+        case.reap()
+
+
 def podman(case, driver, *options, said=(), look=None, goes_on=goes_on):
     begin(case, '/usr/bin/podman')
     parent = 'reprise-test-%d' % time.monotonic_ns()

@@ -11,7 +11,7 @@ import time
 
 import bpf
 from case import Failed, NOBODY, Skipped
-from foreign import COUNT, begin, configure, count, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman
+from foreign import COUNT, begin, configure, count, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman, runc
 
 BUBBLE = '--ro-bind /usr /usr --symlink usr/bin /bin --symlink usr/lib /lib --symlink usr/lib64 /lib64 ' \
          '--proc /proc --tmpfs /tmp --unshare-pid --unshare-ipc --unshare-uts --unshare-net'
@@ -355,18 +355,7 @@ def test_runc(case):
     good(case.run(['/usr/sbin/runc', 'spec'], cwd=directory))
     configure(directory)
     os.unlink(directory + '/rootfs/dev/null')
-    name = 'reprise-test-%d' % time.monotonic_ns()
-    runc = ['/usr/sbin/runc', '--root', directory + '/state']
-    code, _, err = case.run(runc + ['run', '-d', '--pid-file', directory + '/pid', name],
-                            cwd=directory)
-    try:
-        if code:
-            raise Skipped('runc does not run here: %s' % err.strip()[-200:])
-        with open(directory + '/pid') as file:
-            goes_on(case, int(file.read()))
-    finally:
-        case.run(runc + ['delete', '-f', name])
-        case.reap()
+    runc(case, directory)
 
 
 def test_nspawn(case):

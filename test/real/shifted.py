@@ -3,10 +3,9 @@
 
 import json
 import os
-import time
 
 from case import Failed, NOBODY, Skipped
-from foreign import COUNT, begin, configure, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman
+from foreign import COUNT, begin, configure, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman, runc
 
 FIRST, IDS = 100000, 65536
 
@@ -183,17 +182,7 @@ def test_runc(case):
     with open(directory + '/config.json', 'w') as file:
         json.dump(config, file)
     give(directory + '/rootfs')
-    name = 'reprise-test-%d' % time.monotonic_ns()
-    runc = ['/usr/sbin/runc', '--root', directory + '/state']
-    code, _, err = case.run(runc + ['run', '-d', '--pid-file', directory + '/pid', name], cwd=directory)
-    try:
-        if code:
-            raise Skipped('runc does not run here: %s' % err.strip()[-200:])
-        with open(directory + '/pid') as file:
-            shifted(case, int(file.read()))
-    finally:
-        case.run(runc + ['delete', '-f', name])
-        case.reap()
+    runc(case, directory, goes_on=shifted)
 
 
 def test_overlay_of_outside(case):
