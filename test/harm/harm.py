@@ -10,6 +10,7 @@ Each test does a fixed sample, and random ones for some seconds. The environment
   HARM_SECONDS=N  of random ones in each test
   HARM_ALL=1      each system call in turn, in every way
   HARM_STEP=N     only each Nth; HARM_SEED modulo N tells with which one it begins
+  HARM_FROM=N     not those before the Nth
   HARM_WAYS=N     at most N ways at each call
   HARM_ONLY=N     each call of that number
   HARM_DISTINCT=1 passes over what only repeats, and what nobody can notice before a kill

@@ -12,6 +12,7 @@ from case import PATIENCE, Failed
 
 ALL = bool(os.environ.get('HARM_ALL'))
 STEP = int(os.environ.get('HARM_STEP', '1'))
+FROM = int(os.environ.get('HARM_FROM', '1'))
 WAYS = int(os.environ.get('HARM_WAYS', '3'))
 DISTINCT = bool(os.environ.get('HARM_DISTINCT'))
 ONLY = os.environ.get('HARM_ONLY')
@@ -183,7 +184,7 @@ class Harm:
                     yield n, action, 0
             return
         if ALL:
-            for n in range(1 + self.chances.seed % STEP, calls + 1, STEP):
+            for n in range(FROM + self.chances.seed % STEP, calls + 1, STEP):
                 # A transfer that is cut short comes behind calls that fail.
                 ways = actions if actions is FAILS else self.chances.random.sample(actions, len(actions))
                 for action in ways[:WAYS]:
