@@ -82,9 +82,11 @@ int file_outside_restart(struct restart *r, const Reprise__File *msg, int *ret_f
 		fd = with_flags(r, r->tty_fd, msg->flags);
 	else
 		return error_set(
-			e, -ENXIO, E_FILE_OPEN,
-			"it led outside the tree (%s), and nothing was given to replace it",
-			msg->kind == FILE_TTY_OUTSIDE ? "a terminal" : "a standard stream");
+			e, -ENXIO, E_FILE_OPEN, "it led outside the tree (%s), and %s",
+			msg->kind == FILE_TTY_OUTSIDE ? "a terminal" : "a standard stream",
+			msg->kind == FILE_TTY_OUTSIDE
+				? "the restart has none to put in its place: run it on a terminal (script -qc makes one)"
+				: "nothing was given to replace it");
 	if (fd < 0)
 		return error_errno(e, -errno, E_SYSTEM, "cannot duplicate a standard stream");
 	*ret_fd = fd;

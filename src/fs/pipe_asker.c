@@ -177,10 +177,11 @@ void pipe_asker_end(struct pipe_asker *a)
 {
 	if (!a)
 		return;
+	/* It ends by this alone, if it waits for questions. */
+	close(a->socket);
 	kill(a->pid, SIGKILL);
 	while (waitpid(a->pid, NULL, a->unanswered ? WNOHANG : 0) < 0 && errno == EINTR)
 		continue;
-	close(a->socket);
 	free(a);
 }
 

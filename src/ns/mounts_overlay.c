@@ -425,38 +425,64 @@ static int overlay_inside(const char *below, const Reprise__Mount *m, int dir, c
 	return mount_inside(below, m, data, dir, name, e);
 }
 
-static int not_mounted(const char *lower, const char *data, struct error *e)
+static int find_lower(const char *dir, struct error *e)
 {
-	int err = errno;
+	if (*dir && access(dir, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
+		return error_errno(e, -errno, E_CONTAINER_SOURCE, "cannot find %s below it", dir);
+	return 0;
+}
 
-	if (err == ENOENT && access(lower, F_OK) < 0)
-		return error_errno(e, -err, E_CONTAINER_SOURCE, "cannot find %s below it", lower);
-	return error_errno(e, -err, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)", data);
+/* A list of directories (two colons stand before those of data only). What takes the place of each
+ * of them, or of all together, may have been given. */
+static int map_lower(const struct mounts_place *place, const char *lower, char *buf, size_t size,
+		     struct error *e)
+{
+	const char *at = mounts_mapped(place, lower);
+	bool each = at == lower;
+	size_t used = 0;
+	int r = 0;
+
+	for (buf[0] = '\0'; *at && r >= 0 && used < size;) {
+		size_t length = strcspn(at, ":");
+		_cleanup_(free_ptr) char *name = strndup(at, length);
+		const char *dir = name && each ? mounts_mapped(place, name) : name;
+
+		if (!dir)
+			return no_memory(e);
+		r = find_lower(dir, e);
+		at += length;
+		used += (size_t)snprintf(buf + used, size - used, "%s%s", dir, *at ? ":" : "");
+		at += *at == ':';
+	}
+	if (r >= 0 && used >= size)
+		r = error_set(e, -ENAMETOOLONG, E_CONTAINER_MOUNT, "too many lower directories");
+	return r;
 }
 
 int mounts_restart_overlay(const Reprise__Mount *m, const struct mounts_place *place,
 			   const char *below, int dir, const char *name, struct error *e)
 {
 	const char *upper = mounts_mapped(place, m->external);
-	char data[MOUNTS_PATH_SIZE];
+	char lower[MOUNTS_PATH_SIZE / 2], data[MOUNTS_PATH_SIZE];
 	const char *extra = *m->data ? "," : "";
 	int r = m->inside || m->layer || !*m->external ? 0 : check_unused(upper, NULL, e);
 
 	if (r < 0 || m->inside)
 		return r < 0 ? r : overlay_inside(below, m, dir, name, e);
+	r = map_lower(place, m->lower, lower, sizeof(lower), e);
+	if (r < 0)
+		return r;
 	if (m->layer)
 		snprintf(data, sizeof(data),
-			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s",
-			 mounts_mapped(place, m->lower), place->layers, m->id, place->layers, m->id,
-			 extra, m->data);
+			 "lowerdir=%s,upperdir=%s/%d/upper,workdir=%s/%d/work%s%s", lower,
+			 place->layers, m->id, place->layers, m->id, extra, m->data);
 	else if (*m->external)
 		snprintf(data, sizeof(data), "lowerdir=%s,upperdir=%s,workdir=%s/../work%s%s",
-			 mounts_mapped(place, m->lower), upper, upper, extra, m->data);
+			 lower, upper, upper, extra, m->data);
 	else
-		snprintf(data, sizeof(data), "lowerdir=%s%s%s", mounts_mapped(place, m->lower),
-			 extra, m->data);
+		snprintf(data, sizeof(data), "lowerdir=%s%s%s", lower, extra, m->data);
 	if (fchdir(dir) < 0 || mount(m->source, name, "overlay", 0, data) < 0)
-		return strchr(m->lower, ':') ? not_mounted("/", data, e)
-					     : not_mounted(mounts_mapped(place, m->lower), data, e);
+		return error_errno(e, -errno, E_CONTAINER_MOUNT, "cannot mount the overlay (%s)",
+				   data);
 	return 0;
 }

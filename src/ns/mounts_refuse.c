@@ -46,7 +46,7 @@ int mounts_check_terminal(const struct mount_line *m, struct error *e)
 	if (mounts_is_terminal(m))
 		return error_set(e, -EOPNOTSUPP, E_CONTAINER_MOUNT,
 				 "it shows a terminal of the container, which is not there when "
-				 "mounts are made");
+				 "mounts are made (left out with --allow-leak file)");
 	return 0;
 }
 

@@ -121,6 +121,31 @@ def test_overlay_moved(case):
     refused(case, '/mnt/m', '/mnt/l', 'is not there any more')
 
 
+def test_lower(case):
+    """An overlay that was made outside, of two directories of which one is elsewhere at the restart."""
+    begin(case)
+    here = case.path('given')
+    for name in 'upper', 'work', 'merged', 'first', 'second/usr', 'second/lib', 'second/lib64', 'second/bin', 'second/proc', 'first/tmp':
+        os.makedirs(os.path.join(here, name))
+    good(case.run(['/bin/mount', '-t', 'overlay', 'overlay', '-o', 'lowerdir=%s/first:%s/second,upperdir=%s/upper,workdir=%s/work' % (
+        (here,) * 4), here + '/merged']))
+    tool = case.spawn(['/usr/bin/unshare', '--kill-child', '-pfiun', 'unshare', '-m', 'sh', '-ec',
+                       'cd merged; for i in usr bin lib lib64; do mount --rbind /$i $i; done; mount -t proc proc proc; '
+                       'pivot_root . tmp; cd /; umount -l /tmp; echo kept > /kept; exec sleep 1000'], cwd=here, setsid=True)
+    case.until(lambda: [p for p, comm in case.others() if comm == 'sleep' and os.path.exists('/proc/%d/root/kept' % p)], 'it runs')
+    first = [p for p, comm in case.others() if comm == 'sleep'][0]
+    case.checkpoint(first, '-q', '--kill')
+    case.wait(tool)
+    good(case.run(['/bin/umount', here + '/merged']))
+    os.rename(here + '/second', here + '/moved')
+    case.refused(case.reprise('restart', '-i', case.path('image'), '-d'), 'container-source', here + '/second below', '--map-mount')
+    good(case.reprise('restart', '-i', case.path('image'), '-q', '-d', '--name', 'c', '--map-mount', '%s/second=%s/moved' % (here, here)))
+    if good(case.reprise('exec', 'c', '/bin/cat', '/kept')) != 'kept\n':
+        raise Failed('it has not its file')
+    good(case.reprise('stop', '-t', '0', 'c'))
+    good(case.reprise('rm', 'c'))
+
+
 def test_rootfs(case):
     """A directory that is given from where one is, one that is none, and one that has gone."""
     begin(case)

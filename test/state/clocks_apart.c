@@ -4,6 +4,7 @@
  * one, and a time namespace that nobody is in. Its clocks go on: they do not count the time away.
  *
  * needs: root
+ * not-in: cycles: a timer is due after a time that has passed by then
  */
 #include "harness.h"
 
