@@ -152,6 +152,15 @@ int arch_compat_openat(int dir, const char *path, int flags);
 /* XXH3-64 (seed 0), with the widest vectors that this processor has. */
 uint64_t arch_checksum(const void *data, size_t len);
 
+/* go_on.S */
+
+/*
+ * The calling thread goes on as a child, with the same memory and stack: flags are those of
+ * clone(2), with CLONE_VM and CLONE_VFORK; the pidfd may be NULL. Returns in the child, 0; or a
+ * negative errno. What called never comes back: it waits for the end of the child, and ends then.
+ */
+long arch_go_on(unsigned long flags, int *pidfd);
+
 /* agent.S */
 
 extern const uint8_t arch_agent_code[], arch_agent_code_end[];

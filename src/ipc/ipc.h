@@ -36,8 +36,8 @@ int ipc_number_mapped(struct checkpoint *c, const struct checkpoint_process *p, 
 int ipc_number_opened(struct checkpoint *c, int fd, const char *name, uint64_t *ret,
 		      struct error *e) must_check;
 /* Is it one of a namespace of the tree? Known if anybody has it attached, and the memory of the
- * kernel can be read. */
-bool ipc_is_segment_of_tree(struct checkpoint *c, int fd);
+ * kernel can be read: k, of the process that asks, or NULL. */
+bool ipc_is_segment_of_tree(struct checkpoint *c, struct kernel_memory *k, int fd);
 /* The namespace, and the number in there. */
 uint64_t ipc_space_of_segment(const struct checkpoint *c, uint64_t number);
 static inline int ipc_id_of_segment(uint64_t number)

@@ -115,9 +115,9 @@ static uint32_t find_below(struct search *s, uint64_t node, int depth)
 	return number ?: find_below(s, pointer(s, node, s->l.right), depth + 1);
 }
 
-static uint32_t namespace_of_file(struct checkpoint *c, int fd)
+static uint32_t namespace_of_file(struct kernel_memory *k, int fd)
 {
-	struct search s = {.k = ipc_kernel_memory(c), .left = MAPPINGS_MOST};
+	struct search s = {.k = k, .left = MAPPINGS_MOST};
 	uint64_t file;
 
 	if (!s.k || !read_layout(s.k, &s.l) || kernel_file(s.k, fd, &file) < 0)
@@ -126,9 +126,9 @@ static uint32_t namespace_of_file(struct checkpoint *c, int fd)
 	return find_below(&s, pointer(&s, pointer(&s, s.inode, s.l.i_mapping), s.l.i_mmap), 0);
 }
 
-bool ipc_is_segment_of_tree(struct checkpoint *c, int fd)
+bool ipc_is_segment_of_tree(struct checkpoint *c, struct kernel_memory *k, int fd)
 {
-	uint32_t number = fd >= 0 ? namespace_of_file(c, fd) : 0;
+	uint32_t number = fd >= 0 ? namespace_of_file(k, fd) : 0;
 
 	return number &&
 	       (space_by_number(c, CLONE_NEWIPC, number) || space_is_own(c, CLONE_NEWIPC, number));
@@ -166,7 +166,7 @@ static int only_one(struct checkpoint *c, int id, const char *name, uint64_t *re
 static int space_of(struct checkpoint *c, int fd, int id, const char *name, uint64_t *ret,
 		    struct error *e)
 {
-	uint32_t number = fd >= 0 ? namespace_of_file(c, fd) : 0;
+	uint32_t number = fd >= 0 ? namespace_of_file(ipc_kernel_memory(c), fd) : 0;
 	const struct checkpoint_space *s = space_by_number(c, CLONE_NEWIPC, number);
 
 	*ret = s ? s->id : 0;

@@ -50,8 +50,6 @@ void container_free(struct container *ct)
 	scratch_free(&ct->s);
 	close_fd(&ct->proc_fd);
 	close_fd(&ct->host_proc);
-	close_fd(&ct->outside);
-	outside_free(ct->all);
 }
 
 static int no_memory(struct error *e)
@@ -357,7 +355,7 @@ int container_kill(void *arg, pid_t pid, int sig)
 
 	if (sig == SIGKILL)
 		cgroups_let_die(&ct->cgroups);
-	if (pid != 1 || ct->outside < 0)
+	if (pid != 1 || !ct->outside)
 		return kill(pid, sig) < 0 ? -errno : 0;
 	return outsider_kill(ct->outside, sig);
 }
@@ -367,12 +365,6 @@ void container_hold(void *arg, bool frozen)
 	const struct container *ct = arg;
 
 	cgroups_hold(&ct->cgroups, frozen);
-}
-
-int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
-		      unsigned long index_b)
-{
-	return outsider_compare(ct->outside, type, a, index_a, b, index_b);
 }
 
 static void *look_at_network(void *arg)
@@ -395,7 +387,7 @@ int container_add_layers(struct checkpoint *c, struct container *ct, struct moun
 			return no_memory(e);
 		r = layer_checkpoint(c, l->dir_fd, l->mount->point,
 				     ct->powerless && l->mount->kind == MOUNT_OVERLAY ? ct->outside
-										      : -1,
+										      : NULL,
 				     slot, &l->mount->layer, e);
 		if (r < 0)
 			return r;
@@ -407,12 +399,13 @@ int container_add_layers(struct checkpoint *c, struct container *ct, struct moun
 
 void container_begin_scan(struct container *ct)
 {
-	ct->scanning = ct->all && outsider_begin_scan(ct->outside) == 0;
+	ct->scanning = true;
+	outsider_begin_scan(ct->outside);
 }
 
 void container_end_scan(struct container *ct, struct outside **all)
 {
-	*all = ct->scanning && outsider_end_scan(ct->outside) == 0 ? ct->all : NULL;
+	*all = ct->scanning ? outsider_end_scan(ct->outside) : NULL;
 	ct->scanning = false;
 }
 
@@ -426,7 +419,7 @@ int container_look(struct checkpoint *c, struct container *ct, struct error *e)
 	ct->looking = false;
 	if (ct->scanning)
 		container_end_scan(ct, &unused);
-	if (ct->others >= SCAN_WORTH)
+	if (ct->outside && ct->others >= SCAN_WORTH)
 		container_begin_scan(ct);
 	if (ct->own & CLONE_NEWNET)
 		ct->looking = pthread_create(&ct->looker, NULL, look_at_network, ct) == 0;

@@ -22,8 +22,8 @@
  * a child that goes on in its place. From there the tree is one like any other, whose root is
  * process 1: paths, pids, sockets and objects are those that the tasks see.
  *
- * Leaving a process that is not of the container outside is needed for one thing: no signal from
- * inside can end the init of a pid namespace (SIGNAL_UNKILLABLE).
+ * Something of ours stays outside: no signal from inside can end the init of a pid namespace
+ * (SIGNAL_UNKILLABLE), and what processes outside use of it is seen from there only.
  */
 /* A task in it, or reprise: by its pid there, and outside. */
 struct container_pid {
@@ -45,26 +45,20 @@ struct container {
 	int network_result;
 	struct error network_error;
 	struct cgroups cgroups;
-	int proc_fd;	     /* of the namespace; -1: ours */
-	int host_proc;	     /* of the namespace that we came from */
-	bool powerless;	     /* he has power over the machine, and we have none in there */
-	int outside;	     /* to whoever sends signals for us; -1: none */
-	pid_t outsider;	     /* its pid outside */
-	struct outside *all; /* shared with it, or NULL */
-	bool scanning;	     /* it looks at all */
-	size_t others;	     /* processes outside, when that was checked */
+	int proc_fd;		 /* of the namespace; -1: ours */
+	int host_proc;		 /* of the namespace that we came from */
+	bool powerless;		 /* he has power over the machine, and we have none in there */
+	struct outpost *outside; /* what stays there (ns/outsider.h); NULL: nothing does */
+	bool scanning;		 /* it looks at all */
+	size_t others;		 /* processes outside, when that was checked */
 	VEC(struct container_pid) pids;
-	int output; /* that one must not hold it open; -1: none */
-	void (*leave)(
-		void *arg); /* called in that one: lets go of what else it must not; or NULL */
-	void *leave_arg;
 	Reprise__Container here;	/* of our own user namespace: its maps */
 	const char *const *allow_leaks; /* kinds, NULL at the end; may be NULL */
 };
 #define CONTAINER_INIT                                                           \
 	{                                                                        \
 		.network = NETWORK_INIT, .proc_fd = -EBADF, .host_proc = -EBADF, \
-		.outside = -EBADF, .output = -EBADF, .cgroups.guard = -EBADF     \
+		.cgroups.guard = -EBADF                                          \
 	}
 
 /*
@@ -84,9 +78,6 @@ int container_kill(void *arg, pid_t pid, int sig);
 /* Tasks that stand still by a control group are let go (false), and held again. */
 void container_hold(void *arg, bool frozen);
 
-/* kcmp(2) of tasks by their pids outside; a negative errno. */
-int container_compare(const struct container *ct, int type, pid_t a, unsigned long index_a, pid_t b,
-		      unsigned long index_b);
 /* What runs outside: container_look() begins to look at it if there is much. NULL: each process has
  * to be asked. */
 struct outside;

@@ -3,16 +3,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/hand.h"
 #include "ns/container.h"
-#include "ns/outside.h"
 #include "ns/outsider.h"
 #include "ns/userns.h"
 
@@ -38,42 +36,6 @@ static int open_proc(struct container *ct, struct error *e)
 			       : 0;
 }
 
-static int go_on_inside(struct container *ct, int pidfd, pid_t first, struct error *e)
-{
-	int pair[2];
-	pid_t child;
-	char byte;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "socketpair");
-	ct->outsider = getpid();
-	/* Nobody can say more of who is found from within a user namespace. */
-	ct->all = ct->own & CLONE_NEWUSER ? NULL : outside_new();
-	child = fork();
-	if (child < 0) {
-		close(pair[0]);
-		close(pair[1]);
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the pid namespace");
-	}
-	if (child > 0) {
-		close(pair[1]);
-		if (ct->output >= 0)
-			close(ct->output);
-		if (ct->leave)
-			ct->leave(ct->leave_arg);
-		if (send(pair[0], "", 1, MSG_NOSIGNAL) != 1)
-			_exit(1);
-		outsider_stay(pair[0], ct->host_proc, pidfd, first, child, ct->all);
-	}
-	close(pair[0]);
-	ct->outside = pair[1];
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* If it died before that, nobody else holds the other end. */
-	if (recv(pair[1], &byte, 1, 0) != 1)
-		_exit(1);
-	return 0;
-}
-
 /* user: that of the container; its tasks may be in one below it. Root's checkpoint is hidden from
  * root there, who could trace it and has no power over what it has open. */
 static int enter_user(const struct container *ct, int user, struct error *e)
@@ -87,24 +49,14 @@ static int enter_user(const struct container *ct, int user, struct error *e)
 		r = userns_become(&ct->msg, e);
 	if (r >= 0 && hide && prctl(PR_SET_DUMPABLE, 0) < 0)
 		r = error_errno(e, -errno, E_SYSTEM, "prctl");
-	return r;
+	return r < 0 ? r : hand_keep_tie(e);
 }
 
-/* Whoever stays outside keeps the power that root has there. */
-static int enter_powerless(struct container *ct, int pidfd, pid_t pid, int user, struct error *e)
+/* The pid namespace is that of our children. */
+static int go_on_inside(struct container *ct, struct error *e)
 {
-	int r;
-
-	if (setns(pidfd, CLONE_NEWPID) < 0)
-		return error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
-				   pid);
-	r = go_on_inside(ct, pidfd, pid, e);
-	if (r >= 0)
-		r = enter_user(ct, user, e);
-	/* It is forgotten with the change of ids (commit_creds()). */
-	if (r >= 0 && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
-		r = error_errno(e, -errno, E_SYSTEM, "prctl");
-	return r;
+	outsider_note(ct->outside, getpid());
+	return hand_step(e);
 }
 
 int container_enter_all(struct container *ct, pid_t pid, int user, struct error *e)
@@ -116,17 +68,15 @@ int container_enter_all(struct container *ct, pid_t pid, int user, struct error 
 
 	if (pidfd < 0)
 		return error_errno(e, -errno, E_TASK_GONE, "task %d", pid);
-	if (ct->powerless) {
-		r = enter_powerless(ct, pidfd, pid, user, e);
-		flags &= ~CLONE_NEWPID;
-	} else if (ct->own & CLONE_NEWUSER) {
+	if (ct->own & CLONE_NEWPID)
+		r = outsider_new(&ct->outside, ct->host_proc, pidfd, pid, e);
+	if (r >= 0 && ct->own & CLONE_NEWUSER)
 		r = enter_user(ct, user, e);
-	}
 	if (r >= 0 && flags && setns(pidfd, flags) < 0)
 		r = error_errno(e, -errno, E_NAMESPACE, "cannot enter the namespaces of task %d",
 				pid);
-	if (r >= 0 && !ct->powerless && ct->own & CLONE_NEWPID)
-		r = go_on_inside(ct, pidfd, pid, e);
+	if (r >= 0 && ct->own & CLONE_NEWPID)
+		r = go_on_inside(ct, e);
 	if (r >= 0 && (ct->own & (CLONE_NEWPID | CLONE_NEWNS)))
 		r = open_proc(ct, e);
 	return r;

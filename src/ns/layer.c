@@ -22,7 +22,8 @@
 
 struct layer {
 	uint64_t id;
-	int dir_fd, outside;
+	int dir_fd;
+	struct outpost *outside;
 	dev_t dev;
 	struct scratch s;
 	Reprise__Layer msg;
@@ -188,7 +189,7 @@ static int save_xattrs(struct layer *l, int parent, const char *name, Reprise__L
 			return error_errno(e, r, E_FILE_OPEN, "extended attribute %s of %s", x,
 					   m->path);
 	}
-	return l->outside < 0 ? 0 : save_marks(l, parent, name, m, e);
+	return !l->outside ? 0 : save_marks(l, parent, name, m, e);
 }
 
 static int save_target(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
@@ -357,7 +358,7 @@ static int take_stock(struct layer *l, struct error *e)
 	return r;
 }
 
-int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, int outside,
+int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct outpost *outside,
 		     struct layer **ret, uint64_t *ret_id, struct error *e)
 {
 	struct layer *l = calloc(1, sizeof(*l));

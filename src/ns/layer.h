@@ -25,8 +25,9 @@ struct layer;
 		    FS_DIRSYNC_FL))
 
 /* Takes stock of the tree below dir_fd, which stays the caller's. The record gets *ret_id. */
-/* outside: who sees all attributes (ns/outsider.h); -1: we do. */
-int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, int outside,
+/* outside: who sees all attributes (ns/outsider.h); NULL: we do. */
+struct outpost;
+int layer_checkpoint(struct checkpoint *c, int dir_fd, const char *what, struct outpost *outside,
 		     struct layer **ret, uint64_t *ret_id, struct error *e) must_check;
 uint64_t layer_id(const struct layer *l);
 /* A restart fills it when all others are filled. */

@@ -7,18 +7,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cleanup.h"
 #include "core/procfs.h"
 #include "ipc/sysv.h"
 #include "ns/leaks.h"
-#include "ns/outsider.h"
 #include "ns/spaces.h"
 
 #define PF_KTHREAD 0x00200000 /* linux/sched.h */
@@ -215,6 +216,13 @@ int leak_unlisted(const struct outsider *o, int err, const char *what, struct er
 	return leak_unless_hidden(err, e);
 }
 
+int leak_compare(int type, pid_t a, unsigned long index_a, pid_t b, unsigned long index_b)
+{
+	long r = syscall(SYS_kcmp, a, b, type, index_a, index_b);
+
+	return r < 0 ? -errno : (int)r;
+}
+
 bool leak_allowed(const struct leak_search *s, const char *kind, const char *link)
 {
 	for (const char *const *a = s->ct->allow_leaks; a && *a; a++)
@@ -358,34 +366,30 @@ static int look_at_thread(struct leak_search *s, const struct outsider *o, bool 
 	return r < 0 || !apart ? r : leak_look_at_files(s, o, e);
 }
 
+static bool is_apart(pid_t a, pid_t b)
+{
+	return leak_compare(KCMP_FILES, a, 0, b, 0) > 0 || leak_compare(KCMP_FS, a, 0, b, 0) > 0;
+}
+
 static int look_at_threads(struct leak_search *s, const struct outsider *first, struct error *e)
 {
 	_cleanup_(close_directory) DIR *dir = NULL;
-	struct outsider_threads q = {.pid = first->pid};
 	struct dirent *d;
 	int fd = procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task",
 			     first->pid);
-	int r = fd < 0 ? fd : 0;
+	int r = fd < 0 ? fd : 0, ended = 0;
 
 	dir = fd >= 0 ? fdopendir(fd) : NULL;
 	if (!dir)
 		return leak_unlisted(first, r < 0 ? r : -errno, "threads", e);
-	do {
-		for (q.n = 0; q.n < OUTSIDER_THREADS && (d = next_entry(dir, &r));)
-			if (atoi(d->d_name) > 0 && atoi(d->d_name) != first->pid)
-				q.tids[q.n++] = (pid_t)atoi(d->d_name);
-		if (r < 0)
-			return leak_unlisted(first, r, "threads", e);
-		if (q.n && outsider_look_at_threads(s->ct->outside, &q) < 0)
-			return 0;
-		for (size_t i = 0; r >= 0 && i < q.n; i++) {
-			struct outsider o = *first;
+	while (r >= 0 && (d = next_entry(dir, &ended))) {
+		struct outsider o = *first;
 
-			o.tid = q.tids[i];
-			r = look_at_thread(s, &o, q.apart >> i & 1, e);
-		}
-	} while (r >= 0 && q.n == OUTSIDER_THREADS);
-	return r;
+		o.tid = (pid_t)atoi(d->d_name);
+		if (o.tid > 0 && o.tid != first->pid)
+			r = look_at_thread(s, &o, is_apart(first->pid, o.tid), e);
+	}
+	return r >= 0 && ended < 0 ? leak_unlisted(first, ended, "threads", e) : r;
 }
 
 /* Returns 1, or 0: it is not there (any more), or a thread of the kernel. */
@@ -455,8 +459,8 @@ static int look_at_all(struct leak_search *s, bool inside, struct error *e)
 		if (inside && depth >= 0)
 			r = leak_translate(s, pid, depth, e);
 		s->ct->others += inside && depth < 0;
-		/* Whoever stays outside for us came with our namespaces. */
-		if (!inside && depth < 0 && pid != s->ct->outsider)
+		/* What is ours there has what we have. */
+		if (!inside && depth < 0 && !outsider_is(s->ct->outside, pid))
 			r = leak_look_at_process(s, pid, e);
 	}
 	if (r >= 0 && ended < 0)
@@ -494,10 +498,23 @@ static int check_segments(struct leak_search *s, struct error *e)
 	return r;
 }
 
+static int search_outside(void *arg)
+{
+	struct leak_search *s = arg;
+	int r = look_inside(s, s->e);
+
+	if (r >= 0)
+		r = note_makers(s, s->e);
+	if (r >= 0)
+		r = s->all ? leak_look_at_suspects(s, s->all, s->e) : 0;
+	if (r == 0)
+		r = look_at_all(s, false, s->e);
+	return r;
+}
+
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e)
 {
-	_cleanup_(search_free) struct leak_search s = {.c = c, .ct = ct};
-	struct outside *all;
+	_cleanup_(search_free) struct leak_search s = {.c = c, .ct = ct, .e = e};
 	int r;
 
 	r = leak_note_taps(&s, e);
@@ -506,7 +523,7 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 		return r < 0 ? r : leak_check_taps(&s, e);
 	if (c->checking)
 		container_begin_scan(ct);
-	container_end_scan(ct, &all);
+	container_end_scan(ct, &s.all);
 	r = note_namespaces(&s, e);
 	if (r >= 0)
 		r = note_spaces(&s, e);
@@ -517,13 +534,7 @@ int container_check_leaks(struct checkpoint *c, struct container *ct, struct err
 	if (r >= 0)
 		r = note_networks(&s, e);
 	if (r >= 0)
-		r = look_inside(&s, e);
-	if (r >= 0)
-		r = note_makers(&s, e);
-	if (r >= 0)
-		r = all ? leak_look_at_suspects(&s, all, e) : 0;
-	if (r == 0)
-		r = look_at_all(&s, false, e);
+		r = outsider_do(ct->outside, search_outside, &s);
 	if (r >= 0)
 		r = leak_check_taps(&s, e);
 	return r < 0 ? r : check_segments(&s, e);

@@ -6,8 +6,12 @@
 
 #include "fs/context.h"
 #include "ns/container.h"
+#include "ns/outsider.h"
 
-/* Between the files of this subject: what processes outside use of a container. */
+/*
+ * Between the files of this subject: what processes outside use of a container. They are looked at
+ * by what stays outside (ns/outsider.h), which sees them, and knows all by their pids there.
+ */
 
 struct inside {
 	uint64_t dev, ino;
@@ -28,6 +32,8 @@ struct leak_tap {
 struct leak_search {
 	struct checkpoint *c;
 	struct container *ct;
+	struct outside *all; /* what runs there, at a glance; NULL: nothing is known */
+	struct error *e;
 	VEC(struct inside) things; /* sorted by device and inode */
 	VEC(dev_t) devices;	   /* file systems that are the container's alone */
 	VEC(struct ns_link) links; /* its namespaces */
@@ -67,6 +73,8 @@ bool leak_allowed(const struct leak_search *s, const char *kind, const char *lin
 int leak_unless_hidden(ssize_t r, struct error *e) must_check;
 /* The same where a directory of it could not be read. */
 int leak_unlisted(const struct outsider *o, int err, const char *what, struct error *e) must_check;
+/* kcmp(2) of tasks by their pids outside, in the hand; a negative errno. */
+int leak_compare(int type, pid_t a, unsigned long index_a, pid_t b, unsigned long index_b);
 /* How far below the pid namespace of the container is this one? -1: it is outside. */
 int leak_depth_below(const struct leak_search *s, const char *link);
 /* Takes down the pids of a task; `out` is that outside. While checking: is it traced from there? */
@@ -95,6 +103,17 @@ int leak_check_taps(struct leak_search *s, struct error *e) must_check;
 /* A descriptor of an epoll set outside. */
 int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, int fd,
 		       struct error *e) must_check;
+
+/* leaks_sockets.c. A duplicate of a descriptor of a task outside; negative: it may not be had. */
+int leak_take(pid_t pid, int fd);
+/* Is it a socket of a network of the container? */
+bool leak_is_in_network(const struct leak_search *s, int fd);
+/*
+ * Duplicates of the descriptors that the first message in the queue of a Unix socket carries; the
+ * message stays where it is. Their number.
+ */
+#define LEAK_PEEKED 253 /* SCM_MAX_FD of the kernel */
+int leak_peek(const struct leak_search *s, int fd, int *ret);
 
 /* What a task outside has open, and where it stands; what it has mapped. */
 int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e) must_check;

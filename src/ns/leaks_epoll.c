@@ -14,7 +14,6 @@
 #include "core/procfs.h"
 #include "fs/fdinfo.h"
 #include "ns/leaks.h"
-#include "ns/outsider.h"
 
 struct entry {
 	int tfd;
@@ -54,9 +53,9 @@ static bool is_same(const struct leak_search *s, const struct inside *x, const s
 	pid_t ours = x->file ? leak_pid_outside(s, x->file->pid) : 0;
 
 	return ours && x->file->fd >= 0 &&
-	       outsider_compare_epoll(s->ct->outside, ours, x->file->fd, o->tid, slot) == 0 &&
-	       container_compare(s->ct, KCMP_FILE, ours, (unsigned long)x->file->fd, o->tid,
-				 slot->tfd) != 0;
+	       leak_compare(KCMP_EPOLL_TFD, ours, (unsigned long)x->file->fd, o->tid,
+			    (unsigned long)slot) == 0 &&
+	       leak_compare(KCMP_FILE, ours, (unsigned long)x->file->fd, o->tid, slot->tfd) != 0;
 }
 
 static int report(struct leak_search *s, const struct outsider *o, const struct inside *x, int fd,

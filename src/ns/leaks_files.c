@@ -20,7 +20,6 @@
 #include "core/procfs.h"
 #include "ipc/sysv.h"
 #include "ns/leaks.h"
-#include "ns/outsider.h"
 #include "ns/run.h"
 
 /* An open file of somebody outside. */
@@ -71,8 +70,8 @@ static bool is_same(const struct leak_search *s, const struct inside *x, pid_t p
 {
 	pid_t ours = x->file ? leak_pid_outside(s, x->file->pid) : 0;
 
-	return ours && container_compare(s->ct, KCMP_FILE, ours, (unsigned long)x->file->fd, pid,
-					 (unsigned long)u->fd) == 0;
+	return ours && leak_compare(KCMP_FILE, ours, (unsigned long)x->file->fd, pid,
+				    (unsigned long)u->fd) == 0;
 }
 
 static struct inside *find_same(const struct leak_search *s, pid_t pid, const struct use *u)
@@ -91,8 +90,7 @@ static bool is_attached(const struct leak_search *s, const struct outsider *o, c
 	pid_t init = leak_pid_outside(s, s->c->freezer.root);
 
 	return u->rdev == makedev(TTYAUX_MAJOR, 2) && init &&
-	       container_compare(s->ct, KCMP_FILE, init, RUN_TERMINAL, o->tid,
-				 (unsigned long)u->fd) == 0;
+	       leak_compare(KCMP_FILE, init, RUN_TERMINAL, o->tid, (unsigned long)u->fd) == 0;
 }
 
 /* 1 if it was reported. */
@@ -125,78 +123,42 @@ static bool see(int dir, const char *name, struct use *u)
 }
 
 /* What the first message in a queue outside carries, by the numbers that it has here. */
-static int look_at_carried(struct leak_search *s, const struct outsider *o, int socket,
+static int look_at_carried(struct leak_search *s, const struct outsider *o, int number, int socket,
 			   struct error *e)
 {
-	int fds[OUTSIDER_PEEKED], r = 0, n;
-	_cleanup_(close_fd) int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	pid_t here = leak_pid_outside(s, getpid());
+	int fds[LEAK_PEEKED], r = 0, n;
+	_cleanup_(close_fd) int dir =
+		procfs_open(s->ct->host_proc, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "self/fd");
 	char how[64];
 
-	if (dir < 0)
-		dir = procfs_open(s->ct->proc_fd, O_RDONLY | O_DIRECTORY | O_CLOEXEC, NULL, "%d/fd",
-				  getpid());
-	snprintf(how, sizeof(how), " in the queue of its descriptor %d", socket);
-	n = dir < 0 ? 0 : outsider_peek(s->ct->outside, o->tid, socket, fds);
+	snprintf(how, sizeof(how), " in the queue of its descriptor %d", number);
+	n = dir < 0 ? 0 : leak_peek(s, socket, fds);
 	for (int i = 0; i < n; i++) {
 		struct use u;
 		char name[16];
 
 		snprintf(name, sizeof(name), "%d", fds[i]);
 		if (r >= 0 && see(dir, name, &u))
-			r = look_at_use(s, o, here, &u, how, e);
+			r = look_at_use(s, o, getpid(), &u, how, e);
 		close(fds[i]);
 	}
 	return r < 0 ? r : 0;
 }
 
-static int report_socket(struct leak_search *s, const struct outsider *o, int fd, struct error *e)
+/* One that is not the container's own: does it belong to its network, or carry something? */
+static int look_at_socket(struct leak_search *s, const struct outsider *o, const struct use *u,
+			  struct error *e)
 {
-	_cleanup_(free_ptr) char *link = NULL;
+	_cleanup_(close_fd) int fd = leak_take(o->tid, u->fd);
 	char how[64];
-	int r = procfs_readlink(s->ct->host_proc, &link, e, "%d/task/%d/fd/%d", o->pid, o->tid, fd);
-
-	if (r < 0)
-		return leak_unless_hidden(r, e);
-	snprintf(how, sizeof(how), " as descriptor %d, in its network", fd);
-	return leak_report(s, o, "socket", link, NULL, how, e);
-}
-
-/* Which belong to a network of the container: one question for so many of these. */
-static uint64_t ask_about_sockets(const struct leak_search *s, struct outsider_sockets *q)
-{
-	uint64_t inside = 0;
-	size_t at = 0;
-
-	do {
-		for (q->n_networks = 0; q->n_networks < OUTSIDER_NETWORKS && at < s->networks.n;)
-			q->networks[q->n_networks++] = s->networks.v[at++];
-		if (outsider_look_at_sockets(s->ct->outside, q) < 0)
-			q->n = 0;
-		inside |= q->inside;
-	} while (at < s->networks.n && q->n);
-	return inside;
-}
-
-/* Sockets that are not the container's own: do they belong to its network, or carry something? */
-static int look_at_sockets(struct leak_search *s, const struct outsider *o,
-			   struct outsider_sockets *q, struct error *e)
-{
-	uint64_t inside;
 	int r = 0;
 
-	if (!q->n)
+	if (fd < 0)
 		return 0;
-	q->pid = o->tid;
-	inside = ask_about_sockets(s, q);
-	for (size_t i = 0; r >= 0 && i < q->n; i++) {
-		if (inside >> i & 1)
-			r = report_socket(s, o, q->fds[i], e);
-		if (r >= 0 && q->carriers >> i & 1)
-			r = look_at_carried(s, o, q->fds[i], e);
-	}
-	q->n = 0;
-	return r;
+	snprintf(how, sizeof(how), " as descriptor %d, in its network", u->fd);
+	if (leak_is_in_network(s, fd))
+		r = leak_report(s, o, "socket", u->link, NULL, how, e);
+	return r < 0 ? r : look_at_carried(s, o, u->fd, fd, e);
 }
 
 bool leak_may_be_segment(const struct leak_search *s, dev_t dev, uint64_t ino)
@@ -216,13 +178,13 @@ bool leak_may_be_segment(const struct leak_search *s, dev_t dev, uint64_t ino)
 static int look_at_file_of_segment(struct leak_search *s, const struct outsider *o, int fd,
 				   const char *link, const char *how, struct error *e)
 {
-	if (!ipc_is_segment_of_tree(s->c, fd))
+	if (!ipc_is_segment_of_tree(s->c, outsider_kernel_memory(s->ct->outside), fd))
 		return 0;
 	return leak_report(s, o, "memory", link, NULL, how, e) ?: 1;
 }
 
 static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, const char *name,
-		      struct outsider_sockets *sockets, struct error *e)
+		      struct error *e)
 {
 	struct use u;
 	char how[64];
@@ -241,10 +203,9 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 		return leak_look_at_tap(s, o, u.fd, u.link, e);
 	if (!r && !strcmp(u.link, "anon_inode:[eventpoll]"))
 		return leak_look_at_epoll(s, o, u.fd, e);
-	if (r || !S_ISSOCK(u.mode))
-		return r < 0 ? r : 0;
-	sockets->fds[sockets->n++] = u.fd;
-	return sockets->n < OUTSIDER_SOCKETS ? 0 : look_at_sockets(s, o, sockets, e);
+	if (!r && S_ISSOCK(u.mode))
+		return look_at_socket(s, o, &u, e);
+	return r < 0 ? r : 0;
 }
 
 static int look_at_place(struct leak_search *s, const struct outsider *o, int dir, const char *name,
@@ -257,9 +218,35 @@ static int look_at_place(struct leak_search *s, const struct outsider *o, int di
 	return leak_report(s, o, "file", u.link, NULL, how, e);
 }
 
+/* Who has made it and came with its mounts has to stand somewhere there: in a root that is changed
+ * he stands in the new one (chroot_fs_refs()). */
+static bool stands_for_it(const struct leak_search *s, const struct outsider *o)
+{
+	_cleanup_(free_ptr) char *link = NULL;
+	struct error unused = {};
+
+	if (!leak_made_it(s, o->pid) || procfs_readlink(s->ct->host_proc, &link, &unused,
+							"%d/task/%d/ns/mnt", o->pid, o->tid) < 0)
+		return false;
+	vec_for_each (l, &s->links)
+		if (!strcmp(l->link, link))
+			return true;
+	return false;
+}
+
+static int look_at_places(struct leak_search *s, const struct outsider *o, int task,
+			  struct error *e)
+{
+	int r;
+
+	if (stands_for_it(s, o))
+		return 0;
+	r = look_at_place(s, o, task, "cwd", " as its working directory", e);
+	return r < 0 ? r : look_at_place(s, o, task, "root", " as its root", e);
+}
+
 int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e)
 {
-	struct outsider_sockets sockets = {};
 	_cleanup_(close_directory) DIR *fds = NULL;
 	_cleanup_(close_fd) int task =
 		procfs_open(s->ct->host_proc, O_PATH | O_DIRECTORY | O_CLOEXEC, NULL, "%d/task/%d",
@@ -269,9 +256,7 @@ int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct e
 
 	if (task < 0)
 		return leak_unlisted(o, task, "files", e);
-	r = look_at_place(s, o, task, "cwd", " as its working directory", e);
-	if (r >= 0)
-		r = look_at_place(s, o, task, "root", " as its root", e);
+	r = look_at_places(s, o, task, e);
 	if (r < 0)
 		return r;
 	fd = openat(task, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -280,10 +265,8 @@ int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct e
 		return leak_unlisted(o, -errno, "descriptors", e);
 	while (r >= 0 && (d = next_entry(fds, &ended)))
 		if (d->d_name[0] != '.')
-			r = look_at_fd(s, o, dirfd(fds), d->d_name, &sockets, e);
-	if (r >= 0 && ended < 0)
-		r = leak_unlisted(o, ended, "descriptors", e);
-	return r < 0 ? r : look_at_sockets(s, o, &sockets, e);
+			r = look_at_fd(s, o, dirfd(fds), d->d_name, e);
+	return r >= 0 && ended < 0 ? leak_unlisted(o, ended, "descriptors", e) : r;
 }
 
 /* Segments of different IPC namespaces have the same numbers: only where it is known that somebody

@@ -72,7 +72,7 @@ static bool is_inside(const struct view *v, pid_t tid)
 
 static bool is_looked_at(const struct view *v, pid_t tid)
 {
-	return !is_inside(v, tid) && process_of(v, tid) != v->s->ct->outsider;
+	return !is_inside(v, tid) && !outsider_is(v->s->ct->outside, process_of(v, tid));
 }
 
 static int suspect(struct view *v, pid_t pid, struct error *e)
@@ -177,15 +177,13 @@ static int suspect_users(struct view *v, uint64_t file, struct error *e)
  */
 static int look_at_watched(struct view *v, struct error *e)
 {
-	struct kernel_memory *k = NULL;
+	struct kernel_memory *k = outsider_kernel_memory(v->s->ct->outside);
 	int entry, set, file, next;
 
 	if (!v->watched.n)
 		return 1;
-	if (checkpoint_kernel_memory(v->s->c, &k, e) < 0) {
-		error_clear(e);
+	if (!k)
 		return 0;
-	}
 	entry = kernel_offset(k, "epitem", "fllink");
 	set = kernel_offset(k, "epitem", "ep");
 	file = kernel_offset(k, "eventpoll", "file");
@@ -313,7 +311,7 @@ int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct err
 	struct stat st;
 	int r;
 
-	snprintf(path, sizeof(path), "%d/ns/mnt", s->ct->outsider);
+	snprintf(path, sizeof(path), "%d/ns/mnt", outsider_pid(s->ct->outside));
 	if (fstatat(s->ct->host_proc, path, &st, 0) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "/proc/%s", path);
 	v.nsfs = st.st_dev;

@@ -361,7 +361,7 @@ static int look_memory(struct checkpoint *c, const struct detached *d, const str
 	if (!slot)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a mount");
 	*slot = NULL;
-	if (layer_checkpoint(c, ret->root, "a mount that is attached nowhere", -1, slot,
+	if (layer_checkpoint(c, ret->root, "a mount that is attached nowhere", NULL, slot,
 			     &msg->layer, e) < 0)
 		return e->err;
 	layer_set_last(*slot);

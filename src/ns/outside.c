@@ -129,7 +129,7 @@ struct outside_scanner {
 struct outside *outside_new(void)
 {
 	void *at = mmap(NULL, sizeof(struct outside), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return at == MAP_FAILED ? NULL : at;
 }
@@ -248,6 +248,11 @@ int outside_scanner_new(struct outside_scanner **ret, int proc_fd, pid_t init, s
 	}
 	*ret = s;
 	return 0;
+}
+
+struct kernel_memory *outside_scanner_kernel(const struct outside_scanner *s)
+{
+	return s->k;
 }
 
 void outside_scanner_free(struct outside_scanner *s)

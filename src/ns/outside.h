@@ -46,7 +46,7 @@ struct outside_map {
 #define OUTSIDE_FILES 262144
 #define OUTSIDE_MAPS  262144
 
-/* In memory that is shared with a child. Threads and files are in the order of their numbers. */
+/* Threads and files are in the order of their numbers. */
 struct outside {
 	int result; /* 0: all is there; or a negative errno */
 	size_t n_tasks, n_files, n_maps;
@@ -68,6 +68,9 @@ struct outside_scanner;
 int outside_scanner_new(struct outside_scanner **ret, int proc_fd, pid_t init,
 			struct error *e) must_check;
 void outside_scanner_free(struct outside_scanner *s); /* accepts NULL */
+/* By which it reads. */
+struct kernel_memory;
+struct kernel_memory *outside_scanner_kernel(const struct outside_scanner *s);
 /* As seen by this process; o->result tells. */
 void outside_scan(struct outside_scanner *s, struct outside *o);
 

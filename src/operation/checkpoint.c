@@ -522,14 +522,11 @@ int operation_checkpoint(pid_t pid, int fd, const char *path,
 		s.tracks = *tracks;
 		tracks->v.n = 0;
 	}
-	s.ct.leave = lasting_leave;
-	s.ct.leave_arg = &s.tracks;
 	if (r >= 0)
 		r = hold_target(pid, &s.hold, e);
 	s.ct.name = opt->container;
 	s.ct.allow_leaks = opt->allow_leaks;
 	s.ct.mounts.with_overlays = !opt->fs_none;
-	s.ct.output = fd;
 	/* Before a container is entered, which has files of its own. */
 	s.has_origin = origin_key(&s.origin, true) >= 0;
 	/* What is to end or to stop can as well wait for its memory. */

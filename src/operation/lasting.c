@@ -6,11 +6,6 @@
 #include "core/cleanup.h"
 #include "core/procfs.h"
 
-void lasting_leave(void *tracks)
-{
-	tracks_end(tracks);
-}
-
 void lasting_give_up(struct mm_tracks *tracks, struct report *rep)
 {
 	if (!tracks->last)

@@ -20,8 +20,6 @@ struct lasting_track {
 
 /* In the worker: before anything is looked at. */
 int lasting_resume(struct subject *s, struct report *rep, struct error *e) must_check;
-/* In a process that stays outside a container (struct mm_tracks): lets go of its descriptors. */
-void lasting_leave(void *tracks);
 /* Here and at the caller's: memory is as before. */
 void lasting_give_up(struct mm_tracks *tracks, struct report *rep);
 /* The image is written, and has this digest. */

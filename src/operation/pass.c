@@ -125,7 +125,7 @@ int pass_begin(struct pass *p, pid_t pid, struct container *ct, struct report *r
 		.root = pid,
 		.self = c->self,
 		.timeout_ms = opt->freeze_timeout_ms > 0 ? opt->freeze_timeout_ms : 10000,
-		.root_is_init = ct->outside >= 0,
+		.root_is_init = ct->outside,
 		.kill = container_kill,
 		.kill_arg = ct,
 		.hold = container_hold,

@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 
 from case import Failed, NOBODY, Skipped
 from foreign import COUNT, begin, configure, goes_on, good, make_root, mounts_of, only_child, only_child_of, podman, runc
@@ -19,6 +20,7 @@ def must(result):
 ready, go = os.pipe(), os.pipe()
 child = os.fork()
 if child:
+    os.chdir('/')
     os.read(ready[0], 1)
     for kind in 'uid', 'gid':
         with open('/proc/%%d/%%s_map' %% (child, kind), 'w') as file:
@@ -164,6 +166,27 @@ def test_root_of_its_own(case):
     good(case.run(['/usr/bin/mount', '--bind', root, root]))
     tool, first = by_hand(case, OWN_ROOT, COUNT, cwd=root)
     shifted(case, first)
+    case.wait(tool)
+
+
+def test_leak(case):
+    """What somebody outside has open there is found, and nothing where nobody has."""
+    tool, first = by_hand(case, INSIDE, 'exec sleep 1000')
+
+    def found():
+        code, _, err = case.reprise('check', str(first))
+        return [line for line in err.splitlines() if 'container-leak' in line] if code else None
+    if found() is not None:
+        raise Failed('refused: %s' % found())
+    for path in 'root/tmp', 'ns/user', 'ns/pid':
+        fd = os.open('/proc/%d/%s' % (first, path), os.O_RDONLY)
+        lines = found()
+        os.close(fd)
+        if not lines or 'process %d ' % os.getpid() not in lines[0]:
+            raise Failed('%s was open outside: %s' % (path, lines))
+    if found() is not None:
+        raise Failed('still refused: %s' % found())
+    os.kill(first, signal.SIGKILL)
     case.wait(tool)
 
 

@@ -4,7 +4,7 @@
 import os
 import signal
 
-from case import Failed, Skipped
+from case import Failed, NOBODY, Skipped
 from contained import begin, expect, listed
 
 # What a process outside does, given a task of the container; then it says so, and waits.
@@ -65,7 +65,10 @@ def leaks(case, pid):
 
 def run_inside(case):
     begin(case)
-    expect(case, case.reprise('run', '-d', '--name', 'web', '--', '/usr/bin/python3', '-c', INSIDE),
+    if case.uid:
+        case.environment['REPRISE_DIR'] = os.path.join(case.control, 'state', 'reprise')
+    user = ['--user'] if getattr(case, 'in_user_namespace', False) else []
+    expect(case, case.reprise('run', '-d', *user, '--name', 'web', '--', '/usr/bin/python3', '-c', INSIDE),
            'web\n')
     entry = listed(case)['web']
     case.until(lambda: os.path.exists('/proc/%d/root/tmp/ready' % entry['pid']), 'the program')
@@ -447,3 +450,25 @@ def test_tap(case):
     entry = run_inside(case)
     expect_found(case, entry, TAP, '/dev/net/tun', 'interface tap0')
     finish(case)
+
+
+def in_user_namespace(test, ending, uid=0):
+    """The same, of a container into which reprise goes without the power that it has outside."""
+    def run(case):
+        with open('/proc/sys/user/max_user_namespaces') as file:
+            if file.read() == '0\n':
+                raise Skipped('no user namespaces')
+        case.uid = uid
+        case.in_user_namespace = True
+        test(case)
+    run.__name__ = test.__name__ + ending
+    globals()[run.__name__] = run
+
+
+for each in (test_places, test_queues, test_memory, test_epoll, test_opened, test_sockets, test_namespaces, test_traced,
+             test_threads, test_mounted, test_tap):
+    in_user_namespace(each, '_in_a_user_namespace')
+# An ordinary user looks at what is his own.
+for each in test_queues, test_epoll:
+    in_user_namespace(each, '_of_a_user', NOBODY)
+del each
