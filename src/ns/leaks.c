@@ -35,6 +35,8 @@ static void search_free(struct leak_search *s)
 	vec_free(&s->seen);
 	vec_free(&s->makers);
 	vec_free(&s->taps);
+	vec_free(&s->rings);
+	vec_free(&s->files);
 }
 
 static int no_memory(struct error *e)
@@ -424,12 +426,15 @@ int leak_look_at_process(struct leak_search *s, pid_t pid, struct error *e)
 
 	if (r <= 0)
 		return r;
+	s->ring = s->glanced;
 	r = look_at_thread(s, &o, true, e);
 	if (r >= 0)
 		r = leak_look_at_mounts(s, &o, e);
 	if (r >= 0 && st.num_threads > 1)
 		r = look_at_threads(s, &o, e);
-	return r < 0 ? r : leak_look_at_memory(s, &o, e);
+	if (r >= 0)
+		r = leak_look_at_memory(s, &o, e);
+	return r < 0 || !s->ring ? r : leak_look_at_rings(s, &o, e);
 }
 
 /* Twice over the processes: those inside first, whose pids are needed for the others. */
@@ -498,18 +503,30 @@ static int check_segments(struct leak_search *s, struct error *e)
 	return r;
 }
 
+static int find_nsfs(struct leak_search *s, struct error *e)
+{
+	struct stat st;
+
+	if (fstatat(s->ct->host_proc, "self/ns/mnt", &st, 0) < 0)
+		return error_errno(e, -errno, E_SYSTEM, "/proc/self/ns/mnt");
+	s->nsfs = st.st_dev;
+	return 0;
+}
+
 static int search_outside(void *arg)
 {
 	struct leak_search *s = arg;
-	int r = look_inside(s, s->e);
+	int r = find_nsfs(s, s->e);
 
+	if (r >= 0)
+		r = look_inside(s, s->e);
 	if (r >= 0)
 		r = note_makers(s, s->e);
 	if (r >= 0)
 		r = s->all ? leak_look_at_suspects(s, s->all, s->e) : 0;
 	if (r == 0)
 		r = look_at_all(s, false, s->e);
-	return r;
+	return r < 0 || s->glanced ? r : leak_look_at_numbers(s, s->e);
 }
 
 int container_check_leaks(struct checkpoint *c, struct container *ct, struct error *e)

@@ -18,6 +18,12 @@ struct inside {
 	const struct file_entry *file; /* NULL: memory without a descriptor */
 };
 
+/* By the address of its struct file. */
+struct known_file {
+	uint64_t file;
+	struct inside *what;
+};
+
 struct ns_link {
 	const char *name, *children; /* in /proc/PID/ns */
 	char *link;		     /* as /proc shows it */
@@ -42,6 +48,11 @@ struct leak_search {
 	VEC(pid_t) makers;	   /* who made it, and waits */
 	VEC(struct leak_tap) taps;
 	const char *pid_link;
+	dev_t nsfs;		      /* what holds a namespace is of this one */
+	VEC(uint64_t) rings;	      /* outside that have been looked at */
+	VEC(struct known_file) files; /* what is open in the container; once they are asked for */
+	bool glanced;		      /* at all that run outside */
+	bool ring;		      /* the process that is looked at has an io_uring */
 };
 
 /* A task outside. */
@@ -100,8 +111,13 @@ int leak_look_at_tap(struct leak_search *s, const struct outsider *o, int fd, co
 /* Those whose descriptor was not found. */
 int leak_check_taps(struct leak_search *s, struct error *e) must_check;
 
-/* A descriptor of an epoll set outside. */
-int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, int fd,
+/* An epoll set outside. */
+struct leak_set {
+	pid_t holder; /* outside, of whose descriptors it is one: us, of what is in a queue */
+	int fd;
+	const char *where; /* " that is its descriptor 3" */
+};
+int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, const struct leak_set *set,
 		       struct error *e) must_check;
 
 /* leaks_sockets.c. A duplicate of a descriptor of a task outside; negative: it may not be had. */
@@ -114,6 +130,14 @@ bool leak_is_in_network(const struct leak_search *s, int fd);
  */
 #define LEAK_PEEKED 253 /* SCM_MAX_FD of the kernel */
 int leak_peek(const struct leak_search *s, int fd, int *ret);
+
+/* leaks_rings.c: what the rings of a process outside keep open; of who was seen to have one. */
+int leak_look_at_rings(struct leak_search *s, const struct outsider *o, struct error *e) must_check;
+/* Those that nobody was seen to have, since he knows them by a number. */
+int leak_look_at_numbers(struct leak_search *s, struct error *e) must_check;
+
+/* leaks_files.c: what kind of thing that is, by its mode and how /proc calls it. */
+const char *leak_kind(mode_t mode, const char *link);
 
 /* What a task outside has open, and where it stands; what it has mapped. */
 int leak_look_at_files(struct leak_search *s, const struct outsider *o, struct error *e) must_check;

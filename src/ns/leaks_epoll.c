@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a process outside has in an epoll set: that keeps no file open, but is told of it as long as
- * somebody has it open. fdinfo of the set tells which inode each entry is about, and kcmp(2)
- * whether it is the very file.
+ * What a process outside has in an epoll set, that it has open or somebody sent it: that keeps no
+ * file open, but is told of it as long as somebody has it open. fdinfo of the set tells which inode
+ * each entry is about, and kcmp(2) whether it is the very file.
  */
 #include <inttypes.h>
 #include <linux/kcmp.h>
@@ -48,38 +48,35 @@ static uint32_t nth(const char *from, const char *at, int tfd)
 
 /* What he has open by that number as well is found there. */
 static bool is_same(const struct leak_search *s, const struct inside *x, const struct outsider *o,
-		    const struct kcmp_epoll_slot *slot)
+		    pid_t holder, const struct kcmp_epoll_slot *slot)
 {
 	pid_t ours = x->file ? leak_pid_outside(s, x->file->pid) : 0;
 
 	return ours && x->file->fd >= 0 &&
-	       leak_compare(KCMP_EPOLL_TFD, ours, (unsigned long)x->file->fd, o->tid,
+	       leak_compare(KCMP_EPOLL_TFD, ours, (unsigned long)x->file->fd, holder,
 			    (unsigned long)slot) == 0 &&
-	       leak_compare(KCMP_FILE, ours, (unsigned long)x->file->fd, o->tid, slot->tfd) != 0;
+	       (holder != o->tid ||
+		leak_compare(KCMP_FILE, ours, (unsigned long)x->file->fd, o->tid, slot->tfd) != 0);
 }
 
-static int report(struct leak_search *s, const struct outsider *o, const struct inside *x, int fd,
-		  struct error *e)
+static int report(struct leak_search *s, const struct outsider *o, const struct inside *x,
+		  const char *where, struct error *e)
 {
 	_cleanup_(free_ptr) char *link = NULL;
-	const char *kind = "file";
-	char how[64];
+	char how[96];
 	int r = procfs_readlink(s->c->proc_fd, &link, e, "%d/fd/%d", x->file->pid, x->file->fd);
 
 	if (r < 0)
 		return r;
-	if (!strncmp(link, "pipe:", 5))
-		kind = "pipe";
-	else if (!strncmp(link, "socket:", 7))
-		kind = "socket";
-	snprintf(how, sizeof(how), " in the epoll set that is its descriptor %d", fd);
-	return leak_report(s, o, kind, link, x, how, e);
+	snprintf(how, sizeof(how), " in an epoll set%s", where);
+	return leak_report(s, o, leak_kind(0, link), link, x, how, e);
 }
 
-static int look_at_entry(struct leak_search *s, const struct outsider *o, int fd, const char *text,
-			 const char *at, struct error *e)
+static int look_at_entry(struct leak_search *s, const struct outsider *o,
+			 const struct leak_set *set, const char *text, const char *at,
+			 struct error *e)
 {
-	struct kcmp_epoll_slot slot = {.efd = (uint32_t)fd};
+	struct kcmp_epoll_slot slot = {.efd = (uint32_t)set->fd};
 	struct entry entry;
 	struct inside *x = parse(at, &entry) ? leak_first(s, entry.dev, entry.ino) : NULL;
 
@@ -88,21 +85,21 @@ static int look_at_entry(struct leak_search *s, const struct outsider *o, int fd
 	slot.tfd = (uint32_t)entry.tfd;
 	slot.toff = nth(text, at, entry.tfd);
 	for (; x; x = leak_next(s, x))
-		if (is_same(s, x, o, &slot))
-			return report(s, o, x, fd, e);
+		if (is_same(s, x, o, set->holder, &slot))
+			return report(s, o, x, set->where, e);
 	return 0;
 }
 
-int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, int fd, struct error *e)
+int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, const struct leak_set *set,
+		       struct error *e)
 {
 	_cleanup_(free_ptr) char *text = NULL;
-	ssize_t n =
-		procfs_read(s->ct->host_proc, &text, e, "%d/task/%d/fdinfo/%d", o->pid, o->tid, fd);
+	ssize_t n = procfs_read(s->ct->host_proc, &text, e, "%d/fdinfo/%d", set->holder, set->fd);
 	int r = 0;
 
 	if (n < 0)
 		return leak_unless_hidden(n, e);
 	for (const char *at = text; r >= 0 && fdinfo_find_line(&at, "tfd:"); fdinfo_skip_line(&at))
-		r = look_at_entry(s, o, fd, text, at, e);
+		r = look_at_entry(s, o, set, text, at, e);
 	return r;
 }

@@ -31,14 +31,14 @@ struct use {
 	char link[512];
 };
 
-static const char *kind_of(const struct use *u)
+const char *leak_kind(mode_t mode, const char *link)
 {
-	if (S_ISFIFO(u->mode))
+	if (S_ISFIFO(mode) || !strncmp(link, "pipe:", 5))
 		return "pipe";
-	if (S_ISSOCK(u->mode))
+	if (S_ISSOCK(mode) || !strncmp(link, "socket:", 7))
 		return "socket";
-	if (!strncmp(u->link, "/memfd:", 7) || !strncmp(u->link, "/SYSV", 5) ||
-	    !strncmp(u->link, "/dev/zero (deleted)", 19))
+	if (!strncmp(link, "/memfd:", 7) || !strncmp(link, "/SYSV", 5) ||
+	    !strncmp(link, "/dev/zero (deleted)", 19))
 		return "memory";
 	return "file";
 }
@@ -47,7 +47,7 @@ static const char *kind_of(const struct use *u)
 static bool inode_tells(const struct leak_search *s, const struct use *u)
 {
 	return S_ISFIFO(u->mode) || S_ISSOCK(u->mode) || u->dev == s->c->files->memory_dev ||
-	       !strcmp(kind_of(u), "memory");
+	       !strcmp(leak_kind(u->mode, u->link), "memory");
 }
 
 /* Without asking a server for what it knows by now: it may not answer. */
@@ -108,7 +108,7 @@ static int look_at_use(struct leak_search *s, const struct outsider *o, pid_t ho
 	if (leak_is_own_device(s, u->dev))
 		return leak_report(s, o, "file", u->link, NULL, how, e) ?: 1;
 	x = find_same(s, holder, u);
-	return x ? leak_report(s, o, kind_of(u), u->link, x, how, e) ?: 1 : 0;
+	return x ? leak_report(s, o, leak_kind(u->mode, u->link), u->link, x, how, e) ?: 1 : 0;
 }
 
 static bool see(int dir, const char *name, struct use *u)
@@ -120,6 +120,21 @@ static bool see(int dir, const char *name, struct use *u)
 	u->link[n] = '\0';
 	u->fd = atoi(name);
 	return look(dir, name, u);
+}
+
+static bool is_set(const struct use *u)
+{
+	return !strcmp(u->link, "anon_inode:[eventpoll]");
+}
+
+/* By a number that it has here. */
+static int look_at_one(struct leak_search *s, const struct outsider *o, pid_t here,
+		       const struct use *u, const char *how, struct error *e)
+{
+	const struct leak_set set = {here, u->fd, how};
+	int r = look_at_use(s, o, here, u, how, e);
+
+	return r || !is_set(u) ? r : leak_look_at_epoll(s, o, &set, e);
 }
 
 /* What the first message in a queue outside carries, by the numbers that it has here. */
@@ -139,7 +154,7 @@ static int look_at_carried(struct leak_search *s, const struct outsider *o, int 
 
 		snprintf(name, sizeof(name), "%d", fds[i]);
 		if (r >= 0 && see(dir, name, &u))
-			r = look_at_use(s, o, getpid(), &u, how, e);
+			r = look_at_one(s, o, getpid(), &u, how, e);
 		close(fds[i]);
 	}
 	return r < 0 ? r : 0;
@@ -193,6 +208,7 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 	if (!see(dir, name, &u))
 		return 0;
 	snprintf(how, sizeof(how), " as descriptor %d", u.fd);
+	s->ring |= !strcmp(u.link, "anon_inode:[io_uring]");
 	r = look_at_use(s, o, o->tid, &u, how, e);
 	if (!r && !strncmp(u.link, "/SYSV", 5) && leak_may_be_segment(s, u.dev, u.ino)) {
 		_cleanup_(close_fd) int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
@@ -201,8 +217,10 @@ static int look_at_fd(struct leak_search *s, const struct outsider *o, int dir, 
 	}
 	if (!r && S_ISCHR(u.mode) && u.rdev == makedev(MISC_MAJOR, 200)) /* /dev/net/tun */
 		return leak_look_at_tap(s, o, u.fd, u.link, e);
-	if (!r && !strcmp(u.link, "anon_inode:[eventpoll]"))
-		return leak_look_at_epoll(s, o, u.fd, e);
+	if (!r && is_set(&u)) {
+		snprintf(how, sizeof(how), " that is its descriptor %d", u.fd);
+		return leak_look_at_epoll(s, o, &(struct leak_set){o->tid, u.fd, how}, e);
+	}
 	if (!r && S_ISSOCK(u.mode))
 		return look_at_socket(s, o, &u, e);
 	return r < 0 ? r : 0;
@@ -308,6 +326,7 @@ static int look_at_mapping(struct leak_search *s, const struct outsider *o, cons
 	    (!ino && strncmp(path, "/SYSV", 5))) /* a segment may have the number 0 */
 		return 0;
 	dev = makedev(maj, min);
+	s->ring |= !strcmp(path, "anon_inode:[io_uring]");
 	if (last->dev == dev && last->ino == ino)
 		return 0;
 	*last = (struct inside){dev, ino, NULL};

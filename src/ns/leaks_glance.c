@@ -23,7 +23,6 @@
 struct view {
 	struct leak_search *s;
 	struct outside *all;
-	dev_t nsfs;
 	VEC(uint64_t) files;   /* struct file of what is open in the container; sorted */
 	VEC(uint64_t) watched; /* of those that are in epoll sets the first entry */
 	VEC(pid_t) suspects;
@@ -133,7 +132,7 @@ static bool is_suspicious(const struct view *v, const struct outside_file *f)
 {
 	if (is_in_container(v, f->file))
 		return true;
-	if (f->dev == v->nsfs || leak_is_own_device(v->s, f->dev))
+	if (f->dev == v->s->nsfs || leak_is_own_device(v->s, f->dev))
 		return true;
 	if (S_ISCHR(f->mode)) /* it may serve an interface */
 		return v->s->taps.n && f->rdev == makedev(MISC_MAJOR, TUN_MINOR);
@@ -151,6 +150,20 @@ static int look_at_files(struct view *v, struct error *e)
 
 	for (size_t i = 0; r >= 0 && i < v->all->n_files; i++) {
 		const struct outside_file *f = &v->all->files[i];
+
+		if (is_looked_at(v, f->tid) && is_suspicious(v, f))
+			r = suspect(v, process_of(v, f->tid), e);
+	}
+	return r;
+}
+
+/* What rings keep; one that is mapped and not open may be the container's itself. */
+static int look_at_rings(struct view *v, struct error *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; r >= 0 && i < v->all->n_held; i++) {
+		const struct outside_file *f = &v->all->held[i].f;
 
 		if (is_looked_at(v, f->tid) && is_suspicious(v, f))
 			r = suspect(v, process_of(v, f->tid), e);
@@ -307,14 +320,8 @@ static int look_at_suspect(struct view *v, pid_t pid, struct error *e)
 int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct error *e)
 {
 	_cleanup_(view_free) struct view v = {.s = s, .all = all};
-	char path[64];
-	struct stat st;
 	int r;
 
-	snprintf(path, sizeof(path), "%d/ns/mnt", outsider_pid(s->ct->outside));
-	if (fstatat(s->ct->host_proc, path, &st, 0) < 0)
-		return error_errno(e, -errno, E_SYSTEM, "/proc/%s", path);
-	v.nsfs = st.st_dev;
 	r = note_inside(&v, e);
 	if (r > 0)
 		r = look_at_watched(&v, e);
@@ -324,7 +331,10 @@ int leak_look_at_suspects(struct leak_search *s, struct outside *all, struct err
 	if (r >= 0)
 		r = look_at_files(&v, e);
 	if (r >= 0)
+		r = look_at_rings(&v, e);
+	if (r >= 0)
 		r = look_at_maps(&v, e);
+	s->glanced = true;
 	if (v.suspects.n)
 		qsort(v.suspects.v, v.suspects.n, sizeof(*v.suspects.v), by_pid);
 	for (size_t i = 0; r >= 0 && i < v.suspects.n; i++)

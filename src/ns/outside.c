@@ -13,6 +13,7 @@
 
 #include "core/cleanup.h"
 #include "core/kernel_scan.h"
+#include "ns/outside_rings.h"
 
 #define PF_KTHREAD 0x00200000 /* linux/sched.h */
 #define MINOR_BITS 20	      /* linux/kdev_t.h */
@@ -29,6 +30,7 @@ enum {
 	T_CWD,
 	T_LEVEL,
 	T_PIDNS,
+	T_URING,
 	T_VALUES
 };
 enum {
@@ -45,9 +47,10 @@ enum {
 	F_FAMILY,
 	F_QUEUE,
 	F_NETWORK,
+	F_NAME,
 	F_VALUES
 };
-enum { M_FILE, M_TID, M_INODE, M_DEV, M_INO, M_USER, M_VALUES };
+enum { M_FILE, M_TID, M_INODE, M_DEV, M_INO, M_USER, M_NAME, M_VALUES };
 
 struct step {
 	int value;
@@ -55,16 +58,27 @@ struct step {
 };
 
 static const struct step task_steps[] = {
-	{T_PID, "task_struct", "group_leader"}, {T_PID, "task_struct", "thread_pid"},
-	{T_TID, "task_struct", "thread_pid"},	{T_NAMESPACES, "task_struct", "nsproxy"},
-	{T_USER, "task_struct", "real_cred"},	{T_USER, "cred", "user_ns"},
-	{T_FILES, "task_struct", "files"},	{T_FLAGS, "task_struct", "flags"},
-	{T_ROOT, "task_struct", "fs"},		{T_ROOT, "fs_struct", "root.mnt"},
-	{T_ROOT, "vfsmount", "mnt_sb"},		{T_ROOT, "super_block", "s_dev"},
-	{T_CWD, "task_struct", "fs"},		{T_CWD, "fs_struct", "pwd.mnt"},
-	{T_CWD, "vfsmount", "mnt_sb"},		{T_CWD, "super_block", "s_dev"},
-	{T_LEVEL, "task_struct", "thread_pid"}, {T_LEVEL, "pid", "level"},
-	{T_PIDNS, "task_struct", "thread_pid"}, {-1},
+	{T_PID, "task_struct", "group_leader"},
+	{T_PID, "task_struct", "thread_pid"},
+	{T_TID, "task_struct", "thread_pid"},
+	{T_NAMESPACES, "task_struct", "nsproxy"},
+	{T_USER, "task_struct", "real_cred"},
+	{T_USER, "cred", "user_ns"},
+	{T_FILES, "task_struct", "files"},
+	{T_FLAGS, "task_struct", "flags"},
+	{T_ROOT, "task_struct", "fs"},
+	{T_ROOT, "fs_struct", "root.mnt"},
+	{T_ROOT, "vfsmount", "mnt_sb"},
+	{T_ROOT, "super_block", "s_dev"},
+	{T_CWD, "task_struct", "fs"},
+	{T_CWD, "fs_struct", "pwd.mnt"},
+	{T_CWD, "vfsmount", "mnt_sb"},
+	{T_CWD, "super_block", "s_dev"},
+	{T_LEVEL, "task_struct", "thread_pid"},
+	{T_LEVEL, "pid", "level"},
+	{T_PIDNS, "task_struct", "thread_pid"},
+	{T_URING, "task_struct", "io_uring"},
+	{-1},
 };
 
 static const struct step file_steps[] = {
@@ -83,6 +97,8 @@ static const struct step file_steps[] = {
 	{F_QUEUE, "sock", "sk_receive_queue.qlen"},
 	{F_NETWORK, "sock", "__sk_common.skc_net"},
 	{F_NETWORK, "net", "net_cookie"},
+	{F_NAME, "file", "f_path.dentry"},
+	{F_NAME, "dentry", "d_name.name"},
 	{-1},
 };
 
@@ -99,6 +115,7 @@ static const struct kernel_path file_begins[F_VALUES] = {
 	[F_FAMILY] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
 	[F_QUEUE] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
 	[F_NETWORK] = {.from = KERNEL_FROM_VALUE, .value = F_SOCK},
+	[F_NAME] = {.from = KERNEL_FROM_OBJECT},
 };
 
 static const struct step map_steps[] = {
@@ -108,6 +125,8 @@ static const struct step map_steps[] = {
 	{M_DEV, "inode", "i_sb"},
 	{M_DEV, "super_block", "s_dev"},
 	{M_INO, "inode", "i_ino"},
+	{M_NAME, "file", "f_path.dentry"},
+	{M_NAME, "dentry", "d_name.name"},
 	{-1},
 };
 
@@ -117,11 +136,13 @@ static const struct kernel_path map_begins[M_VALUES] = {
 	[M_DEV] = {.from = KERNEL_FROM_VALUE, .value = M_INODE},
 	[M_INO] = {.from = KERNEL_FROM_VALUE, .value = M_INODE},
 	[M_USER] = {.from = KERNEL_FROM_VALUE, .value = M_FILE},
+	[M_NAME] = {.from = KERNEL_FROM_VALUE, .value = M_FILE},
 };
 
 struct outside_scanner {
 	struct kernel_memory *k;
 	struct kernel_scan *tasks, *files, *maps;
+	struct outside_rings *rings;
 	uint32_t level; /* of the pid namespace of the container */
 	uint64_t pidns;
 };
@@ -191,6 +212,7 @@ static int new_files(struct outside_scanner *s, int number)
 	memcpy(paths, file_begins, sizeof(paths));
 	add_steps(s->k, paths, file_steps);
 	kernel_path_add_offset(&paths[F_TID], number);
+	kernel_path_add_offset(&paths[F_NAME], 0);
 	return all_found(paths, F_TID, F_VALUES)
 		       ? kernel_scan_new_over(&s->files, s->k, KERNEL_FILES, paths, F_VALUES)
 		       : -ENOENT;
@@ -213,6 +235,7 @@ static int new_maps(struct outside_scanner *s, int number)
 	memcpy(paths, map_begins, sizeof(paths));
 	add_steps(s->k, paths, map_steps);
 	kernel_path_add_offset(&paths[M_TID], number);
+	kernel_path_add_offset(&paths[M_NAME], 0);
 	add_user(s->k, &paths[M_USER]);
 	return all_found(paths, 0, M_VALUES)
 		       ? kernel_scan_new_over(&s->maps, s->k, KERNEL_MAPPINGS, paths, M_VALUES)
@@ -221,10 +244,7 @@ static int new_maps(struct outside_scanner *s, int number)
 
 int outside_scanner_new(struct outside_scanner **ret, int proc_fd, pid_t init, struct error *e)
 {
-	/* the fault point shows what is found without */
-	const char *fault = getenv("REPRISE_FAULT");
-	struct outside_scanner *s =
-		fault && !strcmp(fault, "no-glance-outside") ? NULL : calloc(1, sizeof(*s));
+	struct outside_scanner *s = calloc(1, sizeof(*s));
 	uint64_t self;
 	uint32_t level;
 	int r = s ? kernel_memory_open(proc_fd, &s->k, e) : -ENOMEM, number = 0;
@@ -242,6 +262,8 @@ int outside_scanner_new(struct outside_scanner **ret, int proc_fd, pid_t init, s
 		r = new_files(s, number);
 	if (r >= 0)
 		r = new_maps(s, number);
+	if (r >= 0)
+		r = outside_rings_new(&s->rings, s->k);
 	if (r < 0) {
 		outside_scanner_free(s);
 		return error_errno(e, r, E_SYSTEM, "what runs outside cannot be read (BPF)");
@@ -262,6 +284,7 @@ void outside_scanner_free(struct outside_scanner *s)
 	kernel_scan_free(s->tasks);
 	kernel_scan_free(s->files);
 	kernel_scan_free(s->maps);
+	outside_rings_free(s->rings);
 	kernel_memory_free(s->k);
 	free(s);
 }
@@ -277,10 +300,41 @@ struct noting {
 	struct outside *o;
 };
 
+static bool is_inside(const struct outside_scanner *s, const uint64_t *v)
+{
+	return (uint32_t)v[T_LEVEL] >= s->level && v[T_PIDNS] == s->pidns;
+}
+
+static void note_rings_of_task(void *arg, const uint64_t *v)
+{
+	const struct noting *n = arg;
+
+	if (v[T_URING] && !is_inside(n->s, v))
+		outside_rings_see_numbers(n->s->rings, v[T_URING], (pid_t)(uint32_t)v[T_TID]);
+}
+
+static void note_ring(void *arg, const uint64_t *v)
+{
+	const struct noting *n = arg;
+
+	if (outside_rings_is(n->s->rings, device(v[F_DEV]), v[F_NAME]))
+		outside_rings_see(n->s->rings, v[F_FILE], (pid_t)(uint32_t)v[F_TID], (int)v[F_FD]);
+}
+
+static void note_mapped_ring(void *arg, const uint64_t *v)
+{
+	const struct noting *n = arg;
+
+	if (outside_rings_is(n->s->rings, device(v[M_DEV]), v[M_NAME]))
+		outside_rings_see(n->s->rings, v[M_FILE], (pid_t)(uint32_t)v[M_TID], RING_MAPPED);
+}
+
 static void note_task(void *arg, const uint64_t *v)
 {
 	const struct noting *n = arg;
 	struct outside *o = n->o;
+
+	note_rings_of_task(arg, v);
 
 	if (o->n_tasks == OUTSIDE_TASKS) {
 		o->result = -E2BIG;
@@ -295,7 +349,7 @@ static void note_task(void *arg, const uint64_t *v)
 		.root = device(v[T_ROOT]),
 		.cwd = device(v[T_CWD]),
 		.kernel = (uint32_t)v[T_FLAGS] & PF_KTHREAD,
-		.inside = (uint32_t)v[T_LEVEL] >= n->s->level && v[T_PIDNS] == n->s->pidns,
+		.inside = is_inside(n->s, v),
 	};
 }
 
@@ -304,6 +358,7 @@ static void note_file(void *arg, const uint64_t *v)
 	struct outside *o = ((const struct noting *)arg)->o;
 	mode_t mode = (uint16_t)v[F_MODE];
 
+	note_ring(arg, v);
 	if (o->n_files == OUTSIDE_FILES) {
 		o->result = -E2BIG;
 		return;
@@ -333,6 +388,7 @@ static void note_map(void *arg, const uint64_t *v)
 		.user = device(v[M_USER]),
 	};
 
+	note_mapped_ring(arg, v);
 	if (o->n_maps == OUTSIDE_MAPS)
 		o->result = -E2BIG;
 	else
@@ -386,17 +442,46 @@ static void sort(struct outside *o)
 
 void outside_scan(struct outside_scanner *s, struct outside *o)
 {
+	/* the fault point shows what is found without */
+	const char *fault = getenv("REPRISE_FAULT");
 	struct noting noting = {s, o};
-	int r;
+	int r = fault && !strcmp(fault, "no-glance-outside") ? -EOPNOTSUPP : 0;
 
 	o->result = 0;
-	o->n_tasks = o->n_files = o->n_maps = 0;
-	r = kernel_scan_all(s->tasks, note_task, &noting);
+	o->n_tasks = o->n_files = o->n_maps = o->n_held = 0;
+	if (r >= 0)
+		r = kernel_scan_all(s->tasks, note_task, &noting);
 	if (r >= 0)
 		r = kernel_scan_all(s->files, note_file, &noting);
 	if (r >= 0)
 		r = kernel_scan_all(s->maps, note_map, &noting);
+	sort(o);
+	if (r >= 0)
+		r = outside_rings_read(s->rings, o, true);
 	if (r < 0)
 		o->result = r;
-	sort(o);
+}
+
+int outside_scan_rings(struct outside_scanner *s, struct outside *o, pid_t pid)
+{
+	struct noting noting = {s, o};
+	int r = pid ? kernel_scan_process(s->tasks, pid, note_rings_of_task, &noting)
+		    : kernel_scan_all(s->tasks, note_rings_of_task, &noting);
+
+	if (pid && r >= 0)
+		r = kernel_scan_process(s->files, pid, note_ring, &noting);
+	if (pid && (r >= 0 || r == -ESRCH)) /* nothing is open */
+		r = kernel_scan_process(s->maps, pid, note_mapped_ring, &noting);
+	return r < 0 && r != -ESRCH ? r : outside_rings_read(s->rings, o, false);
+}
+
+int outside_file_of(struct outside_scanner *s, pid_t pid, int fd, uint64_t *ret)
+{
+	const int path[] = {kernel_offset(s->k, "task_struct", "files"),
+			    kernel_offset(s->k, "files_struct", "fdt"),
+			    kernel_offset(s->k, "fdtable", "fd"), fd * (int)sizeof(uint64_t)};
+	uint64_t task;
+	int r = kernel_task(s->k, pid, &task);
+
+	return r < 0 ? r : kernel_chase(s->k, task, path, 4, ret, sizeof(*ret));
 }

@@ -42,17 +42,30 @@ struct outside_map {
 	pid_t tid;
 };
 
+/* A file that an io_uring keeps open: registered with it, or that of a request that waits. */
+#define RING_MAPPED   (-1) /* and not open */
+#define RING_NUMBERED (-2) /* known by a number of its own (IORING_REGISTER_RING_FDS) */
+struct outside_held {
+	struct outside_file f; /* tid: who has the ring, or one of these */
+	uint64_t by;	       /* the ring, struct file */
+	int ring;	       /* his descriptor of it, or as above */
+	bool waits;
+	char name[48]; /* the last part of it; of a socket: none */
+};
+
 #define OUTSIDE_TASKS 65536
 #define OUTSIDE_FILES 262144
 #define OUTSIDE_MAPS  262144
+#define OUTSIDE_HELD  262144
 
 /* Threads and files are in the order of their numbers. */
 struct outside {
 	int result; /* 0: all is there; or a negative errno */
-	size_t n_tasks, n_files, n_maps;
+	size_t n_tasks, n_files, n_maps, n_held;
 	struct outside_task tasks[OUTSIDE_TASKS];
 	struct outside_file files[OUTSIDE_FILES];
 	struct outside_map maps[OUTSIDE_MAPS];
+	struct outside_held held[OUTSIDE_HELD];
 };
 
 struct outside *outside_new(void);    /* NULL: no memory */
@@ -73,5 +86,10 @@ struct kernel_memory;
 struct kernel_memory *outside_scanner_kernel(const struct outside_scanner *s);
 /* As seen by this process; o->result tells. */
 void outside_scan(struct outside_scanner *s, struct outside *o);
+/* Only what the rings of one process hold, or (0) those that are known outside by a number: o->held
+ * is filled in anew, the rest stays. */
+int outside_scan_rings(struct outside_scanner *s, struct outside *o, pid_t pid) must_check;
+/* The struct file of a descriptor. */
+int outside_file_of(struct outside_scanner *s, pid_t pid, int fd, uint64_t *ret) must_check;
 
 #endif

@@ -220,3 +220,15 @@ struct outside *outsider_end_scan(struct outpost *o)
 {
 	return hand_end(o->hand) == 0 ? o->all : NULL;
 }
+
+const struct outside *outsider_rings(struct outpost *o, pid_t pid)
+{
+	return o->scanner && outside_scan_rings(o->scanner, o->all, pid) >= 0 ? o->all : NULL;
+}
+
+uint64_t outsider_file(struct outpost *o, pid_t pid, int fd)
+{
+	uint64_t file = 0;
+
+	return o->scanner && outside_file_of(o->scanner, pid, fd, &file) >= 0 ? file : 0;
+}

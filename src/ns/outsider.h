@@ -49,4 +49,10 @@ struct outside;
 void outsider_begin_scan(struct outpost *o);
 struct outside *outsider_end_scan(struct outpost *o);
 
+/* In the hand: what the rings of a process hold, or those that have only numbers (0), stands in
+ * `held`. NULL where the memory of the kernel cannot be read. */
+const struct outside *outsider_rings(struct outpost *o, pid_t pid);
+/* In the hand: the struct file of a descriptor of a process; 0: it cannot be told. */
+uint64_t outsider_file(struct outpost *o, pid_t pid, int fd);
+
 #endif

@@ -34,7 +34,7 @@ EPILOGUE = '''
 os.open(os.path.basename(sys.argv[2]), os.O_CREAT | os.O_WRONLY, dir_fd=place)
 time.sleep(1000)
 '''
-# Descriptors 3 and 4 are a pipe, 5 is an eventfd, 6 a memfd.
+# Descriptors 3 and 4 are a pipe, 5 is an eventfd, 6 a memfd, 7 a socket.
 INSIDE = '''
 import ctypes, os, time
 os.pipe()
@@ -42,6 +42,9 @@ for fd in 3, 4:
     os.set_inheritable(fd, False)
 assert os.eventfd(1) == 5 and os.memfd_create('ours') == 6
 os.ftruncate(6, 4096)
+import socket
+kept = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+assert kept.fileno() == 7
 libc = ctypes.CDLL(None)
 libc.shmat.restype = ctypes.c_void_p
 libc.shmat(libc.shmget(0x1234, 4096, 0o1600), None, 0)
@@ -183,8 +186,108 @@ os.close(fd)
 """
     expect_found(case, entry, watch % 3, 'pipe:[', 'task', 'descriptor 3', 'epoll set')
     expect_found(case, entry, watch % 5, 'eventfd', 'descriptor 5', 'epoll set')
+    # Which nobody has open.
+    expect_found(case, entry, watch % 3 + 'send(os.dup(kept.fileno())); kept.close()', 'pipe:[', 'descriptor 3', 'epoll set', 'in the queue')
+    _, found = use(case, entry, watch.replace('take(%d)', 'os.eventfd(0)') + 'send(os.dup(kept.fileno())); kept.close()')
+    if found:
+        raise Failed('found though it is none: %s' % found)
     # One of somebody else's.
     _, found = use(case, entry, watch.replace('take(%d)', 'os.eventfd(0)'))
+    if found:
+        raise Failed('found though it is none: %s' % found)
+    finish(case)
+
+
+# It keeps them open, and its maker does not.
+RING = """
+import struct
+class Ring:
+    def __init__(self):
+        self.fd = libc.syscall(425, 8, ctypes.create_string_buffer(120))
+        assert self.fd >= 0, ctypes.get_errno()
+    def register(self, *fds):
+        assert libc.syscall(427, self.fd, 2, (ctypes.c_int * len(fds))(*fds), len(fds)) == 0, ctypes.get_errno()
+        for fd in fds:
+            os.close(fd) if fd > 2 else None
+    def map(self):
+        assert libc.mmap(None, 4096, 3, 1, self.fd, ctypes.c_long(0)) not in (None, 2 ** 64 - 1)
+        return self
+    def number(self):
+        place = ctypes.create_string_buffer(struct.pack('=IIQ', 2 ** 32 - 1, 0, self.fd))
+        assert libc.syscall(427, self.fd, 20, place, 1) == 1, ctypes.get_errno()
+    def close(self):
+        os.close(self.fd)
+    def wait(self, fd):  # IORING_OP_POLL_ADD, for what never comes
+        params = ctypes.create_string_buffer(120)
+        os.close(self.fd)
+        self.fd = libc.syscall(425, 8, params)
+        array, tail = struct.unpack_from('I', params, 40 + 24)[0], struct.unpack_from('I', params, 40 + 4)[0]
+        rings, requests = mmap.mmap(self.fd, 4096), mmap.mmap(self.fd, 4096, offset=0x10000000)
+        struct.pack_into('BBHiQQI', requests, 0, 6, 0, 0, fd, 0, 0, 0)
+        struct.pack_into('I', rings, array, 0)
+        struct.pack_into('I', rings, tail, 1)
+        assert libc.syscall(426, self.fd, 1, 0, 0, None, 0) == 1, ctypes.get_errno()
+        os.close(fd)
+ring = Ring()
+"""
+
+
+def test_rings(case):
+    """Registered with an io_uring, and not open otherwise."""
+    entry = run_inside(case)
+    for fd, link in (3, 'pipe:['), (5, 'eventfd'), (6, 'memfd:ours'), (7, 'socket:['):
+        expect_found(case, entry, RING + 'ring.register(0, take(%d), 1)' % fd, link,
+                     'descriptor %d' % fd, 'a registered file of the io_uring that is its descriptor')
+    expect_found(case, entry, RING + """
+fd = os.open('/proc/%d/root/usr/a' % pid, os.O_CREAT | os.O_RDWR)
+ring.register(fd)
+""", 'file a ', 'registered')
+    expect_found(case, entry, RING + """
+enter('net')
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+enter('net', os.getppid())
+ring.register(s.detach())
+""", 'socket:[', 'registered')
+    expect_found(case, entry, RING + "ring.register(os.open('/proc/%d/ns/net' % pid, os.O_RDONLY))", 'net:[',
+                 'registered')
+    finish(case)
+
+
+def test_rings_alone(case):
+    """Of a ring that is mapped or known by a number, of a child that has inherited it, and of a request that waits."""
+    entry = run_inside(case)
+    register = RING + 'ring.register(take(3)); '
+    expect_found(case, entry, register + 'ring.map(); ring.close()', 'pipe:[', 'that it has mapped')
+    expect_found(case, entry, register + 'ring.map(); ring.number(); ring.close()', 'pipe:[', 'that it has mapped')
+    expect_found(case, entry, register + 'ring.number(); ring.close()', 'pipe:[', 'that it has by a number')
+    expect_found(case, entry, RING + """
+done = os.pipe()
+child = os.fork()
+if not child:
+    ring.register(take(3))
+    os.write(done[1], b'x')
+    time.sleep(1000)
+assert os.read(done[0], 1)
+os.kill(child, 9)
+os.wait()
+""", 'pipe:[', 'of the io_uring that is its descriptor')
+    expect_found(case, entry, RING + 'ring.wait(take(3))', 'pipe:[', 'for a request of the io_uring')
+    finish(case)
+
+
+def test_rings_of_others(case):
+    """With files of their own, and with some of those that everybody has."""
+    entry = run_inside(case)
+    _, found = use(case, entry, RING + """
+import tempfile
+left, right = socket.socketpair()
+ring.register(0, 1, *os.pipe(), os.eventfd(0), os.memfd_create('ours'), left.detach(),
+              os.open('/etc/passwd', os.O_RDONLY), os.open('/dev/null', os.O_RDWR))
+ring.map()
+ring.number()
+other = Ring()
+other.wait(right.detach())
+""")
     if found:
         raise Failed('found though it is none: %s' % found)
     finish(case)
