@@ -11,8 +11,8 @@
 #include "model/restart.h"
 
 /*
- * One thread: registers, signal mask and queue, credentials, scheduling and
- * what else the kernel keeps in struct task_struct.
+ * One thread: signals of its own, credentials, scheduling and what else the kernel keeps in struct
+ * task_struct; registers are a subject of their own (registers.h).
  */
 
 /* What cannot be saved, looked for without touching the thread. */
@@ -40,8 +40,6 @@ int task_checkpoint(struct checkpoint *c, struct checkpoint_process *p, struct f
 int task_checkpoint_exited(struct checkpoint *c, struct checkpoint_process *p, pid_t tid,
 			   struct error *e) must_check;
 
-/* Its registers are those of such a program; after task_validate(). */
-int task_validate_width(const Reprise__Task *m, bool compat, struct error *e) must_check;
 int task_validate(const struct restart *r, const Reprise__Task *m, struct error *e) must_check;
 /*
  * All but registers: what must be set while the stub is privileged, then
@@ -50,12 +48,6 @@ int task_validate(const struct restart *r, const Reprise__Task *m, struct error 
  */
 int task_restart(struct restart *r, struct restart_task *t, const Reprise__Task *now,
 		 struct error *e) must_check;
-/* A thread that slept in a system call with a time-out is put to sleep again; before its registers.
- */
-int task_restart_sleep(struct restart_task *t, struct error *e) must_check;
-/* Registers, extended state, signal mask; the task is ready to be let go. */
-int task_restart_registers(struct restart_task *t, struct error *e) must_check;
-
 /* Credentials and scheduling of a thread; status: the text of its file in /proc. */
 int task_outside(pid_t tid, const char *status, Reprise__Task *msg, struct scratch *s,
 		 struct error *e) must_check;

@@ -12,6 +12,7 @@
 #include "kernel/clone.h"
 #include "kernel/levels.h"
 #include "kernel/process.h"
+#include "kernel/registers.h"
 #include "kernel/sharing.h"
 #include "kernel/task.h"
 #include "kernel/user_task.h"
@@ -109,7 +110,7 @@ static int validate_threads(const struct restart *r, const struct restart_proces
 			return invalid(e, "a thread is impossible");
 		res = task_validate(r, t->msg, e);
 		if (res >= 0)
-			res = task_validate_width(t->msg, mm->compat, e);
+			res = registers_validate_width(t->msg, mm->compat, e);
 		if (res < 0)
 			return error_object(e, res, "thread %d", t->vtid);
 	}

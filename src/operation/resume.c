@@ -18,6 +18,7 @@
 #include "fs/userfaultfd.h"
 #include "kernel/clone.h"
 #include "kernel/process.h"
+#include "kernel/registers.h"
 #include "kernel/rlimit.h"
 #include "kernel/task.h"
 #include "kernel/user_task.h"
@@ -148,14 +149,14 @@ static int set_registers(struct restart *r, struct restart_process *p, bool unma
 		res = end_leader(r, p, e);
 	vec_for_each (t, &p->tasks)
 		if (res >= 0 && !t->msg->is_zombie) {
-			res = task_restart_sleep(t, e);
+			res = registers_restart_sleep(t, e);
 			if (res >= 0)
-				res = task_restart_registers(t, e);
+				res = registers_restart(t, e);
 		}
 	if (res >= 0 && unmap) {
 		res = agent_unmap(p->agent, last->tid, e);
 		if (res >= 0)
-			res = task_restart_registers(last, e);
+			res = registers_restart(last, e);
 	}
 	return res;
 }

@@ -4,11 +4,9 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -17,94 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/cleanup.h"
-#include "core/procfs.h"
-#include "remote/freeze.h"
-#include "unit.h"
-
-#define MS 1000
-
-/* What the tree and the test tell each other. */
-struct shared {
-	_Atomic unsigned long count;
-	_Atomic unsigned long signals;
-	_Atomic pid_t pid[4];
-	_Atomic bool go;
-};
-
-static struct shared *shared;
-static int proc_fd;
-
-static void no_error(const struct error *e, int r)
-{
-	char text[2048];
-
-	if (r >= 0)
-		return;
-	error_format(e, text, sizeof(text));
-	fail_msg("%s", text);
-}
-
-/* The process that a function makes, and its descendants, end with the test. */
-static pid_t start(void (*body)(void))
-{
-	pid_t pid;
-
-	memset((void *)shared, 0, sizeof(*shared));
-	pid = fork();
-	if (pid == 0) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		body();
-		_exit(0);
-	}
-	return pid;
-}
-
-static void end(pid_t pid)
-{
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, __WALL);
-}
-
-static struct freezer make_freezer(pid_t root)
-{
-	return (struct freezer){
-		.proc_fd = proc_fd, .root = root, .self = getpid(), .timeout_ms = 2000};
-}
-
-static void wait_for(const _Atomic pid_t *what)
-{
-	for (int i = 0; !*what && i < 2000; i++)
-		usleep(MS);
-	assert_true(*what);
-}
-
-static char state_of(pid_t pid)
-{
-	struct proc_stat st;
-
-	return proc_stat_read(proc_fd, pid, pid, &st, NULL) == 0 ? st.state : '-';
-}
-
-static void wait_for_state(pid_t pid, const char *states)
-{
-	for (int i = 0; !strchr(states, state_of(pid)) && i < 20000; i++)
-		usleep(MS);
-	assert_non_null(strchr(states, state_of(pid)));
-}
-
-static void refused(pid_t root, enum error_code code)
-{
-	_cleanup_(freezer_free) struct freezer f = make_freezer(root);
-	struct error e = {};
-
-	f.timeout_ms = 300;
-	assert_true(freezer_freeze(&f, &e) < 0);
-	if (e.code != code)
-		fail_msg("%s, not %s: %s", error_code_info(e.code)->name,
-			 error_code_info(code)->name, e.text);
-	assert_false(f.attached);
-}
+#include "freeze_common.h"
 
 /* Forks and clones all the time; every task counts. */
 static void *count_once(void *arg)
@@ -357,108 +268,6 @@ static void test_priority(void **state)
 	assert_int_equal(kill(pid, 0), -1);
 }
 
-/* A child of vfork() that calls exec after a while, or never does. */
-static void vfork_long(void)
-{
-	shared->pid[0] = getpid();
-	if (vfork() == 0) {
-		/* It is no child of the test, and would outlive it where that fails. */
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		shared->pid[1] = (pid_t)syscall(SYS_getpid);
-		while (!shared->go)
-			usleep(100 * MS);
-		execl("/bin/sleep", "sleep", "100", NULL);
-		_exit(1);
-	}
-	pause();
-}
-
-static void *say_go(void *arg)
-{
-	usleep(300 * MS);
-	shared->go = true;
-	return NULL;
-}
-
-/* The survey waits for the child to call exec; on a busy machine it may have to be asked again. */
-static void freeze_after_exec(struct freezer *f)
-{
-	struct error e = {};
-	int r = -EBUSY;
-
-	for (int i = 0; r < 0 && i < 20; i++) {
-		error_clear(&e);
-		r = freezer_survey(f, &e);
-		no_error(&e, r);
-		r = freezer_freeze(f, &e);
-		if (r < 0 && e.code != E_TASK_VFORK)
-			break;
-	}
-	no_error(&e, r);
-}
-
-/* Where the kernel's memory may not be read. */
-static void test_vfork(void **state)
-{
-	pid_t pid = start(vfork_long), child;
-	struct freezer f = make_freezer(pid);
-	pthread_t t;
-
-	wait_for(&shared->pid[1]);
-	child = shared->pid[1];
-	wait_for_state(pid, "D");
-	setenv("REPRISE_FAULT", "no-kernel-memory", 1);
-	refused(pid, E_TASK_VFORK);
-	/* Nothing is left in the way of the child. */
-	wait_for_state(child, "S");
-	pthread_create(&t, NULL, say_go, NULL);
-	freeze_after_exec(&f);
-	pthread_join(t, NULL);
-	unsetenv("REPRISE_FAULT");
-	assert_int_equal(f.processes.n, 2);
-	assert_int_equal(f.processes.v[1].pid, child);
-	assert_non_null(f.processes.v[0].threads.v[0].cpu);
-	assert_false(f.processes.v[0].threads.v[0].in_vfork);
-	freezer_free(&f);
-	kill(child, SIGKILL);
-	end(pid);
-}
-
-/* Where it may, the parent is held by its child, and neither traced nor disturbed. */
-static void test_vfork_read(void **state)
-{
-	pid_t pid = start(vfork_long), child;
-	struct frozen_thread *t;
-	struct error e = {};
-
-	wait_for(&shared->pid[1]);
-	child = shared->pid[1];
-	wait_for_state(pid, "D");
-	for (int i = 0; i < 3; i++) {
-		_cleanup_(freezer_free) struct freezer f = make_freezer(pid);
-		int r = freezer_freeze(&f, &e);
-
-		if (r < 0 && e.code == E_TASK_VFORK && f.memory_error.err) {
-			end(pid);
-			skip();
-		}
-		no_error(&e, r);
-		assert_int_equal(f.processes.n, 2);
-		t = &f.processes.v[0].threads.v[0];
-		assert_true(t->in_vfork);
-		assert_int_equal(t->vfork_child, child);
-		assert_int_equal(t->cpu->regs.orig_rax, SYS_vfork);
-		assert_int_equal(state_of(pid), 'D');
-		assert_int_equal(state_of(child), 't');
-		freezer_thaw(&f);
-		wait_for_state(child, "S");
-	}
-	shared->go = true;
-	wait_for_state(pid, "S");
-	kill(child, SIGKILL);
-	end(pid);
-}
-
 static void be_traced(void)
 {
 	pid_t child = fork();
@@ -643,11 +452,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_multiplying),   cmocka_unit_test(test_signals),
 		cmocka_unit_test(test_zombies),	      cmocka_unit_test(test_job_stop),
 		cmocka_unit_test(test_stop_and_kill), cmocka_unit_test(test_priority),
-		cmocka_unit_test(test_vfork),	      cmocka_unit_test(test_vfork_read),
 		cmocka_unit_test(test_refusals),      cmocka_unit_test(test_interrupted),
 		cmocka_unit_test(test_self),	      cmocka_unit_test(test_exec),
 	};
-	struct error e = {};
 
 	if (argc > 2 && !strcmp(argv[1], "exec-again")) {
 		shared_parent = atoi(argv[2]);
@@ -656,9 +463,7 @@ int main(int argc, char **argv)
 	}
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		      0);
-	if (shared == MAP_FAILED || procfs_open_root(&proc_fd, &e) < 0)
+	if (!share())
 		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
