@@ -301,12 +301,34 @@ static struct restart_process *owner_of(struct restart *r, const Reprise__UserFa
 	return NULL;
 }
 
-int userfaultfd_make(struct restart_process *p, uint32_t flags, int *ret_fd, struct error *e)
+/* By the device whoever has that open gets one, also in a user namespace (userfaultfd_dev_ioctl()).
+ */
+static long make_there(struct restart *r, struct restart_process *p, int device, uint32_t flags,
+		       struct error *e)
 {
-	const uint64_t make_args[6] = {flags | O_CLOEXEC};
+	const uint64_t args[6] = {flags | O_CLOEXEC};
+	long remote;
+	int there, res;
+
+	if (device < 0)
+		return agent_syscall(p->agent, p->pid, NULL, e, SYS_userfaultfd, args);
+	res = restart_send_fds(r, &p->tasks.v[0], &device, 1, &there, e);
+	if (res < 0)
+		return res;
+	remote = agent_syscall(
+		p->agent, p->pid, NULL, e, SYS_ioctl,
+		(const uint64_t[6]){(uint64_t)there, USERFAULTFD_IOC_NEW, flags | O_CLOEXEC});
+	res = (int)agent_syscall(p->agent, p->pid, NULL, e, SYS_close,
+				 (const uint64_t[6]){(uint64_t)there});
+	return res < 0 ? res : remote;
+}
+
+int userfaultfd_make(struct restart *r, struct restart_process *p, int device, uint32_t flags,
+		     int *ret_fd, struct error *e)
+{
 	_cleanup_(close_fd) int pidfd = (int)syscall(SYS_pidfd_open, p->pid, 0);
 	_cleanup_(close_fd) int fd = -EBADF;
-	long remote = agent_syscall(p->agent, p->pid, NULL, e, SYS_userfaultfd, make_args);
+	long remote = make_there(r, p, device, flags, e);
 
 	if (remote < 0)
 		return error_errno(e, (int)remote, E_RESTORE, "userfaultfd");
@@ -325,7 +347,7 @@ static int userfaultfd_restart(struct restart *r, uint64_t id, const Reprise__Fi
 	const Reprise__UserFaultFd *m = msg->userfaultfd;
 	struct uffdio_api api = {.api = UFFD_API, .features = m->features};
 	struct restart_process *p = owner_of(r, m, e);
-	int res = p ? userfaultfd_make(p, m->flags, ret_fd, e) : -EBADMSG;
+	int res = p ? userfaultfd_make(r, p, -1, m->flags, ret_fd, e) : -EBADMSG;
 
 	if (res >= 0 && m->begun && ioctl(*ret_fd, UFFDIO_API, &api) < 0)
 		return error_errno(e, -errno, E_RESTORE, "UFFDIO_API");

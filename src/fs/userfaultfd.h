@@ -9,9 +9,10 @@
  */
 int userfaultfd_restart_register(struct restart *r, struct error *e) must_check;
 
-/* It watches the address space of whoever makes it, and is ours alone. flags: of userfaultfd(2). */
-int userfaultfd_make(struct restart_process *p, uint32_t flags, int *ret_fd,
-		     struct error *e) must_check;
+/* It watches the address space of whoever makes it, and is ours alone. device: /dev/userfaultfd, or
+ * -1; flags: of userfaultfd(2). */
+int userfaultfd_make(struct restart *r, struct restart_process *p, int device, uint32_t flags,
+		     int *ret_fd, struct error *e) must_check;
 
 /* ---- what the kernel knows: userfaultfd_kernel.c ---- */
 

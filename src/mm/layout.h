@@ -36,6 +36,8 @@ struct mm_restart {
 	VEC(struct lazy_space *) lazy; /* what is filled later */
 	int lazy_go;		       /* tells who fills that the tasks run */
 	int lazy_name;		       /* a socket whose name says for whom: see mm_lazy_wait() */
+	int lazy_device, lazy_helper;  /* see lazy_helper.c; -1: without */
+	pid_t lazy_helper_pid;
 };
 
 static inline struct mm_width *mm_width_of(const struct restart *r, const Reprise__Mm *mm)

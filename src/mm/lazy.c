@@ -42,14 +42,14 @@ static bool vma_waits(const Reprise__Vma *v)
 /*
  * A sealed mapping makes munmap() fail of which we have been told already; and two userfaultfds do
  * not go together. Into a 32-bit program UFFDIO_COPY copies only from addresses that it could have
- * itself (userfaultfd_copy() has them checked so). From a user namespace below, in which a process
- * may be by then, only root of the first one gets a userfaultfd (userfaultfd_syscall_allowed()).
+ * itself (userfaultfd_copy() has them checked so). In a user namespace below, in which a process
+ * may be by then, it takes the device (lazy_helper.c).
  */
 static bool mm_waits(const struct restart *r, const struct restart_process *p)
 {
 	const Reprise__File *f;
 
-	if (p->mm->compat || p->msg->user_namespace)
+	if (p->mm->compat || (p->msg->user_namespace && r->mm->lazy_device < 0))
 		return false;
 	for (size_t i = 0; i < p->mm->n_vmas; i++)
 		if (p->mm->vmas[i]->flags & VMA_SEALED)
@@ -255,7 +255,7 @@ int lazy_when(const struct lazy_share *s, uint64_t first, uint64_t end)
 	(UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE | \
 	 UFFD_FEATURE_EVENT_UNMAP)
 
-static int begin(int fd)
+int lazy_begin(int fd)
 {
 	struct uffdio_api api = {.api = UFFD_API, .features = EVENTS};
 
@@ -300,11 +300,14 @@ int mm_lazy_possible(struct restart *r, struct error *e)
 				 "the image is no regular file, in which pages "
 				 "could be looked for when they are needed");
 	fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	n = fd < 0 ? -errno : begin(fd);
+	n = fd < 0 ? -errno : lazy_begin(fd);
 	/* before namespaces are entered */
 	r->mm->lazy_name = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (n < 0)
 		return error_errno(e, n, E_LAZY, "no userfaultfd with all its events");
+	n = lazy_help_begin(r->mm);
+	if (n < 0)
+		return error_errno(e, n, E_LAZY, "no process that helps to make userfaultfds");
 	return image_use_heads(r->image, e);
 }
 
@@ -357,9 +360,10 @@ static int begin_space(struct restart *r, struct lazy_space *s, struct error *e)
 
 	while (p->mm_id != s->object || !p->mm_owner)
 		p++;
-	n = userfaultfd_make(p, O_NONBLOCK, &s->uffd, e);
+	n = userfaultfd_make(r, p, r->mm->lazy_device, O_NONBLOCK, &s->uffd, e);
 	if (n >= 0) {
-		n = begin(s->uffd);
+		n = r->mm->lazy_helper < 0 ? lazy_begin(s->uffd)
+					   : lazy_help(r->mm, LAZY_ASK_EVENTS, s->uffd);
 		if (n < 0)
 			error_errno(e, n, E_LAZY, "no userfaultfd with all its events");
 	}
@@ -387,7 +391,10 @@ int mm_lazy_serve(struct restart *r, int messages, struct error *e)
 	}
 	if (r->mm->lazy_name >= 0 && bind(r->mm->lazy_name, (struct sockaddr *)&name,
 					  name_of(r->proc_fd, r->processes.v[0].pid, &name)) == 0)
-		ignore(listen(r->mm->lazy_name, 64), "then a checkpoint is refused meanwhile");
+		ignore(r->mm->lazy_helper < 0 ? listen(r->mm->lazy_name, LAZY_WAITING)
+					      : lazy_help(r->mm, LAZY_ASK_LISTEN, r->mm->lazy_name),
+		       "then a checkpoint is refused meanwhile");
+	lazy_help_end(r->mm);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return error_errno(e, -errno, E_SYSTEM, "socketpair");
 	pid = fork();
@@ -430,6 +437,7 @@ void lazy_end(struct restart *r)
 {
 	close_fd(&r->mm->lazy_go);
 	close_fd(&r->mm->lazy_name);
+	lazy_help_end(r->mm);
 	vec_for_each (s, &r->mm->lazy)
 		lazy_space_free(*s);
 	vec_free(&r->mm->lazy);

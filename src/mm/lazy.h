@@ -13,6 +13,7 @@
  * Memory that is filled while the tasks run already (doc/design.md, Memory that follows).
  *
  * lazy.c		in the restart: what is filled later, and registering it
+ * lazy_helper.c	what takes more rights than there are in a user namespace
  * lazy_missing.c	what an address space lacks
  * lazy_space.c		one address space: putting pages into it, and what becomes of it
  * lazy_server.c	the process that serves faults, and fills the rest in the background
@@ -35,6 +36,21 @@ size_t lazy_part(const struct lazy_share *s, uint64_t address, size_t len, bool 
 /* As image_when. */
 int lazy_when(const struct lazy_share *s, uint64_t first, uint64_t end);
 void lazy_end(struct restart *r);
+
+/* All that is to be told by a userfaultfd. */
+int lazy_begin(int fd) must_check;
+
+/* ---- a process that stays outside (lazy_helper.c) ---- */
+
+struct mm_restart;
+#define LAZY_ASK_EVENTS 'E' /* lazy_begin() */
+#define LAZY_ASK_LISTEN 'L'
+#define LAZY_WAITING	64 /* checkpoints */
+
+/* Before namespaces are entered. */
+int lazy_help_begin(struct mm_restart *mm) must_check;
+int lazy_help(const struct mm_restart *mm, char what, int fd) must_check;
+void lazy_help_end(struct mm_restart *mm);
 
 /* ---- an address space that lacks pages (lazy_space.c) ---- */
 

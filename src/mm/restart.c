@@ -59,6 +59,7 @@ int mm_restart_begin(struct restart *r, struct error *e)
 	if (!r->mm)
 		return error_errno(e, -ENOMEM, E_NO_MEMORY, "no memory for a restart");
 	r->mm->lazy_go = r->mm->lazy_name = -EBADF;
+	r->mm->lazy_device = r->mm->lazy_helper = -EBADF;
 	r->mm->keys = keys_in_image(r);
 	n = mm_vdso_own(r->proc_fd, &r->mm->widths[WIDTH_64].own, e);
 	if (n >= 0)

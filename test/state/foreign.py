@@ -97,6 +97,22 @@ def test_of_another_machine(case):
         end(case, copy)  # all that it was inside: it looked for itself
 
 
+def test_lazily(case):
+    """Memory follows into the user namespace, and a checkpoint waits for it."""
+    pid = case.start('memory_anon')
+    case.checkpoint(pid, '--kill', '-q')
+    case.wait(pid)
+    another_machine()
+    case.environment['REPRISE_FAULT'] = 'lazy-slow'
+    copy = restarted(case, '--lazy', warned=True)
+    if uid_map(copy) != APART or not [pid for pid, name in case.others() if name == 'lazy-pages']:
+        raise Failed('nothing follows: %s' % case.others())
+    case.checkpoint(copy, '-q', '--force')
+    if [pid for pid, name in case.others() if name == 'lazy-pages']:
+        raise Failed('the checkpoint has not waited: %s' % case.others())
+    end(case, copy)
+
+
 def test_of_a_user(case):
     """What an ordinary user has made is no more trusted by root than what is from elsewhere."""
     pid = case.start('pipes', uid=NOBODY)

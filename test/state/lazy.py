@@ -2,11 +2,13 @@
 """restart --lazy, and what may go wrong while memory is on its way."""
 
 import array
+import hashlib
 import os
 import signal
 import time
 
 from case import Failed
+from contained import begin as begin_containers, expect as expect_output, listed
 
 SIZE = 24 << 20
 
@@ -261,3 +263,46 @@ def test_user_refused(case):
     os.chmod(case.path('image'), 0o644)
     case.refused(case.reprise('restart', '-i', case.path('image'), '--lazy', '--pidns', uid=65534),
                  'lazy', 'userfaultfd')
+
+
+# Its memory is asked for by the kernel, in a call.
+WRITTEN = r"""
+import hashlib, mmap, os, time
+memory = mmap.mmap(-1, 24 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(os.urandom(1 << 20) * 24)
+with open('/tmp/want', 'w') as file:
+    file.write(hashlib.sha256(memory).hexdigest())
+while not os.path.exists('/tmp/go'):
+    time.sleep(0.01)
+with open('/tmp/got.new', 'wb', buffering=0) as file:
+    at = memoryview(memory)
+    while at:
+        at = at[file.write(at):]
+os.rename('/tmp/got.new', '/tmp/got')
+time.sleep(1000)
+"""
+
+
+def test_container_with_user_namespace(case):
+    """Faults of the kernel are served in there, too, and forks told."""
+    begin_containers(case)
+    expect_output(case, case.reprise('run', '-d', '--name', 'web', '--user', '--', '/usr/bin/python3', '-c', WRITTEN), 'web\n')
+
+    def inside(name):
+        return '/proc/%d/root/tmp/%s' % (listed(case)['web']['pid'], name)
+    case.until(lambda: os.path.exists(inside('want')) and os.path.getsize(inside('want')) == 64, 'the program')
+    case.checkpoint('web', '--kill', '-q')
+    expect_output(case, case.reprise('rm', 'web'))
+    code, _, err = case.reprise('restart', '-i', case.path('image'), '-d', '--name', 'web', '--lazy',
+                                env={'REPRISE_FAULT': 'lazy-slow'})
+    if code:
+        raise Failed('restart: %s' % err)
+    server(case, 'lazy-pages')
+    with open(inside('go'), 'w'):
+        pass
+    case.until(lambda: os.path.exists(inside('got')), 'what it writes')
+    with open(inside('got'), 'rb') as got, open(inside('want')) as want:
+        if hashlib.sha256(got.read()).hexdigest() != want.read():
+            raise Failed('its memory is not what it was')
+    expect_output(case, case.reprise('stop', '-t', '0', 'web'))
+    case.reap()
