@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/kabi.h"
 #include "core/kernel_bpf.h"
 #include "fs/bpf_map.h"
 
@@ -34,6 +35,7 @@ enum bpf_shape bpf_map_shape(uint32_t type)
 	case BPF_MAP_TYPE_TASK_STORAGE:
 	case BPF_MAP_TYPE_INODE_STORAGE:
 	case BPF_MAP_TYPE_SK_STORAGE:
+	case BPF_MAP_OF_CGROUPS:
 		return SHAPE_STORAGE;
 	default:
 		return SHAPE_NONE;

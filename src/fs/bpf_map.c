@@ -66,6 +66,7 @@ struct kind {
 };
 
 static const char others[] = "it refers to what is not the tree's";
+static const char numbers[] = "its keys are numbers of control groups, which are others elsewhere";
 static const struct kind kinds[] = {
 	{BPF_MAP_TYPE_PERF_EVENT_ARRAY, "of performance counters", others},
 	{BPF_MAP_TYPE_STACK_TRACE, "of stack traces",
@@ -78,9 +79,8 @@ static const struct kind kinds[] = {
 	{BPF_MAP_TYPE_REUSEPORT_SOCKARRAY, "of sockets", "what it does to them cannot be read"},
 	{BPF_MAP_TYPE_XSKMAP, "of sockets", "what it does to them cannot be read"},
 	{BPF_MAP_TYPE_CPUMAP, "of processors to which packets go", others},
-	{BPF_MAP_TYPE_CGROUP_STORAGE, "of storage of control groups", others},
-	{BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "of storage of control groups", others},
-	{BPF_MAP_OF_CGROUPS, "of storage of control groups", others},
+	{BPF_MAP_TYPE_CGROUP_STORAGE, "of values of programs in control groups", numbers},
+	{BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE, "of values of programs in control groups", numbers},
 	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)", others},
 	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter",
 	 "it keeps bits of hashes with a seed of its own, and nobody can set these"},
@@ -550,7 +550,7 @@ const struct file_ops bpf_map_file_ops = {
 	.kind = FILE_BPF_MAP,
 	.name = "BPF map",
 	.support =
-		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files and sockets, "
+		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files, sockets and control groups, "
 		"with their contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,

@@ -41,7 +41,7 @@ struct restart;
 int bpf_mapped_save(struct checkpoint *c, struct error *e) must_check;
 int bpf_mapped_restore(struct restart *r, struct error *e) must_check;
 
-/* Those whose values belong to tasks, files or sockets (bpf_storage.c). */
+/* Those whose values belong to tasks, files, sockets or control groups (bpf_storage.c). */
 int bpf_storage_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
 		     struct error *e) must_check;
 int bpf_storage_resolve(struct checkpoint *c, struct error *e) must_check;

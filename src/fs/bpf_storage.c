@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * BPF maps whose values belong to tasks, files or sockets (bpf_local_storage). bpf(2) gives a value
- * to who has a descriptor of its object, and tells nobody of which objects there are any: only the
- * list in the kernel's memory does. All have to be of the tree. At the restart, when all of them
- * are there, each gets its value by a descriptor again.
+ * BPF maps whose values belong to tasks, files, sockets or control groups (bpf_local_storage).
+ * bpf(2) gives a value to who has a descriptor of its object, and tells nobody of which objects
+ * there are any: only the list in the kernel's memory does. All have to be of the tree, but for
+ * groups, which have a path. At the restart, when all of them are there, each gets its value by a
+ * descriptor again.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,6 +21,7 @@
 #include "fs/context.h"
 #include "fs/file_kinds.h"
 #include "fs/file_private.h"
+#include "fs/watch.h"
 
 #define BUCKETS_MAX (1u << 16)
 #define ENTRIES_MAX (1u << 20)
@@ -187,9 +190,71 @@ static int find_file(struct checkpoint *c, const struct file_addresses *all, uin
 			 socket ? "socket" : "file");
 }
 
-static int find_owners(struct checkpoint *c, const struct file_addresses *all, Reprise__BpfMap *m,
-		       struct error *e)
+/* A control group is a directory of kernfs, of version 1 or 2: there is one file system for each
+ * hierarchy, however often that is mounted (cgroup_do_get_tree()). */
+static int look_at_group(struct kernel_memory *k, uint64_t group, struct watch_inode *w)
 {
+	int node = kernel_offset(k, "kernfs_super_info", "node");
+	uint64_t at = 0, root = 0;
+	uint32_t dev = 0;
+	int r = kernel_member(k, group, "cgroup", "kn", &at, sizeof(at));
+
+	if (r >= 0)
+		r = kernel_member(k, at, "kernfs_node", "id", &w->ino, sizeof(w->ino));
+	if (r >= 0)
+		r = kernel_member(k, group, "cgroup", "root", &root, sizeof(root));
+	if (r >= 0)
+		r = kernel_member(k, root, "cgroup_root", "kf_root", &root, sizeof(root));
+	if (r >= 0)
+		r = kernel_member(k, root, "kernfs_root", "supers.next", &at, sizeof(at));
+	if (r >= 0)
+		r = node < 0 ? node
+			     : kernel_member(k, at - (uint32_t)node, "kernfs_super_info", "sb", &at,
+					     sizeof(at));
+	if (r >= 0)
+		r = kernel_member(k, at, "super_block", "s_dev", &dev, sizeof(dev));
+	w->dev = watch_dev(dev);
+	return r;
+}
+
+static int find_group(struct checkpoint *c, const struct file_entry *f, uint64_t owner,
+		      uint64_t *ret, struct error *e)
+{
+	struct watch_inode w = {};
+	struct error unused = {};
+
+	if (look_at_group(c->files->kernel, owner, &w) < 0)
+		return error_set(e, -EOPNOTSUPP, E_KERNEL_TOO_OLD,
+				 "this kernel does not tell for which control group this BPF map "
+				 "has a value");
+	w.handle = (struct file_handle *)w.room;
+	w.handle->handle_bytes = sizeof(w.ino);
+	w.handle->handle_type = FILEID_KERNFS;
+	memcpy(w.handle->f_handle, &w.ino, sizeof(w.ino));
+	if (watch_save(c, f, &w, "a value of a BPF map", ret, &unused) < 0)
+		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
+				 "this BPF map has a value for a control group that the tree does "
+				 "not see, or that has gone");
+	return 0;
+}
+
+static int find_owner(struct checkpoint *c, const struct file_addresses *all,
+		      const struct file_entry *f, uint64_t owner, Reprise__BpfStorage *x,
+		      struct error *e)
+{
+	uint32_t type = f->msg->bpf_map->type;
+
+	if (type == BPF_MAP_TYPE_TASK_STORAGE)
+		return find_task(c, owner, &x->task, e);
+	if (type == BPF_MAP_OF_CGROUPS)
+		return find_group(c, f, owner, &x->group, e);
+	return find_file(c, all, owner, type == BPF_MAP_TYPE_SK_STORAGE, &x->file, e);
+}
+
+static int find_owners(struct checkpoint *c, const struct file_addresses *all,
+		       const struct file_entry *f, struct error *e)
+{
+	const Reprise__BpfMap *m = f->msg->bpf_map;
 	int r = 0;
 
 	for (size_t i = 0; i < m->n_storage && r >= 0; i++) {
@@ -197,12 +262,14 @@ static int find_owners(struct checkpoint *c, const struct file_addresses *all, R
 		uint64_t owner = x->file;
 
 		x->file = 0;
-		r = m->type == BPF_MAP_TYPE_TASK_STORAGE
-			    ? find_task(c, owner, &x->task, e)
-			    : find_file(c, all, owner, m->type == BPF_MAP_TYPE_SK_STORAGE, &x->file,
-					e);
+		r = find_owner(c, all, f, owner, x, e);
 	}
 	return r;
+}
+
+static bool has_files(uint32_t type)
+{
+	return type == BPF_MAP_TYPE_INODE_STORAGE || type == BPF_MAP_TYPE_SK_STORAGE;
 }
 
 int bpf_storage_resolve(struct checkpoint *c, struct error *e)
@@ -216,12 +283,12 @@ int bpf_storage_resolve(struct checkpoint *c, struct error *e)
 
 		if (r < 0 || !m || !m->n_storage)
 			continue;
-		if (!listed && m->type != BPF_MAP_TYPE_TASK_STORAGE) {
+		if (!listed && has_files(m->type)) {
 			r = file_addresses_list(c, c->files->kernel, &all, e);
 			listed = true;
 		}
 		if (r >= 0)
-			r = find_owners(c, &all, m, e);
+			r = find_owners(c, &all, *f, e);
 		if (r < 0)
 			r = checkpoint_refuse(c, file_error_object(e, r, *f), e);
 	}
@@ -231,10 +298,21 @@ int bpf_storage_resolve(struct checkpoint *c, struct error *e)
 
 /* ---- restart ---- */
 
+static bool owner_valid(const struct restart *r, uint32_t type, const Reprise__BpfStorage *x)
+{
+	const Reprise__Inode *group = x->group ? restart_find(r, RECORD_INODE, x->group) : NULL;
+	struct error unused = {};
+
+	if (has_files(type))
+		return !x->task && !x->group && restart_find(r, RECORD_FILE, x->file);
+	if (type == BPF_MAP_TYPE_TASK_STORAGE)
+		return x->task > 0 && !x->file && !x->group;
+	return !x->task && !x->file && group && group->kind == INODE_NAMED &&
+	       S_ISDIR(group->mode) && inode_validate(r, x->group, &unused) >= 0;
+}
+
 bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m)
 {
-	bool tasks = m->type == BPF_MAP_TYPE_TASK_STORAGE;
-
 	if (bpf_map_shape(m->type) != SHAPE_STORAGE)
 		return !m->n_storage;
 	if (m->count || m->max_entries || m->key_size != sizeof(int))
@@ -242,9 +320,7 @@ bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m)
 	for (size_t i = 0; i < m->n_storage; i++) {
 		const Reprise__BpfStorage *x = m->storage[i];
 
-		if (x->value.len != m->value_size ||
-		    (tasks ? x->task <= 0 || x->file
-			   : x->task || !restart_find(r, RECORD_FILE, x->file)))
+		if (x->value.len != m->value_size || !owner_valid(r, m->type, x))
 			return false;
 	}
 	return true;
@@ -266,12 +342,21 @@ static int fill(struct restart *r, const Reprise__BpfMap *m, int fd, struct erro
 {
 	for (size_t i = 0; i < m->n_storage; i++) {
 		const Reprise__BpfStorage *x = m->storage[i];
-		_cleanup_(close_fd) int pidfd = x->task ? open_task(r, x->task, e) : -EBADF;
-		int key = x->task ? pidfd : files_restart_fd(r, x->file), res;
+		_cleanup_(close_fd) int opened = -EBADF;
+		int key, res = 0;
 
-		if (x->task && pidfd < 0)
-			return pidfd;
-		res = bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, &key, x->value.data);
+		if (x->task)
+			res = opened = open_task(r, x->task, e);
+		else if (x->group)
+			res = inode_open(r, x->group, O_RDONLY | O_DIRECTORY, &opened, e);
+		if (res < 0)
+			return res;
+		key = x->file ? files_restart_fd(r, x->file) : opened;
+		/* EAGAIN: somebody else, whose group it is too, has just given it its first value
+		 * (bpf_local_storage_alloc()). */
+		do
+			res = bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, &key, x->value.data);
+		while (res == -EAGAIN);
 		if (res < 0)
 			return error_errno(e, res, E_RESTORE, "cannot fill a BPF map");
 	}

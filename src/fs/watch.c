@@ -20,10 +20,6 @@
 #include "fs/fdinfo.h"
 #include "fs/inode_search.h"
 
-#ifndef FILEID_KERNFS
-#define FILEID_KERNFS 0xfe /* linux/exportfs.h: of sysfs and of control groups */
-#endif
-
 #define QUEUE_MAX (1 << 22) /* events, of some 50 bytes each */
 
 static_assert(sizeof(struct file_handle) + MAX_HANDLE_SZ <= sizeof(((struct watch_inode *)0)->room),

@@ -6,6 +6,10 @@
 
 /* What inotify and fanotify have in common: inodes that are watched, as fdinfo shows them. */
 
+#ifndef FILEID_KERNFS
+#define FILEID_KERNFS 0xfe /* linux/exportfs.h: of sysfs and of control groups */
+#endif
+
 struct watch_inode {
 	uint64_t ino;
 	dev_t dev;

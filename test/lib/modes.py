@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 
-from case import Failed, expect_killed
+from case import Failed, Skipped, expect_killed
 
 
 def refusal_allowed(case, meta, code, err):
@@ -159,9 +159,11 @@ def run_container(case, meta):
     kernel = tuple(int(word) for word in os.uname().release.split('-')[0].split('.')[:2])
     if not os.path.exists('/proc/self/timens_offsets') or case.uid or kernel < (6, 3):
         clocks = []
+    if '--cgroups' in meta['container'] and case.reprise('run', '--rm', '--cgroups', '--', 'true')[0]:
+        raise Skipped('there are no control groups of version 2')
     pid = case.start(program='/usr/bin/unshare',
                      arguments=clocks + [case.reprise_path, 'run', '--name', 'first', '-w', case.work, *CONTAINER]
-                     + case.volumes() + ['--', case.program(case.name)])
+                     + meta['container'] + case.volumes() + ['--', case.program(case.name)])
     # The program may be ready before its container is noted.
     case.until(lambda: os.path.exists(os.path.join(containers, 'first/state')), 'the container')
     time.sleep(meta['settle'])

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * BPF maps whose values belong to control groups, of version 2 and of version 1; one has none.
+ * Those of a container are its own.
+ */
+/* container: --cgroups */
+/* may-refuse: permission */
+/* may-refuse: kernel-too-old */
+#include "bpf_calls.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#define OF_GROUPS 32 /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */
+
+#define GROUPS_MAX 16
+
+struct value {
+	uint64_t number;
+	char text[24];
+};
+
+static char groups[GROUPS_MAX][300];
+static size_t n_groups;
+
+static int make(int types)
+{
+	union bpf_attr attr;
+	long fd;
+
+	memset(&attr, 0, sizeof(attr));
+	attr.map_type = OF_GROUPS;
+	attr.key_size = 4;
+	attr.value_size = sizeof(struct value);
+	attr.map_flags = BPF_F_NO_PREALLOC;
+	attr.btf_fd = (uint32_t)types;
+	attr.btf_key_type_id = 1;
+	attr.btf_value_type_id = 5;
+	fd = bpf(BPF_MAP_CREATE, &attr);
+	if (fd < 0 && errno == EINVAL)
+		test_skip("no BPF storage of control groups here");
+	return made(fd);
+}
+
+/* struct value, as a compiler writes of it. */
+static int describe(void)
+{
+	static const char names[] = "\0int\0long\0char\0value\0number\0text";
+	const uint32_t types[] = {
+		/* clang-format off */
+		1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32,
+		5, BTF_KIND_INT << 24, 8, 64,
+		10, BTF_KIND_INT << 24, 1, 8,
+		0, BTF_KIND_ARRAY << 24, 0, 3, 1, 24,
+		15, BTF_KIND_STRUCT << 24 | 2, 32, 21, 2, 0, 28, 4, 64,
+		/* clang-format on */
+	};
+
+	return btf_load(types, N(types), names, sizeof(names));
+}
+
+static void find_group(const char *path)
+{
+	char file[320];
+
+	snprintf(file, sizeof(file), "%s/cgroup.procs", path);
+	if (n_groups < GROUPS_MAX && access(file, F_OK) == 0)
+		snprintf(groups[n_groups++], sizeof(groups[0]), "%s", path);
+}
+
+/* Of each hierarchy the first one; in a container the only one is its own, and some are made. */
+static void find_groups(void)
+{
+	static const char *const made[] = {"/sys/fs/cgroup/one", "/sys/fs/cgroup/one/two"};
+	DIR *d = opendir("/sys/fs/cgroup");
+	struct dirent *entry;
+	char path[300];
+
+	for (size_t i = 0; i < N(made) && test_mode_is("container"); i++)
+		CHECK(!mkdir(made[i], 0755));
+	find_group("/sys/fs/cgroup");
+	find_group(made[1]);
+	while (d && (entry = readdir(d))) {
+		snprintf(path, sizeof(path), "/sys/fs/cgroup/%s", entry->d_name);
+		if (*entry->d_name != '.' && entry->d_type == DT_DIR)
+			find_group(path);
+	}
+	if (d)
+		CHECK(!closedir(d));
+	if (n_groups < 2)
+		test_skip("there are no control groups");
+}
+
+static int open_group(size_t i)
+{
+	int fd = open(groups[i], O_RDONLY | O_DIRECTORY);
+
+	CHECKF(fd >= 0, "%s: %s", groups[i], strerror(errno));
+	return fd;
+}
+
+static void set(int map, size_t i, uint64_t number)
+{
+	struct value v = {.number = number, .text = "some text"};
+	int fd = open_group(i);
+
+	long r;
+
+	/* others may give their first value to the same group */
+	do
+		r = map_do(BPF_MAP_UPDATE_ELEM, map, &fd, &v, 0);
+	while (r < 0 && errno == EAGAIN);
+	CHECKF(!r, "%s: %s", groups[i], strerror(errno));
+	CHECK(!close(fd));
+}
+
+static void has(int map, size_t i, uint64_t number)
+{
+	struct value v = {};
+	int fd = open_group(i);
+
+	CHECKF(!map_do(BPF_MAP_LOOKUP_ELEM, map, &fd, &v, 0), "%s: %s", groups[i], strerror(errno));
+	CHECK_EQUAL(v.number, number);
+	CHECK(!strcmp(v.text, "some text"));
+	CHECK(!close(fd));
+}
+
+static void has_none(int map, size_t i)
+{
+	struct value v = {};
+	int fd = open_group(i);
+
+	CHECK(map_do(BPF_MAP_LOOKUP_ELEM, map, &fd, &v, 0) < 0 && errno == ENOENT);
+	CHECK(!close(fd));
+}
+
+int main(void)
+{
+	int types, of_groups, empty, frozen, held;
+	size_t last;
+
+	test_init();
+	types = describe();
+	of_groups = make(types);
+	empty = make(types);
+	frozen = make(types);
+	find_groups();
+	last = n_groups - 1;
+	for (size_t i = 0; i < last; i++)
+		set(of_groups, i, 40 + i);
+	set(frozen, last, 60);
+	map_freeze(frozen);
+	held = open_group(0);
+	test_wait();
+	if (test_break(1))
+		set(of_groups, last, 1);
+	if (test_break(2))
+		set(of_groups, 0, 41);
+	for (size_t i = 0; i < last; i++) {
+		has(of_groups, i, 40 + i);
+		has_none(empty, i);
+		has_none(frozen, i);
+	}
+	has_none(of_groups, last);
+	has(frozen, last, 60);
+	CHECK(map_do(BPF_MAP_UPDATE_ELEM, frozen, &held, &(struct value){}, 0) < 0 &&
+	      errno == EPERM);
+	test_pass();
+}
