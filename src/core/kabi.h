@@ -138,6 +138,14 @@ static_assert(sizeof(struct uring_napi) == 16, "part of the request");
 #endif
 
 /* linux/mman.h, asm-generic/mman-common.h */
+#define KERNEL_CACHESTAT 451 /* 6.5 */
+struct kernel_cachestat_range {
+	uint64_t off, len;
+};
+struct kernel_cachestat {
+	uint64_t nr_cache, nr_dirty, nr_writeback, nr_evicted, nr_recently_evicted;
+};
+static_assert(sizeof(struct kernel_cachestat) == 40, "size is part of the interface");
 #ifndef MAP_DROPPABLE
 #define MAP_DROPPABLE 0x08 /* 6.11 */
 #endif

@@ -13,6 +13,7 @@
 #include <xxhash.h>
 
 #include "core/cleanup.h"
+#include "fs/file_room.h"
 #include "fs/inode_private.h"
 #include "ipc/ipc.h"
 #include "ns/cgroup_visit.h"
@@ -292,6 +293,9 @@ int inode_validate(const struct restart *r, uint64_t id, struct error *e)
 				 (unsigned long long)id);
 	if (inode_flags_validate(msg, e) < 0)
 		return e->err;
+	if (!file_room_valid(msg->n_room, msg->room))
+		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "inode %llu has impossible room",
+				 (unsigned long long)id);
 	if (msg->size > INT64_MAX || msg->mtime_nsec >= 1000000000 || msg->atime_nsec >= 1000000000)
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID,
 				 "inode %llu has an impossible size or time",

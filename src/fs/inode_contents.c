@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_room.h"
 #include "fs/inode_private.h"
 #include "mm/shared.h"
 
@@ -55,12 +56,18 @@ static bool is_full(const struct stat *st)
 	return (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
 }
 
+/* Room behind its end counts among the blocks, too. */
+static bool is_full_memory(int fd, const struct stat *st)
+{
+	return is_full(st) && is_memory(fd) && file_room_is_full(fd, (uint64_t)st->st_size) != 0;
+}
+
 /* SEEK_HOLE goes through all pages of a tmpfs, 130 ms per GiB. */
 static int find_data(struct inode_entry *entry, const struct stat *st)
 {
 	off_t at = 0;
 
-	if (is_full(st) && is_memory(entry->fd))
+	if (is_full_memory(entry->fd, st))
 		return add_run(entry, 0, (uint64_t)st->st_size);
 	while (at < st->st_size) {
 		off_t data = lseek(entry->fd, at, SEEK_DATA), hole;
@@ -79,17 +86,29 @@ static int find_data(struct inode_entry *entry, const struct stat *st)
 	return 0;
 }
 
+/* Whoever reserves room often does so for all of it, which is all that some file systems tell. */
+static int find_room(struct checkpoint *c, const struct stat *st, struct inode_entry *entry)
+{
+	const struct file_contents data = {.runs = entry->runs.v, .n = entry->runs.n};
+	struct file_room room;
+	int r;
+
+	if (entry->msg.kind != INODE_MEMFD && entry->msg.kind != INODE_DELETED)
+		return 0;
+	r = file_room_find(entry->fd, &data, &c->files->scratch, &room);
+	entry->msg.reserved = st->st_size && (r > 0 ? room.all : is_full(st));
+	entry->msg.room = room.parts;
+	entry->msg.n_room = room.n;
+	return r < 0 ? r : 0;
+}
+
 int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 			   struct inode_entry *entry, struct error *e)
 {
 	int r;
 
-	if (st->st_size == 0)
+	if (st->st_size == 0 && st->st_blocks == 0)
 		return 0;
-	/* Whoever reserves room does so for all of it. Which part, if it was one, is told by no
-	 * interface: SEEK_DATA skips what was not written (mapping_seek_hole_data()). */
-	if (entry->msg.kind == INODE_MEMFD || entry->msg.kind == INODE_DELETED)
-		entry->msg.reserved = is_full(st);
 	/* The application's descriptor may be for writing only, or O_PATH; and its position is its
 	 * own. */
 	r = inode_open_to_read(c, fd, entry->msg.path, &entry->fd, e);
@@ -98,12 +117,12 @@ int inode_contents_collect(struct checkpoint *c, int fd, const struct stat *st,
 	r = shared_contents(c, &entry->msg, &entry->runs, &entry->copies);
 	if (r == 0)
 		r = find_data(entry, st);
-	if (r < 0)
-		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a map of holes");
 	if (r > 0)
 		vec_for_each (run, &entry->runs)
 			entry->msg.contents += run->length;
-	return 0;
+	if (r >= 0)
+		r = find_room(c, st, entry);
+	return r < 0 ? error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a map of holes") : 0;
 }
 
 int inode_read(void *arg, uint64_t address, void *buf, size_t len, struct error *e)
@@ -212,6 +231,8 @@ static int reserve(const struct inode_open *inode, struct error *e)
 
 	if (msg->reserved && S_ISREG(msg->mode) && msg->size)
 		r = fallocate(inode->fd, 0, 0, (off_t)msg->size) < 0 ? -errno : 0;
+	if (r == 0 && S_ISREG(msg->mode))
+		r = file_room_reserve(inode->fd, msg->n_room, msg->room);
 	/* A file system that knows of no such thing. */
 	return r == 0 || r == -EOPNOTSUPP || r == -ENOSYS
 		       ? 0

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_room.h"
 #include "ns/layer.h"
 #include "ns/outsider.h"
 
@@ -93,13 +94,31 @@ static void save_flags(int fd, Reprise__LayerEntry *m)
 		m->flags = (uint32_t)flags & LAYER_FLAGS;
 }
 
+/* Runs from the first on are its contents. */
+static int find_room(struct layer *l, int fd, Reprise__LayerEntry *m, size_t first, uint64_t data,
+		     struct error *e)
+{
+	const struct file_contents at = {
+		.runs = l->runs.v + first, .n = l->runs.n - first, .base = m->offset};
+	struct file_room room;
+	struct stat st;
+	int r = file_room_find(fd, &at, &l->s, &room);
+
+	m->reserved =
+		data < m->size &&
+		(r > 0 ? room.all : fstat(fd, &st) == 0 && (uint64_t)st.st_blocks * 512 >= m->size);
+	m->room = room.parts;
+	m->n_room = room.n;
+	return r < 0 ? no_memory(e) : 0;
+}
+
 static int save_contents(struct layer *l, int parent, const char *name, Reprise__LayerEntry *m,
 			 struct error *e)
 {
 	_cleanup_(close_fd) int fd =
 		openat(parent, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NOATIME);
+	size_t first = l->runs.n;
 	uint64_t data = 0;
-	struct stat st;
 	int r;
 
 	if (fd < 0 && errno == EPERM)
@@ -110,9 +129,7 @@ static int save_contents(struct layer *l, int parent, const char *name, Reprise_
 	m->offset = l->msg.contents;
 	l->msg.contents += PAGE_UP(m->size);
 	r = add_runs(l, fd, m, &data, e);
-	m->reserved =
-		data < m->size && fstat(fd, &st) == 0 && (uint64_t)st.st_blocks * 512 >= m->size;
-	return r;
+	return r < 0 ? r : find_room(l, fd, m, first, data, e);
 }
 
 /* Not those that the file system of the restart makes up by itself. */

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "fs/file_room.h"
 #include "ns/foreign.h"
 #include "ns/layer.h"
 
@@ -55,7 +56,9 @@ static int validate_entry(const Reprise__Layer *msg, size_t i, uint64_t *end, st
 			S_ISDIR(msg->entries[m->link - 1]->mode)))
 		return invalid(e, "a hard link to nothing");
 	if (m->link || !S_ISREG(m->mode))
-		return m->size ? invalid(e, "contents of what is no file") : 0;
+		return m->size || m->n_room ? invalid(e, "contents of what is no file") : 0;
+	if (!file_room_valid(m->n_room, m->room))
+		return invalid(e, "a file has impossible room");
 	if (m->size > (uint64_t)1 << 60 || (m->size && m->offset < *end))
 		return invalid(e, "contents of files overlap");
 	if (m->size)
@@ -283,10 +286,10 @@ static int set_size(int fd, const Reprise__LayerEntry *m)
 {
 	if (fd < 0 || ftruncate(fd, (off_t)m->size) < 0)
 		return -errno;
-	return m->reserved && fallocate(fd, 0, 0, (off_t)m->size) < 0 && errno != EOPNOTSUPP &&
-			       errno != ENOSYS
-		       ? -errno
-		       : 0;
+	if (m->reserved && fallocate(fd, 0, 0, (off_t)m->size) < 0 && errno != EOPNOTSUPP &&
+	    errno != ENOSYS)
+		return -errno;
+	return file_room_reserve(fd, m->n_room, m->room);
 }
 
 static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
@@ -300,7 +303,7 @@ static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
 			return parent;
 		if (make(parent, name, dir_fd, msg, m) < 0)
 			return error_errno(e, -errno, E_RESTORE, "cannot make %s", m->path);
-		if (S_ISREG(m->mode) && m->size && !m->link) {
+		if (S_ISREG(m->mode) && (m->size || m->n_room) && !m->link) {
 			_cleanup_(close_fd) int fd =
 				openat(parent, name, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
 			int r = set_size(fd, m);
