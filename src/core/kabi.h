@@ -23,8 +23,10 @@
 #endif
 
 /* linux/bpf.h: enum bpf_map_type, enum bpf_attach_type */
-#define BPF_MAP_OF_CGROUPS	32 /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */
-#define BPF_MAP_ARENA		33 /* BPF_MAP_TYPE_ARENA, 6.9 */
+#define BPF_MAP_OF_CGROUPS	32	   /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */
+#define BPF_MAP_ARENA		33	   /* BPF_MAP_TYPE_ARENA, 6.9 */
+#define BPF_SEGV_ON_FAULT	(1u << 17) /* BPF_F_SEGV_ON_FAULT, BPF_F_NO_USER_CONV: 6.9 */
+#define BPF_NO_USER_CONV	(1u << 18)
 #define BPF_AT_TCX_INGRESS	46 /* BPF_TCX_INGRESS, 6.6 */
 #define BPF_AT_TCX_EGRESS	47
 #define BPF_AT_UNIX_CONNECT	49 /* BPF_CGROUP_UNIX_CONNECT, 6.7 */

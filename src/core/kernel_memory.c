@@ -454,3 +454,8 @@ int kernel_enumerator(struct kernel_memory *k, const char *name)
 {
 	return kernel_types_enumerator(&k->types, name);
 }
+
+int kernel_function(const struct kernel_memory *k, const char *name)
+{
+	return btf_function(k->types.btf, name);
+}

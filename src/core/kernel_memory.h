@@ -66,6 +66,8 @@ uint64_t kernel_clock_ns(const struct kernel_memory *k, clockid_t clock);
 int kernel_size(struct kernel_memory *k, const char *structure);
 /* The value of an enumerator, or -ENOENT. */
 int kernel_enumerator(struct kernel_memory *k, const char *name);
+/* The type of a function, by whose number programs call it, or -ENOENT. */
+int kernel_function(const struct kernel_memory *k, const char *name);
 /* Where a variable stands among those that each processor has of its own. */
 int kernel_percpu_offset(const struct kernel_memory *k, const char *name);
 

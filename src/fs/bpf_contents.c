@@ -37,6 +37,8 @@ enum bpf_shape bpf_map_shape(uint32_t type)
 	case BPF_MAP_TYPE_SK_STORAGE:
 	case BPF_MAP_OF_CGROUPS:
 		return SHAPE_STORAGE;
+	case BPF_MAP_ARENA:
+		return SHAPE_ARENA;
 	default:
 		return SHAPE_NONE;
 	}
@@ -142,6 +144,7 @@ int bpf_map_make(const struct bpf_map_make *what)
 	attr.value_size = what->frame.value_size;
 	attr.max_entries = what->frame.max_entries;
 	attr.map_flags = what->frame.flags;
+	attr.map_extra = what->extra;
 	if (what->inner)
 		attr.inner_map_fd = (uint32_t)inner;
 	if (what->types >= 0) {

@@ -84,8 +84,6 @@ static const struct kind kinds[] = {
 	{BPF_MAP_TYPE_STRUCT_OPS, "of functions of the kernel (struct_ops)", others},
 	{BPF_MAP_TYPE_BLOOM_FILTER, "that is a Bloom filter",
 	 "it keeps bits of hashes with a seed of its own, and nobody can set these"},
-	{BPF_MAP_ARENA, "that is an arena",
-	 "its pages are given by functions of the kernel, and nobody tells which there are"},
 };
 
 static struct kind kind_of(uint32_t type)
@@ -109,7 +107,8 @@ static int refuse_kind(const struct bpf_map_info *info, struct error *e)
 	if (info->btf_vmlinux_value_type_id)
 		return error_set(e, -EOPNOTSUPP, E_FILE_KIND,
 				 "this BPF map holds a structure of the kernel");
-	if ((info->map_flags & ~(uint32_t)BPF_MAP_FLAGS) || info->ifindex || info->map_extra)
+	if ((info->map_flags & ~(uint32_t)BPF_MAP_FLAGS) || info->ifindex ||
+	    (info->map_extra && info->type != BPF_MAP_ARENA))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "this BPF map was made with flags (%#x) that cannot be set anew",
 				 info->map_flags);
@@ -163,6 +162,8 @@ static int save_contents(struct checkpoint *c, const struct bpf_map_info *info, 
 
 	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_STORAGE)
 		return bpf_storage_save(c, fd, m, s, e);
+	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_ARENA)
+		return bpf_arena_save(c, fd, m, s, e);
 	if (fd >= 0 && bpf_map_shape(info->type) == SHAPE_RING)
 		return bpf_ring_save(fd, m, c->checking, s, e);
 	r = fd < 0 ? fd : bpf_contents_read(&all, c->files->kernel, fd, info, m->cpus);
@@ -183,6 +184,13 @@ static int save_contents(struct checkpoint *c, const struct bpf_map_info *info, 
 	return m->values.data ? 0 : no_memory(e);
 }
 
+static bool can_be_inner(uint32_t type)
+{
+	enum bpf_shape shape = bpf_map_shape(type);
+
+	return shape != SHAPE_NONE && shape != SHAPE_ARENA && !bpf_map_refers(type);
+}
+
 static int save_inner(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
 		      struct error *e)
 {
@@ -194,8 +202,7 @@ static int save_inner(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct s
 	if (!x)
 		return no_memory(e);
 	r = bpf_map_inner(c->files->kernel, fd, &is);
-	if (r < 0 || bpf_map_shape(is.type) == SHAPE_NONE || bpf_map_refers(is.type) ||
-	    (is.flags & ~(uint32_t)BPF_MAP_FLAGS))
+	if (r < 0 || !can_be_inner(is.type) || (is.flags & ~(uint32_t)BPF_MAP_FLAGS))
 		return error_set(e, -EOPNOTSUPP, E_FILE_STATE,
 				 "this BPF map holds maps with more than plain values (type %u)",
 				 is.type);
@@ -251,6 +258,7 @@ static int map_checkpoint(struct checkpoint *c, struct file_seen *f, Reprise__Fi
 	m->value_size = info.value_size;
 	m->max_entries = info.max_entries;
 	m->flags = info.map_flags;
+	m->extra = info.map_extra;
 	m->types = info.btf_id; /* until the files are known */
 	m->key_type = info.btf_key_type_id;
 	m->value_type = info.btf_value_type_id;
@@ -319,15 +327,16 @@ static int map_checkpoint_all(struct checkpoint *c, struct error *e)
 
 	if (r >= 0)
 		r = bpf_storage_resolve(c, e);
-	return r < 0 ? r : bpf_mapped_save(c, e);
+	if (r >= 0)
+		r = bpf_mapped_save(c, e);
+	return r < 0 ? r : file_for_each(c, &bpf_map_file_ops, bpf_arena_check, e);
 }
 
 /* ---- restart ---- */
 
 static bool frame_valid(const Reprise__BpfFrame *f)
 {
-	return f && bpf_map_shape(f->type) != SHAPE_NONE && !bpf_map_refers(f->type) &&
-	       !(f->flags & ~(uint32_t)BPF_MAP_FLAGS);
+	return f && can_be_inner(f->type) && !(f->flags & ~(uint32_t)BPF_MAP_FLAGS);
 }
 
 static bool entries_valid(const struct restart *r, const Reprise__BpfMap *m)
@@ -364,7 +373,7 @@ static int map_validate(const struct restart *r, const Reprise__File *msg, struc
 	    m->cpus > CPUS_MAX || m->count > BPF_CONTENTS_MAX ||
 	    m->keys.len != m->count * m->key_size || m->values.len != m->count * size ||
 	    !bpf_types_valid(r, m->types) || !entries_valid(r, m) || !bpf_ring_valid(m) ||
-	    !bpf_storage_valid(r, m))
+	    !bpf_storage_valid(r, m) || !bpf_arena_valid(m))
 		return error_set(e, -EBADMSG, E_IMAGE_INVALID, "an impossible BPF map");
 	return 0;
 }
@@ -385,6 +394,7 @@ static int make(const Reprise__BpfMap *m, int types)
 						    .flags = m->flags},
 					  .inner = bpf_map_of_maps(m->type) ? &inner : NULL,
 					  .name = m->name,
+					  .extra = m->extra,
 					  .types = types,
 					  .key_type = m->key_type,
 					  .value_type = m->value_type};
@@ -532,7 +542,9 @@ static int map_restart_all(struct restart *r, struct error *e)
 {
 	int res = bpf_storage_restore(r, e);
 
-	return res < 0 ? res : bpf_mapped_restore(r, e);
+	if (res >= 0)
+		res = bpf_mapped_restore(r, e);
+	return res < 0 ? res : bpf_arena_restore(r, e);
 }
 
 static void map_describe(const Reprise__File *msg, char *buf, size_t size)
@@ -550,7 +562,7 @@ const struct file_ops bpf_map_file_ops = {
 	.kind = FILE_BPF_MAP,
 	.name = "BPF map",
 	.support =
-		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files, sockets and control groups, "
+		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files, sockets and control groups, arenas, "
 		"with their contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "core/kabi.h"
 #include "core/kernel_memory.h"
 #include "core/scratch.h"
 #include "fs.pb-c.h"
@@ -15,9 +16,18 @@
 /* What can be set anew. */
 #define BPF_MAP_FLAGS                                                                              \
 	(BPF_F_NO_PREALLOC | BPF_F_NO_COMMON_LRU | BPF_F_RDONLY | BPF_F_WRONLY | BPF_F_ZERO_SEED | \
-	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP | BPF_F_CLONE)
+	 BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG | BPF_F_MMAPABLE | BPF_F_INNER_MAP | BPF_F_CLONE |  \
+	 BPF_SEGV_ON_FAULT | BPF_NO_USER_CONV)
 
-enum bpf_shape { SHAPE_NONE, SHAPE_HASH, SHAPE_ARRAY, SHAPE_QUEUE, SHAPE_RING, SHAPE_STORAGE };
+enum bpf_shape {
+	SHAPE_NONE,
+	SHAPE_HASH,
+	SHAPE_ARRAY,
+	SHAPE_QUEUE,
+	SHAPE_RING,
+	SHAPE_STORAGE,
+	SHAPE_ARENA
+};
 
 enum bpf_shape bpf_map_shape(uint32_t type);
 bool bpf_map_is_per_cpu(uint32_t type);
@@ -48,6 +58,14 @@ int bpf_storage_resolve(struct checkpoint *c, struct error *e) must_check;
 bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m);
 int bpf_storage_restore(struct restart *r, struct error *e) must_check;
 
+/* Memory that programs and processes share (bpf_arena.c); filled when it is mapped. */
+struct file_entry;
+int bpf_arena_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
+		   struct error *e) must_check;
+int bpf_arena_check(struct checkpoint *c, const struct file_entry *f, struct error *e) must_check;
+bool bpf_arena_valid(const Reprise__BpfMap *m);
+int bpf_arena_restore(struct restart *r, struct error *e) must_check;
+
 /* ---- making one ---- */
 
 struct bpf_frame {
@@ -58,6 +76,7 @@ struct bpf_map_make {
 	struct bpf_frame frame;
 	const struct bpf_frame *inner; /* of a map of maps: what those in it are like */
 	const char *name;	       /* may be NULL */
+	uint64_t extra;		       /* map_extra */
 	int types;		       /* BTF; -1: none */
 	uint32_t key_type, value_type;
 };

@@ -39,29 +39,44 @@ static bool is_file(struct kernel_memory *k, const struct file_entry *f, uint64_
 	return fd >= 0 && kernel_file(k, fd, &is) >= 0 && is == file;
 }
 
+static bool is_arena(const struct checkpoint *c, const struct file_entry *f)
+{
+	uint64_t same = f->msg->bpf_map->same_as;
+	const struct file_entry *first = same ? file_entry_by_id(c, same) : f;
+
+	return first && first->msg->bpf_map->type == BPF_MAP_ARENA;
+}
+
 static int find(struct checkpoint *c, pid_t tid, Reprise__Vma *v, struct error *e)
 {
 	struct kernel_memory *k;
 	uint64_t file = 0;
+	bool arena = false;
 	int r = files_kernel_memory(c, &k, e);
 
 	if (r < 0)
 		return r;
-	if (v->flags & ~(uint64_t)(VMA_SHARED | VMA_DONTDUMP | VMA_NORESERVE) || v->pkey)
-		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-				 "is memory of a BPF map with an advice (madvise) or a key");
 	r = file_of(k, tid, v->start, &file);
 	if (r < 0)
 		return error_errno(e, r, E_VMA_KIND,
 				   "is memory of a BPF map, and it is not told of which");
 	v->ring = 0;
 	vec_for_each (f, &c->files->files)
-		if (!v->ring && (*f)->ops == &bpf_map_file_ops && is_file(k, *f, file))
+		if (!v->ring && (*f)->ops == &bpf_map_file_ops && is_file(k, *f, file)) {
 			v->ring = (*f)->id;
-	return v->ring ? 0
-		       : error_set(e, -EOPNOTSUPP, E_VMA_KIND,
-				   "is memory of a BPF map that nobody in the tree has as a "
-				   "descriptor, or that was refused");
+			arena = is_arena(c, *f);
+		}
+	if (!v->ring)
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "is memory of a BPF map that nobody in the tree has as a "
+				 "descriptor, or that was refused");
+	/* an arena is not inherited (arena_map_mmap()) */
+	if (v->flags & ~(uint64_t)(VMA_SHARED | VMA_DONTDUMP | VMA_NORESERVE |
+				   (arena ? VMA_DONTFORK : 0)) ||
+	    v->pkey)
+		return error_set(e, -EOPNOTSUPP, E_VMA_KIND,
+				 "is memory of a BPF map with an advice (madvise) or a key");
+	return 0;
 }
 
 int bpf_mapped_save(struct checkpoint *c, struct error *e)
@@ -92,6 +107,9 @@ static int map_one(struct calls *calls, const Reprise__Vma *v, struct error *e)
 	calls_place(calls, "mmap of a BPF map", v->start, v->end, SYS_mmap, VAL(v->start),
 		    VAL(v->end - v->start), VAL(v->prot), VAL(MAP_SHARED | MAP_FIXED_NOREPLACE),
 		    VAL(fd), VAL(v->offset));
+	if (!(v->flags & VMA_DONTFORK)) /* as the kernel makes an arena */
+		calls_add(calls, "madvise of a BPF map", v->start, v->end, SYS_madvise,
+			  VAL(v->start), VAL(v->end - v->start), VAL(MADV_DOFORK));
 	calls_add(calls, "close", 0, 0, SYS_close, VAL(fd));
 	return calls_run(calls, e);
 }

@@ -15,6 +15,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/xattr.h>
@@ -225,11 +227,19 @@ static void bpf_bloom(void)
 static void bpf_arena(void)
 {
 	union bpf_attr attr = {};
+	volatile char *at;
+	long arena;
 
 	attr.map_type = 33; /* BPF_MAP_TYPE_ARENA, 6.9 */
 	attr.max_entries = 4;
 	attr.map_flags = BPF_F_MMAPABLE;
-	opened(bpf(BPF_MAP_CREATE, &attr), "arenas of BPF");
+	arena = bpf(BPF_MAP_CREATE, &attr);
+	opened(arena, "arenas of BPF");
+	/* it has a page, and is mapped no more */
+	at = mmap(NULL, 4 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, (int)arena, 0);
+	CHECK(at != MAP_FAILED);
+	*at = 1;
+	CHECK(!munmap((void *)at, 4 * 4096));
 }
 
 #define BTF_HEADER_OF(data)                                                                   \
@@ -292,9 +302,37 @@ static void storage_file(void)
 	storage(BPF_MAP_TYPE_INODE_STORAGE, fd);
 }
 
+static void write_to(const char *directory, const char *text)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/cgroup.procs", directory);
+	fd = open(path, O_WRONLY);
+	CHECK(fd >= 0 && write(fd, text, strlen(text)) > 0 && !close(fd));
+}
+
+/* One that was removed, but is kept by a socket that was made there. */
 static void storage_group(void)
 {
-	storage(32 /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */, -1);
+	const char *top = access("/sys/fs/cgroup/unified", F_OK) ? "/sys/fs/cgroup"
+								 : "/sys/fs/cgroup/unified";
+	char group[96];
+	struct stat here;
+	int fd;
+
+	CHECK(!stat(".", &here)); /* nobody else has its number */
+	snprintf(group, sizeof(group), "%s/reprise-value-%ju", top, (uintmax_t)here.st_ino);
+	if (!strcmp(top, "/sys/fs/cgroup") || mkdir(group, 0700) < 0)
+		test_skip("no control group can be made and left again: %m");
+	write_to(group, "0");
+	CHECK(socket(AF_INET, SOCK_DGRAM, 0) >= 0);
+	fd = open(group, O_RDONLY | O_DIRECTORY);
+	CHECK(fd >= 0);
+	storage(32 /* BPF_MAP_TYPE_CGRP_STORAGE, 6.2 */, fd);
+	write_to(top, "0");
+	while (rmdir(group) < 0)
+		CHECK(errno == EBUSY);
 }
 
 /* For a program with that hash alone (6.18). */

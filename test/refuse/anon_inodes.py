@@ -79,7 +79,8 @@ def test_bpf_bloom(case):
 
 
 def test_bpf_arena(case):
-    refused(case, 'arena', 'file-kind', 'arena', 'which there are')
+    needs_kernel_memory()
+    refused(case, 'arena', 'file-state', 'arena', 'mapped by no process')
 
 
 def test_bpf_value_of_a_task_outside(case):
@@ -92,8 +93,9 @@ def test_bpf_value_of_a_closed_file(case):
     refused(case, 'storage-file', 'file-outside', 'a value for a file')
 
 
-def test_bpf_storage_of_groups(case):
-    refused(case, 'storage-group', 'file-kind', 'storage of control groups')
+def test_bpf_value_of_a_group_that_has_gone(case):
+    needs_kernel_memory()
+    refused(case, 'storage-group', 'file-outside', 'a value for a control group')
 
 
 def test_bpf_memory(case):
