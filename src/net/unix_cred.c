@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -98,8 +99,8 @@ int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), vo
 		  struct error *e)
 {
 	struct as as = {.seen_by = seen_by, .call = call, .arg = arg};
+	int dumpable = prctl(PR_GET_DUMPABLE), r;
 	pthread_t thread;
-	int r;
 
 	if (!seen_by->peer_cred || are_ours(seen_by))
 		return call(arg);
@@ -107,6 +108,8 @@ int unix_cred_run(const Reprise__UnixSocket *seen_by, int (*call)(void *arg), vo
 	if (r)
 		return error_errno(e, -r, E_SYSTEM, "cannot make a thread");
 	pthread_join(thread, NULL);
+	if (dumpable == 1)
+		prctl(PR_SET_DUMPABLE, 1);
 	if (as.dressed < 0)
 		return error_errno(e, as.dressed, E_CREDENTIALS, "cannot act as user %u, group %u",
 				   seen_by->peer_uid, seen_by->peer_gid);
@@ -159,6 +162,14 @@ static void add_groups(struct batch *b, const uint32_t *groups, size_t n)
 		   DATA(batch_data(b, groups, (uint32_t)(n * sizeof(*groups)))));
 }
 
+/* Whoever changes his ids is not dumpable any more (commit_creds()): from within a user namespace
+ * nobody would come at a task then that is a child of one outside (ptrace_may_access()). */
+static void add_dumpable(struct batch *b)
+{
+	if (prctl(PR_GET_DUMPABLE) == 1)
+		batch_call(b, SYS_prctl, VAL(PR_SET_DUMPABLE), VAL(1), VAL(0), VAL(0), VAL(0));
+}
+
 /* A task has all ids and capabilities that we have (it is our child), and gets them back. */
 struct dress {
 	const Reprise__UnixSocket *as;
@@ -188,6 +199,7 @@ static void take_off(struct batch *b, const struct dress *d)
 	batch_call(b, SYS_setresgid, VAL(-1), VAL(getegid()), VAL(-1));
 	add_capset(b);
 	add_groups(b, d->groups, (size_t)d->ngroups);
+	add_dumpable(b);
 }
 
 static int worn(const struct batch *b, const struct dress *d, struct error *e)

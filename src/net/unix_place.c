@@ -4,6 +4,7 @@
  * another one, or a link, in its place at any moment: what is removed, renamed or given to somebody
  * is therefore named by descriptors of the directory and of the file that was made.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -18,12 +19,14 @@
 #include "core/nfs.h"
 #include "core/procfs.h"
 #include "net/unix_below.h"
+#include "net/unix_exposed.h"
 #include "net/unix_place.h"
 
 /* The directory of a path, and the name in it. */
 struct place {
 	int dir;
 	const char *name;
+	bool exposed; /* there may be another directory by that name at any moment */
 };
 
 static void place_close(struct place *p)
@@ -40,9 +43,21 @@ static int place_open(struct place *p, const char *path, struct error *e)
 		return error_set(e, -ENOMEM, E_NO_MEMORY, "no memory for a path");
 	p->name = slash + 1;
 	p->dir = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return p->dir < 0
-		       ? error_errno(e, -errno, E_RESTORE, "cannot open the directory of %s", path)
-		       : 0;
+	if (p->dir < 0)
+		return error_errno(e, -errno, E_RESTORE, "cannot open the directory of %s", path);
+	p->exposed = geteuid() == 0 && unix_exposed(dir, p->dir);
+	return 0;
+}
+
+/* Where a user has a say, nothing is made that he could not make himself. */
+static int check_right(const struct place *p, const Reprise__UnixSocket *m, struct error *e)
+{
+	int r = p->exposed ? unix_check_right(p->dir, m->path_uid, m->path_gid) : 0;
+
+	return r < 0 ? error_errno(e, r, r == -EACCES ? E_CREDENTIALS : E_RESTORE,
+				   "user %u, whose the socket %s is, may make none there",
+				   m->path_uid, m->path)
+		     : 0;
 }
 
 /* What the original left behind is removed; anything else stays. `was`: zeroes if there was none.
@@ -88,12 +103,29 @@ static bool leads_to(const char *name, const Reprise__UnixSocket *m)
 	       a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+/* It is made by its name, and opened by that. */
+static int check_new(int fd)
+{
+	struct dirent *d;
+	struct stat st;
+	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	_cleanup_(close_directory) DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+
+	if (!dir || fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_uid != geteuid() || (st.st_mode & 077))
+		return -EPERM;
+	while ((d = next_entry(dir, &r)))
+		if (strcmp(d->d_name, ".") && strcmp(d->d_name, ".."))
+			return -EPERM;
+	return r;
+}
+
 /* A directory beside it that is nobody else's. */
 static int make_beside(const struct place *at, char name[32])
 {
 	uint64_t random;
-	struct stat st;
-	int fd;
+	int fd, r;
 
 	if (getrandom(&random, sizeof(random), 0) != sizeof(random))
 		return -EIO;
@@ -101,14 +133,16 @@ static int make_beside(const struct place *at, char name[32])
 	if (mkdirat(at->dir, name, 0700) < 0)
 		return -errno;
 	fd = openat(at->dir, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 077))) {
+	if (fd < 0)
+		return -errno;
+	r = check_new(fd);
+	if (r < 0)
 		close(fd);
-		return -EPERM;
-	}
-	return fd < 0 ? -errno : fd;
+	return r < 0 ? r : fd;
 }
 
-/* One that was renamed: bound below a directory beside it, whence it can be renamed again. */
+/* One that was renamed, or is to be made in this very directory: bound below a directory beside it,
+ * whence it can be renamed again. */
 static int bind_renamed(struct unix_at *at, const struct place *to, const char *name,
 			const Reprise__UnixSocket *m, struct error *e)
 {
@@ -177,7 +211,7 @@ static int bind_at(struct unix_at *at, const struct place *place, const char *na
 {
 	int r;
 
-	if (!leads_to(name, m))
+	if (place->exposed || !leads_to(name, m))
 		return bind_renamed(at, place, name, m, e);
 	at->directory = m->directory[0] ? m->directory : NULL;
 	r = unix_at_run(at);
@@ -191,6 +225,8 @@ int unix_place_bind(struct restart *rs, struct unix_restart *u, uint64_t id, str
 	struct stat was = {};
 	int r = place_open(&place, m->path, e);
 
+	if (r >= 0)
+		r = check_right(&place, m, e);
 	if (r >= 0)
 		r = make_room(rs, u, &place, m->path, &was, e);
 	if (r < 0)

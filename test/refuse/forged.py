@@ -173,13 +173,15 @@ libc = ctypes.CDLL(None)
 while not libc.renameat2(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2):
     pass
 """
-# Has a socket by a name, and a removed file by another.
+# Has sockets by two names, and a removed file by another.
 HOLDER = """
 import os, socket, sys, time
 os.chdir(sys.argv[1])
 s = socket.socket(socket.AF_UNIX)
 s.bind(sys.argv[1] + '/precious')
 os.chmod('precious', 0o777)
+t = socket.socket(socket.AF_UNIX)
+t.bind(sys.argv[1] + '/fresh')
 f = open('valuable', 'w')
 os.unlink('valuable')
 f.write('text')
@@ -199,7 +201,7 @@ def precious(where):
 
 def test_exchanged_directory(case):
     """Of a user's program that root restarts: the user puts a link to another directory in the place of his own, at any
-    moment. Nothing there is removed, or gets other owners and modes."""
+    moment. Nothing there is removed or made, or gets other owners and modes."""
     mine, link, others = (os.path.join(case.work, name) for name in ('mine', 'link', 'others'))
     os.mkdir(mine)
     os.chown(mine, NOBODY, NOBODY)
@@ -221,8 +223,8 @@ def test_exchanged_directory(case):
         code, _, err = case.reprise('restart', '-i', case.path('image'), '-d', '-q', '--pidfile', case.path('pid'), '--pidns')
         if code not in (0, 1) or code and len(err.splitlines()) != 1:
             raise Failed('exit status %d: %s' % (code, err))
-        if precious(others) != before:
-            raise Failed('what is of others is now %s' % precious(others))
+        if precious(others) != before or len(os.listdir(others)) != 2:
+            raise Failed('what is of others is now %s, %s' % (precious(others), os.listdir(others)))
         if case.ended(attacker):
             raise Failed('who exchanges the directories has ended')
         if code == 0:

@@ -199,3 +199,14 @@ def test_bad_keys(case):
     expect(False, 'the right key is not taken any more')
     case.go()
     case.expect_pass(1, [case.wait_verdict(pid, 'the program')])
+
+
+def test_sockets(case):
+    """Where all directories are somebody else's."""
+    pid = case.start('unix_stream', uid=NOBODY)
+    case.checkpoint(pid, '--kill', '-q', uid=NOBODY)
+    case.wait(pid)
+    for name in os.listdir(case.work):
+        if stat.S_ISSOCK(os.lstat(os.path.join(case.work, name)).st_mode):
+            os.unlink(os.path.join(case.work, name))
+    end(case, restarted(case, warned=True))
