@@ -2,6 +2,8 @@
 #ifndef REPRISE_FS_FILE_ROOM_H
 #define REPRISE_FS_FILE_ROOM_H
 
+#include <sys/stat.h>
+
 #include "core/scratch.h"
 #include "core/vec.h"
 #include "image/image.h"
@@ -24,8 +26,9 @@ struct file_room {
 /* 1: it is told; 0: of such a file nothing tells; or -ENOMEM. The parts are memory of s. */
 int file_room_find(int fd, const struct file_contents *data, struct scratch *s,
 		   struct file_room *ret) must_check;
-/* Does a file in memory have all of its pages? -1: it cannot be known. */
-int file_room_is_full(int fd, uint64_t size);
+/* Does a file in memory have all of its pages, as its blocks say, which count those behind its end?
+ * -1: it cannot be known. */
+int file_room_is_full(int fd, const struct stat *st);
 bool file_room_valid(size_t n, const uint64_t *parts);
 /* Where the file system knows of no such thing, there is none: that is no error. */
 int file_room_reserve(int fd, size_t n, const uint64_t *parts) must_check;

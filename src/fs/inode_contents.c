@@ -56,10 +56,9 @@ static bool is_full(const struct stat *st)
 	return (uint64_t)st->st_blocks * 512 >= (uint64_t)st->st_size;
 }
 
-/* Room behind its end counts among the blocks, too. */
 static bool is_full_memory(int fd, const struct stat *st)
 {
-	return is_full(st) && is_memory(fd) && file_room_is_full(fd, (uint64_t)st->st_size) != 0;
+	return is_full(st) && is_memory(fd) && file_room_is_full(fd, st) != 0;
 }
 
 /* SEEK_HOLE goes through all pages of a tmpfs, 130 ms per GiB. */
