@@ -198,10 +198,15 @@ bool file_room_valid(size_t n, const uint64_t *parts)
 	return n % 2 == 0;
 }
 
-int file_room_reserve(int fd, size_t n, const uint64_t *parts)
+int file_room_reserve(int fd, uint64_t from, size_t n, const uint64_t *parts)
 {
-	for (size_t i = 0; i + 1 < n; i += 2)
-		if (fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)parts[i], (off_t)parts[i + 1]) < 0)
+	from = (from + PAGE - 1) & ~(PAGE - 1);
+	for (size_t i = 0; i + 1 < n; i += 2) {
+		uint64_t start = parts[i] < from ? from : parts[i], end = parts[i] + parts[i + 1];
+
+		if (start < end &&
+		    fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)start, (off_t)(end - start)) < 0)
 			return errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
+	}
 	return 0;
 }

@@ -30,7 +30,11 @@ int file_room_find(int fd, const struct file_contents *data, struct scratch *s,
  * -1: it cannot be known. */
 int file_room_is_full(int fd, const struct stat *st);
 bool file_room_valid(size_t n, const uint64_t *parts);
-/* Where the file system knows of no such thing, there is none: that is no error. */
-int file_room_reserve(int fd, size_t n, const uint64_t *parts) must_check;
+/*
+ * Where the file system knows of no such thing, there is none: that is no error. Not what lies
+ * before `from`, where all is reserved: in memory, room that is reserved twice is data
+ * (shmem_get_folio_gfp()).
+ */
+int file_room_reserve(int fd, uint64_t from, size_t n, const uint64_t *parts) must_check;
 
 #endif

@@ -231,7 +231,8 @@ static int reserve(const struct inode_open *inode, struct error *e)
 	if (msg->reserved && S_ISREG(msg->mode) && msg->size)
 		r = fallocate(inode->fd, 0, 0, (off_t)msg->size) < 0 ? -errno : 0;
 	if (r == 0 && S_ISREG(msg->mode))
-		r = file_room_reserve(inode->fd, msg->n_room, msg->room);
+		r = file_room_reserve(inode->fd, msg->reserved ? msg->size : 0, msg->n_room,
+				      msg->room);
 	/* A file system that knows of no such thing. */
 	return r == 0 || r == -EOPNOTSUPP || r == -ENOSYS
 		       ? 0

@@ -289,7 +289,7 @@ static int set_size(int fd, const Reprise__LayerEntry *m)
 	if (m->reserved && fallocate(fd, 0, 0, (off_t)m->size) < 0 && errno != EOPNOTSUPP &&
 	    errno != ENOSYS)
 		return -errno;
-	return file_room_reserve(fd, m->n_room, m->room);
+	return file_room_reserve(fd, m->reserved ? m->size : 0, m->n_room, m->room);
 }
 
 static int make_all(const Reprise__Layer *msg, int dir_fd, struct error *e)
