@@ -171,7 +171,7 @@ def test_root_of_its_own(case):
 
 def test_leak(case):
     """What somebody outside has open there is found, and nothing where nobody has."""
-    tool, first = by_hand(case, INSIDE, 'exec sleep 1000')
+    tool, first = by_hand(case, INSIDE, 'sleep 1000; exit')
 
     def found():
         code, _, err = case.reprise('check', str(first))
