@@ -159,7 +159,7 @@ uint64_t arch_checksum(const void *data, size_t len);
  * clone(2), with CLONE_VM and CLONE_VFORK; the pidfd may be NULL. Returns in the child, 0; or a
  * negative errno. What called never comes back: it waits for the end of the child, and ends then.
  */
-long arch_go_on(unsigned long flags, int *pidfd);
+long arch_go_on(unsigned long flags, int *pidfd, bool wait);
 
 /* agent.S */
 

@@ -102,6 +102,7 @@ int task_check(struct checkpoint *c, struct checkpoint_process *p, pid_t tid, st
 		return r;
 	ignore(proc_field_u64(status, "Seccomp", 10, &mode), "absent without CONFIG_SECCOMP");
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "always there");
+	c->filtered |= mode != SECCOMP_MODE_DISABLED;
 	if (tracer && (pid_t)tracer != c->self)
 		return traced(c, (pid_t)tracer, e);
 	vec_for_each (t, &p->frozen->threads)

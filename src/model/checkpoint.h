@@ -76,6 +76,7 @@ struct checkpoint {
 	pid_t status_of;
 	struct kernel_memory *kernel; /* see checkpoint_kernel_memory() */
 	struct bpf_known *programs;   /* see fs/bpf_known.h; kept likewise */
+	bool filtered;		      /* a task has seccomp filters */
 	bool sought_outside;	      /* whoever uses something of it outside is looked for */
 	bool own_ipc;		      /* the tree is all that there is in its IPC namespace */
 	bool own_groups;	      /* and it has control groups of version 2 for itself */

@@ -291,8 +291,8 @@ int container_enter(struct container *ct, pid_t *pid, struct error *e)
 	if (r < 0)
 		return r;
 	ct->mounts.user = ct->own & CLONE_NEWUSER;
-	ct->powerless = ct->mounts.user && ct->own & CLONE_NEWPID && userns_is_first(proc_fd) &&
-			userns_is_foreign(&ct->msg);
+	ct->of_root = ct->mounts.user && ct->own & CLONE_NEWPID && userns_is_first(proc_fd);
+	ct->powerless = ct->of_root && userns_is_foreign(&ct->msg);
 	ct->mounts.marks = ct->powerless;
 	r = look_at_ids(ct, e);
 	if (r < 0)

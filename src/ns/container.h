@@ -45,9 +45,10 @@ struct container {
 	int network_result;
 	struct error network_error;
 	struct cgroups cgroups;
-	int proc_fd;		 /* of the namespace; -1: ours */
-	int host_proc;		 /* of the namespace that we came from */
-	bool powerless;		 /* he has power over the machine, and we have none in there */
+	int proc_fd;   /* of the namespace; -1: ours */
+	int host_proc; /* of the namespace that we came from */
+	bool of_root;  /* who saves it has power over the machine, and none in its user namespace */
+	bool powerless;		 /* nor a name there */
 	struct outpost *outside; /* what stays there (ns/outsider.h); NULL: nothing does */
 	bool scanning;		 /* it looks at all */
 	size_t others;		 /* processes outside, when that was checked */
@@ -110,8 +111,10 @@ struct container_restart {
 	struct mounts_early early;
 	struct mounts_below below;
 	struct foreign foreign;
-	int channel[2];		  /* from who mounts to us */
-	const char *net;	  /* --net */
+	struct hand
+		*hand;	 /* traces, with more rights than we have (remote/tracer.h); NULL: we do */
+	int channel[2];	 /* from who mounts to us */
+	const char *net; /* --net */
 	const char *cgroups_file; /* where it is noted which control groups are made; NULL: none */
 	struct cgroups_restart cgroups;
 };

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
+#include "core/hand.h"
 #include "ns/container.h"
 #include "ns/cgroup_visit.h"
 #include "ns/mounts_late.h"
@@ -20,6 +21,7 @@
 #include "ns/spaces.h"
 #include "ns/timens.h"
 #include "ns/userns.h"
+#include "remote/tracer.h"
 
 #define SUPPORTED                                                                             \
 	((uint64_t)(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
@@ -119,12 +121,26 @@ static int make_network(struct network *n, struct restart *r, const struct conta
 	return cr->msg->own & CLONE_NEWNET ? network_restart(n, r, 0, cr->msg, cr->net, e) : 0;
 }
 
+/* Which only root of the machine may suspend (PTRACE_O_SUSPEND_SECCOMP). */
+static bool any_filters(const struct restart *r)
+{
+	vec_for_each (p, &r->processes)
+		vec_for_each (t, &p->tasks)
+			if (t->msg->seccomp_mode)
+				return true;
+	return false;
+}
+
 static int make_user_namespace(struct restart *rs, struct container_restart *cr, int flags,
 			       struct error *e)
 {
 	const bool foreign = userns_is_foreign(cr->msg);
 	int r = userns_check_right(cr->msg, e);
 
+	if (r >= 0 && any_filters(rs) && userns_is_first(rs->proc_fd))
+		r = hand_new_child(&cr->hand, e);
+	if (r >= 0 && cr->hand)
+		r = tracer_set(cr->hand, false, e);
 	if (r >= 0 && foreign)
 		r = foreign_begin(&cr->foreign, cr->msg, &cr->place, e);
 	if (r >= 0)
@@ -262,6 +278,7 @@ void container_restart_end(struct container_restart *cr)
 	}
 	mounts_early_free(&cr->early);
 	foreign_end(&cr->foreign);
+	hand_end_child(cr->hand);
 	cgroups_restart_end(&cr->cgroups);
 }
 

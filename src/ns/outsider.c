@@ -17,6 +17,7 @@
 #include "core/hand.h"
 #include "core/kernel_memory.h"
 #include "ns/outside.h"
+#include "remote/tracer.h"
 
 #define KILL_TIMEOUT_MS 10000
 
@@ -93,6 +94,11 @@ int outsider_new(struct outpost **ret, int proc_fd, int init, pid_t first, struc
 	hand_begin(o->hand, prepare, o);
 	*ret = o;
 	return 0;
+}
+
+int outsider_trace(struct outpost *o, struct error *e)
+{
+	return tracer_set(o->hand, true, e);
 }
 
 int outsider_do(struct outpost *o, int (*fn)(void *arg), void *arg)

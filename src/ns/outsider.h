@@ -22,6 +22,8 @@ struct outpost;
  */
 int outsider_new(struct outpost **ret, int proc_fd, int init, pid_t first,
 		 struct error *e) must_check;
+/* By it tasks are traced from now on. */
+int outsider_trace(struct outpost *o, struct error *e) must_check;
 /* Calls it there (hand_do()). */
 int outsider_do(struct outpost *o, int (*fn)(void *arg), void *arg);
 /* Those of ours that are not in the container, by their pids outside: one before, and the next. */

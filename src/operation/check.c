@@ -239,6 +239,7 @@ static int look_once(pid_t pid, struct subject *s, const struct reprise_checkpoi
 	s->anonymous = mm_anonymous_bytes(&p.c, TRACK_WORTH);
 	s->untracked = mm_untracked_bytes(&p.c, TRACK_WORTH);
 	s->who = s->surveyed.who = precopy_who(&p.c.freezer);
+	s->filtered = p.c.filtered;
 	s->tasks = 0;
 	vec_for_each (f, &p.c.freezer.processes)
 		s->tasks += f->threads.n;

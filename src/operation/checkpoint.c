@@ -16,6 +16,7 @@
 #include "model/glance.h"
 #include "net/inet.h"
 #include "net/tcp.h"
+#include "ns/outsider.h"
 #include "ns/pidns.h"
 #include "ns/spaces.h"
 #include "ns/timens.h"
@@ -553,7 +554,10 @@ int operation_checkpoint(pid_t pid, int fd, const char *path,
 	}
 	if (r < 0)
 		return r;
-	r = save(pid, &s, fd, opt, rep, begun, stats, e);
+	if (s.filtered && s.ct.of_root)
+		r = outsider_trace(s.ct.outside, e);
+	if (r >= 0)
+		r = save(pid, &s, fd, opt, rep, begun, stats, e);
 	if (r != -EAGAIN || s.exact)
 		return r;
 	/* What has been written was cut off again. */

@@ -54,6 +54,7 @@ struct subject {
 	struct memory_objects shared; /* memory that stands for itself, of which there is much */
 	uint64_t shared_bytes;	      /* of it */
 	size_t tasks, descriptors;    /* threads; in all tables */
+	bool filtered;		      /* a task has seccomp filters */
 	bool pins;		      /* see pass_pins_pages() */
 	bool pipes;		      /* it has some */
 	bool faults;		      /* it may register memory with a userfaultfd at any time */

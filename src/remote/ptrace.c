@@ -7,11 +7,11 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/ptrace.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "core/kabi.h"
+#include "remote/tracer.h"
 
 /*
  * glibc's ptrace() takes the request as an enum that lacks the newer ones, and
@@ -19,9 +19,7 @@
  */
 static long do_ptrace(long request, pid_t tid, unsigned long addr, const void *data)
 {
-	long r = syscall(SYS_ptrace, request, (long)tid, addr, data);
-
-	return r < 0 ? -errno : r;
+	return tracer_ptrace(request, tid, addr, (void *)data);
 }
 
 enum error_code trace_error_code(int err)

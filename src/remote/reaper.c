@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "remote/tracer.h"
+
 #define PATIENCE_NS 10000000 /* that an attaching may take before we look */
 
 /* A wait that asks for ends alone takes the stops of tracees as well: so we look first. */
@@ -13,12 +15,12 @@ static bool take_end(pid_t tid)
 {
 	siginfo_t info = {};
 
-	if (waitid(P_PID, (id_t)tid, &info, WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0 ||
+	if (tracer_waitid_beside(tid, &info, WEXITED | WSTOPPED | WNOWAIT | WNOHANG | __WALL) < 0 ||
 	    !info.si_pid ||
 	    (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED &&
 	     info.si_code != CLD_DUMPED))
 		return false;
-	return waitpid(tid, NULL, WNOHANG | __WALL) == tid;
+	return tracer_waitpid_beside(tid, NULL, WNOHANG | __WALL) == tid;
 }
 
 /* Any thread of ours may wait for a tracee. The end of the leader is not waited for by its exec. */

@@ -133,9 +133,10 @@ static int refused(struct freezer *f, pid_t pid, pid_t tid, int err, struct erro
 	if (state && (*state == 'Z' || *state == 'X'))
 		return -EAGAIN;
 	ignore(proc_field_u64(status, "TracerPid", 10, &tracer), "zero where there is none");
-	if ((pid_t)tracer == gettid())
-		return 0;
 	error_clear(e);
+	/* by that only which of us traces (ptrace_check_attach()) */
+	if (trace_interrupt(tid, NULL) == 0)
+		return 0;
 	/* A tracer outside of its pid namespace has no number in there. */
 	if (!tracer && geteuid() == 0)
 		return error_set(e, -EPERM, E_TASK_TRACED,

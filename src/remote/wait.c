@@ -9,6 +9,7 @@
 
 #include "core/kabi.h"
 #include "remote/ptrace.h"
+#include "remote/tracer.h"
 
 #define SPINS	       40 /* yields before we begin to sleep */
 #define FIRST_SLEEP_NS 20000
@@ -53,8 +54,8 @@ static int look(pid_t tid, int flags, struct trace_stop *ret, struct error *e)
 	int r;
 
 	do {
-		r = waitid(P_PID, (id_t)tid, &info, WSTOPPED | WEXITED | WNOWAIT | __WALL | flags);
-	} while (r < 0 && errno == EINTR);
+		r = tracer_waitid(tid, &info, WSTOPPED | WEXITED | WNOWAIT | __WALL | flags);
+	} while (r == -EINTR);
 	if (r < 0)
 		return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
 	if (info.si_pid == 0)
@@ -64,7 +65,7 @@ static int look(pid_t tid, int flags, struct trace_stop *ret, struct error *e)
 	    info.si_code == CLD_DUMPED) {
 		ret->kind = TRACE_EXITED;
 		/* The dead are taken away: their real parents are told only then. */
-		if (waitpid(tid, &ret->status, __WALL | WNOHANG) != tid)
+		if (tracer_waitpid(tid, &ret->status, __WALL | WNOHANG) != tid)
 			return error_set(e, -ESRCH, E_TASK_GONE, "task %d has ended", tid);
 		return 1;
 	}

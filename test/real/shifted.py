@@ -65,7 +65,7 @@ os.chdir('/')
 def own(pid):
     """What its first process is, and sees."""
     with open('/proc/%d/status' % pid) as file:
-        status = [line for line in file if line.startswith(('Uid', 'Gid', 'Groups', 'Cap', 'NoNew'))]
+        status = [line for line in file if line.startswith(('Uid', 'Gid', 'Groups', 'Cap', 'NoNew', 'Seccomp'))]
     maps = []
     for name in 'uid_map', 'gid_map', 'setgroups':
         with open('/proc/%d/%s' % (pid, name)) as file:
@@ -241,5 +241,10 @@ def test_overlay_of_outside(case):
 
 
 def test_podman_directory(case):
+    """With the filters of seccomp that it has by default."""
+    def filtered(case, first, *said, **more):
+        if 'Seccomp:\t2\n' not in own(first)[0]:
+            raise Failed('it has no filters: %s' % own(first)[0])
+        shifted(case, first, *said, **more)
     podman(case, 'vfs', '--tmpfs', '/tmp', '--uidmap', '0:%d:%d' % (FIRST, IDS), '--gidmap', '0:%d:%d' % (FIRST, IDS),
-           '--security-opt', 'seccomp=unconfined', goes_on=shifted)
+           goes_on=filtered)

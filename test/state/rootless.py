@@ -3,7 +3,9 @@
 
 import json
 import os
+import random
 import signal
+import time
 
 from case import Failed, NOBODY, Skipped, expect_killed
 
@@ -96,6 +98,46 @@ def test_of_root(case):
     text = goes_on(case, '--user')
     if '4294967295' not in text:
         raise Failed(text)
+
+
+def run_filtered(case):
+    begin(case, 0)
+    pid = case.start(program=case.reprise_path, arguments=[
+        'run', '--name', 'web', '--user'] + case.volumes() + ['--', case.program('seccomp_filter')])
+    case.until(lambda: listed(case)['web']['state'] == 'running', 'the container is noted')
+    return pid
+
+
+def test_filters(case):
+    """Of seccomp: suspended by who stays outside, at the checkpoint and at the restart."""
+    pid = run_filtered(case)
+    good(case.reprise('check', 'web'))
+    case.checkpoint('web', '-q')
+    case.checkpoint('web', '-q', '--kill', '--force')
+    case.wait(pid)
+    good(case.reprise('rm', 'web'))
+    case.finish(case.restart('--name', 'web'))
+
+
+def test_filters_and_kills(case):
+    """Whichever of its processes is killed, the application goes on."""
+    pid = run_filtered(case)
+    chance = random.Random(int.from_bytes(os.urandom(4), 'little'))
+    mine = {p for p, _ in case.others()}
+    for _ in range(20):
+        tool = case.start_reprise('checkpoint', 'web', '-q', '-o', case.path('image'), '--force')
+        time.sleep(chance.random() * 0.15)
+        ours = [p for p, comm in case.others() if p not in mine and comm == 'reprise']
+        for victim in chance.sample(ours, min(1, len(ours))):
+            try:
+                os.kill(victim, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        case.wait(tool)
+        case.until(lambda: not [p for p, comm in case.others() if p not in mine and comm == 'reprise'], 'all of it has ended')
+        if case.ended(pid):
+            raise Failed('the application has ended')
+    case.finish(pid)
 
 
 def test_network_of_the_host(case):

@@ -5,14 +5,16 @@
 #define __WALL	0x40000000
 
 /*
- * long arch_go_on(unsigned long flags, int *pidfd): the child returns, with this stack. Who has
- * called never does, and uses no stack: waits for the end of the child, and ends this thread.
+ * long arch_go_on(unsigned long flags, int *pidfd, bool wait): the child returns, with this stack. Who has
+ * called never does, and uses no stack: waits for the end of the child, if it
+ * is to, and ends this thread.
  */
 	.text
 	.globl	arch_go_on
 	.hidden	arch_go_on
 	.type	arch_go_on, @function
 arch_go_on:
+	movl	%edx, %r9d
 	movq	%rsi, %rdx
 	xorl	%esi, %esi
 	xorl	%r10d, %r10d
@@ -22,7 +24,9 @@ arch_go_on:
 	testq	%rax, %rax
 	jg	1f
 	ret
-1:	movq	%rax, %rbx
+1:	testb	%r9b, %r9b
+	je	3f
+	movq	%rax, %rbx
 2:	movl	$__NR_wait4, %eax
 	movq	%rbx, %rdi
 	xorl	%esi, %esi
@@ -31,7 +35,7 @@ arch_go_on:
 	syscall
 	cmpq	$-EINTR, %rax
 	je	2b
-	movl	$__NR_exit, %eax
+3:	movl	$__NR_exit, %eax
 	xorl	%edi, %edi
 	syscall
 	hlt
