@@ -36,6 +36,7 @@ enum bpf_shape bpf_map_shape(uint32_t type)
 	case BPF_MAP_TYPE_INODE_STORAGE:
 	case BPF_MAP_TYPE_SK_STORAGE:
 	case BPF_MAP_OF_CGROUPS:
+	case BPF_MAP_TYPE_CGROUP_ARRAY:
 		return SHAPE_STORAGE;
 	case BPF_MAP_ARENA:
 		return SHAPE_ARENA;

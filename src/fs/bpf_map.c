@@ -71,7 +71,6 @@ static const struct kind kinds[] = {
 	{BPF_MAP_TYPE_PERF_EVENT_ARRAY, "of performance counters", others},
 	{BPF_MAP_TYPE_STACK_TRACE, "of stack traces",
 	 "only programs that are at such a place put some into it"},
-	{BPF_MAP_TYPE_CGROUP_ARRAY, "of control groups", others},
 	{BPF_MAP_TYPE_DEVMAP, "of network interfaces", others},
 	{BPF_MAP_TYPE_DEVMAP_HASH, "of network interfaces", others},
 	{BPF_MAP_TYPE_SOCKMAP, "of sockets", "what it does to them cannot be read"},
@@ -562,7 +561,7 @@ const struct file_ops bpf_map_file_ops = {
 	.kind = FILE_BPF_MAP,
 	.name = "BPF map",
 	.support =
-		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files, sockets and control groups, arenas, "
+		"hashes, arrays, also for each processor, LRU, tries, queues and stacks, rings, storage of tasks, files, sockets and control groups, arrays of control groups, arenas, "
 		"with their contents and types (BTF), maps of maps and of programs, mapped into memory; not those that are pinned, or "
 		"that programs outside use; by root",
 	.match = map_match,

@@ -4,7 +4,7 @@
  * bpf(2) gives a value to who has a descriptor of its object, and tells nobody of which objects
  * there are any: only the list in the kernel's memory does. All have to be of the tree, but for
  * groups, which have a path. At the restart, when all of them are there, each gets its value by a
- * descriptor again.
+ * descriptor again. So does an array of control groups get these.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -123,6 +123,31 @@ static int read_all(struct reading *x, uint64_t map)
 	return r;
 }
 
+/* An array of control groups, which shows nobody what is in it: struct cgroup, or nothing. */
+static int read_groups(struct reading *x, uint64_t map)
+{
+	int at = kernel_offset(x->k, "bpf_array", "ptrs");
+	int r = at < 0 ? at : 0;
+
+	for (uint32_t i = 0; r >= 0 && i < x->m->max_entries; i++) {
+		Reprise__BpfStorage *to;
+		uint64_t group = 0;
+
+		r = kernel_read(x->k, map + (uint32_t)at + i * sizeof(group), &group,
+				sizeof(group));
+		if (r < 0 || !group)
+			continue;
+		to = x->m->n_storage < ENTRIES_MAX ? add(x) : NULL;
+		if (!to)
+			return -ENOMEM;
+		to->file = group;
+		to->value.len = sizeof(i);
+		to->value.data = scratch_copy(x->s, &i, sizeof(i));
+		r = to->value.data ? 0 : -ENOMEM;
+	}
+	return r;
+}
+
 int bpf_storage_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct scratch *s,
 		     struct error *e)
 {
@@ -131,7 +156,7 @@ int bpf_storage_save(struct checkpoint *c, int fd, Reprise__BpfMap *m, struct sc
 	int r = bpf_map_address(x.k, fd, &map);
 
 	if (r >= 0)
-		r = read_all(&x, map);
+		r = m->type == BPF_MAP_TYPE_CGROUP_ARRAY ? read_groups(&x, map) : read_all(&x, map);
 	if (r == -ENOMEM)
 		return no_memory(e);
 	if (r < 0 && c->checking) { /* in motion */
@@ -233,8 +258,8 @@ static int find_group(struct checkpoint *c, const struct file_entry *f, uint64_t
 	memcpy(w.handle->f_handle, &w.ino, sizeof(w.ino));
 	if (watch_save(c, f, &w, "a value of a BPF map", ret, &unused) < 0)
 		return error_set(e, -EOPNOTSUPP, E_FILE_OUTSIDE,
-				 "this BPF map has a value for a control group that the tree does "
-				 "not see, or that has gone");
+				 "this BPF map has a value for a control group, or holds one, that "
+				 "the tree does not see, or that has gone");
 	return 0;
 }
 
@@ -246,7 +271,7 @@ static int find_owner(struct checkpoint *c, const struct file_addresses *all,
 
 	if (type == BPF_MAP_TYPE_TASK_STORAGE)
 		return find_task(c, owner, &x->task, e);
-	if (type == BPF_MAP_OF_CGROUPS)
+	if (type == BPF_MAP_OF_CGROUPS || type == BPF_MAP_TYPE_CGROUP_ARRAY)
 		return find_group(c, f, owner, &x->group, e);
 	return find_file(c, all, owner, type == BPF_MAP_TYPE_SK_STORAGE, &x->file, e);
 }
@@ -311,16 +336,27 @@ static bool owner_valid(const struct restart *r, uint32_t type, const Reprise__B
 	       S_ISDIR(group->mode) && inode_validate(r, x->group, &unused) >= 0;
 }
 
+static uint32_t index_of(const Reprise__BpfStorage *x)
+{
+	uint32_t i;
+
+	memcpy(&i, x->value.data, sizeof(i));
+	return i;
+}
+
 bool bpf_storage_valid(const struct restart *r, const Reprise__BpfMap *m)
 {
+	const bool array = m->type == BPF_MAP_TYPE_CGROUP_ARRAY;
+
 	if (bpf_map_shape(m->type) != SHAPE_STORAGE)
 		return !m->n_storage;
-	if (m->count || m->max_entries || m->key_size != sizeof(int))
+	if (m->count || (m->max_entries && !array) || m->key_size != sizeof(int))
 		return false;
 	for (size_t i = 0; i < m->n_storage; i++) {
 		const Reprise__BpfStorage *x = m->storage[i];
 
-		if (x->value.len != m->value_size || !owner_valid(r, m->type, x))
+		if (x->value.len != m->value_size || !owner_valid(r, m->type, x) ||
+		    (array && (x->value.len != sizeof(int) || index_of(x) >= m->max_entries)))
 			return false;
 	}
 	return true;
@@ -340,6 +376,8 @@ static int open_task(struct restart *r, int32_t vtid, struct error *e)
 
 static int fill(struct restart *r, const Reprise__BpfMap *m, int fd, struct error *e)
 {
+	const bool array = m->type == BPF_MAP_TYPE_CGROUP_ARRAY;
+
 	for (size_t i = 0; i < m->n_storage; i++) {
 		const Reprise__BpfStorage *x = m->storage[i];
 		_cleanup_(close_fd) int opened = -EBADF;
@@ -355,7 +393,8 @@ static int fill(struct restart *r, const Reprise__BpfMap *m, int fd, struct erro
 		/* EAGAIN: somebody else, whose group it is too, has just given it its first value
 		 * (bpf_local_storage_alloc()). */
 		do
-			res = bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, &key, x->value.data);
+			res = array ? bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, x->value.data, &key)
+				    : bpf_map_element(BPF_MAP_UPDATE_ELEM, fd, &key, x->value.data);
 		while (res == -EAGAIN);
 		if (res < 0)
 			return error_errno(e, res, E_RESTORE, "cannot fill a BPF map");

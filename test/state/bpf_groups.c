@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * BPF maps whose values belong to control groups, of version 2 and of version 1; one has none.
- * Those of a container are its own.
+ * BPF maps whose values belong to control groups, of version 2 and of version 1; one has none. And
+ * an array of groups, of which only programs are told. Those of a container are its own.
  */
 /* container: --cgroups */
 /* may-refuse: permission */
@@ -136,9 +136,42 @@ static void has_none(int map, size_t i)
 	CHECK(!close(fd));
 }
 
+static void put_in(int array, uint32_t place, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_DIRECTORY);
+
+	CHECK(fd >= 0);
+	CHECKF(!map_do(BPF_MAP_UPDATE_ELEM, array, &place, &fd, 0), "%s", strerror(errno));
+	CHECK(!close(fd));
+}
+
+/* In the group at that place, or below: 1; else 0; -EAGAIN: there is none. */
+static int is_within(int array, int place)
+{
+	const struct bpf_insn insns[] = {MAP(1, array), SET(2, place),
+					 CALL(BPF_FUNC_current_task_under_cgroup), EXIT};
+	union bpf_attr attr;
+	int program;
+
+	memset(&attr, 0, sizeof(attr));
+	program = load_with(&attr, BPF_PROG_TYPE_RAW_TRACEPOINT, insns, N(insns));
+	memset(&attr, 0, sizeof(attr));
+	attr.test.prog_fd = (uint32_t)program;
+	CHECKF(!bpf(BPF_PROG_TEST_RUN, &attr), "%s", strerror(errno));
+	CHECK(!close(program));
+	return (int)attr.test.retval;
+}
+
+static const char *top(void)
+{
+	static const char *const unified = "/sys/fs/cgroup/unified";
+
+	return access(unified, F_OK) ? "/sys/fs/cgroup" : unified;
+}
+
 int main(void)
 {
-	int types, of_groups, empty, frozen, held;
+	int types, of_groups, empty, frozen, held, array;
 	size_t last;
 
 	test_init();
@@ -153,17 +186,26 @@ int main(void)
 	set(frozen, last, 60);
 	map_freeze(frozen);
 	held = open_group(0);
+	array = map_make(BPF_MAP_TYPE_CGROUP_ARRAY, 4, 4, 5);
+	put_in(array, 1, top());
+	if (test_mode_is("container"))
+		put_in(array, 3, "/sys/fs/cgroup/one/two");
 	test_wait();
 	if (test_break(1))
 		set(of_groups, last, 1);
 	if (test_break(2))
 		set(of_groups, 0, 41);
+	if (test_break(3))
+		put_in(array, 0, top());
 	for (size_t i = 0; i < last; i++) {
 		has(of_groups, i, 40 + i);
 		has_none(empty, i);
 		has_none(frozen, i);
 	}
 	has_none(of_groups, last);
+	CHECK_EQUAL(is_within(array, 0), -EAGAIN);
+	CHECK_EQUAL(is_within(array, 1), 1);
+	CHECK_EQUAL(is_within(array, 3), test_mode_is("container") ? 0 : -EAGAIN);
 	has(frozen, last, 60);
 	CHECK(map_do(BPF_MAP_UPDATE_ELEM, frozen, &held, &(struct value){}, 0) < 0 &&
 	      errno == EPERM);
