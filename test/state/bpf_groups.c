@@ -6,7 +6,7 @@
 /* container: --cgroups */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
-#include "bpf_calls.h"
+#include "bpf_value.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -17,48 +17,16 @@
 
 #define GROUPS_MAX 16
 
-struct value {
-	uint64_t number;
-	char text[24];
-};
-
 static char groups[GROUPS_MAX][300];
 static size_t n_groups;
 
 static int make(int types)
 {
-	union bpf_attr attr;
-	long fd;
+	long fd = storage_make(types, OF_GROUPS, 0);
 
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = OF_GROUPS;
-	attr.key_size = 4;
-	attr.value_size = sizeof(struct value);
-	attr.map_flags = BPF_F_NO_PREALLOC;
-	attr.btf_fd = (uint32_t)types;
-	attr.btf_key_type_id = 1;
-	attr.btf_value_type_id = 5;
-	fd = bpf(BPF_MAP_CREATE, &attr);
 	if (fd < 0 && errno == EINVAL)
 		test_skip("no BPF storage of control groups here");
 	return made(fd);
-}
-
-/* struct value, as a compiler writes of it. */
-static int describe(void)
-{
-	static const char names[] = "\0int\0long\0char\0value\0number\0text";
-	const uint32_t types[] = {
-		/* clang-format off */
-		1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32,
-		5, BTF_KIND_INT << 24, 8, 64,
-		10, BTF_KIND_INT << 24, 1, 8,
-		0, BTF_KIND_ARRAY << 24, 0, 3, 1, 24,
-		15, BTF_KIND_STRUCT << 24 | 2, 32, 21, 2, 0, 28, 4, 64,
-		/* clang-format on */
-	};
-
-	return btf_load(types, N(types), names, sizeof(names));
 }
 
 static void find_group(const char *path)
@@ -175,7 +143,7 @@ int main(void)
 	size_t last;
 
 	test_init();
-	types = describe();
+	types = value_describe();
 	of_groups = make(types);
 	empty = make(types);
 	frozen = make(types);

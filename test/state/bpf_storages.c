@@ -8,7 +8,7 @@
  */
 /* may-refuse: permission */
 /* may-refuse: kernel-too-old */
-#include "bpf_calls.h"
+#include "bpf_value.h"
 
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -17,11 +17,6 @@
 #include <sys/stat.h>
 
 #define THREAD O_EXCL /* PIDFD_THREAD, 6.9 */
-
-struct value {
-	uint64_t number;
-	char text[24];
-};
 
 static int of_tasks, of_files, of_sockets, clones, empty, frozen;
 static int plain, deleted, other_plain, directory, nothing;
@@ -34,38 +29,6 @@ static void wait_for_end(void)
 {
 	while (!__atomic_load_n(finished, __ATOMIC_ACQUIRE))
 		test_sleep(0.001);
-}
-
-static int make(int types, uint32_t type, uint32_t flags)
-{
-	union bpf_attr attr;
-
-	memset(&attr, 0, sizeof(attr));
-	attr.map_type = type;
-	attr.key_size = 4;
-	attr.value_size = sizeof(struct value);
-	attr.map_flags = BPF_F_NO_PREALLOC | flags;
-	attr.btf_fd = (uint32_t)types;
-	attr.btf_key_type_id = 1;
-	attr.btf_value_type_id = 5;
-	return made(bpf(BPF_MAP_CREATE, &attr));
-}
-
-/* struct value, as a compiler writes of it. */
-static int describe(void)
-{
-	static const char names[] = "\0int\0long\0char\0value\0number\0text";
-	const uint32_t types[] = {
-		/* clang-format off */
-		1, BTF_KIND_INT << 24, 4, BTF_INT_SIGNED << 24 | 32,
-		5, BTF_KIND_INT << 24, 8, 64,
-		10, BTF_KIND_INT << 24, 1, 8,
-		0, BTF_KIND_ARRAY << 24, 0, 3, 1, 24,
-		15, BTF_KIND_STRUCT << 24 | 2, 32, 21, 2, 0, 28, 4, 64,
-		/* clang-format on */
-	};
-
-	return btf_load(types, N(types), names, sizeof(names));
 }
 
 static void set(int map, int key, uint64_t number)
@@ -261,13 +224,13 @@ int main(void)
 
 	test_init();
 	finished = test_shared(sizeof(*finished));
-	types = describe();
-	of_tasks = make(types, BPF_MAP_TYPE_TASK_STORAGE, 0);
-	frozen = make(types, BPF_MAP_TYPE_TASK_STORAGE, 0);
-	empty = make(types, BPF_MAP_TYPE_TASK_STORAGE, 0);
-	of_files = make(types, BPF_MAP_TYPE_INODE_STORAGE, 0);
-	of_sockets = make(types, BPF_MAP_TYPE_SK_STORAGE, 0);
-	clones = make(types, BPF_MAP_TYPE_SK_STORAGE, BPF_F_CLONE);
+	types = value_describe();
+	of_tasks = made(storage_make(types, BPF_MAP_TYPE_TASK_STORAGE, 0));
+	frozen = made(storage_make(types, BPF_MAP_TYPE_TASK_STORAGE, 0));
+	empty = made(storage_make(types, BPF_MAP_TYPE_TASK_STORAGE, 0));
+	of_files = made(storage_make(types, BPF_MAP_TYPE_INODE_STORAGE, 0));
+	of_sockets = made(storage_make(types, BPF_MAP_TYPE_SK_STORAGE, 0));
+	clones = made(storage_make(types, BPF_MAP_TYPE_SK_STORAGE, BPF_F_CLONE));
 	child = test_fork(wait_in_child, NULL);
 	CHECK(!pthread_create(&thread, NULL, wait_in_thread, NULL));
 	while (!__atomic_load_n(&tid, __ATOMIC_ACQUIRE))
