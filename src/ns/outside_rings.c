@@ -32,8 +32,16 @@ struct seen {
 	int ring;
 };
 
+/* There are few file systems, and many files. */
+struct known_fs {
+	uint64_t sb;
+	dev_t dev;
+};
+
 struct outside_rings {
 	struct kernel_memory *k;
+	VEC(struct known_fs) fs; /* in this reading */
+	bool named;		 /* names are read, too */
 	VEC(struct seen) seen;
 	bool failed; /* no memory */
 	dev_t anonymous;
@@ -102,6 +110,7 @@ void outside_rings_free(struct outside_rings *s)
 	if (!s)
 		return;
 	vec_free(&s->seen);
+	vec_free(&s->fs);
 	free(s);
 }
 
@@ -138,10 +147,25 @@ static dev_t device(uint32_t v)
 	return makedev(v >> MINOR_BITS, v & ((1 << MINOR_BITS) - 1));
 }
 
-static void look_at_inode(const struct outside_rings *s, const uint8_t *inode,
-			  struct outside_file *f)
+static dev_t device_of(struct outside_rings *s, uint64_t sb)
 {
-	uint32_t rdev, dev = 0;
+	struct known_fs *known;
+	uint32_t dev;
+
+	vec_for_each (x, &s->fs)
+		if (x->sb == sb)
+			return x->dev;
+	if (kernel_read(s->k, sb + (uint64_t)s->s_dev, &dev, sizeof(dev)) < 0)
+		return 0;
+	known = vec_push(&s->fs);
+	if (known)
+		*known = (struct known_fs){sb, device(dev)};
+	return device(dev);
+}
+
+static void look_at_inode(struct outside_rings *s, const uint8_t *inode, struct outside_file *f)
+{
+	uint32_t rdev;
 	uint16_t mode;
 	uint64_t sb;
 
@@ -151,8 +175,7 @@ static void look_at_inode(const struct outside_rings *s, const uint8_t *inode,
 	memcpy(&sb, inode + s->sb, sizeof(sb));
 	f->mode = mode;
 	f->rdev = device(rdev);
-	if (kernel_read(s->k, sb + (uint64_t)s->s_dev, &dev, sizeof(dev)) >= 0)
-		f->dev = device(dev);
+	f->dev = device_of(s, sb);
 }
 
 /* What is accepted has the network of who connected, as the one outside says (ns/outsider.c). */
@@ -174,7 +197,7 @@ static void look_at_name(const struct outside_rings *s, struct outside_held *h)
 	const int to_cookie[] = {s->private, s->sk, s->network, s->cookie};
 	const int to_name[] = {s->dentry, s->name, 0};
 
-	if (!S_ISSOCK(h->f.mode) &&
+	if (s->named && !S_ISSOCK(h->f.mode) &&
 	    kernel_chase(s->k, h->f.file, to_name, 3, h->name, sizeof(h->name) - 1) < 0)
 		h->name[0] = '\0';
 	if (S_ISSOCK(h->f.mode) && !may_be_accepted(s, h->f.file) &&
@@ -183,8 +206,8 @@ static void look_at_name(const struct outside_rings *s, struct outside_held *h)
 }
 
 /* One that has gone meanwhile is none. */
-static int hold(const struct outside_rings *s, struct outside *o, const struct seen *by,
-		uint64_t file, bool waits)
+static int hold(struct outside_rings *s, struct outside *o, const struct seen *by, uint64_t file,
+		bool waits)
 {
 	const int to_inode[] = {s->inode, 0};
 	_cleanup_(free_ptr) uint8_t *inode = malloc((size_t)s->inode_size);
@@ -210,7 +233,7 @@ static int hold(const struct outside_rings *s, struct outside *o, const struct s
 
 /* ---- those of a ring ---- */
 
-static int hold_registered(const struct outside_rings *s, struct outside *o, const struct seen *by,
+static int hold_registered(struct outside_rings *s, struct outside *o, const struct seen *by,
 			   uint64_t ctx)
 {
 	uint64_t nodes[SLOTS_AT_ONCE], file, array = 0;
@@ -239,7 +262,7 @@ static int hold_registered(const struct outside_rings *s, struct outside *o, con
 }
 
 /* Those that wait for a file are in a hash table of lists (struct hlist_head). */
-static int hold_waiting(const struct outside_rings *s, struct outside *o, const struct seen *by,
+static int hold_waiting(struct outside_rings *s, struct outside *o, const struct seen *by,
 			uint64_t ctx)
 {
 	uint64_t buckets = kernel_pointer(s->k, ctx + (uint64_t)s->buckets), at, file;
@@ -262,7 +285,7 @@ static int hold_waiting(const struct outside_rings *s, struct outside *o, const 
 }
 
 /* A ring that somebody has open is found as any other file. */
-static int hold_all(const struct outside_rings *s, struct outside *o, const struct seen *by)
+static int hold_all(struct outside_rings *s, struct outside *o, const struct seen *by)
 {
 	uint64_t ctx = kernel_pointer(s->k, by->file + (uint64_t)s->private);
 	int r = ctx && by->ring < 0 ? hold(s, o, by, by->file, false) : 0;
@@ -301,7 +324,8 @@ int outside_rings_read(struct outside_rings *s, struct outside *o, bool tasks_kn
 	uint64_t last = 0;
 	int r = s->failed ? -ENOMEM : 0;
 
-	o->n_held = 0;
+	o->n_held = s->fs.n = 0;
+	s->named = !tasks_known;
 	if (s->seen.n)
 		qsort(s->seen.v, s->seen.n, sizeof(*s->seen.v), by_file);
 	vec_for_each (x, &s->seen) {

@@ -19,8 +19,8 @@ bool outside_rings_is(const struct outside_rings *s, dev_t dev, uint64_t name);
 void outside_rings_see(struct outside_rings *s, uint64_t file, pid_t tid, int ring);
 /* task_struct.io_uring, which few have: rings may be known there by a number alone. */
 void outside_rings_see_numbers(struct outside_rings *s, uint64_t at, pid_t tid);
-/* What they keep, into o->held; not those of tasks that are `inside`, if tasks are known. All that
- * were seen are forgotten. */
+/* What they keep, into o->held: with names; or, if tasks are known, without, and not what those of
+ * them have that are `inside`. All that were seen are forgotten. */
 int outside_rings_read(struct outside_rings *s, struct outside *o, bool tasks_known) must_check;
 
 #endif
