@@ -309,9 +309,9 @@ def test_podman_directory(case):
     podman(case, 'vfs', '--tmpfs', '/tmp')
 
 
-def test_podman_rootless(case):
-    """In podman's user namespace, where the user is root."""
-    begin(case, '/usr/bin/podman')
+def rootless_podman(case, body, *options, ranges=False):
+    """Calls that with what podman is called by, and the pid of a container of an ordinary user: of one id, or with a range."""
+    begin(case, '/usr/bin/newuidmap' if ranges else '/usr/bin/podman')
     case.uid = NOBODY
     good(case.run(['/usr/bin/umount', '-R', '-l', '/sys/fs/cgroup'], uid=0))
     good(case.run(['/usr/bin/mount', '-t', 'cgroup2', 'none', '/sys/fs/cgroup'], uid=0))
@@ -320,16 +320,30 @@ def test_podman_rootless(case):
     make_root(here + '/base')
     good(case.run(['/usr/bin/tar', '-C', here + '/base', '--exclude', './dev/null', '-cf', here + '/base.tar', '.'], uid=0))
     good(case.run(['/usr/bin/chown', '-R', '%d:%d' % (NOBODY, NOBODY), here], uid=0))
+    for name in 'subuid', 'subgid':
+        with open(os.path.join(case.control, name), 'w') as file:
+            file.write('nobody:100000:65536\n' if ranges else '')
+        good(case.run(['/usr/bin/mount', '--bind', file.name, '/etc/' + name], uid=0))
     case.environment.update(HOME=here, XDG_RUNTIME_DIR=here)
     tool = ['/usr/bin/podman', '--cgroup-manager', 'cgroupfs', '--events-backend', 'file']
     code, _, err = case.run(tool + ['import', '-q', here + '/base.tar', 'base'])
     if not code:
-        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', '--security-opt', 'seccomp=unconfined',
+        code, _, err = case.run(tool + ['run', '-d', '--name', 'it', '--network', 'none', *options,
                                         '-v', '/usr:/usr:ro', 'base', 'sh', '-c', COUNT])
     try:
         if code:
             raise Skipped('podman does not run here: %s' % err.strip()[-200:])
-        first = int(good(case.run(tool + ['inspect', '-f', '{{.State.Pid}}', 'it'])))
+        body(tool, int(good(case.run(tool + ['inspect', '-f', '{{.State.Pid}}', 'it']))))
+    finally:
+        case.uid = NOBODY
+        case.run(tool + ['rm', '-f', '-t', '0', 'it'])
+        case.kill_all()
+        case.reap()
+
+
+def test_podman_rootless(case):
+    """In podman's user namespace, where the user is root."""
+    def saved(tool, first):
         before = [line[:2] + line[3:] for line in mounts_of(first)], os.readlink('/proc/%d/ns/user' % first)
 
         def look(init):
@@ -341,10 +355,18 @@ def test_podman_rootless(case):
             file.write('#!/bin/sh\nexec %s unshare %s "$@"\n' % (' '.join(tool), os.path.join(case.build, 'src/cli/reprise')))
         os.chmod(case.reprise_path, 0o755)
         goes_on(case, first, look=look)
-    finally:
-        case.run(tool + ['rm', '-f', '-t', '0', 'it'])
-        case.kill_all()
-        case.reap()
+    rootless_podman(case, saved, '--security-opt', 'seccomp=unconfined')
+
+
+def test_podman_rootless_by_root(case):
+    """With podman's filters, which only root of the machine can read. Its user namespace is podman's as well."""
+    def saved(_, first):
+        case.uid = 0
+        with open('/proc/%d/status' % first) as file:
+            if 'Seccomp:\t2' not in file.read():
+                raise Skipped('podman has no filters')
+        goes_on(case, first, '--allow-leak', 'namespace', '--allow-leak', 'file')
+    rootless_podman(case, saved, ranges=True)
 
 
 def test_runc(case):
