@@ -100,10 +100,10 @@ def test_of_root(case):
         raise Failed(text)
 
 
-def run_filtered(case):
+def run_filtered(case, *arguments):
     begin(case, 0)
     pid = case.start(program=case.reprise_path, arguments=[
-        'run', '--name', 'web', '--user'] + case.volumes() + ['--', case.program('seccomp_filter')])
+        'run', '--name', 'web', '--user'] + case.volumes() + ['--', case.program('seccomp_filter'), *arguments])
     case.until(lambda: listed(case)['web']['state'] == 'running', 'the container is noted')
     return pid
 
@@ -120,8 +120,9 @@ def test_filters(case):
 
 
 def test_filters_and_kills(case):
-    """Whichever of its processes is killed, the application goes on."""
-    pid = run_filtered(case)
+    """Whichever of its processes is killed, the application goes on. Its filters do not kill: they might, for a call of ours that is
+    about to be made (doc/security.md)."""
+    pid = run_filtered(case, 'mild')
     chance = random.Random(int.from_bytes(os.urandom(4), 'little'))
     mine = {p for p, _ in case.others()}
     for _ in range(20):
