@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/hand.h"
+#include "remote/hand.h"
 #include "ns/container.h"
 #include "ns/outsider.h"
 #include "ns/userns.h"

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/hand.h"
+#include "remote/hand.h"
 #include "ns/container.h"
 #include "ns/cgroup_visit.h"
 #include "ns/mounts_late.h"

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/hand.h"
+#include "remote/hand.h"
 #include "core/kernel_memory.h"
 #include "ns/outside.h"
 #include "remote/tracer.h"

@@ -11,7 +11,7 @@
 
 /*
  * What stays outside of a container that is being saved, where it can do what cannot be done from
- * within: its pids are those of the host, and it has the power that we had there (core/hand.h).
+ * within: its pids are those of the host, and it has the power that we had there (remote/hand.h).
  */
 struct outpost;
 

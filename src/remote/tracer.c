@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #include "core/cleanup.h"
-#include "core/hand.h"
+#include "remote/hand.h"
 
 #define NAMES 65536 /* a power of two */
 

@@ -9,7 +9,7 @@
 #include "core/error.h"
 
 /*
- * Who traces: the thread that asks; or a hand of this process (core/hand.h), where only that has
+ * Who traces: the thread that asks; or a hand of this process (remote/hand.h), where only that has
  * the rights (to suspend filters of seccomp takes CAP_SYS_ADMIN in the first user namespace).
  * ptrace.c, wait.c and reaper.c ask for all system calls on tracees here.
  */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/hand.h"
+#include "remote/hand.h"
 
 #include <errno.h>
 #include <poll.h>

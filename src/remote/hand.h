@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef REPRISE_CORE_HAND_H
-#define REPRISE_CORE_HAND_H
+#ifndef REPRISE_REMOTE_HAND_H
+#define REPRISE_REMOTE_HAND_H
 
 #include "core/error.h"
 
