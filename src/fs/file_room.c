@@ -116,15 +116,15 @@ int file_room_is_full(int fd, const struct stat *st)
 
 /* ---- files on disks ---- */
 
-struct extents {
+union extents {
 	struct fiemap head;
-	struct fiemap_extent at[EXTENTS];
+	char space[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
 };
 
 /* One into which something is written just now, and which is not on the disk, is among them. */
 static int find_extents(struct finding *f, int fd)
 {
-	struct extents x;
+	union extents x;
 	uint64_t next = 0;
 
 	for (;;) {
@@ -135,7 +135,7 @@ static int find_extents(struct finding *f, int fd)
 		if (ioctl(fd, FS_IOC_FIEMAP, &x) < 0)
 			return 0;
 		for (uint32_t i = 0; i < x.head.fm_mapped_extents && i < EXTENTS; i++) {
-			const struct fiemap_extent *e = &x.at[i];
+			const struct fiemap_extent *e = &x.head.fm_extents[i];
 
 			if (e->fe_flags & FIEMAP_EXTENT_UNWRITTEN &&
 			    add(f, e->fe_logical, e->fe_length) < 0)

@@ -87,9 +87,9 @@ static void set_up(void)
 /* Has it all of that? */
 static bool has_room(int fd, long start, long length)
 {
-	struct {
+	union {
 		struct fiemap head;
-		struct fiemap_extent at[16];
+		char space[sizeof(struct fiemap) + 16 * sizeof(struct fiemap_extent)];
 	} map = {.head = {.fm_start = (uint64_t)start,
 			  .fm_length = (uint64_t)length,
 			  .fm_extent_count = 16}};
@@ -97,8 +97,8 @@ static bool has_room(int fd, long start, long length)
 
 	if (!ioctl(fd, FS_IOC_FIEMAP, &map)) {
 		for (uint32_t i = 0; i < map.head.fm_mapped_extents; i++)
-			if (map.at[i].fe_flags & FIEMAP_EXTENT_UNWRITTEN)
-				sum += map.at[i].fe_length;
+			if (map.head.fm_extents[i].fe_flags & FIEMAP_EXTENT_UNWRITTEN)
+				sum += map.head.fm_extents[i].fe_length;
 		return sum >= (uint64_t)length;
 	}
 	if (syscall(CACHESTAT_, fd, range, found, 0) < 0)
