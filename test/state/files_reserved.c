@@ -2,6 +2,8 @@
 /*
  * Room that was reserved for parts of files: removed ones on a disk and in memory, and memfds;
  * between contents, behind the end, in a file without any. In a container also of one with a name.
+ *
+ * not-in: cycles: what has been in swap is no room any more, and that adds up
  */
 #include "harness.h"
 
