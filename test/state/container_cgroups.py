@@ -552,6 +552,7 @@ def test_somebody_else(case):
     made = start(case, 'a')
     path = sorted(made.values())[0]
     other = case.spawn(['/bin/sleep', '1000'])
+    case.until(lambda: (other, 'sleep') in case.others(), 'it has been executed')
     write(path + '/cgroup.procs', str(other))
     case.refused(case.reprise('checkpoint', 'a', '-o', case.path('x')), 'container-cgroup', 'sleep',
                  str(other), path)
