@@ -79,7 +79,8 @@ static void fuzz_timers(char *text)
 	Reprise__PosixTimer **timers;
 	size_t n = 0;
 
-	if (timers_parse(text, &n, &timers, &s, NULL) >= 0 && n > POSIX_TIMERS_MAX)
+	/* how many there may be is for those who ask */
+	if (timers_parse(text, &n, &timers, &s, NULL) >= 0 && n > strlen(text) / strlen("ID: "))
 		__builtin_trap();
 }
 
