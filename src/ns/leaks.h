@@ -122,7 +122,9 @@ int leak_look_at_epoll(struct leak_search *s, const struct outsider *o, const st
 
 /* leaks_sockets.c. A duplicate of a descriptor of a task outside; negative: it may not be had. */
 int leak_take(pid_t pid, int fd);
-/* Is it a socket of a network of the container? */
+/* Is that (SO_NETNS_COOKIE, 0: unknown) a network of the container? */
+bool leak_is_network(const struct leak_search *s, uint64_t cookie);
+/* Is it a socket of one of these? */
 bool leak_is_in_network(const struct leak_search *s, int fd);
 /*
  * Duplicates of the descriptors that the first message in the queue of a Unix socket carries; the

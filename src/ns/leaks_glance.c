@@ -114,14 +114,6 @@ static int note_inside(struct view *v, struct error *e)
 	return 1;
 }
 
-static bool has_network(const struct leak_search *s, uint64_t cookie)
-{
-	vec_for_each (n, &s->networks)
-		if (*n == cookie)
-			return true;
-	return false;
-}
-
 static bool is_in_container(const struct view *v, uint64_t file)
 {
 	return v->files.n && bsearch(&file, v->files.v, v->files.n, sizeof(file), by_address);
@@ -136,7 +128,7 @@ static bool is_suspicious(const struct view *v, const struct outside_file *f)
 		return true;
 	if (S_ISCHR(f->mode)) /* it may serve an interface */
 		return v->s->taps.n && f->rdev == makedev(MISC_MAJOR, TUN_MINOR);
-	if (S_ISSOCK(f->mode) && (f->waiting || has_network(v->s, f->network)))
+	if (S_ISSOCK(f->mode) && (f->waiting || leak_is_network(v->s, f->network)))
 		return true;
 	if (S_ISREG(f->mode) && leak_may_be_segment(v->s, f->dev, f->ino))
 		return true;

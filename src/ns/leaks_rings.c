@@ -75,14 +75,6 @@ static void describe(const struct outside_held *h, char *ret, size_t size)
 			 h->ring == RING_MAPPED ? "mapped" : "by a number");
 }
 
-static bool in_network(const struct leak_search *s, const struct outside_file *f)
-{
-	vec_for_each (n, &s->networks)
-		if (S_ISSOCK(f->mode) && f->network == *n)
-			return true;
-	return false;
-}
-
 /* The namespace that this file holds, as /proc calls it; or NULL. */
 static const char *find_namespace(const struct leak_search *s, const struct outside_file *f)
 {
@@ -112,7 +104,8 @@ static int look_at_held(struct leak_search *s, const struct outsider *o,
 		snprintf(link, sizeof(link), "socket:[%llu]", (unsigned long long)h->f.ino);
 	else
 		snprintf(link, sizeof(link), "%s", h->name);
-	if (x || leak_is_own_device(s, h->f.dev) || in_network(s, &h->f))
+	if (x || leak_is_own_device(s, h->f.dev) ||
+	    (S_ISSOCK(h->f.mode) && leak_is_network(s, h->f.network)))
 		return leak_report(s, o,
 				   leak_kind(h->f.mode, h->f.dev == s->c->files->memory_dev
 								? "/memfd:"

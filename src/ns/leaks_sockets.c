@@ -46,6 +46,14 @@ static bool may_be_accepted(int fd)
 	return is_unix(fd) && getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
 }
 
+bool leak_is_network(const struct leak_search *s, uint64_t cookie)
+{
+	vec_for_each (n, &s->networks)
+		if (cookie && *n == cookie)
+			return true;
+	return false;
+}
+
 bool leak_is_in_network(const struct leak_search *s, int fd)
 {
 	uint64_t cookie = 0;
@@ -54,10 +62,7 @@ bool leak_is_in_network(const struct leak_search *s, int fd)
 	if (!s->networks.n || may_be_accepted(fd) ||
 	    getsockopt(fd, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len) < 0)
 		return false;
-	vec_for_each (n, &s->networks)
-		if (cookie && *n == cookie)
-			return true;
-	return false;
+	return leak_is_network(s, cookie);
 }
 
 /* unix_show_fdinfo() counts what the messages in the queue carry. */
